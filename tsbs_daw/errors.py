@@ -1,0 +1,121 @@
+"""Every error that the program raises on purpose, in one tree.
+
+    TsbsDawError
+    ├── UsageError                 the user asked for something that cannot be: exit code 2
+    │   ├── SettingsError          a settings file or environment variable
+    │   ├── PresetError            a preset: carries file, line and column
+    │   ├── UnknownModel           a model that is neither registered nor a file
+    │   └── JobFormatError         a job file that does not follow the contract, or another schema
+    ├── AudioError                 the song itself: trying again will not help
+    │   ├── UnreadableAudio        not audio, damaged, or hostile
+    │   ├── TruncatedAudio         shorter than its header promises
+    │   ├── NonFiniteAudio         NaN or infinity in the samples
+    │   └── UnsupportedAudio       audio, but not of a kind that can be separated
+    ├── ModelError                 weights
+    │   ├── CheckpointError        wrong hash, names, shapes, or format
+    │   └── DownloadError          the network; retryable
+    ├── DeviceError                the accelerator: absent, unusable, or out of memory
+    ├── EffectError                an effect chain or plug-in failed
+    ├── OutputError                stems could not be written
+    │   └── NoSpaceLeft            the disk is full; retryable
+    ├── DaemonError                a daemon is already there, or is not there
+    ├── JobCancelled               not a failure: the user asked
+    └── LeaseLost                  this worker's job was given to another; its result is dropped
+
+A message is one sentence: what happened, to which file, what to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class TsbsDawError(Exception):
+    """Base of the tree. `retryable` says whether the same job may succeed later without a change."""
+
+    retryable = False
+
+
+class UsageError(TsbsDawError):
+    pass
+
+
+class SettingsError(UsageError):
+    pass
+
+
+class PresetError(UsageError):
+    """A preset that cannot be used; the message starts with `file:line:column:` where these are known."""
+
+    def __init__(self, message: str, path: Path | str = "", line: int = 0, column: int = 0):
+        self.path, self.line, self.column = str(path), line, column
+        place = ":".join(str(part) for part in (path, line or "", column or "") if part != "")
+        super().__init__(f"{place}: {message}" if place else message)
+
+
+class UnknownModel(UsageError):
+    pass
+
+
+class JobFormatError(UsageError):
+    pass
+
+
+class AudioError(TsbsDawError):
+    pass
+
+
+class UnreadableAudio(AudioError):
+    pass
+
+
+class TruncatedAudio(AudioError):
+    pass
+
+
+class NonFiniteAudio(AudioError):
+    pass
+
+
+class UnsupportedAudio(AudioError):
+    pass
+
+
+class ModelError(TsbsDawError):
+    pass
+
+
+class CheckpointError(ModelError):
+    pass
+
+
+class DownloadError(ModelError):
+    retryable = True
+
+
+class DeviceError(TsbsDawError):
+    pass
+
+
+class EffectError(TsbsDawError):
+    pass
+
+
+class OutputError(TsbsDawError):
+    pass
+
+
+class NoSpaceLeft(OutputError):
+    retryable = True
+
+
+class DaemonError(TsbsDawError):
+    pass
+
+
+class JobCancelled(TsbsDawError):
+    pass
+
+
+class LeaseLost(TsbsDawError):
+    pass
