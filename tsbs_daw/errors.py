@@ -18,6 +18,9 @@
     ├── EffectError                an effect chain or plug-in failed
     ├── OutputError                stems could not be written
     │   └── NoSpaceLeft            the disk is full; retryable
+    ├── TrainingError              training cannot go on
+    │   ├── DatasetError           songs that are missing, damaged or unfit; names each one
+    │   └── NonFiniteLoss          the loss became NaN or infinite; the batch is saved
     ├── DaemonError                a daemon is already there, or is not there
     ├── JobCancelled               not a failure: the user asked
     └── LeaseLost                  this worker's job was given to another; its result is dropped
@@ -107,6 +110,18 @@ class OutputError(TsbsDawError):
 
 class NoSpaceLeft(OutputError):
     retryable = True
+
+
+class TrainingError(TsbsDawError):
+    pass
+
+
+class DatasetError(TrainingError):
+    pass
+
+
+class NonFiniteLoss(TrainingError):
+    pass
 
 
 class DaemonError(TsbsDawError):
