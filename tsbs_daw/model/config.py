@@ -1,0 +1,108 @@
+"""The shape of a network. FULL, LITE and TINY are three values of one class.
+
+Numbers are the paper's (arXiv 2409.06245, section 3) where it gives them, else those of the published weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import groupby
+from typing import Any, NamedTuple
+
+# 57 bands of 1025 bins: floor(width_hz / 22050 * 1025) bins for widths of 50, 100, 250, 500, 1000 and 2000 Hz. The
+# rounding puts the true edges at 861, 1723, 3618, 7580, 15504 and 19466 Hz; published weights depend on them.
+PAPER_BANDS = (2,) * 20 + (4,) * 10 + (11,) * 8 + (23,) * 8 + (46,) * 8 + (92,) * 2 + (121,)
+
+# The same idea on a 2048-point transform with half as many bands: fine where voices and basses have their partials.
+TINY_BANDS = (3,) * 10 + (6,) * 8 + (16,) * 4 + (40,) * 4 + (92,) * 4 + (160,) * 2 + (35,)
+
+
+class BandGroup(NamedTuple):
+    """Neighbouring bands of one width, computed together.
+
+    first_band, first_bin: where the group starts; count bands of band_width bins each
+    """
+
+    first_band: int
+    first_bin: int
+    count: int
+    band_width: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What decides every shape of the network, and so travels with the weights."""
+
+    feature_dim: int = 128  # N
+    mask_blocks: int = 8  # DualNet blocks of the mask stage
+    map_blocks: int = 4  # DualNet blocks of the map stage
+    stems: tuple[str, ...] = ("drums", "bass", "other", "vocals")
+    sample_rate: int = 44100
+    n_fft: int = 2048
+    hop_length: int = 512
+    band_widths: tuple[int, ...] = PAPER_BANDS
+    d_state: int = 128  # Mamba-2: state per head
+    d_conv: int = 4  # Mamba-2: taps of the causal convolution
+    expand: int = 4  # Mamba-2: inner width / N
+    headdim: int = 64  # Mamba-2: P
+    bidirectional: bool = True  # False: forward only, for the ablation
+    chunk_s: float = 3.0  # the training segment, and so the chunk for inference
+
+    def __post_init__(self) -> None:
+        if sum(self.band_widths) != self.bins:
+            raise ValueError(f"band_widths cover {sum(self.band_widths)} bins and n_fft {self.n_fft} has {self.bins}")
+        if (self.expand * self.feature_dim) % self.headdim:
+            raise ValueError(f"expand * feature_dim = {self.d_inner} is not a multiple of headdim = {self.headdim}")
+        if len(set(self.stems)) != len(self.stems) or not self.stems:
+            raise ValueError("stems must be different names, at least one")
+
+    @property
+    def bins(self) -> int:
+        return self.n_fft // 2 + 1
+
+    @property
+    def bands(self) -> int:
+        return len(self.band_widths)
+
+    @property
+    def d_inner(self) -> int:
+        return self.expand * self.feature_dim
+
+    @property
+    def heads(self) -> int:
+        return self.d_inner // self.headdim
+
+    @property
+    def band_groups(self) -> tuple[BandGroup, ...]:
+        groups, band, bin_ = [], 0, 0
+        for width, run in groupby(self.band_widths):
+            count = len(list(run))
+            groups.append(BandGroup(band, bin_, count, width))
+            band, bin_ = band + count, bin_ + count * width
+        return tuple(groups)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`, also after a journey through JSON. Raises: TypeError for an unknown field."""
+        known = {field.name for field in fields(cls)}
+        if unknown := set(values) - known:
+            raise TypeError(f"unknown fields of ModelConfig: {sorted(unknown)}")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+FULL = ModelConfig()
+LITE = replace(FULL, mask_blocks=4, map_blocks=2)
+TINY = replace(
+    FULL,
+    feature_dim=48,
+    mask_blocks=3,
+    map_blocks=2,
+    hop_length=1024,
+    band_widths=TINY_BANDS,
+    d_state=16,
+    expand=2,
+    headdim=32,
+)

@@ -1,0 +1,89 @@
+"""TS-BSMamba2: the two-stage separator (arXiv 2409.06245, figure 1).
+
+B batch, C channels, S stems, K bands, T frames, F bins, N features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.utils.checkpoint
+from einops import rearrange
+from torch import Tensor, nn
+
+from tsbs_daw.model.bands import BandSplit, Estimator
+from tsbs_daw.model.blocks import DualNet
+from tsbs_daw.model.config import ModelConfig
+from tsbs_daw.model.stft import STFT
+
+
+class Separation(NamedTuple):
+    """(B, S, C, samples) each: after both stages, and after the mask stage alone."""
+
+    estimates: Tensor
+    mask_estimates: Tensor
+
+
+class TwoStageSeparator(nn.Module):
+    """mask stage -> fusion -> map stage. `checkpointing` trades time for memory in training."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.checkpointing = False
+        self.stft = STFT(config.n_fft, config.hop_length)
+        self.mask_split, self.map_split = BandSplit(config), BandSplit(config)
+        self.mask_blocks = nn.ModuleList(DualNet(config) for _ in range(config.mask_blocks))
+        self.map_blocks = nn.ModuleList(DualNet(config) for _ in range(config.map_blocks))
+        self.fusion = nn.Linear(2 * config.feature_dim, config.feature_dim)
+        self.mask_estimator, self.map_estimator = Estimator(config), Estimator(config)
+
+    def forward(self, mixture: Tensor, *, mask_only: bool = False) -> Separation:
+        """
+        Args:    mixture: (B, C, samples), in [-1, 1]; mask_only: leave the map stage out
+        Returns: estimates and mask_estimates, (B, S, C, samples); the same tensor twice if mask_only
+        """
+        batch, channels, samples = mixture.shape
+        spectrum = self.spectrum(mixture)
+        features = self._run(self.mask_blocks, self.mask_split(spectrum), channels)
+        masked = apply_masks(self.mask_estimator(features), spectrum)
+        mask_estimates = self.waveform(masked, batch, samples)
+        if mask_only:
+            return Separation(mask_estimates, mask_estimates)
+        fused = torch.tanh(self.fusion(torch.cat([self.map_split(spectrum), features], dim=-1)))
+        restored = masked + self.map_estimator(self._run(self.map_blocks, fused, channels))
+        return Separation(self.waveform(restored, batch, samples), mask_estimates)
+
+    def spectrum(self, mixture: Tensor) -> Tensor:
+        """(B, C, samples) -> (B x C, T, F, 2)."""
+        return torch.view_as_real(self.stft(rearrange(mixture, "b c l -> (b c) l")).mT).contiguous()
+
+    def waveform(self, spectra: Tensor, batch: int, samples: int) -> Tensor:
+        """(B x C, S, T, F, 2) -> (B, S, C, samples)."""
+        stems = spectra.shape[1]
+        whole = torch.view_as_complex(rearrange(spectra, "b s t f i -> (b s) f t i").contiguous())
+        return rearrange(self.stft.inverse(whole, samples), "(b c s) l -> b s c l", b=batch, s=stems)
+
+    def _run(self, blocks: nn.ModuleList, x: Tensor, channels: int) -> Tensor:
+        for block in blocks:
+            if self.checkpointing and self.training:
+                x = torch.utils.checkpoint.checkpoint(block, x, channels, use_reentrant=False)
+            else:
+                x = block(x, channels)
+        return x
+
+
+def apply_masks(masks: Tensor, spectrum: Tensor) -> Tensor:
+    """Shift the masks so that they sum to one over the stems, and multiply.
+
+    The real parts are made to sum to 1 and the imaginary ones to 0, so the stems sum to the mixture.
+
+    Args:    masks: (B, S, T, F, 2); spectrum: (B, T, F, 2)
+    Returns: (B, S, T, F, 2)
+    """
+    one = torch.tensor([1.0, 0.0], dtype=masks.dtype, device=masks.device)
+    masks = masks - (masks.sum(1, keepdim=True) - one) / masks.shape[1]
+    real, imag = masks.unbind(-1)
+    a, b = spectrum[:, None].unbind(-1)
+    return torch.stack([real * a - imag * b, real * b + imag * a], dim=-1)

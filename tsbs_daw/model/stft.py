@@ -1,0 +1,49 @@
+"""The STFT pair. Axes: b any leading axes flattened, samples, F bins, T frames.
+
+Centred with reflect padding, periodic Hann window, no normalisation: the transform of the published weights.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class STFT(nn.Module):
+    """Short-time Fourier transform and its inverse for any length from one sample up."""
+
+    def __init__(self, n_fft: int, hop_length: int):
+        super().__init__()
+        self.n_fft, self.hop_length = n_fft, hop_length
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """
+        Args:    waveform: (b, samples)
+        Returns: spectrum: (b, F, T) complex, T = 1 + max(samples, n_fft / 2 + 1) // hop_length
+        """
+        # Reflection needs more samples than it mirrors; what is shorter gets silence, which inverse() cuts off again.
+        missing = self.n_fft // 2 + 1 - waveform.shape[-1]
+        if missing > 0:
+            waveform = F.pad(waveform, (0, missing))
+        return torch.stft(
+            waveform, self.n_fft, self.hop_length, window=self._window(waveform.dtype), pad_mode="reflect",
+            return_complex=True,
+        )  # fmt: skip
+
+    def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
+        """
+        Args:    spectrum: (b, F, T) complex; samples: the length to give back
+        Returns: waveform: (b, samples)
+        """
+        whole = max(samples, self.n_fft // 2 + 1)
+        window = self._window(spectrum.real.dtype)
+        waveform = torch.istft(spectrum, self.n_fft, self.hop_length, window=window, length=whole)
+        return waveform[..., :samples]
+
+    def _window(self, dtype: torch.dtype) -> Tensor:
+        # Made anew in double precision: a float32 window converted would cost the last digits of a float64 run.
+        if dtype == torch.float64:
+            return torch.hann_window(self.n_fft, dtype=dtype, device=self.window.device)
+        return self.window
