@@ -33,6 +33,12 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def shown(path: Path | str) -> str:
+    """A path as a message may carry it: quoted, in one line, and printable whatever bytes the name has."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "'" + "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text) + "'"
+
+
 class TsbsDawError(Exception):
     """Base of the tree. `retryable` says whether the same job may succeed later without a change."""
 

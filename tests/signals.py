@@ -1,0 +1,86 @@
+"""Every sound that a test needs. Deterministic; float32, (channels, samples)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+RATE = 44100
+
+
+def times(samples: int, sample_rate: int = RATE) -> np.ndarray:
+    """Seconds of each sample, float64."""
+    return np.arange(samples) / sample_rate
+
+
+def tone(frequency_hz: float, samples: int, sample_rate: int = RATE, *, channels: int = 2, amplitude: float = 0.5):
+    """A sine that is the same on every channel."""
+    wave = amplitude * np.sin(2 * np.pi * frequency_hz * times(samples, sample_rate))
+    return np.tile(wave.astype(np.float32), (channels, 1))
+
+
+def noise(samples: int, *, channels: int = 2, amplitude: float = 0.1, seed: int = 0) -> np.ndarray:
+    """Gaussian noise, independent between channels."""
+    return np.random.default_rng(seed).normal(0, amplitude, (channels, samples)).astype(np.float32)
+
+
+def silence(samples: int, *, channels: int = 2) -> np.ndarray:
+    return np.zeros((channels, samples), np.float32)
+
+
+def impulses(samples: int, positions: list[int], *, channels: int = 2, amplitude: float = 0.8) -> np.ndarray:
+    """Single samples of `amplitude` in silence."""
+    wave = silence(samples, channels=channels)
+    wave[:, positions] = amplitude
+    return wave
+
+
+def sweep(samples: int, sample_rate: int = RATE, *, low_hz: float = 40.0, high_hz: float = 12_000.0, channels: int = 2):
+    """An exponential sine sweep at half scale."""
+    duration = samples / sample_rate
+    rate = np.log(high_hz / low_hz)
+    phase = 2 * np.pi * low_hz * duration / rate * np.expm1(times(samples, sample_rate) / duration * rate)
+    return np.tile((0.5 * np.sin(phase)).astype(np.float32), (channels, 1))
+
+
+def _decay(samples: int, sample_rate: int, seconds: float) -> np.ndarray:
+    return np.exp(-times(samples, sample_rate) / seconds)
+
+
+def song(
+    duration_s: float = 4.0, sample_rate: int = RATE, *, channels: int = 2, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Four stems of a little song at 120 beats per minute; the mixture is their sum, below full scale.
+
+    Returns: {"vocals", "drums", "bass", "other"}, each (channels, samples)
+    """
+    samples, beat = round(duration_s * sample_rate), sample_rate // 2
+    rng = np.random.default_rng(seed)
+    at = times(samples, sample_rate)
+    drums, bass, other = np.zeros(samples), np.zeros(samples), np.zeros(samples)
+    for number, start in enumerate(range(0, samples, beat)):
+        length = min(beat, samples - start)
+        t = at[:length]
+        kick = np.sin(2 * np.pi * (45 * t + 6 * (1 - np.exp(-t * 30)))) * _decay(length, sample_rate, 0.12)
+        snare = rng.normal(0, 0.4, length) * _decay(length, sample_rate, 0.06)
+        drums[start : start + length] += snare if number % 2 else kick
+        note_hz = (55.0, 65.4, 73.4, 49.0)[number // 2 % 4]
+        bass[start : start + length] += sum(np.sin(2 * np.pi * note_hz * k * t) / k for k in (1, 2, 3)) * 0.6
+        for ratio in (4, 5, 6):
+            other[start : start + length] += (
+                np.sin(2 * np.pi * note_hz * ratio * t) * _decay(length, sample_rate, 0.4) / 3
+            )
+    vibrato = 220 * at + 0.6 * np.sin(2 * np.pi * 5 * at)
+    voice = sum(np.sin(2 * np.pi * k * vibrato) / k for k in range(1, 9)) * (0.5 - 0.5 * np.cos(2 * np.pi * 0.5 * at))
+    level = {"vocals": 0.12, "drums": 0.25, "bass": 0.15, "other": 0.12}
+    waves = {"vocals": voice, "drums": drums, "bass": bass, "other": other}
+    pan = {"vocals": 0.0, "drums": 0.0, "bass": 0.1, "other": -0.4}
+    stems = {}
+    for name, wave in waves.items():
+        sides = [1 + pan[name] * (1 if channel % 2 else -1) for channel in range(channels)]
+        stems[name] = np.stack([level[name] * side * wave for side in sides]).astype(np.float32)
+    return stems
+
+
+def mixture(stems: dict[str, np.ndarray]) -> np.ndarray:
+    """The sum of the stems, (channels, samples)."""
+    return np.sum(list(stems.values()), axis=0, dtype=np.float32)

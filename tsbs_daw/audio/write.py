@@ -1,0 +1,203 @@
+"""Write WAV files: 32-bit float samples as they are, with the place in the session (BWF) that they belong to.
+
+    RIFF/RF64  size    WAVE
+    JUNK/ds64  28      room for 64-bit sizes; becomes ds64, and RIFF RF64, beyond 4 GB (EBU Tech 3306)
+    fmt        16/40   format 3, IEEE float; 40 bytes (extensible) for more than two channels
+    fact       4       samples per channel
+    bext       602     EBU Tech 3285 version 1; time reference in samples since midnight
+    data       ...
+
+Samples above 1.0 stay above 1.0. No date is written: the same sound gives the same bytes.
+
+Axes: (channels, samples), float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tsbs_daw.audio.header import inspect
+from tsbs_daw.errors import AudioError, NoSpaceLeft, OutputError, shown
+
+RIFF_LIMIT_BYTES = (1 << 32) - 1  # beyond this a RIFF's 32-bit sizes cannot say how long it is
+UNKNOWN_32 = 0xFFFFFFFF
+
+# subtype: format tag, bytes per sample
+SUBTYPES = {"FLOAT": (3, 4), "PCM_16": (1, 2), "PCM_24": (1, 3)}
+
+
+class AudioWriter:
+    """A file being written. A context manager; a file whose writing failed is removed.
+
+    Args:   subtype: "FLOAT", "PCM_16" or "PCM_24"; the PCM ones round, and cut off what lies beyond full scale
+            time_reference_samples: where the sound starts in its session
+            description: the `bext` chunk's, ASCII, at most 256 characters
+            riff_limit_bytes: size from which the file is an RF64
+    Raises: NoSpaceLeft: the disk is full; OutputError: anything else that stops the writing
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        sample_rate: int,
+        channels: int,
+        *,
+        subtype: str = "FLOAT",
+        time_reference_samples: int = 0,
+        description: str = "",
+        riff_limit_bytes: int = RIFF_LIMIT_BYTES,
+    ):
+        if subtype not in SUBTYPES:
+            raise OutputError(f"{shown(path)} cannot be written as {subtype}; choose one of {', '.join(SUBTYPES)}.")
+        self.path, self.sample_rate, self.channels, self.subtype = Path(path), sample_rate, channels, subtype
+        self.samples = 0
+        self.clipped_samples = 0
+        self._riff_limit = riff_limit_bytes
+        self._bext = _bext(time_reference_samples, description)
+        self._file: BinaryIO | None = None
+        with self._guarded():
+            self._file = self.path.open("wb")  # noqa: SIM115 -- closed by close()
+            self._file.write(self._head())
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.channels * SUBTYPES[self.subtype][1]
+
+    def write(self, block: np.ndarray) -> None:
+        """Append.
+
+        Args:   block: (channels, samples), float32
+        Raises: OutputError: NaN or infinity, or another number of channels; NoSpaceLeft
+        """
+        if self._file is None:
+            raise OutputError(f"{shown(self.path)} is closed already.")
+        if block.ndim != 2 or block.shape[0] != self.channels:
+            self._discard()
+            raise OutputError(f"{shown(self.path)} takes {self.channels} channels, not an array of {block.shape}.")
+        if not np.isfinite(block).all():
+            self._discard()
+            raise OutputError(f"{shown(self.path)} was to receive NaN or infinity; nothing of it is kept.")
+        with self._guarded():
+            self._file.write(self._encode(np.ascontiguousarray(block.T, np.float32)))
+        self.samples += block.shape[1]
+
+    def close(self) -> None:
+        """Finish the header, make the file durable, and read back its length. May be called again.
+
+        Raises: NoSpaceLeft; OutputError: the file on disk does not hold what was written
+        """
+        if self._file is None:
+            return
+        with self._guarded():
+            if self.samples * self.frame_bytes % 2:
+                self._file.write(b"\0")
+            self._file.seek(0)
+            self._file.write(self._head())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        self._file = None
+        found = file_samples(self.path)
+        if found != self.samples:
+            raise OutputError(
+                f"{shown(self.path)} holds {found} samples after {self.samples} were written; check the disk."
+            )
+
+    def __enter__(self) -> AudioWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._discard()
+
+    def _head(self) -> bytes:
+        """Everything before the samples, for the length so far; its own length never changes."""
+        tag, width = SUBTYPES[self.subtype]
+        data_bytes = self.samples * self.frame_bytes
+        rate_bytes = self.sample_rate * self.frame_bytes
+        if self.channels > 2:  # extensible; mask 0: the channels have no speakers' names
+            layout = (0xFFFE, self.channels, self.sample_rate, rate_bytes, self.frame_bytes, 8 * width)
+            guid = struct.pack("<HHIQ", tag, 0, 0x00100000, 0x719B3800AA000080)
+            fmt = struct.pack("<HHIIHH", *layout) + struct.pack("<HHI", 22, 8 * width, 0) + guid
+        else:
+            fmt = struct.pack("<HHIIHH", tag, self.channels, self.sample_rate, rate_bytes, self.frame_bytes, 8 * width)
+        middle = b"WAVE", _chunk(b"fmt ", fmt), _chunk(b"bext", self._bext)
+        fixed = 12 + 36 + 12 + len(middle[1]) + len(middle[2]) + 8
+        file_bytes = fixed + data_bytes + data_bytes % 2
+        if file_bytes - 8 <= self._riff_limit:
+            head, sizes, data = struct.pack("<4sI", b"RIFF", file_bytes - 8), _chunk(b"JUNK", bytes(28)), data_bytes
+        else:
+            head, data = struct.pack("<4sI", b"RF64", UNKNOWN_32), UNKNOWN_32
+            sizes = _chunk(b"ds64", struct.pack("<QQQI", file_bytes - 8, data_bytes, self.samples, 0))
+        fact = _chunk(b"fact", struct.pack("<I", min(self.samples, UNKNOWN_32)))
+        return b"".join((head, middle[0], sizes, middle[1], fact, middle[2], struct.pack("<4sI", b"data", data)))
+
+    def _encode(self, frames: np.ndarray) -> memoryview:
+        """The bytes of (samples, channels) frames."""
+        if self.subtype == "FLOAT":
+            return memoryview(frames.astype("<f4", copy=False)).cast("B")
+        width = SUBTYPES[self.subtype][1]
+        full = 1 << (8 * width - 1)
+        scaled = np.rint(frames.astype(np.float64) * full)
+        self.clipped_samples += int(((scaled < -full) | (scaled > full - 1)).sum())
+        whole = np.clip(scaled, -full, full - 1).astype("<i4")
+        return memoryview(np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4)[:, :width])).cast("B")
+
+    @contextlib.contextmanager
+    def _guarded(self):
+        """Turn the system's refusals into ours, and leave no torso of a file behind."""
+        try:
+            yield
+        except OSError as error:
+            self._discard()
+            name = shown(self.path)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpaceLeft(f"The disk is full: {name} could not be written; make room and try again.") from error
+            if error.errno == errno.EFBIG:
+                raise OutputError(f"{name} is too large for the disk's file system; choose another disk.") from error
+            raise OutputError(f"{name} could not be written: {error.strerror or error}.") from error
+
+    def _discard(self) -> None:
+        """Close and remove the file."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        with contextlib.suppress(OSError):  # it flushes, which is what may have failed
+            file.close()
+        if regular:  # a device is not ours to remove
+            self.path.unlink(missing_ok=True)
+
+
+def file_samples(path: Path | str) -> int:
+    """Samples per channel of a WAV file, from its header, which must agree with its size.
+
+    Raises: OutputError: there is no such thing at `path`
+    """
+    try:
+        samples = inspect(Path(path)).samples
+    except AudioError as error:
+        raise OutputError(f"{shown(path)} was not written as it should be: {error}") from error
+    if samples is None:
+        raise OutputError(f"{shown(path)} does not say how long it is.")
+    return samples
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+
+
+def _bext(time_reference_samples: int, description: str) -> bytes:
+    text = description.encode("ascii", "replace")[:256]
+    #      description, originator, reference, date and time, time reference, version, UMID, reserved
+    return struct.pack("<256s32s32s18sQH64s190s", text, b"tsbs-daw", b"", b"", time_reference_samples, 1, b"", b"")
