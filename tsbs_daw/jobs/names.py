@@ -1,0 +1,55 @@
+"""Names for folders and files that every operating system accepts, made from whatever a song is called."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+# A name has at most 255 bytes on every common file system (143 on an encrypted one); a suffix must still fit.
+SONG_BYTES = 120
+PRESET_BYTES = 60
+
+_FORBIDDEN = '<>:"/\\|?*'
+_INVISIBLE = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0xFEFF}  # they turn a name around
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?= *(\.|$))", re.IGNORECASE)
+
+
+def safe_name(text: str, *, fallback: str = "song", limit_bytes: int = SONG_BYTES) -> str:
+    """`text` as a name that Linux, macOS and Windows all accept: the same on all three, and never hidden.
+
+    Composed (NFC), without control characters, without what Windows forbids or silently drops, not one of its
+    devices (`NUL`, `com1.live`), at most `limit_bytes` of UTF-8. `safe_name(safe_name(x)) == safe_name(x)`.
+    """
+    characters = "".join(_safe_character(character) for character in text)
+    name = _trimmed(unicodedata.normalize("NFC", " ".join(characters.split())))
+    name = _RESERVED.sub(lambda device: device.group() + "_", name, count=1) if _RESERVED.match(name) else name
+    name = _trimmed(name.encode("utf-8")[:limit_bytes].decode("utf-8", "ignore"))
+    return name or fallback
+
+
+def _safe_character(character: str) -> str:
+    if character in _FORBIDDEN:
+        return "_"
+    category = unicodedata.category(character)
+    if category == "Cs":  # half of a character: a file name that is not UTF-8
+        return "_"
+    if category in ("Cc", "Zl", "Zp", "Zs"):
+        return " "
+    return "" if ord(character) in _INVISIBLE else character
+
+
+def _trimmed(name: str) -> str:
+    """Windows drops dots and spaces at the end, and a dot at the start hides a name elsewhere."""
+    return name.strip(" .")
+
+
+def candidates(song: str, preset: str) -> Iterator[str]:
+    """`song`, `song (preset)`, `song (preset 2)`, ... without end."""
+    song, preset = safe_name(song), safe_name(preset, fallback="preset", limit_bytes=PRESET_BYTES)
+    yield song
+    yield f"{song} ({preset})"
+    number = 2
+    while True:
+        yield f"{song} ({preset} {number})"
+        number += 1
