@@ -97,7 +97,7 @@ class OptimiserPart(_Part):
     ema_decay: float = Field(0.999, ge=0, lt=1)
     batch: int = Field(4, gt=0, description="examples per device and pass")
     accumulate: int = Field(1, gt=0, description="passes per step")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
 
 class ValidationPart(_Part):
@@ -141,8 +141,8 @@ class Recipe(_Part):
         overrides = {key: _frozen(value) for key, value in self.model.overrides.items()}
         try:
             return replace(base, **overrides)
-        except TypeError as error:
-            raise SettingsError(f"the recipe {self.name} overrides a field that the model has not: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"the recipe {self.name} has model overrides that do not fit: {error}") from error
 
 
 def _frozen(value: Any) -> Any:

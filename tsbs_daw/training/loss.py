@@ -1,0 +1,79 @@
+"""The training loss. B batch, S stems, C channels.
+
+Per stage, as in BSRNN (Luo and Yu, arXiv 2209.15174):  |x - x'| + |Re(X - X')| + |Im(X - X')|,
+means of absolute differences in time and in the spectrum, X = STFT(x). The final estimate and the mask stage's
+estimate are both trained, each with its weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tsbs_daw.training.recipe import LossPart
+
+LEVEL_FLOOR = 0.1  # of the mixture's mean level: a silent stem then weighs no more than ten times a loud one
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """total: what is minimised; the others are its parts before weighting, detached."""
+
+    total: Tensor
+    final: Tensor
+    mask: Tensor
+
+
+class TwoStageLoss(torch.nn.Module):
+    """Callable: (estimates, mask_estimates, targets), each (B, S, C, samples) -> LossTerms."""
+
+    def __init__(self, settings: LossPart):
+        super().__init__()
+        self.settings = settings
+        for n_fft in settings.n_ffts:
+            self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, estimates: Tensor, mask_estimates: Tensor, targets: Tensor) -> LossTerms:
+        targets = targets.float()
+        weights = self._stem_weights(targets)
+        # One transform for both stages: the STFT is linear, so the difference is transformed, not its two sides.
+        final, mask = self._distance(
+            torch.stack([estimates.float() - targets, mask_estimates.float() - targets]), weights
+        )
+        total = self.settings.final_weight * final + self.settings.mask_weight * mask
+        return LossTerms(total, final.detach(), mask.detach())
+
+    def _stem_weights(self, targets: Tensor) -> Tensor:
+        """(S,) one over the stem's mean level in the batch, so that a quiet stem matters as much as a loud one.
+
+        Scaled by the mixture's mean level, so that the loss keeps its size whatever the stems' levels are.
+        """
+        if not self.settings.equalise_stems:
+            return targets.new_ones(targets.shape[1])
+        stem_level = targets.abs().mean(dim=(0, 2, 3))
+        mixture_level = targets.sum(dim=1).abs().mean()
+        floor = LEVEL_FLOOR * mixture_level + 1e-5
+        weights = 1.0 / (stem_level + floor)
+        return weights * mixture_level.clamp(min=1e-5)
+
+    def _distance(self, difference: Tensor, weights: Tensor) -> Tensor:
+        """(stages, B, S, C, samples) -> (stages,)"""
+        distance = self.settings.time_weight * difference.abs().mean(dim=(1, 3, 4))
+        for n_fft in self.settings.n_ffts:
+            share = self.settings.spectrum_weight / len(self.settings.n_ffts)
+            distance = distance + share * self._spectral(difference, n_fft)
+        return (distance * weights).mean(dim=1)
+
+    def _spectral(self, difference: Tensor, n_fft: int) -> Tensor:
+        """(stages, B, S, C, samples) -> (stages, S): the mean of |Re| + |Im|."""
+        window = getattr(self, f"window_{n_fft}")
+        if difference.shape[-1] <= n_fft // 2:
+            difference = torch.nn.functional.pad(difference, (0, n_fft // 2 + 1 - difference.shape[-1]))
+        spectrum = torch.stft(
+            difference.flatten(0, 3), n_fft, hop_length=n_fft // 4, window=window, center=True, return_complex=True
+        )
+        # Divided by the window's norm, white noise has the same size in both domains.
+        parts = torch.view_as_real(spectrum).abs().mean(dim=(1, 2, 3)) * (2.0 / window.norm())
+        return parts.reshape(difference.shape[:4]).mean(dim=(1, 3))
