@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 # rounding puts the true edges at 861, 1723, 3618, 7580, 15504 and 19466 Hz; published weights depend on them.
 PAPER_BANDS = (2,) * 20 + (4,) * 10 + (11,) * 8 + (23,) * 8 + (46,) * 8 + (92,) * 2 + (121,)
 
-# The same idea on a 2048-point transform with half as many bands: fine where voices and basses have their partials.
+# The same transform in 33 bands: narrow where basses and voices have their partials, wide above.
 TINY_BANDS = (3,) * 10 + (6,) * 8 + (16,) * 4 + (40,) * 4 + (92,) * 4 + (160,) * 2 + (35,)
 
 
@@ -46,6 +46,7 @@ class ModelConfig:
     expand: int = 4  # Mamba-2: inner width / N
     headdim: int = 64  # Mamba-2: P
     bidirectional: bool = True  # False: forward only, for the ablation
+    unit_level: bool = False  # scale the mixture to unit RMS before, and the estimates back after
     chunk_s: float = 3.0  # the training segment, and so the chunk for inference
 
     def __post_init__(self) -> None:
@@ -55,6 +56,10 @@ class ModelConfig:
             raise ValueError(f"expand * feature_dim = {self.d_inner} is not a multiple of headdim = {self.headdim}")
         if len(set(self.stems)) != len(self.stems) or not self.stems:
             raise ValueError("stems must be different names, at least one")
+
+    @property
+    def chunk_samples(self) -> int:
+        return round(self.chunk_s * self.sample_rate)
 
     @property
     def bins(self) -> int:
@@ -98,11 +103,12 @@ LITE = replace(FULL, mask_blocks=4, map_blocks=2)
 TINY = replace(
     FULL,
     feature_dim=48,
-    mask_blocks=3,
-    map_blocks=2,
+    mask_blocks=2,
+    map_blocks=1,
     hop_length=1024,
     band_widths=TINY_BANDS,
     d_state=16,
     expand=2,
     headdim=32,
+    unit_level=True,
 )

@@ -45,15 +45,26 @@ class TwoStageSeparator(nn.Module):
         Returns: estimates and mask_estimates, (B, S, C, samples); the same tensor twice if mask_only
         """
         batch, channels, samples = mixture.shape
-        spectrum = self.spectrum(mixture)
+        level = self.level(mixture)
+        spectrum = self.spectrum(mixture / level)
         features = self._run(self.mask_blocks, self.mask_split(spectrum), channels)
         masked = apply_masks(self.mask_estimator(features), spectrum)
-        mask_estimates = self.waveform(masked, batch, samples)
+        mask_estimates = self.waveform(masked, batch, samples) * level[:, None]
         if mask_only:
             return Separation(mask_estimates, mask_estimates)
         fused = torch.tanh(self.fusion(torch.cat([self.map_split(spectrum), features], dim=-1)))
         restored = masked + self.map_estimator(self._run(self.map_blocks, fused, channels))
-        return Separation(self.waveform(restored, batch, samples), mask_estimates)
+        return Separation(self.waveform(restored, batch, samples) * level[:, None], mask_estimates)
+
+    def level(self, mixture: Tensor) -> Tensor:
+        """What to divide the mixture by: (B, 1, 1), its RMS, or one where the weights expect audio as it is.
+
+        The map stage adds what it hears at one level only; with `unit_level` the network follows any gain. The
+        floor of -100 dBFS keeps silence silent.
+        """
+        if not self.config.unit_level:
+            return mixture.new_ones(1, 1, 1)
+        return mixture.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-5)
 
     def spectrum(self, mixture: Tensor) -> Tensor:
         """(B, C, samples) -> (B x C, T, F, 2)."""

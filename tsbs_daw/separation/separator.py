@@ -1,0 +1,160 @@
+"""mixture -> stems, in a stream: resample, cut, run the network, overlap-add, resample back.
+
+S stems, C channels. The stems have the mixture's sample rate and exactly its number of samples.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tsbs_daw.audio.resample import Resampler, fit_length
+from tsbs_daw.config import Settings
+from tsbs_daw.errors import DeviceError, JobCancelled
+from tsbs_daw.model import TwoStageSeparator, checkpoint, registry
+from tsbs_daw.separation.chunking import Chunk, OverlapAdd, cut
+
+log = logging.getLogger(__name__)
+
+OVERLAP = 0.25  # of a chunk
+
+
+class Separator:
+    """A network on a device. `load` makes one; `separate` takes arrays, `stream` takes songs of any length."""
+
+    def __init__(self, network: TwoStageSeparator, device: torch.device, *, model_hash: str = "", batch_size: int = 0):
+        self.network = network.to(device).eval()
+        self.device = device
+        self.model_hash = model_hash
+        self.batch_size = batch_size or (8 if device.type == "cuda" else 1)
+        self.chunk_samples = network.config.chunk_samples
+        self.fade_samples = round(OVERLAP * self.chunk_samples)
+
+    @classmethod
+    def load(cls, model: str = "default", device: str = "auto", settings: Settings | None = None) -> Separator:
+        """
+        Args:   model: a registered name or a path; device: "auto", "cpu", "cuda", "cuda:1", "mps"
+        Raises: UnknownModel, CheckpointError, DeviceError
+        """
+        path = Path(registry.resolve(model, settings or Settings.from_environment()))
+        chosen = choose_device(device)
+        network = checkpoint.load(path, chosen)
+        log.info("loaded %s on %s", path.name, chosen)
+        return cls(network, chosen, model_hash=checkpoint.checkpoint_hash(path))
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        return self.network.config.stems
+
+    def separate(
+        self,
+        audio: np.ndarray,
+        sample_rate: int,
+        *,
+        stage: str = "full",
+        progress: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Separate a recording that fits in memory.
+
+        Args:    audio: (channels, samples); sample_rate: Hz; stage: "full", or "mask" for the mask stage alone
+        Returns: {stem: (channels, samples)}
+        Raises:  JobCancelled, DeviceError
+        """
+        options = {"stage": stage, "progress": progress, "cancelled": cancelled}
+        parts = list(self.stream([audio], sample_rate, samples=audio.shape[-1], **options))
+        whole = np.concatenate(parts, axis=-1) if parts else np.zeros((len(self.stems), *audio.shape), np.float32)
+        return dict(zip(self.stems, whole, strict=True))
+
+    def stream(
+        self,
+        blocks: Iterable[np.ndarray],
+        sample_rate: int,
+        *,
+        samples: int,
+        stage: str = "full",
+        progress: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Separate a stream, in memory that does not grow with its length.
+
+        Args:   blocks: (channels, n) each; samples: of the whole stream, at sample_rate (Hz)
+                progress: told the samples done, at the source's rate; cancelled: asked before each batch
+        Yields: (stems, channels, n), `samples` in all
+        Raises: JobCancelled, DeviceError
+        """
+        model_rate = self.network.config.sample_rate
+        mixture = _resampled(blocks, sample_rate, model_rate)
+        chunks = cut(mixture, self.chunk_samples, self.fade_samples)
+        estimates = self._overlap_add(self._batches(chunks, stage, cancelled))
+        flat = (part.reshape(-1, part.shape[-1]) for part in estimates)  # soxr knows two axes
+        done = 0
+        for part in fit_length(_resampled(flat, model_rate, sample_rate), samples):
+            yield part.reshape(len(self.stems), -1, part.shape[-1])
+            done += part.shape[-1]
+            if progress:
+                progress(done)
+
+    def _batches(
+        self, chunks: Iterator[Chunk], stage: str, cancelled: Callable[[], bool] | None
+    ) -> Iterator[tuple[Chunk, np.ndarray]]:
+        """Each chunk with its estimate, (stems, channels, samples), computed `batch_size` at a time."""
+        while batch := list(islice(chunks, self.batch_size)):
+            if cancelled and cancelled():
+                raise JobCancelled("The job was cancelled.")
+            heard = [chunk for chunk in batch if np.any(chunk.audio)]  # silence in, silence out, at no cost
+            found = iter(self._estimate(np.stack([chunk.audio for chunk in heard]), stage) if heard else ())
+            for chunk in batch:
+                silent = np.zeros((len(self.stems), *chunk.audio.shape), np.float32)
+                yield chunk, next(found) if np.any(chunk.audio) else silent
+
+    def _estimate(self, mixtures: np.ndarray, stage: str) -> np.ndarray:
+        """(batch, channels, samples) -> (batch, stems, channels, samples)."""
+        try:
+            with torch.inference_mode():
+                mixture = torch.from_numpy(np.ascontiguousarray(mixtures, np.float32)).to(self.device)
+                return self.network(mixture, mask_only=stage == "mask").estimates.float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            if len(mixtures) == 1:
+                raise DeviceError(
+                    f"{self.device} has too little free memory for one chunk; close other programs or use --device cpu."
+                ) from error
+        self.batch_size = len(mixtures) // 2
+        log.warning("out of memory on %s: batches of %d from now on", self.device, self.batch_size)
+        halves = np.array_split(mixtures, range(self.batch_size, len(mixtures), self.batch_size))
+        return np.concatenate([self._estimate(half, stage) for half in halves])
+
+    def _overlap_add(self, estimates: Iterator[tuple[Chunk, np.ndarray]]) -> Iterator[np.ndarray]:
+        overlap_add = OverlapAdd(self.fade_samples)
+        for chunk, estimate in estimates:
+            yield overlap_add.add(chunk.start, estimate, chunk.last)
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is CUDA where it answers, else the CPU. Raises: DeviceError: a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"The device {name!r} cannot be used ({error}); `tsbs-daw doctor` says which can.") from error
+    return device
+
+
+def _resampled(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
+    """The stream at another rate; as it is when the rates are equal."""
+    if from_hz == to_hz:
+        yield from blocks
+        return
+    resampler = None
+    for block in blocks:
+        resampler = resampler or Resampler(from_hz, to_hz, block.shape[0])
+        yield resampler.process(block)
+    if resampler:
+        yield resampler.process(np.zeros((block.shape[0], 0), np.float32), last=True)
