@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -29,10 +30,16 @@ def command(
     from tsbs_daw.training.recipe import load_recipe
     from tsbs_daw.training.trainer import RunOptions, train
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    # With several devices each runs this very command again; the first one speaks for all.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    logging.basicConfig(
+        level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s", stream=sys.stderr
+    )
     stopping = _StopOnSignal()
     options = RunOptions(data, out, resume, max_minutes, device, devices, skip_broken)
     progress = train(load_recipe(recipe, set_ or []), options, stopping)
+    if not first:
+        return
     best = "none yet" if progress.best_sdr_db is None else f"{progress.best_sdr_db:.2f} dB at {progress.best_step}"
     typer.echo(f"{progress.step} steps done; best validation SDR: {best}; the run is in {out}")
 

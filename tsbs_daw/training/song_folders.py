@@ -116,6 +116,7 @@ def read_songs(
     A song with any problem is left out of the songs and named among the problems, one for each reason.
     """
     known = _load_cache(cache)
+    before = dict(known)
     songs: list[SongFolder] = []
     problems: list[SongProblem] = []
     for index, folder in enumerate(folders):
@@ -125,7 +126,8 @@ def read_songs(
             songs.append(song)
         if progress is not None:
             progress(index + 1, len(folders))
-    _save_cache(cache, known)
+    if known != before:
+        _save_cache(cache, known)
     return songs, problems
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tsbs_daw.errors import DatasetError, NonFiniteLoss, SettingsError
+from tsbs_daw.training.cpu import tune_cpu
 from tsbs_daw.training.curve import Curve
 from tsbs_daw.training.dataset import TrainingExcerpts, validation_excerpts
 from tsbs_daw.training.loss import LossTerms, TwoStageLoss
@@ -79,7 +80,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         songs, held_out = self._read_data(options)
         if fabric.device.type == "cpu":
-            torch.set_flush_denormal(True)  # decaying states sink into denormals, which a CPU computes slowly
+            tune_cpu(fabric.world_size)
         torch.manual_seed(recipe.seed)
         self.raw_model: nn.Module = TwoStageSeparator(self.config)
         self.raw_model.checkpointing = recipe.model.gradient_checkpointing
@@ -104,7 +105,9 @@ class Trainer:
             held_out, segment_s=part.segment_s, excerpts=part.excerpts, seed=recipe.seed
         )
         self.curve = Curve(self.out / "curve.jsonl", resume_step=self.progress.step) if fabric.is_global_zero else None
-        (self.out / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1), encoding="utf-8")
+        if fabric.is_global_zero:
+            document = json.dumps(recipe.model_dump(mode="json"), indent=1)
+            (self.out / "recipe.json").write_text(document, encoding="utf-8")
 
     @property
     def state_path(self) -> Path:
@@ -170,22 +173,15 @@ class Trainer:
         )
 
     def _validate(self, step: int) -> None:
-        if not self.fabric.is_global_zero:
-            return
         begin = time.monotonic()
         with self.fabric.autocast():
-            score = validate(
-                self.ema,
-                self.validation_targets,
-                self.config.stems,
-                self.fabric.device,
-                batch=self.recipe.optimiser.batch,
-            )
-        seconds = time.monotonic() - begin
+            score = validate(self.ema, self.validation_targets, self.config.stems, self.fabric)
+        if not self.fabric.is_global_zero:
+            return
         if self.progress.best_sdr_db is None or score.mean_db > self.progress.best_sdr_db:
             self.progress.best_sdr_db, self.progress.best_step = score.mean_db, step
             self._save_average(self.out / "best.safetensors")
-        self.curve.add("validation", step, seconds=round(seconds, 2), **score.as_row())
+        self.curve.add("validation", step, seconds=round(time.monotonic() - begin, 2), **score.as_row())
         _log_score(step, score)
 
     def _note_step(self, step: int, terms: LossTerms, norm: float, *, seconds: float) -> None:
@@ -222,9 +218,9 @@ class Trainer:
 
     def _read_data(self, options: RunOptions) -> tuple[list[SongFolder], list[SongFolder]]:
         stems, rate = self.config.stems, self.config.sample_rate
-        cache = options.out / f"song-levels{'' if self.fabric.is_global_zero else self.fabric.global_rank}.json"
         folders = split_songs(options.data, stems)
-        read = [read_songs(part, stems, rate, cache=cache) for part in folders]
+        with self.fabric.rank_zero_first():  # the first process reads the songs, the others find its cache
+            read = [read_songs(part, stems, rate, cache=options.out / "song-levels.json") for part in folders]
         problems = [problem for _, part in read for problem in part]
         if options.skip_broken:
             for problem in problems:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from tsbs_daw.evaluation.metrics import usdr
@@ -39,28 +40,26 @@ class ValidationScore:
 
 
 @torch.no_grad()
-def validate(
-    model: nn.Module, targets: np.ndarray, stems: Sequence[str], device: torch.device, batch: int
-) -> ValidationScore:
-    """targets: (excerpts, S, C, samples); the mixture is their sum. Leaves the model in evaluation mode."""
+def validate(model: nn.Module, targets: np.ndarray, stems: Sequence[str], fabric: Fabric) -> ValidationScore:
+    """targets: (excerpts, S, C, samples); the mixture is their sum. The devices share the excerpts.
+
+    Leaves the model in evaluation mode.
+    """
     model.eval()
-    scores: dict[str, list[list[float]]] = {kind: [[] for _ in stems] for kind in ("estimate", "mask", "mixture")}
-    for first in range(0, len(targets), batch):
-        part = targets[first : first + batch]
-        mixture = part.sum(axis=1)
-        output = model(torch.from_numpy(mixture).to(device))
-        estimates = output.estimates.float().cpu().numpy()
-        mask_estimates = output.mask_estimates.float().cpu().numpy()
-        for example in range(len(part)):
-            for stem in range(len(stems)):
-                target = part[example, stem]
-                if np.sqrt(np.mean(target**2)) < SILENT_RMS:
-                    continue
-                scores["estimate"][stem].append(usdr(target, estimates[example, stem]))
-                scores["mask"][stem].append(usdr(target, mask_estimates[example, stem]))
-                scores["mixture"][stem].append(usdr(target, mixture[example]))
-
-    def means(kind: str) -> dict[str, float]:
-        return {stem: float(np.mean(values)) for stem, values in zip(stems, scores[kind], strict=True) if values}
-
-    return ValidationScore(means("estimate"), means("mask"), means("mixture"))
+    # (excerpts, S, 3) SDR of final, mask, mixture; one more plane marks the targets that sound
+    table = torch.zeros(len(targets), len(stems), 4, dtype=torch.float64)
+    for index in range(fabric.global_rank, len(targets), fabric.world_size):
+        mixture = targets[index].sum(axis=0)
+        output = model(torch.from_numpy(mixture)[None].to(fabric.device))
+        estimates = output.estimates[0].float().cpu().numpy()
+        mask_estimates = output.mask_estimates[0].float().cpu().numpy()
+        for stem, target in enumerate(targets[index]):
+            if np.sqrt(np.mean(target**2)) >= SILENT_RMS:
+                pairs = (estimates[stem], mask_estimates[stem], mixture)
+                scores = [usdr(target, estimate) for estimate in pairs]
+                table[index, stem] = torch.tensor([*scores, 1.0], dtype=torch.float64)
+    sums = fabric.all_reduce(table.sum(dim=0).to(fabric.device, torch.float32), reduce_op="sum").cpu()
+    means = sums[:, :3] / sums[:, 3:]
+    sounding = [index for index in range(len(stems)) if sums[index, 3] > 0]
+    final, mask, mixture = ({stems[index]: float(means[index, kind]) for index in sounding} for kind in range(3))
+    return ValidationScore(final, mask, mixture)
