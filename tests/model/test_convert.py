@@ -179,7 +179,7 @@ def test_auto_recognises_the_named_sizes_by_their_shapes(tmp_path, config):
 def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     weights = CASE_B.state_dict()
     weights["in_conv.bias"][3] = value
-    with pytest.raises(CheckpointError, match=r"in_conv\.bias contains NaN"):
+    with pytest.raises(CheckpointError, match=r"'in_conv\.bias' contains NaN"):
         read_state_dict(saved(weights, tmp_path / "nan.ckpt"))
 
 

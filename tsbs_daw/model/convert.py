@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tsbs_daw.errors import CheckpointError, OutputError, UsageError
+from tsbs_daw.errors import CheckpointError, OutputError, UsageError, shown
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ def convert(
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".convert-", dir=output.parent))
     except OSError as error:
-        raise OutputError(f"{output.parent} cannot be written to ({error.strerror}); choose another folder.") from error
+        where = shown(output.parent)
+        raise OutputError(f"{where} cannot be written to ({error.strerror}); choose another folder.") from error
     try:
         answer = _run_child(folder, source, config, tuple(stems), dict(metadata or {}))
         (folder / "model.safetensors").replace(output)
@@ -86,13 +87,13 @@ def _check_request(source: Path, output: Path, config: str, overwrite: bool) -> 
     if config not in CONFIGS:
         raise UsageError(f"There is no config {config!r}; choose one of {', '.join(CONFIGS)}.")
     if not source.is_file():
-        raise UsageError(f"The checkpoint {source} does not exist.")
+        raise UsageError(f"The checkpoint {shown(source)} does not exist.")
     if source.stat().st_size > LARGEST_BYTES:
-        raise CheckpointError(f"{source} is larger than any checkpoint of this network; check the file.")
+        raise CheckpointError(f"{shown(source)} is larger than any checkpoint of this network; check the file.")
     if output.suffix != ".safetensors":
         raise UsageError(f"The result {output.name} must end in .safetensors.")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists already; choose another name or ask to overwrite it.")
+        raise UsageError(f"{shown(output)} exists already; choose another name or ask to overwrite it.")
 
 
 def _check_archive(source: Path) -> None:
@@ -103,9 +104,9 @@ def _check_archive(source: Path) -> None:
         with zipfile.ZipFile(source) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"{source} is damaged ({error}); get the file again.") from error
+        raise CheckpointError(f"{shown(source)} is damaged ({error}); get the file again.") from error
     if unpacked > 2 * source.stat().st_size + (1 << 20):
-        raise CheckpointError(f"{source} would unpack to {unpacked:,} bytes, so it is no checkpoint; nothing was read.")
+        raise CheckpointError(f"{shown(source)} would unpack to {unpacked:,} bytes, so it is none; nothing was read.")
 
 
 def _run_child(
@@ -125,13 +126,13 @@ def _run_child(
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise CheckpointError(f"{source} was not read within {TIME_LIMIT_S:.0f} s; check the file.") from error
+        raise CheckpointError(f"{shown(source)} was not read within {TIME_LIMIT_S:.0f} s; check the file.") from error
     try:
         answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
         log.error("the conversion of %s ended with %s: %s", source, ended.returncode, _tail(ended.stderr))
         raise CheckpointError(
-            f"The process that read {source} ended early (exit code {ended.returncode}); "
+            f"The process that read {shown(source)} ended early (exit code {ended.returncode}); "
             "the file is damaged or hostile, or memory ran out."
         ) from error
     if "error" in answer:

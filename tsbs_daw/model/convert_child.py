@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsbs_daw.errors import CheckpointError
+from tsbs_daw.errors import CheckpointError, shown
 from tsbs_daw.model import FULL, LITE, TINY, ModelConfig, TwoStageSeparator, load_reference_state_dict
 from tsbs_daw.model.checkpoint import save
 
@@ -41,9 +41,9 @@ def main(folder: Path) -> None:
     except CheckpointError as error:
         answer = {"error": str(error)}
     except MemoryError:
-        answer = {"error": f"{source} needs more memory than a checkpoint of this network can; check the file."}
+        answer = {"error": f"{shown(source)} needs more memory than a checkpoint of this network can; check the file."}
     except OSError as error:
-        answer = {"error": f"Converting {source} failed ({error.strerror or error}); check the disk and try again."}
+        answer = {"error": f"Converting {shown(source)} failed ({error.strerror or error}); check the disk."}
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
@@ -54,7 +54,7 @@ def _convert(source: Path, output: Path, request: Mapping[str, Any]) -> dict[str
     try:
         load_reference_state_dict(model, state_dict)
     except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from error
+        raise CheckpointError(f"{shown(source)}: {error}") from error
     save(model, output, {"converted_from": source.name, **request["metadata"]})
     return {"config": config.to_dict(), "parameters": sum(part.numel() for part in model.parameters())}
 
@@ -73,7 +73,7 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
     except Exception as error:  # the reader raises whatever the damage leads to; every kind means the same to the user
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
-            f"{source} cannot be read as a checkpoint ({reason}); it may be cut short: get the file again."
+            f"{shown(source)} cannot be read as a checkpoint ({reason}); it may be cut short: get the file again."
         ) from error
     return _without_prefix(_unwrap(found, source), source)
 
@@ -81,9 +81,9 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
 def _refusal(source: Path, message: str) -> str:
     wanted = re.search(r"GLOBAL ([\w.]+)", message)
     if wanted is None:
-        return f"{source} is not a checkpoint that can be read safely; nothing in it was run: check the file."
+        return f"{shown(source)} is not a checkpoint that can be read safely; nothing in it was run: check the file."
     return (
-        f"{source} asks for `{wanted[1]}`, which weights do not need; nothing in it was run: "
+        f"{shown(source)} asks for `{wanted[1]}`, which weights do not need; nothing in it was run: "
         "get the weights as a plain state dict, from someone you trust."
     )
 
@@ -94,13 +94,13 @@ def _unwrap(found: Any, source: Path) -> Mapping[str, Any]:
             if isinstance(found.get(key), Mapping):
                 return found[key]
         return found
-    raise CheckpointError(f"{source} holds a {type(found).__name__} and not named tensors; check the file.")
+    raise CheckpointError(f"{shown(source)} holds a {type(found).__name__} and not named tensors; check the file.")
 
 
 def _without_prefix(found: Mapping[str, Any], source: Path) -> dict[str, Tensor]:
     names = {name: name for name in found}
     if not names or not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f"{source} holds no named tensors; check the file.")
+        raise CheckpointError(f"{shown(source)} holds no named tensors; check the file.")
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in names.values())), None):
         names = {original: name.removeprefix(prefix) for original, name in names.items()}
     return {name: _checked(found[original], original, source) for original, name in names.items()}
@@ -109,11 +109,11 @@ def _without_prefix(found: Mapping[str, Any], source: Path) -> dict[str, Tensor]
 def _checked(value: Any, name: str, source: Path) -> Tensor:
     if not isinstance(value, Tensor) or value.layout != torch.strided or not value.dtype.is_floating_point:
         kind = f"{value.layout} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-        raise CheckpointError(f"{source}: {name} is a {kind} and not a plain tensor of floating-point numbers.")
+        raise CheckpointError(f"{shown(source)}: {shown(name)} is a {kind} and not a plain tensor of real numbers.")
     if value.untyped_storage().nbytes() < value.numel() * value.element_size():
-        raise CheckpointError(f"{source}: {name} claims {value.numel():,} numbers and the file does not have them.")
+        raise CheckpointError(f"{shown(source)}: {shown(name)} claims {value.numel():,} numbers that are not there.")
     if not torch.isfinite(value).all():
-        raise CheckpointError(f"{source}: {name} contains NaN or infinity; the training that made it went wrong.")
+        raise CheckpointError(f"{shown(source)}: {shown(name)} contains NaN or infinity; its training went wrong.")
     return value.detach()
 
 
@@ -122,14 +122,14 @@ def choose_config(name: str, stems: tuple[str, ...], state_dict: Mapping[str, Te
     found_stems = _count_stems(state_dict)
     if found_stems is not None and found_stems != len(stems):
         raise CheckpointError(
-            f"{source} gives {found_stems} stems and {len(stems)} are named ({', '.join(stems)}); "
+            f"{shown(source)} gives {found_stems} stems and {len(stems)} are named ({', '.join(stems)}); "
             "name them in the checkpoint's order with --stems."
         )
     try:
         return replace(NAMED[name] if name != "auto" else _read_off(state_dict), stems=stems)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"{source} does not have the tensors of this network ({error}); it holds {len(state_dict)} others."
+            f"{shown(source)} does not have the tensors of this network ({error}); it holds {len(state_dict)} others."
         ) from error
 
 

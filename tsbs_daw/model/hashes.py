@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tsbs_daw.errors import CheckpointError
+from tsbs_daw.errors import CheckpointError, shown
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ class HashRecord:
             self.record(file, found)
         elif recorded != found:
             raise CheckpointError(
-                f"{file} has changed since it was first used (SHA-256 {found[:12]}… instead of {recorded[:12]}…); "
-                f"delete it and get it again, or, if you changed it yourself, remove its line from {self.path}."
+                f"{shown(file)} changed since it was first used (SHA-256 {found[:12]}… instead of {recorded[:12]}…); "
+                f"delete it and get it again, or, if you changed it yourself, remove its line from {shown(self.path)}."
             )
         return found
 
@@ -67,7 +67,7 @@ class HashRecord:
             return {}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
-                f"{self.path} is damaged ({error}), so models cannot be checked; "
+                f"{shown(self.path)} is damaged ({error}), so models cannot be checked; "
                 "delete it if you trust the models beside it."
             ) from error
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tsbs_daw.config import Settings
-from tsbs_daw.errors import CheckpointError, NoSpaceLeft, OutputError, UnknownModel
+from tsbs_daw.errors import CheckpointError, NoSpaceLeft, OutputError, UnknownModel, shown
 from tsbs_daw.model.convert import DEFAULT_STEMS, convert
 from tsbs_daw.model.download import download
 from tsbs_daw.model.hashes import HashRecord, file_hash
@@ -84,6 +84,14 @@ class Entry:
     path: Path | None
     known: KnownModel | None
 
+    @property
+    def state(self) -> str:
+        if self.known is None:
+            return "yours"
+        if self.known.url is None:
+            return "bundled" if self.path else "missing"
+        return "pulled" if self.path else "not pulled"
+
 
 def resolve(name_or_path: str | Path, settings: Settings | None = None) -> Path:
     """The checkpoint behind a name or a path, its hash checked if it lies among the pulled and converted ones.
@@ -115,7 +123,7 @@ def _local_file(name: str, settings: Settings) -> Path:
     if path is not None:
         if path.suffix.lower() in PICKLES:
             raise CheckpointError(
-                f"{path} is a pickled checkpoint, which is never loaded as it is; "
+                f"{shown(path)} is a pickled checkpoint, which is never loaded as it is; "
                 f"convert it with `tsbs-daw models convert {path.name} {path.stem}{SUFFIX}`."
             )
         return path

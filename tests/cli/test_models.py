@@ -1,0 +1,55 @@
+"""`tsbs-daw models`, as typed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from golden_weights import CASE_B
+from typer.testing import CliRunner
+
+from tsbs_daw.cli.models import app
+from tsbs_daw.errors import UnknownModel
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TSBS_DAW_HOME", str(tmp_path / "home"))
+
+    def run(*arguments: object) -> str:
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if done.exception:
+            raise done.exception
+        return done.output
+
+    return run
+
+
+def test_the_known_models_are_listed_with_their_state(run):
+    assert "musdb18  not pulled" in run("list")
+    assert {"default", "musdb18"} == {model["name"] for model in json.loads(run("list", "--json"))}
+
+
+def test_a_model_is_shown_with_licence_and_measured_quality(run):
+    told = run("show", "musdb18")
+    assert "vocals 8.36" in told and "licence" in told
+    assert json.loads(run("show", "musdb18", "--json"))["sdr_db"]["mean"] == 6.87
+
+
+def test_a_converted_checkpoint_is_a_model_by_name(run, tmp_path):
+    torch.save(CASE_B.state_dict(), tmp_path / "published.ckpt")
+    facts = json.loads(run("convert", tmp_path / "published.ckpt", "mine", "--stems", "one, two", "--json"))
+    assert facts["stems"] == ["one", "two"] and facts["converted_from"] == "published.ckpt"
+    assert run("path", "mine").strip() == facts["file"]
+    assert json.loads(run("show", "mine", "--json"))["network"].startswith("16 features, 1 + 1 blocks")
+
+
+def test_a_misspelt_name_reaches_the_caller_as_an_error_of_ours(run):
+    with pytest.raises(UnknownModel, match="musdb18"):
+        run("path", "musdb81")
+
+
+@pytest.mark.parametrize("command", ["list", "show", "pull", "convert", "path"])
+def test_every_command_shows_an_example(run, command):
+    assert f"tsbs-daw models {command}" in run(command, "--help")

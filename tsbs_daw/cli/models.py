@@ -1,0 +1,174 @@
+"""`tsbs-daw models`: the models by name, and how one gets here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tsbs_daw.model.registry import Entry
+
+app = typer.Typer(no_args_is_help=True, help="The models by name: list, show, pull, convert.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Show every model by name, and whether it is on this machine.
+
+    Example: tsbs-daw models list
+    """
+    from tsbs_daw.model.registry import list_models
+
+    entries = list_models()
+    if as_json:
+        typer.echo(json.dumps([_facts(entry) for entry in entries], indent=2))
+        return
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        description = entry.known.description if entry.known else str(entry.path)
+        typer.echo(f"{entry.name:<{width}}  {entry.state:<10}  {description}")
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="A model's name or a .safetensors file.")], as_json: AsJson = False
+) -> None:
+    """Show what is known of a model: stems, size, licence, source, measured quality.
+
+    Example: tsbs-daw models show musdb18
+    """
+    from tsbs_daw.model.registry import find
+
+    facts = _facts(find(model))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        if value not in (None, "", {}, []):
+            typer.echo(f"{key.replace('_', ' '):<14} {_plain(value)}")
+
+
+@app.command()
+def pull(
+    model: Annotated[str, typer.Argument(help="The name of a known model, such as musdb18.")] = "musdb18",
+) -> None:
+    """Download a known model, check it and convert it. A download that was cut goes on where it stopped.
+
+    Example: tsbs-daw models pull musdb18
+    """
+    from tsbs_daw.model import registry
+
+    with _progress(f"pulling {model}") as progress:
+        path = registry.pull(model, progress=progress)
+    typer.echo(f"{model} is ready: {path}")
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A published checkpoint: .ckpt, .pt, .pth, .th.")],
+    output: Annotated[str, typer.Argument(help="A .safetensors file, or a name to have it among your models.")],
+    config: Annotated[str, typer.Option(help="full, lite, tiny, or auto: read the sizes off the weights.")] = "auto",
+    stems: Annotated[str, typer.Option(help="Names of the stems, in the checkpoint's order.")] = (
+        "drums,bass,other,vocals"
+    ),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a published pickled checkpoint to safetensors, without running anything in it.
+
+    Example: tsbs-daw models convert model_bs_mamba2.ckpt mine --stems drums,bass,other,vocals
+    """
+    from tsbs_daw.model.registry import convert_into, find
+
+    names = tuple(name.strip() for name in stems.split(",") if name.strip())
+    path = convert_into(checkpoint, output, config=config, stems=names, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(_facts(find(str(path))), indent=2))
+    else:
+        typer.echo(f"converted: {path}")
+
+
+@app.command()
+def path(model: Annotated[str, typer.Argument(help="A model's name or file.")] = "default") -> None:
+    """Print where a model's file is.
+
+    Example: tsbs-daw models path default
+    """
+    from tsbs_daw.model.registry import resolve
+
+    typer.echo(resolve(model))
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    """Everything known of a model, for people and for scripts."""
+    facts: dict[str, Any] = {"name": entry.name, "state": entry.state, "file": str(entry.path) if entry.path else None}
+    if entry.known:
+        facts |= {
+            "description": entry.known.description,
+            "stems": list(entry.known.stems),
+            "licence": entry.known.licence,
+            "source": entry.known.url,
+            "sdr_db": entry.known.sdr_db,
+            "measured_on": entry.known.measured_on,
+        }
+    if entry.path:
+        facts |= _facts_of_file(entry.path)
+    return facts
+
+
+def _facts_of_file(path: Path) -> dict[str, Any]:
+    """What the file says of itself: the network's shape, and the notes its maker left."""
+    from tsbs_daw.model.checkpoint import read_config, read_metadata
+
+    config = read_config(path)
+    notes = {key: value for key, value in read_metadata(path).items() if key not in ("config", "format", "name")}
+    return {
+        "bytes": path.stat().st_size,
+        "stems": list(config.stems),
+        "sample_rate": config.sample_rate,
+        "network": f"{config.feature_dim} features, {config.mask_blocks} + {config.map_blocks} blocks, "
+        f"{config.bands} bands",
+        **notes,
+    }
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {number:.2f}" for key, number in value.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar in a terminal, a line for every tenth in a pipe."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(label), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            line = bar.add_task(label, total=None)
+            yield lambda done, total: bar.update(line, completed=done, total=total)
+        return
+    said = -1
+
+    def say(done: int, total: int | None) -> None:
+        nonlocal said
+        tenth = 10 * done // total if total else 0
+        if tenth > said:
+            said = tenth
+            typer.echo(f"{label}: {done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else ""), err=True)
+
+    yield say
+
+
+if __name__ == "__main__":
+    app()
