@@ -1,0 +1,49 @@
+"""`python -m tsbs_daw.songs render FOLDER --songs N --start-seed S --seconds 40`: make a data set of songs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tsbs_daw.errors import TsbsDawError, UsageError
+from tsbs_daw.songs.dataset import SPLITS, render_dataset
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tsbs_daw.songs", description="Make multitrack songs to train and test a separator."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    make = commands.add_parser(
+        "render",
+        help="write songs in MUSDB18-HQ's layout",
+        epilog="example: python -m tsbs_daw.songs render data --songs 10 --start-seed 1000",
+    )
+    make.add_argument("folder", type=Path)
+    make.add_argument("--songs", type=int, default=10)
+    make.add_argument(
+        "--start-seed",
+        type=int,
+        default=1000,
+        help="; ".join(f"{name} {seeds.start}..{seeds.stop - 1}" for name, seeds in SPLITS.items()),
+    )
+    make.add_argument("--seconds", type=float, default=40.0)
+    make.add_argument("--float", action="store_true", help="32-bit float files instead of 16-bit")
+    options = parser.parse_args(arguments)
+    try:
+        render_dataset(
+            options.folder, options.songs, options.start_seed, options.seconds, subtype="FLOAT" if options.float else "PCM_16",
+            progress=lambda done, total, folder: print(f"{done}/{total} {folder}", flush=True),
+        )  # fmt: skip
+    except UsageError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    except TsbsDawError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

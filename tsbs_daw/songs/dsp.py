@@ -1,0 +1,142 @@
+"""Sound from arithmetic: random streams, envelopes, evolving wavetables, noise shaping and time-varying filters.
+
+L levels of an evolving wavetable, K harmonics, F frames of a filter; mono signals are (samples,) float32.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+SAMPLE_RATE = 44100
+TABLE = 8192  # samples per wavetable cycle; read by nearest neighbour, which keeps the error near -65 dB
+HOP = 256  # samples between two frames of a time-varying filter
+WINDOW = 2 * HOP
+N_FFT = 2048  # zero-padded so that a filter's ringing does not wrap around
+
+
+def stream(seed: int, *names: object) -> np.random.Generator:
+    """A random stream of its own for every named purpose, so that one part can change without the others."""
+    return np.random.default_rng([seed, *(zlib.crc32(str(name).encode()) for name in names)])
+
+
+def midi_hz(pitch: np.ndarray | float) -> np.ndarray | float:
+    return 440.0 * 2.0 ** ((np.asarray(pitch, dtype=np.float64) - 69.0) / 12.0)
+
+
+def gain(level_db: float) -> float:
+    return float(10.0 ** (level_db / 20.0))
+
+
+def adsr(held: int, attack_s: float, decay_s: float, sustain: float, release_s: float) -> np.ndarray:
+    """Envelope of a note held for `held` samples: (held + release,) float32, ends at zero."""
+    release = max(int(release_s * SAMPLE_RATE), 64)
+    total = held + release
+    envelope = np.ones(total, dtype=np.float32)
+    attack = max(int(attack_s * SAMPLE_RATE), 16)
+    time_s = np.arange(max(total - attack, 0), dtype=np.float32) / SAMPLE_RATE
+    envelope[attack:] = sustain + (1.0 - sustain) * np.exp(-time_s / max(decay_s, 1e-3))
+    rise = np.arange(min(attack, total), dtype=np.float32) / attack
+    envelope[: len(rise)] = np.sin(0.5 * np.pi * rise) ** 2
+    fall = np.arange(release, dtype=np.float32) / release
+    envelope[held:] *= np.exp(-4.0 * fall) * (1.0 - fall)
+    return envelope
+
+
+def tables_from_spectra(amplitudes: np.ndarray, phases: np.ndarray) -> np.ndarray:
+    """(L, K) harmonic amplitudes and (K,) phases -> (L, TABLE) float32 cycles."""
+    levels, harmonics = amplitudes.shape
+    spectrum = np.zeros((levels, TABLE // 2 + 1), dtype=np.complex64)
+    harmonics = min(harmonics, TABLE // 2 - 1)
+    spectrum[:, 1 : harmonics + 1] = amplitudes[:, :harmonics] * np.exp(1j * phases[:harmonics])
+    return np.fft.irfft(spectrum, n=TABLE, axis=1).astype(np.float32) * (TABLE / 2)
+
+
+def play_tables(tables: np.ndarray, times_s: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """Read an evolving wavetable: between times_s[l] and times_s[l + 1] table l fades into l + 1.
+
+    Args:    tables (L, TABLE); times_s (L,), rising from 0; phase (samples,) in cycles
+    Returns: (samples,) float32
+    """
+    index = (phase * TABLE).astype(np.int64) & (TABLE - 1)
+    output = np.empty(len(index), dtype=np.float32)
+    edges = np.minimum((np.asarray(times_s) * SAMPLE_RATE).astype(np.int64), len(index))
+    for level in range(len(edges)):
+        start, stop = edges[level], edges[level + 1] if level + 1 < len(edges) else len(index)
+        if stop <= start:
+            continue
+        part = index[start:stop]
+        if level + 1 == len(edges):
+            output[start:stop] = tables[level][part]
+            continue
+        full = (times_s[level + 1] - times_s[level]) * SAMPLE_RATE
+        weight = np.arange(stop - start, dtype=np.float32) / np.float32(full)
+        first = tables[level][part]
+        output[start:stop] = first + weight * (tables[level + 1][part] - first)
+    return output
+
+
+def steady_phase(frequency_hz: float, samples: int, start: float = 0.0) -> np.ndarray:
+    return start + (frequency_hz / SAMPLE_RATE) * np.arange(samples)
+
+
+def curve_phase(frequency_hz: np.ndarray, start: float = 0.0) -> np.ndarray:
+    """Phase in cycles of a frequency curve, one value per sample."""
+    return start + np.cumsum(frequency_hz) / SAMPLE_RATE
+
+
+def shaped_noise(rng: np.random.Generator, samples: int, response) -> np.ndarray:
+    """White noise through `response(frequency_hz) -> gain`; unit RMS."""
+    size = 1 << int(np.ceil(np.log2(max(samples, 64))))
+    spectrum = np.fft.rfft(rng.standard_normal(size).astype(np.float32))
+    frequency_hz = np.fft.rfftfreq(size, 1.0 / SAMPLE_RATE)
+    noise = np.fft.irfft(spectrum * response(frequency_hz), n=size)[:samples]
+    return (noise / max(float(np.sqrt(np.mean(noise**2))), 1e-9)).astype(np.float32)
+
+
+def bandpass(low_hz: float, high_hz: float, order: int = 2):
+    """A smooth band-pass response for `shaped_noise`."""
+
+    def response(frequency_hz: np.ndarray) -> np.ndarray:
+        safe = np.maximum(frequency_hz, 1.0)
+        return 1.0 / np.sqrt((1.0 + (low_hz / safe) ** (2 * order)) * (1.0 + (safe / high_hz) ** (2 * order)))
+
+    return response
+
+
+_frame_window = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
+
+
+def frames_of(signal: np.ndarray) -> int:
+    """How many frames `filter_frames` uses for a signal of this length."""
+    return (len(signal) + HOP - 1) // HOP + 1
+
+
+def filter_frames(signal: np.ndarray, response: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Time-varying filter: frame `rows[i]` (centred on sample rows[i] * HOP) passes response[i]; other frames are silent.
+
+    Args:    signal (samples,); response (R, N_FFT // 2 + 1) complex or real; rows (R,) frame numbers
+    Returns: (samples,) float32
+    """
+    samples = len(signal)
+    padded = np.zeros(HOP + (frames_of(signal) + 1) * HOP + N_FFT, dtype=np.float32)
+    padded[HOP : HOP + samples] = signal
+    output = np.zeros_like(padded)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
+    for begin in range(0, len(rows), 512):  # blocks keep the working set in the cache
+        part = rows[begin : begin + 512]
+        spectra = np.fft.rfft(windows[part] * _frame_window, n=N_FFT, axis=1)
+        pieces = np.fft.irfft(spectra * response[begin : begin + 512], n=N_FFT, axis=1).astype(np.float32)
+        for row, piece in zip(part, pieces, strict=True):
+            output[row * HOP : row * HOP + N_FFT] += piece
+    return output[HOP : HOP + samples]
+
+
+def add_at(target: np.ndarray, start: int, signal: np.ndarray) -> None:
+    """Add a signal (samples,) or (channels, samples) at a sample position, cut to the target."""
+    if start < 0:
+        signal, start = signal[..., -start:], 0
+    length = min(signal.shape[-1], target.shape[-1] - start)
+    if length > 0:
+        target[..., start : start + length] += signal[..., :length]
