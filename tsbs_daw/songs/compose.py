@@ -19,7 +19,7 @@ REGISTERS = {"bell": 76, "flute": 74, "whistle": 79, "kalimba": 72, "harp": 64, 
 
 
 def compose(seed: int, duration_s: float = 40.0, *, style: str | None = None, complete: bool = False) -> Score:
-    """Write a song. With `complete` no stem is ever missing.
+    """Write a song. With `complete` every stem plays in every section.
 
     The same seed always gives the same score; about one song in twelve lacks a stem on purpose.
     """
@@ -59,9 +59,9 @@ def _form(bars: int, roles: set[str], rng: np.random.Generator, complete: bool) 
     sections, bar = [], 0
     size = 8 if bars > 40 else 4 if bars > 12 else 2
     kinds = ["verse", "chorus", "verse", "chorus", "bridge", "chorus", "solo", "chorus"]
-    if rng.random() < 0.45:
+    if rng.random() < 0.45 and not complete:
         kinds.insert(0, "intro")
-    if rng.random() < 0.35:
+    if rng.random() < 0.35 and not complete:
         kinds.insert(int(rng.integers(1, 4)), "break")
     for kind in kinds * 4:
         if bar >= bars:
@@ -75,7 +75,7 @@ def _form(bars: int, roles: set[str], rng: np.random.Generator, complete: bool) 
             playing |= {"lead instrument"}
         if kind in ("intro", "break"):
             playing -= set(rng.choice(["drums", "bass", "drums", "layers"], size=2).tolist())
-        if kind == "verse" and rng.random() < 0.3:
+        if kind == "verse" and rng.random() < 0.3 and not complete:
             playing -= {str(rng.choice(["drums", "layers", "bass", "other"]))}
         if rng.random() < 0.06 and not complete:
             playing &= {str(rng.choice(["vocals", "drums", "other"])), "lead voice", "backing", "vocals"}
