@@ -15,6 +15,7 @@ from torch import Tensor
 from tsbs_daw.training.recipe import LossPart
 
 LEVEL_FLOOR = 0.3  # of the mixture's mean level: a silent stem then weighs about twice as much as a usual one
+SILENCE_FLOOR = 0.003  # full scale 1; about -50 dBFS
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,15 @@ class TwoStageLoss(torch.nn.Module):
         return LossTerms(total, final.detach(), mask.detach())
 
     def _stem_weights(self, targets: Tensor) -> Tensor:
-        """(S,) one over the stem's mean level in the batch, so that a quiet stem matters as much as a loud one.
+        """(S,) one over the stem's mean level in the batch: quiet stems and quiet songs matter as much as loud ones.
 
-        Scaled by the mixture's mean level, so that the loss keeps its size whatever the stems' levels are.
+        Where everything is silent a level of -50 dBFS stands in, so that silence is learnt, gently.
         """
         if not self.settings.equalise_stems:
             return targets.new_ones(targets.shape[1])
         stem_level = targets.abs().mean(dim=(0, 2, 3))
         mixture_level = targets.sum(dim=1).abs().mean()
-        floor = LEVEL_FLOOR * mixture_level + 1e-5
-        weights = 1.0 / (stem_level + floor)
-        return weights * mixture_level.clamp(min=1e-5)
+        return 1.0 / (stem_level + LEVEL_FLOOR * mixture_level + SILENCE_FLOOR)
 
     def _distance(self, difference: Tensor, weights: Tensor) -> Tensor:
         """(stages, B, S, C, samples) -> (stages,)"""
