@@ -1,0 +1,93 @@
+"""What every command owes its user: help with an example, at once."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli.program import run
+
+from tsbs_daw import cli
+
+HEAVY = ("torch", "numpy", "pydantic", "scipy", "soundfile", "pedalboard", "yaml", "rich")
+
+
+def all_commands() -> list[tuple[str, ...]]:
+    """Every command with its subcommands, as words: ("jobs",), ("jobs", "list"), ..."""
+    found: list[tuple[str, ...]] = []
+    for entry in cli.commands():
+        found.append((entry.name,))
+        found += [(entry.name, name) for name in getattr(cli.load(entry), "commands", {})]
+    return found
+
+
+COMMANDS = all_commands()
+
+
+def help_of(words: tuple[str, ...]) -> str:
+    command = cli.load(cli.find(words[0]))
+    for word in words[1:]:
+        command = command.commands[word]
+    with command.make_context(" ".join((cli.PROGRAM, *words)), ["--help"], resilient_parsing=True) as context:
+        return command.get_help(context)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example_that_can_be_copied(words: tuple[str, ...]):
+    text = help_of(words)
+    example = re.search(r"Examples?: *\n? *(tsbs-daw .+)", text)
+    assert example, f"`tsbs-daw {' '.join(words)} --help` shows no line `Example: tsbs-daw ...`:\n{text}"
+    called = example[1].split()
+    assert tuple(called[1 : 1 + len(words)]) == words, f"the example of {words} calls something else: {example[1]}"
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if len(words) == 1], ids=" ".join)
+def test_every_line_of_the_table_says_what_the_command_does(words: tuple[str, ...]):
+    entry = cli.find(words[0])
+    assert entry.summary.endswith(".") and f"{entry.name} " in cli.help_text()
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path):
+    code = (
+        "import sys\n"
+        "from tsbs_daw import __main__\n"
+        "sys.argv = ['tsbs-daw', '--help']\n"
+        "try:\n    __main__.main()\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: tsbs-daw" in done.stdout
+
+
+def test_help_of_no_command_loads_torch():
+    code = (
+        "import sys\n"
+        "from tsbs_daw import cli\n"
+        f"for words in {COMMANDS!r}:\n"
+        "    assert cli.run(cli.find(words[0]), [*words[1:], '--help']) == 0\n"
+        "    assert 'torch' not in sys.modules and 'pedalboard' not in sys.modules, words\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_command_without_a_module_is_not_listed():
+    assert [entry.name for entry in cli.TABLE if not entry.exists and f"\n  {entry.name} " in cli.help_text()] == []
+    assert not cli.Entry("no_such_command", "").exists
+
+
+def test_the_program_answers_help_and_version(tmp_path: Path):
+    assert run(tmp_path, "--help").stdout == cli.help_text()
+    assert re.fullmatch(r"tsbs-daw \d+\.\d+\.\d+\S*\n", run(tmp_path, "--version").stdout)
+    assert list(tmp_path.iterdir()) == [], "asking for help leaves nothing behind"
+
+
+def test_without_a_command_it_shows_the_help_and_calls_that_wrong_use(tmp_path: Path):
+    done = run(tmp_path)
+    assert done.returncode == 2 and done.stdout == cli.help_text()
