@@ -1,0 +1,232 @@
+"""`tsbs-daw jobs`: look at the queue, and ask the daemon to run a job again or to drop it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tsbs_daw.cli import text
+
+if TYPE_CHECKING:
+    from tsbs_daw.config import Settings
+    from tsbs_daw.jobs.rows import JobRow
+
+app = typer.Typer(help="List, show, retry and cancel jobs.\n\nExample: tsbs-daw jobs list", no_args_is_help=True)
+
+Ids = Annotated[list[str], typer.Argument(help="Job ids; the last few characters are enough.", metavar="ID")]
+Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, newest first; 0 for all.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List jobs, newest first.
+
+    Example: tsbs-daw jobs list --state failed
+    """
+    from tsbs_daw.config import Settings
+
+    settings = Settings.from_environment()
+    found = _everything(settings, _states(state or []), limit if limit > 0 else -1)
+    found = [job for job in found if not state or job["state"] in state]
+    found = found[:limit] if limit > 0 else found
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    if not found:
+        typer.echo("There are no jobs." if not state else f"There are no jobs that are {' or '.join(state)}.")
+        return
+    rows = ([job["id"], _state(job), text.ago(job["created_unix_s"]), job["song"], _note(job)] for job in found)
+    typer.echo(text.table(["ID", "STATE", "SINCE", "SONG", ""], rows))
+
+
+@app.command()
+def show(
+    job_id: Annotated[str, typer.Argument(help="A job's id, or the end of it.", metavar="ID")], as_json: Json = False
+):
+    """Show everything about one job.
+
+    Example: tsbs-daw jobs show 3f9a
+    """
+    from tsbs_daw.config import Settings
+
+    settings = Settings.from_environment()
+    (full_id,) = _full_ids(settings, [job_id])
+    job = next(job for job in _everything(settings, _states([]), -1) if job["id"] == full_id)
+    if as_json:
+        typer.echo(json.dumps(job, indent=2))
+        return
+    result = job.pop("result") or {}
+    request = job.pop("request") or {}
+    lines = {
+        "job": job["id"],
+        "state": _state(job),
+        "song": job["song"],
+        "source": job["source"],
+        "preset, model": f"{request.get('preset', '?')}, {request.get('model', '?')}",
+        "asked for": f"{text.ago(job['created_unix_s'])}, from {job['origin']}",
+        "attempts": str(job["attempts"]),
+        "error": job["error"],
+        "folder": result.get("folder"),
+        "session": result.get("session"),
+        "files": ", ".join(stem["name"] for stem in result.get("stems", ())),
+    }
+    lines |= {f"warning {number}": warning for number, warning in enumerate(result.get("warnings", ()), start=1)}
+    shown = [[name, value] for name, value in lines.items() if value]
+    typer.echo(text.table(["", ""], shown).strip("\n"))
+
+
+@app.command()
+def retry(
+    job_ids: Annotated[
+        list[str] | None, typer.Argument(help="Job ids; the last few characters are enough.", metavar="ID")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Every job that failed or crashed its worker.")] = False,
+) -> None:
+    """Let finished jobs run again.
+
+    Example: tsbs-daw jobs retry --failed
+    """
+    from tsbs_daw.config import Settings
+    from tsbs_daw.errors import UsageError
+    from tsbs_daw.jobs.job import State
+    from tsbs_daw.jobs.spool import request_retry
+
+    settings = Settings.from_environment()
+    chosen = _full_ids(settings, job_ids or [])
+    if failed:
+        chosen += [job["id"] for job in _stored(settings, (State.FAILED, State.DEAD), -1) if job["id"] not in chosen]
+    elif not chosen:
+        raise UsageError("Name the jobs to retry, or use --failed for all that failed.")
+    for job_id in chosen:
+        request_retry(settings.spool, job_id)
+        typer.echo(f"{job_id} will run again.")
+    if not chosen:
+        typer.echo("No job has failed.")
+    _mention_a_missing_daemon(settings)
+
+
+@app.command()
+def cancel(job_ids: Ids) -> None:
+    """Cancel jobs that wait or run.
+
+    Example: tsbs-daw jobs cancel 3f9a
+    """
+    from tsbs_daw.config import Settings
+    from tsbs_daw.jobs.spool import request_cancel
+
+    settings = Settings.from_environment()
+    for job_id in _full_ids(settings, job_ids):
+        request_cancel(settings.spool, job_id)
+        typer.echo(f"{job_id} is being cancelled.")
+    _mention_a_missing_daemon(settings)
+
+
+def _states(names: list[str]) -> tuple[Any, ...]:
+    from tsbs_daw.errors import UsageError
+    from tsbs_daw.jobs.job import State
+
+    known = {state.value: state for state in State}
+    for name in names:
+        if name not in known and name != "submitted":
+            raise UsageError(f"There is no state {name!r}; the states are {', '.join(known)}, submitted.")
+    return tuple(known[name] for name in names if name in known) if names else tuple(State)
+
+
+def _stored(settings: Settings, states: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
+    from tsbs_daw.jobs.store import JobStore
+
+    store = JobStore.open_for_reading(settings.store)
+    if store is None:
+        return []
+    try:
+        return [_from_row(row) for row in store.rows(states, limit)]
+    finally:
+        store.close()
+
+
+def _from_row(row: JobRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "state": row.state.value,
+        "song": row.song,
+        "source": row.source_key,
+        "origin": row.origin,
+        "fraction": row.progress,
+        "message": row.message,
+        "error": row.error,
+        "attempts": row.attempts,
+        "created_unix_s": row.created_unix_s,
+        "finished_unix_s": row.finished_unix_s or None,
+        "request": json.loads(row.job_json) if row.job_json else None,
+        "result": json.loads(row.result_json) if row.result_json else None,
+    }
+
+
+def _unclaimed(settings: Settings) -> list[dict[str, Any]]:
+    """Requests that no daemon has taken up yet, in the form of `_from_row`; newest first."""
+    from tsbs_daw.errors import JobFormatError
+    from tsbs_daw.jobs.spool import Spool
+    from tsbs_daw.jobs.store import song_name, source_name
+
+    spool = Spool(settings.spool)
+    if not spool.inbox.is_dir():
+        return []
+    found = []
+    for folder in reversed(spool.waiting()):
+        entry = dict.fromkeys(("song", "source", "origin", "message", "request", "result", "error"))
+        entry |= {"id": folder.name, "state": "submitted", "fraction": 0.0, "attempts": 0, "finished_unix_s": None}
+        try:
+            entry["created_unix_s"] = (folder / "job.json").stat().st_mtime
+            job = spool.read_request(folder)
+        except FileNotFoundError:
+            continue  # claimed while we looked; the store has it now
+        except JobFormatError as error:
+            entry |= {"song": "?", "source": "?", "origin": "?", "error": str(error)}
+        else:
+            entry |= {"song": song_name(job), "source": source_name(job.source.path), "origin": job.origin}
+            entry["request"] = json.loads(job.to_json())
+        found.append(entry)
+    return found
+
+
+def _everything(settings: Settings, states: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
+    """Requests, then at most `limit` jobs in these states. A job that waits to run again is listed as a request."""
+    unclaimed = _unclaimed(settings)
+    again = {job["id"] for job in unclaimed}
+    return unclaimed + [job for job in _stored(settings, states, limit) if job["id"] not in again]
+
+
+def _full_ids(settings: Settings, wanted: list[str]) -> list[str]:
+    """Raises: UsageError: no job, or several, with this id or end of an id"""
+    from tsbs_daw.errors import UsageError
+
+    known = [job["id"] for job in _everything(settings, _states([]), -1)] if wanted else []
+    full = []
+    for job_id in wanted:
+        matches = [job_id] if job_id in known else [known_id for known_id in known if known_id.endswith(job_id)]
+        if len(matches) != 1:
+            problem = f"{len(matches)} jobs end in {job_id!r}" if matches else f"There is no job {job_id!r}"
+            raise UsageError(f"{problem}; `tsbs-daw jobs list` shows them.")
+        full += matches
+    return full
+
+
+def _state(job: dict[str, Any]) -> str:
+    return f"{job['state']} {job['fraction']:.0%}" if job["state"] == "running" else job["state"]
+
+
+def _note(job: dict[str, Any]) -> str:
+    return job["error"] or ((job["result"] or {}).get("folder") or job["message"] or "")
+
+
+def _mention_a_missing_daemon(settings: Settings) -> None:
+    from tsbs_daw.jobs.spool import living_daemon
+
+    if living_daemon(settings.spool) is None:
+        typer.echo("No daemon is running: this takes effect when `tsbs-daw watch` is started.")

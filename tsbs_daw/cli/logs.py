@@ -1,0 +1,54 @@
+"""Where log lines go: a file for every command, warnings to the terminal, everything with --verbose."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import time
+from pathlib import Path
+
+from tsbs_daw.config import Settings
+
+_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+_BYTES = 5_000_000
+
+
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A file that appears with its first line. A log that cannot be written never stops the program."""
+
+    def _open(self):
+        try:
+            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+            return super()._open()
+        except OSError:
+            return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- logging closes it
+
+
+def log_path(settings: Settings, command: str) -> Path:
+    return settings.home / "logs" / f"{command}.log"
+
+
+def start(settings: Settings, command: str, *, verbose: bool) -> None:
+    """Called once, before a command runs."""
+    file = _LogFile(log_path(settings, command), maxBytes=_BYTES, backupCount=2, encoding="utf-8", delay=True)
+    file.setFormatter(logging.Formatter(_FORMAT))
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    terminal.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"))
+    root = logging.getLogger()
+    root.addHandler(file)
+    root.addHandler(terminal)
+    logging.getLogger("tsbs_daw").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def keep_traceback(settings: Settings, text: str) -> Path | None:
+    """Append the traceback of a bug to a file of its own. None when nothing can be written there."""
+    path = log_path(settings, "errors")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
+    except OSError:
+        return None
+    return path

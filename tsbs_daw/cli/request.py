@@ -1,0 +1,153 @@
+"""What `separate` and `submit` have in common: options, and the job that they make of a file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tsbs_daw.errors import AudioError, UnreadableAudio, UsageError, shown
+
+if TYPE_CHECKING:
+    from tsbs_daw.jobs.job import Job
+
+DEFAULT_OUT = "stems"
+
+Files = Annotated[list[Path], typer.Argument(help="Audio files.", show_default=False, metavar="FILE")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder in which a folder for every song appears.")]
+Preset = Annotated[str, typer.Option("--preset", "-p", help="An effect preset's name, or a YAML file.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A model's name, or a .safetensors file.")]
+Stage = Annotated[str, typer.Option(help="`full` runs both stages of the network, `mask` only the first.")]
+Null = Annotated[bool, typer.Option("--null", help="Give the residual back, so that the stems sum to the source.")]
+Salvage = Annotated[bool, typer.Option("--salvage", help="Separate what is there of a cut or damaged file.")]
+Start = Annotated[str, typer.Option(help="Where to begin: seconds, or minutes:seconds.", metavar="TIME")]
+Length = Annotated[str, typer.Option(help="How much to separate; without it, to the end.", metavar="TIME")]
+Song = Annotated[str, typer.Option(help="Name of the song's folder; without it, the file's name.")]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON for every file, for scripts.")]
+
+_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose, checked; the same for every file of one call."""
+
+    out: Path
+    preset: str
+    model: str
+    stage: str
+    null: bool
+    salvage: bool
+    start_s: float
+    length_s: float | None
+    song: str | None
+
+    @classmethod
+    def checked(
+        cls,
+        out: Path,
+        preset: str,
+        model: str,
+        stage: str,
+        null: bool,
+        salvage: bool,
+        start: str,
+        length: str,
+        song: str,
+    ) -> Options:
+        """Raises: UsageError: a choice that cannot be"""
+        if stage not in ("full", "mask"):
+            raise UsageError(f"--stage is {stage!r}; choose `full` or `mask`.")
+        length_s = seconds(length, "--length") if length else None
+        if length_s is not None and length_s <= 0:
+            raise UsageError("--length is zero; give it more, or leave it out to separate to the end.")
+        return cls(
+            out=out.expanduser().absolute(),
+            preset=name_or_path(preset, (".yaml", ".yml")),
+            model=name_or_path(model, (".safetensors",)),
+            stage=stage,
+            null=null,
+            salvage=salvage,
+            start_s=seconds(start, "--start") if start else 0.0,
+            length_s=length_s,
+            song=song or None,
+        )
+
+
+def seconds(text: str, option: str) -> float:
+    """`90`, `90.5`, `1:30` or `1:02:03` in seconds. Raises: UsageError"""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{option} is {text!r}; write seconds (90.5) or minutes and seconds (1:30.5).")
+    hours, minutes, rest = match.groups(default="0")
+    return int(hours) * 3600 + int(minutes) * 60 + float(rest)
+
+
+def name_or_path(text: str, endings: tuple[str, ...]) -> str:
+    """A name as it is; what looks like a file, as an absolute path."""
+    looks_like_a_file = text.lower().endswith(endings) or "/" in text or "\\" in text
+    return str(Path(text).expanduser().absolute()) if looks_like_a_file else text
+
+
+def job_for(file: Path, options: Options, **fields: Any) -> Job:
+    """The job that separates `file`.
+
+    Raises: AudioError: no such file; with a portion, also when the file cannot be read
+            UsageError: the portion lies behind the file's end
+    """
+    from pydantic import ValidationError
+
+    from tsbs_daw.jobs.job import Job, Source
+
+    path = file.expanduser().absolute()
+    if not path.is_file():
+        what = "is a folder; `tsbs-daw watch` takes folders" if path.is_dir() else "is not there; check its name"
+        raise UnreadableAudio(f"{shown(path)} {what}.")
+    start, length = _portion(path, options)
+    try:
+        return Job(
+            source=Source(path=path, start_samples=start, length_samples=length),
+            output=options.out,
+            song=options.song,
+            preset=options.preset,
+            model=options.model,
+            stage=options.stage,
+            null=options.null,
+            salvage=options.salvage,
+            **fields,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--{first['loc'][0]}: {first['msg']}.") from error
+
+
+def submittable(job: Job) -> Job:
+    """Raises: UnreadableAudio: the file's name cannot be written down in a request, which is JSON"""
+    try:
+        str(job.source.path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UnreadableAudio(
+            f"{shown(job.source.path)} has a name that is not UTF-8, which the daemon cannot be told; rename the file, "
+            "or use `tsbs-daw separate`."
+        ) from error
+    return job
+
+
+def _portion(path: Path, options: Options) -> tuple[int, int | None]:
+    """(start, length) in samples; the file's own rate is needed only when a portion is asked for."""
+    if options.start_s == 0 and options.length_s is None:
+        return 0, None
+    from tsbs_daw.audio.read import probe
+
+    info = probe(path, salvage=options.salvage)
+    start = round(options.start_s * info.sample_rate)
+    length = None if options.length_s is None else max(round(options.length_s * info.sample_rate), 1)
+    if info.samples is not None and start >= info.samples:
+        raise AudioError(
+            f"{shown(path)} is {info.samples / info.sample_rate:.1f} s long and --start is behind that; "
+            "choose an earlier one."
+        )
+    return start, length

@@ -1,0 +1,83 @@
+"""`tsbs-daw separate`: separate files in this process, without a daemon."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsbs_daw.cli import request
+from tsbs_daw.cli.progress import reporting
+from tsbs_daw.cli.text import decibels, duration, one_line
+
+if TYPE_CHECKING:
+    from tsbs_daw.config import Settings
+    from tsbs_daw.jobs.job import Job, Result
+
+
+def command(
+    files: request.Files,
+    out: request.Out = Path(request.DEFAULT_OUT),
+    preset: request.Preset = "none",
+    model: request.Model = "default",
+    stage: request.Stage = "full",
+    null: request.Null = False,
+    salvage: request.Salvage = False,
+    device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
+    start: request.Start = "",
+    length: request.Length = "",
+    song: request.Song = "",
+    as_json: request.Json = False,
+) -> int:
+    """Separate files here and now.
+
+    Every song gets a folder with its stems, a REAPER session and a manifest. The same run again is recognised.
+
+    Example: tsbs-daw separate song.wav --out stems --preset karaoke --null
+    """
+    import os
+
+    from tsbs_daw.config import Settings
+    from tsbs_daw.errors import TsbsDawError, UsageError
+
+    options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)
+    os.environ["TSBS_DAW_DEVICE"] = device
+    settings = Settings.from_environment()
+    failed = 0
+    for file in files:
+        try:
+            job = request.job_for(file, options, origin="cli", priority="interactive")
+            result, took_s = _separate(job, settings, quiet=as_json)
+        except (UsageError, KeyboardInterrupt):
+            raise
+        except TsbsDawError as error:
+            failed += 1
+            typer.echo(json.dumps({"file": str(file), "error": str(error)}) if as_json else str(error), err=not as_json)
+        else:
+            typer.echo(result.model_dump_json(by_alias=True) if as_json else _summary(result, took_s))
+    if failed and len(files) > 1 and not as_json:
+        typer.echo(f"{failed} of {len(files)} files could not be separated.", err=True)
+    return 1 if failed else 0
+
+
+def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, float]:
+    from tsbs_daw.jobs.pipeline import run_job
+
+    begun_s = time.monotonic()
+    with reporting(job.song or job.source.path.name, quiet=quiet) as report:
+        result = run_job(job, settings=settings, fence=1, attempt=1, progress=report, cancelled=lambda: False)
+    return result, time.monotonic() - begun_s
+
+
+def _summary(result: Result, took_s: float) -> str:
+    from tsbs_daw.jobs.manifest import read_manifest
+
+    assert result.folder is not None
+    manifest = read_manifest(result.folder)
+    residual = "" if manifest is None else f"; what the stems miss of the source: {decibels(manifest.residual_db)}"
+    lines = [f"{one_line(str(result.folder))}", f"  {len(result.stems)} files in {duration(took_s)}{residual}"]
+    lines += [f"  note: {one_line(warning)}" for warning in result.warnings]
+    return "\n".join(lines)
