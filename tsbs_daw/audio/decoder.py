@@ -3,17 +3,23 @@
 It runs as a child process, because codecs are written in C and files come from anywhere: what it does to memory, time
 or itself stays here. It is started by path, imports nothing of this package, and sets its own limits first.
 
-    python decoder.py PATH START DISCARD BLOCK MEMORY
+    python decoder.py PLAN
 
-    START    first sample to send; DISCARD 1: reach it by decoding (exact in every codec), 0: by seeking
-    BLOCK    samples per message
-    MEMORY   limit of the address space in bytes, 0 for none (POSIX)
+PLAN is a JSON object:
+
+    path            the file
+    start_samples   the first sample to send
+    discard         reach it by decoding (exact in every codec), not by seeking
+    block_samples   samples per message
+    step_samples    samples per call of the codec: what an error takes with it
+    memory_bytes    limit of the address space, 0 for none (POSIX)
+    window          null, or what to decode in place of the whole file: {prefix (hex), start, end (bytes), pipe}
 
 Messages, each a tag of one byte, the length of the body as a little-endian uint32, and the body:
 
     H  header, JSON: samples, sample_rate, channels, container, subtype
     D  interleaved float32 samples, native order
-    E  end, JSON: samples decoded in all, from the file's first
+    E  end, JSON: samples decoded in all, from the file's first; left_bytes of the file that nobody asked for
     X  failure, JSON: kind (open, decode, memory, internal), message, samples, at_end of the file
 
 Standard input carries nothing: when it closes, the parent is gone, and this process ends too.
@@ -95,8 +101,56 @@ def send_json(tag: bytes, document: dict) -> None:
     send(tag, json.dumps(document).encode("ascii"))
 
 
-def decode(path: str, start: int, discard: bool, block: int) -> None:
-    """Send the file at `path`, from sample `start` on.
+class WindowFile(io.RawIOBase):
+    """A part of a file, behind a prefix, as a file."""
+
+    def __init__(self, file: io.FileIO, prefix: bytes, start: int, end: int):
+        super().__init__()
+        self.file, self.prefix, self.start = file, prefix, start
+        self.size = len(prefix) + end - start
+        self.position = 0
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = max(base + offset, 0)
+        return self.position
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = max(min(len(buffer), self.size - self.position), 0)
+        inside = len(self.prefix) - self.position
+        if inside > 0:
+            found = self.prefix[self.position : self.position + count]
+        else:
+            self.file.seek(self.start - inside)
+            found = self.file.read(count)
+        buffer[: len(found)] = found
+        self.position += len(found)
+        return len(found)
+
+
+def as_pipe(window: WindowFile) -> int:
+    """A descriptor from which the window's bytes come, and nothing about how many."""
+    outlet, inlet = os.pipe()
+
+    def feed() -> None:
+        while part := window.read(1 << 16):
+            view = memoryview(part)
+            while view:
+                view = view[os.write(inlet, view) :]
+        os.close(inlet)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return outlet
+
+
+def decode(plan: dict) -> None:
+    """Send what the plan asks for.
 
     Raises: Failure: what libsndfile says, with the number of samples decoded until then
     """
@@ -109,8 +163,18 @@ def decode(path: str, start: int, discard: bool, block: int) -> None:
 
     # By descriptor, so that neither the name's bytes nor its ending mean anything; C runtimes on Windows do not share
     # descriptors, so there it is the file object.
-    with io.FileIO(path) as file:
-        source = file if sys.platform == "win32" else file.fileno()
+    start, descriptors = plan["start_samples"], sys.platform != "win32"
+    with io.FileIO(plan["path"]) as file:
+        whole, window = file, plan["window"]
+        if window:
+            whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["start"], window["end"])
+
+        def left() -> int:
+            return (whole.size if window else os.fstat(file.fileno()).st_size) - whole.tell()
+
+        source = file.fileno() if descriptors and not window else whole
+        if window and window["pipe"] and descriptors:
+            source = as_pipe(whole)
         try:
             stream = Stream(source, closefd=False)
         except soundfile.LibsndfileError as error:
@@ -119,35 +183,51 @@ def decode(path: str, start: int, discard: bool, block: int) -> None:
         send_json(b"H", info | {"container": stream.format, "subtype": stream.subtype})
         done = 0
         try:
-            if start and not discard:
+            if start and not plan["discard"]:
                 done = stream.seek(start)
-            for count, samples in blocks(stream, block):
+            for count, samples in blocks(stream, done, plan["block_samples"], plan["step_samples"]):
                 skip = min(max(start - done, 0), count)
                 done += count
                 if skip < count:
                     send(b"D", samples[skip * 4 * stream.channels :])
         except soundfile.LibsndfileError as error:
-            at_end = file.tell() >= os.fstat(file.fileno()).st_size
-            raise Failure("decode", error.error_string, done, at_end) from error
-        send_json(b"E", {"samples": done})
+            raise Failure("decode", error.error_string, done, left() <= 0) from error
+        send_json(b"E", {"samples": done, "left_bytes": left()})
 
 
-def blocks(stream: soundfile.SoundFile, block: int) -> Iterator[tuple[int, memoryview]]:
-    """Decode to the end: the number of samples and their bytes, valid until the next turn."""
+def blocks(stream: soundfile.SoundFile, done: int, block: int, step: int) -> Iterator[tuple[int, memoryview]]:
+    """Decode from sample `done` to the end: the number of samples and their bytes, valid until the next turn.
+
+    No more is asked for than the header promises: behind that, a decoder would trip over tags. What was decoded before
+    an error is given before the error is raised.
+    """
     frame_bytes = 4 * stream.channels
     buffer = memoryview(bytearray(block * frame_bytes))
-    while count := stream.buffer_read_into(buffer, dtype="float32"):
-        yield count, buffer[: count * frame_bytes]
+    ended, error = False, None
+    while not ended:
+        filled = 0
+        while filled < block and not ended:
+            wanted = min(step, block - filled, stream.frames - done)
+            view = buffer[filled * frame_bytes : (filled + wanted) * frame_bytes]
+            try:
+                count = stream.buffer_read_into(view, dtype="float32") if wanted else 0
+            except RuntimeError as problem:  # soundfile's errors are
+                count, error = 0, problem
+            filled, done, ended = filled + count, done + count, count == 0
+        if filled:
+            yield filled, buffer[: filled * frame_bytes]
+    if error:
+        raise error
 
 
 def main(arguments: list[str]) -> int:
     global CHANNEL
-    path, start, discard, block, memory = arguments
+    plan = json.loads(arguments[0])
     CHANNEL = claim_output()
     end_with_parent()
-    limit_memory(int(memory))
+    limit_memory(plan["memory_bytes"])
     try:
-        decode(path, int(start), discard == "1", int(block))
+        decode(plan)
     except BrokenPipeError:
         return 0  # the parent has what it wanted
     except Failure as failure:

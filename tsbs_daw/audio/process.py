@@ -30,27 +30,17 @@ PIPE_BYTES = 1 << 20
 class DecoderProcess:
     """A decoder at work on one file.
 
-    Args:   start_samples: first sample wanted
-            discard: reach it by decoding, not by seeking
-            block_samples: samples per message
+    Args:   plan: what it is to do, as its own docstring says, but for the path and the memory
+            stall_s: how long it may be silent while it is listened to
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        start_samples: int = 0,
-        discard: bool = False,
-        block_samples: int = 65536,
-        stall_s: float = STALL_S,
-        memory_bytes: int = MEMORY_BYTES,
-    ):
+    def __init__(self, path: Path, plan: dict, *, stall_s: float = STALL_S, memory_bytes: int = MEMORY_BYTES):
         self.path, self.stall_s = path, stall_s
         self.stalled = False
         program = str(Path(__file__).with_name("decoder.py"))
-        options = [str(number) for number in (start_samples, int(discard), block_samples, memory_bytes)]
+        whole_plan = json.dumps(plan | {"path": str(path.absolute()), "memory_bytes": memory_bytes})
         self.process = subprocess.Popen(
-            [sys.executable, program, str(path.absolute()), *options],
+            [sys.executable, program, whole_plan],
             stdin=subprocess.PIPE,  # closing it tells the child to go
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries print warnings there; what matters comes as a message

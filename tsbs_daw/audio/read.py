@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tsbs_daw.audio.header import Header, inspect
+from tsbs_daw.audio.formats.common import Header, Refused
+from tsbs_daw.audio.header import check_limits, inspect
 from tsbs_daw.audio.process import MEMORY_BYTES, STALL_S, DecoderProcess, document
 from tsbs_daw.errors import NonFiniteAudio, TruncatedAudio, UnreadableAudio, UnsupportedAudio, shown
 
 log = logging.getLogger(__name__)
 
-MAX_CHANNELS = 32
-MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 384_000
 BLOCK_SAMPLES = 65536
-SALVAGE_BLOCK_SAMPLES = 1024  # what a decoder's error takes with it: the block it happens in
+UNKNOWN_SAMPLES = 1 << 62  # libsndfile says something near 2^63 when it does not know
+STEP_SAMPLES, SALVAGE_STEP_SAMPLES = 8192, 1024  # what a decoder's error takes with it, at most
+STRAY_BYTES = 1 << 16  # behind a FLAC's last sample; tags are smaller, and decoders read ahead
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,17 @@ class AudioReader:
     ):
         self._path, self._start, self._salvage = path, start_samples, salvage
         header = inspect(path, salvage=salvage)
+        self._slack, self._known_cut = header.slack_samples, header.fault is not None
         self._decoder = DecoderProcess(
             path,
-            start_samples=start_samples,
-            # Seeking is exact where each sample has its place; in the others it is a codec's best guess.
-            discard=not header.seekable,
-            block_samples=SALVAGE_BLOCK_SAMPLES if salvage else BLOCK_SAMPLES,
+            {
+                "start_samples": start_samples,
+                # Seeking is exact where each sample has its place; in the others it is a codec's best guess.
+                "discard": not header.seekable,
+                "block_samples": BLOCK_SAMPLES,
+                "step_samples": SALVAGE_STEP_SAMPLES if salvage else STEP_SAMPLES,
+                "window": asdict(header.window) | {"prefix": header.window.prefix.hex()} if header.window else None,
+            },
             stall_s=stall_s,
             memory_bytes=memory_bytes,
         )
@@ -157,20 +163,23 @@ class AudioReader:
         if tag == b"X":
             raise self._failure(found)
         name, channels, rate = shown(self._path), found["channels"], found["sample_rate"]
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise UnsupportedAudio(f"{name} has {channels} channels; at most {MAX_CHANNELS} can be separated.")
-        if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
-            raise UnsupportedAudio(
-                f"{name} has a sample rate of {rate} Hz; convert it to one between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz."
-            )
-        samples = found["samples"] if header.samples_known and found["samples"] < 1 << 62 else None
+        try:
+            check_limits(channels, rate)
+        except Refused as refused:
+            raise refused.kind(f"{name} {refused.what}.") from refused
+        samples = found["samples"] if found["samples"] < UNKNOWN_SAMPLES else None
         if samples == 0:
             raise UnreadableAudio(f"{name} holds no sound: it has a header and no samples.")
+        claims = (header.samples, samples), (header.channels, channels), (header.sample_rate, rate)
+        if any(None not in pair and pair[0] != pair[1] for pair in claims):
+            raise UnreadableAudio(f"{name} has a header that can be understood in two ways; convert it to WAV or FLAC.")
+        self._promised = samples
         return AudioInfo(
             self._path,
             rate,
             channels,
-            samples,
+            # Of a file that may be cut, only what the header's reader counted itself is sure.
+            header.samples if self._salvage else samples,
             header.container,
             found["subtype"],
             header.time_reference_samples,
@@ -207,7 +216,7 @@ class AudioReader:
         if tag == b"X":
             self._give_up(found)
         else:
-            self._check_length(found["samples"])
+            self._check_length(found["samples"], found["left_bytes"])
         return False
 
     def _check_finite(self, block: np.ndarray) -> None:
@@ -220,12 +229,16 @@ class AudioReader:
             f"channel {channel + 1}; render it again."
         )
 
-    def _check_length(self, decoded: int) -> None:
+    def _check_length(self, decoded: int, left_bytes: int) -> None:
         """Compare what was decoded, counted from the file's start, with what was promised."""
-        promised = self.info.samples
+        promised = self._promised
+        if self.info.container == "FLAC" and left_bytes > STRAY_BYTES:
+            self._warn(f"{shown(self._path)} holds {left_bytes} bytes after its sound; they are not read.")
         if promised is None:
             if self._given + len(self._pending) == 0:
                 raise UnreadableAudio(f"{shown(self._path)} holds no sound at or after sample {self._start}.")
+        elif promised - self._slack <= decoded < promised:
+            self._warn(f"{shown(self._path)} holds {decoded} samples, {promised - decoded} fewer than its header says.")
         elif decoded < promised:
             self._cut(f"its header promises {promised} samples and {decoded} are there")
 
@@ -233,13 +246,17 @@ class AudioReader:
         """The decoder failed: raise, or with `salvage` end the sound here."""
         if not (self._salvage and found["samples"]):
             raise self._failure(found)
-        self._warn(f"{shown(self._path)} is damaged after sample {found['samples']}; what comes later is left out.")
+        if found["at_end"]:
+            self._cut(f"it ends after sample {found['samples']}")
+        else:
+            self._warn(f"{shown(self._path)} is damaged after sample {found['samples']}; what comes later is left out.")
 
     def _cut(self, how: str) -> None:
         name = shown(self._path)
         if not self._salvage:
             raise TruncatedAudio(f"{name} is cut short: {how}; copy it again, or take what is there with --salvage.")
-        self._warn(f"{name} is cut short: {how}.")
+        if not self._known_cut:  # else the warning is there already
+            self._warn(f"{name} is cut short: {how}.")
 
     def _warn(self, sentence: str) -> None:
         log.warning("%s", sentence)

@@ -64,7 +64,7 @@ class AudioWriter:
         self._bext = _bext(time_reference_samples, description)
         self._file: BinaryIO | None = None
         with self._guarded():
-            self._file = self.path.open("wb")  # noqa: SIM115 -- closed by close()
+            self._file = self.path.open("wb")
             self._file.write(self._head())
 
     @property
@@ -85,6 +85,8 @@ class AudioWriter:
         if not np.isfinite(block).all():
             self._discard()
             raise OutputError(f"{shown(self.path)} was to receive NaN or infinity; nothing of it is kept.")
+        if not block.shape[1]:
+            return
         with self._guarded():
             self._file.write(self._encode(np.ascontiguousarray(block.T, np.float32)))
         self.samples += block.shape[1]
@@ -107,6 +109,7 @@ class AudioWriter:
         self._file = None
         found = file_samples(self.path)
         if found != self.samples:
+            self.path.unlink(missing_ok=True)
             raise OutputError(
                 f"{shown(self.path)} holds {found} samples after {self.samples} were written; check the disk."
             )
