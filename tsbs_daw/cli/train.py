@@ -1,11 +1,9 @@
-"""`tsbs-daw train`: run a recipe, or export what a run gave."""
+"""`tsbs-daw train`: run a recipe, and export what a run gave."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,34 +12,54 @@ import typer
 
 def command(
     recipe: Annotated[str, typer.Argument(help="A recipe of the package (tiny-bundled, ...) or a YAML file.")],
-    data: Annotated[Path, typer.Option(help="Folder of songs: song/vocals.wav ..., or train/ and valid/ with songs.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: weights, state, curve.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of songs: song/vocals.wav ..., or train/ and valid/ with songs.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
     max_minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this long.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(help="How many devices; several train as one.")] = 1,
+    devices: Annotated[int, typer.Option(help="How many devices (on a CPU: processes) train as one.")] = 1,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave broken songs out.")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optimiser.batch=2.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optimiser.batch=2.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the run's best weights in half precision; without --data, do only that.")
+    ] = None,
 ) -> None:
-    """Train a model.
+    """Train a model on songs whose stems are known.
 
     Example: tsbs-daw train tiny-bundled --data songs --out runs/tiny --max-minutes 60
     """
+    from tsbs_daw.errors import UsageError
     from tsbs_daw.training.recipe import load_recipe
-    from tsbs_daw.training.trainer import RunOptions, train
 
-    # With several devices each runs this very command again; the first one speaks for all.
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
-    logging.basicConfig(
-        level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s", stream=sys.stderr
-    )
-    stopping = _StopOnSignal()
-    options = RunOptions(data, out, resume, max_minutes, device, devices, skip_broken)
-    progress = train(load_recipe(recipe, set_ or []), options, stopping)
-    if not first:
+    if data is None and export is None:
+        raise UsageError("Nothing to do: give --data to train, or --export to write the weights of the run in --out.")
+    settings = load_recipe(recipe, changes or [])
+    if data is not None:
+        from tsbs_daw.training.trainer import RunOptions, train
+
+        options = RunOptions(data, out, resume, max_minutes, device, devices, skip_broken)
+        progress = train(settings, options, _StopOnSignal(), _print_row)
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return  # several processes run this very command; the first one speaks and exports for all
+        typer.echo(f"{progress.step} steps are done; the run is in {out}")
+    if export is not None:
+        from tsbs_daw.training.export import export_best
+
+        typer.echo(f"wrote {export}, {export_best(out, export) / 1e6:.2f} MB")
+
+
+def _print_row(row: dict) -> None:
+    """One line of progress."""
+    if row["kind"] == "step":
+        typer.echo(f"step {row['step']}  loss {row['loss']:.4f}  {row['step_s']:.2f} s a step")
         return
-    best = "none yet" if progress.best_sdr_db is None else f"{progress.best_sdr_db:.2f} dB at {progress.best_step}"
-    typer.echo(f"{progress.step} steps done; best validation SDR: {best}; the run is in {out}")
+    stems = "  ".join(
+        f"{stem} {value:.2f} (mask {row['mask_sdr_db'][stem]:.2f}, mixture {row['mixture_sdr_db'][stem]:.2f})"
+        for stem, value in row["sdr_db"].items()
+    )
+    typer.echo(f"step {row['step']}  validation SDR {row['mean_sdr_db']:.2f} dB: {stems}")
 
 
 class _StopOnSignal:
@@ -59,7 +77,3 @@ class _StopOnSignal:
 
     def __call__(self) -> bool:
         return self.asked
-
-
-if __name__ == "__main__":
-    typer.run(command)

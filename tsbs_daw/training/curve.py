@@ -15,9 +15,12 @@ class Curve:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         temporary.replace(path)
 
-    def add(self, kind: str, step: int, **values) -> None:
+    def add(self, kind: str, step: int, **values) -> dict:
+        """Returns: the row"""
+        row = {"kind": kind, "step": step, **values}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            file.write(json.dumps(row) + "\n")
+        return row
 
 
 def read_curve(path: Path) -> list[dict]:

@@ -63,13 +63,6 @@ def read_recipe(path: Path) -> dict:
     return json.loads(_read_metadata(path)["recipe"])
 
 
-def load_average(path: Path, model: nn.Module) -> Progress:
-    """The averaged weights into `model`; the rest of the state is not read."""
-    tensors, metadata = read_tensors(path, prefix="ema.")
-    _load_weights(model, tensors, "ema.", path)
-    return Progress(**json.loads(metadata["progress"]))
-
-
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write beside, flush to the disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,10 +73,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     temporary.replace(path)
 
 
-def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     metadata = _read_metadata(path)
     with safe_open(path, framework="pt", device="cpu") as file:
-        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}, metadata  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 Files in the run's folder:
     recipe.json           what is trained, as the run began
     last.safetensors      the whole state, written every few steps (tsbs_daw.training.state)
-    best.safetensors      the averaged weights with the best validation SDR
+    best.safetensors      the averaged weights with the best validation SDR: a model, ready for use
     curve.jsonl           loss, rate, validation SDR by step
     song-levels.json      what reading the songs gave; spares a second reading
 """
@@ -33,7 +33,7 @@ from tsbs_daw.training.recipe import Recipe
 from tsbs_daw.training.schedule import ema_decay, learning_rate
 from tsbs_daw.training.song_folders import SongFolder, read_songs, require_whole, split_songs
 from tsbs_daw.training.state import Progress, load_state, save_state, write_tensors
-from tsbs_daw.training.validate import ValidationScore, validate
+from tsbs_daw.training.validate import validate
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,15 @@ class RunOptions:
     skip_broken: bool = False
 
 
-def train(recipe: Recipe, options: RunOptions, stop: Callable[[], bool] = lambda: False) -> Progress:
+def train(
+    recipe: Recipe,
+    options: RunOptions,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[dict], None] = lambda row: None,
+) -> Progress:
     """Train until the recipe's last step, the time budget, or `stop()`; the state is saved in each case.
+
+    `report` gets each row of the curve as it is written; in one process only when several train.
 
     Raises DatasetError before the first step when songs are broken, NonFiniteLoss when the loss is, SettingsError
     when the folder already holds a run and `resume` is not asked for.
@@ -66,16 +73,16 @@ def train(recipe: Recipe, options: RunOptions, stop: Callable[[], bool] = lambda
         raise SettingsError(f"the folder {options.out} already holds a run; add --resume, or choose another folder")
     fabric = Fabric(accelerator=options.accelerator, devices=options.devices, precision=recipe.optimiser.precision)
     fabric.launch()
-    trainer = Trainer(fabric, recipe, options)
+    trainer = Trainer(fabric, recipe, options, report)
     deadline = None if options.max_minutes is None else begin + 60.0 * options.max_minutes
     return trainer.run(lambda: stop() or (deadline is not None and time.monotonic() >= deadline))
 
 
 class Trainer:
-    def __init__(self, fabric: Fabric, recipe: Recipe, options: RunOptions):
+    def __init__(self, fabric: Fabric, recipe: Recipe, options: RunOptions, report: Callable[[dict], None]):
         from tsbs_daw.model import TwoStageSeparator
 
-        self.fabric, self.recipe, self.out = fabric, recipe, options.out
+        self.fabric, self.recipe, self.out, self.report = fabric, recipe, options.out, report
         self.config = recipe.model_config_value()
         self.out.mkdir(parents=True, exist_ok=True)
         songs, held_out = self._read_data(options)
@@ -104,8 +111,8 @@ class Trainer:
         self.validation_targets, _ = validation_excerpts(
             held_out, segment_s=part.segment_s, excerpts=part.excerpts, seed=recipe.seed
         )
-        self.curve = Curve(self.out / "curve.jsonl", resume_step=self.progress.step) if fabric.is_global_zero else None
         if fabric.is_global_zero:
+            self.curve = Curve(self.out / "curve.jsonl", resume_step=self.progress.step)
             document = json.dumps(recipe.model_dump(mode="json"), indent=1)
             (self.out / "recipe.json").write_text(document, encoding="utf-8")
 
@@ -180,13 +187,10 @@ class Trainer:
             return
         if self.progress.best_sdr_db is None or score.mean_db > self.progress.best_sdr_db:
             self.progress.best_sdr_db, self.progress.best_step = score.mean_db, step
-            self._save_average(self.out / "best.safetensors")
-        self.curve.add("validation", step, seconds=round(time.monotonic() - begin, 2), **score.as_row())
-        _log_score(step, score)
+            self._save_average(self.out / "best.safetensors", score.mean_db)
+        self._note("validation", step, seconds=round(time.monotonic() - begin, 2), **score.as_row())
 
     def _note_step(self, step: int, terms: LossTerms, norm: float, *, seconds: float) -> None:
-        if self.curve is None:
-            return
         row = {
             "loss": round(float(terms.total.detach()), 6),
             "final_loss": round(float(terms.final), 6),
@@ -196,8 +200,13 @@ class Trainer:
             "step_s": round(seconds, 4),
             "trained_s": round(self.progress.trained_s + seconds, 1),
         }
-        self.curve.add("step", step, **row)
-        logger.info("step %s: loss %.4f, gradient norm %.3f, %.2f s a step", step, row["loss"], norm, seconds)
+        self._note("step", step, **row)
+
+    def _note(self, kind: str, step: int, **values) -> None:
+        if self.fabric.is_global_zero:
+            row = self.curve.add(kind, step, **values)
+            logger.info("%s", row)
+            self.report(row)
 
     def _save(self) -> None:
         if self.fabric.is_global_zero:
@@ -205,9 +214,16 @@ class Trainer:
             save_state(self.state_path, self.raw_model, self.ema, self.raw_optimiser, self.progress, recipe)
         self.fabric.barrier()
 
-    def _save_average(self, path: Path) -> None:
-        if self.fabric.is_global_zero:
-            save_average(path, self.ema, self.progress, self.recipe)
+    def _save_average(self, path: Path, sdr_db: float | None = None) -> None:
+        """The averaged weights as a model that can be used at once."""
+        if not self.fabric.is_global_zero:
+            return
+        from tsbs_daw.model import checkpoint
+
+        facts = {"recipe": self.recipe.name, "step": str(self.progress.step), "songs": self.progress.songs}
+        if sdr_db is not None:
+            facts["validation_sdr_db"] = f"{sdr_db:.3f}"
+        checkpoint.save(self.ema, path, facts)
 
     def _agree(self, stop: bool) -> bool:
         """All devices stop at the same step: when any wants to."""
@@ -223,7 +239,7 @@ class Trainer:
             read = [read_songs(part, stems, rate, cache=options.out / "song-levels.json") for part in folders]
         problems = [problem for _, part in read for problem in part]
         if options.skip_broken:
-            for problem in problems:
+            for problem in problems if self.fabric.is_global_zero else ():
                 logger.warning("left out: %s", problem)
         else:
             require_whole(problems, options.data)
@@ -238,18 +254,6 @@ class Trainer:
         if self.progress.songs and self.progress.songs != digest:
             logger.warning("the training songs are not those that this run began with; the data order changes here")
         self.progress.songs = digest
-
-
-def save_average(path: Path, ema: nn.Module, progress: Progress, recipe: Recipe) -> None:
-    from dataclasses import asdict
-
-    tensors = {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
-    metadata = {
-        "tsbs_daw_training": "1",
-        "recipe": json.dumps(recipe.model_dump(mode="json")),
-        "progress": json.dumps(asdict(progress)),
-    }
-    write_tensors(path, tensors, metadata)
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -271,11 +275,3 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)
     for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
         ours.copy_(theirs)
-
-
-def _log_score(step: int, score: ValidationScore) -> None:
-    parts = ", ".join(
-        f"{stem} {value:.2f} (mask {score.mask_estimate[stem]:.2f}, mixture {score.mixture[stem]:.2f})"
-        for stem, value in score.estimate.items()
-    )
-    logger.info("step %s: mean SDR %.2f dB; %s", step, score.mean_db, parts)
