@@ -38,19 +38,18 @@ def command(
 
     Example: tsbs-daw separate song.wav --out stems --preset karaoke --null
     """
-    import os
-
     from tsbs_daw.config import Settings
     from tsbs_daw.errors import TsbsDawError, UsageError
+    from tsbs_daw.jobs.delivery import remove_stale
 
     options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)
-    os.environ["TSBS_DAW_DEVICE"] = device
     settings = Settings.from_environment()
+    remove_stale(options.out, running=lambda job, fence: None)  # only what nobody has touched for a day
     failed = 0
     for file in files:
         try:
             job = request.job_for(file, options, origin="cli", priority="interactive")
-            result, took_s = _separate(job, settings, quiet=as_json)
+            result, took_s = _separate(job, settings, device, quiet=as_json)
         except (UsageError, KeyboardInterrupt):
             raise
         except TsbsDawError as error:
@@ -63,12 +62,20 @@ def command(
     return 1 if failed else 0
 
 
-def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, float]:
+def _separate(job: Job, settings: Settings, device: str, *, quiet: bool) -> tuple[Result, float]:
     from tsbs_daw.jobs.pipeline import run_job
 
     begun_s = time.monotonic()
     with reporting(job.song or job.source.path.name, quiet=quiet) as report:
-        result = run_job(job, settings=settings, fence=1, attempt=1, progress=report, cancelled=lambda: False)
+        result = run_job(
+            job,
+            settings=settings,
+            fence=1,
+            attempt=1,
+            progress=report,
+            cancelled=lambda: False,
+            device=device,
+        )
     return result, time.monotonic() - begun_s
 
 

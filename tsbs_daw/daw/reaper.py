@@ -180,5 +180,5 @@ def _quoted_file(file: str) -> str:
     """A file as one token, never altered: another name would be another file."""
     token = _quoted(file)
     if token[1:-1] != file:
-        raise OutputError(f"the file name {file!r} cannot stand in a REAPER project; rename the song.")
+        raise OutputError(f"The file name {file!r} cannot stand in a REAPER project; rename the song.")
     return token

@@ -108,7 +108,7 @@ class Delivery:
         except OSError as error:
             if not self.folder.is_dir():
                 raise LeaseLost(
-                    f"job {self.job} was taken over by a later attempt; this attempt's stems are dropped."
+                    f"The job {self.job} was taken over by a later attempt; this attempt's stems are dropped."
                 ) from error
             raise self._explained(error) from error
 
@@ -144,17 +144,17 @@ class Delivery:
         if error.errno in _FULL:
             free = _gigabytes(_free_bytes(self.output))
             return NoSpaceLeft(
-                f"the disk of {self.output} became full while {self.song!r} was written ({free} are free now); "
+                f"The disk of {self.output} became full while {self.song!r} was written ({free} are free now); "
                 "free some space and try again."
             )
         if error.errno == errno.EFBIG:
             return OutputError(
-                f"the disk of {self.output} takes no file as large as the stems of {self.song!r}; "
+                f"The disk of {self.output} takes no file as large as the stems of {self.song!r}; "
                 "choose a folder on another disk."
             )
         reason = error.strerror or str(error)
         return OutputError(
-            f"the stems of {self.song!r} cannot be written to {self.output} ({reason}); "
+            f"The stems of {self.song!r} cannot be written to {self.output} ({reason}); "
             "check the folder and its permissions, or choose another."
         )
 
@@ -277,7 +277,7 @@ def _free_bytes(folder: Path) -> int:
     for place in (folder, *folder.parents):
         if place.exists():
             return shutil.disk_usage(place).free
-    raise OutputError(f"the disk of {folder} is not there; connect it, or choose another folder.")
+    raise OutputError(f"The disk of {folder} is not there; connect it, or choose another folder.")
 
 
 def _gigabytes(count: int) -> str:
