@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tsbs_daw.audio.resample import Resampler
+
 LOUDNESS_FLOOR_LUFS = -70.0  # the absolute gate of ITU-R BS.1770; nothing below it counts
 
 
@@ -38,38 +40,52 @@ def gain(level_db: float) -> float:
 
 
 class Meter:
-    """Measure a stream. More than five channels: loudness counts the first five (L R C, and two surround)."""
+    """Measure a stream. More than five channels: loudness counts the first five (L R C, and two surround).
+
+    True peak is the peak after oversampling, as in ITU-R BS.1770-4 annex 2: 4 times below 96 kHz, twice below 192 kHz.
+    soxr does it, three times as fast as libebur128 and with a filter that is flat to the top of the band.
+    """
 
     def __init__(self, sample_rate: int, channels: int):
         import pyebur128
 
-        self._library = pyebur128
-        mode = pyebur128.MeasurementMode
-        self._state = pyebur128.R128State(
-            channels, sample_rate, mode.MODE_I | mode.MODE_TRUE_PEAK | mode.MODE_SAMPLE_PEAK
-        )
+        self._loudness_of = pyebur128.get_loudness_global
+        self._state = pyebur128.R128State(channels, sample_rate, pyebur128.MeasurementMode.MODE_I)
+        factor = 4 if sample_rate < 96_000 else 2 if sample_rate < 192_000 else 1
+        self._oversampler = Resampler(sample_rate, factor * sample_rate, channels)
         self.channels = channels
-        self._samples, self._energy = 0, 0.0
+        self._samples, self._energy, self._peak, self._true_peak = 0, 0.0, 0.0, 0.0
+        self._levels: Levels | None = None
 
     def add(self, block: np.ndarray) -> None:
-        """Take in a block, (channels, samples)."""
+        """Take in a block, (channels, samples), all finite. Not after `levels`, which ends the sound."""
+        if self._levels:
+            raise ValueError("the levels have been read; a new sound needs a new Meter")
         if not block.shape[1]:
             return
         frames = np.ascontiguousarray(block.T, np.float32).reshape(-1)
         self._state.add_frames(frames, block.shape[1])
         self._samples += block.shape[1]
-        self._energy += float(np.dot(frames.astype(np.float64), frames))
+        # Not a dot product: BLAS would start threads, which on busy cores takes twenty times as long.
+        self._energy += float(np.square(frames, dtype=np.float64).sum())
+        self._peak = max(self._peak, _peak(frames))
+        self._true_peak = max(self._true_peak, _peak(self._oversampler.process(block)))
 
     def levels(self) -> Levels:
-        """Of all that was added so far."""
-        peak = max(self._library.get_sample_peak(self._state, channel) for channel in range(self.channels))
-        true = max(self._library.get_true_peak(self._state, channel) for channel in range(self.channels))
-        loudness = self._library.get_loudness_global(self._state)
-        rms = math.sqrt(self._energy / (self._samples * self.channels)) if self._samples else 0.0
-        return Levels(
-            db(peak),
-            db(max(true, peak)),
-            db(rms),
-            loudness if loudness > LOUDNESS_FLOOR_LUFS else None,
-            self._samples,
-        )
+        """Of all that was added."""
+        if self._levels is None:
+            end = self._oversampler.process(np.zeros((self.channels, 0), np.float32), last=True)
+            loudness = self._loudness_of(self._state)
+            rms = math.sqrt(self._energy / (self._samples * self.channels)) if self._samples else 0.0
+            self._levels = Levels(
+                db(self._peak),
+                db(max(self._true_peak, _peak(end), self._peak)),
+                db(rms),
+                loudness if loudness > LOUDNESS_FLOOR_LUFS else None,
+                self._samples,
+            )
+        return self._levels
+
+
+def _peak(samples: np.ndarray) -> float:
+    return float(max(samples.max(), -samples.min())) if samples.size else 0.0
