@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import tempfile
+from pathlib import Path
+
 import numpy as np
 
 RATE = 44100
@@ -84,3 +88,66 @@ def song(
 def mixture(stems: dict[str, np.ndarray]) -> np.ndarray:
     """The sum of the stems, (channels, samples)."""
     return np.sum(list(stems.values()), axis=0, dtype=np.float32)
+
+
+def write_file(path: Path, audio: np.ndarray, sample_rate: int = RATE, container: str = "WAV", subtype: str = "FLOAT"):
+    """Write `audio` as libsndfile does it, which is another opinion than this package's own writer.
+
+    In blocks: its Vorbis encoder overflows the stack when given a minute at once.
+    """
+    import soundfile
+
+    with soundfile.SoundFile(str(path), "w", sample_rate, audio.shape[0], subtype=subtype, format=container) as file:
+        for start in range(0, audio.shape[1], 8192):
+            file.write(np.ascontiguousarray(audio[:, start : start + 8192].T))
+    return path
+
+
+def encoded(audio: np.ndarray, sample_rate: int = RATE, container: str = "WAV", subtype: str = "FLOAT") -> bytes:
+    """The bytes of such a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write_file(Path(folder, "sound"), audio, sample_rate, container, subtype).read_bytes()
+
+
+def wav_bytes(
+    audio: np.ndarray,
+    sample_rate: int = RATE,
+    *,
+    magic: bytes = b"RIFF",
+    data_size: int | None = None,
+    riff_size: int | None = None,
+    channels: int | None = None,
+    block_align: int | None = None,
+    bits: int = 16,
+    before: bytes = b"",
+    after: bytes = b"",
+) -> bytes:
+    """A 16-bit WAV, each of whose header's numbers can be a lie.
+
+    Args: before, after: whole chunks around the `fmt ` chunk's place and behind the sound
+    """
+    sound = np.rint(audio.T * 32767).astype("<i2").tobytes()
+    count = audio.shape[0] if channels is None else channels
+    block = 2 * count if block_align is None else block_align
+    form = struct.pack("<HHIIHH", 1, count, sample_rate, sample_rate * block % (1 << 32), block, bits)
+    size = len(sound) if data_size is None else data_size
+    body = b"WAVE" + before + chunk(b"fmt ", form) + b"data" + struct.pack("<I", size) + sound + after
+    return magic + struct.pack("<I", len(body) if riff_size is None else riff_size) + body
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A RIFF chunk."""
+    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+
+
+def bext(time_reference_samples: int) -> bytes:
+    """A BWF chunk that says where the sound starts."""
+    return chunk(b"bext", bytes(338) + struct.pack("<Q", time_reference_samples) + bytes(256))
+
+
+def without_xing(mp3: bytes) -> bytes:
+    """An MP3 of the same sound that does not say how long it is: the first frame, which only counts, is left out."""
+    rate_hz, padding = (44100, 48000, 32000)[mp3[2] >> 2 & 3], mp3[2] >> 1 & 1
+    kbit_per_s = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)[mp3[2] >> 4]
+    assert b"Xing" in mp3[:64] or b"Info" in mp3[:64]
+    return mp3[144_000 * kbit_per_s // rate_hz + padding :]
