@@ -14,32 +14,48 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tsbs_daw.model import ModelConfig, TwoStageSeparator, reference_state_dict
+from tsbs_daw.model import ModelConfig, TwoStageSeparator, load_reference_state_dict, reference_state_dict
 
 GOLDEN_FILE = Path(__file__).parent / "model" / "data" / "model_golden.npz"
 
 
 @dataclass(frozen=True)
 class GoldenCase:
+    """A small network whose outputs are known; shape: of the mixture, (batch, channels, samples)."""
+
     name: str
     config: ModelConfig
     seed: int
-    shape: tuple[int, int, int]  # of the mixture: (batch, channels, samples)
+    shape: tuple[int, int, int]
 
     def mixture(self) -> np.ndarray:
         return np.random.RandomState(self.seed).standard_normal(self.shape) * 0.1
 
     def expected(self) -> np.ndarray:
         """The final estimates: (batch, stems, channels, samples)."""
-        with np.load(GOLDEN_FILE) as file:
-            return file[f"{self.name}_final"]
+        return self._stored("final")
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """The case's weights by their published names, in float32."""
+    def expected_masked(self) -> np.ndarray:
+        """The mask stage's estimates, shaped alike."""
+        return self._stored("mask")
+
+    def state_dict(self, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+        """The case's weights by their published names."""
         with torch.device("meta"):
             shapes = reference_state_dict(TwoStageSeparator(self.config))
         salt = f"golden-{self.name}/"
-        return {name: torch.from_numpy(_weight(salt, name, tuple(part.shape))).float() for name, part in shapes.items()}
+        return {
+            name: torch.from_numpy(_weight(salt, name, tuple(part.shape))).to(dtype) for name, part in shapes.items()
+        }
+
+    def network(self, dtype: torch.dtype = torch.float32) -> TwoStageSeparator:
+        network = TwoStageSeparator(self.config).to(dtype).eval()
+        load_reference_state_dict(network, self.state_dict(torch.float64))
+        return network
+
+    def _stored(self, kind: str) -> np.ndarray:
+        with np.load(GOLDEN_FILE) as file:
+            return file[f"{self.name}_{kind}"]
 
 
 CASE_A = GoldenCase("a", ModelConfig(feature_dim=32, mask_blocks=2, map_blocks=1), 11, (1, 2, 10007))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -33,7 +32,7 @@ def save(
     header = {**(metadata or {}), "format": FORMAT, "config": json.dumps(model.config.to_dict())}
     temporary = path.with_name(path.name + ".tmp")
     save_file(tensors, temporary, metadata=header)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -41,11 +41,22 @@ def mix(projected: Tensor, layer: Mamba2) -> Tensor:
     Returns: (G, B, L, inner)
     """
     kernel, config = _kernel(), layer.config
-    return torch.stack([
-        kernel(
-            part.contiguous(), layer.conv_weight[g], layer.conv_bias[g], layer.dt_bias[g], -layer.A_log[g].float().exp(),
-            D=layer.D[g], chunk_size=256, activation="silu", rmsnorm_weight=layer.norm_weight[g], rmsnorm_eps=1e-5,
-            headdim=config.headdim, ngroups=1, norm_before_gate=False,
+    directions = []
+    for index, part in enumerate(projected):
+        mixed = kernel(
+            part.contiguous(),
+            layer.conv_weight[index],
+            layer.conv_bias[index],
+            layer.dt_bias[index],
+            -layer.A_log[index].float().exp(),
+            D=layer.D[index],
+            chunk_size=256,
+            activation="silu",
+            rmsnorm_weight=layer.norm_weight[index],
+            rmsnorm_eps=1e-5,
+            headdim=config.headdim,
+            ngroups=1,
+            norm_before_gate=False,
         )
-        for g, part in enumerate(projected)
-    ])  # fmt: skip
+        directions.append(mixed)
+    return torch.stack(directions)

@@ -110,10 +110,7 @@ class Mamba2(nn.Module):
         Returns: (G, B, L, N)
         """
         projected = torch.einsum("gbln,gdn->gbld", u, self.in_proj)
-        if fused.usable(projected):
-            y = fused.mix(projected, self)
-        else:
-            y = self.mix(projected)
+        y = fused.mix(projected, self) if fused.usable(projected) else self.mix(projected)
         return torch.einsum("gbld,gnd->gbln", y, self.out_proj)
 
     def mix(self, projected: Tensor) -> Tensor:

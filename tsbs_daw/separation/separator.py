@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tsbs_daw.audio.resample import Resampler, fit_length
+from tsbs_daw.audio.resample import Resampler
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import DeviceError, JobCancelled
 from tsbs_daw.model import TwoStageSeparator, checkpoint, registry
@@ -66,8 +66,7 @@ class Separator:
         Returns: {stem: (channels, samples)}
         Raises:  JobCancelled, DeviceError
         """
-        options = {"stage": stage, "progress": progress, "cancelled": cancelled}
-        parts = list(self.stream([audio], sample_rate, samples=audio.shape[-1], **options))
+        parts = list(self.stream([audio], sample_rate, stage=stage, progress=progress, cancelled=cancelled))
         whole = np.concatenate(parts, axis=-1) if parts else np.zeros((len(self.stems), *audio.shape), np.float32)
         return dict(zip(self.stems, whole, strict=True))
 
@@ -76,25 +75,28 @@ class Separator:
         blocks: Iterable[np.ndarray],
         sample_rate: int,
         *,
-        samples: int,
         stage: str = "full",
         progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[np.ndarray]:
         """Separate a stream, in memory that does not grow with its length.
 
-        Args:   blocks: (channels, n) each; samples: of the whole stream, at sample_rate (Hz)
+        Args:   blocks: (channels, n) each, at sample_rate (Hz)
                 progress: told the samples done, at the source's rate; cancelled: asked before each batch
-        Yields: (stems, channels, n), `samples` in all
+        Yields: (stems, channels, n), as many samples in all as the blocks had
         Raises: JobCancelled, DeviceError
         """
         model_rate = self.network.config.sample_rate
-        mixture = _resampled(blocks, sample_rate, model_rate)
-        chunks = cut(mixture, self.chunk_samples, self.fade_samples)
+        source = _Counted(blocks)
+        chunks = cut(_resampled(source, sample_rate, model_rate), self.chunk_samples, self.fade_samples)
         estimates = self._overlap_add(self._batches(chunks, stage, cancelled))
         flat = (part.reshape(-1, part.shape[-1]) for part in estimates)  # soxr knows two axes
         done = 0
-        for part in fit_length(_resampled(flat, model_rate, sample_rate), samples):
+        for part in _resampled(flat, model_rate, sample_rate):
+            # There and back again rounds up twice; what the source did not have is cut off.
+            part = part[:, : source.samples - done]
+            if not part.shape[-1]:
+                continue
             yield part.reshape(len(self.stems), -1, part.shape[-1])
             done += part.shape[-1]
             if progress:
@@ -133,6 +135,18 @@ class Separator:
         overlap_add = OverlapAdd(self.fade_samples)
         for chunk, estimate in estimates:
             yield overlap_add.add(chunk.start, estimate, chunk.last)
+
+
+class _Counted:
+    """A stream that knows how many samples have been taken from it."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        self.blocks, self.samples = blocks, 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self.blocks:
+            self.samples += block.shape[-1]
+            yield block
 
 
 def choose_device(name: str) -> torch.device:
