@@ -1,0 +1,93 @@
+"""A process that runs one chain, so that a plug-in in it can crash or hang alone. Speaks `wire` on its own two pipes.
+
+Started as `python -m tsbs_daw.effects.child SECONDS`; everything happens in the main thread, as plug-ins expect.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import traceback
+from typing import IO
+
+import numpy as np
+
+from tsbs_daw.effects.chain import LocalChain
+from tsbs_daw.effects.output import Effect
+from tsbs_daw.effects.wire import receive, send
+from tsbs_daw.errors import EffectError
+
+
+def effect_to_json(effect: Effect) -> dict:
+    """An effect as plain JSON values."""
+    return {
+        "name": effect.name,
+        "parameters": dict(effect.parameters),
+        "children": [effect_to_json(child) for child in effect.children],
+        "path": effect.path,
+        "plugin": effect.plugin,
+    }
+
+
+def effect_from_json(found: dict) -> Effect:
+    """The inverse of `effect_to_json`."""
+    children = tuple(effect_from_json(child) for child in found["children"])
+    return Effect(found["name"], found["parameters"], children, found["path"], found["plugin"])
+
+
+def main() -> None:
+    # A plug-in may print, and may read the keyboard: the pipes are moved out of its reach.
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    quiet = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(quiet, 0)
+    os.dup2(2, 1)
+    faulthandler.enable()
+    code = 0
+    try:
+        serve(requests, answers, stall_s=float(sys.argv[1]))
+    except EffectError as error:
+        send(answers, b"X", str(error).encode())
+    except (EOFError, BrokenPipeError):
+        pass  # the parent is gone; nobody needs the rest
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        # Many plug-ins crash while they are unloaded; by now everything is said.
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def serve(requests: IO[bytes], answers: IO[bytes], stall_s: float) -> None:
+    """Build the chain, run it until the end.
+
+    Args:   stall_s: after so long inside one call, this process ends itself, be the parent there or not
+    Raises: EffectError, and EOFError when the parent is gone
+    """
+    _, payload = receive(requests)
+    asked = json.loads(payload)
+    effects = tuple(effect_from_json(effect) for effect in asked["chain"])
+    numbers = {id(inner): n for n, inner in enumerate(inner for effect in effects for inner in effect.walk())}
+    channels = asked["channels"]
+
+    def announce(effect: Effect) -> None:
+        send(answers, b"A", str(numbers[id(effect)]).encode())
+
+    faulthandler.dump_traceback_later(stall_s, exit=True)
+    chain = LocalChain(effects, asked["sample_rate"], channels, announce)
+    send(answers, b"R")
+    while True:
+        faulthandler.cancel_dump_traceback_later()
+        kind, payload = receive(requests)
+        faulthandler.dump_traceback_later(stall_s, exit=True)
+        block = np.frombuffer(payload, np.float32).reshape(channels, -1)
+        done = chain.process(block, last=kind == b"E")
+        send(answers, b"B", np.ascontiguousarray(done, np.float32).tobytes())
+        if kind == b"E":
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Every effect that a preset may name: pedalboard's own names and parameters, with the range in which each one works.
+
+The table is written down, not asked of pedalboard, so that reading a preset does not load an audio library; a test
+holds it to the installed pedalboard and runs each effect at both ends of each range. Where pedalboard accepts more
+than what works (a chorus with a feedback of 2 turns into NaN, a filter above half the sample rate into infinity), the
+range here is the narrower one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+Value = float | bool | str
+Kind = Literal["number", "switch", "choice", "file"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an effect.
+
+    low, high:  the range of a number, both included; the unit is in the name
+    frequency:  a frequency in the signal: taken down to just below half the sample rate when the effect is built
+    default:    pedalboard's own; None: the preset must give it
+    """
+
+    name: str
+    kind: Kind = "number"
+    default: Value | None = None
+    low: float = 0.0
+    high: float = 1.0
+    choices: tuple[str, ...] = ()
+    frequency: bool = False
+
+    def problem(self, value: object) -> str | None:
+        """Why `value` cannot be used, as the end of a sentence about this parameter; None when it can."""
+        if self.kind == "number":
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                return "must be a number"
+            if not math.isfinite(value):
+                return "must be a finite number"
+            if not self.low <= value <= self.high:
+                return f"must be from {self.low:g} to {self.high:g}, not {value:g}"
+            return None
+        if self.kind == "switch":
+            return None if isinstance(value, bool) else "must be true or false"
+        if not isinstance(value, str) or not value:
+            return "must be a path" if self.kind == "file" else f"must be one of {', '.join(self.choices)}"
+        if self.kind == "choice" and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}, not {value!r}{did_you_mean(value, self.choices)}"
+        return None
+
+
+@dataclass(frozen=True)
+class EffectKind:
+    """What the renderer must know about an effect.
+
+    max_channels: pedalboard runs it right with this many at most; more are given to several instances in groups
+    segments:     pedalboard only runs it right in one call (its state is cleared between calls), so a song is given to
+                  it in long overlapping segments
+    off_time:     with `segments`: pedalboard leaves it some ms early or late, which is measured and made up for
+    aligned:      False for an effect whose purpose is a delay
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...] = ()
+    max_channels: int | None = None
+    segments: bool = False
+    off_time: bool = False
+    aligned: bool = True
+
+    def parameter(self, name: str) -> Parameter | None:
+        return next((parameter for parameter in self.parameters if parameter.name == name), None)
+
+
+RESAMPLE_QUALITIES = (
+    "ZeroOrderHold", "Linear", "Lagrange", "CatmullRom", "WindowedSinc", "WindowedSinc256", "WindowedSinc128",
+    "WindowedSinc64", "WindowedSinc32", "WindowedSinc16", "WindowedSinc8",
+)  # fmt: skip
+LADDER_MODES = ("LPF12", "HPF12", "BPF12", "LPF24", "HPF24", "BPF24")
+HIGHEST_HZ = 384_000.0
+
+
+def _number(name: str, default: float, low: float, high: float) -> Parameter:
+    return Parameter(name, "number", default, low, high)
+
+
+def _hz(name: str, default: float, low: float = 1.0) -> Parameter:
+    return Parameter(name, "number", default, low, HIGHEST_HZ / 2, frequency=True)
+
+
+def _level(name: str, default: float) -> Parameter:
+    return Parameter(name, "number", default, 0.0, 1.0)
+
+
+def _choice(name: str, default: str, choices: tuple[str, ...]) -> Parameter:
+    return Parameter(name, "choice", default, choices=choices)
+
+
+def _shelf_or_peak(name: str, highest_q: float) -> EffectKind:
+    return EffectKind(
+        name,
+        (
+            _hz("cutoff_frequency_hz", 440.0),
+            _number("gain_db", 0.0, -60.0, 36.0),
+            _number("q", 0.7071067690849304, 0.05, highest_q),
+        ),
+    )
+
+
+def _dynamics(name: str, threshold_db: float, ratio: float) -> EffectKind:
+    return EffectKind(
+        name,
+        (
+            _number("threshold_db", threshold_db, -120.0, 0.0),
+            _number("ratio", ratio, 1.0, 1000.0),
+            _number("attack_ms", 1.0, 0.0, 1000.0),
+            _number("release_ms", 100.0, 0.0, 10_000.0),
+        ),
+    )
+
+
+_KINDS = (
+    EffectKind("Bitcrush", (_number("bit_depth", 8.0, 1.0, 32.0),)),
+    EffectKind(
+        "BrickwallLimiter",
+        (
+            _number("ceiling_db", -1.0, -60.0, 0.0),
+            _number("release_ms", 100.0, 1.0, 10_000.0),
+            _number("lookahead_ms", 5.0, 0.1, 100.0),
+            Parameter("true_peak", "switch", False),
+        ),
+    ),
+    EffectKind(
+        "Chorus",
+        (
+            _number("rate_hz", 1.0, 0.0, 100.0),
+            _level("depth", 0.25),
+            _number("centre_delay_ms", 7.0, 1.0, 100.0),
+            _number("feedback", 0.0, -0.95, 0.95),
+            _level("mix", 0.5),
+        ),
+        aligned=False,
+    ),
+    EffectKind("Clipping", (_number("threshold_db", -6.0, -60.0, 0.0),)),
+    _dynamics("Compressor", 0.0, 1.0),
+    EffectKind(
+        "Convolution",
+        (Parameter("impulse_response_filename", "file"), _level("mix", 1.0)),
+        max_channels=2,
+        aligned=False,
+    ),
+    EffectKind(
+        "Delay",
+        (_number("delay_seconds", 0.5, 0.0, 30.0), _number("feedback", 0.0, 0.0, 0.99), _level("mix", 0.5)),
+        aligned=False,
+    ),
+    EffectKind("Distortion", (_number("drive_db", 25.0, -60.0, 60.0),)),
+    EffectKind("Gain", (_number("gain_db", 1.0, -100.0, 36.0),)),
+    EffectKind(
+        "GSMFullRateCompressor",
+        (_choice("quality", "WindowedSinc8", RESAMPLE_QUALITIES),),
+        max_channels=2,
+        segments=True,
+    ),
+    _shelf_or_peak("HighShelfFilter", 4.0),
+    EffectKind("HighpassFilter", (_hz("cutoff_frequency_hz", 50.0),)),
+    EffectKind("Invert"),
+    EffectKind(
+        "LadderFilter",
+        (
+            _choice("mode", "LPF12", LADDER_MODES),
+            _hz("cutoff_hz", 200.0),
+            _level("resonance", 0.0),
+            _number("drive", 1.0, 1.0, 100.0),
+        ),
+    ),
+    EffectKind("Limiter", (_number("threshold_db", -10.0, -60.0, 0.0), _number("release_ms", 100.0, 0.0, 10_000.0))),
+    _shelf_or_peak("LowShelfFilter", 4.0),
+    EffectKind("LowpassFilter", (_hz("cutoff_frequency_hz", 50.0),)),
+    EffectKind("MP3Compressor", (_number("vbr_quality", 2.0, 0.0, 9.9),), max_channels=2),
+    _dynamics("NoiseGate", -100.0, 10.0),
+    _shelf_or_peak("PeakFilter", 100.0),
+    EffectKind(
+        "Phaser",
+        (
+            _number("rate_hz", 1.0, 0.0, 100.0),
+            _level("depth", 0.5),
+            _hz("centre_frequency_hz", 1300.0, 20.0),
+            _number("feedback", 0.0, -0.95, 0.95),
+            _level("mix", 0.5),
+        ),
+    ),
+    EffectKind("PitchShift", (_number("semitones", 0.0, -24.0, 24.0),), segments=True, off_time=True),
+    EffectKind(
+        "Resample",
+        (
+            _number("target_sample_rate", 8000.0, 100.0, HIGHEST_HZ),
+            _choice("quality", "WindowedSinc32", RESAMPLE_QUALITIES),
+        ),
+    ),
+    EffectKind(
+        "Reverb",
+        (
+            _level("room_size", 0.5),
+            _level("damping", 0.5),
+            _level("wet_level", 0.33),
+            _level("dry_level", 0.4),
+            _level("width", 1.0),
+            _level("freeze_mode", 0.0),
+        ),
+        max_channels=2,
+        aligned=False,
+    ),
+)
+
+EFFECTS: dict[str, EffectKind] = {kind.name: kind for kind in _KINDS}
+
+# Not single effects, and read by their own rules: lists of effects, and a plug-in by path.
+CONTAINERS = ("Chain", "Mix")
+PLUGIN = "VST3"
+
+EFFECT_NAMES = (*EFFECTS, *CONTAINERS, PLUGIN)
+
+
+def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """`"; did you mean 'x'?"` with the closest known name, or `""`. Capitals do not count."""
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

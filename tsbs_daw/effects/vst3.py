@@ -1,0 +1,219 @@
+"""Chains with a VST3 plug-in, each in a process of its own: a plug-in that crashes or hangs takes nothing with it.
+
+A process serves one output of one song and ends: plug-ins never carry state from song to song. What a plug-in does to
+its process is noted (see `quarantine`); which of several in a chain it was is known, because the child says which one
+it is about to call.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tsbs_daw.config import Settings
+from tsbs_daw.effects.output import Effect, Output
+from tsbs_daw.effects.quarantine import Quarantine
+from tsbs_daw.effects.table import PLUGIN
+from tsbs_daw.effects.wire import receive, send
+from tsbs_daw.errors import EffectError, shown
+
+log = logging.getLogger(__name__)
+
+START_S = 120.0  # some plug-ins ask a licence server, or read gigabytes of samples
+BLOCK_S = 60.0
+LAST_WORDS = 40  # lines of the child's own output that are kept for the log
+
+
+def plugin_folders() -> list[Path]:
+    """Where this system keeps VST3 plug-ins: the user's own first."""
+    if sys.platform == "darwin":
+        return [Path.home() / "Library/Audio/Plug-Ins/VST3", Path("/Library/Audio/Plug-Ins/VST3")]
+    if sys.platform == "win32":
+        roots = [os.environ.get("LOCALAPPDATA", "") + "\\Programs", os.environ.get("COMMONPROGRAMFILES", "")]
+        return [Path(root, "Common" if "Programs" in root else "", "VST3") for root in roots if root]
+    return [Path.home() / ".vst3", Path("/usr/local/lib/vst3"), Path("/usr/lib/vst3")]
+
+
+def find_plugin(path: str, folders: list[Path] | None = None) -> Path:
+    """The plug-in's file or bundle: an absolute path as it is, a bare name in the system's folders or below them.
+
+    Raises: EffectError: not there
+    """
+    given = Path(path)
+    if given.is_absolute():
+        if given.exists():
+            return given
+        raise EffectError(f"the plug-in {shown(given)} is not there; install it or change its path in the preset.")
+    folders = plugin_folders() if folders is None else folders
+    for folder in folders:
+        for found in (folder / given, *sorted(folder.glob(f"*/{given}"))):
+            if found.exists():
+                return found
+    looked = ", ".join(shown(folder) for folder in folders)
+    raise EffectError(f"the plug-in {shown(given)} is in none of {looked}; install it or give its whole path.")
+
+
+@dataclass(frozen=True)
+class PluginHost:
+    """How plug-ins are run.
+
+    start_s, block_s: how long a chain may take to be built, and to answer for one block, before it is killed
+    quarantine:       None: the file in the cache folder
+    folders:          where bare names are looked for; None: the system's
+    """
+
+    start_s: float = START_S
+    block_s: float = BLOCK_S
+    quarantine: Quarantine = field(
+        default_factory=lambda: Quarantine(Settings.from_environment().cache / "plugins.json")
+    )
+    folders: tuple[Path, ...] | None = None
+
+    def open(self, output: Output, sample_rate: int, channels: int) -> ChainProcess:
+        """Start an output's chain in a process.
+
+        Raises: EffectError: a plug-in that is missing, in quarantine, refuses its parameters, crashes, or hangs
+        """
+        chain = tuple(self._located(effect) for effect in output.chain)
+        for effect in (inner for outer in chain for inner in outer.walk()):
+            if effect.name == PLUGIN:
+                self.quarantine.check(Path(effect.path))
+        process = ChainProcess(self, output.name, chain, channels)
+        process.start(sample_rate)
+        return process
+
+    def _located(self, effect: Effect) -> Effect:
+        children = tuple(self._located(child) for child in effect.children)
+        folders = None if self.folders is None else list(self.folders)
+        path = str(find_plugin(effect.path, folders)) if effect.name == PLUGIN else ""
+        return Effect(effect.name, effect.parameters, children, path, effect.plugin)
+
+
+class ChainProcess:
+    """A chain in another process, with the interface of a chain in this one."""
+
+    def __init__(self, host: PluginHost, output_name: str, chain: tuple[Effect, ...], channels: int):
+        self.host, self.output_name, self.channels = host, output_name, channels
+        self.chain, self.effects = chain, [inner for outer in chain for inner in outer.walk()]
+        self.at: Effect | None = None  # the effect that the child said it would call
+        # The child watches itself too, in case this process dies; it must not be the first to give up.
+        command = [sys.executable, "-m", "tsbs_daw.effects.child", str(2 * max(host.start_s, host.block_s))]
+        pipe = subprocess.PIPE
+        try:
+            self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+        except OSError as error:
+            message = f"no process could be started for the plug-ins of the output {output_name!r} ({error.strerror})"
+            raise EffectError(f"{message}; close other programs and try again.") from error
+        self.last_words: deque[bytes] = deque(maxlen=LAST_WORDS)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def _listen(self) -> None:
+        """Plug-ins talk, some without end; keep the last lines only."""
+        with suppress(ValueError, OSError):
+            while line := self._child.stderr.readline(4096):
+                self.last_words.append(line)
+
+    def start(self, sample_rate: int) -> None:
+        """Have the chain built. Raises: EffectError"""
+        from tsbs_daw.effects.child import effect_to_json
+
+        chain = [effect_to_json(effect) for effect in self.chain]
+        asked = {"chain": chain, "sample_rate": sample_rate, "channels": self.channels}
+        with self._watched(self.host.start_s, "while it was loaded"):
+            send(self._child.stdin, b"C", json.dumps(asked).encode())
+            self._answer(b"R")
+        log.info("chain of output %s runs in process %d", self.output_name, self.pid)
+
+    def process(self, block: np.ndarray, last: bool = False) -> np.ndarray:
+        """Raises: EffectError: the child crashed, hung, or said what went wrong"""
+        with self._watched(self.host.block_s, "while it worked"):
+            send(self._child.stdin, b"E" if last else b"B", np.ascontiguousarray(block, np.float32).tobytes())
+            payload = self._answer(b"B")
+        return np.frombuffer(payload, np.float32).reshape(self.channels, -1)
+
+    def close(self) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+        self._child.wait()
+        self._listener.join()
+        for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
+            with suppress(OSError):
+                stream.close()
+
+    def _answer(self, wanted: bytes) -> bytes:
+        while True:
+            kind, payload = receive(self._child.stdout)
+            if kind == b"A":
+                self.at = self.effects[int(payload)]
+            elif kind == b"X":
+                raise EffectError(payload.decode())
+            elif kind == wanted:
+                self.at = None
+                return payload
+
+    @contextmanager
+    def _watched(self, limit_s: float, when: str) -> Iterator[None]:
+        """Kill the child when it takes longer, and turn its end into a sentence."""
+        late = threading.Event()
+        timer = threading.Timer(limit_s, self._give_up, [late])
+        timer.start()
+        try:
+            yield
+        except EffectError:
+            self.close()
+            raise
+        except (EOFError, OSError, ValueError) as error:
+            raise self._ended(late.is_set(), limit_s, when) from error
+        finally:
+            timer.cancel()
+
+    def _give_up(self, late: threading.Event) -> None:
+        late.set()
+        self._child.kill()
+
+    def _ended(self, late: bool, limit_s: float, when: str) -> EffectError:
+        """The sentence for a child that is gone, and a note against the plug-in it was in."""
+        self.close()
+        words = b"".join(self.last_words).decode("utf-8", "replace").strip()
+        log.warning("the chain of output %s ended: %s; it said: %s", self.output_name, self._code(), words or "nothing")
+        how = f"hung (no answer in {limit_s:g} s)" if late else f"crashed ({self._code()})"
+        if self.at is None or self.at.name != PLUGIN:
+            return EffectError(
+                f"the effects of the output {self.output_name!r} {how} {when}; try again, and report it if it stays."
+            )
+        crashes = self._note("hung" if late else "crashed")
+        again = "it will not be used again" if crashes > 1 else "if it happens again it will not be used any more"
+        return EffectError(
+            f"the plug-in {shown(self.at.path)} {how} {when}; update it or take it out of the preset, {again}."
+        )
+
+    def _note(self, how: str) -> int:
+        try:
+            return self.host.quarantine.add(Path(self.at.path), how)
+        except OSError as error:
+            log.warning("the crash of %s could not be noted: %s", shown(self.at.path), error)
+            return 1
+
+    def _code(self) -> str:
+        code = self._child.returncode
+        if code is not None and code < 0:
+            with suppress(ValueError):
+                return signal.Signals(-code).name
+        return f"exit code {code}"

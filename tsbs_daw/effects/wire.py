@@ -1,0 +1,41 @@
+"""What a chain's process and its parent say to each other: messages of one letter and a payload, over two pipes.
+
+parent to child                           child to parent
+C  JSON: chain, sample_rate, channels     R  the chain is built
+B  a block of float32                     A  the number of the effect that is called next, counted through the chain
+E  no more will come                      B  a block of float32
+                                          E  the rest has been given
+                                          X  a sentence: what went wrong
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import IO
+
+_HEADER = struct.Struct("<cI")
+LARGEST_PAYLOAD = 1 << 30
+
+
+def send(stream: IO[bytes], kind: bytes, payload: bytes = b"") -> None:
+    """Write one message and push it out."""
+    stream.write(_HEADER.pack(kind, len(payload)))
+    stream.write(payload)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> tuple[bytes, bytes]:
+    """Read one message, (kind, payload).
+
+    Raises: EOFError: the other side is gone, or does not speak this language
+    """
+    header = stream.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        raise EOFError
+    kind, length = _HEADER.unpack(header)
+    if length > LARGEST_PAYLOAD:
+        raise EOFError
+    payload = stream.read(length)
+    if len(payload) < length:
+        raise EOFError
+    return kind, payload
