@@ -1,0 +1,149 @@
+"""What the tests of the daemon are played on: a home, songs, a daemon in this process or in one of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from jobs.runners import RUNNER, RUNNERS_FOLDER
+
+from tsbs_daw.config import Settings
+from tsbs_daw.jobs.daemon import Daemon
+from tsbs_daw.jobs.folders import WatchFolder
+from tsbs_daw.jobs.job import Job, Result, Source
+from tsbs_daw.jobs.options import DaemonOptions, WatchTimings
+from tsbs_daw.jobs.spool import read_result
+from tsbs_daw.jobs.store import JobStore
+
+# As patient as the real ones in kind, and quicker.
+QUICK_WATCH = WatchTimings(span_s=0.2, sample_every_s=0.05, rescan_s=2.0, incomplete_s=1.5)
+QUICK = DaemonOptions(
+    runner=RUNNER,
+    lease_s=4.0,
+    retry_first_s=0.05,
+    restart_first_s=0.02,
+    cancel_kill_s=0.5,
+    finish_s=1.0,
+    release_s=1.0,
+    patience_s=4.0,
+    local=QUICK_WATCH,
+    share=replace(QUICK_WATCH, span_s=0.3, rescan_s=0.5),
+)
+
+
+def settings_in(folder: Path) -> Settings:
+    home = folder / "home"
+    return Settings(home, home / "cache", home / "models")
+
+
+def wav_bytes(seed: int = 0, samples: int = 500) -> bytes:
+    """A small mono 16-bit WAV whose content depends on `seed`."""
+    data = b"".join(struct.pack("<h", (seed * 7919 + n * 31) % 65536 - 32768) for n in range(samples))
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, 44100, 88200, 2, 16)
+    return head + struct.pack("<4sI", b"data", len(data)) + data
+
+
+def write_song(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(wav_bytes(seed))
+    return path
+
+
+def job_for(folder: Path, song: str, *, seed: int = 0, **values: object) -> Job:
+    """A job about a small file of its own; what becomes of it is said by the song's name, see `runners`."""
+    source = write_song(folder / "sources" / f"{song} {seed}.wav", seed)
+    return Job(source=Source(path=source), output=folder / "out", song=song, **values)
+
+
+def until(condition: Callable[[], object], *, daemon: Daemon | None = None, within_s: float = 30.0) -> None:
+    """Wait for something to become true, ticking a daemon meanwhile. Fails after `within_s`."""
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, f"still not true after {within_s} s"
+        if daemon is not None:
+            daemon.tick(time.monotonic())
+        time.sleep(0.01)
+
+
+def result_of(settings: Settings, job: Job) -> Result | None:
+    return read_result(settings.spool, job.id)
+
+
+def lines(settings: Settings, name: str) -> list[str]:
+    path = settings.home / name
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def visible_sets(output: Path) -> list[Path]:
+    """The stem sets that a user sees."""
+    return (
+        sorted(path for path in output.rglob("*") if path.is_dir() and not path.name.startswith("."))
+        if output.exists()
+        else []
+    )
+
+
+class DaemonProcess:
+    """A daemon in a process of its own, which can be killed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folders: tuple[WatchFolder, ...] = (),
+        *,
+        once: bool = False,
+        options: DaemonOptions = QUICK,
+        environment: dict[str, str] | None = None,
+    ):
+        settings.home.mkdir(parents=True, exist_ok=True)
+        order = {
+            "settings": {name: str(path) for name, path in vars(settings).items()},
+            "folders": [
+                {**asdict(folder), "path": str(folder.path), "output": str(folder.output)} for folder in folders
+            ],
+            "options": asdict(options),
+            "once": once,
+        }
+        self.log = settings.home / "daemon.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(RUNNERS_FOLDER / "daemon_process.py"), json.dumps(order)],
+                stdout=log,
+                stderr=log,
+                env=worker_environment() | (environment or {}),
+            )
+
+    def __enter__(self) -> DaemonProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def wait(self, within_s: float = 30.0) -> int:
+        return self.process.wait(within_s)
+
+
+def worker_environment() -> dict[str, str]:
+    """Workers find `runners` by this."""
+    return {**os.environ, "PYTHONPATH": str(RUNNERS_FOLDER)}
+
+
+def store_of(settings: Settings) -> JobStore:
+    """For reading, as the command line does."""
+    store = JobStore.open_for_reading(settings.store)
+    assert store is not None, "no daemon has run yet"
+    return store

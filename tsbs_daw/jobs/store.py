@@ -1,0 +1,367 @@
+"""The durable queue: one SQLite table, one writer, every change a transaction.
+
+    queued ──lease──> running ──finish──> done, failed, cancelled, superseded
+      ^                  │
+      └──── requeue ─────┘   after a crash, a retryable error, or a daemon that went away
+    queued ──finish──> cancelled, superseded, duplicate, dead
+
+A lease is numbered (`fence`); whoever comes back with an old number is not listened to. Order: interactive before
+batch, then those with fewer attempts, so that a job which keeps failing does not hold up the others, then by arrival.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from tsbs_daw.jobs import seen
+from tsbs_daw.jobs.database import Database
+from tsbs_daw.jobs.job import Job, Result, State
+from tsbs_daw.jobs.rows import Arrival, Enqueued, JobRow
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+
+TABLES = (
+    """
+CREATE TABLE IF NOT EXISTS jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    fence INTEGER NOT NULL DEFAULT 0,
+    owner TEXT NOT NULL DEFAULT '',
+    lease_until REAL NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,
+    cancel_requested TEXT NOT NULL DEFAULT '',
+    progress REAL NOT NULL DEFAULT 0,
+    message TEXT NOT NULL DEFAULT '',
+    error TEXT,
+    source_key TEXT NOT NULL,
+    song TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    input_hash TEXT,
+    preset_hash TEXT,
+    model_hash TEXT,
+    source_bytes INTEGER NOT NULL DEFAULT 0,
+    created_unix_s REAL NOT NULL,
+    finished_unix_s REAL NOT NULL DEFAULT 0,
+    job_json TEXT NOT NULL,
+    result_json TEXT
+);
+CREATE UNIQUE INDEX IF NOT EXISTS one_per_content ON jobs (input_hash, preset_hash, model_hash)
+    WHERE state IN ('running', 'done') AND input_hash IS NOT NULL;
+CREATE INDEX IF NOT EXISTS next_first ON jobs (state, priority, attempts, seq);
+CREATE INDEX IF NOT EXISTS by_source ON jobs (source_key);
+"""
+    + seen.TABLES
+)
+
+_NEXT = """
+SELECT * FROM jobs WHERE state = 'queued' AND not_before <= ? AND NOT EXISTS (
+    SELECT 1 FROM jobs AS other WHERE other.state = 'running' AND other.input_hash = jobs.input_hash
+    AND other.preset_hash = jobs.preset_hash AND other.model_hash = jobs.model_hash)
+ORDER BY priority, attempts, seq LIMIT 1
+"""
+
+
+_UNREADABLE = {"priority": 1, "source_key": "", "song": "", "origin": "?", "job_json": ""}
+
+
+class JobStore:
+    """The queue. Only the daemon opens it for writing; everyone else uses `open_for_reading`."""
+
+    def __init__(self, database: Database):
+        self.database = database
+
+    @classmethod
+    def open(cls, path: Path) -> JobStore:
+        """Raises: DaemonError, NoSpaceLeft; see `Database.open`"""
+        return cls(Database.open(path, TABLES, VERSION))
+
+    @classmethod
+    def open_for_reading(cls, path: Path) -> JobStore | None:
+        """None when no daemon has ever run here."""
+        database = Database.open_for_reading(path)
+        return cls(database) if database else None
+
+    def close(self) -> None:
+        self.database.close()
+
+    # Reading
+
+    def get(self, job_id: str) -> JobRow | None:
+        return next(iter(self._rows("id = ?", (job_id,))), None)
+
+    def rows(self, states: Iterable[State] = tuple(State), limit: int = -1) -> list[JobRow]:
+        """Jobs in these states, newest first."""
+        names = tuple(state.value for state in states)
+        return self._rows(f"state IN ({_marks(names)}) ORDER BY seq DESC LIMIT {int(limit)}", names)
+
+    def counts(self) -> dict[State, int]:
+        return {
+            State(state): count for state, count in self.database.read("SELECT state, COUNT(*) FROM jobs GROUP BY 1")
+        }
+
+    def live(self) -> list[JobRow]:
+        return self._rows("state IN ('queued', 'running') ORDER BY seq")
+
+    def waiting_after(self, seq: int, limit: int) -> list[tuple[int, str]]:
+        """(seq, id) of jobs that wait, in order of arrival, beginning after `seq`."""
+        sql = "SELECT seq, id FROM jobs WHERE state = 'queued' AND seq > ? ORDER BY seq LIMIT ?"
+        return [tuple(row) for row in self.database.read(sql, (seq, limit))]
+
+    def live_count(self) -> int:
+        return self.database.read("SELECT COUNT(*) FROM jobs WHERE state IN ('queued', 'running')")[0][0]
+
+    def live_source_bytes(self) -> int:
+        """How much the copies of sources that still wait weigh."""
+        return self.database.read("SELECT TOTAL(source_bytes) FROM jobs WHERE state IN ('queued', 'running')")[0][0]
+
+    def next(self, now: float) -> JobRow | None:
+        """The job to run next; not one whose content is being computed under another name."""
+        found = self.database.read(_NEXT, (now,))
+        return JobRow.from_sql(found[0]) if found else None
+
+    def done_twin(self, row: JobRow) -> JobRow | None:
+        """The finished job with the same content, preset and model."""
+        key = (row.input_hash, row.preset_hash, row.model_hash)
+        found = self._rows("state = 'done' AND input_hash = ? AND preset_hash = ? AND model_hash = ?", key)
+        return found[0] if found else None
+
+    def ignored(self) -> list[seen.SeenFile]:
+        """Files of watch folders that are no jobs, and why."""
+        return seen.ignored_files(self.database)
+
+    def files_of(self, root: str) -> dict[str, seen.SeenFile]:
+        """All files of a watch folder that have been dealt with, by relative path."""
+        return seen.files_of(self.database, root)
+
+    def _rows(self, where: str, parameters: tuple = ()) -> list[JobRow]:
+        return [JobRow.from_sql(row) for row in self.database.read(f"SELECT * FROM jobs WHERE {where}", parameters)]
+
+    # Arriving
+
+    def enqueue(self, arrivals: Iterable[Arrival]) -> Enqueued:
+        """Take jobs into the queue, in one transaction with the memory of their files.
+
+        A job that is already known runs again if it is finished, and is left alone if it is not.
+        """
+        arrivals = list(arrivals)
+
+        def work(connection: sqlite3.Connection) -> Enqueued:
+            outcome = Enqueued()
+            for arrival in arrivals:
+                _enqueue_one(connection, arrival, outcome)
+            return outcome
+
+        return self.database.write(work)
+
+    def remember_files(self, files: Iterable[seen.SeenFile]) -> None:
+        files = list(files)
+
+        def work(connection: sqlite3.Connection) -> None:
+            for file in files:
+                seen.remember(connection, file)
+
+        self.database.write(work)
+
+    def record_finished(self, arrival: Arrival | None, result: Result) -> None:
+        """Keep a job that ended elsewhere; None: its request could not be read. A known id is left alone."""
+        columns = _columns(arrival) if arrival else dict(_UNREADABLE, id=result.id, created_unix_s=time.time())
+        columns |= {"state": result.state.value, "error": result.error, "result_json": result.to_json()}
+        columns |= {"finished_unix_s": result.finished_unix_s, "source_bytes": 0}
+
+        def work(connection: sqlite3.Connection) -> None:
+            _insert(connection, "INSERT OR IGNORE", columns)
+            if arrival and arrival.file:
+                seen.remember(connection, arrival.file)
+
+        self.database.write(work)
+
+    # Running
+
+    def lease(self, row: JobRow, owner: str, until: float) -> JobRow | None:
+        """Give a queued job to a worker, under a new number. None when it is not queued any more."""
+        changed = self._update(
+            "state = 'running', owner = ?, lease_until = ?, fence = fence + 1, attempts = attempts + 1, "
+            "progress = 0, message = '', error = NULL",
+            (owner, until),
+            "id = ? AND state = 'queued'",
+            (row.id,),
+        )
+        return self.get(row.id) if changed else None
+
+    def extend(self, job_id: str, fence: int, until: float, progress: float, message: str) -> bool:
+        """The worker lives; note how far it is. False when the lease is another's by now."""
+        return self._update(
+            "lease_until = ?, progress = MAX(progress, ?), message = ?",
+            (until, progress, message),
+            "id = ? AND fence = ? AND state = 'running'",
+            (job_id, fence),
+        )
+
+    def requeue(
+        self,
+        job_id: str,
+        fence: int,
+        *,
+        not_before: float = 0.0,
+        error: str | None = None,
+        crashed: bool,
+        counted: bool,
+    ) -> bool:
+        """End a lease without a result.
+
+        Args: not_before: when it may run again; crashed: the worker died of it, perhaps;
+              counted: False when the attempt was not the job's to lose, as when the daemon was asked to stop
+        """
+        return self._update(
+            "state = 'queued', owner = '', lease_until = 0, progress = 0, message = '', not_before = ?, error = ?, "
+            "crashes = crashes + ?, attempts = attempts - ?",
+            (not_before, error, int(crashed), int(not counted)),
+            "id = ? AND fence = ? AND state = 'running'",
+            (job_id, fence),
+        )
+
+    def finish(self, result: Result, fence: int | None = None) -> bool:
+        """End a job for good.
+
+        Args:    fence: of the lease under which the result was made; None for a job that was not running
+        Returns: False when that lease is not the current one, or the job is finished already: nothing has changed
+        """
+        live = "id = ? AND state = 'queued'" if fence is None else "id = ? AND state = 'running' AND fence = ?"
+        return self._update(
+            "state = ?, error = ?, result_json = ?, finished_unix_s = ?, owner = '', progress = ?",
+            (
+                result.state.value,
+                result.error,
+                result.to_json(),
+                result.finished_unix_s,
+                1.0 if result.state is State.DONE else 0.0,
+            ),
+            live,
+            (result.id,) if fence is None else (result.id, fence),
+        )
+
+    def request_cancel(self, job_id: str, end_as: State) -> bool:
+        """Note that a live job shall end as `cancelled` or `superseded`. The first wish counts."""
+        return self._update(
+            "cancel_requested = ?",
+            (end_as.value,),
+            "id = ? AND cancel_requested = '' AND state IN ('queued', 'running')",
+            (job_id,),
+        )
+
+    def forget_content(self, job_id: str) -> None:
+        """The result of this job is gone from the disk: the same content may be computed again."""
+        self._update("input_hash = NULL", (), "id = ?", (job_id,))
+
+    def take_over(self) -> list[str]:
+        """At the start of a run: no other daemon lives, so what is running is not, and no time of its clock counts.
+
+        Returns: the jobs that were interrupted. Their attempt counts, but not as a crash: it was not they who fell.
+        """
+        interrupted = [row.id for row in self._rows("state = 'running'")]
+        self._update("state = 'queued', owner = '', lease_until = 0, progress = 0", (), "state = 'running'", ())
+        self._update("not_before = 0", (), "state = 'queued' AND not_before != 0", ())
+        return interrupted
+
+    def _update(self, changes: str, values: tuple, where: str, parameters: tuple) -> bool:
+        sql = f"UPDATE jobs SET {changes} WHERE {where}"
+        return self.database.write(lambda connection: connection.execute(sql, values + parameters).rowcount > 0)
+
+
+def source_name(path: Path | str) -> str:
+    """A path as text that any file can hold: what is not UTF-8 in it is escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _enqueue_one(connection: sqlite3.Connection, arrival: Arrival, outcome: Enqueued) -> None:
+    job, file = arrival.job, arrival.file
+    if file is not None:
+        before = seen.recall(connection, file.root, file.relative)
+        if before and _dealt_with(connection, before, file):
+            seen.remember(connection, replace(file, job_id=before.job_id))
+            outcome.unchanged.append(job.id)
+            return
+        seen.remember(connection, file)
+        outcome.superseded += _supersede(connection, arrival)
+    columns = _columns(arrival)
+    known = connection.execute("SELECT state FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    if known is None:
+        _insert(connection, "INSERT", columns)
+    elif State(known["state"]).finished:
+        _run_again(connection, columns)
+    outcome.queued.append(job.id)
+
+
+def _dealt_with(connection: sqlite3.Connection, before: seen.SeenFile, file: seen.SeenFile) -> bool:
+    """Whether the file only looks new: touched, linked, or its rights changed, and its job is well."""
+    if (before.input_hash, before.settings_hash) != (file.input_hash, file.settings_hash):
+        return False
+    if before.job_id == file.job_id:
+        return False
+    row = connection.execute("SELECT state FROM jobs WHERE id = ?", (before.job_id,)).fetchone()
+    return row is not None and State(row["state"]) in (State.QUEUED, State.RUNNING, State.DONE, State.DUPLICATE)
+
+
+def _supersede(connection: sqlite3.Connection, arrival: Arrival) -> list[str]:
+    """End waiting jobs about an older version of the file; ask running ones to end. Returns those that waited."""
+    older = (arrival.source_key, arrival.job.id)
+    where = "source_key = ? AND id != ? AND input_hash IS NOT NULL AND cancel_requested = ''"
+    connection.execute(
+        f"UPDATE jobs SET cancel_requested = 'superseded' WHERE {where} AND state IN ('queued', 'running')", older
+    )
+    found = connection.execute(
+        "SELECT id FROM jobs WHERE source_key = ? AND id != ? AND state = 'queued' AND cancel_requested = 'superseded'",
+        older,
+    )
+    return [row["id"] for row in found]
+
+
+def _columns(arrival: Arrival) -> dict[str, object]:
+    job, file = arrival.job, arrival.file
+    return {
+        "id": job.id,
+        "state": State.QUEUED.value,
+        "priority": 0 if job.priority == "interactive" else 1,
+        "source_key": arrival.source_key or source_name(job.source.path),
+        "song": song_name(job),
+        "origin": job.origin,
+        "input_hash": file.input_hash if file else None,
+        "preset_hash": file.settings_hash if file else None,
+        "model_hash": arrival.model_hash if file else None,
+        "source_bytes": arrival.source_bytes,
+        "created_unix_s": time.time(),
+        "job_json": job.to_json(),
+    }
+
+
+def song_name(job: Job) -> str:
+    return source_name(job.song if job.song is not None else job.source.path.stem)
+
+
+def _run_again(connection: sqlite3.Connection, columns: dict[str, object]) -> None:
+    """A finished job is asked for once more: as new, but its number goes on counting."""
+    fresh = {"attempts": 0, "crashes": 0, "not_before": 0, "cancel_requested": "", "progress": 0, "message": ""}
+    fresh |= {"error": None, "result_json": None, "finished_unix_s": 0} | columns
+    changes = ", ".join(f"{name} = :{name}" for name in fresh if name != "id")
+    connection.execute(f"UPDATE jobs SET {changes} WHERE id = :id", fresh)
+
+
+def _insert(connection: sqlite3.Connection, verb: str, columns: dict[str, object]) -> None:
+    names = ", ".join(columns)
+    connection.execute(f"{verb} INTO jobs ({names}) VALUES ({', '.join(':' + name for name in columns)})", columns)
+
+
+def _marks(values: tuple) -> str:
+    return ", ".join("?" * len(values))
