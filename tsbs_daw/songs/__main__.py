@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tsbs_daw.errors import TsbsDawError, UsageError
+from tsbs_daw.songs.casting import TIMBRES
 from tsbs_daw.songs.dataset import SPLITS, render_dataset
 
 
@@ -29,11 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
         help="; ".join(f"{name} {seeds.start}..{seeds.stop - 1}" for name, seeds in SPLITS.items()),
     )
     make.add_argument("--seconds", type=float, default=40.0)
+    make.add_argument(
+        "--timbres", choices=TIMBRES, default="builtin", help="who plays; all needs FluidSynth and espeak-ng"
+    )
     make.add_argument("--float", action="store_true", help="32-bit float files instead of 16-bit")
     options = parser.parse_args(arguments)
     try:
         render_dataset(
-            options.folder, options.songs, options.start_seed, options.seconds, subtype="FLOAT" if options.float else "PCM_16",
+            options.folder, options.songs, options.start_seed, options.seconds, timbres=options.timbres,
+            subtype="FLOAT" if options.float else "PCM_16",
             progress=lambda done, total, folder: print(f"{done}/{total} {folder}", flush=True),
         )  # fmt: skip
     except UsageError as problem:

@@ -99,7 +99,7 @@ def _arpeggio(figure, section, chords, scale, bar_beats, centre, rng) -> list[No
             "random": [voicing[i] for i in rng.integers(0, len(voicing), 8)],
             "alberti": [voicing[0], voicing[-1], voicing[1], voicing[-1]],
         }[str(shape)]  # fmt: skip
-        for index in range(int(round(chord.beats / unit))):
+        for index in range(round(chord.beats / unit)):
             accent = 0.8 if index % 4 == 0 else 0.65
             notes.append(Note(chord.beat + index * unit, unit * gate, order[index % len(order)], accent))
     return notes

@@ -8,7 +8,7 @@ from tsbs_daw.songs.bassline import bass_notes
 from tsbs_daw.songs.comping import comp_notes
 from tsbs_daw.songs.drumming import choose_groove, drum_hits
 from tsbs_daw.songs.dsp import stream
-from tsbs_daw.songs.score import Chord, Part, Score, Section
+from tsbs_daw.songs.score import Chord, Note, Part, Score, Section
 from tsbs_daw.songs.singing import backing_chords, harmony_of, lexicon, rap_line, sung_line
 from tsbs_daw.songs.styles import STYLES, Style
 from tsbs_daw.songs.theory import PROGRESSIONS, chord_on, scale_of
@@ -16,6 +16,9 @@ from tsbs_daw.songs.theory import PROGRESSIONS, chord_on, scale_of
 # Voice types: lowest and highest comfortable MIDI pitch.
 VOICES = {"soprano": (60, 79), "alto": (55, 74), "tenor": (48, 68), "baritone": (43, 63), "bass": (39, 59)}
 REGISTERS = {"bell": 76, "flute": 74, "whistle": 79, "kalimba": 72, "harp": 64, "brass": 60, "fiddle": 69}
+
+
+ELECTRONIC_STYLES = ("house", "trance", "dnb", "synthwave", "trap", "pop")
 
 
 def compose(seed: int, duration_s: float = 40.0, *, style: str | None = None, complete: bool = False) -> Score:
@@ -130,7 +133,7 @@ def _bass(score: Score, style: Style, rng: np.random.Generator) -> Part:
 def _accompaniment(score: Score, style: Style, rng: np.random.Generator) -> list[Part]:
     """Two to five accompanying parts; layers thin out where the section says so."""
     count = int(min(rng.choice([2, 3, 3, 4, 5]), len(style.comps) + 1))
-    order = rng.permutation(len(style.comps)).tolist() + [int(rng.integers(len(style.comps)))]
+    order = [*rng.permutation(len(style.comps)).tolist(), int(rng.integers(len(style.comps)))]
     parts = []
     for index, choice in enumerate(order[:count]):
         figure, families = style.comps[choice]
@@ -148,7 +151,22 @@ def _accompaniment(score: Score, style: Style, rng: np.random.Generator) -> list
             notes += comp_notes(figure, section, list(score.chords), score.scale, score.bar_beats, centre, rng)
         timbre = {"family": family, "seed": int(rng.integers(2**31))}
         parts.append(Part(f"{figure}-{index}", "other", tuple(notes), timbre, {"figure": figure}))
+    if score.style in ELECTRONIC_STYLES and rng.random() < 0.5:
+        parts.append(_risers(score, rng))
     return parts
+
+
+def _risers(score: Score, rng: np.random.Generator) -> Part:
+    """Noise that swells into a new section."""
+    notes = []
+    for section in score.sections[1:]:
+        beats = float(rng.choice([2.0, 4.0, 8.0]))
+        start = section.bar * score.bar_beats - beats
+        if "other" in section.playing and start >= 0 and rng.random() < 0.7:
+            notes.append(Note(start, beats, 60, float(rng.uniform(0.4, 0.9))))
+    return Part(
+        "riser", "other", tuple(notes), {"family": "sweep", "seed": int(rng.integers(2**31))}, {"figure": "riser"}
+    )
 
 
 def _vocals(score: Score, style: Style, rng: np.random.Generator) -> list[Part]:

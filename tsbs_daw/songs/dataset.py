@@ -17,6 +17,7 @@ import numpy as np
 import soundfile as sf
 
 from tsbs_daw.errors import OutputError, UsageError
+from tsbs_daw.songs.casting import cast
 from tsbs_daw.songs.compose import compose
 from tsbs_daw.songs.dsp import SAMPLE_RATE
 from tsbs_daw.songs.render import render
@@ -39,11 +40,19 @@ def split_of(seed: int) -> str:
 
 
 def render_dataset(
-    folder: Path | str, songs: int, start_seed: int, seconds: float = 40.0, *, subtype: str = "PCM_16", progress=None
+    folder: Path | str,
+    songs: int,
+    start_seed: int,
+    seconds: float = 40.0,
+    *,
+    timbres: str = "builtin",
+    subtype: str = "PCM_16",
+    progress=None,
 ) -> list[Path]:
     """Write `songs` songs with consecutive seeds; one that is already complete is left as it is.
 
-    Args:    subtype "PCM_16" (the mixture is the exact integer sum of the stems) or "FLOAT"
+    Args:    timbres "builtin", "all" or "heldout" (see casting.py); held-out timbres are refused for the training split
+             subtype "PCM_16" (the mixture is the exact integer sum of the stems) or "FLOAT"
              progress: callable(done, total, song folder)
     Returns: the songs' folders
     Raises:  UsageError for seeds that cross a split; OutputError when a file cannot be written
@@ -51,6 +60,10 @@ def render_dataset(
     if songs < 1 or seconds < 1:
         raise UsageError("A data set needs at least one song of at least one second.")
     split = split_of(start_seed)
+    if timbres == "heldout" and split == "train":
+        raise UsageError(
+            "Held-out timbres are for testing; ask for them with seeds of the split valid or test (9000 to 9999)."
+        )
     if split_of(start_seed + songs - 1) != split:
         raise UsageError(
             f"Seeds {start_seed} to {start_seed + songs - 1} cross the end of the split {split}; ask for fewer songs."
@@ -60,7 +73,7 @@ def render_dataset(
         seed = start_seed + number
         target = Path(folder) / split / f"song-{seed:06d}"
         if not (target / "song.json").exists():
-            score = compose(seed, seconds)
+            score = cast(compose(seed, seconds), timbres)
             write_song(target, score, render(score), subtype)
         written.append(target)
         if progress is not None:

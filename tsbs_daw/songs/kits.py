@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tsbs_daw.songs.dsp import SAMPLE_RATE, add_at, bandpass, shaped_noise
-from tsbs_daw.songs.score import Hit, Score
+from tsbs_daw.songs.score import Part, Score
 
 ELECTRONIC = {"808", "909", "electro"}
 PAN = {
@@ -178,16 +178,20 @@ LEVEL = {
 }  # fmt: skip
 
 
-def play_kit(
-    hits: tuple[Hit, ...], kit: str, score: Score, samples: int, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
+def group_of(piece: str) -> str:
+    """The mixing group of a piece."""
+    return "kick" if piece == "kick" else "snare" if piece in ("snare", "clap", "snap") else "top"
+
+
+def play_kit(part: Part, score: Score, samples: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Strike every hit. Returns one (2, samples) signal per group: "kick", "snare", "top", so that each is mixed on its own."""
+    kit = part.timbre["family"]
     groups = {name: np.zeros((2, samples), dtype=np.float32) for name in ("kick", "snare", "top")}
     width, balance = _u(rng, 0.2, 1.0), {piece: float(10 ** (rng.normal(0, 1.8) / 20)) for piece in sorted(LEVEL)}
     mirrored = -1 if rng.random() < 0.5 else 1
     humanise_s = 0.0005 if kit in ELECTRONIC else _u(rng, 0.002, 0.006)
     sounds: dict[str, list[np.ndarray]] = {}
-    for hit in hits:
+    for hit in part.events:
         if hit.piece not in sounds:
             piece_rng = np.random.default_rng(rng.integers(2**63))
             state = piece_rng.bit_generator.state
@@ -206,7 +210,7 @@ def play_kit(
         level = np.float32(0.7 * LEVEL[hit.piece] * balance[hit.piece] * hit.velocity**1.6)
         pan = PAN.get(hit.piece, 0.0) * width * mirrored
         start = int((score.seconds(hit.beat) + abs(float(rng.normal(0, humanise_s)))) * SAMPLE_RATE)
-        group = groups["kick" if hit.piece == "kick" else "snare" if hit.piece in ("snare", "clap", "snap") else "top"]
+        group = groups[group_of(hit.piece)]
         add_at(group[0], start, sound * (level * np.float32(np.sqrt(0.5 * (1 - pan)))))
         add_at(group[1], start, sound * (level * np.float32(np.sqrt(0.5 * (1 + pan)))))
     return groups

@@ -52,6 +52,8 @@ def play_part(
 def _note(note: Note, timbre: Timbre, held: int, rng, cache: dict, noise) -> np.ndarray:
     envelope = adsr(held, timbre.attack_s, timbre.decay_s, timbre.sustain, timbre.release_s)
     length = len(envelope)
+    if timbre.kind == "sweep":
+        return _noise_sweep(timbre, length, rng) * (envelope * np.float32(note.velocity))
     stereo = np.zeros((2, length), dtype=np.float32)
     for octave in timbre.octaves:
         pitch = note.pitch + octave + timbre.transpose
@@ -177,3 +179,18 @@ def _modal(frequency_hz: float, velocity: float, timbre: Timbre, length: int) ->
     if timbre.family == "vibes" and timbre.vibrato_hz:
         wave *= 1.0 + 0.3 * np.sin(np.float32(2 * np.pi * timbre.vibrato_hz) * time_s)
     return wave
+
+
+def _noise_sweep(timbre: Timbre, length: int, rng) -> np.ndarray:
+    """Noise that swells and brightens (a riser), or dies away when the note is short: (2, length)."""
+    place = np.linspace(0, 1, length, dtype=np.float32)
+    low_hz, high_hz = timbre.noise_hz
+    output = np.zeros((2, length), dtype=np.float32)
+    for step in range(4):
+        centre_hz = low_hz * (high_hz / low_hz) ** (step / 3)
+        weight = np.clip(1.0 - np.abs(place * 3 - step), 0, 1)
+        common = shaped_noise(rng, length, bandpass(centre_hz * 0.6, centre_hz * 1.8))
+        for channel in output:
+            own = shaped_noise(rng, length, bandpass(centre_hz * 0.6, centre_hz * 1.8))
+            channel += weight * ((1 - timbre.spread) * common + timbre.spread * own)
+    return output * (0.15 * place**1.5)

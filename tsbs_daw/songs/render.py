@@ -8,9 +8,13 @@ from tsbs_daw.songs import mixing
 from tsbs_daw.songs.dsp import SAMPLE_RATE, gain, stream
 from tsbs_daw.songs.kits import play_kit
 from tsbs_daw.songs.playing import play_part
+from tsbs_daw.songs.recital import recite
+from tsbs_daw.songs.sampled import play_font_kit, play_font_part
 from tsbs_daw.songs.score import STEMS, Part, Score
 from tsbs_daw.songs.timbres import BASS_FAMILIES, FAMILIES
 from tsbs_daw.songs.voice import random_singer, sing
+
+PUMPING = ("house", "trance", "synthwave", "pop", "dnb")
 
 
 def render(score: Score) -> dict[str, np.ndarray]:
@@ -26,29 +30,54 @@ def render(score: Score) -> dict[str, np.ndarray]:
         if parts:
             make = {"drums": _drums, "bass": _bass, "other": _other, "vocals": _vocals}[stem]
             stems[stem] = make(parts, score, samples, stream(score.seed, "mix", stem))
+    if score.style in PUMPING and rng.random() < 0.6:
+        curve = _pumping(score, samples, rng)
+        stems["bass"], stems["other"] = stems["bass"] * curve, stems["other"] * curve
     return _master(stems, rng)
+
+
+def _pumping(score: Score, samples: int, rng) -> np.ndarray:
+    """The gain of bass and accompaniment ducking under every kick, as side-chain compression does."""
+    depth, recovery_s = float(rng.uniform(0.3, 0.85)), float(rng.uniform(0.08, 0.25))
+    curve = np.ones(samples, dtype=np.float32)
+    length = int(4 * recovery_s * SAMPLE_RATE)
+    time_s = np.arange(length, dtype=np.float32) / SAMPLE_RATE
+    dip = 1.0 - depth * np.exp(-((time_s / recovery_s) ** 2)) * np.minimum(time_s / 0.004, 1.0)
+    for part in score.parts:
+        for hit in part.events if part.stem == "drums" else ():
+            start = int(score.seconds(hit.beat) * SAMPLE_RATE)
+            if hit.piece == "kick" and start < samples:
+                span = curve[start : start + length]
+                np.minimum(span, dip[: len(span)], out=span)
+    return curve
 
 
 def _drums(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
     part = parts[0]
-    groups = play_kit(part.events, part.timbre["family"], score, samples, stream(part.timbre["seed"], "kit"))
+    play = play_font_kit if part.timbre.get("engine") == "font" else play_kit
+    groups = play(part, score, samples, stream(part.timbre["seed"], "kit"))
     return mixing.mix_drums(groups, part.timbre["family"], rng)
 
 
 def _bass(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
     part = parts[0]
     family, part_rng = part.timbre["family"], stream(part.timbre["seed"], "bass")
-    timbre = BASS_FAMILIES[family](family, part_rng)
-    dry = mixing.level_to(play_part(part.events, timbre, score, samples, part_rng), -18.0)
+    dry = mixing.level_to(_play(part, BASS_FAMILIES, score, samples, part_rng), -18.0)
     return mixing.process(dry, mixing.strip_bass(family, rng))
+
+
+def _play(part: Part, families: dict, score: Score, samples: int, rng) -> np.ndarray:
+    if part.timbre.get("engine") == "font":
+        return play_font_part(part, score, samples, rng)
+    timbre = families[part.timbre["family"]](part.timbre["family"], rng)
+    return play_part(part.events, timbre, score, samples, rng)
 
 
 def _other(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
     total = np.zeros((2, samples), dtype=np.float32)
     for index, part in enumerate(parts):
         family, part_rng = part.timbre["family"], stream(part.timbre["seed"], "other")
-        timbre = FAMILIES[family](family, part_rng)
-        dry = mixing.level_to(play_part(part.events, timbre, score, samples, part_rng), -18.0)
+        dry = mixing.level_to(_play(part, FAMILIES, score, samples, part_rng), -18.0)
         wet = mixing.process(dry, mixing.strip_other(family, part.mix["figure"], rng))
         level_db = -18.0 - 1.5 * index + float(rng.normal(0, 2.5))
         pan = (
@@ -63,11 +92,16 @@ def _other(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
 def _vocals(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
     total = np.zeros((2, samples), dtype=np.float32)
     side = 1.0 if rng.random() < 0.5 else -1.0
-    for index, part in enumerate(parts):
+    for part in parts:
         timbre, role = part.timbre, part.mix["role"]
         singer = random_singer(timbre["voice"], timbre["kind"], stream(timbre["seed"], "singer"))
         take = stream(timbre["seed"], "take", timbre.get("take", 0))
-        voice = sing(part.events, singer, score, samples, take, 0.012 if role == "lead" else 0.02)
+        loose_s = 0.012 if role == "lead" else 0.02
+        if timbre.get("engine") == "speech":
+            tract = float(stream(timbre["seed"], "tract").uniform(0.9, 1.12))
+            voice = recite(part.events, timbre["speaker"], tract, singer, score, samples, take, loose_s)
+        else:
+            voice = sing(part.events, singer, score, samples, take, loose_s)
         wet = mixing.process(mixing.level_to(np.stack([voice, voice]), -20.0), mixing.strip_vocal(role, rng))
         level_db = {"lead": 0.0, "double": -7.0, "harmony": -6.0, "backing": -9.0}[role] + float(rng.normal(0, 1.5))
         pan = 0.0 if role == "lead" else side * float(rng.uniform(0.1, 0.8))

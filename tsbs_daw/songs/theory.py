@@ -85,7 +85,7 @@ def voice_chord(chord: Chord, centre: float, previous: tuple[int, ...] | None, s
 
 def nearest_in(pitch_classes, pitch: float) -> int:
     """The MIDI pitch nearest to `pitch` whose class is among `pitch_classes`."""
-    candidates = [int(round(pitch)) + offset for offset in range(-7, 8)]
+    candidates = [round(pitch) + offset for offset in range(-7, 8)]
     allowed = [candidate for candidate in candidates if candidate % 12 in pitch_classes]
     return min(allowed, key=lambda candidate: (abs(candidate - pitch), candidate))
 

@@ -228,7 +228,22 @@ def _bass_synth(family: str, rng) -> Timbre:
     )  # fmt: skip
 
 
+def _sweep(family: str, rng) -> Timbre:
+    low_hz = _log(rng, 300, 1500)
+    return Timbre(
+        family,
+        "sweep",
+        0.01,
+        30.0,
+        1.0,
+        _u(rng, 0.05, 0.6),
+        noise_hz=(low_hz, low_hz * _u(rng, 4.0, 12.0)),
+        spread=_u(rng, 0.0, 1.0),
+    )
+
+
 FAMILIES = {
+    "sweep": _sweep,
     **dict.fromkeys(("saw", "square", "pulse", "supersaw"), _synth), "warm": _warm, "choirless": _warm, "pluck": _pluck,
     **dict.fromkeys(("steel", "nylon", "clean", "overdrive", "distorted"), _string), **dict.fromkeys(("piano", "harp"), _piano),
     "epiano": _epiano, "clav": _clav, **dict.fromkeys(("organ", "accordion", "harmonica"), _organ), **dict.fromkeys(("strings", "fiddle"), _bowed),

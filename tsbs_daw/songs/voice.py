@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsbs_daw.songs.dsp import HOP, N_FFT, SAMPLE_RATE, bandpass, curve_phase, filter_frames, midi_hz
+from tsbs_daw.songs.dsp import HOP, N_FFT, SAMPLE_RATE, bandpass, filter_frames, midi_hz
+from tsbs_daw.songs.phonation import FRAME_S, pitch_curve, pulses, smooth
 from tsbs_daw.songs.phonemes import CONSONANTS, VOWEL_HZ
 from tsbs_daw.songs.score import Score, Sung
 
-FRAME_S = HOP / SAMPLE_RATE
 BINS_HZ = np.fft.rfftfreq(N_FFT, 1.0 / SAMPLE_RATE)
 GRID_HZ = 20.0  # formants are rounded to this, so that their responses can be looked up
 
@@ -62,7 +62,7 @@ def sing(
     active = np.flatnonzero(curves["voiced"] + curves["breath"] + curves["noise"] > 1e-4)
     if not len(active):
         return np.zeros(samples, dtype=np.float32)
-    pitch = _pitch_curve(curves, singer, rng)
+    pitch = pitch_curve(curves["pitch"], curves["start"], singer, rng)
     f0_hz = midi_hz(pitch)
     positions = np.arange(samples) / HOP
 
@@ -70,7 +70,7 @@ def sing(
         return np.interp(positions, np.arange(frames), curve).astype(np.float32)
 
     shimmer = 1.0 + 0.04 * rng.standard_normal(frames)
-    source = _pulses(per_sample(f0_hz)) * per_sample(curves["voiced"] * shimmer)
+    source = pulses(per_sample(f0_hz)) * per_sample(curves["voiced"] * shimmer)
     # Breath is strongest while the glottis is open: the noise pulses with the voice.
     white = rng.standard_normal(samples).astype(np.float32)
     breath = white * per_sample(curves["breath"] + singer.breath * curves["voiced"])
@@ -143,16 +143,11 @@ def _curves(line, singer: Singer, score: Score, frames: int, rng, loose_s: float
             if len(known)
             else np.full(frames, 500.0 * (2 * row + 1))
         )
-        formants[row] = _smooth(filled, 7)
+        formants[row] = smooth(filled, 7)
     curves["formants"] = formants
     for name, width in (("voiced", 5), ("breath", 5), ("noise", 3), ("nasal", 5), ("effort", 15)):
-        curves[name] = _smooth(curves[name], width)
+        curves[name] = smooth(curves[name], width)
     return curves
-
-
-def _smooth(curve: np.ndarray, width: int) -> np.ndarray:
-    kernel = np.hanning(width + 2)[1:-1]
-    return np.convolve(np.pad(curve, width // 2, mode="edge"), kernel / kernel.sum(), mode="valid")[: len(curve)]
 
 
 def _vowel(curves, formants, first: int, last: int, vowels: np.ndarray, level: float) -> None:
@@ -189,30 +184,6 @@ def _consonant(
         curves["low_hz"][max(at - 2, 0) : end + 2] = consonant.noise_hz[0]
         curves["high_hz"][max(at - 2, 0) : end + 2] = consonant.noise_hz[1]
     return end
-
-
-def _pitch_curve(curves, singer: Singer, rng) -> np.ndarray:
-    frames = len(curves["pitch"])
-    known = np.flatnonzero(~np.isnan(curves["pitch"]))
-    last_known = np.maximum.accumulate(np.where(np.isnan(curves["pitch"]), 0, np.arange(frames)))
-    pitch = curves["pitch"][np.maximum(last_known, known[0])]
-    pitch = _smooth(pitch, max(int(singer.glide_s * 2 / FRAME_S) | 1, 3))
-    since = np.nan_to_num(curves["start"], nan=0.0)
-    depth = singer.vibrato_cents * np.clip((since - singer.vibrato_after_s) / 0.35, 0.0, 1.0)
-    rate = singer.vibrato_hz * (1.0 + 0.06 * _smooth(rng.standard_normal(frames), 41) * 4)
-    vibrato = _smooth(depth, 9) * np.sin(2 * np.pi * np.cumsum(rate) * FRAME_S + rng.uniform(0, 6))
-    drift = singer.drift_cents * 5 * _smooth(rng.standard_normal(frames), 61)
-    jitter = singer.jitter_cents * rng.standard_normal(frames)
-    return pitch + (vibrato + drift + jitter) / 100.0
-
-
-def _pulses(f0_hz: np.ndarray) -> np.ndarray:
-    """Band-limited pulses, all harmonics of amplitude one: sin(pi M x) / sin(pi x) - 1, M odd harmonics below the top."""
-    phase = curve_phase(f0_hz.astype(np.float64)) % 1.0
-    count = 2 * np.floor(18000.0 / f0_hz) + 1
-    below = np.sin(np.pi * phase)
-    safe = np.where(np.abs(below) < 1e-4, 1e-4, below)
-    return np.where(np.abs(below) < 1e-4, count, np.sin(np.pi * count * phase) / safe).astype(np.float32) - 1.0
 
 
 _tables: dict[float, np.ndarray] = {}
