@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tsbs_daw.errors import JobFormatError
+from tsbs_daw.jobs.admission import source_name
 from tsbs_daw.jobs.durable import write_synced
 from tsbs_daw.jobs.job import Job, Source
 from tsbs_daw.jobs.rows import Arrival
 from tsbs_daw.jobs.seen import SeenFile
 from tsbs_daw.jobs.spool import SOURCE
-from tsbs_daw.jobs.store import source_name
 
 INTAKE = "intake.json"
 SCHEMA = 1

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tsbs_daw.jobs.admission import source_name
 from tsbs_daw.jobs.arrivals import write_arrival
 from tsbs_daw.jobs.durable import sync_file, sync_folder
 from tsbs_daw.jobs.folders import WatchFolder
@@ -21,7 +22,6 @@ from tsbs_daw.jobs.rows import Arrival
 from tsbs_daw.jobs.scan import Found, file_state
 from tsbs_daw.jobs.seen import SeenFile
 from tsbs_daw.jobs.spool import SOURCE
-from tsbs_daw.jobs.store import source_name
 
 _BLOCK_BYTES = 1 << 20
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from types import FrameType
 
@@ -25,7 +27,7 @@ from tsbs_daw.errors import DaemonError, NoSpaceLeft
 from tsbs_daw.jobs.copying import Budget
 from tsbs_daw.jobs.folders import WatchFolder, check_folders
 from tsbs_daw.jobs.foreman import Foreman
-from tsbs_daw.jobs.job import Heartbeat
+from tsbs_daw.jobs.job import Heartbeat, State
 from tsbs_daw.jobs.locks import DaemonLocks
 from tsbs_daw.jobs.options import DaemonOptions
 from tsbs_daw.jobs.reception import Reception
@@ -108,9 +110,10 @@ class Daemon:
 
     # Running
 
-    def run(self) -> None:
+    def run(self) -> Counter[State]:
         """Until `stop`, SIGTERM or Ctrl-C; with `once`, until everything that was there is done.
 
+        Returns: how many jobs ended in which state
         Raises: DaemonError: a part of the daemon, or with `once` the worker, cannot do its work
         """
         before = self._catch_signals()
@@ -125,6 +128,7 @@ class Daemon:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        return self.register.ended
 
     def stop(self) -> None:
         """Wind up soon; called again, without waiting for the running job to finish. Safe in a signal handler."""
@@ -144,6 +148,10 @@ class Daemon:
             self._resume()
         except NoSpaceLeft as error:
             self._pause(str(error))
+        except sqlite3.OperationalError as error:  # every step may be repeated
+            if "locked" not in str(error):
+                raise DaemonError(f"The job database {self.settings.store} failed ({error}); start again.") from error
+            log.warning("the job database is locked by another program; trying again")
         return self._foreman.busy or not self._reception.empty or any(watcher.pending for watcher in self._watchers)
 
     @property
@@ -188,6 +196,8 @@ class Daemon:
     def _wind_up(self) -> None:
         """Let running jobs finish, then let go, then die. Together less than the 10 s that a system grants."""
         log.info("stopping")
+        for watcher in self._watchers:
+            watcher.ask_to_stop()
         until = time.monotonic() + self.options.finish_s
         while self._foreman.busy and time.monotonic() < until and self._stops < 2:
             self.tick(time.monotonic())

@@ -15,6 +15,7 @@ from tsbs_daw.jobs.options import DaemonOptions, back_off
 from tsbs_daw.jobs.register import Register
 from tsbs_daw.jobs.rows import JobRow
 from tsbs_daw.jobs.slot import Lease, Outcome, WorkerSlot
+from tsbs_daw.jobs.store import Requeued
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,10 @@ class Foreman:
     def hear(self, now: float) -> None:
         """Take in what the workers said, and write down what it means."""
         for slot in self._slots:
+            failed_starts = slot.failed_starts
             slot.listen(now)
+            if slot.failed_starts > failed_starts:
+                self._register.tell("worker", message=slot.complaint)
             if slot.lease is None:
                 continue
             if slot.lease.outcome is None:
@@ -101,7 +105,7 @@ class Foreman:
         held = {slot.lease.row.id for slot in self._slots if slot.lease}
         for row in self._store.rows([State.RUNNING]):
             if row.id not in held and row.lease_until < now:
-                self._store.requeue(row.id, row.fence, crashed=False, counted=True)
+                self._store.requeue(row.id, row.fence, Requeued.RETRIED)
 
     def grant(self, seconds: float) -> None:
         for slot in self._slots:
@@ -121,7 +125,7 @@ class Foreman:
                 slot.close()
             else:
                 slot.kill()
-                self._store.requeue(lease.row.id, lease.row.fence, crashed=False, counted=False)
+                self._store.requeue(lease.row.id, lease.row.fence, Requeued.RELEASED)
 
     def _next(self, now: float) -> JobRow | None:
         """The next job that really needs a worker."""
@@ -184,16 +188,17 @@ class Foreman:
             self._conclude_done(row, outcome)
         elif wish is not None:
             self._register.finish(row, wish, fence=row.fence, error=_why(wish))
-        elif self.releasing or outcome.blameless:
-            self._store.requeue(row.id, row.fence, crashed=False, counted=False)
+        elif self.releasing:
+            self._store.requeue(row.id, row.fence, Requeued.RELEASED)
         elif outcome.kind == "cancelled":
             self._register.finish(row, State.CANCELLED, fence=row.fence, error=_why(State.CANCELLED))
         elif outcome.kind == "failed":
             self._conclude_failed(row, outcome, now)
-        elif outcome.kind == "crashed":
-            self._conclude_crashed(row, outcome)
+        elif outcome.blameless or outcome.kind == "lost":
+            sentence = f"The run of {row.song} was ended from outside; `tsbs-daw jobs retry` tries again."
+            self._conclude_failed(row, Outcome("failed", error=sentence, retryable=True), now)
         else:
-            self._store.requeue(row.id, row.fence, crashed=False, counted=True)
+            self._conclude_crashed(row, outcome)
 
     def _conclude_done(self, row: JobRow, outcome: Outcome) -> None:
         try:
@@ -207,13 +212,11 @@ class Foreman:
 
     def _conclude_failed(self, row: JobRow, outcome: Outcome, now: float) -> None:
         options = self._options
-        if not outcome.retryable or row.attempts >= options.retry_limit:
+        if not outcome.retryable or row.retries + 1 >= options.retry_limit:
             self._register.finish(row, State.FAILED, fence=row.fence, error=outcome.error, retryable=outcome.retryable)
             return
-        wait_s = back_off(row.attempts, options.retry_first_s, options.retry_longest_s)
-        self._store.requeue(
-            row.id, row.fence, not_before=now + wait_s, error=outcome.error, crashed=False, counted=True
-        )
+        wait_s = back_off(row.retries + 1, options.retry_first_s, options.retry_longest_s)
+        self._store.requeue(row.id, row.fence, Requeued.RETRIED, not_before=now + wait_s, error=outcome.error)
         log.warning("job %s: %s Again in %.0f s (attempt %d)", row.id, outcome.error, wait_s, row.attempts)
         self._register.tell("retrying", row, message=outcome.error)
 
@@ -226,7 +229,7 @@ class Foreman:
             self._register.finish(row, State.DEAD, fence=row.fence, error=error)
             return
         error = f"The separation worker crashed on {row.song} ({outcome.error})."
-        self._store.requeue(row.id, row.fence, error=error, crashed=True, counted=True)
+        self._store.requeue(row.id, row.fence, Requeued.CRASHED, error=error)
         self._register.tell("retrying", row, message=error)
 
     def _unwanted(self, row: JobRow) -> State | None:

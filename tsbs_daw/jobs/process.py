@@ -66,7 +66,7 @@ class WorkerProcess:
     @property
     def was_told_to_end(self) -> bool:
         """Whether someone ended it politely, as a system that shuts down does: not the job's fault."""
-        return self._process.poll() in (-signal.SIGTERM, 0)
+        return self._process.poll() == -signal.SIGTERM
 
     def send(self, order: dict[str, Any]) -> None:
         """A dead worker hears nothing; `dead` tells."""
@@ -85,7 +85,7 @@ class WorkerProcess:
     def kill(self) -> None:
         self._process.kill()
 
-    def close(self, patience_s: float = 2.0) -> None:
+    def close(self, patience_s: float = 1.0) -> None:
         """End it: politely by closing its stdin, then not."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()

@@ -14,7 +14,8 @@ class JobRow:
     """A row of the table `jobs`.
 
     seq:              order of arrival
-    attempts:         how often a worker took it up; crashes: how often that worker then died
+    attempts:         how often a worker took it up; retries: how often in vain, for a reason that may pass;
+    crashes:          how often the worker died of it
     fence:            number of the latest lease; a result of an earlier one is dropped
     owner:            the daemon's run that holds the lease
     lease_until, not_before: seconds of the monotonic clock of that run, so that no wall clock can end them;
@@ -30,6 +31,7 @@ class JobRow:
     state: State
     priority: int
     attempts: int
+    retries: int
     crashes: int
     fence: int
     owner: str

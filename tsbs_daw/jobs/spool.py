@@ -27,6 +27,7 @@ from tsbs_daw.jobs.job import Document, Heartbeat, Job, Progress, Result, State,
 log = logging.getLogger(__name__)
 
 DONE_DAYS = 30
+REQUEST_BYTES = 256 * 1024
 ALIVE_S = 10.0  # a heartbeat older than this is that of a dead daemon
 
 # The folder, in a job's, with the copy of a watched file.
@@ -51,17 +52,20 @@ class Spool:
 
     def waiting(self) -> list[Path]:
         """Complete requests, oldest name first. Folders without a job.json are still being written."""
-        with os.scandir(self.inbox) as entries:
-            folders = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-        return sorted(folder for folder in folders if (folder / "job.json").is_file())
+        folders = _folders_in(self.inbox)
+        return [folder for folder in folders if (folder / "job.json").is_file()]
 
     def read_request(self, folder: Path) -> Job:
         """Raises: JobFormatError: one sentence for whoever wrote it"""
         path = folder / "job.json"
         try:
-            job = Job.from_json(path.read_bytes(), str(path))
+            with path.open("rb") as file:
+                text = file.read(REQUEST_BYTES + 1)
         except OSError as error:
             raise JobFormatError(f"{path} cannot be read ({error.strerror}); write it again.") from error
+        if len(text) > REQUEST_BYTES:
+            raise JobFormatError(f"{path} is larger than {REQUEST_BYTES // 1024} KiB; say less in `deliver`.")
+        job = Job.from_json(text, str(path))
         if job.id != folder.name:
             raise JobFormatError(f"{path} has the id {job.id!r}, and its folder is {folder.name!r}; make them equal.")
         return job
@@ -93,12 +97,10 @@ class Spool:
         return self.jobs / job_id
 
     def live_folders(self) -> list[Path]:
-        with os.scandir(self.jobs) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+        return _folders_in(self.jobs)
 
     def finished_folders(self) -> list[Path]:
-        with os.scandir(self.done) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+        return _folders_in(self.done)
 
     def write_fence(self, job_id: str, fence: int) -> None:
         """Tell whoever still works on this job under an older number that it is not theirs any more."""
@@ -218,6 +220,14 @@ def living_daemon(spool_root: Path) -> Heartbeat | None:
         return None
     fresh = heartbeat is not None and abs(time.time() - heartbeat.updated_unix_s) < ALIVE_S
     return heartbeat if fresh else None
+
+
+def _folders_in(place: Path) -> list[Path]:
+    try:
+        with os.scandir(place) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:  # someone has cleaned up; what is submitted next makes it anew
+        return []
 
 
 def _read(path: Path, kind: type[AnyDocument]) -> AnyDocument | None:

@@ -12,58 +12,19 @@ batch, then those with fewer attempts, so that a job which keeps failing does no
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 
 from tsbs_daw.jobs import seen
+from tsbs_daw.jobs.admission import TABLES, VERSION, columns_of, enqueue_one, insert
 from tsbs_daw.jobs.database import Database
-from tsbs_daw.jobs.job import Job, Result, State
+from tsbs_daw.jobs.job import Result, State
 from tsbs_daw.jobs.rows import Arrival, Enqueued, JobRow
 
 log = logging.getLogger(__name__)
-
-VERSION = 1
-
-TABLES = (
-    """
-CREATE TABLE IF NOT EXISTS jobs (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    crashes INTEGER NOT NULL DEFAULT 0,
-    fence INTEGER NOT NULL DEFAULT 0,
-    owner TEXT NOT NULL DEFAULT '',
-    lease_until REAL NOT NULL DEFAULT 0,
-    not_before REAL NOT NULL DEFAULT 0,
-    cancel_requested TEXT NOT NULL DEFAULT '',
-    progress REAL NOT NULL DEFAULT 0,
-    message TEXT NOT NULL DEFAULT '',
-    error TEXT,
-    source_key TEXT NOT NULL,
-    song TEXT NOT NULL,
-    origin TEXT NOT NULL,
-    input_hash TEXT,
-    preset_hash TEXT,
-    model_hash TEXT,
-    source_bytes INTEGER NOT NULL DEFAULT 0,
-    created_unix_s REAL NOT NULL,
-    finished_unix_s REAL NOT NULL DEFAULT 0,
-    job_json TEXT NOT NULL,
-    result_json TEXT
-);
-CREATE UNIQUE INDEX IF NOT EXISTS one_per_content ON jobs (input_hash, preset_hash, model_hash)
-    WHERE state IN ('running', 'done') AND input_hash IS NOT NULL;
-CREATE INDEX IF NOT EXISTS next_first ON jobs (state, priority, attempts, seq);
-CREATE INDEX IF NOT EXISTS by_source ON jobs (source_key);
-"""
-    + seen.TABLES
-)
 
 _NEXT = """
 SELECT * FROM jobs WHERE state = 'queued' AND not_before <= ? AND NOT EXISTS (
@@ -74,6 +35,14 @@ ORDER BY priority, attempts, seq LIMIT 1
 
 
 _UNREADABLE = {"priority": 1, "source_key": "", "song": "", "origin": "?", "job_json": ""}
+
+
+class Requeued(Enum):
+    """Why a lease ended without a result, and therefore what it counts as."""
+
+    RELEASED = "the daemon was asked to stop: as if it had not begun"
+    RETRIED = "something that may pass by itself"
+    CRASHED = "the worker died or hung"
 
 
 class JobStore:
@@ -151,16 +120,13 @@ class JobStore:
     # Arriving
 
     def enqueue(self, arrivals: Iterable[Arrival]) -> Enqueued:
-        """Take jobs into the queue, in one transaction with the memory of their files.
-
-        A job that is already known runs again if it is finished, and is left alone if it is not.
-        """
+        """Take jobs into the queue, in one transaction with the memory of their files."""
         arrivals = list(arrivals)
 
         def work(connection: sqlite3.Connection) -> Enqueued:
             outcome = Enqueued()
             for arrival in arrivals:
-                _enqueue_one(connection, arrival, outcome)
+                enqueue_one(connection, arrival, outcome)
             return outcome
 
         return self.database.write(work)
@@ -176,12 +142,12 @@ class JobStore:
 
     def record_finished(self, arrival: Arrival | None, result: Result) -> None:
         """Keep a job that ended elsewhere; None: its request could not be read. A known id is left alone."""
-        columns = _columns(arrival) if arrival else dict(_UNREADABLE, id=result.id, created_unix_s=time.time())
+        columns = columns_of(arrival) if arrival else dict(_UNREADABLE, id=result.id, created_unix_s=time.time())
         columns |= {"state": result.state.value, "error": result.error, "result_json": result.to_json()}
         columns |= {"finished_unix_s": result.finished_unix_s, "source_bytes": 0}
 
         def work(connection: sqlite3.Connection) -> None:
-            _insert(connection, "INSERT OR IGNORE", columns)
+            insert(connection, "INSERT OR IGNORE", columns)
             if arrival and arrival.file:
                 seen.remember(connection, arrival.file)
 
@@ -210,24 +176,19 @@ class JobStore:
         )
 
     def requeue(
-        self,
-        job_id: str,
-        fence: int,
-        *,
-        not_before: float = 0.0,
-        error: str | None = None,
-        crashed: bool,
-        counted: bool,
+        self, job_id: str, fence: int, why: Requeued, *, not_before: float = 0.0, error: str | None = None
     ) -> bool:
-        """End a lease without a result.
-
-        Args: not_before: when it may run again; crashed: the worker died of it, perhaps;
-              counted: False when the attempt was not the job's to lose, as when the daemon was asked to stop
-        """
+        """End a lease without a result. Args: not_before: when the job may run again; error: for people"""
         return self._update(
             "state = 'queued', owner = '', lease_until = 0, progress = 0, message = '', not_before = ?, error = ?, "
-            "crashes = crashes + ?, attempts = attempts - ?",
-            (not_before, error, int(crashed), int(not counted)),
+            "crashes = crashes + ?, retries = retries + ?, attempts = attempts - ?",
+            (
+                not_before,
+                error,
+                int(why is Requeued.CRASHED),
+                int(why is Requeued.RETRIED),
+                int(why is Requeued.RELEASED),
+            ),
             "id = ? AND fence = ? AND state = 'running'",
             (job_id, fence),
         )
@@ -278,89 +239,6 @@ class JobStore:
     def _update(self, changes: str, values: tuple, where: str, parameters: tuple) -> bool:
         sql = f"UPDATE jobs SET {changes} WHERE {where}"
         return self.database.write(lambda connection: connection.execute(sql, values + parameters).rowcount > 0)
-
-
-def source_name(path: Path | str) -> str:
-    """A path as text that any file can hold: what is not UTF-8 in it is escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _enqueue_one(connection: sqlite3.Connection, arrival: Arrival, outcome: Enqueued) -> None:
-    job, file = arrival.job, arrival.file
-    if file is not None:
-        before = seen.recall(connection, file.root, file.relative)
-        if before and _dealt_with(connection, before, file):
-            seen.remember(connection, replace(file, job_id=before.job_id))
-            outcome.unchanged.append(job.id)
-            return
-        seen.remember(connection, file)
-        outcome.superseded += _supersede(connection, arrival)
-    columns = _columns(arrival)
-    known = connection.execute("SELECT state FROM jobs WHERE id = ?", (job.id,)).fetchone()
-    if known is None:
-        _insert(connection, "INSERT", columns)
-    elif State(known["state"]).finished:
-        _run_again(connection, columns)
-    outcome.queued.append(job.id)
-
-
-def _dealt_with(connection: sqlite3.Connection, before: seen.SeenFile, file: seen.SeenFile) -> bool:
-    """Whether the file only looks new: touched, linked, or its rights changed, and its job is well."""
-    if (before.input_hash, before.settings_hash) != (file.input_hash, file.settings_hash):
-        return False
-    if before.job_id == file.job_id:
-        return False
-    row = connection.execute("SELECT state FROM jobs WHERE id = ?", (before.job_id,)).fetchone()
-    return row is not None and State(row["state"]) in (State.QUEUED, State.RUNNING, State.DONE, State.DUPLICATE)
-
-
-def _supersede(connection: sqlite3.Connection, arrival: Arrival) -> list[str]:
-    """End waiting jobs about an older version of the file; ask running ones to end. Returns those that waited."""
-    older = (arrival.source_key, arrival.job.id)
-    where = "source_key = ? AND id != ? AND input_hash IS NOT NULL AND cancel_requested = ''"
-    connection.execute(
-        f"UPDATE jobs SET cancel_requested = 'superseded' WHERE {where} AND state IN ('queued', 'running')", older
-    )
-    found = connection.execute(
-        "SELECT id FROM jobs WHERE source_key = ? AND id != ? AND state = 'queued' AND cancel_requested = 'superseded'",
-        older,
-    )
-    return [row["id"] for row in found]
-
-
-def _columns(arrival: Arrival) -> dict[str, object]:
-    job, file = arrival.job, arrival.file
-    return {
-        "id": job.id,
-        "state": State.QUEUED.value,
-        "priority": 0 if job.priority == "interactive" else 1,
-        "source_key": arrival.source_key or source_name(job.source.path),
-        "song": song_name(job),
-        "origin": job.origin,
-        "input_hash": file.input_hash if file else None,
-        "preset_hash": file.settings_hash if file else None,
-        "model_hash": arrival.model_hash if file else None,
-        "source_bytes": arrival.source_bytes,
-        "created_unix_s": time.time(),
-        "job_json": job.to_json(),
-    }
-
-
-def song_name(job: Job) -> str:
-    return source_name(job.song if job.song is not None else job.source.path.stem)
-
-
-def _run_again(connection: sqlite3.Connection, columns: dict[str, object]) -> None:
-    """A finished job is asked for once more: as new, but its number goes on counting."""
-    fresh = {"attempts": 0, "crashes": 0, "not_before": 0, "cancel_requested": "", "progress": 0, "message": ""}
-    fresh |= {"error": None, "result_json": None, "finished_unix_s": 0} | columns
-    changes = ", ".join(f"{name} = :{name}" for name in fresh if name != "id")
-    connection.execute(f"UPDATE jobs SET {changes} WHERE id = :id", fresh)
-
-
-def _insert(connection: sqlite3.Connection, verb: str, columns: dict[str, object]) -> None:
-    names = ", ".join(columns)
-    connection.execute(f"{verb} INTO jobs ({names}) VALUES ({', '.join(':' + name for name in columns)})", columns)
 
 
 def _marks(values: tuple) -> str:

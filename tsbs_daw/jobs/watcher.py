@@ -78,9 +78,12 @@ class Watcher:
         self._thread = threading.Thread(target=self._run, name=f"watch-{self.folder.path.name}", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         self._stopping = True
         self._wake.set()
+
+    def stop(self) -> None:
+        self.ask_to_stop()
         if self._thread is not None:
             self._thread.join(2.0)
         self._notifications.stop()
