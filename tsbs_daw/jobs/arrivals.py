@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from tsbs_daw.errors import JobFormatError
+from tsbs_daw.errors import JobFormatError, shown
 from tsbs_daw.jobs.admission import source_name
 from tsbs_daw.jobs.durable import write_synced
 from tsbs_daw.jobs.job import Job, Source
@@ -52,7 +52,7 @@ def read_arrival(folder: Path, job: Job, *, finished: bool = False) -> Arrival:
             source_bytes=note["source_bytes"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise JobFormatError(f"{path} is damaged ({error}); drop the song into its folder again.") from error
+        raise JobFormatError(f"{shown(path)} is damaged ({error}); drop the song into its folder again.") from error
     if finished or (folder / SOURCE / job.source.path.name).is_file():
         return arrival
     return _from_original(arrival)
@@ -65,5 +65,7 @@ def _from_original(arrival: Arrival) -> Arrival:
         original.stat()
         source = Source(**(arrival.job.source.model_dump() | {"path": original}))
     except (OSError, ValueError) as error:
-        raise JobFormatError(f"{arrival.source_key} is gone, so it cannot be separated again; put it back.") from error
+        raise JobFormatError(
+            f"{shown(arrival.source_key)} is gone, so it cannot be separated again; put it back."
+        ) from error
     return Arrival(arrival.job.model_copy(update={"source": source}), source_key=arrival.source_key)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tsbs_daw.errors import DaemonError, NoSpaceLeft
+from tsbs_daw.errors import DaemonError, NoSpaceLeft, shown
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Database:
         if found > version:
             database.close()
             raise DaemonError(
-                f"{path} was written by a newer version of tsbs-daw (tables {found}, this one knows {version}); "
+                f"{shown(path)} was written by a newer version of tsbs-daw (tables {found}, this one knows {version}); "
                 "update tsbs-daw."
             )
         database.restore_ballast()
@@ -100,7 +100,9 @@ class Database:
             return self._transaction(work)
         except sqlite3.OperationalError as error:
             if _is_full(error):
-                raise NoSpaceLeft(f"The disk of {self.path} is full; make room, the queue waits for it.") from error
+                raise NoSpaceLeft(
+                    f"The disk of {shown(self.path)} is full; make room, the queue waits for it."
+                ) from error
             raise
 
     def _transaction(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
@@ -173,7 +175,7 @@ def _is_healthy(path: Path) -> bool:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # locked, or not permitted: not damaged
             raise DaemonError(
-                f"The job database {path} cannot be opened ({error}); is another program using it?"
+                f"The job database {shown(path)} cannot be opened ({error}); is another program using it?"
             ) from error
         return False
     finally:

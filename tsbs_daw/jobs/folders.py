@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tsbs_daw.errors import SettingsError
+from tsbs_daw.errors import SettingsError, shown
 
 FILE_BYTES = 64 * 1024
 
@@ -71,9 +71,13 @@ def load_folders(path: Path) -> tuple[WatchFolder, ...]:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read ({error.strerror}); give the YAML file of your folders.") from error
+        raise SettingsError(
+            f"{shown(path)} cannot be read ({error.strerror}); give the YAML file of your folders."
+        ) from error
     if len(text) > FILE_BYTES:
-        raise SettingsError(f"{path} is larger than {FILE_BYTES // 1024} KiB; is it really the file of your folders?")
+        raise SettingsError(
+            f"{shown(path)} is larger than {FILE_BYTES // 1024} KiB; is it really the file of your folders?"
+        )
     try:
         entries = _File.model_validate(_parse(path, text)).folders
     except ValidationError as error:
@@ -92,9 +96,11 @@ def check_folders(folders: Sequence[WatchFolder]) -> None:
     for folder in folders:
         real = folder.path.resolve()
         if real in seen:
-            raise SettingsError(f"{folder.path} is listed twice; a folder can have one preset, so make it two folders.")
+            raise SettingsError(
+                f"{shown(folder.path)} is listed twice; a folder can have one preset, so make it two folders."
+            )
         if folder.path.exists() and not folder.path.is_dir():
-            raise SettingsError(f"{folder.path} is a file; name the folder that songs are dropped into.")
+            raise SettingsError(f"{shown(folder.path)} is a file; name the folder that songs are dropped into.")
         seen.add(real)
 
 

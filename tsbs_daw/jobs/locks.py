@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tsbs_daw.errors import DaemonError
+from tsbs_daw.errors import DaemonError, shown
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,14 @@ class DaemonLocks:
     def lock_home(self, home: Path) -> None:
         """Raises: DaemonError: another daemon runs with this home"""
         home.mkdir(parents=True, exist_ok=True)
-        self._lock(home / "daemon.lock", f"works with {home}")
+        self._lock(home / "daemon.lock", f"works with {shown(home)}")
 
     def lock_folder(self, folder: Path) -> None:
         """The lock lies in the folder, where a daemon on another machine meets it too; beside, if it cannot.
 
         Raises: DaemonError: another daemon watches this folder
         """
-        what = f"watches {folder}"
+        what = f"watches {shown(folder)}"
         try:
             self._lock(folder / FOLDER_LOCK, what)
         except OSError as error:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tsbs_daw.errors import DaemonError, JobFormatError
+from tsbs_daw.errors import DaemonError, JobFormatError, shown
 from tsbs_daw.jobs.durable import sync_folder, write_synced
 from tsbs_daw.jobs.job import Document, Heartbeat, Job, Progress, Result, State, write_atomically
 
@@ -62,12 +62,14 @@ class Spool:
             with path.open("rb") as file:
                 text = file.read(REQUEST_BYTES + 1)
         except OSError as error:
-            raise JobFormatError(f"{path} cannot be read ({error.strerror}); write it again.") from error
+            raise JobFormatError(f"{shown(path)} cannot be read ({error.strerror}); write it again.") from error
         if len(text) > REQUEST_BYTES:
-            raise JobFormatError(f"{path} is larger than {REQUEST_BYTES // 1024} KiB; say less in `deliver`.")
+            raise JobFormatError(f"{shown(path)} is larger than {REQUEST_BYTES // 1024} KiB; say less in `deliver`.")
         job = Job.from_json(text, str(path))
         if job.id != folder.name:
-            raise JobFormatError(f"{path} has the id {job.id!r}, and its folder is {folder.name!r}; make them equal.")
+            raise JobFormatError(
+                f"{shown(path)} has the id {job.id!r}, and its folder is {shown(folder.name)}; make them equal."
+            )
         return job
 
     def claim(self, folder: Path) -> None:
@@ -170,9 +172,11 @@ def submit(spool_root: Path, job: Job) -> Path:
         sync_folder(folder)
         sync_folder(inbox)
     except FileExistsError as error:
-        raise DaemonError(f"{folder} is already there; give the job an id of its own.") from error
+        raise DaemonError(f"{shown(folder)} is already there; give the job an id of its own.") from error
     except OSError as error:
-        raise DaemonError(f"The job cannot be written to {folder} ({error.strerror}); make room there.") from error
+        raise DaemonError(
+            f"The job cannot be written to {shown(folder)} ({error.strerror}); make room there."
+        ) from error
     return folder
 
 

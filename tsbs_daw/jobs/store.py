@@ -11,7 +11,6 @@ batch, then those with fewer attempts, so that a job which keeps failing does no
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -19,12 +18,12 @@ from enum import Enum
 from pathlib import Path
 
 from tsbs_daw.jobs import seen
-from tsbs_daw.jobs.admission import TABLES, VERSION, columns_of, enqueue_one, insert
+from tsbs_daw.jobs.admission import TABLES, VERSION, columns_of, enqueue_one, insert, song_name, source_name
 from tsbs_daw.jobs.database import Database
 from tsbs_daw.jobs.job import Result, State
 from tsbs_daw.jobs.rows import Arrival, Enqueued, JobRow
 
-log = logging.getLogger(__name__)
+__all__ = ["JobStore", "Requeued", "song_name", "source_name"]
 
 _NEXT = """
 SELECT * FROM jobs WHERE state = 'queued' AND not_before <= ? AND NOT EXISTS (
