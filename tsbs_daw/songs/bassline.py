@@ -7,26 +7,44 @@ import numpy as np
 from tsbs_daw.songs.score import Chord, Note, Section
 from tsbs_daw.songs.theory import nearest_in, scale_step
 
-# Steps of a quarter beat within a bar of four: (step, length in steps, interval kind)
-_FIGURES = {
-    "roots": [(0, 14, "root")],
-    "sustained": [(0, 16, "root")],
-    "eighths": [(step, 2, "root") for step in range(0, 16, 2)],
-    "octaves": [(step, 2, "root" if step % 4 == 0 else "octave") for step in range(0, 16, 2)],
-    "offbeat": [(step, 2, "root") for step in range(2, 16, 4)],
-    "rolling": [(step, 1, "root") for step in range(16) if step % 4],
-    "syncopated": [(0, 3, "root"), (3, 3, "root"), (6, 2, "fifth"), (8, 2, "root"), (11, 2, "root"), (14, 2, "near")],
-    "fills": [(0, 6, "root"), (6, 2, "root"), (8, 4, "fifth"), (12, 2, "near"), (14, 2, "near")],
-    "funk": [(0, 2, "root"), (3, 1, "root"), (4, 1, "octave"), (7, 1, "seventh"), (8, 1, "root"), (10, 2, "octave"), (13, 1, "near"), (14, 1, "near")],
-    "fifths": [(0, 7, "root"), (8, 7, "fifth")],
-    "walking": [(0, 4, "root"), (4, 4, "chord"), (8, 4, "chord"), (12, 4, "approach")],
-    "boogie": [(0, 2, "root"), (2, 2, "root"), (4, 2, "third"), (6, 2, "third"), (8, 2, "fifth"), (10, 2, "fifth"), (12, 2, "sixth"), (14, 2, "fifth")],
-    "dub": [(0, 3, "root"), (4, 2, "third"), (6, 4, "fifth"), (12, 2, "root"), (14, 2, "near")],
-    "bossa": [(0, 6, "root"), (6, 2, "fifth"), (8, 6, "fifth"), (14, 2, "root")],
-    "tumbao": [(6, 6, "fifth"), (12, 4, "next")],
-    "gallop": [(step, 1, "root") for step in range(16) if step % 4 != 1],
-    "slides": [(0, 6, "root"), (7, 3, "root"), (11, 3, "near")],
-}  # fmt: skip
+# "step+length kind" in steps of a quarter beat within a bar of four
+_FIGURE_TEXT = {
+    "roots": "0+14 root",
+    "sustained": "0+16 root",
+    "eighths": "0+2 root, 2+2 root, 4+2 root, 6+2 root, 8+2 root, 10+2 root, 12+2 root, 14+2 root",
+    "octaves": "0+2 root, 2+2 octave, 4+2 root, 6+2 octave, 8+2 root, 10+2 octave, 12+2 root, 14+2 octave",
+    "offbeat": "2+2 root, 6+2 root, 10+2 root, 14+2 root",
+    "rolling": (
+        "1+1 root, 2+1 root, 3+1 root, 5+1 root, 6+1 root, 7+1 root, 9+1 root, "
+        "10+1 root, 11+1 root, 13+1 root, 14+1 root, 15+1 root"
+    ),
+    "syncopated": "0+3 root, 3+3 root, 6+2 fifth, 8+2 root, 11+2 root, 14+2 near",
+    "fills": "0+6 root, 6+2 root, 8+4 fifth, 12+2 near, 14+2 near",
+    "funk": "0+2 root, 3+1 root, 4+1 octave, 7+1 seventh, 8+1 root, 10+2 octave, 13+1 near, 14+1 near",
+    "fifths": "0+7 root, 8+7 fifth",
+    "walking": "0+4 root, 4+4 chord, 8+4 chord, 12+4 approach",
+    "boogie": "0+2 root, 2+2 root, 4+2 third, 6+2 third, 8+2 fifth, 10+2 fifth, 12+2 sixth, 14+2 fifth",
+    "dub": "0+3 root, 4+2 third, 6+4 fifth, 12+2 root, 14+2 near",
+    "bossa": "0+6 root, 6+2 fifth, 8+6 fifth, 14+2 root",
+    "tumbao": "6+6 fifth, 12+4 next",
+    "gallop": (
+        "0+1 root, 2+1 root, 3+1 root, 4+1 root, 6+1 root, 7+1 root, 8+1 root, "
+        "10+1 root, 11+1 root, 12+1 root, 14+1 root, 15+1 root"
+    ),
+    "slides": "0+6 root, 7+3 root, 11+3 near",
+}
+
+
+def _parse(text: str) -> list[tuple[int, int, str]]:
+    notes = []
+    for note in text.split(", "):
+        place, kind = note.split()
+        step, length = place.split("+")
+        notes.append((int(step), int(length), kind))
+    return notes
+
+
+_FIGURES = {name: _parse(text) for name, text in _FIGURE_TEXT.items()}
 
 
 def bass_notes(

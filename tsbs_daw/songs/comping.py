@@ -8,19 +8,30 @@ from tsbs_daw.songs.bassline import chord_at
 from tsbs_daw.songs.score import Chord, Note, Section
 from tsbs_daw.songs.theory import nearest_in, scale_step, voice_chord
 
-# Where a chord sounds within a bar of 16 steps: (step, length in steps)
-RHYTHMS = {
-    "block": ([(0, 16)], [(0, 8), (8, 8)], [(0, 4), (4, 4), (8, 4), (12, 4)], [(0, 6), (6, 10)], [(0, 6), (6, 6), (12, 4)]),
-    "stabs": ([(0, 2), (3, 2), (6, 2), (10, 2)], [(2, 1), (6, 1), (10, 1), (14, 1)], [(3, 1), (6, 2)], [(0, 1), (7, 1), (10, 2)]),
-    "offbeat": ([(4, 1), (12, 1)], [(2, 1), (6, 1), (10, 1), (14, 1)], [(4, 1), (6, 1), (12, 1), (14, 1)]),
-    "charleston": ([(0, 3), (6, 2)], [(6, 3), (14, 2)], [(0, 2), (6, 4), (12, 2)], [(2, 2), (10, 4)]),
-    "strum": ([(0, 4), (4, 2), (6, 2), (10, 2), (12, 2), (14, 2)], [(step, 2) for step in range(0, 16, 2)], [(0, 4), (6, 2), (8, 4), (14, 2)]),
-    "skank16": ([(2, 1), (3, 1), (6, 1), (10, 1), (11, 1), (14, 1)], [(0, 1), (3, 1), (4, 1), (7, 1), (10, 1), (12, 1), (15, 1)]),
-    "power": ([(0, 16)], [(step, 2) for step in range(0, 16, 2)], [(0, 6), (6, 10)], [(0, 3), (3, 3), (6, 2), (8, 3), (11, 3), (14, 2)]),
-    "gallop": ([(step, 1) for step in range(16) if step % 4 != 1],),
-    "montuno": ([(0, 2), (3, 1), (4, 2), (7, 1), (8, 1), (10, 1), (12, 1), (14, 1)],),
-    "oompah": ([(4, 3), (8, 3)],),
-}  # fmt: skip
+# Where a chord sounds within a bar of 16 steps: "step+length ..." | another rhythm
+_RHYTHM_TEXT = {
+    "block": "0+16 | 0+8 8+8 | 0+4 4+4 8+4 12+4 | 0+6 6+10 | 0+6 6+6 12+4",
+    "stabs": "0+2 3+2 6+2 10+2 | 2+1 6+1 10+1 14+1 | 3+1 6+2 | 0+1 7+1 10+2",
+    "offbeat": "4+1 12+1 | 2+1 6+1 10+1 14+1 | 4+1 6+1 12+1 14+1",
+    "charleston": "0+3 6+2 | 6+3 14+2 | 0+2 6+4 12+2 | 2+2 10+4",
+    "strum": "0+4 4+2 6+2 10+2 12+2 14+2 | 0+2 2+2 4+2 6+2 8+2 10+2 12+2 14+2 | 0+4 6+2 8+4 14+2",
+    "skank16": "2+1 3+1 6+1 10+1 11+1 14+1 | 0+1 3+1 4+1 7+1 10+1 12+1 15+1",
+    "power": "0+16 | 0+2 2+2 4+2 6+2 8+2 10+2 12+2 14+2 | 0+6 6+10 | 0+3 3+3 6+2 8+3 11+3 14+2",
+    "gallop": "0+1 2+1 3+1 4+1 6+1 7+1 8+1 10+1 11+1 12+1 14+1 15+1",
+    "montuno": "0+2 3+1 4+2 7+1 8+1 10+1 12+1 14+1",
+    "oompah": "4+3 8+3",
+}
+
+
+def _parse(text: str) -> list[list[tuple[int, int]]]:
+    rhythms = []
+    for rhythm in text.split("|"):
+        pairs = [place.split("+") for place in rhythm.split()]
+        rhythms.append([(int(step), int(length)) for step, length in pairs])
+    return rhythms
+
+
+RHYTHMS = {name: _parse(text) for name, text in _RHYTHM_TEXT.items()}
 
 
 def comp_notes(

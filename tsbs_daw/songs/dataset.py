@@ -1,4 +1,6 @@
-"""Data sets of songs in MUSDB18-HQ's layout: <folder>/<split>/<song>/{mixture,vocals,drums,bass,other}.wav and song.json.
+"""Data sets of songs in MUSDB18-HQ's layout.
+
+<folder>/<split>/<song>/ has mixture.wav, vocals.wav, drums.wav, bass.wav, other.wav and song.json.
 
 Splits are ranges of seeds and never meet:
 

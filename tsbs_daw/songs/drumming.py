@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from tsbs_daw.songs.grooves import GROOVES_3, GROOVES_4, LAYERS
 from tsbs_daw.songs.score import Hit, Section
-from tsbs_daw.songs.styles import GROOVES_3, GROOVES_4, LAYERS, Style
+from tsbs_daw.songs.styles import Style
 
 STRENGTH = {"X": 1.0, "x": 0.8, "o": 0.58, "-": 0.3}
 CYMBALS = {"hat", "hat2", "ride", "open", "shaker"}

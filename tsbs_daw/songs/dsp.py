@@ -114,7 +114,7 @@ def frames_of(signal: np.ndarray) -> int:
 
 
 def filter_frames(signal: np.ndarray, response: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Time-varying filter: frame `rows[i]` (centred on sample rows[i] * HOP) passes response[i]; other frames are silent.
+    """Time-varying filter: the frame centred on sample rows[i] * HOP passes response[i]; other frames are silent.
 
     Args:    signal (samples,); response (R, N_FFT // 2 + 1) complex or real; rows (R,) frame numbers
     Returns: (samples,) float32

@@ -9,9 +9,21 @@ from tsbs_daw.songs.score import Part, Score
 
 ELECTRONIC = {"808", "909", "electro"}
 PAN = {
-    "hat": 0.3, "open": 0.3, "ride": -0.4, "crash": -0.3, "tom_high": 0.35, "tom": 0.0, "tom_low": -0.4, "shaker": 0.5, "tambourine": -0.5,
-    "conga": -0.3, "bongo": 0.4, "cowbell": 0.3, "rim": 0.1, "clave": -0.2,
-}  # fmt: skip
+    "hat": 0.3,
+    "open": 0.3,
+    "ride": -0.4,
+    "crash": -0.3,
+    "tom_high": 0.35,
+    "tom": 0.0,
+    "tom_low": -0.4,
+    "shaker": 0.5,
+    "tambourine": -0.5,
+    "conga": -0.3,
+    "bongo": 0.4,
+    "cowbell": 0.3,
+    "rim": 0.1,
+    "clave": -0.2,
+}
 VARIANTS = 3
 
 
@@ -173,9 +185,26 @@ def _piece(piece: str, kit: str, rng) -> np.ndarray:
 
 
 LEVEL = {
-    "kick": 1.0, "snare": 0.8, "clap": 0.55, "hat": 0.3, "open": 0.3, "ride": 0.3, "crash": 0.5, "rim": 0.4, "shaker": 0.22, "tambourine": 0.25,
-    "cowbell": 0.28, "clave": 0.3, "conga": 0.5, "bongo": 0.4, "snap": 0.4, "brush": 0.4, "tom": 0.8, "tom_high": 0.75, "tom_low": 0.85,
-}  # fmt: skip
+    "kick": 1.0,
+    "snare": 0.8,
+    "clap": 0.55,
+    "hat": 0.3,
+    "open": 0.3,
+    "ride": 0.3,
+    "crash": 0.5,
+    "rim": 0.4,
+    "shaker": 0.22,
+    "tambourine": 0.25,
+    "cowbell": 0.28,
+    "clave": 0.3,
+    "conga": 0.5,
+    "bongo": 0.4,
+    "snap": 0.4,
+    "brush": 0.4,
+    "tom": 0.8,
+    "tom_high": 0.75,
+    "tom_low": 0.85,
+}
 
 
 def group_of(piece: str) -> str:
@@ -184,7 +213,7 @@ def group_of(piece: str) -> str:
 
 
 def play_kit(part: Part, score: Score, samples: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Strike every hit. Returns one (2, samples) signal per group: "kick", "snare", "top", so that each is mixed on its own."""
+    """Strike every hit: one (2, samples) signal per mixing group "kick", "snare", "top"."""
     kit = part.timbre["family"]
     groups = {name: np.zeros((2, samples), dtype=np.float32) for name in ("kick", "snare", "top")}
     width, balance = _u(rng, 0.2, 1.0), {piece: float(10 ** (rng.normal(0, 1.8) / 20)) for piece in sorted(LEVEL)}

@@ -1,4 +1,4 @@
-"""From parts to stems: a channel strip per part, a shared bus gain, and a mixture that is exactly the sum of the stems."""
+"""Mixing: a channel strip per part, and one bus gain for all stems, so that the mixture is exactly their sum."""
 
 from __future__ import annotations
 
@@ -82,8 +82,15 @@ def strip_other(family: str, figure: str, rng: np.random.Generator) -> list:
     chain: list = []
     if family in ("distorted", "overdrive"):
         drive = _u(rng, 22, 38) if family == "distorted" else _u(rng, 10, 22)
-        chain += [HighpassFilter(90), PeakFilter(900, 4, 0.7), Distortion(drive), HighpassFilter(80), LowpassFilter(_u(rng, 4200, 6500)), LowpassFilter(_u(rng, 4800, 7500)),
-            PeakFilter(_u(rng, 1800, 3200), _u(rng, 0, 5), 1.0)]  # fmt: skip
+        chain += [
+            HighpassFilter(90),
+            PeakFilter(900, 4, 0.7),
+            Distortion(drive),
+            HighpassFilter(80),
+            LowpassFilter(_u(rng, 4200, 6500)),
+            LowpassFilter(_u(rng, 4800, 7500)),
+            PeakFilter(_u(rng, 1800, 3200), _u(rng, 0, 5), 1.0),
+        ]
     if family in ("clean", "epiano", "organ", "warm", "strings", "supersaw", "fm") and rng.random() < 0.5:
         chain.append(
             Chorus(
@@ -194,5 +201,5 @@ def bus_gain(signals: list[np.ndarray], ceiling: float = CEILING, release_s: flo
     held = np.lib.stride_tricks.sliding_window_view(np.pad(wanted, reach, mode="edge"), 2 * reach + 1).min(axis=1)
     kernel = np.hanning(2 * reach - 1)
     smooth = np.convolve(np.pad(held, reach - 1, mode="edge"), kernel / kernel.sum(), mode="valid")
-    # Every block's neighbours are within the held minimum, so interpolating between block centres stays below the ceiling.
+    # A block's neighbours are within the held minimum: interpolating between block centres stays below the ceiling.
     return np.interp(np.arange(samples), np.arange(len(smooth)) * block + block / 2, smooth).astype(np.float32)

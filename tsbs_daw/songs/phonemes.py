@@ -8,14 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 VOWEL_HZ = {
-    "ah": (730, 1150, 2500), "ae": (680, 1700, 2450), "eh": (550, 1800, 2500), "ee": (290, 2250, 3000), "ih": (400, 1950, 2550),
-    "oh": (470, 880, 2450), "oo": (320, 850, 2300), "uh": (600, 1180, 2450), "aw": (600, 900, 2450), "er": (480, 1330, 1700),
-}  # fmt: skip
+    "ah": (730, 1150, 2500),
+    "ae": (680, 1700, 2450),
+    "eh": (550, 1800, 2500),
+    "ee": (290, 2250, 3000),
+    "ih": (400, 1950, 2550),
+    "oh": (470, 880, 2450),
+    "oo": (320, 850, 2300),
+    "uh": (600, 1180, 2450),
+    "aw": (600, 900, 2450),
+    "er": (480, 1330, 1700),
+}
 
 
 @dataclass(frozen=True)
 class Consonant:
-    """duration_s; voiced and breath levels 0..1; formants it moves towards (0 = those of the vowel); noise of friction."""
+    """Levels are 0..1; a formant of 0 means that of the vowel."""
 
     duration_s: float
     voiced: float

@@ -20,7 +20,7 @@ from tsbs_daw.songs.dsp import (
     tables_from_spectra,
 )
 from tsbs_daw.songs.score import Note, Score
-from tsbs_daw.songs.timbres import Timbre
+from tsbs_daw.songs.timbre import Timbre
 
 LEVELS_S = np.array([0.0, 0.015, 0.04, 0.09, 0.2, 0.45, 1.0, 2.2, 5.0])
 TOP_HZ = 19000.0
@@ -113,9 +113,13 @@ def _tables(f0_hz: float, velocity: float, timbre: Timbre, rng) -> np.ndarray:
 def _subtractive(k, f0_hz, velocity, timbre: Timbre) -> np.ndarray:
     odd = (k % 2 == 1).astype(float)
     shapes = {
-        "saw": 1.0 / k, "square": odd / k, "triangle": odd / k**2, "sine": (k == 1) * 1.0, "sine2": (k == 1) + 0.25 * (k == 2) + 0.12 * (k == 3),
+        "saw": 1.0 / k,
+        "square": odd / k,
+        "triangle": odd / k**2,
+        "sine": (k == 1) * 1.0,
+        "sine2": (k == 1) + 0.25 * (k == 2) + 0.12 * (k == 3),
         "pulse": np.abs(np.sin(np.pi * k * timbre.pulse_width)) / k,
-    }  # fmt: skip
+    }
     key_follow = (f0_hz / 261.6) ** 0.6
     opening = 1.0 + timbre.sweep * velocity * np.exp(-LEVELS_S / timbre.sweep_s)
     cutoff = np.maximum(timbre.cutoff_hz * key_follow * opening, 1.2 * f0_hz)[:, None]

@@ -111,7 +111,8 @@ def _synthesise(place, at, level, notes, since_s, library, active, singer: Singe
     shimmer = 1.0 + 0.04 * rng.standard_normal(frames)
     tone = level * np.sqrt(voiced) * np.sqrt(f0_hz / SPOKEN_PITCH_HZ) * shimmer
     hiss = level * np.sqrt(np.clip(1.0 - voiced, 0, 1) + singer.breath * 0.05 * voiced)
-    # A harmonic of amplitude A shows as A * ANALYSIS / 4 in the analysis window, noise as its RMS times sqrt(3/8 ANALYSIS).
+    # In the analysis window a harmonic of amplitude A shows as A * ANALYSIS / 4,
+    # noise as its RMS times sqrt(3 / 8 ANALYSIS).
     source = pulses(per_sample(f0_hz)) * per_sample(tone * 2.0 / ANALYSIS)
     source += rng.standard_normal(samples).astype(np.float32) * per_sample(hiss / np.sqrt(0.375 * ANALYSIS))
     return filter_frames(source, _Responses(cepstra), active)

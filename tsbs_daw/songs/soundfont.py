@@ -1,11 +1,10 @@
 """General MIDI sound fonts played by FluidSynth: an optional back end.
 
-| name      | file                   | Debian package                     | licence                          | used for   |
-|-----------|------------------------|------------------------------------|----------------------------------|------------|
-| fluid     | FluidR3_GM.sf2         | fluid-soundfont-gm                 | MIT                              | training   |
-| musescore | MuseScore_General.sf3  | musescore-general-soundfont-small  | MIT, parts CC0 and public domain | training   |
-| csound    | sf_GMbank.sf2          | csound-soundfont                   | public domain                    | training   |
-| timgm     | TimGM6mb.sf2           | timgm6mb-soundfont                 | GPL-2                            | held out   |
+    name        file                    Debian package                      licence                   used for
+    fluid       FluidR3_GM.sf2          fluid-soundfont-gm                  MIT                       training
+    musescore   MuseScore_General.sf3   musescore-general-soundfont-small   MIT, parts CC0 and PD     training
+    csound      sf_GMbank.sf2           csound-soundfont                    public domain             training
+    timgm       TimGM6mb.sf2            timgm6mb-soundfont                  GPL-2                     held out
 
 `TSBS_DAW_SOUNDFONTS` names one more folder to look in. The command-line program is used, not a binding: it renders
 offline, faster than real time, gives the same samples every time, and a crash stays outside.
@@ -105,9 +104,28 @@ def play_font(
         score, audio_file = Path(folder) / "part.mid", Path(folder) / "part.wav"
         write_midi(score, notes, program=program, channel=DRUM_CHANNEL if drums else 0, end_s=samples / SAMPLE_RATE)
         command = [
-            "fluidsynth", "-ni", "-q", "-r", str(SAMPLE_RATE), "-g", "0.4", "-R", "0", "-C", "0", "-O", "float", "-T", "wav",
-            "-o", "synth.dynamic-sample-loading=1", "-F", str(audio_file), str(path), str(score),
-        ]  # fmt: skip
+            "fluidsynth",
+            "-ni",
+            "-q",
+            "-r",
+            str(SAMPLE_RATE),
+            "-g",
+            "0.4",
+            "-R",
+            "0",
+            "-C",
+            "0",
+            "-O",
+            "float",
+            "-T",
+            "wav",
+            "-o",
+            "synth.dynamic-sample-loading=1",
+            "-F",
+            str(audio_file),
+            str(path),
+            str(score),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode != 0 or not audio_file.exists():
             raise OutputError(f"FluidSynth could not play {path}: {done.stderr.strip()[-300:]}; check the sound font.")
@@ -120,22 +138,70 @@ def play_font(
 
 # Pieces of a kit on General MIDI's drum keys; several keys are alternatives, drawn once per song.
 DRUM_KEYS = {
-    "kick": (36, 35), "snare": (38, 40), "clap": (39,), "rim": (37,), "hat": (42, 42, 44), "open": (46,), "ride": (51, 59, 53),
-    "crash": (49, 57), "tom_high": (50, 48), "tom": (47, 45), "tom_low": (43, 41), "tambourine": (54,), "cowbell": (56,), "conga": (63, 64),
-    "bongo": (60, 61), "clave": (75,), "shaker": (70, 82), "snap": (39,), "brush": (38, 40),
-}  # fmt: skip
+    "kick": (36, 35),
+    "snare": (38, 40),
+    "clap": (39,),
+    "rim": (37,),
+    "hat": (42, 42, 44),
+    "open": (46,),
+    "ride": (51, 59, 53),
+    "crash": (49, 57),
+    "tom_high": (50, 48),
+    "tom": (47, 45),
+    "tom_low": (43, 41),
+    "tambourine": (54,),
+    "cowbell": (56,),
+    "conga": (63, 64),
+    "bongo": (60, 61),
+    "clave": (75,),
+    "shaker": (70, 82),
+    "snap": (39,),
+    "brush": (38, 40),
+}
 
 # Programs (counted from 0) that can stand in for a family of built-in timbres. Voices and sound effects are left out:
 # a sampled choir in "other" would teach a separator the wrong thing.
 PROGRAMS = {
-    "piano": (0, 1, 2, 3), "epiano": (4, 5), "clav": (7, 6), "organ": (16, 17, 18, 19), "accordion": (21, 23), "harmonica": (22,),
-    "nylon": (24,), "steel": (25,), "clean": (26, 27, 28), "overdrive": (29, 27), "distorted": (30, 27), "strings": (48, 49, 44, 50, 51),
-    "fiddle": (40, 41, 110), "harp": (46,), "brass": (61, 56, 57, 60, 62, 63, 59), "sax": (64, 65, 66, 67), "clarinet": (71, 68, 69, 70),
-    "flute": (73, 74, 75, 72), "whistle": (78, 79, 74), "bell": (9, 10, 14, 98, 112), "vibes": (11,), "marimba": (12, 13), "kalimba": (108, 10),
-    "pluck": (45, 15, 104, 105, 106, 107), "saw": (81, 87, 90), "square": (80, 82), "pulse": (80, 84), "supersaw": (90, 81, 50), "warm": (89, 92, 94, 95),
-    "choirless": (89, 92), "fm": (5, 88, 96, 98, 102), "finger": (33, 35), "pick": (34,), "slap": (36, 37), "upright": (32,), "drive": (34,),
-    "sub": (38, 39), "808": (38, 39), "reese": (39, 38, 87), "bass synth": (38, 39),
-}  # fmt: skip
+    "piano": (0, 1, 2, 3),
+    "epiano": (4, 5),
+    "clav": (7, 6),
+    "organ": (16, 17, 18, 19),
+    "accordion": (21, 23),
+    "harmonica": (22,),
+    "nylon": (24,),
+    "steel": (25,),
+    "clean": (26, 27, 28),
+    "overdrive": (29, 27),
+    "distorted": (30, 27),
+    "strings": (48, 49, 44, 50, 51),
+    "fiddle": (40, 41, 110),
+    "harp": (46,),
+    "brass": (61, 56, 57, 60, 62, 63, 59),
+    "sax": (64, 65, 66, 67),
+    "clarinet": (71, 68, 69, 70),
+    "flute": (73, 74, 75, 72),
+    "whistle": (78, 79, 74),
+    "bell": (9, 10, 14, 98, 112),
+    "vibes": (11,),
+    "marimba": (12, 13),
+    "kalimba": (108, 10),
+    "pluck": (45, 15, 104, 105, 106, 107),
+    "saw": (81, 87, 90),
+    "square": (80, 82),
+    "pulse": (80, 84),
+    "supersaw": (90, 81, 50),
+    "warm": (89, 92, 94, 95),
+    "fm": (5, 88, 96, 98, 102),
+    "finger": (33, 35),
+    "pick": (34,),
+    "slap": (36, 37),
+    "upright": (32,),
+    "drive": (34,),
+    "sub": (38, 39),
+    "808": (38, 39),
+    "reese": (39, 38, 87),
+    "bass synth": (38, 39),
+}
 
 
 @cache

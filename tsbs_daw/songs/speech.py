@@ -24,13 +24,14 @@ log = logging.getLogger(__name__)
 
 ANALYSIS = 1536  # samples per analysis window: three periods of the lowest speaker
 ENVELOPE_TOP_HZ = 9500.0  # espeak-ng speaks at 22.05 kHz; above this the envelope is continued
-VARIANTS = (
-    "", "+f1", "+f2", "+f3", "+f4", "+f5", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+m8", "+Alicia", "+Andrea", "+Annie", "+aunty", "+belinda",
-    "+linda", "+steph", "+anika", "+adam", "+Alex", "+Andy", "+benjamin", "+boris", "+caleb", "+david", "+ed", "+Henrique", "+Hugo", "+john", "+max", "+Michael",
-    "+mike", "+miguel", "+norbert", "+pablo", "+paul", "+pedro", "+quincy", "+rob", "+robert", "+sandro", "+shelby", "+travis", "+victor", "+zac",
-)  # fmt: skip
+_VARIANT_NAMES = """
+    f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alicia Andrea Annie aunty belinda linda steph anika adam Alex Andy
+    benjamin boris caleb david ed Henrique Hugo john max Michael mike miguel norbert pablo paul pedro quincy rob
+    robert sandro shelby travis victor zac
+"""
+VARIANTS = ("", *_VARIANT_NAMES.split())
 LANGUAGES = ("en-us", "en-gb", "it", "es", "de", "fr-fr", "pt-br", "nl", "sv", "fi", "pl", "ro", "id", "tr")
-TRAINING_VOICES = tuple(f"{language}{variant}" for language in LANGUAGES for variant in VARIANTS)
+TRAINING_VOICES = tuple(f"{language}+{variant}".rstrip("+") for language in LANGUAGES for variant in VARIANTS)
 # Another language, and another synthesis method inside espeak-ng (Klatt) than every training voice has.
 HELD_OUT_VOICES = ("cs+klatt3",)
 

@@ -46,11 +46,20 @@ def random_singer(voice: str, kind: str, rng: np.random.Generator) -> Singer:
     upper = tuple(float(hz * tract * rng.uniform(0.95, 1.05)) for hz in (3400, 4300, 5400, 6500, 7600, 8800, 10200))
     rap = kind == "rap"
     return Singer(
-        tract, upper, float(np.exp(rng.uniform(np.log(1500), np.log(7000)))), float(np.exp(rng.uniform(np.log(0.015), np.log(0.14)))),
-        float(rng.uniform(4.6, 6.6)), 0.0 if rap else float(rng.choice([0.0, 1.0, 1.0, 1.0]) * rng.uniform(10, 60)),
-        float(rng.uniform(0.15, 0.5)), float(rng.uniform(0.02, 0.09)), float(rng.uniform(0.0, 2.0)), float(rng.uniform(4, 14)),
-        float(rng.uniform(4, 18)), float(rng.uniform(0.5, 1.3)), float(rng.uniform(0.8, 1.5)),
-    )  # fmt: skip
+        tract,
+        upper,
+        float(np.exp(rng.uniform(np.log(1500), np.log(7000)))),
+        float(np.exp(rng.uniform(np.log(0.015), np.log(0.14)))),
+        float(rng.uniform(4.6, 6.6)),
+        0.0 if rap else float(rng.choice([0.0, 1.0, 1.0, 1.0]) * rng.uniform(10, 60)),
+        float(rng.uniform(0.15, 0.5)),
+        float(rng.uniform(0.02, 0.09)),
+        float(rng.uniform(0.0, 2.0)),
+        float(rng.uniform(4, 14)),
+        float(rng.uniform(4, 18)),
+        float(rng.uniform(0.5, 1.3)),
+        float(rng.uniform(0.8, 1.5)),
+    )
 
 
 def sing(
@@ -220,7 +229,7 @@ def _formant_response(curves, singer: Singer, active: np.ndarray) -> np.ndarray:
 
 
 def _glottal_response(f0_hz: np.ndarray, effort: np.ndarray, singer: Singer) -> np.ndarray:
-    """Minus 6 dB per octave from the fundamental up (pulse and lip radiation together), more above the tilt frequency."""
+    """Pulse and lip radiation: minus 6 dB per octave from the fundamental up, more above the tilt frequency."""
     tilt_hz = singer.tilt_hz * (0.4 + 0.8 * effort)
     slope = 1.0 / (1.0 + BINS_HZ[None] / f0_hz[:, None])
     soft = 1.0 / np.sqrt(1.0 + (BINS_HZ[None] / tilt_hz[:, None]) ** 2)
