@@ -69,11 +69,13 @@ class NamedHash(Part):
 
 
 class FileEntry(Part):
-    """One audio file, relative to the manifest's folder, and its levels."""
+    """One audio file, relative to the manifest's folder, how a session shows it, and its levels."""
 
     name: str
     kind: Literal["stem", "output"]
     file: str
+    color: str = "#999999"
+    muted: bool = False
     size_bytes: int
     sha256: Sha256 | None = None
     sample_peak_db: Level = None
