@@ -72,7 +72,7 @@ def list_song_folders(folder: Path, stems: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"the folder of songs {folder} does not exist; give a folder of song/{stems[0]}.wav files")
     children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    return [child for child in children if any(_stem_file(child, stem) for stem in stems)]
+    return [child for child in children if any(stem_file(child, stem) for stem in stems)]
 
 
 def split_songs(data: Path, stems: Sequence[str]) -> tuple[list[Path], list[Path]]:
@@ -141,7 +141,7 @@ def require_whole(problems: Sequence[SongProblem], folder: Path) -> None:
         )
 
 
-def _stem_file(folder: Path, stem: str) -> Path | None:
+def stem_file(folder: Path, stem: str) -> Path | None:
     return next((path for path in (folder / f"{stem}{suffix}" for suffix in SUFFIXES) if path.is_file()), None)
 
 
@@ -151,7 +151,7 @@ def _read_song(
     reasons: list[str] = []
     files, facts = [], []
     for stem in stems:
-        path = _stem_file(folder, stem)
+        path = stem_file(folder, stem)
         if path is None:
             reasons.append(f"{stem}.wav is missing")
             continue

@@ -1,0 +1,80 @@
+"""`tsbs-daw evaluate`: measure a model on songs whose stems are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    data: Annotated[Path, typer.Option(help="Folder of songs: song/vocals.wav ..., or test/ or valid/ with songs.")],
+    model: Annotated[str, typer.Option(help="A model's name or a .safetensors file.")] = "default",
+    out: Annotated[Path | None, typer.Option(help="Write every measure of every song to this JSON file.")] = None,
+    songs: Annotated[int | None, typer.Option(min=1, help="Only this many songs, the first by name.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Only this much from the middle of each song.")] = None,
+    no_csdr: Annotated[bool, typer.Option("--no-csdr", help="Leave BSS Eval out; it takes long.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Draw spectrograms of 10 s of the first song.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Measure a model: uSDR, cSDR and SI-SDR per stem, both stages, against the mixture and an ideal ratio mask.
+
+    Example: tsbs-daw evaluate --data songs --model default --songs 20 --seconds 30 --out result.json
+    """
+    from tsbs_daw import __version__
+    from tsbs_daw.evaluation.evaluate import evaluate, find_test_songs, read_song
+    from tsbs_daw.separation.separator import Separator
+
+    separator = Separator.load(model, device)
+
+    def say(song: dict) -> None:
+        scores = "  ".join(f"{stem} {part['full']['usdr_db']:.2f}" for stem, part in song["stems"].items())
+        typer.echo(f"{song['name']}: {scores}", err=True)
+
+    result = evaluate(data, separator, songs=songs, seconds=seconds, with_csdr=not no_csdr, progress=say)
+    document = {**result, "model": model, "data": str(data), "device": str(separator.device), "version": __version__}
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if picture is not None:
+        from tsbs_daw.evaluation.picture import draw_picture
+
+        draw_picture(read_song(find_test_songs(data, separator.stems)[0], separator.stems, 10.0), separator, picture)
+    if as_json:
+        typer.echo(json.dumps({key: value for key, value in document.items() if key != "songs"}, indent=1))
+    else:
+        _print_table(document)
+
+
+def _print_table(document: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    summary = document["summary"]
+    table = Table(title=f"{document['model']} on {summary['songs']} songs of {document['data']} (dB)")
+    names = {"full": "mask + map", "mask": "mask alone", "mixture": "the mixture", "oracle": "ideal ratio mask"}
+    with_csdr = any("csdr_db" in part["full"] for part in summary["stems"].values())
+    for column in ("stem", "estimate", "uSDR", *(["cSDR"] if with_csdr else []), "SI-SDR", "over the mixture"):
+        table.add_column(column, justify="left" if column in ("stem", "estimate") else "right")
+    for stem, part in summary["stems"].items():
+        for kind, name in names.items():
+            gain = part["improvement_db"].get(kind)
+            scores = [
+                part[kind]["usdr_db"],
+                *([part[kind].get("csdr_db")] if with_csdr else []),
+                part[kind]["si_sdr_db"],
+            ]
+            cells = ["" if score is None else f"{score:.2f}" for score in scores]
+            table.add_row(
+                stem if kind == "full" else "", name, *cells, "" if gain is None else f"{gain:+.2f}",
+                end_section=kind == "oracle",
+            )  # fmt: skip
+    console = Console()
+    console.print(table)
+    over, silence = summary["stem_over_mixture_db"], document["silence"]["noise_at_minus_100_db"]
+    console.print(f"Loudest stem against the mixture in any 0.1 s: {'-' if over is None else f'{over:+.2f} dB'}")
+    console.print(f"Loudest stem of a noise of -100 dBFS: {'silence' if silence is None else f'{silence:.1f} dBFS'}")
+    console.print(f"Separated at {summary['times_real_time']} x real time on {document['device']}")
