@@ -208,6 +208,8 @@ class AudioReader:
         tag, body = self._decoder.receive()
         if tag == b"D":
             block = np.frombuffer(body, np.float32).reshape(-1, self.info.channels)
+            if self._wanted is not None:
+                block = block[: self._wanted - self._given - len(self._pending)]
             self._check_finite(block)
             self._pending = np.concatenate((self._pending, block)) if len(self._pending) else block
             return True

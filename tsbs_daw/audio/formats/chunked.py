@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from tsbs_daw.audio.formats.common import MAX_CHUNKS, Fault, Header, Refused, bytes_at, cut, unpack_at
+from tsbs_daw.audio.formats.common import MAX_CHUNKS, Fault, Header, Refused, Window, bytes_at, cut, unpack_at
 from tsbs_daw.errors import TruncatedAudio, UnreadableAudio
 
 # AIFC compression types whose samples have the size that COMM states.
 PLAIN_AIFC = (b"NONE", b"twos", b"sowt", b"raw ", b"fl32", b"FL32", b"fl64", b"FL64", b"in24", b"in32")
+MAX_HEADER_BYTES = 1 << 20
 CAF_TO_THE_END = (1 << 64) - 1
 AU_UNKNOWN = 0xFFFFFFFF
 AU_WIDTH_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # by encoding
@@ -66,10 +67,15 @@ def read_caf(file: BinaryIO, size: int) -> Header:
     _, kind, _, packet_bytes, packet_samples, channels, _ = description
     present = max(size - data[0], 0)
     declared = present if data[1] == CAF_TO_THE_END else data[1] - 4
-    fault = cut(declared, present) if declared > present else None
+    fault, window = None, None
+    if declared > present:
+        fault = cut(declared, present)
+        if data[0] < MAX_HEADER_BYTES:  # the decoder insists on a size that fits
+            prefix = bytes_at(file, 0, data[0] - 12) + (present + 4).to_bytes(8, "big") + bytes(4)
+            window = Window(data[0], size, prefix)
     plain = kind == b"lpcm" and packet_bytes > 0 and packet_samples == 1
     samples = max(min(declared, present), 0) // packet_bytes if plain else None
-    return Header("CAF", channels=channels, samples=samples, seekable=plain, fault=fault)
+    return Header("CAF", channels=channels, samples=samples, seekable=plain, fault=fault, window=window)
 
 
 def read_au(file: BinaryIO, size: int) -> Header:

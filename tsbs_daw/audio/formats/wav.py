@@ -166,7 +166,8 @@ def _data_bytes(chunks: Chunks, frame: int) -> tuple[int, Fault | None, tuple[st
     if chunks.container == "WAV" and beyond >> 32 and beyond % (1 << 32) < MAX_TRAILER_BYTES:
         data_bytes = declared + (beyond >> 32 << 32)
         return data_bytes, None, ("is larger than a WAV's header can say; its length is taken from the file's size",)
-    if not chunks.names_are_sane and beyond > max(STRAY_BYTES, declared // 1000):
+    stray = not chunks.names_are_sane or chunks.end > chunks.size + 1
+    if stray and beyond > max(STRAY_BYTES, declared // 1000):
         return declared, None, (f"holds {beyond} bytes after its sound that belong to nothing; they are not read",)
     return declared, None, ()
 
