@@ -1,0 +1,75 @@
+"""Imports go one way: each package may import those that stand below it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "tsbs_daw"
+
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "audio": {"errors", "config"},
+    "model": {"errors", "config"},
+    "separation": {"model", "audio", "errors", "config"},
+    "effects": {"audio", "errors", "config"},
+    "daw": {"errors", "config"},
+    "songs": {"audio", "errors", "config"},
+    "jobs": {"separation", "effects", "daw", "model", "audio", "errors", "config"},
+    "training": {"evaluation", "separation", "model", "audio", "songs", "effects", "errors", "config"},
+    "evaluation": {"separation", "model", "audio", "errors", "config"},
+}
+LIGHT = ["jobs.job", "jobs.spool", "jobs.store", "jobs.watcher", "jobs.daemon", "cli"]
+
+
+def part_of(module: str) -> str | None:
+    names = module.split(".")
+    return names[1] if names[0] == "tsbs_daw" and len(names) > 1 else None
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {part_of(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = (
+                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "tsbs_daw" else {node.module}
+            )
+            found |= {part_of(name) for name in names}
+    return {part for part in found if part and ((PACKAGE / part).exists() or (PACKAGE / f"{part}.py").exists())}
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_a_package_imports_only_what_stands_below_it(part):
+    files = [PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").exists() else sorted((PACKAGE / part).rglob("*.py"))
+    assert files
+    for path in files:
+        above = imported(path) - ALLOWED[part] - {part}
+        assert not above, f"{path.relative_to(PACKAGE)} imports {sorted(above)}"
+
+
+def test_only_the_command_line_prints():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside = path.relative_to(PACKAGE).parts
+        if inside[0] in ("cli", "__main__.py") or inside[-1] == "__main__.py":
+            continue
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        printing = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+        assert not printing, f"{path.relative_to(PACKAGE)} prints in line {printing[0]}"
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_must_be_light_imports_neither_torch_nor_audio_libraries(module):
+    code = (
+        f"import sys, tsbs_daw.{module}; "
+        "print([name for name in ('torch', 'pedalboard', 'soundfile', 'numpy') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
