@@ -42,8 +42,10 @@ def draw_rows(rows: dict[str, tuple[np.ndarray, ...]], sample_rate: int, title: 
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(COLUMNS), sharex=True, sharey=True, squeeze=False)
     top_db = max(levels_db(parts[0]).max() for parts in rows.values())
+    for axis, column in zip(axes[0], COLUMNS, strict=True):
+        axis.set_title(column, fontsize=10)
     for row, (stem, parts) in zip(axes, rows.items(), strict=True):
-        for axis, column, audio in zip(row, COLUMNS, parts, strict=True):
+        for axis, audio in zip(row, parts, strict=True):
             extent = (0.0, audio.shape[-1] / sample_rate, 0.0, sample_rate / 2000.0)
             image = axis.imshow(
                 levels_db(audio),
@@ -54,8 +56,6 @@ def draw_rows(rows: dict[str, tuple[np.ndarray, ...]], sample_rate: int, title: 
                 vmax=top_db,
                 cmap="magma",
             )
-            if row is axes[0]:
-                axis.set_title(column, fontsize=10)
         row[0].set_ylabel(f"{stem}\nkHz")
     for axis in axes[-1]:
         axis.set_xlabel("s")

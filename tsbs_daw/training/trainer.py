@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tsbs_daw.errors import DatasetError, NonFiniteLoss, SettingsError
+from tsbs_daw.training.board import Board
 from tsbs_daw.training.cpu import tune_cpu
 from tsbs_daw.training.curve import Curve
 from tsbs_daw.training.dataset import TrainingExcerpts, validation_excerpts
@@ -96,6 +97,7 @@ class Trainer:
         self.ema = copy.deepcopy(self.raw_model).requires_grad_(False).eval()
         self.loss = TwoStageLoss(recipe.loss).to(fabric.device)
         self.progress = Progress()
+        self.board: Board | None = None
         if options.resume and self.state_path.exists():
             self.progress = load_state(self.state_path, self.raw_model, self.ema, self.raw_optimiser)
         self._note_songs(songs)
@@ -113,6 +115,8 @@ class Trainer:
         )
         if fabric.is_global_zero:
             self.curve = Curve(self.out / "curve.jsonl", resume_step=self.progress.step)
+            if recipe.log.tensorboard:
+                self.board = Board(self.out / "tensorboard", resume_step=self.progress.step)
             document = json.dumps(recipe.model_dump(mode="json"), indent=1)
             (self.out / "recipe.json").write_text(document, encoding="utf-8")
 
@@ -138,6 +142,8 @@ class Trainer:
                 self._save_average(self.out / f"average-{step}.safetensors")
             mark = time.monotonic()
         self._save()
+        if self.board is not None:
+            self.board.close()
         return self.progress
 
     def _step(self, passes: Iterator[Tensor]) -> tuple[LossTerms, float]:
@@ -188,7 +194,18 @@ class Trainer:
         if self.progress.best_sdr_db is None or score.mean_db > self.progress.best_sdr_db:
             self.progress.best_sdr_db, self.progress.best_step = score.mean_db, step
             self._save_average(self.out / "best.safetensors", score.mean_db)
+        if self.board is not None:
+            self._sound(step)
         self._note("validation", step, seconds=round(time.monotonic() - begin, 2), **score.as_row())
+
+    @torch.no_grad()
+    def _sound(self, step: int) -> None:
+        """The first validation excerpt into the board: what is heard of each stem."""
+        mixture = torch.from_numpy(self.validation_targets[0].sum(axis=0))[None].to(self.fabric.device)
+        with self.fabric.autocast():
+            estimates = self.ema(mixture).estimates[0].float().cpu().numpy()
+        for stem, audio in zip(self.config.stems, estimates, strict=True):
+            self.board.add_audio(f"estimate/{stem}", audio, self.config.sample_rate, step)
 
     def _note_step(self, step: int, terms: LossTerms, norm: float, *, seconds: float) -> None:
         row = {
@@ -206,6 +223,8 @@ class Trainer:
         if self.fabric.is_global_zero:
             row = self.curve.add(kind, step, **values)
             logger.info("%s", row)
+            if self.board is not None:
+                self.board.add_row(row)
             self.report(row)
 
     def _save(self) -> None:
