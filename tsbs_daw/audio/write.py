@@ -107,12 +107,16 @@ class AudioWriter:
             os.fsync(self._file.fileno())
             self._file.close()
         self._file = None
-        found = file_samples(self.path)
-        if found != self.samples:
-            self.path.unlink(missing_ok=True)
-            raise OutputError(
-                f"{shown(self.path)} holds {found} samples after {self.samples} were written; check the disk."
-            )
+        try:
+            found = file_samples(self.path)
+            if found != self.samples:
+                raise OutputError(
+                    f"{shown(self.path)} holds {found} samples after {self.samples} were written; check the disk."
+                )
+        except OutputError:
+            if self.path.is_file():
+                self.path.unlink()
+            raise
 
     def __enter__(self) -> AudioWriter:
         return self
