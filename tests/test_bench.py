@@ -1,0 +1,87 @@
+"""Every row of the benchmark can be measured. How good the figures are is for the benchmark itself to say."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tsbs_daw.bench import GROUPS, Options, Row, measure
+from tsbs_daw.bench_probe import count_macs
+from tsbs_daw.cli import bench as command
+from tsbs_daw.config import Settings
+from tsbs_daw.errors import TsbsDawError, UnknownModel, UsageError
+from tsbs_daw.model import TINY, TwoStageSeparator
+from tsbs_daw.model.checkpoint import save
+
+
+@pytest.fixture(scope="module")
+def smallest_model(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("models") / "smallest.safetensors"
+    config = replace(TINY, feature_dim=16, mask_blocks=1, map_blocks=1, d_state=4, headdim=16)
+    save(TwoStageSeparator(config), path)
+    return str(path)
+
+
+@pytest.fixture
+def _home(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TSBS_DAW_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.usefixtures("_home")
+def test_every_row_is_measured_and_each_is_a_number(smallest_model, tmp_path):
+    rows = list(measure(Options(model=smallest_model, quick=True)))
+    names = [row.name for row in rows]
+    assert len(names) == len(set(names))
+    expected = {name for group in GROUPS.values() for name in group if "*" not in name}
+    if sys.platform != "linux":
+        expected -= {"daemon.cpu", "daemon.memory", "daemon.worker", "memory.short", "memory.long", "memory.growth"}
+    assert expected <= set(names)
+    assert {"separate.decode", "separate.separate", "separate.write"} <= set(names)
+    assert all(math.isfinite(row.figure) and row.figure >= 0 and row.what and row.unit for row in rows)
+    assert not Settings.from_environment().spool.exists(), "measuring must not touch the user's own spool"
+
+
+@pytest.mark.usefixtures("_home")
+def test_one_row_can_be_asked_for_and_the_report_says_where_it_was_measured(capsys):
+    assert command.command(only=["start.help"], quick=True, as_json=True) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in report["rows"]] == ["start.help"]
+    assert report["machine"]["cores"] >= 1 and report["versions"]["torch"] and report["date"]
+    assert report["rows"][0]["target"] == 0.3
+
+
+def test_a_row_that_does_not_exist_is_wrong_use():
+    with pytest.raises(UsageError, match="choose from"):
+        list(measure(Options(only=("memory.huge",))))
+
+
+@pytest.mark.usefixtures("_home")
+def test_what_fails_in_its_process_is_said_here(tmp_path):
+    with pytest.raises(UnknownModel, match="did you mean"):
+        list(measure(Options(model="defualt", only=("network",), quick=True)))
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no model")
+    with pytest.raises(TsbsDawError, match="not a readable model"):
+        list(measure(Options(model=str(broken), only=("network",), quick=True)))
+
+
+def test_a_target_is_met_or_missed_in_its_own_direction():
+    fast, slow = (Row("a", "", figure, "x real time", 4.0, True) for figure in (8.0, 2.0))
+    assert fast.ok and fast.ratio == 2.0 and not slow.ok and slow.ratio == 0.5
+    small, large = (Row("a", "", figure, "MB", 150.0) for figure in (75.0, 300.0))
+    assert small.ok and small.ratio == 2.0 and not large.ok and large.ratio == 0.5
+    assert Row("a", "", 3.0, "s").ok is None and Row("a", "", 0.0, "%", 1.0).ok
+
+
+def test_multiply_adds_are_counted_as_on_paper():
+    a, b = torch.zeros(3, 5), torch.zeros(5, 7)
+    assert count_macs(lambda: a @ b) == 3 * 5 * 7
+    convolution = torch.nn.Conv1d(4, 6, kernel_size=3)
+    assert count_macs(lambda: convolution(torch.zeros(2, 4, 10))) == 2 * 6 * 8 * 4 * 3
+    stacked = torch.zeros(9, 3, 5)
+    assert count_macs(lambda: torch.einsum("gbi,gio->gbo", stacked, torch.zeros(9, 5, 7))) == 9 * 3 * 5 * 7

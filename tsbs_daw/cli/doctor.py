@@ -1,0 +1,49 @@
+"""`tsbs-daw doctor`: say what works on this machine, and what to do about the rest."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tsbs_daw.doctor import Finding
+
+_MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
+
+
+def command(
+    model: Annotated[str, typer.Option(help="The model that the tiny job uses: a name or a file.")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> int:
+    """Say what works on this machine, and what to do about the rest.
+
+    Runs a real computation on the device that will be used, and separates one second of sound. Exit code 0 if
+    everything needed works, else 1.
+
+    Example: tsbs-daw doctor
+    """
+    from tsbs_daw.config import Settings
+    from tsbs_daw.doctor import Report, examine
+
+    found = []
+    for finding in examine(Settings.from_environment(), model):
+        found.append(finding)
+        if not as_json:
+            _show(finding)
+    report = Report(tuple(found))
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        problems = sum(finding.status == "problem" for finding in found)
+        typer.echo(
+            "Everything needed works." if report.ok else f"{problems} problem{'s' * (problems > 1)} found; see above."
+        )
+    return 0 if report.ok else 1
+
+
+def _show(finding: Finding) -> None:
+    typer.echo(f"{_MARKS[finding.status.value]} {finding.topic:<9} {finding.what}")
+    if finding.advice:
+        typer.echo(f"{'':19}-> {finding.advice}")
