@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "TSBS_DAW_HOME": str(home), "PYTHONIOENCODING": "utf-8", "COLUMNS": "100", **more}
+    """One thread for each process: threads that wait for each other on a busy machine take many times as long."""
+    fixed = {"TSBS_DAW_HOME": str(home), "PYTHONIOENCODING": "utf-8", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **fixed, **more}
 
 
 def run(home: Path, *arguments: str | Path, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
@@ -24,3 +27,27 @@ def run(home: Path, *arguments: str | Path, cwd: Path | None = None, **more: str
         timeout=240,
         check=False,
     )
+
+
+def small_model(path: Path, seed: int = 0) -> Path:
+    """A checkpoint with random weights that separates badly and quickly."""
+    import torch
+
+    from tsbs_daw.model import TINY, TwoStageSeparator
+    from tsbs_daw.model.checkpoint import save
+
+    torch.manual_seed(seed)
+    config = replace(TINY, feature_dim=8, mask_blocks=1, map_blocks=1, d_state=4, headdim=8)
+    save(TwoStageSeparator(config), path, {})
+    return path
+
+
+def song_file(path: Path, duration_s: float = 1.0, *, sample_rate: int = 44100, seed: int = 0) -> Path:
+    """A stereo WAV of a little song."""
+    import signals
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mixture = sum(signals.song(duration_s, sample_rate, seed=seed).values())
+    soundfile.write(path, mixture.T, sample_rate, subtype="FLOAT")
+    return path

@@ -34,7 +34,9 @@ def start(settings: Settings, command: str, *, verbose: bool) -> None:
     file = _LogFile(log_path(settings, command), maxBytes=_BYTES, backupCount=2, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter(_FORMAT))
     terminal = logging.StreamHandler()
-    terminal.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    # The daemon tells its news itself; its log lines would say everything twice.
+    usual = logging.CRITICAL if command == "watch" else logging.WARNING
+    terminal.setLevel(logging.DEBUG if verbose else usual)
     terminal.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"))
     root = logging.getLogger()
     root.addHandler(file)

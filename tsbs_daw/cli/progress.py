@@ -47,11 +47,11 @@ class _Lines:
 @contextmanager
 def _bar(name: str) -> Iterator[Report]:
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.fields[song]}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    message_column = TextColumn("{task.description}")
-    with Progress(*columns, message_column, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("", total=1.0, song=escape(one_line(name)))
-        yield lambda fraction, message: bars.update(task, completed=fraction, description=escape(message))
+    song = TextColumn("{task.fields[song]}", markup=False)
+    message_column = TextColumn("{task.description}", markup=False)
+    columns = (song, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), message_column)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=1.0, song=one_line(name))
+        yield lambda fraction, message: bars.update(task, completed=fraction, description=message)

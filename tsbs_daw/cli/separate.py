@@ -84,7 +84,10 @@ def _summary(result: Result, took_s: float) -> str:
 
     assert result.folder is not None
     manifest = read_manifest(result.folder)
-    residual = "" if manifest is None else f"; what the stems miss of the source: {decibels(manifest.residual_db)}"
-    lines = [f"{one_line(str(result.folder))}", f"  {len(result.stems)} files in {duration(took_s)}{residual}"]
+    assert manifest is not None, "only complete folders are delivered"
+    made = f"{len(result.stems)} files in {duration(took_s)}"
+    if manifest.job != result.id:
+        made = f"{len(result.stems)} files, there already from an equal run"
+    lines = [one_line(str(result.folder)), f"  {made}; residual of the null test {decibels(manifest.residual_db)}"]
     lines += [f"  note: {one_line(warning)}" for warning in result.warnings]
     return "\n".join(lines)

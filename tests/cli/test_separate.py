@@ -1,0 +1,132 @@
+"""`tsbs-daw separate`: files in, folders out, by the real program."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rpp
+import soundfile
+from cli.program import environment, run, small_model, song_file
+
+from tsbs_daw.jobs.manifest import read_manifest
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("model") / "small.safetensors")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def test_a_song_becomes_a_folder_of_stems_that_line_up_with_a_session_and_a_manifest(
+    home: Path, model: Path, tmp_path: Path
+):
+    song = song_file(tmp_path / "Ночь 🎧.wav", 1.0, sample_rate=48000)
+    done = run(home, "separate", song, "--out", tmp_path / "out", "--model", model, "--null")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "out" / "Ночь 🎧"
+    assert done.stdout.splitlines()[0] == str(folder)
+    assert "4 files in" in done.stdout and "residual of the null test" in done.stdout
+    source, _ = soundfile.read(song, dtype="float64")
+    stems = []
+    for name in ("vocals", "drums", "bass", "other"):
+        stem, rate = soundfile.read(folder / f"{name}.wav", dtype="float64")
+        assert rate == 48000 and stem.shape == source.shape
+        stems.append(stem)
+    residual = 20 * np.log10(np.std(source - sum(stems)) / np.std(source))
+    assert residual < -100
+    manifest = read_manifest(folder)
+    assert manifest.residual_db is not None and manifest.residual_db < -100 and manifest.null
+    project = rpp.loads((folder / "Ночь 🎧.RPP").read_text(encoding="utf-8"))
+    for track in project.findall("TRACK")[1:]:
+        assert (folder / track.find("ITEM").find("SOURCE").find("FILE")[1]).is_file()
+    again = run(home, "separate", song, "--out", tmp_path / "out", "--model", model, "--null")
+    assert again.returncode == 0 and "there already from an equal run" in again.stdout
+    assert list((tmp_path / "out").iterdir()) == [folder]
+
+
+def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(home: Path, model: Path, tmp_path: Path):
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"<html>not audio</html>" * 100)
+    good = song_file(tmp_path / "good.wav")
+    arguments = ["separate", tmp_path / "gone.wav", bad, good, "--out", tmp_path / "out", "--model", model]
+    done = run(home, *arguments)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if "%" not in line]
+    assert len(errors) == 3 and errors[-1] == "2 of 3 files could not be separated."
+    assert "gone.wav" in errors[0] and "bad.wav" in errors[1]
+    assert done.stdout.splitlines()[0] == str(tmp_path / "out" / "good")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good"]
+
+
+def test_in_a_pipe_progress_is_plain_lines_on_stderr(home: Path, model: Path, tmp_path: Path):
+    done = run(home, "separate", song_file(tmp_path / "song.wav"), "--out", tmp_path / "out", "--model", model)
+    lines = done.stderr.splitlines()
+    assert lines and all(line.startswith("song.wav: ") and line.endswith("%") for line in lines)
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_json_is_one_line_for_every_file_and_a_portion_is_cut_to_the_sample(home: Path, model: Path, tmp_path: Path):
+    song = song_file(tmp_path / "song.wav", 2.0)
+    portion = ("--start", "0:00.5", "--length", "0.25", "--song", "Part", "--stage", "mask")
+    done = run(home, "separate", song, tmp_path / "gone.wav", "--json", *portion, "--model", model, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr == ""
+    result, error = map(json.loads, done.stdout.splitlines())
+    assert result["state"] == "done" and result["folder"] == str(tmp_path / "stems" / "Part")
+    assert (result["samples"], result["time_reference_samples"]) == (11025, 22050)
+    assert soundfile.info(result["stems"][0]["path"]).frames == 11025
+    assert error["file"].endswith("gone.wav") and "is not there" in error["error"]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [(("--preset", "karoke"), "karaoke"), (("--model", "no-such-model"), "no-such-model"), (("--stage", "x"), "mask")],
+)
+def test_a_choice_that_does_not_exist_is_wrong_use(home: Path, tmp_path: Path, option: tuple[str, str], said: str):
+    song = song_file(tmp_path / "song.wav")
+    done = run(home, "separate", song, "--out", tmp_path / "out", *option)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_behind_the_end_is_explained(home: Path, tmp_path: Path):
+    done = run(home, "separate", song_file(tmp_path / "song.wav"), "--start", "1:00", cwd=tmp_path)
+    assert done.returncode == 1 and "1.0 s long and --start is behind that" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_in_a_terminal_progress_is_a_bar(home: Path, model: Path, tmp_path: Path):
+    import pty
+
+    song = song_file(tmp_path / "[red]song[/red].wav")
+    controller, terminal = pty.openpty()
+    arguments = ["separate", song, "--out", tmp_path / "out", "--model", model]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tsbs_daw", *map(str, arguments)],
+        env=environment(home, TERM="xterm"),
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(controller, 65536):
+            shown += part
+    except OSError:  # Linux says so when the other side has closed
+        pass
+    finally:
+        os.close(controller)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, shown.decode()
+    assert "━" in shown.decode() and "[red]song[/red].wav" in shown.decode(), "names are not markup"
+    assert told.splitlines()[0] == str(tmp_path / "out" / "[red]song[/red]")

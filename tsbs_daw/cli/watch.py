@@ -1,0 +1,102 @@
+"""`tsbs-daw watch`: run the daemon, for folders and for everything that is submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsbs_daw.cli import request
+
+if TYPE_CHECKING:
+    from tsbs_daw.jobs.folders import WatchFolder
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder in which a folder for every song appears.")]
+Folders = Annotated[list[Path] | None, typer.Argument(help="Folders that songs are dropped into.", metavar="FOLDER")]
+Config = Annotated[Path | None, typer.Option(help="A YAML file with folders, each with its own preset and output.")]
+Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then end.")]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON for everything that happens, for scripts.")]
+
+
+def command(
+    folders: Folders = None,
+    out: Out = None,
+    preset: request.Preset = "none",
+    model: request.Model = "default",
+    stage: request.Stage = "full",
+    null: request.Null = False,
+    config: Config = None,
+    once: Once = False,
+    as_json: Json = False,
+) -> int:
+    """Separate whatever is dropped into a folder, and whatever is submitted.
+
+    Songs of subfolders go to subfolders of the same names. The originals are left as they are. Without a folder, only
+    what `tsbs-daw submit` and the DAW send is separated. Ctrl-C ends it; nothing is lost.
+
+    Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
+    """
+    from tsbs_daw.cli.news import news
+    from tsbs_daw.config import Settings
+    from tsbs_daw.jobs.daemon import Daemon
+    from tsbs_daw.jobs.janitor import Janitor
+    from tsbs_daw.jobs.job import State
+
+    settings = Settings.from_environment()
+    chosen = _chosen(folders or [], out, preset, model, stage, null, config)
+    with news(as_json=as_json) as tell, Daemon(settings, chosen, listener=tell, once=once) as daemon:
+        janitor = Janitor(daemon.store)
+        janitor.sweep()
+        tell.clean_up_with(janitor)
+        if not as_json:
+            _greet(chosen, once=once)
+        daemon.run()
+        ended = daemon.register.ended
+    return 1 if once and ended[State.FAILED] + ended[State.DEAD] else 0
+
+
+def _chosen(
+    folders: list[Path], out: Path | None, preset: str, model: str, stage: str, null: bool, config: Path | None
+) -> tuple[WatchFolder, ...]:
+    """Raises: UsageError: folders without --out, beside --config, or not there; SettingsError; PresetError"""
+    from tsbs_daw.effects.preset import load_preset
+    from tsbs_daw.errors import UsageError, shown
+    from tsbs_daw.jobs.folders import WatchFolder, load_folders
+
+    if config is not None and folders:
+        raise UsageError("Name folders or --config, not both; the folders can go into the file.")
+    if config is not None:
+        found = load_folders(config.expanduser())
+    else:
+        if folders and out is None:
+            raise UsageError("Watching needs --out, the folder that the stems go to.")
+        options = request.Options.checked(out or Path(), preset, model, stage, null, False, "", "", "")
+        for folder in folders:
+            if not folder.expanduser().is_dir():
+                raise UsageError(f"{shown(folder)} is not a folder; make it, or check its name.")
+        found = tuple(
+            WatchFolder(
+                path=folder.expanduser().absolute(),
+                output=options.out,
+                preset=options.preset,
+                model=options.model,
+                stage="mask" if options.stage == "mask" else "full",
+                null=null,
+            )
+            for folder in folders
+        )
+    for name in sorted({folder.preset for folder in found}):
+        load_preset(name)  # a typo is better found now than with the first song
+    return found
+
+
+def _greet(folders: tuple[WatchFolder, ...], *, once: bool) -> None:
+    for folder in folders:
+        typer.echo(
+            f"Watching {folder.path} -> {folder.output} (preset {folder.preset}, model {folder.model})", err=True
+        )
+    if not folders:
+        typer.echo("Waiting for what is submitted.", err=True)
+    if not once:
+        typer.echo("Ctrl-C ends it; what is not done yet goes on at the next start.", err=True)
