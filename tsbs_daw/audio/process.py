@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -25,6 +26,7 @@ STALL_S = 30.0  # a decoder that says nothing for so long is killed
 MEMORY_BYTES = 1 << 30  # of address space; about 150 MB of it is Python and numpy being there at all
 MESSAGE_BYTES = 1 << 26
 PIPE_BYTES = 1 << 20
+REAP_S = 5.0
 
 
 class DecoderProcess:
@@ -56,27 +58,42 @@ class DecoderProcess:
 
         Raises: UnreadableAudio: the decoder stalled, crashed, or sent nonsense
         """
-        timer = threading.Timer(self.stall_s, self._stall)
-        timer.daemon = True
-        timer.start()
-        try:
-            tag, size = struct.unpack("<cI", self._exactly(5))
-            if size > MESSAGE_BYTES:
-                self.close()
-                raise UnreadableAudio(f"The decoder of {shown(self.path)} sent nonsense; the file is not usable.")
-            return tag, self._exactly(size)
-        finally:
-            timer.cancel()
+        tag, size = struct.unpack("<cI", self._exactly(5))
+        if size > MESSAGE_BYTES:
+            self.close()
+            raise UnreadableAudio(f"The decoder of {shown(self.path)} sent nonsense; the file is not usable.")
+        return tag, self._exactly(size)
 
     def _exactly(self, size: int) -> bytearray:
         body = bytearray(size)
         view = memoryview(body)
         while view:
-            count = self.process.stdout.readinto(view)
+            count = self._read_within_limit(view)
             if not count:
                 raise self._lost()
             view = view[count:]
         return body
+
+    def _read_within_limit(self, view: memoryview) -> int:
+        """Read what is there; 0 at the end, or when nothing has come within the limit and the child was killed.
+
+        A process that waits for a dead network share cannot be killed, and never lets go of its pipe: so on POSIX the
+        parent waits with a limit of its own. Windows has no such wait on pipes; there the child is killed.
+        """
+        if sys.platform != "win32":
+            poller = select.poll()
+            poller.register(self.process.stdout, select.POLLIN)
+            if not poller.poll(1000 * self.stall_s):
+                self._stall()
+                return 0
+            return self.process.stdout.readinto(view)
+        timer = threading.Timer(self.stall_s, self._stall)
+        timer.daemon = True
+        timer.start()
+        try:
+            return self.process.stdout.readinto(view)
+        finally:
+            timer.cancel()
 
     def _stall(self) -> None:
         self.stalled = True
@@ -84,22 +101,30 @@ class DecoderProcess:
 
     def _lost(self) -> UnreadableAudio:
         """Why the stream of messages ended too early."""
-        status = self.process.wait()
         name = shown(self.path)
         if self.stalled:
-            log.warning("decoder of %s killed after %.0f s without a sample", name, self.stall_s)
+            self._reap()
+            log.warning("decoder of %s killed after %g s without a sample", name, self.stall_s)
             return UnreadableAudio(
                 f"{name} could not be decoded: nothing came for {self.stall_s:g} s; "
                 "check the disk or share it is on, or convert it to WAV."
             )
-        log.warning("decoder of %s ended with status %d", name, status)
+        log.warning("decoder of %s ended with status %s", name, self._reap())
         return UnreadableAudio(f"{name} could not be decoded: the decoder crashed on it; convert it to WAV.")
+
+    def _reap(self) -> int | None:
+        """Wait for the child's end, but not for ever; its exit status."""
+        try:
+            return self.process.wait(REAP_S)
+        except subprocess.TimeoutExpired:
+            log.error("process %d cannot be ended; it is left to the system", self.process.pid)
+            return None
 
     def close(self) -> None:
         """Stop the child, whatever it does, and leave nothing behind. May be called again."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait()
+            self._reap()
         for pipe in (self.process.stdin, self.process.stdout):
             pipe.close()
 
