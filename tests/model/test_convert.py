@@ -219,5 +219,7 @@ def test_wrong_use_is_said_before_anything_starts(tmp_path):
         convert(tmp_path / "none.ckpt", tmp_path / "out.safetensors")
     with pytest.raises(UsageError, match="config 'huge'"):
         convert(source, tmp_path / "out.safetensors", config="huge")
+    with pytest.raises(UsageError, match="different names"):
+        convert(source, tmp_path / "out.safetensors", stems=("a", "b", "a"))
     with pytest.raises(UsageError, match="must end in"):
         convert(source, tmp_path / "out.bin")

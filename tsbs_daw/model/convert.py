@@ -68,6 +68,8 @@ def convert(
     """
     source, output = source.expanduser().absolute(), output.expanduser().absolute()
     _check_request(source, output, config, overwrite)
+    if not stems or len(set(stems)) != len(stems):
+        raise UsageError(f"The stems {', '.join(stems)!r} must be different names, at least one.")
     _check_archive(source)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
