@@ -30,7 +30,7 @@ def _u(rng, low: float, high: float) -> float:
 
 
 def process(signal: np.ndarray, chain: list) -> np.ndarray:
-    """(2, samples) through a pedalboard chain, cut to the same length."""
+    """(channels, samples) through a pedalboard chain, cut to the same length."""
     return Pedalboard(chain)(signal, SAMPLE_RATE)[:, : signal.shape[1]] if chain else signal
 
 
@@ -73,7 +73,7 @@ def _equaliser(rng, most_db: float) -> list:
             float(np.clip(rng.normal(0, most_db * 0.6), -8, 8)),
             _u(rng, 0.5, 1.8),
         ),
-        HighShelfFilter(_u(rng, 3000, 8000), float(np.clip(rng.normal(0, most_db * 0.6), -8, 8))),
+        HighShelfFilter(_u(rng, 3000, 8000), float(np.clip(rng.normal(1.5, most_db * 0.6), -8, 8))),
     ]
 
 

@@ -6,8 +6,10 @@ F frames of a song, Q cepstral coefficients, B = N_FFT // 2 + 1 bins.
 from __future__ import annotations
 
 import numpy as np
+from pedalboard import HighShelfFilter
 
 from tsbs_daw.songs.dsp import HOP, N_FFT, filter_frames, midi_hz
+from tsbs_daw.songs.mixing import process
 from tsbs_daw.songs.phonation import FRAME_S, pitch_curve, pulses, smooth
 from tsbs_daw.songs.score import Score, Sung
 from tsbs_daw.songs.speech import ANALYSIS, Spoken, speak
@@ -110,10 +112,11 @@ def _synthesise(place, at, level, notes, since_s, library, active, singer: Singe
 
     shimmer = 1.0 + 0.04 * rng.standard_normal(frames)
     tone = level * np.sqrt(voiced) * np.sqrt(f0_hz / SPOKEN_PITCH_HZ) * shimmer
-    hiss = level * np.sqrt(np.clip(1.0 - voiced, 0, 1) + singer.breath * 0.05 * voiced)
+    hiss = level * np.sqrt(0.3 * singer.friction * np.clip(1.0 - voiced, 0, 1) + singer.breath * 0.05 * voiced)
     # In the analysis window a harmonic of amplitude A shows as A * ANALYSIS / 4,
     # noise as its RMS times sqrt(3 / 8 ANALYSIS).
     source = pulses(per_sample(f0_hz)) * per_sample(tone * 2.0 / ANALYSIS)
+    source = process(source[None], [HighShelfFilter(2200.0, singer.brilliance_db, 0.5)])[0]
     source += rng.standard_normal(samples).astype(np.float32) * per_sample(hiss / np.sqrt(0.375 * ANALYSIS))
     return filter_frames(source, _Responses(cepstra), active)
 

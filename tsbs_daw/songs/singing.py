@@ -145,7 +145,7 @@ def sung_line(
             text = [words[int(rng.integers(len(words)))] for _ in rhythm]
         start = (section.bar + index * phrase_bars) * bar_beats
         pitch = nearest_in(chord_at(chords, start).pitch_classes, centre + rng.normal(0, 2))
-        if rng.random() < 0.08:
+        if rng.random() < 0.12:
             continue
         for order, ((beat, length), move, syllable) in enumerate(zip(rhythm, moves, text, strict=True)):
             changed = move if rng.random() < 0.85 else int(rng.choice([-1, 1, 2]))

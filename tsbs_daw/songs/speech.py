@@ -81,6 +81,8 @@ def speak(speaker: str, syllable: tuple[tuple, tuple, tuple], tract: float = 1.0
             f"espeak-ng could not speak {text!r} as {speaker}: {done.stderr.decode(errors='replace').strip()[-200:]}."
         )
     audio, rate = sf.read(io.BytesIO(_whole_header(done.stdout)), dtype="float32")
+    if not np.any(audio):
+        raise OutputError(f"espeak-ng was silent for {text!r} as {speaker}; check its installation.")
     return analyse(_to_rate(audio, rate), tract)
 
 
@@ -102,7 +104,7 @@ def _to_rate(audio: np.ndarray, rate: int) -> np.ndarray:
 
 def analyse(audio: np.ndarray, tract: float = 1.0) -> Spoken:
     """(samples,) speech at 44.1 kHz -> cepstra, voicing and the vowel's core."""
-    loud = np.flatnonzero(np.abs(audio) > 0.01 * np.max(np.abs(audio) + 1e-9))
+    loud = np.flatnonzero(np.abs(audio) >= 0.01 * np.max(np.abs(audio)))
     audio = audio[loud[0] : loud[-1] + 1] / max(float(np.max(np.abs(audio))), 1e-6)
     padded = np.pad(audio, ANALYSIS // 2)
     windows = np.lib.stride_tricks.sliding_window_view(padded, ANALYSIS)[::HOP]
@@ -113,6 +115,7 @@ def analyse(audio: np.ndarray, tract: float = 1.0) -> Spoken:
     # A creaky or gliding vowel has no clear period, but its energy lies low: that makes it a vowel all the same.
     low = np.sum(spectra[:, 4:60] ** 2, axis=1) / np.sum(spectra[:, 4:440] ** 2, axis=1)
     voiced = np.maximum(voiced, np.clip((low - 0.6) / 0.2, 0, 1) * (level > 0.08 * level.max()))
+    voiced *= np.clip((low - 0.05) / 0.15, 0, 1)  # and a hiss over some hum is still a hiss
     logarithm = _continue_above(np.log(spectra))
     if abs(tract - 1.0) > 1e-3:
         bins = np.arange(logarithm.shape[1])

@@ -37,7 +37,7 @@ class Singer:
     drift_cents: float
     friction: float
     bandwidth: float  # of formants, relative
-    whisper: float = 0.0
+    brilliance_db: float  # how much brighter than speech a speaker's vowels are sung
 
 
 def random_singer(voice: str, kind: str, rng: np.random.Generator) -> Singer:
@@ -59,6 +59,7 @@ def random_singer(voice: str, kind: str, rng: np.random.Generator) -> Singer:
         float(rng.uniform(4, 18)),
         float(rng.uniform(0.5, 1.3)),
         float(rng.uniform(0.8, 1.5)),
+        float(rng.uniform(0.0, 14.0)),
     )
 
 
