@@ -25,7 +25,8 @@ def command(
     Example: tsbs-daw evaluate --data songs --model default --songs 20 --seconds 30 --out result.json
     """
     from tsbs_daw import __version__
-    from tsbs_daw.evaluation.evaluate import evaluate, find_test_songs, read_song
+    from tsbs_daw.evaluation.evaluate import evaluate
+    from tsbs_daw.evaluation.songs import find_test_songs, read_song
     from tsbs_daw.separation.separator import Separator
 
     separator = Separator.load(model, device)

@@ -9,17 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from tsbs_daw.errors import DatasetError
 from tsbs_daw.evaluation.metrics import bss_eval_frames, csdr, si_sdr, usdr
 from tsbs_daw.evaluation.oracle import ideal_ratio_mask
+from tsbs_daw.evaluation.songs import KnownSong, find_test_songs, read_song
 from tsbs_daw.separation.separator import Separator
-from tsbs_daw.training.song_folders import list_song_folders, stem_file
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +24,6 @@ SCHEMA = 1
 KINDS = ("full", "mask", "mixture", "oracle")
 SILENT_DB = -60.0  # a stem whose RMS over the excerpt is below this is not measured
 FRAME_S = 0.1
-
-
-@dataclass(frozen=True)
-class TestSong:
-    """targets: (S, channels, samples); mixture: (channels, samples)"""
-
-    name: str
-    sample_rate: int
-    targets: np.ndarray
-    mixture: np.ndarray
-
-    @property
-    def seconds(self) -> float:
-        return self.mixture.shape[-1] / self.sample_rate
 
 
 def evaluate(
@@ -74,46 +57,7 @@ def evaluate(
     }
 
 
-def find_test_songs(data: Path, stems: tuple[str, ...]) -> list[Path]:
-    """Songs of the folder `test` of a data set, else of `valid`, else of the folder itself."""
-    for folder in (data / "test", data / "valid", data):
-        found = list_song_folders(folder, stems) if folder.is_dir() else []
-        if found:
-            return found
-    raise DatasetError(
-        f"the folder {data} holds no song/{stems[0]}.wav; give a folder of songs, or of test/ with songs"
-    )
-
-
-def read_song(folder: Path, stems: tuple[str, ...], seconds: float | None = None) -> TestSong:
-    """All stems, and the mixture: `mixture.wav` if it is there, else the sum of the stems."""
-    paths = [stem_file(folder, stem) for stem in stems]
-    missing = [stem for stem, path in zip(stems, paths, strict=True) if path is None]
-    if missing:
-        raise DatasetError(f"the song {folder} lacks {', '.join(missing)}; add what is missing, or move the song away")
-    try:
-        with soundfile.SoundFile(paths[0]) as file:
-            rate, samples = file.samplerate, file.frames
-        length = samples if seconds is None else min(samples, round(seconds * rate))
-        start = (samples - length) // 2
-        targets = np.stack([_read(path, start, length, rate) for path in paths])
-        mixture_path = stem_file(folder, "mixture")
-        mixture = targets.sum(axis=0) if mixture_path is None else _read(mixture_path, start, length, rate)
-    except (soundfile.SoundFileError, RuntimeError, OSError, ValueError) as error:
-        raise DatasetError(f"the song {folder} cannot be read: {error}") from error
-    return TestSong(folder.name, rate, targets, mixture)
-
-
-def _read(path: Path, start: int, length: int, sample_rate: int) -> np.ndarray:
-    audio, rate = soundfile.read(path, frames=length, start=start, dtype="float32", always_2d=True)
-    if rate != sample_rate or len(audio) != length:
-        raise ValueError(f"{path.name} differs from the other stems in sample rate or length")
-    if not np.isfinite(audio).all():
-        raise ValueError(f"{path.name} holds NaN or infinity")
-    return np.ascontiguousarray(audio.T)
-
-
-def measure_song(song: TestSong, separator: Separator, *, with_csdr: bool = True) -> dict:
+def measure_song(song: KnownSong, separator: Separator, *, with_csdr: bool = True) -> dict:
     """Every measure of one song, for both stages, the mixture and the oracle."""
     begin = time.perf_counter()
     full = _stack(separator.separate(song.mixture, song.sample_rate), separator.stems)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tsbs_daw.errors import UsageError
-from tsbs_daw.evaluation.evaluate import TestSong
+from tsbs_daw.evaluation.songs import KnownSong
 from tsbs_daw.separation.separator import Separator
 
 N_FFT, HOP_LENGTH = 2048, 512
@@ -16,7 +16,7 @@ RANGE_DB = 80.0
 COLUMNS = ("target", "mask stage", "mask + map stage", "what the map stage adds")
 
 
-def draw_picture(song: TestSong, separator: Separator, path: Path) -> None:
+def draw_picture(song: KnownSong, separator: Separator, path: Path) -> None:
     """Separate `song` with both stages and write a PNG (or what the suffix of `path` says).
 
     Raises UsageError when matplotlib is not installed.

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from tsbs_daw.errors import DatasetError
+from tsbs_daw.evaluation.songs import list_song_folders, stem_file
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".wav", ".flac")
 SILENT_DB = -200.0
 
 # The validation songs of MUSDB18, as its authors publish them; they lie among the training songs.
@@ -65,14 +65,6 @@ class SongProblem:
 
     def __str__(self) -> str:
         return f"{self.song}: {self.reason}"
-
-
-def list_song_folders(folder: Path, stems: Sequence[str]) -> list[Path]:
-    """Folders right below `folder` that hold at least one file named after a stem, in the order of their names."""
-    if not folder.is_dir():
-        raise DatasetError(f"the folder of songs {folder} does not exist; give a folder of song/{stems[0]}.wav files")
-    children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    return [child for child in children if any(stem_file(child, stem) for stem in stems)]
 
 
 def split_songs(data: Path, stems: Sequence[str]) -> tuple[list[Path], list[Path]]:
@@ -139,10 +131,6 @@ def require_whole(problems: Sequence[SongProblem], folder: Path) -> None:
             f"{len(problems)} problems in the songs of {folder}; mend them, or leave them out with --skip-broken:\n"
             f"{listing}"
         )
-
-
-def stem_file(folder: Path, stem: str) -> Path | None:
-    return next((path for path in (folder / f"{stem}{suffix}" for suffix in SUFFIXES) if path.is_file()), None)
 
 
 def _read_song(
