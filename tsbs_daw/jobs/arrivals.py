@@ -65,7 +65,5 @@ def _from_original(arrival: Arrival) -> Arrival:
         original.stat()
         source = Source(**(arrival.job.source.model_dump() | {"path": original}))
     except (OSError, ValueError) as error:
-        raise JobFormatError(
-            f"{shown(arrival.source_key)} is gone, so it cannot be separated again; put it back."
-        ) from error
+        raise JobFormatError(f"{shown(arrival.source_key)} is gone, so it cannot run again; put it back.") from error
     return Arrival(arrival.job.model_copy(update={"source": source}), source_key=arrival.source_key)

@@ -15,7 +15,6 @@ from tsbs_daw.jobs.admission import source_name
 from tsbs_daw.jobs.arrivals import write_arrival
 from tsbs_daw.jobs.durable import sync_file, sync_folder
 from tsbs_daw.jobs.folders import WatchFolder
-from tsbs_daw.jobs.headers import missing_bytes
 from tsbs_daw.jobs.job import Job, Source, new_job_id
 from tsbs_daw.jobs.names import safe_name
 from tsbs_daw.jobs.rows import Arrival
@@ -62,12 +61,6 @@ class Destination:
     folder: WatchFolder
     settings_hash: str
     model_hash: str
-
-
-def lacks_bytes(path: Path) -> bool:
-    """Whether the file's own header promises more than is there. Raises: OSError"""
-    with _open(path) as file:
-        return missing_bytes(file, os.fstat(file.fileno()).st_size) > 0
 
 
 def take_in(found: Found, destination: Destination, going_on: Callable[[], bool]) -> Arrival:

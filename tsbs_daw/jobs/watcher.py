@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tsbs_daw.jobs.copying import Budget, Destination, Moved, lacks_bytes, take_in
+from tsbs_daw.jobs.completeness import seems_unfinished
+from tsbs_daw.jobs.copying import Budget, Destination, Moved, take_in
 from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.notifications import Notifications
 from tsbs_daw.jobs.options import WatchTimings, back_off
@@ -208,8 +209,8 @@ class Watcher:
         if self._tracker.still_for_s(found.relative, now) >= wait_s:
             return True
         try:
-            return not lacks_bytes(self.folder.path / found.relative)
-        except (OSError, Moved):
+            return not seems_unfinished(self.folder.path / found.relative)
+        except OSError:
             return True  # copying it will tell
 
     def _out_of_patience(self, now: float) -> bool:

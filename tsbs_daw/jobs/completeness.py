@@ -7,67 +7,48 @@ are, and this asks them. It never refuses a file: what is wrong with it, the rea
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import BinaryIO
 
-UNKNOWN_SIZE = 0xFFFFFFFF
-_CHUNKS_AT_MOST = 1000  # a hostile file may consist of headers only,
-_SYNCS_AT_MOST = 2000  # or of what looks like the beginning of a frame
+from tsbs_daw.audio.header import inspect
+from tsbs_daw.errors import AudioError, TruncatedAudio
+
+_SYNCS_AT_MOST = 2000  # a hostile file may consist of what looks like the beginning of a frame
 _FLAC_SYNC = (b"\xff\xf8", b"\xff\xf9")
 _TAIL_BYTES = 1 << 18
+_HEAD_BYTES = 4096
 
 
-def missing_bytes(file: BinaryIO, size_bytes: int) -> int:
-    """How much is still to come, at least; 0 when the file is complete or does not say.
+def seems_unfinished(path: Path) -> bool:
+    """Whether more of this file is to be expected: it is empty, preallocated, or shorter than its header says.
 
-    Args:   file: open for reading, anywhere; size_bytes: what is there of it
+    Raises: OSError: it cannot be opened
     """
-    if size_bytes == 0:
-        return 1
-    file.seek(0)
-    head = file.read(12)
-    try:
-        if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-            return max(_riff_end(file) - size_bytes, 0)
-        if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-            return max(_aiff_end(file) - size_bytes, 0)
+    with path.open("rb") as file:
+        size_bytes = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(_HEAD_BYTES)
+        if not head.strip(b"\0"):
+            return True
         if head[:4] == b"fLaC":
-            return 0 if _flac_has_its_end(file, size_bytes) else 1
-        if head[:4] == b"OggS":
-            return 0 if _ogg_has_its_end(file, size_bytes) else 1
-    except struct.error:  # it ends in the middle of a header
-        return 1
-    return 0
-
-
-def _riff_end(file: BinaryIO) -> int:
-    """Where the samples of a WAV, RF64 or BW64 end; 0 when it does not say."""
-    position, data_bytes_64 = 12, None
-    for _ in range(_CHUNKS_AT_MOST):
-        file.seek(position)
-        name, size = struct.unpack("<4sI", file.read(8))
-        if name == b"ds64":
-            data_bytes_64 = struct.unpack("<QQ", file.read(16))[1]
-        if name == b"data":
-            if size == UNKNOWN_SIZE:
-                return position + 8 + data_bytes_64 if data_bytes_64 else 0
-            return position + 8 + size if size else 0
-        position += 8 + size + size % 2
-    return 0
-
-
-def _aiff_end(file: BinaryIO) -> int:
-    position = 12
-    for _ in range(_CHUNKS_AT_MOST):
-        file.seek(position)
-        name, size = struct.unpack(">4sI", file.read(8))
-        if name == b"SSND":
-            return position + 8 + size if size not in (0, UNKNOWN_SIZE) else 0
-        position += 8 + size + size % 2
-    return 0
+            try:
+                return not _flac_has_its_end(file, size_bytes)
+            except struct.error:
+                return True
+    try:
+        inspect(path)
+    except TruncatedAudio:
+        return True
+    except AudioError:
+        return False
+    return False
 
 
 def _flac_has_its_end(file: BinaryIO, size_bytes: int) -> bool:
-    """Whether the last frame near the end of the file is the last one that STREAMINFO announces."""
+    """Whether the last frame near the end of the file is the last one that STREAMINFO announces.
+
+    Raises: struct.error: the file ends in the middle of its header
+    """
     position, samples, fixed_block, last = 4, 0, 0, False
     while not last:
         file.seek(position)
@@ -147,12 +128,3 @@ def _crc8(data: bytes) -> int:
         for _ in range(8):
             crc = (crc << 1 ^ 0x07 if crc & 0x80 else crc << 1) & 0xFF
     return crc
-
-
-def _ogg_has_its_end(file: BinaryIO, size_bytes: int) -> bool:
-    """Whether the last page in the file says that it is the last of its stream."""
-    start = max(0, size_bytes - _TAIL_BYTES)
-    file.seek(start)
-    tail = file.read(size_bytes - start)
-    place = tail.rfind(b"OggS\x00")
-    return place >= 0 and len(tail) > place + 5 and bool(tail[place + 5] & 4)
