@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tsbs_daw.errors import SettingsError, shown
 
@@ -46,6 +46,14 @@ class WatchFolder:
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_key_null(cls, found: Any) -> Any:
+        """YAML takes the bare word `null` for nothing, even where it is a key."""
+        if isinstance(found, dict) and None in found:
+            return {"null" if name is None else name: value for name, value in found.items()}
+        return found
 
     path: str = Field(min_length=1)
     output: str = Field(min_length=1)
