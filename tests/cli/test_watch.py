@@ -120,3 +120,16 @@ def test_what_a_dead_worker_left_in_the_output_folder_is_swept(home: Path, model
     done = run(home, *arguments, TSBS_DAW_FAILPOINT="before-rename")
     assert done.returncode == 1 and "dead" in done.stdout, done.stderr
     assert list((tmp_path / "out").iterdir()) == [], "three crashes, and nothing is left behind"
+
+
+def test_the_daemons_process_never_loads_torch(home: Path, drop: Path, tmp_path: Path):
+    code = (
+        "import sys\n"
+        "from tsbs_daw import cli\n"
+        f"assert cli.run(cli.find('watch'), [{str(drop)!r}, '--out', {str(tmp_path / 'out')!r}, '--once']) == 0\n"
+        "assert not {'torch', 'numpy', 'pedalboard', 'soundfile'} & sys.modules.keys()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
