@@ -139,20 +139,23 @@ def as_pipe(window: WindowFile) -> int:
     outlet, inlet = os.pipe()
 
     def feed() -> None:
-        while part := window.read(1 << 16):
-            view = memoryview(part)
-            while view:
-                view = view[os.write(inlet, view) :]
-        os.close(inlet)
+        try:
+            while part := window.read(1 << 16):
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(inlet, view) :]
+        finally:
+            os.close(inlet)
 
     threading.Thread(target=feed, daemon=True).start()
     return outlet
 
 
-def decode(plan: dict) -> None:
-    """Send what the plan asks for.
+def open_stream(whole: io.RawIOBase, pipe: bool) -> soundfile.SoundFile:
+    """Hand a file to libsndfile. Raises: Failure
 
-    Raises: Failure: what libsndfile says, with the number of samples decoded until then
+    By descriptor, so that neither the name's bytes nor its ending mean anything; C runtimes on Windows do not share
+    descriptors, so there it is the file object.
     """
     import soundfile
 
@@ -161,24 +164,27 @@ def decode(plan: dict) -> None:
             """No: else soundfile seeks after each read, which makes a decoder start anew for nothing."""
             return False
 
-    # By descriptor, so that neither the name's bytes nor its ending mean anything; C runtimes on Windows do not share
-    # descriptors, so there it is the file object.
-    start, descriptors = plan["start_samples"], sys.platform != "win32"
+    source = whole
+    if sys.platform != "win32":
+        source = as_pipe(whole) if pipe else whole.fileno() if isinstance(whole, io.FileIO) else whole
+    try:
+        return Stream(source, closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise Failure("open", error.error_string) from error
+
+
+def decode(plan: dict) -> None:
+    """Send what the plan asks for.
+
+    Raises: Failure: what libsndfile says, with the number of samples decoded until then
+    """
+    start, window = plan["start_samples"], plan["window"]
     with io.FileIO(plan["path"]) as file:
-        whole, window = file, plan["window"]
+        whole, size = file, os.fstat(file.fileno()).st_size
         if window:
             whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["start"], window["end"])
-
-        def left() -> int:
-            return (whole.size if window else os.fstat(file.fileno()).st_size) - whole.tell()
-
-        source = file.fileno() if descriptors and not window else whole
-        if window and window["pipe"] and descriptors:
-            source = as_pipe(whole)
-        try:
-            stream = Stream(source, closefd=False)
-        except soundfile.LibsndfileError as error:
-            raise Failure("open", error.error_string) from error
+            size = whole.size
+        stream = open_stream(whole, bool(window and window["pipe"]))
         info = {"samples": stream.frames, "sample_rate": stream.samplerate, "channels": stream.channels}
         send_json(b"H", info | {"container": stream.format, "subtype": stream.subtype})
         done = 0
@@ -190,9 +196,10 @@ def decode(plan: dict) -> None:
                 done += count
                 if skip < count:
                     send(b"D", samples[skip * 4 * stream.channels :])
-        except soundfile.LibsndfileError as error:
-            raise Failure("decode", error.error_string, done, left() <= 0) from error
-        send_json(b"E", {"samples": done, "left_bytes": left()})
+        except RuntimeError as error:  # soundfile's errors are
+            reason = getattr(error, "error_string", str(error))
+            raise Failure("decode", reason, done, whole.tell() >= size) from error
+        send_json(b"E", {"samples": done, "left_bytes": size - whole.tell()})
 
 
 def blocks(stream: soundfile.SoundFile, done: int, block: int, step: int) -> Iterator[tuple[int, memoryview]]:
@@ -211,7 +218,7 @@ def blocks(stream: soundfile.SoundFile, done: int, block: int, step: int) -> Ite
             view = buffer[filled * frame_bytes : (filled + wanted) * frame_bytes]
             try:
                 count = stream.buffer_read_into(view, dtype="float32") if wanted else 0
-            except RuntimeError as problem:  # soundfile's errors are
+            except RuntimeError as problem:
                 count, error = 0, problem
             filled, done, ended = filled + count, done + count, count == 0
         if filled:

@@ -9,7 +9,7 @@ from tsbs_daw.errors import TruncatedAudio, UnreadableAudio
 
 # AIFC compression types whose samples have the size that COMM states.
 PLAIN_AIFC = (b"NONE", b"twos", b"sowt", b"raw ", b"fl32", b"FL32", b"fl64", b"FL64", b"in24", b"in32")
-MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 14  # what may travel to the decoder on its command line
 CAF_TO_THE_END = (1 << 64) - 1
 AU_UNKNOWN = 0xFFFFFFFF
 AU_WIDTH_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # by encoding
