@@ -96,7 +96,7 @@ class OutputRenderer:
             self.close()
             if self._given != self._taken:
                 raise EffectError(
-                    f"the output {self.output.name!r} has {self._given} samples instead of {self._taken}; "
+                    f"The output {self.output.name!r} has {self._given} samples instead of {self._taken}; "
                     "remove the last effect added to its chain."
                 )
         return done
@@ -106,7 +106,7 @@ class OutputRenderer:
         for source, gain_db in zip(self.output.sources, self.output.gain_db, strict=True):
             if source not in stems:
                 raise EffectError(
-                    f"the output {self.output.name!r} needs the stem {source!r}, which was not separated; "
+                    f"The output {self.output.name!r} needs the stem {source!r}, which was not separated; "
                     "choose another preset or model."
                 )
             stem = np.asarray(stems[source], np.float32)
@@ -121,7 +121,7 @@ class OutputRenderer:
         if not finite.all():
             index = self._taken + int(np.argmin(finite.all(axis=0)))
             raise EffectError(
-                f"the stem {source!r} is not a number at sample {index}, so the output {self.output.name!r} cannot be "
+                f"The stem {source!r} is not a number at sample {index}, so the output {self.output.name!r} cannot be "
                 "made; separate the song again."
             )
 

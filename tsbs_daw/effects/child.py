@@ -38,6 +38,8 @@ def effect_from_json(found: dict) -> Effect:
 
 
 def main() -> None:
+    import pedalboard  # noqa: F401 - slow, and none of a plug-in's time
+
     # A plug-in may print, and may read the keyboard: the pipes are moved out of its reach.
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     quiet = os.open(os.devnull, os.O_RDONLY)
@@ -66,6 +68,7 @@ def serve(requests: IO[bytes], answers: IO[bytes], stall_s: float) -> None:
     Args:   stall_s: after so long inside one call, this process ends itself, be the parent there or not
     Raises: EffectError, and EOFError when the parent is gone
     """
+    send(answers, b"R")
     _, payload = receive(requests)
     asked = json.loads(payload)
     effects = tuple(effect_from_json(effect) for effect in asked["chain"])

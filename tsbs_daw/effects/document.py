@@ -51,7 +51,7 @@ class _BoundedLoader(yaml.SafeLoader):
         return node
 
     def _refuse(self, problem: str, mark: yaml.Mark) -> None:
-        raise PresetError(problem, self.path, mark.line + 1, mark.column + 1)
+        raise at(problem, self.path, mark)
 
     def _problem(self, event: yaml.Event) -> str:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
@@ -73,8 +73,7 @@ class Document:
 
     def fail(self, node: yaml.Node, message: str) -> PresetError:
         """An error at a node, to be raised."""
-        mark = node.start_mark
-        return PresetError(message, self.path, mark.line + 1, mark.column + 1)
+        return at(message, self.path, node.start_mark)
 
     def parse(self, data: bytes) -> yaml.MappingNode:
         """The document's outermost node.
@@ -82,14 +81,14 @@ class Document:
         Raises: PresetError: larger than 64 KiB, not UTF-8, not YAML, or with something that is not allowed
         """
         if len(data) > LARGEST_BYTES:
-            raise PresetError(f"the preset is larger than {LARGEST_BYTES // 1024} KiB; make it shorter", self.path)
+            raise PresetError(f"the preset is larger than {LARGEST_BYTES // 1024} KiB; make it shorter.", self.path)
         text = self._text(data)
         try:
             root = _compose(_BoundedLoader(text, self.path))
         except yaml.MarkedYAMLError as error:
             raise self._not_yaml(error) from error
         if root is None:
-            raise PresetError("the preset is empty; it needs at least `outputs:`", self.path, 1, 1)
+            raise PresetError("the preset is empty; it needs at least `outputs:`.", self.path, 1, 1)
         if not isinstance(root, yaml.MappingNode):
             raise self.fail(root, "a preset is a mapping with `description:` and `outputs:`")
         return root
@@ -99,11 +98,11 @@ class Document:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
-            raise PresetError("the preset is not UTF-8 text; save it as UTF-8", self.path, line) from error
+            raise PresetError("the preset is not UTF-8 text; save it as UTF-8.", self.path, line) from error
         if bad := yaml.reader.Reader.NON_PRINTABLE.search(text):
             line, start = text.count("\n", 0, bad.start()) + 1, text.rfind("\n", 0, bad.start()) + 1
             raise PresetError(
-                f"the character U+{ord(bad.group()):04X} is not allowed; remove it",
+                f"the character U+{ord(bad.group()):04X} is not allowed; remove it.",
                 self.path,
                 line,
                 bad.start() - start + 1,
@@ -111,11 +110,9 @@ class Document:
         return text
 
     def _not_yaml(self, error: yaml.MarkedYAMLError) -> PresetError:
-        mark = error.problem_mark or error.context_mark
         message = " ".join(part for part in (error.context, error.problem) if part)
         hint = "; indent with spaces" if "\\t" in message else ""
-        place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        return PresetError(f"not valid YAML: {message}{hint}", self.path, *place)
+        return at(f"not valid YAML: {message}{hint}", self.path, error.problem_mark or error.context_mark)
 
     def mapping(self, node: yaml.Node, what: str, known: Collection[str] | None = None) -> Entries:
         """The entries of a mapping by name; every key once and, if `known` is given, one of these.
@@ -169,6 +166,12 @@ class Document:
         if abs(number) == float("inf"):
             raise self.fail(node, f"{what} must be a finite number, not {text[:40]}")
         return number
+
+
+def at(message: str, path: Path, mark: yaml.Mark | None) -> PresetError:
+    """An error with its place; lines and columns count from 1. Closes the sentence."""
+    place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+    return PresetError(message if message.endswith("?") else f"{message}.", path, *place)
 
 
 def is_empty(node: yaml.Node) -> bool:

@@ -47,7 +47,7 @@ class Instances:
                 done = group.instance.process(part, sample_rate, buffer_size=block_samples, reset=reset)
             parts.append(done.mean(axis=0, keepdims=True) if group.doubled else done)
         if len({part.shape[1] for part in parts}) != 1:
-            raise EffectError(f"the effect {self.effect} delays one channel more than another; remove it.")
+            raise EffectError(f"The effect {self.effect} delays one channel more than another; remove it.")
         return np.concatenate(parts, axis=0, dtype=np.float32)
 
 
@@ -60,7 +60,7 @@ def blame(effect: Effect) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise EffectError(f"the effect {effect} failed: {said}; change or remove it in the preset.") from error
+        raise EffectError(f"The effect {effect} failed: {said}; change or remove it in the preset.") from error
 
 
 def build_instances(effect: Effect, sample_rate: int, channels: int, block_samples: int) -> Instances:
@@ -69,7 +69,7 @@ def build_instances(effect: Effect, sample_rate: int, channels: int, block_sampl
         return _plugin_instances(effect, sample_rate, channels, block_samples)
     kind = EFFECTS.get(effect.name)
     if kind is None:
-        raise EffectError(f"there is no effect {effect.name!r}; correct its name.")
+        raise EffectError(f"There is no effect {effect.name!r}; correct its name.")
     arguments = _arguments(effect, kind, sample_rate)
     size = min(channels, kind.max_channels or channels)
     with blame(effect):
@@ -90,7 +90,7 @@ def _arguments(effect: Effect, kind: EffectKind, sample_rate: int) -> dict[str, 
         parameter = kind.parameter(name)
         problem = parameter.problem(value) if parameter else "is unknown"
         if problem:
-            raise EffectError(f"the effect {effect.name} cannot be made: {name} {problem}; change it.")
+            raise EffectError(f"The effect {effect.name} cannot be made: {name} {problem}; change it.")
         if parameter.frequency:
             value = min(float(value), NYQUIST_SHARE * sample_rate / 2)
         arguments[name] = _choice(effect.name, value) if parameter.kind == "choice" else value
@@ -114,9 +114,9 @@ def _check_response(effect: Effect, path: str) -> None:
         with soundfile.SoundFile(path) as file:
             usable = file.frames > 0 and file.channels <= 2
     except (soundfile.SoundFileError, OSError) as error:
-        raise EffectError(f"the impulse response {shown(path)} cannot be read; check the file.") from error
+        raise EffectError(f"The impulse response {shown(path)} cannot be read; check the file.") from error
     if not usable:
-        raise EffectError(f"the impulse response {shown(path)} must be mono or stereo and not empty; choose another.")
+        raise EffectError(f"The impulse response {shown(path)} must be mono or stereo and not empty; choose another.")
 
 
 def _plugin_instances(effect: Effect, sample_rate: int, channels: int, block_samples: int) -> Instances:
@@ -128,7 +128,7 @@ def _plugin_instances(effect: Effect, sample_rate: int, channels: int, block_sam
             loaded = [first, *(_load_plugin(effect) for _ in parts[1:])]
             doubled = [part.stop - part.start < width for part in parts]
             return Instances(effect, [Group(*group) for group in zip(parts, loaded, doubled, strict=True)], channels)
-    raise EffectError(f"the plug-in {effect} takes neither {channels} channels nor two nor one; choose another.")
+    raise EffectError(f"The plug-in {effect} takes neither {channels} channels nor two nor one; choose another.")
 
 
 def _accepts(effect: Effect, plugin: Any, width: int, sample_rate: int, block_samples: int) -> bool:
@@ -150,12 +150,12 @@ def _load_plugin(effect: Effect) -> Any:
 
         plugin = pedalboard.VST3Plugin(effect.path, plugin_name=effect.plugin or None)
         if not plugin.is_effect:
-            raise EffectError(f"the plug-in {effect} is an instrument and has no audio input; choose an effect.")
+            raise EffectError(f"The plug-in {effect} is an instrument and has no audio input; choose an effect.")
         names = list(plugin.parameters)
         for name, value in effect.parameters.items():
             if name not in names:
                 closest = did_you_mean(name, names) or f"; it has {', '.join(names[:20])}"
-                raise EffectError(f"the plug-in {effect} has no parameter {name!r}{closest}")
+                raise EffectError(f"The plug-in {effect} has no parameter {name!r}{closest}")
             setattr(plugin, name, value)
         plugin.reset()  # without it, pedalboard does not make up for the plug-in's latency in a stream (measured)
         return plugin

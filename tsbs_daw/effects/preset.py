@@ -46,7 +46,7 @@ class Preset:
                 if source not in stems:
                     raise PresetError(
                         f"the output {output.name!r} is made from the stem {source!r}, and the model gives "
-                        f"{', '.join(stems)}; choose another preset or model",
+                        f"{', '.join(stems)}; choose another preset or model.",
                         self.path,
                     )
 
@@ -90,7 +90,7 @@ def load_preset(name_or_path: str | Path, own: Path | None = None) -> Preset:
     if str(name_or_path) not in files:
         closest = did_you_mean(str(name_or_path), list(files))
         raise PresetError(
-            f"there is no preset {shown(name_or_path)}{closest or '.'} `tsbs-daw presets list` shows them all."
+            f"There is no preset {shown(name_or_path)}{closest or '.'} `tsbs-daw presets list` shows them all."
         )
     return read_preset(files[str(name_or_path)])
 
@@ -99,12 +99,12 @@ def read_preset(path: Path) -> Preset:
     """Read one file. Raises: PresetError"""
     path = path.absolute()
     if not path.is_file():
-        raise PresetError("there is no such preset file; check the path", path)
+        raise PresetError("there is no such preset file; check the path.", path)
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
-        raise PresetError(f"the preset cannot be read ({error.strerror}); check its permissions", path) from error
+        raise PresetError(f"the preset cannot be read ({error.strerror}); check its permissions.", path) from error
     description, outputs = PresetReader(path).read(data)
     return Preset(path.stem, description, outputs, path, _digest(data, outputs))
 

@@ -29,7 +29,7 @@ class Quarantine:
         entry = self._read().get(str(plugin))
         if entry and entry["modified_ns"] == modified_ns(plugin) and entry["crashes"] > CRASHES_ALLOWED:
             raise EffectError(
-                f"the plug-in {shown(plugin)} is not used any more, because it {entry['last']} "
+                f"The plug-in {shown(plugin)} is not used any more, because it {entry['last']} "
                 f"{entry['crashes']} times; update it, or try it with `tsbs-daw presets check --run`."
             )
 

@@ -69,7 +69,7 @@ class PluginStage:
             self._waiting = self._waiting[:, :0]
             parts.append(self._run(padded)[:, :missing])
         else:
-            raise EffectError(f"the effect {self.effect} keeps samples back and never gives them; remove it.")
+            raise EffectError(f"The effect {self.effect} keeps samples back and never gives them; remove it.")
         return np.concatenate([self._waiting[:, :0], *parts], axis=1)
 
     def _run(self, ready: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ def checked(block: np.ndarray, effect: Effect) -> np.ndarray:
     """
     peak = float(np.abs(block).max()) if block.size else 0.0
     if not np.isfinite(peak):
-        raise EffectError(f"the effect {effect} gave samples that are not numbers; change its parameters or remove it.")
+        raise EffectError(f"The effect {effect} gave samples that are not numbers; change its parameters or remove it.")
     if peak > RUNAWAY_PEAK:
-        raise EffectError(f"the level ran away in the effect {effect}; change its parameters or remove it.")
+        raise EffectError(f"The level ran away in the effect {effect}; change its parameters or remove it.")
     return block

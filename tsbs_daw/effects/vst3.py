@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 START_S = 120.0  # some plug-ins ask a licence server, or read gigabytes of samples
 BLOCK_S = 60.0
+BOOT_S = 120.0  # for Python and the audio library, before any plug-in
 LAST_WORDS = 40  # lines of the child's own output that are kept for the log
 
 
@@ -55,14 +56,14 @@ def find_plugin(path: str, folders: list[Path] | None = None) -> Path:
     if given.is_absolute():
         if given.exists():
             return given
-        raise EffectError(f"the plug-in {shown(given)} is not there; install it or change its path in the preset.")
+        raise EffectError(f"The plug-in {shown(given)} is not there; install it or change its path in the preset.")
     folders = plugin_folders() if folders is None else folders
     for folder in folders:
         for found in (folder / given, *sorted(folder.glob(f"*/{given}"))):
             if found.exists():
                 return found
     looked = ", ".join(shown(folder) for folder in folders)
-    raise EffectError(f"the plug-in {shown(given)} is in none of {looked}; install it or give its whole path.")
+    raise EffectError(f"The plug-in {shown(given)} is in none of {looked}; install it or give its whole path.")
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,14 @@ class PluginHost:
         process.start(sample_rate)
         return process
 
+    def locate(self, effect: Effect) -> Path:
+        """Where a plug-in's file is. Raises: EffectError"""
+        return find_plugin(effect.path, None if self.folders is None else list(self.folders))
+
     def _located(self, effect: Effect) -> Effect:
         children = tuple(self._located(child) for child in effect.children)
-        folders = None if self.folders is None else list(self.folders)
-        path = str(find_plugin(effect.path, folders)) if effect.name == PLUGIN else ""
-        return Effect(effect.name, effect.parameters, children, path, effect.plugin)
+        path = str(self.locate(effect)) if effect.name == PLUGIN else ""
+        return replace(effect, children=children, path=path)
 
 
 class ChainProcess:
@@ -114,7 +118,7 @@ class ChainProcess:
         try:
             self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
         except OSError as error:
-            message = f"no process could be started for the plug-ins of the output {output_name!r} ({error.strerror})"
+            message = f"No process could be started for the plug-ins of the output {output_name!r} ({error.strerror})"
             raise EffectError(f"{message}; close other programs and try again.") from error
         self.last_words: deque[bytes] = deque(maxlen=LAST_WORDS)
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -136,6 +140,8 @@ class ChainProcess:
 
         chain = [effect_to_json(effect) for effect in self.chain]
         asked = {"chain": chain, "sample_rate": sample_rate, "channels": self.channels}
+        with self._watched(BOOT_S, "while it started"):
+            self._answer(b"R")
         with self._watched(self.host.start_s, "while it was loaded"):
             send(self._child.stdin, b"C", json.dumps(asked).encode())
             self._answer(b"R")
@@ -196,12 +202,12 @@ class ChainProcess:
         how = f"hung (no answer in {limit_s:g} s)" if late else f"crashed ({self._code()})"
         if self.at is None or self.at.name != PLUGIN:
             return EffectError(
-                f"the effects of the output {self.output_name!r} {how} {when}; try again, and report it if it stays."
+                f"The effects of the output {self.output_name!r} {how} {when}; try again, and report it if it stays."
             )
         crashes = self._note("hung" if late else "crashed")
         again = "it will not be used again" if crashes > 1 else "if it happens again it will not be used any more"
         return EffectError(
-            f"the plug-in {shown(self.at.path)} {how} {when}; update it or take it out of the preset, {again}."
+            f"The plug-in {shown(self.at.path)} {how} {when}; update it or take it out of the preset, {again}."
         )
 
     def _note(self, how: str) -> int:
@@ -217,3 +223,14 @@ class ChainProcess:
             with suppress(ValueError):
                 return signal.Signals(-code).name
         return f"exit code {code}"
+
+
+def forgive_plugins(output: Output, host: PluginHost | None = None) -> None:
+    """Give the plug-ins of an output another chance, as far as they were put aside.
+
+    Raises: EffectError: one is not there
+    """
+    host = host or PluginHost()
+    for effect in output.effects():
+        if effect.name == PLUGIN:
+            host.quarantine.forgive(host.locate(effect))

@@ -1,0 +1,170 @@
+"""`tsbs-daw presets`: which presets there are, what is in them, and whether one is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tsbs_daw.effects.output import Effect, Output
+    from tsbs_daw.effects.preset import Preset
+
+app = typer.Typer(no_args_is_help=True, help="Effect presets: list, show, check.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Show every preset: your own and those that come with the program.
+
+    Example: tsbs-daw presets list
+    """
+    from tsbs_daw.cli.text import table
+    from tsbs_daw.effects.preset import preset_files, read_preset, user_folder
+    from tsbs_daw.errors import PresetError
+
+    rows, facts = [], []
+    for name, path in preset_files().items():
+        origin = "yours" if path.parent == user_folder() else "shipped"
+        try:
+            preset = read_preset(path)
+        except PresetError as error:
+            # One broken file of the user's must not hide the others.
+            rows.append((name, origin, f"BROKEN: {error}"))
+            facts.append({"name": name, "path": str(path), "origin": origin, "error": str(error)})
+            continue
+        rows.append((name, origin, preset.description))
+        facts.append(_facts(preset) | {"origin": origin})
+    typer.echo(json.dumps(facts, indent=2) if as_json else table(("NAME", "FROM", "WHAT IT IS FOR"), rows))
+
+
+@app.command()
+def show(preset: Annotated[str, typer.Argument(help="A preset's name or file.")], as_json: AsJson = False) -> None:
+    """Show a preset: its outputs, and the effects of each, in order.
+
+    Example: tsbs-daw presets show vocal-cleanup
+    """
+    from tsbs_daw.effects.preset import load_preset
+
+    found = load_preset(preset)
+    if as_json:
+        typer.echo(json.dumps(_facts(found), indent=2))
+        return
+    typer.echo(f"{found.name}: {found.description}\n{found.path}")
+    for output in found.outputs:
+        typer.echo(f"\n{output.name}  ({_sources(output)})")
+        for effect in output.chain:
+            typer.echo("\n".join(_lines(effect, "  ")))
+    if not found.outputs:
+        typer.echo("\nno outputs: the stems alone")
+
+
+@app.command()
+def check(
+    files: Annotated[list[str], typer.Argument(help="Preset files or names.")],
+    run: Annotated[bool, typer.Option("--run", help="Also run each chain on noise, plug-ins included.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether presets are right; the exit code is 2 if one is not.
+
+    With --run every chain is built and tried, and its change of level shown. A plug-in that was put aside because it
+    crashed gets another chance.
+
+    Example: tsbs-daw presets check my-chain.yaml --run
+    """
+    from tsbs_daw.errors import EffectError, PresetError
+
+    answers = []
+    for file in files:
+        try:
+            answers.append({"preset": file, "error": None, "outputs": _checked(file, run)})
+        except (PresetError, EffectError) as error:
+            answers.append({"preset": file, "error": str(error), "outputs": []})
+    if as_json:
+        typer.echo(json.dumps(answers, indent=2))
+    for answer in () if as_json else answers:
+        if answer["error"]:
+            typer.echo(answer["error"], err=True)
+            continue
+        typer.echo(f"{answer['preset']}: right, {len(answer['outputs'])} outputs")
+        for output in answer["outputs"] if run else ():
+            typer.echo(f"  {output['name']}: {_heard(output)}")
+    if any(answer["error"] for answer in answers):
+        raise typer.Exit(2)
+
+
+def _checked(file: str, run: bool) -> list[dict[str, Any]]:
+    """What is known of each output of a preset. Raises: PresetError, EffectError"""
+    from tsbs_daw.effects.preset import load_preset
+
+    preset = load_preset(file)
+    if not run:
+        return [{"name": output.name} for output in preset.outputs]
+    from tsbs_daw.effects.rehearsal import rehearse
+    from tsbs_daw.effects.vst3 import forgive_plugins
+
+    answers = []
+    for output in preset.outputs:
+        forgive_plugins(output)
+        heard = rehearse(output)
+        answers.append({"name": output.name, "change_lu": heard.change_db, "true_peak_db": heard.after.true_peak_db})
+    return answers
+
+
+def _heard(output: dict[str, Any]) -> str:
+    from tsbs_daw.cli.text import decibels
+
+    if output["change_lu"] is None:
+        return "silent on noise"
+    return f"{output['change_lu']:+.1f} LU on noise, true peak {decibels(output['true_peak_db'], 'dBFS')}"
+
+
+def _facts(preset: Preset) -> dict[str, Any]:
+    return {
+        "name": preset.name,
+        "description": preset.description,
+        "path": str(Path(preset.path)),
+        "sha256": preset.sha256,
+        "outputs": [
+            {
+                "name": output.name,
+                "from": dict(zip(output.sources, output.gain_db, strict=True)),
+                "color": output.color,
+                "chain": [_effect_facts(effect) for effect in output.chain],
+            }
+            for output in preset.outputs
+        ],
+    }
+
+
+def _effect_facts(effect: Effect) -> dict[str, Any]:
+    inside = {"children": [_effect_facts(child) for child in effect.children]} if effect.children else {}
+    plugin = {"path": effect.path, "plugin": effect.plugin} if effect.path else {}
+    return {"effect": effect.name, "parameters": dict(effect.parameters), **inside, **plugin}
+
+
+def _sources(output: Output) -> str:
+    pairs = zip(output.sources, output.gain_db, strict=True)
+    return " + ".join(f"{name} {gain:+g} dB" if gain else name for name, gain in pairs)
+
+
+def _lines(effect: Effect, indent: str) -> list[str]:
+    parameters = ", ".join(f"{name} {_plain(value)}" for name, value in effect.parameters.items())
+    lines = [f"{indent}{effect}" + (f": {parameters}" if parameters else "")]
+    for child in effect.children:
+        lines += _lines(child, indent + "  ")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    app()
