@@ -102,7 +102,7 @@ FULL = ModelConfig()
 LITE = replace(FULL, mask_blocks=4, map_blocks=2)
 TINY = replace(
     FULL,
-    feature_dim=48,
+    feature_dim=32,
     mask_blocks=2,
     map_blocks=1,
     hop_length=1024,
