@@ -77,6 +77,7 @@ def render_dataset(
         if not (target / "song.json").exists():
             score = cast(compose(seed, seconds), timbres)
             write_song(target, score, render(score), subtype)
+            log.info("Wrote song %s: %s in %s, %.1f BPM", seed, score.style, score.mode, score.tempo_bpm)
         written.append(target)
         if progress is not None:
             progress(number + 1, songs, target)

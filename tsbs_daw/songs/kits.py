@@ -149,6 +149,10 @@ def _piece(piece: str, kit: str, rng) -> np.ndarray:
             + 0.3 * _modes((pitch * 1.6, pitch * 2.3), (0.1, 0.06), (1, 0.5), 0.8)
             + skin
         )
+    return _percussion(piece, rng)
+
+
+def _percussion(piece: str, rng) -> np.ndarray:
     if piece == "rim":
         return _modes((_u(rng, 1500, 1900), 480, 2700), (0.012, 0.02, 0.008), (0.8, 0.4, 0.4), 0.15) + 0.2 * _burst(
             rng, 2000, 9000, 0.004, 0.15

@@ -23,6 +23,7 @@ from tsbs_daw.songs.dsp import SAMPLE_RATE, gain
 
 CEILING = 0.97
 SILENT_LUFS = -70.0
+MOST_LIFT_DB = 45.0
 
 
 def _u(rng, low: float, high: float) -> float:
@@ -49,9 +50,11 @@ def loudness_lufs(signal: np.ndarray) -> float:
 
 
 def level_to(signal: np.ndarray, target_lufs: float) -> np.ndarray:
-    """Scale a signal to a loudness; silence stays silence."""
+    """Scale a signal to a loudness; silence stays silence, and what is nearly silent is not blown up."""
     measured = loudness_lufs(signal)
-    return signal if measured <= SILENT_LUFS + 1 else signal * np.float32(gain(target_lufs - measured))
+    if measured <= SILENT_LUFS + 1:
+        return signal
+    return signal * np.float32(gain(min(target_lufs - measured, MOST_LIFT_DB)))
 
 
 def pan_and_width(signal: np.ndarray, pan: float, width: float) -> np.ndarray:

@@ -103,37 +103,25 @@ def play_font(
     with tempfile.TemporaryDirectory(prefix="tsbs-daw-") as folder:
         score, audio_file = Path(folder) / "part.mid", Path(folder) / "part.wav"
         write_midi(score, notes, program=program, channel=DRUM_CHANNEL if drums else 0, end_s=samples / SAMPLE_RATE)
-        command = [
-            "fluidsynth",
-            "-ni",
-            "-q",
-            "-r",
-            str(SAMPLE_RATE),
-            "-g",
-            "0.4",
-            "-R",
-            "0",
-            "-C",
-            "0",
-            "-O",
-            "float",
-            "-T",
-            "wav",
-            "-o",
-            "synth.dynamic-sample-loading=1",
-            "-F",
-            str(audio_file),
-            str(path),
-            str(score),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        if done.returncode != 0 or not audio_file.exists():
-            raise OutputError(f"FluidSynth could not play {path}: {done.stderr.strip()[-300:]}; check the sound font.")
+        _run(path, score, audio_file)
         audio, _ = sf.read(audio_file, dtype="float32", always_2d=True)
     output = np.zeros((2, samples), dtype=np.float32)
     length = min(samples, len(audio))
     output[:, :length] = audio.T[:, :length]
     return output
+
+
+def _run(font: Path, score: Path, audio_file: Path) -> None:
+    command = [
+        "fluidsynth", "-ni", "-q", "-r", str(SAMPLE_RATE), "-g", "0.4", "-R", "0", "-C", "0", "-O", "float", "-T", "wav",
+        "-o", "synth.dynamic-sample-loading=1", "-F", str(audio_file), str(font), str(score),
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise OutputError(f"FluidSynth did not finish playing {font}: {problem}; check its installation.") from problem
+    if done.returncode != 0 or not audio_file.exists():
+        raise OutputError(f"FluidSynth could not play {font}: {done.stderr.strip()[-300:]}; check the sound font.")
 
 
 # Pieces of a kit on General MIDI's drum keys; several keys are alternatives, drawn once per song.

@@ -9,7 +9,6 @@ F frames, Q cepstral coefficients, B = N_FFT // 2 + 1 bins.
 from __future__ import annotations
 
 import io
-import logging
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ import soundfile as sf
 
 from tsbs_daw.errors import OutputError, UsageError
 from tsbs_daw.songs.dsp import HOP, N_FFT, SAMPLE_RATE
-
-log = logging.getLogger(__name__)
 
 ANALYSIS = 1536  # samples per analysis window: three periods of the lowest speaker
 ENVELOPE_TOP_HZ = 9500.0  # espeak-ng speaks at 22.05 kHz; above this the envelope is continued
@@ -75,7 +72,12 @@ def speak(speaker: str, syllable: tuple[tuple, tuple, tuple], tract: float = 1.0
     else:
         text = "".join(_SPELLING.get(name, name) for name in names)
     command = ["espeak-ng", "-v", speaker, "-s", "95", "-p", "25", "-z", "--stdout", text]
-    done = subprocess.run(command, capture_output=True, timeout=60)
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise OutputError(
+            f"espeak-ng did not finish speaking {text!r}: {problem}; check its installation."
+        ) from problem
     if done.returncode != 0 or len(done.stdout) < 1000:
         raise OutputError(
             f"espeak-ng could not speak {text!r} as {speaker}: {done.stderr.decode(errors='replace').strip()[-200:]}."

@@ -137,27 +137,32 @@ def _curves(line, singer: Singer, score: Score, frames: int, rng, loose_s: float
         ) * FRAME_S
         curves["effort"][at:last] = note.velocity
         if note.phrase_start:
-            inhale = int(0.25 / FRAME_S)
-            if at - previous_end > inhale + 8 and rng.random() < 0.6:
-                begin = at - inhale - 4
-                curves["breath"][begin : begin + inhale] += (
-                    2.2 * np.sin(np.pi * np.arange(inhale) / inhale) ** 2 * rng.uniform(0.3, 1.0)
-                )
-                formants[:, begin : begin + inhale] = np.array([[550], [1500], [2500]]) * singer.tract
+            _breathe_in(curves, formants, at, previous_end, singer, rng)
             curves["pitch"][at : at + 1] = note.pitch - singer.scoop * rng.random()
         previous_end = last
     for row in range(3):
-        known = np.flatnonzero(~np.isnan(formants[row]))
-        filled = (
-            np.interp(np.arange(frames), known, formants[row][known])
-            if len(known)
-            else np.full(frames, 500.0 * (2 * row + 1))
-        )
-        formants[row] = smooth(filled, 7)
+        formants[row] = smooth(_without_gaps(formants[row], 500.0 * (2 * row + 1)), 7)
     curves["formants"] = formants
     for name, width in (("voiced", 5), ("breath", 5), ("noise", 3), ("nasal", 5), ("effort", 15)):
         curves[name] = smooth(curves[name], width)
     return curves
+
+
+def _breathe_in(curves, formants, at: int, previous_end: int, singer: Singer, rng) -> None:
+    """An audible breath before a phrase, when there is time for one."""
+    inhale = int(0.25 / FRAME_S)
+    if at - previous_end > inhale + 8 and rng.random() < 0.6:
+        span = slice(at - inhale - 4, at - 4)
+        swell = np.sin(np.pi * np.arange(inhale) / inhale) ** 2
+        curves["breath"][span] += 2.2 * swell * rng.uniform(0.3, 1.0)
+        formants[:, span] = np.array([[550], [1500], [2500]]) * singer.tract
+
+
+def _without_gaps(curve: np.ndarray, otherwise: float) -> np.ndarray:
+    known = np.flatnonzero(~np.isnan(curve))
+    if not len(known):
+        return np.full(len(curve), otherwise)
+    return np.interp(np.arange(len(curve)), known, curve[known])
 
 
 def _vowel(curves, formants, first: int, last: int, vowels: np.ndarray, level: float) -> None:
