@@ -113,8 +113,8 @@ def play_font(
 
 def _run(font: Path, score: Path, audio_file: Path) -> None:
     command = [
-        "fluidsynth", "-ni", "-q", "-r", str(SAMPLE_RATE), "-g", "0.4", "-R", "0", "-C", "0", "-O", "float", "-T", "wav",
-        "-o", "synth.dynamic-sample-loading=1", "-F", str(audio_file), str(font), str(score),
+        "fluidsynth", "-ni", "-q", "-r", str(SAMPLE_RATE), "-g", "0.4", "-R", "0", "-C", "0", "-O", "float",
+        "-T", "wav", "-o", "synth.dynamic-sample-loading=1", "-F", str(audio_file), str(font), str(score),
     ]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
