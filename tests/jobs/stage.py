@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -20,6 +21,7 @@ from tsbs_daw.jobs.daemon import Daemon
 from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.job import Job, Result, Source
 from tsbs_daw.jobs.options import DaemonOptions, WatchTimings
+from tsbs_daw.jobs.register import Event
 from tsbs_daw.jobs.spool import read_result
 from tsbs_daw.jobs.store import JobStore
 
@@ -27,6 +29,8 @@ from tsbs_daw.jobs.store import JobStore
 QUICK_WATCH = WatchTimings(span_s=0.2, sample_every_s=0.05, rescan_s=2.0, incomplete_s=1.5)
 QUICK = DaemonOptions(
     runner=RUNNER,
+    busy_tick_s=0.02,
+    idle_tick_s=0.1,
     lease_s=4.0,
     retry_first_s=0.05,
     restart_first_s=0.02,
@@ -135,6 +139,53 @@ class DaemonProcess:
 
     def wait(self, within_s: float = 30.0) -> int:
         return self.process.wait(within_s)
+
+
+class DaemonThread:
+    """A daemon in a thread of this process, so that a test can look into it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folders: tuple[WatchFolder, ...] = (),
+        *,
+        options: DaemonOptions = QUICK,
+        **values: bool,
+    ):
+        self.events: list[Event] = []
+        self.error: BaseException | None = None
+        self.daemon: Daemon | None = None
+        self._arguments = (settings, folders), {"options": options, "listener": self.events.append, **values}
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        positional, named = self._arguments
+        try:
+            with Daemon(*positional, **named) as self.daemon:
+                self.daemon.run()
+        except BaseException as error:
+            self.error = error
+
+    def __enter__(self) -> DaemonThread:
+        self._thread.start()
+        until(lambda: self.error or (self.daemon and self.daemon.ticked))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.daemon is not None:
+            self.daemon.stop()
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def wait(self) -> None:
+        """For one that ends by itself."""
+        self._thread.join(60.0)
+        assert not self._thread.is_alive()
+
+    def kinds(self, song: str = "") -> list[str]:
+        """What happened, without the progress."""
+        return [event.kind for event in self.events if event.kind != "progress" and song in event.song]
 
 
 def worker_environment() -> dict[str, str]:

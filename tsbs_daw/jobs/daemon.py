@@ -39,8 +39,6 @@ from tsbs_daw.jobs.watching import make_watchers
 
 log = logging.getLogger(__name__)
 
-_BUSY_TICK_S = 0.2
-_IDLE_TICK_S = 1.0
 _HOUSEKEEPING_S = 10.0
 _PRUNE_S = 3600.0
 
@@ -116,13 +114,13 @@ class Daemon:
         Returns: how many jobs ended in which state
         Raises: DaemonError: a part of the daemon, or with `once` the worker, cannot do its work
         """
-        before = self._catch_signals()
+        before, options = self._catch_signals(), self.options
         try:
             for watcher in self._watchers:
                 watcher.start()
             while not self._stops and not (self._once and self.finished):
                 busy = self.tick(time.monotonic())
-                self._wait(_BUSY_TICK_S if busy or self._once else _IDLE_TICK_S)
+                self._wait(options.busy_tick_s if busy or self._once else options.idle_tick_s)
             if self._stops:
                 self._wind_up()
         finally:
@@ -160,6 +158,16 @@ class Daemon:
         watched = all(watcher.settled for watcher in self._watchers)
         return watched and self._reception.empty and self.store.live_count() == 0 and self.register.all_settled
 
+    @property
+    def ticked(self) -> bool:
+        """Whether it is open and has begun to work."""
+        return self._last_tick is not None
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The processes that run now."""
+        return self._foreman.worker_pids
+
     def _work(self, now: float) -> None:
         for watcher in self._watchers:
             if watcher.failure is not None:
@@ -196,17 +204,18 @@ class Daemon:
     def _wind_up(self) -> None:
         """Let running jobs finish, then let go, then die. Together less than the 10 s that a system grants."""
         log.info("stopping")
+        options = self.options
         for watcher in self._watchers:
             watcher.ask_to_stop()
-        until = time.monotonic() + self.options.finish_s
+        until = time.monotonic() + options.finish_s
         while self._foreman.busy and time.monotonic() < until and self._stops < 2:
             self.tick(time.monotonic())
-            self._wait(_BUSY_TICK_S / 2)
+            self._wait(options.busy_tick_s / 2)
         self._foreman.release(time.monotonic())
-        until = time.monotonic() + self.options.release_s
+        until = time.monotonic() + options.release_s
         while self._foreman.busy and time.monotonic() < until:
             self.tick(time.monotonic())
-            self._wait(_BUSY_TICK_S / 2)
+            self._wait(options.busy_tick_s / 2)
 
     # Small duties
 

@@ -45,6 +45,10 @@ class Foreman:
     def busy(self) -> bool:
         return any(slot.lease for slot in self._slots)
 
+    @property
+    def worker_pids(self) -> list[int]:
+        return [slot.process.pid for slot in self._slots if slot.process is not None]
+
     def hear(self, now: float) -> None:
         """Take in what the workers said, and write down what it means."""
         for slot in self._slots:

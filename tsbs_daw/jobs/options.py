@@ -34,6 +34,7 @@ SHARE = WatchTimings(span_s=10.0, sample_every_s=2.5, rescan_s=10.0)
 class DaemonOptions:
     """How long things may take, and how often they may fail.
 
+    busy_tick_s, idle_tick_s: pause between two ticks, while something goes on and while nothing does
     lease_s:        a worker that says nothing for so long is dead
     stall_s:        a job that moves nowhere for so long hangs
     cancel_kill_s:  a job that is asked to end and does not in this time is killed
@@ -47,6 +48,8 @@ class DaemonOptions:
 
     runner: str = PIPELINE
     workers: int = 1
+    busy_tick_s: float = 0.2
+    idle_tick_s: float = 1.0
     lease_s: float = 30.0
     stall_s: float = 1800.0
     cancel_kill_s: float = 10.0

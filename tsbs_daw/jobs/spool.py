@@ -51,9 +51,12 @@ class Spool:
             folder.mkdir(parents=True, exist_ok=True)
 
     def waiting(self) -> list[Path]:
-        """Complete requests, oldest name first. Folders without a job.json are still being written."""
-        folders = _folders_in(self.inbox)
-        return [folder for folder in folders if (folder / "job.json").is_file()]
+        """Complete requests, in the order they were completed. Folders without a job.json are still being written."""
+        found = []
+        for folder in _folders_in(self.inbox):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                found.append(((folder / "job.json").stat().st_mtime_ns, folder))
+        return [folder for _, folder in sorted(found)]
 
     def read_request(self, folder: Path) -> Job:
         """Raises: JobFormatError: one sentence for whoever wrote it"""
