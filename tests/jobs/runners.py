@@ -4,7 +4,7 @@ What happens is said by the first word of the song's name:
 
     crash    dies by SIGKILL            once     dies the first time, delivers the second
     hang     never ends, but is alive   stop     stops its whole process, as a debugger would; goes on when continued
-    deaf     never ends, ignores cancel slow     takes two seconds, asks whether it is cancelled
+    deaf     never ends, ignores cancel slow     takes a second, asks whether it is cancelled
     refuse   raises UnreadableAudio     full     the disk is full the first two times, while stems are written
     print    prints to stdout, in Python and in C, then delivers
     break    raises something that nobody expects
@@ -125,7 +125,7 @@ def _deaf(job: Job, **_: object) -> None:
 
 
 def _slow(job: Job, *, cancelled: Callable[[], bool], **_: object) -> None:
-    until = time.monotonic() + 2.0
+    until = time.monotonic() + 1.0
     while time.monotonic() < until:
         if cancelled():
             raise JobCancelled

@@ -101,7 +101,7 @@ def test_an_error_of_the_program_travels_as_its_sentence(worker):
 def test_a_full_disk_may_pass(worker):
     worker.order("full")
     event = worker.hear("failed")
-    assert "disk is full" in event["error"]
+    assert "became full" in event["error"]
     assert event["retryable"] is True
 
 
