@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from song_files import write_song
 
 from tsbs_daw.training.recipe import Recipe, recipe_from_document
@@ -20,6 +21,15 @@ SMALL_MODEL = {
     "expand": 2,
     "headdim": 16,
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Operations this small only wait for each other when they are shared among threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ def tune_cpu(processes: int) -> None:
     mapped from and given back to the system at every operation by default: keeping them saves a sixth of a step.
     """
     torch.set_flush_denormal(True)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    if processes > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
