@@ -19,12 +19,10 @@ import numpy as np
 
 from tsbs_daw.effects.instances import build_instances
 from tsbs_daw.effects.output import Effect
-from tsbs_daw.effects.table import EFFECTS
 
 SEGMENT_S = 20.0
-CONTEXT_S = 1.0
+CONTEXT_S = 0.5
 FADE_S = 0.04
-PROBE_S = 0.1  # an effect is not later or earlier than this
 BLOCK_SAMPLES = 8192
 
 Check = Callable[[np.ndarray, Effect], np.ndarray]
@@ -38,9 +36,6 @@ class SegmentedStage:
         self.instances = build_instances(effect, sample_rate, channels, BLOCK_SAMPLES)
         self.segment, self.context = round(SEGMENT_S * sample_rate), round(CONTEXT_S * sample_rate)
         self.fade = round(FADE_S * sample_rate)
-        self.delay = 0
-        if EFFECTS[effect.name].off_time:
-            self.delay = self._own_delay(channels)
         # Input from one context before the next segment on; before the song there is silence.
         self._waiting = np.zeros((channels, self.context), np.float32)
         self._overlap: np.ndarray | None = None  # the last rendering, over the overlap with the next
@@ -69,29 +64,9 @@ class SegmentedStage:
         return np.concatenate([join(self._overlap, head, self.fade), rendered[:, 2 * self.context :]], axis=1)
 
     def _render(self, block: np.ndarray) -> np.ndarray:
-        """The effect on one block in one call, aligned and of the same length."""
-        samples, spare = block.shape[1], round(PROBE_S * self.sample_rate)
-        padded = np.ascontiguousarray(np.pad(block, ((0, 0), (0, spare))))
-        done = self.instances.process(padded, self.sample_rate, BLOCK_SAMPLES, reset=True)
-        early = max(-self.delay, 0)
-        aligned = np.pad(done, ((0, 0), (early, 0)))[:, self.delay + early :][:, :samples]
-        return self.check(np.ascontiguousarray(aligned), self.effect)
-
-    def _own_delay(self, channels: int) -> int:
-        """How late the effect is, in samples: where it puts the middle of a click.
-
-        The pitch shifter's delay is only partly made up for by pedalboard: it is 4 ms early three semitones up, and
-        13 ms late an octave down.
-        """
-        middle, reach = self.context, round(PROBE_S * self.sample_rate)
-        click = np.zeros((channels, 2 * self.context), np.float32)
-        half = max(round(0.0007 * self.sample_rate), 2)
-        click[:, middle - half : middle + half + 1] = np.hanning(2 * half + 1)
-        energy = np.square(self._render(click).astype(np.float64)).sum(axis=0)
-        around = energy[middle - reach : middle + reach + 1]
-        if not around.sum() > 0:
-            return 0
-        return round(float((around * np.arange(-reach, reach + 1)).sum() / around.sum()))
+        """The effect on one block in one call, of the same length."""
+        done = self.instances.process(np.ascontiguousarray(block), self.sample_rate, BLOCK_SAMPLES, reset=True)
+        return self.check(done, self.effect)
 
 
 def join(before: np.ndarray, after: np.ndarray, fade: int) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from tsbs_daw.effects.instances import Instances, build_instances
 from tsbs_daw.effects.output import Effect
 from tsbs_daw.effects.segments import SegmentedStage
-from tsbs_daw.effects.table import EFFECTS, PLUGIN
+from tsbs_daw.effects.table import EFFECTS
 from tsbs_daw.errors import EffectError
 
 BLOCK_SAMPLES = 8192
@@ -121,7 +121,7 @@ def build(effects: Iterable[Effect], sample_rate: int, channels: int, announce: 
         elif effect.name == "Mix":
             branches = [build([child], sample_rate, channels, announce) for child in effect.children]
             stages.append(ParallelStage(branches, channels))
-        elif effect.name != PLUGIN and EFFECTS[effect.name].segments:
+        elif effect.name in EFFECTS and EFFECTS[effect.name].segments:
             stages.append(SegmentedStage(effect, sample_rate, channels, checked))
         else:
             announce(effect)

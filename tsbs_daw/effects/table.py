@@ -60,7 +60,6 @@ class EffectKind:
     max_channels: pedalboard runs it right with this many at most; more are given to several instances in groups
     segments:     pedalboard only runs it right in one call (its state is cleared between calls), so a song is given to
                   it in long overlapping segments
-    off_time:     with `segments`: pedalboard leaves it some ms early or late, which is measured and made up for
     aligned:      False for an effect whose purpose is a delay
     """
 
@@ -68,7 +67,6 @@ class EffectKind:
     parameters: tuple[Parameter, ...] = ()
     max_channels: int | None = None
     segments: bool = False
-    off_time: bool = False
     aligned: bool = True
 
     def parameter(self, name: str) -> Parameter | None:
@@ -193,7 +191,7 @@ _KINDS = (
             _level("mix", 0.5),
         ),
     ),
-    EffectKind("PitchShift", (_number("semitones", 0.0, -24.0, 24.0),), segments=True, off_time=True),
+    EffectKind("PitchShift", (_number("semitones", 0.0, -24.0, 24.0),), segments=True),
     EffectKind(
         "Resample",
         (
