@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from signals import RATE, noise, silence, song
+
+from tsbs_daw.evaluation.metrics import _museval_metrics, bss_eval_frames, csdr, si_sdr, usdr
+
+
+def test_usdr_of_a_scaled_target_is_known():
+    target = noise(RATE)
+    assert usdr(target, 0.9 * target) == pytest.approx(20.0, abs=1e-4)
+    assert usdr(target, -target) == pytest.approx(-20 * np.log10(2), abs=1e-4)
+
+
+def test_usdr_of_silence_is_finite():
+    assert usdr(silence(100), silence(100)) == 0.0
+    assert usdr(silence(100), np.full((2, 100), 0.1)) == pytest.approx(10 * np.log10(1e-7 / 2), abs=1e-3)
+    assert usdr(noise(100), noise(100)) > 60
+
+
+def test_usdr_is_the_ratio_of_sums_over_channels_and_samples():
+    """The Music Demixing Challenge's definition, written out."""
+    target, estimate = noise(1000, seed=1), noise(1000, seed=2)
+    numerator = sum(float(value) ** 2 for value in target.ravel()) + 1e-7
+    denominator = sum((float(a) - float(b)) ** 2 for a, b in zip(target.ravel(), estimate.ravel(), strict=True)) + 1e-7
+    assert usdr(target, estimate) == pytest.approx(10 * np.log10(numerator / denominator), abs=1e-6)
+
+
+def test_si_sdr_does_not_know_the_level():
+    target, estimate = noise(RATE, seed=1), noise(RATE, seed=1) + 0.3 * noise(RATE, seed=2)
+    assert si_sdr(target, 0.1 * estimate) == pytest.approx(si_sdr(target, estimate), abs=1e-3)
+
+
+def test_si_sdr_of_an_orthogonal_error_is_the_ratio_of_energies():
+    target, error = noise(RATE, seed=1).astype(np.float64), noise(RATE, seed=2).astype(np.float64)
+    error -= target * np.sum(error * target) / np.sum(target**2)
+    expected = 10 * np.log10(np.sum(target**2) / (0.01 * np.sum(error**2)))
+    assert si_sdr(target, target + 0.1 * error) == pytest.approx(expected, abs=1e-4)
+
+
+def test_bss_eval_is_museval_s_own():
+    targets = np.stack([song(2.0)[stem] for stem in ("vocals", "bass")])
+    estimates = targets + 0.1 * np.stack([noise(targets.shape[-1], seed=seed) for seed in range(2)])
+    frames = bss_eval_frames(targets, estimates, RATE)
+    expected, *_ = _museval_metrics().bss_eval(
+        targets.transpose(0, 2, 1), estimates.transpose(0, 2, 1), window=RATE, hop=RATE
+    )
+    assert frames.shape == (2, 2)
+    assert np.allclose(frames, expected, atol=1e-3)
+
+
+def test_bss_eval_of_an_independent_error_is_close_to_usdr():
+    """What its 512-tap filters can explain of white noise is little."""
+    targets = np.stack([noise(2 * RATE, seed=seed) for seed in range(2)])
+    estimates = targets + np.stack([noise(2 * RATE, amplitude=0.01, seed=9 + seed) for seed in range(2)])
+    assert bss_eval_frames(targets, estimates, RATE) == pytest.approx(np.full((2, 2), 20.0), abs=0.3)
+
+
+def test_frames_with_a_silent_stem_say_nothing():
+    targets = np.stack([noise(2 * RATE, seed=seed) for seed in range(2)])
+    targets[1, :, :RATE] = 0
+    frames = bss_eval_frames(targets, targets + 0.01, RATE)
+    assert np.isnan(frames[:, 0]).all()
+    assert np.isfinite(frames[:, 1]).all()
+
+
+def test_csdr_is_the_median_of_the_frames_that_count():
+    assert csdr(np.array([1.0, np.nan, 5.0, 2.0])) == 2.0
+    assert csdr(np.array([np.nan, np.inf])) is None
