@@ -37,7 +37,7 @@ def test_a_shift_by_nothing_changes_nothing_whatever_the_length(samples: int):
 
 @pytest.mark.parametrize("effect", [Effect("PitchShift", {"semitones": 4.0}), Effect("GSMFullRateCompressor")], ids=str)
 def test_a_stream_gives_what_the_whole_song_gives_across_segments(effect: Effect):
-    sound = signals.mixture(signals.song(2.6 * SEGMENT_S, RATE))
+    sound = signals.mixture(signals.song(1.4 * SEGMENT_S, RATE))
     whole = render(one(effect), {"sound": sound}, RATE)
     parts = []
     with OutputRenderer(one(effect), RATE, 2) as renderer:
@@ -50,7 +50,7 @@ def test_a_stream_gives_what_the_whole_song_gives_across_segments(effect: Effect
 
 def test_joins_keep_the_level():
     """Against one call for the whole song, which has no joins: no hole and no bump in any tenth of a second."""
-    sound = signals.mixture(signals.song(2.5 * SEGMENT_S, RATE))
+    sound = signals.mixture(signals.song(1.5 * SEGMENT_S, RATE))
     ours = render(shift(-3), {"sound": sound}, RATE)
     whole = pedalboard.time_stretch(sound, RATE, pitch_shift_in_semitones=-3, preserve_formants=False)
 
