@@ -131,6 +131,15 @@ def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path, files):
     assert read_all(tmp_path / "song.flac")[0].shape == (2, LENGTH)
 
 
+def test_where_nothing_can_be_salvaged_there_is_an_error_and_no_empty_sound(tmp_path, files):
+    sound = files[".flac"]
+    for damaged in (sound[:50] + bytes(52) + sound[50:], sound[: sound.index(b"\xff\xf8")] + bytes(100_000)):
+        (tmp_path / "song.flac").write_bytes(damaged)
+        for salvage in (False, True):
+            with pytest.raises(AudioError):
+                read_all(tmp_path / "song.flac", salvage=salvage)
+
+
 def test_a_damaged_flac_is_refused_and_salvaged_up_to_the_damage(tmp_path, files):
     whole = signals.encoded(SOUND, 44100, "FLAC", "PCM_16")
     damaged = bytearray(whole)

@@ -236,17 +236,22 @@ class AudioReader:
         promised = self._promised
         if self.info.container == "FLAC" and left_bytes > STRAY_BYTES:
             self._warn(f"{shown(self._path)} holds {left_bytes} bytes after its sound; they are not read.")
+        if self._nothing_came and (promised is None or self._salvage):
+            raise UnreadableAudio(f"{shown(self._path)} holds no sound that can be read; copy it again.")
         if promised is None:
-            if self._given + len(self._pending) == 0:
-                raise UnreadableAudio(f"{shown(self._path)} holds no sound at or after sample {self._start}.")
-        elif promised - self._slack <= decoded < promised:
+            return
+        if promised - self._slack <= decoded < promised:
             self._warn(f"{shown(self._path)} holds {decoded} samples, {promised - decoded} fewer than its header says.")
         elif decoded < promised:
             self._cut(f"its header promises {promised} samples and {decoded} are there")
 
+    @property
+    def _nothing_came(self) -> bool:
+        return self._given + len(self._pending) == 0
+
     def _give_up(self, found: dict) -> None:
         """The decoder failed: raise, or with `salvage` end the sound here."""
-        if not (self._salvage and found["samples"]):
+        if not self._salvage or self._nothing_came:
             raise self._failure(found)
         if found["at_end"]:
             self._cut(f"it ends after sample {found['samples']}")
@@ -267,6 +272,8 @@ class AudioReader:
     def _failure(self, found: dict) -> UnreadableAudio | TruncatedAudio:
         """The decoder's own words, in ours."""
         name, reason = shown(self._path), found["message"].strip().rstrip(".")
+        if found["kind"] == "decode" and not found["samples"]:
+            return UnreadableAudio(f"{name} is damaged from its first sample on ({reason}); copy it again.")
         if found["kind"] == "decode" and found["at_end"]:
             return TruncatedAudio(
                 f"{name} is cut short: it ends after sample {found['samples']}; "
