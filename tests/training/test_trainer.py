@@ -20,7 +20,7 @@ from tsbs_daw.training.export import export_best
 from tsbs_daw.training.loss import TwoStageLoss
 from tsbs_daw.training.recipe import Recipe
 from tsbs_daw.training.song_folders import read_songs
-from tsbs_daw.training.trainer import RunOptions, make_optimiser, train
+from tsbs_daw.training.trainer import RunOptions, is_decayed, make_optimiser, train
 
 
 def _run(recipe: Recipe, songs: Path, out: Path, **options):
@@ -93,6 +93,16 @@ def test_training_lowers_the_loss_on_one_batch(songs, small_recipe):
         values.append((terms.total.item(), terms.mask.item()))
     assert values[-1][0] < 0.6 * values[0][0]
     assert values[-1][1] < 0.6 * values[0][1]
+
+
+def test_weight_decay_leaves_norms_biases_and_the_scan_s_own_parameters_alone(small_recipe):
+    model = TwoStageSeparator(small_recipe().model_config_value())
+    decayed = {name.split(".")[-2 if name[-1].isdigit() and name[-2] == "." else -1]
+               for name, _ in model.named_parameters() if is_decayed(name)}  # fmt: skip
+    assert decayed == {"weight", "weight1", "weight2", "weight3", "in_proj", "out_proj", "conv_weight"}
+    groups = make_optimiser(model, small_recipe()).param_groups
+    assert groups[0]["weight_decay"] > groups[1]["weight_decay"] == 0
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
 def test_the_best_weights_are_a_model_ready_for_use(songs, tmp_path, small_recipe):

@@ -270,22 +270,25 @@ class Trainer:
 
     def _note_songs(self, songs: list[SongFolder]) -> None:
         digest = hashlib.sha256("\n".join(f"{song.name} {song.samples}" for song in songs).encode()).hexdigest()
-        if self.progress.songs and self.progress.songs != digest:
+        if self.fabric.is_global_zero and self.progress.songs not in ("", digest):
             logger.warning("the training songs are not those that this run began with; the data order changes here")
         self.progress.songs = digest
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Weight decay on matrices and convolutions only: not on norms, biases, or the scan's own A, D and dt."""
+    """Weight decay on linear and convolution weights only: not on norms, biases, or the scan's own A, D and dt."""
     settings = recipe.optimiser
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    named = list(model.named_parameters())
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [parameter for name, parameter in named if is_decayed(name) == decayed], "weight_decay": decay}
+        for decayed, decay in ((True, settings.weight_decay), (False, 0.0))
     ]
-    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+
+
+def is_decayed(name: str) -> bool:
+    """By name: parameters are stacked over bands and directions, so their number of axes tells nothing."""
+    return not any("bias" in part or "norm" in part or part in ("A_log", "D") for part in name.split("."))
 
 
 @torch.no_grad()
