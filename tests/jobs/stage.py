@@ -19,9 +19,10 @@ from jobs.runners import RUNNER, RUNNERS_FOLDER
 from tsbs_daw.config import Settings
 from tsbs_daw.jobs.daemon import Daemon
 from tsbs_daw.jobs.folders import WatchFolder
-from tsbs_daw.jobs.job import Job, Result, Source
+from tsbs_daw.jobs.job import Job, Result, Source, State
 from tsbs_daw.jobs.options import DaemonOptions, WatchTimings
 from tsbs_daw.jobs.register import Event
+from tsbs_daw.jobs.rows import JobRow
 from tsbs_daw.jobs.spool import read_result
 from tsbs_daw.jobs.store import JobStore
 
@@ -193,8 +194,35 @@ def worker_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(RUNNERS_FOLDER)}
 
 
-def store_of(settings: Settings) -> JobStore:
-    """For reading, as the command line does."""
+def rows(settings: Settings, *states: State) -> list[JobRow]:
+    """Jobs in these states, or all, in order of arrival; read as the command line does."""
     store = JobStore.open_for_reading(settings.store)
-    assert store is not None, "no daemon has run yet"
-    return store
+    if store is None:
+        return []
+    found = store.rows(states or tuple(State))[::-1]
+    store.close()
+    return found
+
+
+def row_of(settings: Settings, job: Job) -> JobRow:
+    (row,) = (row for row in rows(settings) if row.id == job.id)
+    return row
+
+
+def ignored(settings: Settings) -> set[str]:
+    store = JobStore.open_for_reading(settings.store)
+    found = {file.relative for file in store.ignored()}
+    store.close()
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def state_of(pid: int) -> str:
+    """The letter that Linux shows for a process: T stopped, Z dead and not buried; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""

@@ -18,8 +18,9 @@ from jobs.stage import (
     job_for,
     lines,
     result_of,
+    row_of,
+    rows,
     settings_in,
-    store_of,
     until,
     visible_sets,
     wav_bytes,
@@ -95,7 +96,7 @@ def test_a_failure_is_a_sentence_and_does_not_stop_the_others(tmp_path, settings
 def test_a_watched_file_is_called_by_its_own_path_when_it_fails(tmp_path, settings):
     path = write_song(tmp_path / "in" / "refuse.wav")
     run(settings, folders=(WatchFolder(path.parent, tmp_path / "out"),))
-    (row,) = store_of(settings).rows([State.FAILED])
+    (row,) = rows(settings, State.FAILED)
     assert row.error == f"{path} is not audio; give a sound file."
 
 
@@ -105,7 +106,7 @@ def test_an_unreadable_request_gets_its_answer(tmp_path, settings):
     folder.mkdir(parents=True)
     (folder / "job.json").write_text('{"schema": 1, "id": "x", "surprise": true}')
     run(settings, good)
-    (row,) = store_of(settings).rows([State.FAILED])
+    (row,) = rows(settings, State.FAILED)
     answer = json.loads((settings.spool / "done" / "broken one" / "result.json").read_text())
     assert answer["error"] == row.error
     assert "job.json" in row.error
@@ -134,7 +135,7 @@ def test_progress_and_a_heartbeat_can_be_followed(tmp_path, settings):
         progress = read_progress(settings.spool, job.id)
         assert (progress.state, progress.fraction, progress.message) == (State.RUNNING, 0.1, "separating")
         assert living_daemon(settings.spool) is not None
-        row = store_of(settings).get(job.id)
+        row = row_of(settings, job)
         assert row.state is State.RUNNING
     assert living_daemon(settings.spool) is None
 
@@ -158,18 +159,18 @@ def test_a_waiting_job_can_be_cancelled_and_a_finished_one_retried(tmp_path, set
 def test_a_failed_watched_file_can_be_retried_from_its_copy(tmp_path, settings):
     path = write_song(tmp_path / "in" / "refuse.wav")
     run(settings, folders=(WatchFolder(path.parent, tmp_path / "out"),))
-    (row,) = store_of(settings).rows()
+    (row,) = rows(settings)
     path.unlink()
     request_retry(settings.spool, row.id)
     run(settings)
     assert songs_run(settings) == ["refuse", "refuse"]
-    assert store_of(settings).get(row.id).state is State.FAILED
+    assert [row.state for row in rows(settings)] == [State.FAILED]
 
 
 def test_a_done_watched_file_is_retried_from_the_file_or_not_at_all(tmp_path, settings):
     path = write_song(tmp_path / "in" / "a.wav")
     run(settings, folders=(WatchFolder(path.parent, tmp_path / "out"),))
-    (row,) = store_of(settings).rows()
+    (row,) = rows(settings)
     request_retry(settings.spool, row.id)
     run(settings)
     assert songs_run(settings) == ["a", "a"]
@@ -185,13 +186,13 @@ def test_a_copy_whose_twin_was_separated_is_a_duplicate_with_the_same_stems(tmp_
     for name in ("a.wav", "b.wav"):
         write_song(tmp_path / "in" / name)
     run(settings, folders=(folder,))
-    done, duplicate = sorted(store_of(settings).rows(), key=lambda row: row.seq)
+    done, duplicate = rows(settings)
     assert (done.state, duplicate.state) == (State.DONE, State.DUPLICATE)
     assert duplicate.result.folder == done.result.folder
     (done.result.folder / "manifest.json").unlink()
     write_song(tmp_path / "in" / "c.wav")
     run(settings, folders=(folder,))
-    assert store_of(settings).rows([State.DONE])[0].source_key.endswith("c.wav")
+    assert rows(settings, State.DONE)[-1].source_key.endswith("c.wav")
 
 
 def test_a_worker_that_cannot_start_fails_once_and_leaves_the_jobs(tmp_path, settings):
@@ -203,7 +204,7 @@ def test_a_worker_that_cannot_start_fails_once_and_leaves_the_jobs(tmp_path, set
         DaemonThread(settings, options=options, once=True) as daemon,
     ):
         daemon.wait()
-    assert store_of(settings).get(job.id).state is State.QUEUED
+    assert row_of(settings, job).state is State.QUEUED
     run(settings)
     assert result_of(settings, job).state is State.DONE
 
@@ -264,7 +265,7 @@ def test_old_results_are_pruned(tmp_path, settings):
     with Daemon(settings, options=replace(QUICK, done_days=0.0)) as daemon:
         daemon.tick(time.monotonic())
     assert Spool(settings.spool).finished_folders() == []
-    assert store_of(settings).get(job.id).state is State.DONE
+    assert row_of(settings, job).state is State.DONE
 
 
 def test_a_changed_file_supersedes_its_running_job(tmp_path, settings):
@@ -274,7 +275,7 @@ def test_a_changed_file_supersedes_its_running_job(tmp_path, settings):
         write_song(path, 2)
         until(lambda: len(songs_run(settings)) == 2)
         assert "superseded" in daemon.kinds()
-    old, new = sorted(store_of(settings).rows(), key=lambda row: row.seq)
+    old, new = rows(settings)
     assert (old.state, new.state) == (State.SUPERSEDED, State.QUEUED)
     assert new.job.source.path.read_bytes() == wav_bytes(2)
 

@@ -28,7 +28,18 @@ from pathlib import Path
 import pytest
 from jobs.repeats import repeated, rounds
 from jobs.runners import RUNNERS_FOLDER
-from jobs.stage import QUICK, DaemonThread, lines, settings_in, store_of, until, visible_sets, wav_bytes, write_song
+from jobs.stage import (
+    QUICK,
+    DaemonThread,
+    ignored,
+    lines,
+    rows,
+    settings_in,
+    until,
+    visible_sets,
+    wav_bytes,
+    write_song,
+)
 
 from tsbs_daw.config import Settings
 from tsbs_daw.jobs.copying import Budget
@@ -64,7 +75,7 @@ class Place:
         until(lambda: wanted <= set(self.published()))
 
     def states(self) -> list[State]:
-        return [row.state for row in reversed(store_of(self.settings).rows())]
+        return [row.state for row in rows(self.settings)]
 
 
 @pytest.mark.parametrize("count", [2000, pytest.param(30_000, marks=pytest.mark.long)])
@@ -216,8 +227,8 @@ def test_what_is_no_file_is_ignored_with_one_line_each(tmp_path, caplog, times):
         with caplog.at_level(logging.INFO), place.daemon():
             place.wait_for(wav_bytes(1))
             (place.root / "again.txt").touch()
-            until(lambda place=place: len(store_of(place.settings).ignored()) == 5)
-        assert {file.relative for file in store_of(place.settings).ignored()} == {
+            until(lambda place=place: len(ignored(place.settings)) == 5)
+        assert ignored(place.settings) == {
             "out.wav",
             "loop.wav",
             "up",

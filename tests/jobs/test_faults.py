@@ -38,11 +38,14 @@ from jobs.stage import (
     QUICK,
     DaemonProcess,
     DaemonThread,
+    children_of,
     job_for,
     lines,
     result_of,
+    row_of,
+    rows,
     settings_in,
-    store_of,
+    state_of,
     until,
     visible_sets,
     write_song,
@@ -80,7 +83,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, times):
             until(lambda job=job: result_of(settings, job))
             assert result_of(settings, job).state is State.DONE
             assert len(visible_sets(folder / "out")) == 1
-            assert store_of(settings).get(job.id).crashes == 1
+            assert row_of(settings, job).crashes == 1
     published = Counter(line.split()[0] for line in lines(settings, "published.log"))
     assert set(published.values()) == {1}
 
@@ -100,8 +103,8 @@ def test_a_killed_daemon_resumes_and_publishes_everything_once(tmp_path, times):
     expected = sorted([f"Song {number}" for number in range(times)] + [f"Sent {number}" for number in range(times)])
     assert sorted(path.name for path in visible_sets(tmp_path / "out")) == expected
     assert sorted(line.split(" ", 2)[2].rsplit(" ", 1)[0] for line in lines(settings, "published.log")) == expected
-    assert store_of(settings).counts() == {State.DONE: 2 * times}
-    assert all(row.crashes == 0 for row in store_of(settings).rows())
+    assert Counter(row.state for row in rows(settings)) == {State.DONE: 2 * times}
+    assert all(row.crashes == 0 for row in rows(settings))
     assert list((settings.spool / "jobs").iterdir()) == []
 
 
@@ -143,7 +146,7 @@ def test_a_daemon_that_is_told_to_end_releases_its_job(tmp_path, song, times):
             until(lambda settings=settings: lines(settings, "runs.log"))
             daemon.process.send_signal(signal.SIGTERM)
             assert daemon.wait(10) == 0
-        row = store_of(settings).get(job.id)
+        row = row_of(settings, job)
         assert (row.state, row.attempts, row.crashes) == (State.QUEUED, 0, 0)
         assert temporary_folders(folder / "out") == []
 
@@ -186,7 +189,7 @@ def test_a_damaged_database_is_built_again(tmp_path, times):
         settings.store.write_bytes(b"\0" * 1000 + settings.store.read_bytes()[1000:])
         with DaemonProcess(settings, (watched,), once=True) as daemon:
             assert daemon.wait() == 0, daemon.log.read_text()
-        assert store_of(settings).counts() == {State.DONE: 3}
+        assert Counter(row.state for row in rows(settings)) == {State.DONE: 3}
         songs = sorted(line.split(" ", 2)[2] for line in lines(settings, "runs.log"))
         assert songs == ["Done", "Seen", "Waiting"]
         assert len(list(settings.home.glob("jobs.sqlite3.damaged-*"))) >= 1
@@ -215,7 +218,7 @@ def test_a_stalled_worker_loses_its_job(tmp_path, times):
         with DaemonThread(settings, options=replace(QUICK, lease_s=2.5), once=True) as daemon:
             daemon.wait()
         assert result_of(settings, job).state is State.DONE
-        row = store_of(settings).get(job.id)
+        row = row_of(settings, job)
         assert (row.attempts, row.crashes, row.fence) == (2, 1, 2)
         assert len(lines(settings, "published.log")) == 1
 
@@ -270,7 +273,7 @@ def test_a_running_job_can_be_cancelled(tmp_path, song, times):
             submit(settings.spool, following)
             until(lambda job=job: result_of(settings, job))
             assert result_of(settings, job).state is State.CANCELLED
-            assert store_of(settings).get(job.id).crashes == 0
+            assert row_of(settings, job).crashes == 0
             until(lambda following=following: result_of(settings, following))
         assert "dead" not in daemon.kinds()
 
@@ -302,15 +305,3 @@ def test_a_killed_daemon_does_not_lock_out_the_next(tmp_path):
         daemon.kill()
     with Daemon(settings, (folder,), options=QUICK) as daemon:
         daemon.tick(time.monotonic())
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def state_of(pid: int) -> str:
-    """The letter that Linux shows for a process: T stopped, Z dead and not buried; empty when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return ""

@@ -67,16 +67,24 @@ class Database:
 
     @classmethod
     def open_for_reading(cls, path: Path) -> Database | None:
-        """For everyone but the daemon; None when there is no database yet.
+        """For everyone but the daemon; None when there is no database yet, or its tables are being made.
 
         It is opened writable, because only such a connection may roll back what a killed daemon left, and then told
-        to write nothing.
+        to write nothing. Raises: DaemonError: damaged, or not to be opened
         """
         if not path.is_file():
             return None
-        connection = _connect(path)
-        connection.execute("PRAGMA query_only=ON")
-        return cls(path, connection)
+        try:
+            database = cls(path, _connect(path))
+            database.read("PRAGMA query_only=ON")
+            if database.read("PRAGMA user_version")[0][0] > 0:
+                return database
+        except sqlite3.DatabaseError as error:
+            raise DaemonError(
+                f"The job database {shown(path)} cannot be read ({error}); the daemon mends it when it starts."
+            ) from error
+        database.close()
+        return None
 
     def close(self) -> None:
         self._connection.close()

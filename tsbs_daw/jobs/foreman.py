@@ -109,7 +109,7 @@ class Foreman:
         held = {slot.lease.row.id for slot in self._slots if slot.lease}
         for row in self._store.rows([State.RUNNING]):
             if row.id not in held and row.lease_until < now:
-                self._store.requeue(row.id, row.fence, Requeued.RETRIED)
+                self._requeue(row, Requeued.RETRIED)
 
     def grant(self, seconds: float) -> None:
         for slot in self._slots:
@@ -129,7 +129,7 @@ class Foreman:
                 slot.close()
             else:
                 slot.kill()
-                self._store.requeue(lease.row.id, lease.row.fence, Requeued.RELEASED)
+                self._requeue(lease.row, Requeued.RELEASED)
 
     def _next(self, now: float) -> JobRow | None:
         """The next job that really needs a worker."""
@@ -164,26 +164,25 @@ class Foreman:
         if now - lease.told >= _TELL_EVERY_S and (lease.fraction, lease.message) != lease.told_what:
             lease.told, lease.told_what = now, (lease.fraction, lease.message)
             self._register.tell("progress", row, fraction=lease.fraction, message=lease.message)
-            self._write_progress(lease)
+            self._write_progress(row, State.RUNNING, lease.fraction, lease.message)
         if now - lease.extended >= _EXTEND_EVERY_S:
             lease.extended = now
             until = lease.heard + self._options.lease_s
             self._store.extend(row.id, row.fence, until, lease.fraction, lease.message)
 
-    def _write_progress(self, lease: Lease) -> None:
-        row = lease.row
+    def _write_progress(self, row: JobRow, state: State, fraction: float, message: str) -> None:
+        now = time.time()
         progress = Progress(
-            id=row.id,
-            state=State.RUNNING,
-            fraction=lease.fraction,
-            message=lease.message,
-            attempt=row.attempts,
-            updated_unix_s=time.time(),
+            id=row.id, state=state, fraction=fraction, message=message, attempt=row.attempts, updated_unix_s=now
         )
         try:
             self._spool.write_progress(progress)
         except OSError as error:  # a full disk, or a reader on Windows: the next one is due soon
             log.debug("job %s: its progress cannot be written: %s", row.id, error)
+
+    def _requeue(self, row: JobRow, why: Requeued, *, not_before: float = 0.0, error: str | None = None) -> None:
+        if self._store.requeue(row.id, row.fence, why, not_before=not_before, error=error):
+            self._write_progress(row, State.QUEUED, 0.0, error or "")
 
     def _conclude(self, lease: Lease, outcome: Outcome, now: float) -> None:
         row = lease.row
@@ -193,7 +192,7 @@ class Foreman:
         elif wish is not None:
             self._register.finish(row, wish, fence=row.fence, error=_why(wish))
         elif self.releasing:
-            self._store.requeue(row.id, row.fence, Requeued.RELEASED)
+            self._requeue(row, Requeued.RELEASED)
         elif outcome.kind == "cancelled":
             self._register.finish(row, State.CANCELLED, fence=row.fence, error=_why(State.CANCELLED))
         elif outcome.kind == "failed":
@@ -220,7 +219,7 @@ class Foreman:
             self._register.finish(row, State.FAILED, fence=row.fence, error=outcome.error, retryable=outcome.retryable)
             return
         wait_s = back_off(row.retries + 1, options.retry_first_s, options.retry_longest_s)
-        self._store.requeue(row.id, row.fence, Requeued.RETRIED, not_before=now + wait_s, error=outcome.error)
+        self._requeue(row, Requeued.RETRIED, not_before=now + wait_s, error=outcome.error)
         log.warning("job %s: %s Again in %.0f s (attempt %d)", row.id, outcome.error, wait_s, row.attempts)
         self._register.tell("retrying", row, message=outcome.error)
 
@@ -233,7 +232,7 @@ class Foreman:
             self._register.finish(row, State.DEAD, fence=row.fence, error=error)
             return
         error = f"The separation worker crashed on {row.song} ({outcome.error})."
-        self._store.requeue(row.id, row.fence, Requeued.CRASHED, error=error)
+        self._requeue(row, Requeued.CRASHED, error=error)
         self._register.tell("retrying", row, message=error)
 
     def _unwanted(self, row: JobRow) -> State | None:
