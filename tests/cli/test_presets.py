@@ -47,6 +47,15 @@ def test_show_of_an_unknown_name_ends_with_2_and_the_closest(tmp_path: Path):
     assert done.returncode == 2 and "did you mean 'karaoke'?" in done.stderr
 
 
+def test_effects_can_be_looked_up(tmp_path: Path):
+    text = run(tmp_path, "presets", "effects", "LadderFilter").stdout
+    assert "  mode: LPF12, HPF12, " in text and "  resonance: 0 to 1; default 0\n" in text
+    found = json.loads(run(tmp_path, "presets", "effects", "--json").stdout)
+    assert found["Compressor"]["ratio"] == {"kind": "number", "default": 1.0, "low": 1.0, "high": 1000.0}
+    done = run(tmp_path, "presets", "effects", "Compresor")
+    assert done.returncode == 2 and "did you mean 'Compressor'?" in done.stderr
+
+
 def test_check_says_what_is_wrong_in_every_file(tmp_path: Path, broken: Path):
     other = broken.with_name("other.yaml")
     other.write_text("outputs: [{name: a, from: vocals, chain: [Reverp]}]", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -96,6 +97,18 @@ def test_the_presets_of_the_manual_are_there_and_their_outputs_have_names_of_the
 def test_each_is_described_and_fits_the_four_stems(preset: Preset):
     assert 15 <= len(preset.description) <= 130 and preset.description.endswith(".")
     preset.check_stems(STEMS)
+
+
+def test_the_manual_lists_every_preset_and_its_example_is_right(tmp_path):
+    text = (resource_folder("presets") / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == EXPECTED
+    example, plugin = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "example.yaml"
+    path.write_text(example, encoding="utf-8")
+    (output,) = read_preset(path).outputs
+    assert measured(render(output, song(), RATE)).true_peak_db < 0
+    path.write_text(example + plugin, encoding="utf-8")
+    assert read_preset(path).outputs[0].uses_plugin
 
 
 @pytest.mark.parametrize("path", sorted(resource_folder("presets").glob("*.yaml")), ids=lambda path: path.stem)

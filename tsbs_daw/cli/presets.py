@@ -64,6 +64,32 @@ def show(preset: Annotated[str, typer.Argument(help="A preset's name or file.")]
 
 
 @app.command()
+def effects(
+    name: Annotated[str | None, typer.Argument(help="One effect; all of them without it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the effects that a preset may use: parameters, ranges, defaults.
+
+    Example: tsbs-daw presets effects Compressor
+    """
+    from tsbs_daw.effects.table import EFFECTS, did_you_mean
+    from tsbs_daw.errors import UsageError
+
+    if name is not None and name not in EFFECTS:
+        raise UsageError(f"There is no effect {name!r}{did_you_mean(name, list(EFFECTS)) or '.'}")
+    kinds = [EFFECTS[name]] if name else list(EFFECTS.values())
+    if as_json:
+        facts = {kind.name: {parameter.name: parameter.facts() for parameter in kind.parameters} for kind in kinds}
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for kind in kinds:
+        typer.echo(kind.name)
+        for parameter in kind.parameters:
+            default = "needed" if parameter.default is None else f"default {_plain(parameter.default)}"
+            typer.echo(f"  {parameter.name}: {parameter.allowed()}; {default}")
+
+
+@app.command()
 def check(
     files: Annotated[list[str], typer.Argument(help="Preset files or names.")],
     run: Annotated[bool, typer.Option("--run", help="Also run each chain on noise, plug-ins included.")] = False,

@@ -34,6 +34,19 @@ class Parameter:
     choices: tuple[str, ...] = ()
     frequency: bool = False
 
+    def allowed(self) -> str:
+        """Which values it takes, for people."""
+        if self.kind == "number":
+            return f"{self.low:g} to {self.high:g}"
+        return {"switch": "true or false", "file": "a path"}.get(self.kind, ", ".join(self.choices))
+
+    def facts(self) -> dict[str, object]:
+        """The same for scripts."""
+        facts: dict[str, object] = {"kind": self.kind, "default": self.default}
+        if self.kind == "number":
+            facts |= {"low": self.low, "high": self.high}
+        return facts | ({"choices": list(self.choices)} if self.choices else {})
+
     def problem(self, value: object) -> str | None:
         """Why `value` cannot be used, as the end of a sentence about this parameter; None when it can."""
         if self.kind == "number":
