@@ -1,0 +1,112 @@
+-- Reads what a take or a track plays into a WAV file, a little in every tick.
+--
+-- An audio accessor gives nothing inside a coroutine, so this is a step function, called from a deferred one. It reads
+-- what lies before the take's FX; rate, pitch, stretch markers, section, loop and channel mode are in it already.
+-- The take's and the item's volume are not, and are set on the new items.
+local use = ...
+local text, wav = use("text"), use("wav")
+
+local capture = {}
+
+local SAMPLES = 4096 -- in one read: about a millisecond
+
+local function accessor_of(spec, object)
+  if spec.kind == "track" then
+    return reaper.CreateTrackAudioAccessor(object)
+  end
+  return reaper.CreateTakeAudioAccessor(object)
+end
+
+-- Args:    spec: from `source`; object: the take or the track; valid: a function that says whether it is still there
+-- Returns: a step function: true when done, nil and a sentence, or false; and one that gives everything back
+function capture.to_file(spec, object, path, valid)
+  local total = math.max(1, math.ceil(spec.length_s * spec.sample_rate - 1e-6))
+  local accessor, file, buffer
+  local done = 0
+
+  local function release()
+    if accessor then
+      reaper.DestroyAudioAccessor(accessor)
+      accessor = nil
+    end
+  end
+
+  local function stop(why)
+    release()
+    if file then
+      file:abandon()
+      file = nil
+    end
+    return nil, ("The audio cannot be read into %s (%s)."):format(text.shown(path), why)
+  end
+
+  local function begin()
+    local err
+    accessor = accessor_of(spec, object)
+    if not accessor then
+      return stop("REAPER gives no access to it")
+    end
+    file, err = wav.create(path, spec.sample_rate, spec.channels, total)
+    if not file then
+      return stop(err)
+    end
+    buffer = reaper.new_array(SAMPLES * spec.channels)
+    return true
+  end
+
+  local function read_block()
+    local count = math.min(SAMPLES, total - done)
+    buffer.clear() -- silence leaves it as it was
+    local at_s = spec.start_s + done / spec.sample_rate
+    local got = reaper.GetAudioAccessorSamples(accessor, spec.sample_rate, spec.channels, at_s, count, buffer)
+    if got == nil or got < 0 then
+      return stop("REAPER cannot read it; is its media online?")
+    end
+    local values = count * spec.channels
+    local ok, err = file:write(buffer.table(1, values), values)
+    if not ok then
+      file = nil
+      return stop(err)
+    end
+    done = done + count
+    return true
+  end
+
+  local function step(over)
+    if not valid() then
+      return stop("it is gone")
+    elseif not accessor then
+      local ok, err = begin()
+      if not ok then
+        return nil, err
+      end
+    elseif reaper.AudioAccessorStateChanged(accessor) then
+      file:abandon() -- what was read belongs to what it was; begin again
+      file, done = nil, 0
+      release()
+      return false
+    end
+    repeat
+      local ok, err = read_block()
+      if not ok then
+        return nil, err
+      end
+    until done >= total or over()
+    if done < total then
+      return false
+    end
+    release()
+    local closed, err = file:close()
+    file = nil
+    if not closed then
+      return stop(err)
+    end
+    return true
+  end
+
+  return step, function()
+    stop("given up")
+  end
+end
+
+return capture

@@ -1,0 +1,106 @@
+-- Choose a preset, the stems to put back, and what becomes of the source. The choice is remembered.
+local use = ...
+local settings, ui = use("settings"), use("ui")
+
+local chooser = {}
+
+local SOURCES = {
+  { "mute", "mute the item" },
+  { "keep", "keep it playing, and mute the folder of stems" },
+  { "untouched", "leave both as they are" },
+}
+local ROWS = 24 -- of a line's height
+
+local function outputs_of(installed, preset)
+  local names = {}
+  for _, name in ipairs(installed.stems or {}) do
+    names[#names + 1] = name
+  end
+  for _, known in ipairs(installed.presets or {}) do
+    for _, name in ipairs(known.name == preset and known.outputs or {}) do
+      names[#names + 1] = name
+    end
+  end
+  return names
+end
+
+local function draw_presets(window, installed, chosen)
+  window:text("Preset")
+  for _, preset in ipairs(installed.presets or {}) do
+    if window:choice(preset.name .. ": " .. preset.description, chosen.preset == preset.name) then
+      chosen.preset, chosen.without = preset.name, {}
+    end
+  end
+end
+
+local function draw_stems(window, names, chosen)
+  window:gap()
+  window:text("Tracks")
+  for _, name in ipairs(names) do
+    chosen.without[name] = not window:check(name, not chosen.without[name])
+  end
+end
+
+local function draw_rest(window, chosen)
+  window:gap()
+  window:text("Source")
+  for _, entry in ipairs(SOURCES) do
+    if window:choice(entry[2], chosen.source == entry[1]) then
+      chosen.source = entry[1]
+    end
+  end
+  chosen.fx = window:check("with take effects (renders, which takes a moment)", chosen.fx)
+end
+
+local function last_choice(names)
+  local stems, without = settings.chosen_stems(), {}
+  for _, name in ipairs(stems and names or {}) do
+    without[name] = true
+  end
+  for _, name in ipairs(stems or {}) do
+    without[name] = nil
+  end
+  local fx = settings.choice("fx") == "yes"
+  return { preset = settings.choice("preset"), source = settings.choice("source"), fx = fx, without = without }
+end
+
+local function remember(chosen, names)
+  local stems = {}
+  for _, name in ipairs(names) do
+    stems[#stems + 1] = not chosen.without[name] and name or nil
+  end
+  settings.choose("preset", chosen.preset)
+  settings.choose("source", chosen.source)
+  settings.choose("fx", chosen.fx and "yes" or "no")
+  settings.choose("stems", #stems < #names and table.concat(stems, "\n") or "")
+  return #stems > 0
+end
+
+-- Ask, then call `go` unless the user closed the window.
+function chooser.ask(title, go)
+  local installed, err = settings.installed()
+  if not installed then
+    ui.open(title, 520, 160, function(window)
+      window:text(err)
+    end)
+    return
+  end
+  local chosen = last_choice(outputs_of(installed, settings.choice("preset")))
+  local rows = #(installed.presets or {}) + 16
+  local decided = false
+  ui.open(title, 640, rows * ROWS, function(window)
+    local names = outputs_of(installed, chosen.preset)
+    draw_presets(window, installed, chosen)
+    draw_stems(window, names, chosen)
+    draw_rest(window, chosen)
+    window:gap()
+    decided = window:button("Separate") and remember(chosen, names)
+    return not decided
+  end, function()
+    if decided then
+      go()
+    end
+  end)
+end
+
+return chooser

@@ -1,0 +1,167 @@
+-- The one script that runs in the background: it takes tickets to the spool, and stems from there into projects.
+--
+-- There is one in a REAPER at a time. It ends when no ticket is left. All it knows is in the tickets, so it may be
+-- ended at any moment and begun again.
+local use, folder = ...
+local clock, settings, spools, tickets = use("clock"), use("settings"), use("spool"), use("tickets")
+local delivery, recording, text = use("delivery"), use("recording"), use("text")
+
+local courier = {}
+courier.__index = courier
+
+local LOOK_EVERY_S = 0.25
+local BEAT_ALIVE_S = 3.0
+local FILE = "tsbs-daw_Background.lua"
+
+local function new(root)
+  local self = { spool = spools.at(root), tickets = tickets.at(root), work = {}, queue = {} }
+  self.me = text.new_id()
+  self.look = clock.every(LOOK_EVERY_S)
+  return setmetatable(self, courier)
+end
+
+-- Whether one is at work already.
+local function alive()
+  local beat = tonumber((settings.word("courier"):match("^(%S+) ")))
+  return beat ~= nil and math.abs(reaper.time_precise() - beat) < BEAT_ALIVE_S
+end
+
+-- Start the background script unless it runs. Called by actions, after they wrote tickets.
+function courier.wake()
+  if not alive() then
+    local script = folder:gsub("[/\\]lib[/\\]$", "/") .. FILE
+    reaper.Main_OnCommand(reaper.AddRemoveReaScript(true, 0, script, true), 0)
+  end
+end
+
+function courier:_beat()
+  settings.word("courier", ("%.3f %s"):format(reaper.time_precise(), self.me))
+end
+
+function courier:_give_up(id)
+  local task = self.work[id]
+  if task and task.give_up then
+    task.give_up()
+  end
+  self.work[id] = nil
+end
+
+-- What is to be done for a ticket now: a step function and one that gives up, or nil.
+function courier:_begin(ticket)
+  if ticket.stage ~= "submitted" then
+    return recording.of(self.spool, ticket)
+  end
+  local result, err = self.spool:result(ticket.id)
+  if err then
+    return function()
+      return nil, err
+    end
+  elseif not result or result.state == "failed" or result.state == "dead" then
+    return nil -- under way, or for the user to decide
+  elseif result.state == "done" then
+    return delivery.of(ticket, result)
+  end
+  return function()
+    return true -- cancelled: nothing is owed any more
+  end
+end
+
+-- Look at all tickets: forget work whose ticket is gone, begin what can be begun.
+function courier:_look_around()
+  local there = {}
+  self.queue = self.tickets:all()
+  for _, ticket in ipairs(self.queue) do
+    there[ticket.id] = true
+    if not self.work[ticket.id] and not ticket.trouble then
+      local step, give_up = self:_begin(ticket)
+      self.work[ticket.id] = step and { step = step, give_up = give_up, ticket = ticket }
+    end
+  end
+  for id in pairs(self.work) do
+    if not there[id] then
+      self:_give_up(id)
+    end
+  end
+end
+
+function courier:_trouble(ticket, sentence, what)
+  ticket.trouble, ticket.offer = sentence, what
+  self.tickets:keep(ticket)
+end
+
+function courier:_advance(task, over)
+  local ticket = task.ticket
+  local was_submitted = ticket.stage == "submitted"
+  local ok, done, err, what = pcall(task.step, over)
+  if not ok then
+    self:_give_up(ticket.id)
+    self:_trouble(ticket, ("This is a bug: %s"):format(tostring(done)))
+  elseif done == false then
+    return
+  elseif done == nil then
+    self:_give_up(ticket.id)
+    if err then
+      self:_trouble(ticket, err, what)
+    end
+  else
+    self.work[ticket.id] = nil
+    if was_submitted then
+      self.tickets:drop(ticket)
+    else
+      self.tickets:keep(ticket)
+    end
+  end
+end
+
+-- One tick. Returns whether anything is left to do.
+function courier:tick()
+  local over = clock.budget()
+  self:_beat()
+  if self.look() then
+    self:_look_around()
+  end
+  for _, ticket in ipairs(self.queue) do
+    local task = self.work[ticket.id]
+    if task then
+      self:_advance(task, over)
+    end
+    if over() then
+      break
+    end
+  end
+  return #self.queue > 0
+end
+
+-- Forget the troubles of an earlier time: the disk may have room again, the file may be back.
+function courier:_forgive()
+  for _, ticket in ipairs(self.tickets:all()) do
+    if ticket.trouble and not ticket.offer then
+      ticket.trouble = nil
+      self.tickets:keep(ticket)
+    end
+  end
+end
+
+-- Run in the background until nothing is owed.
+function courier.run()
+  local installed = settings.installed()
+  if not installed or alive() then
+    return
+  end
+  local self = new(installed.spool)
+  self:_forgive()
+  local function loop()
+    if self:tick() then
+      reaper.defer(loop)
+    end
+  end
+  reaper.atexit(function()
+    for id in pairs(self.work) do
+      self:_give_up(id)
+    end
+    settings.word("courier", "")
+  end)
+  loop()
+end
+
+return courier

@@ -1,0 +1,241 @@
+-- From a finished job to tracks, in steps: find the project and the item, have the media in the project's folder,
+-- build the peaks, and insert. Everything that takes time happens before the insertion, which is one step.
+local use = ...
+local files, insert, json, project = use("files"), use("insert"), use("json"), use("project")
+local protocol, text = use("protocol"), use("text")
+
+local delivery = {}
+
+local GONE = "%s is gone from its project; its stems can be put on new tracks."
+
+-- The stems that the user wants, in the result's order.
+local function wanted(ticket, result)
+  local ok, err = protocol.check_done(result)
+  if not ok or not ticket.stems then
+    return ok and result.stems, err
+  end
+  local chosen, found = {}, {}
+  for _, name in ipairs(ticket.stems) do
+    chosen[name] = true
+  end
+  for _, stem in ipairs(result.stems) do
+    found[#found + 1] = chosen[stem.name] and stem or nil
+  end
+  if #found == 0 then
+    return nil, ("The result of %s has none of the stems that were chosen."):format(text.shown(ticket.name))
+  end
+  return found
+end
+
+local function is_below(path, folder)
+  folder = files.plain(folder) .. "/"
+  return files.plain(path):sub(1, #folder) == folder
+end
+
+-- Where the stems are, or shall be copied to: a step function that ends with the list of paths.
+local function media_step(ticket, result, stems, proj)
+  local media = reaper.GetProjectPathEx(proj)
+  local song = files.name(files.plain(result.folder or "song"))
+  local folder = files.join(media, "stems/" .. song .. " " .. ticket.id)
+  local paths, index, copy = {}, 1, nil
+  return function(over)
+    while index <= #stems do
+      local path = stems[index].path
+      if not files.exists(path) then
+        return nil, ("The stem %s is not there any more; run the job again."):format(text.shown(path))
+      elseif is_below(path, media) then
+        paths[index] = path
+      else
+        if not copy then
+          local made, err = files.make_folder(folder)
+          if not made then
+            return nil, err
+          end
+          paths[index] = files.join(folder, files.name(path))
+          copy = files.copier(path, paths[index])
+        end
+        local done, err = copy(over)
+        if not done then
+          return done, err
+        end
+        copy = nil
+      end
+      index = index + 1
+      if over() then
+        return false
+      end
+    end
+    return paths
+  end
+end
+
+local function release(media)
+  for _, source in ipairs(media) do
+    reaper.PCM_Source_Destroy(source)
+  end
+end
+
+-- REAPER's sources of these files, checked, with their peaks: a step function that ends with the list.
+local function peaks_step(result, paths)
+  local media, building = {}, false
+  local function step(over)
+    for _ = #media, #paths do
+      if building then
+        while reaper.PCM_Source_BuildPeaks(media[#media], 1) ~= 0 do
+          if over() then
+            return false
+          end
+        end
+        reaper.PCM_Source_BuildPeaks(media[#media], 2)
+        building = false
+      end
+      if #media == #paths then
+        break
+      end
+      local path = paths[#media + 1]
+      local source = reaper.PCM_Source_CreateFromFile(path)
+      media[#media + 1] = source
+      local length_s = source and reaper.GetMediaSourceLength(source) or 0
+      if not source or math.abs(length_s * result.sample_rate - result.samples) > 1 then
+        return nil, ("The stem %s is damaged; run the job again."):format(text.shown(path))
+      end
+      building = reaper.PCM_Source_BuildPeaks(source, 0) ~= 0
+    end
+    return media
+  end
+  return step, function()
+    release(media)
+  end
+end
+
+-- Where the stems go. The item is followed: where it was moved to, and what is left of it when it was trimmed. With
+-- another rate than it had when it was read, its stems keep the old one.
+local function place_of(ticket, item, track)
+  local at, length = ticket.position_s, ticket.length_s
+  if not item then
+    return { track = track, position = at, length = length, offset = ticket.lead_s or 0 }
+  end
+  local take = reaper.GetActiveTake(item)
+  local start = reaper.GetMediaItemInfo_Value(item, "D_POSITION")
+  at = start + ticket.from_s
+  if
+    take
+    and project.take_guid(take) == ticket.take
+    and reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE") == ticket.playrate
+  then
+    at = at - (reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS") - ticket.offset_s) / ticket.playrate
+  end
+  local from = math.max(at, start)
+  local to = math.min(at + length, start + reaper.GetMediaItemInfo_Value(item, "D_LENGTH"))
+  if to - from < 1e-9 then
+    from, to = at, at + length
+  end
+  local offset = from - at + (ticket.lead_s or 0)
+  return { track = reaper.GetMediaItemTrack(item), item = item, position = from, length = to - from, offset = offset }
+end
+
+-- What a later "re-separate in place" must know.
+local function origin_of(ticket, stems, paths)
+  local made = {}
+  for index, stem in ipairs(stems) do
+    made[stem.name] = paths[index]
+  end
+  local kept = { schema = 1, files = made }
+  for _, name in ipairs({ "name", "track", "item", "take", "spec", "source", "lead_s" }) do
+    kept[name] = ticket[name]
+  end
+  for _, name in ipairs({ "position_s", "length_s", "from_s", "offset_s", "playrate", "partial", "baked" }) do
+    kept[name] = ticket[name]
+  end
+  return json.encode(kept)
+end
+
+-- Begin to deliver a finished job.
+--
+-- Returns a step function and one that gives up. The step returns true when the stems are in the project; false when
+-- there is more to do; nil and a sentence, with "gone" as a third value when the item is not there any more. Returns
+-- nil alone while the project is not open.
+function delivery.of(ticket, result)
+  local proj = project.find(ticket.project.id)
+  if not proj then
+    return nil
+  end
+  local stems, wrong = wanted(ticket, result)
+  local find = project.item_finder(proj, ticket.item, ticket.take)
+  local item, paths, media, media_copy, peaks
+  local give_up = function() end
+
+  local function look_up()
+    if not ticket.item or ticket.replaces then
+      return true
+    end
+    local found = find()
+    if found == nil and ticket.place ~= "new tracks" then
+      return nil, GONE:format(text.shown(ticket.name)), "gone"
+    end
+    item = found or nil
+    return found ~= false
+  end
+
+  local function insert_now()
+    if item and not reaper.ValidatePtr2(proj, item, "MediaItem*") then
+      find, item = project.item_finder(proj, ticket.item, ticket.take), nil
+      return false
+    end
+    ticket.origin = origin_of(ticket, stems, paths)
+    if ticket.replaces then
+      give_up()
+      return insert.again(proj, ticket, stems, paths)
+    end
+    local track = ticket.track and project.track(proj, ticket.track)
+    if not ticket.item and not track and ticket.place ~= "new tracks" then
+      return nil, GONE:format(text.shown(ticket.name)), "gone"
+    end
+    if project.has_job(proj, ticket.id) then
+      give_up()
+      return true
+    end
+    give_up = function() end -- from here on the project owns the sources, whatever happens
+    return insert.stems(proj, ticket, stems, place_of(ticket, item, track), media)
+  end
+
+  local function step(over)
+    if not stems then
+      return nil, wrong
+    elseif not project.is_open(proj) then
+      return nil
+    end
+    local ok, err, what
+    if not item then
+      ok, err, what = look_up()
+      if not ok then
+        return ok, err, what
+      end
+    end
+    if not paths then
+      media_copy = media_copy or media_step(ticket, result, stems, proj)
+      ok, err = media_copy(over)
+      if not ok then
+        return ok, err
+      end
+      paths = ok
+    end
+    if not media then
+      if not peaks then
+        peaks, give_up = peaks_step(result, paths)
+      end
+      ok, err = peaks(over)
+      if not ok then
+        return ok, err
+      end
+      media = ok
+      return false -- the insertion has a tick of its own
+    end
+    return insert_now()
+  end
+  return step, function()
+    give_up()
+  end
+end
+
+return delivery

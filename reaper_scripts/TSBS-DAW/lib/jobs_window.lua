@@ -1,0 +1,177 @@
+-- What is under way: how far, how long still, and what went wrong; to cancel, retry, place or dismiss.
+local use, folder = ...
+local clock, project = use("clock"), use("project")
+local courier, settings, spools, text = use("courier"), use("settings"), use("spool"), use("text")
+local tickets, ui = use("tickets"), use("ui")
+
+local jobs_window = {}
+
+local FILE = "tsbs-daw_Jobs.lua"
+local LOOK_EVERY_S = 0.25
+local ALIVE_S = 3.0
+local NO_DAEMON = "No daemon is running: the jobs wait until it is started."
+
+local function alive()
+  local beat = tonumber((settings.word("jobs_window")))
+  return beat ~= nil and math.abs(reaper.time_precise() - beat) < ALIVE_S
+end
+
+-- Open the window as a script of its own, unless it is open.
+function jobs_window.show()
+  if not alive() then
+    local script = folder:gsub("[/\\]lib[/\\]$", "/") .. FILE
+    reaper.Main_OnCommand(reaper.AddRemoveReaScript(true, 0, script, true), 0)
+  end
+end
+
+-- Seconds left, from how far it came since it was first seen here; nil when that says nothing yet.
+local function time_left(seen, fraction)
+  local now = reaper.time_precise()
+  seen.from_s, seen.from = seen.from_s or now, seen.from or fraction
+  local gained = fraction - seen.from
+  return gained > 0.02 and (1 - fraction) * (now - seen.from_s) / gained or nil
+end
+
+local function view_of_result(ticket, result, err)
+  if err then
+    return { line = err, retry = true }
+  elseif result.state ~= "done" then
+    return { line = tostring(result.error or result.state), retry = true }
+  elseif ticket.trouble then
+    return { line = ticket.trouble, retry = ticket.offer == nil, place = ticket.offer == "gone" }
+  elseif not project.find(ticket.project.id) then
+    return { line = ("Done; open %s to receive it."):format(text.shown(ticket.project.name)) }
+  end
+  return { line = "putting it into the project", fraction = 1 }
+end
+
+-- What the window shows of a ticket: line, fraction, and which buttons.
+function jobs_window.view(spool, ticket, seen)
+  local result, err = spool:result(ticket.id)
+  if result or err then
+    return view_of_result(ticket, result, err)
+  elseif ticket.trouble then
+    return { line = ticket.trouble, retry = true }
+  elseif ticket.stage ~= "submitted" then
+    return { line = "reading the audio", fraction = 0 }
+  end
+  local fraction, phrase = spool:progress(ticket.id)
+  if not fraction then
+    return { line = "Its folder is gone from the spool; separate the item anew." }
+  end
+  local left = time_left(seen, fraction)
+  return {
+    line = phrase .. (left and (", %s left"):format(text.duration(left)) or ""),
+    fraction = fraction,
+    cancel = true,
+  }
+end
+
+-- Do what a button says. Returns a sentence if it cannot be.
+function jobs_window.act(desk, spool, ticket, what)
+  local ok, err = true, nil
+  if what == "cancel" then
+    ok, err = spool:cancel(ticket.id)
+  elseif what == "dismiss" then
+    spool:cancel(ticket.id)
+    desk:drop(ticket)
+  elseif what == "retry" or what == "place" then
+    local result, damaged = spool:result(ticket.id)
+    if damaged or result and result.state ~= "done" then
+      ok, err = spool:retry(ticket.id)
+    end
+    ticket.trouble, ticket.offer = nil, nil
+    ticket.place = what == "place" and "new tracks" or ticket.place
+    if ok then
+      ok, err = desk:keep(ticket)
+    end
+    courier.wake()
+  end
+  return not ok and err or nil
+end
+
+local BUTTONS = {
+  { "cancel", "Cancel" },
+  { "retry", "Retry" },
+  { "place", "Put on new tracks" },
+}
+
+local function draw_ticket(window, model, ticket)
+  local seen = model.seen[ticket.id] or {}
+  model.seen[ticket.id] = seen
+  local view = jobs_window.view(model.spool, ticket, seen)
+  window:text(ticket.name .. "  (" .. ticket.job.preset .. ")")
+  if view.fraction then
+    window:bar(view.fraction, view.line)
+  else
+    window:text(view.line, true)
+  end
+  local said
+  local function button(what, label)
+    if window:button(label) then
+      said = jobs_window.act(model.desk, model.spool, ticket, what)
+      model.look = clock.every(LOOK_EVERY_S)
+    end
+  end
+  for _, entry in ipairs(BUTTONS) do
+    if view[entry[1]] then
+      button(entry[1], entry[2])
+      window:beside()
+    end
+  end
+  button("dismiss", "Dismiss")
+  window:gap()
+  return said
+end
+
+local function draw_daemon(window, model, installed)
+  if model.alive then
+    return
+  end
+  window:text(NO_DAEMON)
+  if installed.start and window:button("Start it") then
+    reaper.ExecProcess(installed.start, -2)
+  end
+  window:gap()
+end
+
+local function draw(window, model, installed)
+  settings.word("jobs_window", ("%.3f"):format(reaper.time_precise()))
+  if model.look() then
+    model.all, model.alive = model.desk:all(), model.spool:alive()
+  end
+  for sentence in settings.word("said"):gmatch("[^\n]+") do
+    window:text(sentence)
+  end
+  draw_daemon(window, model, installed)
+  if #model.all == 0 then
+    window:text("Nothing is under way.", true)
+  end
+  for _, ticket in ipairs(model.all) do
+    local said = draw_ticket(window, model, ticket)
+    if said then
+      settings.word("said", said)
+    end
+  end
+end
+
+function jobs_window.run()
+  local installed, err = settings.installed()
+  local title = "tsbs-daw: jobs"
+  if not installed then
+    ui.open(title, 520, 160, function(window)
+      window:text(err)
+    end)
+    return
+  end
+  local model = { desk = tickets.at(installed.spool), spool = spools.at(installed.spool), seen = {}, all = {} }
+  model.look = clock.every(LOOK_EVERY_S)
+  ui.open(title, 520, 420, function(window)
+    draw(window, model, installed)
+  end, function()
+    settings.word("jobs_window", "")
+    settings.word("said", "")
+  end)
+end
+
+return jobs_window

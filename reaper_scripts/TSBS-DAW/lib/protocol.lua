@@ -1,0 +1,72 @@
+-- The documents of the spool, see PROTOCOL.md: how they are written, and which of them are understood.
+local use = ...
+local files, json, text = use("files"), use("json"), use("text")
+
+local protocol = {}
+
+protocol.SCHEMA = 1
+
+-- A request. `source` is { path, start_samples, length_samples }; `deliver` comes back with the result.
+function protocol.job(id, source, output, song, options, deliver)
+  return {
+    schema = protocol.SCHEMA,
+    id = id,
+    source = source,
+    output = output,
+    song = song,
+    preset = options.preset,
+    model = options.model,
+    origin = "reaper",
+    priority = "interactive",
+    deliver = deliver,
+  }
+end
+
+-- A document of the daemon's. nil alone: it is not there; nil and a sentence: it cannot be used.
+function protocol.read(path)
+  local content = files.read(path)
+  if not content then
+    return nil
+  end
+  local found, err = json.decode(content)
+  if type(found) ~= "table" then
+    return nil, ("%s is damaged (%s); run the job again."):format(text.shown(path), err or "no object")
+  elseif found.schema ~= protocol.SCHEMA then
+    return nil,
+      ("%s has schema %s, and these scripts understand schema %d; update whichever of the two is older."):format(
+        text.shown(path),
+        tostring(found.schema),
+        protocol.SCHEMA
+      )
+  end
+  return found
+end
+
+local function wrong_stem(stem)
+  return type(stem) ~= "table" or type(stem.name) ~= "string" or type(stem.path) ~= "string"
+end
+
+-- Whether a result that says "done" holds what is needed to put it into a project. true, or nil and a sentence.
+function protocol.check_done(result)
+  local wrong = type(result.stems) ~= "table" or #result.stems == 0
+  wrong = wrong or math.type(result.samples) ~= "integer" or math.type(result.sample_rate) ~= "integer"
+  wrong = wrong or result.samples < 1 or result.sample_rate < 1
+  for _, stem in ipairs(wrong and {} or result.stems) do
+    wrong = wrong or wrong_stem(stem)
+  end
+  if wrong then
+    return nil, "The result does not say where its stems are; run the job again."
+  end
+  return true
+end
+
+-- "#rrggbb" as three numbers; grey for anything else.
+function protocol.color(code)
+  local red, green, blue = tostring(code):match("^#(%x%x)(%x%x)(%x%x)$")
+  if not red then
+    return 128, 128, 128
+  end
+  return tonumber(red, 16), tonumber(green, 16), tonumber(blue, 16)
+end
+
+return protocol

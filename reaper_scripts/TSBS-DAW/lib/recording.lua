@@ -1,0 +1,102 @@
+-- A ticket's way into the spool: its audio is had, as `source` said it can be, and the job is asked for.
+local use = ...
+local capture, files, project, render, text = use("capture"), use("files"), use("project"), use("render"), use("text")
+
+local recording = {}
+
+local AUDIO = "take.wav"
+
+local function gone(ticket)
+  return nil, ("%s is gone from its project, so it cannot be read any more."):format(text.shown(ticket.name))
+end
+
+-- Ask for the job unless the spool has it already, from before a crash.
+local function submit(spool, ticket, source)
+  if not spool:progress(ticket.id) and spool:result(ticket.id) == nil then
+    ticket.job.source = source
+    local ok, err = spool:submit(ticket.job)
+    if not ok then
+      return nil, err
+    end
+  end
+  ticket.stage = "submitted"
+  return true
+end
+
+local function rendered(spool, ticket, proj, item)
+  local path, later = spool:prepare_audio(ticket.id, AUDIO)
+  if not path then
+    return nil, later
+  end
+  local ok, err = render.item(proj, item, (path:gsub("/[^/]*$", "")), (AUDIO:gsub("%.wav$", "")))
+  if not ok then
+    return nil, err
+  end
+  local media = reaper.PCM_Source_CreateFromFile(path)
+  if not media then
+    return nil, ("The render of %s did not make a file; try again."):format(text.shown(ticket.name))
+  end
+  local rate = math.floor(reaper.GetMediaSourceSampleRate(media))
+  reaper.PCM_Source_Destroy(media)
+  local start = math.floor(ticket.spec.start_s * rate + 1e-6)
+  ticket.lead_s = ticket.spec.start_s - start / rate
+  local length = math.max(1, math.ceil((ticket.spec.start_s + ticket.spec.length_s) * rate - 1e-6) - start)
+  return submit(spool, ticket, { path = later, start_samples = start, length_samples = length })
+end
+
+local function object_of(ticket, proj)
+  if ticket.spec.kind == "track" then
+    return project.track(proj, ticket.track), "MediaTrack*"
+  end
+  return reaper.GetMediaItemTakeByGUID(proj, ticket.take), "MediaItem_Take*"
+end
+
+-- Returns a step function, and one that gives up. The step: true when the job is asked for; nil and a sentence; false.
+-- Returns nil alone while the project is not open.
+function recording.of(spool, ticket)
+  local spec = ticket.spec
+  if spec.kind == "file" then
+    local source = { path = spec.path, start_samples = spec.start_samples, length_samples = spec.length_samples }
+    return function()
+      return submit(spool, ticket, source)
+    end
+  end
+  local proj = project.find(ticket.project.id)
+  if not proj then
+    return nil
+  end
+  local object, kind = object_of(ticket, proj)
+  if not object then
+    return function()
+      return gone(ticket)
+    end
+  elseif spec.kind == "render" then
+    return function()
+      return rendered(spool, ticket, proj, reaper.GetMediaItemTake_Item(object))
+    end
+  end
+  local path, later = spool:prepare_audio(ticket.id, AUDIO)
+  if not path then
+    return function()
+      return nil, later
+    end
+  end
+  local step, give_up = capture.to_file(spec, object, path, function()
+    return project.is_open(proj) and reaper.ValidatePtr2(proj, object, kind)
+  end)
+  return function(over)
+    local done, err = step(over)
+    if not done then
+      return done, err
+    end
+    return submit(spool, ticket, { path = later })
+  end,
+    give_up
+end
+
+-- The folder that a job's own folder shall appear in.
+function recording.output(proj)
+  return files.join(reaper.GetProjectPathEx(proj), "stems")
+end
+
+return recording

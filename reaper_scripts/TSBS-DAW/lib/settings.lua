@@ -1,0 +1,53 @@
+-- What `tsbs-daw reaper install` wrote down for this installation, and what the user chose last.
+local use, folder = ...
+local files, json, text = use("files"), use("json"), use("text")
+
+local settings = {}
+
+local SECTION = "TSBS-DAW"
+local SCHEMA = 1
+
+-- spool: the folder that the daemon looks into. start: the command that starts a daemon. presets: name, description.
+function settings.installed()
+  local path = files.join(folder, "installed.json")
+  local content = files.read(path)
+  local found, err
+  if content then
+    found, err = json.decode(content)
+  end
+  if type(found) ~= "table" or found.schema ~= SCHEMA or type(found.spool) ~= "string" then
+    local why = content and (err or "it is of another version") or "it is not there"
+    return nil, ("%s cannot be used (%s); run `tsbs-daw reaper install` once."):format(text.shown(path), why)
+  end
+  return found
+end
+
+local DEFAULTS = { preset = "none", source = "mute", fx = "no", stems = "", model = "default" }
+
+-- A choice that was made before: preset, source (mute, keep, untouched), fx (yes, no), stems (names, or "" for all).
+function settings.choice(name)
+  local value = reaper.GetExtState(SECTION, name)
+  return value ~= "" and value ~= "-" and value or DEFAULTS[name]
+end
+
+function settings.choose(name, value)
+  reaper.SetExtState(SECTION, name, value ~= "" and value or "-", true)
+end
+
+-- A word between the scripts of this REAPER, forgotten when it ends.
+function settings.word(name, value)
+  if value then
+    reaper.SetExtState(SECTION, name, value, false)
+  end
+  return reaper.GetExtState(SECTION, name)
+end
+
+function settings.chosen_stems()
+  local names = json.list()
+  for name in settings.choice("stems"):gmatch("[^\n]+") do
+    names[#names + 1] = name
+  end
+  return #names > 0 and names or nil
+end
+
+return settings

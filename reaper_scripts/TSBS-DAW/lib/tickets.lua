@@ -1,0 +1,97 @@
+-- What these scripts still owe the user: one ticket for every job that has not been put into its project.
+--
+-- A ticket is a file in <spool>/reaper/, so that nothing is lost when REAPER is closed, or crashes. Changing one writes
+-- a new file, <id>.<number>.json, and then removes the old: at every moment there is a whole one.
+local use = ...
+local files, json, text = use("files"), use("json"), use("text")
+
+local tickets = {}
+tickets.__index = tickets
+
+tickets.SCHEMA = 1
+
+function tickets.at(root)
+  return setmetatable({ folder = files.join(root, "reaper") }, tickets)
+end
+
+local function parts(name)
+  local id, number = name:match("^([%w_-]+)%.(%d+)%.json$")
+  return id, tonumber(number)
+end
+
+-- The newest file of every ticket: id -> number; and the names of older ones.
+function tickets:_numbers()
+  local newest, old = {}, {}
+  for _, name in ipairs(files.list(self.folder)) do
+    local id, number = parts(name)
+    if id then
+      local known = newest[id]
+      if known then
+        old[#old + 1] = ("%s.%d.json"):format(id, math.min(known, number))
+      end
+      newest[id] = math.max(known or 0, number)
+    end
+  end
+  return newest, old
+end
+
+local function read(path)
+  local content = files.read(path)
+  local found = content and json.decode(content)
+  if type(found) == "table" and found.schema == tickets.SCHEMA and type(found.job) == "table" then
+    return found
+  end
+  return nil
+end
+
+-- All tickets, oldest first. What cannot be read is left where it is.
+function tickets:all()
+  local found = {}
+  local newest, old = self:_numbers()
+  for id, number in pairs(newest) do
+    local ticket = read(files.join(self.folder, ("%s.%d.json"):format(id, number)))
+    if ticket and ticket.id == id then
+      ticket.number = number
+      found[#found + 1] = ticket
+    end
+  end
+  for _, name in ipairs(old) do
+    os.remove(files.join(self.folder, name))
+  end
+  table.sort(found, function(a, b)
+    return a.id < b.id
+  end)
+  return found
+end
+
+-- Write a ticket down. true, or nil and a sentence.
+function tickets:keep(ticket)
+  local before = ticket.number
+  ticket.schema = tickets.SCHEMA
+  ticket.number = (before or 0) + 1
+  local content, err = json.encode(ticket)
+  if not content then
+    return nil, ("%s cannot be asked for: %s; rename it."):format(text.shown(ticket.name), err)
+  end
+  local made
+  made, err = files.make_folder(self.folder)
+  if not made then
+    return nil, err
+  end
+  local written
+  written, err = files.write_new(files.join(self.folder, ("%s.%d.json"):format(ticket.id, ticket.number)), content)
+  if not written then
+    return nil, ("Nothing can be written to %s (%s); make room there."):format(text.shown(self.folder), tostring(err))
+  end
+  if before then
+    os.remove(files.join(self.folder, ("%s.%d.json"):format(ticket.id, before)))
+  end
+  return true
+end
+
+-- The debt is paid, or not wanted any more.
+function tickets:drop(ticket)
+  os.remove(files.join(self.folder, ("%s.%d.json"):format(ticket.id, ticket.number)))
+end
+
+return tickets

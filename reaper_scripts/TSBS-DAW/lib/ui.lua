@@ -1,0 +1,29 @@
+-- Small windows, drawn anew in every tick: with ReaImGui where it is installed, else with REAPER's own gfx.
+--
+-- Both give a window the same few things: text, bar, button, check, choice, beside, gap. Each takes a line of its own
+-- unless `beside` was called before.
+local use = ...
+local imgui, plain = use("ui_imgui"), use("ui_gfx")
+
+local ui = {}
+
+-- Open a window; `draw(window)` is called in every tick until it returns false, or the user closes the window.
+function ui.open(title, width, height, draw, closed)
+  local window = imgui.available() and imgui.new(title, width, height) or plain.new(title, width, height)
+  local function loop()
+    if window:begin() then
+      local stay = draw(window)
+      window:finish()
+      if stay ~= false then
+        return reaper.defer(loop)
+      end
+    end
+    window:close()
+    if closed then
+      closed()
+    end
+  end
+  loop()
+end
+
+return ui

@@ -1,0 +1,14 @@
+-- @description tsbs-daw: separate selected items
+-- @author tsbs-daw
+-- @version 0.1.0
+-- @changelog First version.
+-- @about
+--   # tsbs-daw: separate selected items
+--   Takes every selected item apart, and puts a folder of its stems below its track, with the last choice of preset.
+-- @provides
+--   [nomain] lib/*.lua
+
+local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
+local use = assert(loadfile(folder .. "lib/use.lua"))()(folder .. "lib/")
+local asking = use("asking")
+asking.selected_items(asking.options())

@@ -1,0 +1,158 @@
+"""REAPER's functions on audio: sources and their peaks, accessors, the render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from reaper.model import Handle, Item, Source, Take, Track
+from reaper.signatures import Misuse
+
+FLOAT_WAV = "ZXZhdyAAAA=="
+RENDER = 42230
+TAKE_EFFECT = 0.5  # what the take effects of this stand-in do: they halve the level
+
+
+class Array:
+    """reaper.array: `array.table(offset, count)`, `array.clear()`; counts from 1."""
+
+    kind = "reaper.array"
+    alive = True
+
+    def __init__(self, runtime, size: int):
+        self.values = np.zeros(int(size))
+        self._runtime = runtime
+
+    def __getitem__(self, key):
+        return getattr(self, key) if isinstance(key, str) else self.values[int(key) - 1]
+
+    def table(self, offset: int = 1, count: int | None = None):
+        values = self.values[int(offset) - 1 :][: None if count is None else int(count)]
+        return self._runtime.table_from(values.tolist())
+
+    def clear(self, value: float = 0.0) -> None:
+        self.values[:] = value
+
+
+class Accessor(Handle):
+    kind = "AudioAccessor"
+
+    def __init__(self, of: Take | Track):
+        super().__init__()
+        self.of, self.state = of, self._now(of)
+
+    @staticmethod
+    def _now(of: Take | Track) -> str:
+        items = [of.item] if isinstance(of, Take) else of.items
+        return repr([(dict(item.values) | {"B_UISEL": 0}, item.take and dict(item.take.values)) for item in items])
+
+    @property
+    def changed(self) -> bool:
+        return self._now(self.of) != self.state
+
+    def read(self, rate: int, channels: int, start_s: float, count: int) -> np.ndarray:
+        at = start_s + np.arange(count) / rate
+        if isinstance(self.of, Take):
+            return self.of.item.audio_at(at, channels)
+        sound = np.zeros((count, channels))
+        for item in self.of.items:
+            if not item.values["B_MUTE"]:
+                sound += item.audio_at(at - item.values["D_POSITION"], channels) * item.values["D_VOL"]
+        return sound
+
+
+class MediaFunctions:
+    """Mixed into the stand-in, which has `spend(seconds)` and `main_state(...)`."""
+
+    # Sources
+
+    def PCM_Source_CreateFromFile(self, path):
+        self.spend(0.0003)
+        try:
+            source = Source(path)
+        except soundfile.LibsndfileError:
+            return None
+        return source if source.rate else None
+
+    def PCM_Source_Destroy(self, source):
+        if source.owned:
+            raise Misuse("PCM_Source_Destroy: the source belongs to a take")
+        source.alive = False
+
+    def PCM_Source_BuildPeaks(self, source, mode):
+        if mode == 0:
+            return 0 if source.peaks_ready else source.peaks_left
+        if mode == 1:
+            self.spend(0.001)
+            source.peaks_left = max(0, source.peaks_left - 1)
+            return source.peaks_left
+        source.peaks_ready = source.peaks_left == 0
+        return 0
+
+    def GetMediaSourceType(self, source):
+        return source.type
+
+    def GetMediaSourceFileName(self, source):
+        return source.path
+
+    def GetMediaSourceLength(self, source):
+        return source.length_s, False
+
+    def GetMediaSourceSampleRate(self, source):
+        return source.rate
+
+    def GetMediaSourceNumChannels(self, source):
+        return source.channels
+
+    def GetMediaSourceParent(self, source):
+        return source.parent
+
+    # Accessors
+
+    def CreateTakeAudioAccessor(self, take):
+        self.accessors += 1
+        return Accessor(take)
+
+    def CreateTrackAudioAccessor(self, track):
+        self.accessors += 1
+        return Accessor(track)
+
+    def DestroyAudioAccessor(self, accessor):
+        accessor.alive = False
+        self.accessors -= 1
+
+    def AudioAccessorStateChanged(self, accessor):
+        return accessor.changed
+
+    def GetAudioAccessorSamples(self, accessor, rate, channels, start_s, count, buffer):
+        if len(buffer.values) < count * channels:
+            raise Misuse("GetAudioAccessorSamples: the buffer is too short")
+        if self.in_coroutine:
+            return None  # and the buffer stays as it was
+        self.spend(count * channels * 1e-7)
+        sound = accessor.read(rate, channels, start_s, count)
+        if not sound.any():
+            return 0  # silence: the buffer stays as it was
+        buffer.values[: count * channels] = sound.astype(np.float32).ravel()
+        return 1
+
+    # Rendering
+
+    def _render(self, project) -> None:
+        numbers = {"RENDER_SETTINGS": 32, "RENDER_BOUNDSFLAG": 4, "RENDER_ADDTOPROJ": 0, "RENDER_TAILFLAG": 0}
+        wrong = {name: project.info.get(name) for name, value in numbers.items() if project.info.get(name) != value}
+        if wrong or project.info_strings.get("RENDER_FORMAT") != FLOAT_WAV:
+            raise Misuse(f"the render is not set up: {wrong}")
+        (item,) = [item for item in project.items if item.values["B_UISEL"]]
+        if self.render_fails:
+            raise Misuse("the render was stopped")
+        path = Path(project.info_strings["RENDER_FILE"], project.info_strings["RENDER_PATTERN"] + ".wav")
+        soundfile.write(path, _heard(item, project.sample_rate), project.sample_rate, subtype="FLOAT")
+
+
+def _heard(item: Item, rate: int) -> np.ndarray:
+    samples = round(item.values["D_LENGTH"] * rate)
+    sound = item.audio_at(np.arange(samples) / rate, 2)
+    effects = TAKE_EFFECT if item.take.effects else 1.0
+    return (sound * effects * item.values["D_VOL"]).astype(np.float32)

@@ -1,0 +1,261 @@
+"""REAPER's functions on projects, tracks, items and takes. What changes a project outside an undo step is a misuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reaper.model import Handle, Item, Project, Source, Take, Track, kill
+from reaper.signatures import Misuse
+
+READ_ONLY = {"IP_TRACKNUMBER", "P_TRACK", "IP_ITEMNUMBER", "I_TCPH", "I_TCPY", "I_WNDH", "B_MUTE_ACTUAL"}
+
+
+class ProjectFunctions:
+    """Mixed into the stand-in, which has `projects` (the open ones; the first is in front) and `ui_locks`."""
+
+    projects: list[Project]
+
+    def _project_of(self, handle: Handle) -> Project:
+        if isinstance(handle, Take):
+            handle = handle.item
+        if isinstance(handle, Item):
+            handle = handle.track
+        return next(project for project in self.projects if handle in project.tracks)
+
+    def _changing(self, name: str, handle: Handle) -> None:
+        project = handle if isinstance(handle, Project) else self._project_of(handle)
+        if project.undo_depth < 1:
+            raise Misuse(f"{name}: the project is changed outside an undo step")
+
+    # Projects
+
+    def EnumProjects(self, index):
+        index = 0 if index == -1 else index
+        if index >= len(self.projects):
+            return None, ""
+        project = self.projects[index]
+        return project, str(project.folder / project.name) if project.name else ""
+
+    def GetProjectName(self, project):
+        return project.name
+
+    def GetProjectPathEx(self, project):
+        return str(project.folder / "Media")
+
+    def GetProjExtState(self, project, section, key):
+        value = project.ext_state.get((section, key), "")
+        return len(value), value
+
+    def SetProjExtState(self, project, section, key, value):
+        project.ext_state[section, key] = value
+        return len(value)
+
+    def GetSetProjectInfo(self, project, name, value, is_set):
+        if is_set:
+            project.info[name] = float(value)
+        return project.sample_rate if name == "PROJECT_SRATE" else project.info.get(name, 0.0)
+
+    def GetSetProjectInfo_String(self, project, name, value, is_set):
+        if is_set:
+            project.info_strings[name] = value
+        return True, project.info_strings.get(name, "")
+
+    def GetSet_LoopTimeRange2(self, project, is_set, is_loop, start, end, seek):
+        if is_set:
+            project.time_selection = (start, end)
+        return project.time_selection
+
+    def EnumProjectMarkers3(self, project, index):
+        if index >= len(project.regions):
+            return 0, False, 0.0, 0.0, "", 0, 0
+        start, end, name = project.regions[index]
+        return index + 1, end > start, start, end, name, index + 1, 0
+
+    def Undo_BeginBlock2(self, project):
+        project.begin()
+
+    def Undo_EndBlock2(self, project, label, flags):
+        if project.undo_depth < 1:
+            raise Misuse("Undo_EndBlock2: no undo step was begun")
+        project.end(label)
+
+    def Undo_CanUndo2(self, project):
+        return project.undo_steps[-1].label if project.undo_steps else None
+
+    def Undo_DoUndo2(self, project):
+        if project.undo_depth:
+            raise Misuse("Undo_DoUndo2: inside an undo step")
+        return int(project.undo())
+
+    def PreventUIRefresh(self, count):
+        self.ui_locks += count
+        if self.ui_locks < 0:
+            raise Misuse("PreventUIRefresh: allowed more often than prevented")
+
+    def UpdateArrange(self):
+        self.updates += 1
+
+    # Tracks
+
+    def CountTracks(self, project=None):
+        return len((project or self.projects[0]).tracks)
+
+    def GetTrack(self, project, index):
+        return project.tracks[index] if 0 <= index < len(project.tracks) else None
+
+    def CountSelectedTracks(self, project):
+        return sum(track.values["I_SELECTED"] > 0 for track in project.tracks)
+
+    def GetSelectedTrack(self, project, index):
+        selected = [track for track in project.tracks if track.values["I_SELECTED"]]
+        return selected[index] if index < len(selected) else None
+
+    def InsertTrackInProject(self, project, index, flags):
+        self._changing("InsertTrackInProject", project)
+        project.tracks.insert(min(max(index, 0), len(project.tracks)), Track())
+
+    def GetMediaTrackInfo_Value(self, track, name):
+        if name == "IP_TRACKNUMBER":
+            return float(self._project_of(track).tracks.index(track) + 1)
+        return track.values.get(name, 0.0)
+
+    def SetMediaTrackInfo_Value(self, track, name, value):
+        return self._set_value("SetMediaTrackInfo_Value", track, name, value)
+
+    def GetSetMediaTrackInfo_String(self, track, name, value, is_set):
+        return self._string("GetSetMediaTrackInfo_String", track, name, value, is_set)
+
+    def _set_value(self, function: str, handle: Handle, name: str, value: float) -> bool:
+        if name in READ_ONLY:
+            raise Misuse(f"{function}: {name} can only be read")
+        self._changing(function, handle)
+        handle.values[name] = float(value)
+        return True
+
+    def _string(self, function: str, handle: Handle, name: str, value: str, is_set: bool) -> tuple[bool, str]:
+        if is_set:
+            self._changing(function, handle)
+            handle.strings[name] = value
+        return name in handle.strings, handle.strings.get(name, "")
+
+    # Items and takes
+
+    def CountMediaItems(self, project):
+        return len(project.items)
+
+    def GetMediaItem(self, project, index):
+        return project.items[index] if index < len(project.items) else None
+
+    def CountSelectedMediaItems(self, project):
+        return sum(item.values["B_UISEL"] > 0 for item in project.items)
+
+    def GetSelectedMediaItem(self, project, index):
+        selected = [item for item in project.items if item.values["B_UISEL"]]
+        return selected[index] if index < len(selected) else None
+
+    def SelectAllMediaItems(self, project, selected):
+        for item in project.items:
+            item.values["B_UISEL"] = float(selected)
+
+    def SetMediaItemSelected(self, item, selected):
+        item.values["B_UISEL"] = float(selected)
+
+    def CountTrackMediaItems(self, track):
+        return len(track.items)
+
+    def GetTrackMediaItem(self, track, index):
+        return track.items[index] if index < len(track.items) else None
+
+    def GetMediaItemTrack(self, item):
+        return item.track
+
+    def AddMediaItemToTrack(self, track):
+        self._changing("AddMediaItemToTrack", track)
+        item = Item(track)
+        track.items.append(item)
+        return item
+
+    def DeleteTrackMediaItem(self, track, item):
+        self._changing("DeleteTrackMediaItem", track)
+        track.items.remove(item)
+        kill(item)
+        return True
+
+    def GetMediaItemInfo_Value(self, item, name):
+        return item.values.get(name, 0.0)
+
+    def SetMediaItemInfo_Value(self, item, name, value):
+        return self._set_value("SetMediaItemInfo_Value", item, name, value)
+
+    def GetSetMediaItemInfo_String(self, item, name, value, is_set):
+        return self._string("GetSetMediaItemInfo_String", item, name, value, is_set)
+
+    def AddTakeToMediaItem(self, item):
+        self._changing("AddTakeToMediaItem", item)
+        item.takes.append(Take(item))
+        return item.takes[-1]
+
+    def GetActiveTake(self, item):
+        return item.take
+
+    def CountTakes(self, item):
+        return len(item.takes)
+
+    def GetTake(self, item, index):
+        return item.takes[index] if index < len(item.takes) else None
+
+    def GetTakeName(self, take):
+        return take.strings["P_NAME"]
+
+    def GetMediaItemTake_Item(self, take):
+        return take.item
+
+    def GetMediaItemTakeByGUID(self, project, guid):
+        takes = (take for item in project.items for take in item.takes)
+        return next((take for take in takes if take.guid == guid), None)
+
+    def GetMediaItemTakeInfo_Value(self, take, name):
+        return take.values.get(name, 0.0)
+
+    def SetMediaItemTakeInfo_Value(self, take, name, value):
+        return self._set_value("SetMediaItemTakeInfo_Value", take, name, value)
+
+    def GetSetMediaItemTakeInfo_String(self, take, name, value, is_set):
+        return self._string("GetSetMediaItemTakeInfo_String", take, name, value, is_set)
+
+    def GetMediaItemTake_Source(self, take):
+        return take.source
+
+    def SetMediaItemTake_Source(self, take, source: Source):
+        self._changing("SetMediaItemTake_Source", take)
+        if source.owned:
+            raise Misuse("SetMediaItemTake_Source: the source belongs to another take")
+        source.owned, take.source = True, source
+        return True
+
+    def TakeIsMIDI(self, take):
+        return take.source is not None and take.source.type == "MIDI"
+
+    def TakeFX_GetCount(self, take):
+        return take.effects
+
+    def GetTakeNumStretchMarkers(self, take):
+        return take.stretch_markers
+
+    def CountTakeEnvelopes(self, take):
+        return take.envelopes
+
+    def ColorToNative(self, red, green, blue):
+        return blue << 16 | green << 8 | red  # as on Windows: not the order of "#rrggbb"
+
+    def ValidatePtr2(self, project, pointer: Any, kind):
+        if not kind.endswith("*"):
+            raise Misuse(f"ValidatePtr2: {kind!r} is no pointer's type")
+        if getattr(pointer, "kind", None) != kind[:-1] or not pointer.alive:
+            return False
+        if isinstance(pointer, Project):
+            return pointer in self.projects
+        return isinstance(pointer, Source) or any(
+            pointer in (*project.tracks, *project.items) or pointer in item.takes
+            for item in (project.items or [Item(Track())])
+        )

@@ -1,0 +1,108 @@
+"""The few functions of ReaImGui that the scripts use, with its rules: Begin before anything, End once after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reaper.signatures import Misuse
+
+# name: types of the arguments behind the context; a "?" may be left out
+SIGNATURES: dict[str, tuple[str, ...]] = {
+    "CreateContext": ("string", "integer?"),
+    "SetNextWindowSize": ("number", "number", "integer?"),
+    "Begin": ("string", "boolean?", "integer?"),
+    "End": (),
+    "SameLine": ("number?", "number?"),
+    "Spacing": (),
+    "TextDisabled": ("string",),
+    "TextWrapped": ("string",),
+    "Button": ("string", "number?", "number?"),
+    "Checkbox": ("string", "boolean"),
+    "RadioButton": ("string", "boolean"),
+    "ProgressBar": ("number", "number?", "number?", "string?"),
+}
+TYPES = {"string": str, "number": (int, float), "integer": int, "boolean": bool}
+
+
+class ImGui:
+    """`lines` is what the last window says; labels lose what follows ##."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.clicked: str | None = None
+        self.open = True
+        self._frame: list[str] = []
+        self._inside = False
+
+    def has(self, name: str) -> bool:
+        return name.removeprefix("ImGui_") in SIGNATURES and name.startswith("ImGui_")
+
+    def says(self, text: str) -> bool:
+        return text in " ".join(self.lines)
+
+    def call(self, name: str, arguments: list[Any]) -> Any:
+        short = name.removeprefix("ImGui_")
+        if short == "CreateContext":
+            self._check(name, SIGNATURES[short], arguments)
+            return self
+        if not arguments or arguments[0] is not self:
+            raise Misuse(f"{name}: the context is missing")
+        self._check(name, SIGNATURES[short], arguments[1:])
+        if short not in ("Begin", "SetNextWindowSize") and not self._inside:
+            raise Misuse(f"{name}: outside a window")
+        return getattr(self, "_" + short)(*arguments[1:])
+
+    def _check(self, name: str, types: tuple[str, ...], arguments: list[Any]) -> None:
+        if len(arguments) > len(types):
+            raise Misuse(f"{name}: too many arguments")
+        for number, type_ in enumerate(types):
+            given = arguments[number] if number < len(arguments) else None
+            if given is None and type_.endswith("?"):
+                continue
+            if not isinstance(given, TYPES[type_.rstrip("?")]):
+                raise Misuse(f"{name}: argument {number + 2}: {given!r} is no {type_}")
+
+    def _say(self, text: str) -> bool:
+        shown = text.split("##")[0]
+        self._frame.append(shown)
+        if self.clicked is not None and shown.startswith(self.clicked):
+            self.clicked = None
+            return True
+        return False
+
+    def _SetNextWindowSize(self, width, height, condition=0):
+        return None
+
+    def _Begin(self, title, p_open=None, flags=0):
+        if self._inside:
+            raise Misuse("ImGui_Begin: the last window has no End")
+        self._inside, self._frame = True, []
+        return True, self.open
+
+    def _End(self):
+        self._inside, self.lines = False, self._frame
+
+    def _SameLine(self, offset=0, spacing=-1):
+        return None
+
+    def _Spacing(self):
+        return None
+
+    def _TextDisabled(self, text):
+        self._say(text)
+
+    def _TextWrapped(self, text):
+        self._say(text)
+
+    def _Button(self, label, width=0, height=0):
+        return self._say(label)
+
+    def _Checkbox(self, label, value):
+        clicked = self._say(label)
+        return clicked, value != clicked
+
+    def _RadioButton(self, label, active):
+        return self._say(label)
+
+    def _ProgressBar(self, fraction, width=-1, height=0, overlay=""):
+        self._say(overlay)

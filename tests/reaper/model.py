@@ -1,0 +1,280 @@
+"""What a REAPER project is made of, as far as the scripts see it: tracks, items, takes, sources; and undo.
+
+Handles die: with what they name, and with every undo, as in REAPER. A dead handle is a misuse.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+TRACK_DEFAULTS = {"I_FOLDERDEPTH": 0.0, "B_MUTE": 0.0, "I_CUSTOMCOLOR": 0.0, "D_VOL": 1.0, "I_SELECTED": 0.0}
+ITEM_DEFAULTS = {
+    "D_POSITION": 0.0, "D_LENGTH": 0.0, "D_VOL": 1.0, "B_MUTE": 0.0, "B_LOOPSRC": 1.0, "B_UISEL": 0.0,
+    "D_FADEINLEN": 0.01, "D_FADEOUTLEN": 0.01, "D_FADEINLEN_AUTO": -1.0, "D_FADEOUTLEN_AUTO": -1.0,
+    "D_FADEINDIR": 0.0, "D_FADEOUTDIR": 0.0, "C_FADEINSHAPE": 0.0, "C_FADEOUTSHAPE": 0.0, "D_SNAPOFFSET": 0.0,
+}  # fmt: skip
+TAKE_DEFAULTS = {
+    "D_STARTOFFS": 0.0, "D_PLAYRATE": 1.0, "D_PITCH": 0.0, "D_VOL": 1.0, "D_PAN": 0.0, "D_PANLAW": -1.0,
+    "I_CHANMODE": 0.0,
+}  # fmt: skip
+
+
+def new_guid() -> str:
+    return "{" + str(uuid.uuid4()).upper() + "}"
+
+
+class Handle:
+    """Something that a script holds on to. `alive` turns false once it is gone."""
+
+    kind = ""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.strings: dict[str, str] = {"GUID": new_guid()}
+        self.values: dict[str, float] = {}
+
+    @property
+    def guid(self) -> str:
+        return self.strings["GUID"]
+
+
+class Source(Handle):
+    """A PCM source. `owned` by a take once it is set there; building its peaks takes some calls.
+
+    file: (samples, channels), read as it is; type: WAVE, MIDI, VIDEO, SECTION, ...
+    """
+
+    kind = "PCM_source"
+
+    def __init__(self, path: str = "", type_: str = "WAVE", parent: Source | None = None):
+        super().__init__()
+        self.path, self.type, self.parent = path, type_, parent
+        self.owned, self.peaks_left, self.peaks_ready = False, 3, False
+        self.section: tuple[float, float, bool] | None = None  # start, length in seconds, reversed
+        self.rate, self.audio = 0, np.zeros((0, 1), np.float32)
+        if path and Path(path).is_file() and type_ == "WAVE":
+            audio, self.rate = soundfile.read(path, dtype="float32", always_2d=True)
+            self.audio = audio
+        elif parent is not None:
+            self.rate = parent.rate
+
+    @property
+    def channels(self) -> int:
+        return self.parent.channels if self.parent is not None else self.audio.shape[1]
+
+    @property
+    def length_s(self) -> float:
+        if self.section:
+            return self.section[1]
+        return len(self.audio) / self.rate if self.rate else 0.0
+
+    def at(self, seconds: np.ndarray, *, loop: bool) -> np.ndarray:
+        """What it plays at these times, (samples, channels), between two samples by a straight line."""
+        if loop and self.length_s:
+            seconds = np.mod(seconds, self.length_s)
+        if self.section:
+            start, length, backwards = self.section
+            inside = (seconds >= 0) & (seconds < length)
+            source = start + (length - 1 / self.rate - seconds if backwards else seconds)
+            return self.parent.at(source, loop=False) * inside[:, None]
+        at = seconds * self.rate
+        low = np.floor(at + 1e-6).astype(int)
+        part = np.clip(at - low, 0, 1)[:, None]
+        padded = np.vstack([self.audio, np.zeros((2, self.channels), np.float32)])
+        inside = (low >= 0) & (low < len(self.audio))
+        low = np.clip(low, 0, len(self.audio))
+        part[part < 1e-5] = 0
+        return (padded[low] * (1 - part) + padded[low + 1] * part) * inside[:, None]
+
+
+class Take(Handle):
+    kind = "MediaItem_Take"
+
+    def __init__(self, item: Item, source: Source | None = None):
+        super().__init__()
+        self.item, self.source = item, source
+        self.values = dict(TAKE_DEFAULTS)
+        self.strings["P_NAME"] = ""
+        self.stretch_markers = self.envelopes = self.effects = 0
+
+
+class Item(Handle):
+    kind = "MediaItem"
+
+    def __init__(self, track: Track):
+        super().__init__()
+        self.track, self.takes, self.active = track, [], 0
+        self.values = dict(ITEM_DEFAULTS)
+
+    @property
+    def take(self) -> Take | None:
+        return self.takes[self.active] if self.takes else None
+
+    def audio_at(self, seconds: np.ndarray, channels: int) -> np.ndarray:
+        """What the item's take plays, in seconds from the item's start, before volumes, fades and effects."""
+        take = self.take
+        at = take.values["D_STARTOFFS"] + seconds * take.values["D_PLAYRATE"]
+        sound = take.source.at(at, loop=bool(self.values["B_LOOPSRC"]))
+        mode = take.values["I_CHANMODE"]
+        if mode == 2:
+            sound = sound.mean(axis=1, keepdims=True)
+        elif mode in (3, 4):
+            sound = sound[:, [min(int(mode) - 3, sound.shape[1] - 1)]]
+        inside = (seconds >= -1e-9) & (seconds < self.values["D_LENGTH"] - 1e-9)
+        columns = [min(column, sound.shape[1] - 1) for column in range(channels)]
+        return (sound * inside[:, None])[:, columns]
+
+
+class Track(Handle):
+    kind = "MediaTrack"
+
+    def __init__(self, name: str = ""):
+        super().__init__()
+        self.values = dict(TRACK_DEFAULTS)
+        self.strings["P_NAME"] = name
+        self.items: list[Item] = []
+
+    @property
+    def name(self) -> str:
+        return self.strings["P_NAME"]
+
+
+@dataclass
+class Snapshot:
+    label: str
+    tracks: list[dict]
+
+
+@dataclass(eq=False)
+class Project(Handle):
+    """A project in a tab."""
+
+    folder: Path
+    name: str = "song.RPP"
+    sample_rate: int = 48000
+    kind = "ReaProject"
+
+    tracks: list[Track] = field(default_factory=list)
+    ext_state: dict[tuple[str, str], str] = field(default_factory=dict)
+    info: dict[str, float] = field(default_factory=dict)
+    info_strings: dict[str, str] = field(default_factory=dict)
+    regions: list[tuple[float, float, str]] = field(default_factory=list)
+    time_selection: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.undo_steps: list[Snapshot] = []
+        self.undo_depth = 0
+        self._before: list[dict] = []
+
+    # What a user does
+
+    def add_track(self, name: str = "", depth: int = 0, at: int | None = None) -> Track:
+        track = Track(name)
+        track.values["I_FOLDERDEPTH"] = float(depth)
+        self.tracks.insert(len(self.tracks) if at is None else at, track)
+        return track
+
+    def add_item(
+        self, track: Track, path: Path | str, position: float, length: float, *, type_: str = "WAVE", **take: float
+    ) -> Item:
+        item = Item(track)
+        item.values |= {"D_POSITION": position, "D_LENGTH": length, "B_UISEL": 1.0}
+        item.takes.append(Take(item, Source(str(path), type_)))
+        item.take.source.owned = True
+        item.take.values |= take
+        item.take.strings["P_NAME"] = Path(str(path)).stem
+        track.items.append(item)
+        return item
+
+    def remove_item(self, item: Item) -> None:
+        item.track.items.remove(item)
+        kill(item)
+
+    @property
+    def items(self) -> list[Item]:
+        return [item for track in self.tracks for item in track.items]
+
+    def names(self) -> list[str]:
+        return [track.name for track in self.tracks]
+
+    def levels(self) -> list[int]:
+        """How deep each track lies. A project whose folders are not balanced ends on another level than 0."""
+        depths = [int(track.values["I_FOLDERDEPTH"]) for track in self.tracks]
+        return [0, *itertools.accumulate(depths)][:-1] if depths else []
+
+    def track_named(self, name: str) -> Track:
+        (found,) = [track for track in self.tracks if track.name == name]
+        return found
+
+    # Undo
+
+    def begin(self) -> None:
+        if self.undo_depth == 0:
+            self._before = [freeze(track) for track in self.tracks]
+        self.undo_depth += 1
+
+    def end(self, label: str) -> None:
+        self.undo_depth -= 1
+        if self.undo_depth == 0:
+            self.undo_steps.append(Snapshot(label, self._before))
+
+    def undo(self) -> bool:
+        if not self.undo_steps:
+            return False
+        for track in self.tracks:
+            kill(track)
+        self.tracks[:] = [thaw(frozen) for frozen in self.undo_steps.pop().tracks]
+        return True
+
+
+def kill(handle: Handle) -> None:
+    handle.alive = False
+    for below in (*getattr(handle, "items", ()), *getattr(handle, "takes", ())):
+        kill(below)
+    source = getattr(handle, "source", None)
+    if source is not None:
+        source.alive = False
+
+
+def freeze(track: Track) -> dict:
+    """Everything about a track, without handles."""
+    return {
+        "values": dict(track.values),
+        "strings": dict(track.strings),
+        "items": [
+            {
+                "values": dict(item.values),
+                "strings": dict(item.strings),
+                "active": item.active,
+                "takes": [
+                    {key: value for key, value in vars(take).items() if key not in ("item", "alive")}
+                    | {"values": dict(take.values), "strings": dict(take.strings)}
+                    for take in item.takes
+                ],
+            }
+            for item in track.items
+        ],
+    }
+
+
+def thaw(frozen: dict) -> Track:
+    track = Track()
+    track.values, track.strings = dict(frozen["values"]), dict(frozen["strings"])
+    for below in frozen["items"]:
+        item = Item(track)
+        item.values, item.strings, item.active = dict(below["values"]), dict(below["strings"]), below["active"]
+        for lowest in below["takes"]:
+            take = Take(item)
+            vars(take).update(lowest | {"values": dict(lowest["values"]), "strings": dict(lowest["strings"])})
+            if take.source is not None:
+                take.source.alive = True
+            item.takes.append(take)
+        track.items.append(item)
+    return track

@@ -1,0 +1,204 @@
+"""A stand-in for REAPER, strict: what the real one would refuse, misunderstand or crash at, fails.
+
+    known functions alone, with the right number, types and live handles of arguments, and known parameter names
+    functions that not every version has, only after `APIExists`
+    accessor reads inside a coroutine give nil; silence leaves the buffer as it was; peaks need building
+    undo steps and UI refresh are balanced at the end of every tick; projects change inside undo steps alone
+    sources belong to one take; handles die with undo; folders are listed from a cache
+    nothing written to `reaper`, no new global variable, no tick longer than 10 ms of this stand-in's own clock
+
+The clock is not the machine's: each call costs a fixed time, so that the same run takes the same time everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reaper.functions_media import RENDER, Array, MediaFunctions
+from reaper.functions_project import ProjectFunctions
+from reaper.imgui import ImGui
+from reaper.model import Project
+from reaper.scripts import Script
+from reaper.signatures import Misuse, check, functions, lua_only
+
+CALL_S = 5e-6
+TICK_S = 0.010
+BETWEEN_TICKS_S = 0.030
+
+
+class Reaper(ProjectFunctions, MediaFunctions):
+    """One REAPER with its tabs, and the scripts that run in it.
+
+    Args: folder: its resource path; version: "53" or "54", which Lua it has
+    """
+
+    def __init__(self, folder: Path, version: str = "54"):
+        self.folder, self.version = folder, version
+        self.projects: list[Project] = []
+        self.scripts: list[Script] = []
+        self.misuses: list[str] = []
+        self.ext_state: dict[tuple[str, str], str] = {}
+        self.saved_ext_state: dict[tuple[str, str], str] = {}
+        self.started: list[tuple[str, int]] = []
+        self.ui_locks = self.updates = self.accessors = 0
+        self.render_fails = self.in_coroutine = self.blocked = False
+        self.imgui: ImGui | None = None
+        self._now_s = 1000.0
+        self._commands: list[Path] = []
+        self._listings: dict[str, list[str]] = {}
+
+    # What a user does
+
+    def open(self, project: Project, *, in_front: bool = True) -> Project:
+        self.projects.insert(0 if in_front else len(self.projects), project)
+        project.alive = True
+        return project
+
+    def close(self, project: Project) -> None:
+        self.projects.remove(project)
+        project.alive = False
+
+    def bring_to_front(self, project: Project) -> None:
+        self.projects.remove(project)
+        self.projects.insert(0, project)
+
+    def run(self, path: Path) -> Script:
+        """Run an action. Raises: Misuse"""
+        if any(script.path == path and script.running for script in self.scripts):
+            raise Misuse(f"{path.name} runs already: REAPER would ask the user what to do")
+        script = Script(self, path)
+        self.scripts.append(script)
+        self._timed(script.start)
+        return script
+
+    def tick(self) -> None:
+        """One round of deferred functions, of every script. Raises: Misuse, for anything that happened meanwhile"""
+        self._now_s += BETWEEN_TICKS_S
+        for script in list(self.scripts):
+            if script.running:
+                self._timed(script.tick)
+        self.scripts = [script for script in self.scripts if script.running]
+
+    def quit(self) -> Reaper:
+        """End everything. Returns: REAPER as it is at its next start, without projects"""
+        for script in self.scripts:
+            script.end()
+        again = Reaper(self.folder, self.version)
+        again.saved_ext_state, again.ext_state = self.saved_ext_state, dict(self.saved_ext_state)
+        return again
+
+    def window(self, name: str):
+        """The gfx window of the script whose file's name has this in it."""
+        (script,) = [script for script in self.scripts if name in script.path.name]
+        return script.gfx
+
+    def _timed(self, do: Callable[[], None]) -> None:
+        began, self.blocked = self._now_s, False
+        nested = self._depth = getattr(self, "_depth", 0) + 1
+        try:
+            do()
+        finally:
+            self._depth -= 1
+        if nested > 1:
+            return
+        for project in self.projects:
+            if project.undo_depth:
+                self.misuses.append("the tick ended inside an undo step")
+        if self.ui_locks:
+            self.misuses.append("the tick ended with the UI's refresh prevented")
+        if self._now_s - began > TICK_S and not self.blocked:
+            self.misuses.append(f"the tick took {(self._now_s - began) * 1000:.1f} ms")
+        if self.misuses:
+            found, self.misuses = self.misuses, []
+            raise Misuse("; ".join(found))
+
+    def spend(self, seconds: float) -> None:
+        self._now_s += seconds
+
+    # What a script calls
+
+    def exists(self, name: str) -> bool:
+        return name in functions() or name in lua_only() or (self.imgui is not None and self.imgui.has(name))
+
+    def call(self, script: Script, name: str, in_coroutine: bool, arguments: list[Any]) -> Any:
+        """Raises: Misuse, which is also kept: a script's pcall does not make it good"""
+        self.spend(CALL_S)
+        self.in_coroutine = in_coroutine
+        try:
+            if not self.exists(name):
+                raise Misuse(f"there is no function reaper.{name}")
+            if name.startswith("ImGui_"):
+                return self.imgui.call(name, arguments)
+            if name in functions() and not functions()[name]["in_lua_docs"] and name not in script.asked_for:
+                raise Misuse(f"{name}: not every REAPER has it; ask APIExists before")
+            checked = check(name, arguments, self.projects)
+            function = getattr(script, name, None) or getattr(self, name, None)
+            if function is None:
+                raise Misuse(f"{name}: this stand-in does not know what it does")
+            return function(*checked)
+        except Misuse as misuse:
+            self.misuses.append(str(misuse))
+            raise
+
+    def time_precise(self):
+        return self._now_s
+
+    def GetExtState(self, section, key):
+        return self.ext_state.get((section, key), "")
+
+    def SetExtState(self, section, key, value, persist):
+        self.ext_state[section, key] = value
+        if persist:
+            if "\n" in value:
+                raise Misuse("SetExtState: a line break does not survive in the file it is kept in")
+            self.saved_ext_state[section, key] = value
+
+    def RecursiveCreateDirectory(self, path, ignored):
+        try:
+            os.makedirs(path, exist_ok=True)  # noqa: PTH103
+        except OSError:
+            return 0
+        return 1
+
+    def EnumerateFiles(self, path, index):
+        if index == -1:
+            self._listings.pop(path, None)
+            return None
+        if path not in self._listings:
+            folder = Path(path)
+            self._listings[path] = (
+                sorted(file.name for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
+            )
+        listing = self._listings[path]
+        return listing[index] if index < len(listing) else None
+
+    def AddRemoveReaScript(self, add, section, path, commit):
+        file = Path(path)
+        if not file.is_file():
+            return 0
+        if file not in self._commands:
+            self._commands.append(file)
+        return 50000 + self._commands.index(file)
+
+    def Main_OnCommand(self, command, flag):
+        if not 50000 <= command < 50000 + len(self._commands):
+            raise Misuse(f"Main_OnCommand: there is no action {command}")
+        self.run(self._commands[command - 50000])
+
+    def Main_OnCommandEx(self, command, flag, project):
+        if command != RENDER:
+            raise Misuse(f"Main_OnCommandEx: there is no action {command}")
+        self.blocked = True
+        self._render(project)
+
+    def ExecProcess(self, command, timeout_ms):
+        if timeout_ms not in (-1, -2):
+            raise Misuse("ExecProcess: this waits for the program to end")
+        self.started.append((command, timeout_ms))
+        return "0"
+
+    def array(self, runtime, size: int) -> Array:
+        return Array(runtime, size)
