@@ -1,9 +1,6 @@
 -- @description tsbs-daw: background
--- @author tsbs-daw
--- @version 0.1.0
--- @changelog First version.
+-- @noindex
 -- @about
---   # tsbs-daw: background
 --   Takes jobs to the daemon and brings stems back. The other actions start it; it ends when nothing is left to do.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

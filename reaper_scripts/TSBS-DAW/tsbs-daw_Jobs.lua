@@ -1,9 +1,6 @@
 -- @description tsbs-daw: jobs
--- @author tsbs-daw
--- @version 0.1.0
--- @changelog First version.
+-- @noindex
 -- @about
---   # tsbs-daw: jobs
 --   What is under way, with progress, time left, cancel and retry, and why a job failed.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

@@ -1,9 +1,6 @@
 -- @description tsbs-daw: re-separate in place...
--- @author tsbs-daw
--- @version 0.1.0
--- @changelog First version.
+-- @noindex
 -- @about
---   # tsbs-daw: re-separate in place...
 --   New stems, by another preset, for tracks that tsbs-daw made; every edit of them is kept.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

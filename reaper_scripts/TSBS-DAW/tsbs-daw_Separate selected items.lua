@@ -1,4 +1,4 @@
--- @description tsbs-daw: separate selected items
+-- @description tsbs-daw: stems of items, time selections and regions
 -- @author tsbs-daw
 -- @version 0.1.0
 -- @changelog First version.
@@ -6,6 +6,7 @@
 --   # tsbs-daw: separate selected items
 --   Takes every selected item apart, and puts a folder of its stems below its track, with the last choice of preset.
 -- @provides
+--   [main] tsbs-daw_*.lua
 --   [nomain] lib/*.lua
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

@@ -1,9 +1,6 @@
 -- @description tsbs-daw: separate time selection on selected tracks
--- @author tsbs-daw
--- @version 0.1.0
--- @changelog First version.
+-- @noindex
 -- @about
---   # tsbs-daw: separate time selection on selected tracks
 --   Takes apart what the selected tracks play in the time selection.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

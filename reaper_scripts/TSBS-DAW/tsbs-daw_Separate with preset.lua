@@ -1,9 +1,6 @@
 -- @description tsbs-daw: separate selected items with preset...
--- @author tsbs-daw
--- @version 0.1.0
--- @changelog First version.
+-- @noindex
 -- @about
---   # tsbs-daw: separate selected items with preset...
 --   Asks for a preset, the stems and what becomes of the source, remembers it, and separates the selected items.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

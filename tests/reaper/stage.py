@@ -33,7 +33,9 @@ def install(reaper: Reaper, home: Path, **more: object) -> Path:
         {"name": "none", "description": "Stems only.", "outputs": []},
         {"name": "instrumental", "description": "Without the voice.", "outputs": ["instrumental"]},
     ]
-    (folder / "lib" / "installed.json").write_text(json.dumps(installed | more), encoding="utf-8")
+    settings = reaper.folder / "Data" / "TSBS-DAW" / "installed.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(installed | more), encoding="utf-8")
     return folder
 
 

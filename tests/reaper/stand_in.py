@@ -146,6 +146,9 @@ class Reaper(ProjectFunctions, MediaFunctions):
     def time_precise(self):
         return self._now_s
 
+    def GetResourcePath(self):
+        return str(self.folder)
+
     def GetExtState(self, section, key):
         return self.ext_state.get((section, key), "")
 

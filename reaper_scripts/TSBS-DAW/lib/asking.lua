@@ -8,7 +8,7 @@ local asking = {}
 
 local SONG_CHARACTERS = 60
 
--- What the user chose: preset, model, stems (nil for all), source, fx.
+-- What the user chose: preset, model, stems (nil for all), source, fx. `changes` may name another preset.
 function asking.options(changes)
   local options = {
     preset = settings.choice("preset"),
@@ -17,8 +17,9 @@ function asking.options(changes)
     source = settings.choice("source"),
     fx = settings.choice("fx") == "yes",
   }
-  for name, value in pairs(changes or {}) do
-    options[name] = value
+  if changes and changes.preset then
+    -- The tracks that were chosen are another preset's.
+    options.preset, options.stems = changes.preset, nil
   end
   return options
 end

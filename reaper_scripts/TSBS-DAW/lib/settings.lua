@@ -1,5 +1,5 @@
 -- What `tsbs-daw reaper install` wrote down for this installation, and what the user chose last.
-local use, folder = ...
+local use = ...
 local files, json, text = use("files"), use("json"), use("text")
 
 local settings = {}
@@ -9,7 +9,7 @@ local SCHEMA = 1
 
 -- spool: the folder that the daemon looks into. start: the command that starts a daemon. presets: name, description.
 function settings.installed()
-  local path = files.join(folder, "installed.json")
+  local path = files.join(reaper.GetResourcePath(), "Data/TSBS-DAW/installed.json")
   local content = files.read(path)
   local found, err
   if content then

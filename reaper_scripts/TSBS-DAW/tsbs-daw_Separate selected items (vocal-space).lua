@@ -1,0 +1,10 @@
+-- @description tsbs-daw: separate selected items, preset vocal-space
+-- @noindex
+-- @about
+--   A hall and an echo made from the voice, wet only, as returns to blend under the dry stems.
+-- Made by `tsbs-daw reaper actions`.
+
+local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
+local use = assert(loadfile(folder .. "lib/use.lua"))()(folder .. "lib/")
+local asking = use("asking")
+asking.selected_items(asking.options({ preset = "vocal-space" }))

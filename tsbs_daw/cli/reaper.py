@@ -1,0 +1,173 @@
+"""`tsbs-daw reaper`: put the actions into REAPER, look at what is there, take them out again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tsbs_daw.daw.reaper_install import Installation, PresetEntry
+
+app = typer.Typer(no_args_is_help=True, help="The REAPER actions: install, uninstall, status.")
+
+Resource = Annotated[
+    Path | None,
+    typer.Option("--resource", help="REAPER's resource folder, for a portable installation.", metavar="FOLDER"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+
+@app.command()
+def install(
+    resource: Resource = None,
+    settings_only: Annotated[
+        bool, typer.Option("--settings-only", help="For a REAPER that has the scripts from ReaPack.")
+    ] = False,
+) -> None:
+    """Copy the scripts into REAPER and register the actions.
+
+    REAPER should be closed meanwhile: it reads its list of actions when it starts. The list as it was is kept beside
+    it, as reaper-kb.ini.before-tsbs-daw.
+
+    Example: tsbs-daw reaper install
+    """
+    from tsbs_daw.config import Settings
+    from tsbs_daw.daw import reaper_install
+    from tsbs_daw.daw.reaper_folder import find_folder
+
+    folder = find_folder(resource)
+    settings = Settings.from_environment()
+    start = reaper_install.start_command(settings.home, Path(sys.executable))
+    document = reaper_install.settings_document(settings.spool, start, _presets(), _stems())
+    found = reaper_install.install(folder, document, scripts=not settings_only)
+    typer.echo(_told(found))
+    typer.echo('Start REAPER and look for "tsbs-daw" in its action list (?).')
+    if start is None:
+        typer.echo(
+            "A path with quotes or the like keeps REAPER from starting the daemon; start `tsbs-daw watch` yourself."
+        )
+
+
+@app.command()
+def uninstall(resource: Resource = None) -> None:
+    """Take the scripts and actions out of REAPER. Your key bindings to them stay for another time.
+
+    Example: tsbs-daw reaper uninstall
+    """
+    from tsbs_daw.daw import reaper_install
+    from tsbs_daw.daw.reaper_folder import find_folder
+
+    folder = find_folder(resource)
+    reaper_install.uninstall(folder)
+    typer.echo(f"tsbs-daw is not in {folder} any more.")
+
+
+@app.command()
+def status(resource: Resource = None, as_json: Json = False) -> None:
+    """Say what is installed, and whether a daemon is there to do the work. The exit code is 1 if something is missing.
+
+    Example: tsbs-daw reaper status
+    """
+    from tsbs_daw.config import Settings
+    from tsbs_daw.daw import reaper_install
+    from tsbs_daw.daw.reaper_folder import find_folder
+    from tsbs_daw.jobs.spool import living_daemon
+
+    found = reaper_install.installation(find_folder(resource))
+    settings = Settings.from_environment()
+    alive = living_daemon(settings.spool)
+    if as_json:
+        facts = {**vars(found), "resource": str(found.resource), "daemon": alive.pid if alive else None}
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        typer.echo(_told(found))
+        if found.spool is not None and found.spool != str(settings.spool):
+            typer.echo(f"It looks into {found.spool}, and this program's spool is {settings.spool}; install again.")
+        typer.echo(
+            f"A daemon (process {alive.pid}) is at work." if alive else "No daemon is running: `tsbs-daw watch` is one."
+        )
+    if found.version is None or found.missing:
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(home: Annotated[Path, typer.Option(help="Folder of the spool, the queue and the logs.")]) -> int:
+    """Run the daemon for what REAPER sends. The scripts start this; `tsbs-daw watch` does the same, and more.
+
+    Example: tsbs-daw reaper serve --home ~/.local/share/tsbs-daw
+    """
+    from tsbs_daw.cli import watch
+    from tsbs_daw.config import Settings
+
+    if home.absolute() != Settings.from_environment().home:
+        os.environ["TSBS_DAW_HOME"] = str(home)
+    return watch.command()
+
+
+@app.command()
+def actions(
+    folder: Annotated[Path | None, typer.Option(help="Where to write them, if not beside the others.")] = None,
+) -> None:
+    """Write one action for every preset that comes with the program, or has come to lie in your folder of presets.
+
+    Example: tsbs-daw reaper actions
+    """
+    from tsbs_daw.daw.reapack import preset_actions
+    from tsbs_daw.daw.reaper_install import source_folder
+
+    target = folder or source_folder()
+    for name, content in preset_actions(_presets()).items():
+        (target / name).write_text(content, encoding="utf-8")
+        typer.echo(str(target / name))
+
+
+@app.command()
+def index(
+    url: Annotated[str, typer.Option(help="What serves reaper_scripts, pinned to a commit.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("index.xml"),
+    time: Annotated[str, typer.Option(help="The version's time, as 2026-01-31T12:00:00Z; else now.")] = "",
+) -> None:
+    """Write the index that ReaPack installs from.
+
+    Example: tsbs-daw reaper index --url https://example.org/tsbs-daw/0123abc/reaper_scripts
+    """
+    from datetime import datetime, timezone
+
+    from tsbs_daw.daw import reapack
+    from tsbs_daw.daw.reaper_install import source_folder
+
+    moment = time or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    out.write_text(reapack.index(source_folder(), url, moment), encoding="utf-8")
+    typer.echo(str(out))
+
+
+def _told(found: Installation) -> str:
+    if found.version is None:
+        return f"tsbs-daw is not installed in {found.resource}; `tsbs-daw reaper install` does it."
+    lines = [f"tsbs-daw {found.version} is in {found.scripts}, with {len(found.actions)} actions."]
+    if found.missing:
+        lines.append(f"{len(found.missing)} actions are not registered; install again.")
+    return "\n".join(lines)
+
+
+def _presets() -> list[PresetEntry]:
+    from tsbs_daw.daw.reaper_install import PresetEntry
+    from tsbs_daw.effects.preset import list_presets
+
+    return [
+        PresetEntry(preset.name, preset.description, tuple(output.name for output in preset.outputs))
+        for preset in list_presets()
+    ]
+
+
+def _stems() -> tuple[str, ...]:
+    """Of the bundled model, in its order."""
+    from tsbs_daw.model.checkpoint import read_config
+    from tsbs_daw.model.registry import resolve
+
+    return read_config(resolve("default")).stems
