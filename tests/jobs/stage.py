@@ -27,7 +27,7 @@ from tsbs_daw.jobs.spool import read_result
 from tsbs_daw.jobs.store import JobStore
 
 # As patient as the real ones in kind, and quicker.
-QUICK_WATCH = WatchTimings(span_s=0.2, sample_every_s=0.05, rescan_s=2.0, incomplete_s=1.5)
+QUICK_WATCH = WatchTimings(span_s=0.2, sample_every_s=0.05, look_every_s=0.1, rescan_s=2.0, incomplete_s=1.5)
 QUICK = DaemonOptions(
     runner=RUNNER,
     busy_tick_s=0.02,

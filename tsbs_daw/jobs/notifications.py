@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,8 @@ class Notifications:
                     changed()
 
         self.stop()
+        # Said by watchdog of a folder that it learns of twice, by the event and by listing its parent; harmless.
+        warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
         observer = Observer()
         try:
             observer.schedule(Handler(), str(self._root), recursive=self._recursive)

@@ -15,6 +15,7 @@ class WatchTimings:
 
     samples, span_s: it must look the same that often, over at least that time
     sample_every_s:  how often files that are not stable yet are looked at
+    look_every_s:    a full look at most so often, while events come; never more than a tenth of the time is spent on it
     rescan_s:        a full look, events or not; also the only look where there are no events
     incomplete_s:    how long a file shorter than its own header says may stand still before it is taken as it is
     """
@@ -22,6 +23,7 @@ class WatchTimings:
     samples: int = 3
     span_s: float = 2.0
     sample_every_s: float = 0.5
+    look_every_s: float = 1.0
     rescan_s: float = 30.0
     incomplete_s: float = 60.0
 

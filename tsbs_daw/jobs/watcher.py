@@ -31,7 +31,6 @@ from tsbs_daw.jobs.stability import FileStabilityTracker
 
 log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 1.0  # while things happen; never more than a tenth of the time is spent on looking
 _HOT_S = 3.0  # after an event, look again for so long: the event of a file may get lost after that of its folder
 _OFFLINE_EVERY_S = 2.0
 _TRIES = 6  # to read a file that cannot be read, before it is given up
@@ -165,7 +164,7 @@ class Watcher:
         for gone in self._pending.keys() - {one.relative for one in found}:
             self._drop(gone)
         took = time.monotonic() - began
-        self._no_look_before = now + max(_LOOK_EVERY_S, 10 * took)
+        self._no_look_before = now + max(self._context.timings.look_every_s, 10 * took)
         rescan_s = self._context.timings.rescan_s
         self._next_look = self._no_look_before if now < self._hot_until else now + rescan_s
         self.looked = True
