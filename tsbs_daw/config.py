@@ -1,4 +1,7 @@
-"""Settings of the application: where files live. Read once at the edge, handed inwards as a frozen value."""
+"""Settings of the application: where files live, and what to compute on.
+
+Read once at the edge, and handed inwards as a frozen value.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """Folders that the program owns. `TSBS_DAW_HOME` moves them all below one folder.
+    """`TSBS_DAW_HOME` moves all folders below one; `TSBS_DAW_DEVICE` chooses the device.
 
     home:    the spool, the job store, logs
     cache:   separated stems by content, plug-in quarantine
     models:  downloaded and converted checkpoints
+    device:  what the network runs on: "auto", "cpu", "cuda", "cuda:1", "mps"
     """
 
     home: Path
     cache: Path
     models: Path
+    device: str = "auto"
 
     @property
     def spool(self) -> Path:
@@ -29,16 +34,22 @@ class Settings:
         return self.home / "jobs.sqlite3"
 
     @classmethod
+    def from_texts(cls, texts: dict[str, str]) -> Settings:
+        """From the same fields as texts, as they travel to another process."""
+        folders = {name: Path(text) for name, text in texts.items() if name != "device"}
+        return cls(**folders, device=texts.get("device", "auto"))
+
+    @classmethod
     def from_environment(cls) -> Settings:
         """`TSBS_DAW_HOME` if it is set, else the platform's own folders."""
-        home = os.environ.get("TSBS_DAW_HOME")
+        home, device = os.environ.get("TSBS_DAW_HOME"), os.environ.get("TSBS_DAW_DEVICE", "auto")
         if home:
             root = Path(home).expanduser().absolute()
-            return cls(root, root / "cache", root / "models")
+            return cls(root, root / "cache", root / "models", device)
         import platformdirs
 
         data = platformdirs.user_data_path("tsbs-daw", appauthor=False)
-        return cls(data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models")
+        return cls(data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models", device)
 
 
 def resource_folder(name: str) -> Path:

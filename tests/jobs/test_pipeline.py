@@ -35,7 +35,7 @@ class Studio:
 
     def __init__(self, root: Path):
         self.root, self.out = root, root / "out"
-        self.settings = Settings(root / "home", root / "cache", root / "models")
+        self.settings = Settings(root / "home", root / "cache", root / "models", "cpu")
         self.progress: list[float] = []
 
     def song(self, name: str = "song.wav", duration_s: float = 1.0, sample_rate: int = 44100, **options) -> Path:
@@ -58,7 +58,6 @@ class Studio:
             attempt=1,
             progress=lambda fraction, _: self.progress.append(fraction),
             cancelled=cancelled,
-            device="cpu",
         )
 
     def manifest(self, result: Result) -> dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from tsbs_daw.errors import AudioError, UnreadableAudio, UsageError, shown
 
 if TYPE_CHECKING:
+    from tsbs_daw.config import Settings
     from tsbs_daw.jobs.job import Job
 
 DEFAULT_OUT = "stems"
@@ -23,6 +24,7 @@ Model = Annotated[str, typer.Option("--model", "-m", help="A model's name, or a 
 Stage = Annotated[str, typer.Option(help="`full` runs both stages of the network, `mask` only the first.")]
 Null = Annotated[bool, typer.Option("--null", help="Give the residual back, so that the stems sum to the source.")]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Separate what is there of a cut or damaged file.")]
+Device = Annotated[str | None, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`; else TSBS_DAW_DEVICE, else auto.")]
 Start = Annotated[str, typer.Option(help="Where to begin: seconds, or minutes:seconds.", metavar="TIME")]
 Length = Annotated[str, typer.Option(help="How much to separate; without it, to the end.", metavar="TIME")]
 Song = Annotated[str, typer.Option(help="Name of the song's folder; without it, the file's name.")]
@@ -151,3 +153,11 @@ def _portion(path: Path, options: Options) -> tuple[int, int | None]:
             "choose an earlier one."
         )
     return start, length
+
+
+def settings_for(device: str | None) -> Settings:
+    """The environment's settings, on the device that the user chose."""
+    from tsbs_daw.config import Settings
+
+    found = Settings.from_environment()
+    return replace(found, device=device) if device else found

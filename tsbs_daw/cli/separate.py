@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -26,7 +26,7 @@ def command(
     stage: request.Stage = "full",
     null: request.Null = False,
     salvage: request.Salvage = False,
-    device: Annotated[str, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`.")] = "auto",
+    device: request.Device = None,
     start: request.Start = "",
     length: request.Length = "",
     song: request.Song = "",
@@ -38,18 +38,17 @@ def command(
 
     Example: tsbs-daw separate song.wav --out stems --preset karaoke --null
     """
-    from tsbs_daw.config import Settings
     from tsbs_daw.errors import TsbsDawError, UsageError
     from tsbs_daw.jobs.delivery import remove_stale
 
     options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)
-    settings = Settings.from_environment()
+    settings = request.settings_for(device)
     remove_stale(options.out, running=lambda job, fence: None)  # only what nobody has touched for a day
     failed = 0
     for file in files:
         try:
             job = request.job_for(file, options, origin="cli", priority="interactive")
-            result, took_s = _separate(job, settings, device, quiet=as_json)
+            result, took_s = _separate(job, settings, quiet=as_json)
         except (UsageError, KeyboardInterrupt):
             raise
         except TsbsDawError as error:
@@ -62,7 +61,7 @@ def command(
     return 1 if failed else 0
 
 
-def _separate(job: Job, settings: Settings, device: str, *, quiet: bool) -> tuple[Result, float]:
+def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, float]:
     from tsbs_daw.jobs.pipeline import run_job
 
     begun_s = time.monotonic()
@@ -74,7 +73,6 @@ def _separate(job: Job, settings: Settings, device: str, *, quiet: bool) -> tupl
             attempt=1,
             progress=report,
             cancelled=lambda: False,
-            device=device,
         )
     return result, time.monotonic() - begun_s
 

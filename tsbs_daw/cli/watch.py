@@ -27,6 +27,7 @@ def command(
     stage: request.Stage = "full",
     null: request.Null = False,
     config: Config = None,
+    device: request.Device = None,
     once: Once = False,
     as_json: Json = False,
 ) -> int:
@@ -38,12 +39,11 @@ def command(
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
     """
     from tsbs_daw.cli.news import news
-    from tsbs_daw.config import Settings
     from tsbs_daw.jobs.daemon import Daemon
     from tsbs_daw.jobs.janitor import Janitor
     from tsbs_daw.jobs.job import State
 
-    settings = Settings.from_environment()
+    settings = request.settings_for(device)
     chosen = _chosen(folders or [], out, preset, model, stage, null, config)
     with news(as_json=as_json) as tell, Daemon(settings, chosen, listener=tell, once=once) as daemon:
         janitor = Janitor(daemon.store)

@@ -43,3 +43,10 @@ def write_synced(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         sync_file(file.fileno())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a text file so that a reader sees the old text or the new, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    write_synced(temporary, text)
+    temporary.replace(path)

@@ -12,7 +12,6 @@ The same four documents are written by the REAPER scripts, the command line and 
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 import uuid
@@ -191,13 +190,3 @@ class Heartbeat(Document):
     version: str
     updated_unix_s: float
     device: str = ""
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `path` so that a reader sees the old text or the new, never a part: temporary, fsync, rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -66,7 +66,6 @@ def run_job(
     attempt: int,
     progress: Progress,
     cancelled: Callable[[], bool],
-    device: str = "auto",
 ) -> Result:
     """Do what the job asks for, once.
 
@@ -79,7 +78,7 @@ def run_job(
     started = time.perf_counter()
     with watch.step("prepare"):
         progress(0.0, "reading")
-        request = look_up(job, settings, device)
+        request = look_up(job, settings)
     if folder := find_equal_run(job.output, request.song, request.identity):
         log.info("job %s: %s is there already, from an equal run", job.id, folder)
         return result_of(request, folder)
@@ -98,10 +97,10 @@ def run_job(
     return result_of(request, published.folder)
 
 
-def look_up(job: Job, settings: Settings, device: str) -> Request:
+def look_up(job: Job, settings: Settings) -> Request:
     """Preset, model and hashes of a job. Raises: PresetError, UnknownModel, CheckpointError, UnreadableAudio"""
     preset = load_preset(job.preset)
-    separator = load_separator(job.model, device, settings)
+    separator = load_separator(job.model, settings.device, settings)
     preset.check_stems(separator.stems)
     try:
         source_sha256 = file_sha256(job.source.path)

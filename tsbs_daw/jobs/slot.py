@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class WorkerSlot:
                 "folder": str(folder),
                 "fence": row.fence,
                 "attempt": row.attempts,
-                "settings": {"home": str(settings.home), "cache": str(settings.cache), "models": str(settings.models)},
+                "settings": {name: str(value) for name, value in asdict(settings).items()},
             }
         )
 

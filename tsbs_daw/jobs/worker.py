@@ -5,7 +5,7 @@
 Lines of JSON come in on stdin, lines of JSON go out on what was stdout; anything that a library prints goes to stderr,
 which the daemon sends to the worker's log.
 
-    in   {"job": {...}, "folder": ..., "fence": n, "attempt": n, "settings": {"home", "cache", "models"}}
+    in   {"job": {...}, "folder": ..., "fence": n, "attempt": n, "settings": {...}}
          {"drop": id, "fence": n}     end this run of the job: cancelled, or released for another run
     out  {"event": "ready"} or {"event": "unusable", "error"}    once, after loading
          {"event": "alive"}                                      every second, busy or not
@@ -71,7 +71,7 @@ class Assignment:
         self.job = Job.from_json(json.dumps(order["job"]), "the worker's order")
         self.fence, self.attempt = int(order["fence"]), int(order["attempt"])
         self.folder = Path(order["folder"])
-        self.settings = Settings(**{name: Path(path) for name, path in order["settings"].items()})
+        self.settings = Settings.from_texts(order["settings"])
         self._channel, self._dropped = channel, dropped
 
     def send(self, event: str, **values: Any) -> None:
