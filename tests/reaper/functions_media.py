@@ -145,8 +145,8 @@ class MediaFunctions:
         if wrong or project.info_strings.get("RENDER_FORMAT") != FLOAT_WAV:
             raise Misuse(f"the render is not set up: {wrong}")
         (item,) = [item for item in project.items if item.values["B_UISEL"]]
-        if self.render_fails:
-            raise Misuse("the render was stopped")
+        if self.render_does == "nothing":
+            return
         path = Path(project.info_strings["RENDER_FILE"], project.info_strings["RENDER_PATTERN"] + ".wav")
         soundfile.write(path, _heard(item, project.sample_rate), project.sample_rate, subtype="FLOAT")
 

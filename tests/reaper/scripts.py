@@ -54,7 +54,7 @@ class Script:
         self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
         self.asked_for: set[str] = set()
         self.gfx = Gfx()
-        self.running = False
+        self.running = self.gives_way = False
         self._deferred: list[Any] = []
         self._at_exit: list[Any] = []
         self.lua.execute(PRELUDE, self._call, self._exists, self.gfx)
@@ -113,6 +113,9 @@ class Script:
 
     def atexit(self, function):
         self._at_exit.append(function)
+
+    def set_action_options(self, flags):
+        self.gives_way = flags & 3 == 3
 
     def get_action_context(self):
         return False, str(self.path), 0, 50000, 0, 0, 0

@@ -129,6 +129,8 @@ class DaemonByHand:
         audio, rate = soundfile.read(source["path"], dtype="float32", always_2d=True)
         audio = audio[start:][:length]
         folder = Path(job["output"], job["song"])
+        if folder.exists():
+            folder = folder.with_name(f"{folder.name} {job['id']}")
         folder.mkdir(parents=True, exist_ok=True)
         entries = []
         for number, name in enumerate(stems):

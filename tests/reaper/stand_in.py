@@ -44,8 +44,10 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.saved_ext_state: dict[tuple[str, str], str] = {}
         self.started: list[tuple[str, int]] = []
         self.ui_locks = self.updates = self.accessors = 0
-        self.render_fails = self.in_coroutine = self.blocked = False
+        self.in_coroutine = self.blocked = False
+        self.render_does = "everything"
         self.imgui: ImGui | None = None
+        self.fails_at: dict[str, int] = {}  # function -> the call that fails, counted down: not the script's fault
         self._now_s = 1000.0
         self._commands: list[Path] = []
         self._listings: dict[str, list[str]] = {}
@@ -67,8 +69,11 @@ class Reaper(ProjectFunctions, MediaFunctions):
 
     def run(self, path: Path) -> Script:
         """Run an action. Raises: Misuse"""
-        if any(script.path == path and script.running for script in self.scripts):
-            raise Misuse(f"{path.name} runs already: REAPER would ask the user what to do")
+        for script in self.scripts:
+            if script.path == path and script.running:
+                if not script.gives_way:
+                    raise Misuse(f"{path.name} runs already: REAPER would ask the user what to do")
+                script.end()
         script = Script(self, path)
         self.scripts.append(script)
         self._timed(script.start)
@@ -135,6 +140,10 @@ class Reaper(ProjectFunctions, MediaFunctions):
             if name in functions() and not functions()[name]["in_lua_docs"] and name not in script.asked_for:
                 raise Misuse(f"{name}: not every REAPER has it; ask APIExists before")
             checked = check(name, arguments, self.projects)
+            if name in self.fails_at:
+                self.fails_at[name] -= 1
+                if self.fails_at[name] == 0:
+                    raise RuntimeError(f"{name} failed")
             function = getattr(script, name, None) or getattr(self, name, None)
             if function is None:
                 raise Misuse(f"{name}: this stand-in does not know what it does")

@@ -26,7 +26,7 @@ end
 
 local function ticket_for(proj, options, fields)
   local id = text.new_id()
-  local song = text.cut(fields.name, SONG_CHARACTERS)
+  local song = text.cut(fields.name, SONG_CHARACTERS) .. (fields.label and " " .. fields.label or "")
   local output = files.plain(recording.output(proj))
   local ticket = {
     id = id,
@@ -44,7 +44,7 @@ local function ticket_for(proj, options, fields)
 end
 
 -- A ticket for a portion of an item, in seconds from its start; or nil and a sentence.
-local function item_ticket(proj, item, options, group, from_s, length_s)
+local function item_ticket(proj, item, options, group, from_s, length_s, label)
   local spec, take, name = sources.of_item(item, from_s, length_s, options.fx)
   if not spec then
     return nil, take
@@ -54,6 +54,7 @@ local function item_ticket(proj, item, options, group, from_s, length_s)
   local whole_s = reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
   return ticket_for(proj, options, {
     name = name,
+    label = label,
     group = group .. track_guid,
     spec = spec,
     track = track_guid,
@@ -139,7 +140,7 @@ local function range_ticket(proj, track, options, group, from_s, to_s, label)
   if #items == 0 then
     return nil
   elseif #items == 1 and items[1].covers then
-    return item_ticket(proj, items[1].item, options, group, from_s - items[1].at, to_s - from_s)
+    return item_ticket(proj, items[1].item, options, group, from_s - items[1].at, to_s - from_s, label)
   end
   local spec, err = sources.of_track(proj, track, from_s, to_s - from_s)
   if not spec then
@@ -148,7 +149,8 @@ local function range_ticket(proj, track, options, group, from_s, to_s, label)
   local _, track_name = reaper.GetSetMediaTrackInfo_String(track, "P_NAME", "", false)
   local guid = project.track_guid(track)
   return ticket_for(proj, options, {
-    name = (track_name ~= "" and track_name or "track") .. (label and " " .. label or ""),
+    name = track_name ~= "" and track_name or "track",
+    label = label,
     group = group .. guid,
     spec = spec,
     track = guid,

@@ -17,12 +17,12 @@ local function accessor_of(spec, object)
   return reaper.CreateTakeAudioAccessor(object)
 end
 
--- Args:    spec: from `source`; object: the take or the track; valid: a function that says whether it is still there
+-- Args:    spec: from `source`; object: the take or the track
+--          look: called in every step; brings `spec` up to date, or says false: it is gone
 -- Returns: a step function: true when done, nil and a sentence, or false; and one that gives everything back
-function capture.to_file(spec, object, path, valid)
-  local total = math.max(1, math.ceil(spec.length_s * spec.sample_rate - 1e-6))
+function capture.to_file(spec, object, path, look)
   local accessor, file, buffer
-  local done = 0
+  local done, total = 0, 0
 
   local function release()
     if accessor then
@@ -42,6 +42,7 @@ function capture.to_file(spec, object, path, valid)
 
   local function begin()
     local err
+    total = math.max(1, math.ceil(spec.length_s * spec.sample_rate - 1e-6))
     accessor = accessor_of(spec, object)
     if not accessor then
       return stop("REAPER gives no access to it")
@@ -73,7 +74,7 @@ function capture.to_file(spec, object, path, valid)
   end
 
   local function step(over)
-    if not valid() then
+    if not look() then
       return stop("it is gone")
     elseif not accessor then
       local ok, err = begin()

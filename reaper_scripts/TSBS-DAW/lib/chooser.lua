@@ -72,7 +72,7 @@ local function remember(chosen, names)
   settings.choose("preset", chosen.preset)
   settings.choose("source", chosen.source)
   settings.choose("fx", chosen.fx and "yes" or "no")
-  settings.choose("stems", #stems < #names and table.concat(stems, "\n") or "")
+  settings.choose("stems", #stems < #names and table.concat(stems, "/") or "")
   return #stems > 0
 end
 

@@ -144,6 +144,7 @@ end
 
 -- Run in the background until nothing is owed.
 function courier.run()
+  settings.take_over()
   local installed = settings.installed()
   if not installed or alive() then
     return

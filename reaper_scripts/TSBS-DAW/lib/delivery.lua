@@ -105,6 +105,7 @@ local function peaks_step(result, paths)
   end
   return step, function()
     release(media)
+    media = {}
   end
 end
 
@@ -125,13 +126,19 @@ local function place_of(ticket, item, track)
   then
     at = at - (reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS") - ticket.offset_s) / ticket.playrate
   end
-  local from = math.max(at, start)
-  local to = math.min(at + length, start + reaper.GetMediaItemInfo_Value(item, "D_LENGTH"))
-  if to - from < 1e-9 then
-    from, to = at, at + length
+  local head = math.max(0, start - at)
+  local tail = math.max(0, at + length - start - reaper.GetMediaItemInfo_Value(item, "D_LENGTH"))
+  if head < 1e-9 and tail < 1e-9 or head + tail >= length then
+    head, tail = 0, 0 -- all of it; also where nothing of it is left
   end
-  local offset = from - at + (ticket.lead_s or 0)
-  return { track = reaper.GetMediaItemTrack(item), item = item, position = from, length = to - from, offset = offset }
+  local offset = head + (ticket.lead_s or 0)
+  return {
+    track = reaper.GetMediaItemTrack(item),
+    item = item,
+    position = at + head,
+    length = length - head - tail,
+    offset = offset,
+  }
 end
 
 -- What a later "re-separate in place" must know.
@@ -141,7 +148,7 @@ local function origin_of(ticket, stems, paths)
     made[stem.name] = paths[index]
   end
   local kept = { schema = 1, files = made }
-  for _, name in ipairs({ "name", "track", "item", "take", "spec", "source", "lead_s" }) do
+  for _, name in ipairs({ "name", "label", "track", "item", "take", "spec", "source", "lead_s" }) do
     kept[name] = ticket[name]
   end
   for _, name in ipairs({ "position_s", "length_s", "from_s", "offset_s", "playrate", "partial", "baked" }) do

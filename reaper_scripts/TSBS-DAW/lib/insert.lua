@@ -112,7 +112,7 @@ local function dress(item, place)
   if math.abs(place.position + place.length - position - length) < 1e-9 then
     copy_values(from, item, FADES_OUT)
   end
-  local snap = position + reaper.GetMediaItemInfo_Value(from, "D_SNAPOFFSET") - place.position
+  local snap = reaper.GetMediaItemInfo_Value(from, "D_SNAPOFFSET") - (place.position - position)
   if snap >= 0 and snap <= place.length then
     reaper.SetMediaItemInfo_Value(item, "D_SNAPOFFSET", snap)
   end
@@ -182,7 +182,8 @@ local function replace_in(track, old, new, id)
       local take = reaper.GetTake(item, number_)
       local media = take and reaper.GetMediaItemTake_Source(take)
       if media and reaper.GetMediaSourceFileName(media) == old then
-        reaper.SetMediaItemTake_Source(take, assert(reaper.PCM_Source_CreateFromFile(new), "a stem is damaged"))
+        local fresh = assert(reaper.PCM_Source_CreateFromFile(new), "a stem is damaged")
+        reaper.SetMediaItemTake_Source(take, fresh)
         reaper.GetSetMediaItemInfo_String(item, "P_EXT:tsbs_daw_job", id, true)
       end
     end

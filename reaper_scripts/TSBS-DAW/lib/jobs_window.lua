@@ -100,7 +100,7 @@ local function draw_ticket(window, model, ticket)
   local seen = model.seen[ticket.id] or {}
   model.seen[ticket.id] = seen
   local view = jobs_window.view(model.spool, ticket, seen)
-  window:text(ticket.name .. "  (" .. ticket.job.preset .. ")")
+  window:text(("%s %s  (%s)"):format(ticket.name, ticket.label or "", ticket.job.preset))
   if view.fraction then
     window:bar(view.fraction, view.line)
   else
@@ -156,6 +156,7 @@ local function draw(window, model, installed)
 end
 
 function jobs_window.run()
+  settings.take_over()
   local installed, err = settings.installed()
   local title = "tsbs-daw: jobs"
   if not installed then

@@ -51,6 +51,17 @@ local function object_of(ticket, proj)
   return reaper.GetMediaItemTakeByGUID(proj, ticket.take), "MediaItem_Take*"
 end
 
+-- The ticket says what is read, so it changes with the take as long as that is not done.
+local function follow(ticket, take)
+  local item = reaper.GetMediaItemTake_Item(take)
+  ticket.offset_s = reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS")
+  ticket.playrate = reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE")
+  if not ticket.partial then
+    ticket.length_s = reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
+    ticket.spec.length_s = ticket.length_s
+  end
+end
+
 -- Returns a step function, and one that gives up. The step: true when the job is asked for; nil and a sentence; false.
 -- Returns nil alone while the project is not open.
 function recording.of(spool, ticket)
@@ -82,7 +93,11 @@ function recording.of(spool, ticket)
     end
   end
   local step, give_up = capture.to_file(spec, object, path, function()
-    return project.is_open(proj) and reaper.ValidatePtr2(proj, object, kind)
+    local there = project.is_open(proj) and reaper.ValidatePtr2(proj, object, kind)
+    if there and spec.kind == "take" then
+      follow(ticket, object)
+    end
+    return there
   end)
   return function(over)
     local done, err = step(over)

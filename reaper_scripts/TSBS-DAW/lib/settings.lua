@@ -42,9 +42,17 @@ function settings.word(name, value)
   return reaper.GetExtState(SECTION, name)
 end
 
+-- This script may be begun again while it runs: then it takes the place of the one before, and REAPER asks nothing.
+function settings.take_over()
+  if reaper.set_action_options then -- REAPER 7
+    reaper.set_action_options(1 | 2)
+  end
+end
+
+-- The names of the tracks that the user wants, or nil for all.
 function settings.chosen_stems()
   local names = json.list()
-  for name in settings.choice("stems"):gmatch("[^\n]+") do
+  for name in settings.choice("stems"):gmatch("[^/]+") do
     names[#names + 1] = name
   end
   return #names > 0 and names or nil

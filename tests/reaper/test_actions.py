@@ -1,0 +1,257 @@
+"""The other actions, the chooser, and the window of jobs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reaper.imgui import ImGui
+from reaper.stage import STEMS, DaemonByHand, Studio, heard, stem_items
+
+RATE = 44100
+
+
+def test_a_time_selection_takes_a_portion_of_the_only_item_of_each_selected_track(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    tracks = [project.add_track(name) for name in ("One", "Two", "Not selected")]
+    for number, track in enumerate(tracks):
+        project.add_item(track, studio.song(f"{number}.wav", seed=number), 1.0, 2.0)
+        track.values["I_SELECTED"] = float(number < 2)
+    project.time_selection = (1.5, 2.25)
+    studio.run("Separate time selection on selected tracks")
+    jobs = daemon.work(studio)
+    portions = [(job["source"]["start_samples"], job["source"]["length_samples"]) for job in jobs]
+    assert portions == [(22050, 33075)] * 2
+    assert {item.values["D_POSITION"] for item in stem_items(project, "bass")} == {1.5}
+    assert all(track.items[0].values["B_MUTE"] == 0 for track in tracks), "only a part of it was separated"
+
+
+def test_several_items_of_a_track_are_read_as_they_sound_together(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    track = project.add_track("One")
+    track.values["I_SELECTED"] = 1.0
+    items = [project.add_item(track, studio.song(f"{n}.wav", seed=n), 1.0 + n, 1.0) for n in range(2)]
+    items.append(project.add_item(track, studio.song("muted.wav", seed=9), 1.0, 2.0))
+    items[1].values["D_VOL"], items[2].values["B_MUTE"] = 0.5, 1.0
+    project.time_selection = (1.5, 2.5)
+    studio.run("Separate time selection on selected tracks")
+    (job,) = daemon.work(studio)
+    assert "take.wav" in job["source"]["path"]
+    (stem,) = stem_items(project, "vocals")
+    assert (stem.values["D_POSITION"], stem.values["D_LENGTH"]) == (1.5, 1.0)
+    sound = stem.take.source.audio  # at the project's rate, the higher one
+    assert stem.take.source.rate == 48000 and len(sound) == 48000
+    first = items[0].audio_at(np.arange(24000 - 1) / 48000 + 0.5, 2)
+    second = items[1].audio_at(np.arange(24000 - 1) / 48000, 2)
+    assert np.abs(sound[:23999] - first).max() < 1e-6
+    assert np.abs(sound[24000:-1] - 0.5 * second).max() < 1e-6
+
+
+def test_every_region_of_every_selected_track_is_a_job(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    for number in range(2):
+        track = project.add_track(f"Track {number}")
+        track.values["I_SELECTED"] = 1.0
+        project.add_item(track, studio.song(f"{number}.wav", seed=number), 0.0, 2.0)
+    project.regions = [(0.0, 0.5, "Verse"), (0.75, 0.75, "a marker"), (1.0, 1.75, "Chorus"), (50.0, 51.0, "Nothing")]
+    studio.run("Separate project regions on selected tracks")
+    jobs = daemon.work(studio)
+    assert sorted(job["song"] for job in jobs) == ["0 Chorus", "0 Verse", "1 Chorus", "1 Verse"]
+    assert sorted(item.values["D_POSITION"] for item in stem_items(project, "drums")) == [0.0, 0.0, 1.0, 1.0]
+    assert len(project.tracks) == 2 * (1 + 5), "one folder for each track"
+
+
+def test_nothing_selected_is_a_sentence(studio: Studio, daemon: DaemonByHand):
+    for action, said in [
+        ("Separate selected items", "No item is selected"),
+        ("Separate time selection on selected tracks", "make a time selection"),
+        ("Separate project regions on selected tracks", "make regions"),
+    ]:
+        studio.run(action)
+        studio.ticks(2)
+        assert studio.reaper.window("Jobs").says(said)
+    assert studio.tickets() == [] and studio.project.undo_steps == []
+
+
+def test_a_presets_own_action_uses_it_and_gives_all_its_tracks(studio: Studio, daemon: DaemonByHand):
+    studio.reaper.ext_state["TSBS-DAW", "stems"] = "bass"
+    studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
+    studio.run("Separate selected items (karaoke)")
+    (job,) = daemon.work(studio)
+    assert job["preset"] == "karaoke" and len(studio.project.tracks) == 2 + len(STEMS)
+
+
+def choose(studio: Studio, *labels: str) -> None:
+    studio.ticks(2)
+    for label in labels:
+        studio.reaper.window("preset").click(label)
+        studio.ticks(3)
+
+
+def test_the_chooser_remembers_what_was_chosen(studio: Studio, daemon: DaemonByHand):
+    studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
+    studio.run("Separate with preset")
+    studio.ticks(2)
+    assert studio.reaper.window("preset").says("instrumental: Without the voice.")
+    choose(studio, "instrumental:", "bass", "leave both")
+    gfx = studio.reaper.window("preset")
+    choose(studio, "Separate")
+    (job,) = daemon.work(studio, stems=[*STEMS, "instrumental"])
+    assert not gfx.is_open and job["preset"] == "instrumental"
+    assert studio.project.names() == ["Mix", "mix - stems", "vocals", "drums", "other", "instrumental"]
+    assert studio.project.items[0].values["B_MUTE"] == 0
+    again = studio.reaper.quit()
+    assert again.ext_state["TSBS-DAW", "preset"] == "instrumental"
+    assert again.ext_state["TSBS-DAW", "stems"] == "vocals/drums/other/instrumental"
+
+
+def test_a_chooser_that_is_closed_asks_for_nothing(studio: Studio, daemon: DaemonByHand):
+    studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
+    studio.run("Separate with preset")
+    studio.ticks(2)
+    studio.reaper.window("preset").shut()
+    studio.ticks(2)
+    assert studio.reaper.scripts == [] and studio.tickets() == []
+
+
+def test_the_chooser_and_the_jobs_are_drawn_by_reaimgui_where_it_is_there(studio: Studio, daemon: DaemonByHand):
+    studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
+    imgui = studio.reaper.imgui = ImGui()
+    studio.run("Separate with preset")
+    for label in ("instrumental:", "bass", "Separate"):
+        studio.ticks(2)
+        imgui.clicked = label
+        studio.ticks(2)
+    (job,) = daemon.work(studio, stems=[*STEMS, "instrumental"])
+    assert job["preset"] == "instrumental" and "bass" not in studio.project.names()
+    studio.run("Jobs")
+    studio.ticks(2)
+    assert imgui.says("Nothing is under way.")
+    imgui.open = False
+    studio.ticks(14)
+    assert studio.reaper.scripts == []
+
+
+def test_re_separating_in_place_keeps_every_edit(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    item = project.add_item(project.add_track("Mix"), studio.song(), 2.0, 1.0, D_STARTOFFS=0.5)
+    studio.run("Separate selected items")
+    daemon.work(studio)
+    (bass,) = stem_items(project, "bass")
+    bass.values |= {"D_POSITION": 30.0, "D_LENGTH": 0.25, "D_FADEINLEN": 0.1}
+    bass.take.values["D_STARTOFFS"] = 0.4
+    project.track_named("bass").values["D_VOL"] = 0.3
+    project.track_named("bass").values["I_SELECTED"] = 1.0
+    old = bass.take.source.path
+    studio.run("Re-separate in place")
+    studio.ticks(2)
+    studio.reaper.window("Re-separate").click("instrumental:")
+    studio.ticks(3)
+    studio.reaper.window("Re-separate").click("Separate")
+    studio.ticks(20)
+    (job,) = daemon.claim()
+    assert job["preset"] == "instrumental" and job["source"]["start_samples"] == 22050
+    job["song"] = "again"
+    daemon.finish(job)
+    daemon.work(studio)
+    assert len(project.tracks) == 2 + len(STEMS) and len(project.items) == 1 + len(STEMS)
+    assert bass.take.source.path != old and "again" in bass.take.source.path
+    assert (bass.values["D_POSITION"], bass.values["D_LENGTH"]) == (30.0, 0.25)
+    assert bass.take.values["D_STARTOFFS"] == 0.4
+    assert project.undo_steps[-1].label == "tsbs-daw: stems of mix, again"
+    assert item.alive
+
+
+def test_re_separating_other_tracks_is_a_sentence(studio: Studio, daemon: DaemonByHand):
+    studio.project.add_track("Mix").values["I_SELECTED"] = 1.0
+    studio.run("Re-separate in place")
+    studio.ticks(2)
+    studio.reaper.window("Re-separate").click("Separate")
+    studio.ticks(4)
+    assert studio.reaper.window("Jobs").says("No selected track was made by tsbs-daw")
+
+
+def under_way(studio: Studio, daemon: DaemonByHand) -> dict:
+    studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
+    studio.run("Separate selected items")
+    studio.run("Jobs")
+    studio.ticks(12)
+    (job,) = daemon.claim()
+    return job
+
+
+def test_the_window_shows_progress_and_the_time_left(studio: Studio, daemon: DaemonByHand):
+    job = under_way(studio, daemon)
+    daemon.progress(job, 0.1)
+    studio.ticks(12)
+    daemon.progress(job, 0.6)
+    studio.ticks(40)
+    assert studio.reaper.window("Jobs").says("separating, ") and studio.reaper.window("Jobs").says(" s left")
+
+
+def test_a_job_can_be_cancelled(studio: Studio, daemon: DaemonByHand):
+    job = under_way(studio, daemon)
+    daemon.progress(job, 0.1)
+    studio.ticks(12)
+    studio.reaper.window("Jobs").click("Cancel")
+    studio.ticks(3)
+    assert (studio.home / "spool" / "jobs" / job["id"] / "cancel").exists()
+    daemon.end(job, {"schema": 1, "id": job["id"], "state": "cancelled"})
+    studio.ticks(20)
+    assert studio.tickets() == [] and studio.project.undo_steps == []
+
+
+def test_a_failure_says_why_and_can_be_tried_again(studio: Studio, daemon: DaemonByHand):
+    job = under_way(studio, daemon)
+    daemon.fail(job, "The song is silent; choose another.")
+    studio.ticks(20)
+    window = studio.reaper.window("Jobs")
+    assert window.says("The song is silent; choose another.") and studio.project.undo_steps == []
+    window.click("Retry")
+    studio.ticks(3)
+    assert [folder.name for folder in studio.jobs_waiting()] == [job["id"]]
+    (studio.jobs_waiting()[0] / "result.json").unlink()  # as the daemon does when it claims it
+    daemon.work(studio)
+    assert studio.project.names() == ["Mix", "mix - stems", *STEMS]
+
+
+def test_what_is_dismissed_is_forgotten(studio: Studio, daemon: DaemonByHand):
+    job = under_way(studio, daemon)
+    studio.reaper.window("Jobs").click("Dismiss")
+    studio.ticks(12)
+    daemon.finish(job)
+    studio.ticks(20)
+    assert studio.tickets() == [] and studio.project.names() == ["Mix"]
+
+
+def test_a_missing_daemon_is_noticed_and_can_be_started(studio: Studio):
+    studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
+    studio.run("Separate selected items")
+    studio.ticks(12)
+    window = studio.reaper.window("Jobs")
+    assert window.says("No daemon is running: the jobs wait until it is started.")
+    assert len(studio.jobs_waiting()) == 1, "it is asked for all the same"
+    window.click("Start it")
+    studio.ticks(2)
+    assert studio.reaper.started == [("tsbs-daw watch", -2)]
+    DaemonByHand(studio.home).work(studio)
+    assert studio.project.names() == ["Mix", "mix - stems", *STEMS]
+    assert not studio.reaper.window("Jobs").says("No daemon")
+
+
+def test_an_action_ends_at_once_and_may_be_run_again_meanwhile(studio: Studio, daemon: DaemonByHand):
+    studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
+    for _ in range(3):
+        assert not studio.run("Separate selected items").running
+        studio.ticks(1)
+    assert len(daemon.work(studio)) == 3
+    assert [script.path.name for script in studio.reaper.scripts] in ([], ["tsbs-daw_Background.lua"])
+
+
+@pytest.mark.parametrize("position", [12.345])
+def test_the_same_item_twice_lines_up_twice(position: float, studio: Studio, daemon: DaemonByHand):
+    item = studio.project.add_item(studio.project.add_track("Mix"), studio.song(), position, 1.0)
+    for _ in range(2):
+        studio.run("Separate selected items")
+        daemon.work(studio)
+    for stem in stem_items(studio.project, "vocals"):
+        assert np.array_equal(heard(stem, RATE), heard(item, RATE)) and stem.values["D_POSITION"] == position

@@ -1,0 +1,251 @@
+"""Where stems are put, and what they look like: one undo step, whatever happened to the project meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reaper.model import Item, Project, Track
+from reaper.stage import STEMS, DaemonByHand, Studio, heard, stem_items
+
+RATE = 44100
+
+
+def ask(studio: Studio, daemon: DaemonByHand, track: Track, position: float = 2.0, length: float = 1.0) -> Item:
+    """An item, asked for; its job is claimed and not finished."""
+    for item in studio.project.items:
+        item.values["B_UISEL"] = 0.0
+    item = studio.project.add_item(track, studio.song(), position, length, D_STARTOFFS=0.5)
+    studio.run("Separate selected items")
+    studio.ticks(12)
+    (studio.job,) = daemon.claim()
+    return item
+
+
+def finish(studio: Studio, daemon: DaemonByHand, **changes: object) -> None:
+    daemon.finish(studio.job, **changes)
+    daemon.work(studio)
+
+
+def shape(project: Project) -> list[tuple[int, str]]:
+    return list(zip(project.levels(), project.names(), strict=True))
+
+
+FOLDER = [(0, "mix - stems"), *((1, name) for name in STEMS)]
+
+
+def deeper(levels: list[tuple[int, str]], by: int) -> list[tuple[int, str]]:
+    return [(level + by, name) for level, name in levels]
+
+
+def test_the_folder_lies_right_below_its_track(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    project.add_track("Before")
+    track = project.add_track("Mix")
+    project.add_track("After")
+    ask(studio, daemon, track)
+    finish(studio, daemon)
+    assert shape(project) == [(0, "Before"), (0, "Mix"), *FOLDER, (0, "After")]
+
+
+def test_below_the_last_track_of_nested_folders_it_stays_inside_and_closes_them(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    project.add_track("Outer", depth=1)
+    project.add_track("Inner", depth=1)
+    track = project.add_track("Mix", depth=-2)
+    project.add_track("After")
+    ask(studio, daemon, track)
+    finish(studio, daemon)
+    expected = [(0, "Outer"), (1, "Inner"), (2, "Mix"), *deeper(FOLDER, 2), (0, "After")]
+    assert shape(project) == expected
+    project.undo()
+    assert shape(project) == [(0, "Outer"), (1, "Inner"), (2, "Mix"), (0, "After")]
+
+
+def test_below_a_folder_track_it_becomes_its_first_child(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    track = project.add_track("Mix", depth=1)
+    project.add_track("Child", depth=-1)
+    ask(studio, daemon, track)
+    finish(studio, daemon)
+    assert shape(project) == [(0, "Mix"), *deeper(FOLDER, 1), (1, "Child")]
+
+
+def test_names_colours_order_and_mutes_come_from_the_result(studio: Studio, daemon: DaemonByHand):
+    ask(studio, daemon, studio.project.add_track("Mix"))
+    entries, rate, samples = daemon.stems(studio.job, ["karaoke", "vocals"])
+    entries[0] |= {"color": "#112233", "kind": "output"}
+    entries[1] |= {"color": "no colour", "muted": True}
+    finish(studio, daemon, stems=["karaoke", "vocals"])
+    # `finish` wrote its own entries; ask again with these
+    ask(studio, daemon, studio.project.add_track("Second"), position=9.0)
+    result = {"schema": 1, "id": studio.job["id"], "state": "done", "stems": entries, "samples": samples}
+    daemon.end(studio.job, result | {"sample_rate": rate, "folder": str(Path(entries[0]["path"]).parent)})
+    daemon.work(studio)
+    folder, karaoke, vocals = studio.project.tracks[-3:]
+    assert [folder.name, karaoke.name, vocals.name] == ["mix - stems", "karaoke", "vocals"]
+    assert karaoke.values["I_CUSTOMCOLOR"] == 0x1000000 | 0x332211
+    assert vocals.values["I_CUSTOMCOLOR"] == 0x1000000 | 0x808080
+    assert (karaoke.values["B_MUTE"], vocals.values["B_MUTE"]) == (0, 1)
+
+
+def test_volume_pan_fades_and_snap_offset_are_copied_once(studio: Studio, daemon: DaemonByHand):
+    item = ask(studio, daemon, studio.project.add_track("Mix"))
+    item.values |= {"D_VOL": 0.7, "D_FADEINLEN": 0.2, "C_FADEOUTSHAPE": 3.0, "D_FADEOUTLEN": 0.3, "D_SNAPOFFSET": 0.4}
+    item.take.values |= {"D_VOL": 0.5, "D_PAN": -0.25}
+    finish(studio, daemon)
+    for name in STEMS:
+        (stem,) = stem_items(studio.project, name)
+        for value in ("D_VOL", "D_FADEINLEN", "C_FADEOUTSHAPE", "D_FADEOUTLEN", "D_SNAPOFFSET"):
+            assert stem.values[value] == item.values[value], value
+        assert (stem.take.values["D_VOL"], stem.take.values["D_PAN"]) == (0.5, -0.25)
+        assert stem.values["B_LOOPSRC"] == 0 and stem.take.source.peaks_ready
+
+
+@pytest.mark.parametrize(
+    ("choice", "item_muted", "folder_muted"), [("mute", 1, 0), ("keep", 0, 1), ("untouched", 0, 0)]
+)
+def test_the_source_is_muted_kept_or_untouched(
+    choice: str, item_muted: int, folder_muted: int, studio: Studio, daemon: DaemonByHand
+):
+    studio.reaper.ext_state["TSBS-DAW", "source"] = choice
+    item = ask(studio, daemon, studio.project.add_track("Mix"))
+    finish(studio, daemon)
+    assert item.values["B_MUTE"] == item_muted
+    assert studio.project.track_named("mix - stems").values["B_MUTE"] == folder_muted
+
+
+def test_several_items_are_in_flight_together_and_share_the_folder_of_their_track(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    tracks = [project.add_track("One"), project.add_track("Two")]
+    for number, track in enumerate([tracks[0], tracks[0], tracks[1]]):
+        project.add_item(track, studio.song(f"{number}.wav", seed=number), 3.0 * number, 1.0)
+    studio.run("Separate selected items")
+    studio.ticks(12)
+    jobs = daemon.claim()
+    assert len(jobs) == 3
+    for job in reversed(jobs):
+        daemon.finish(job)
+    daemon.work(studio)
+    assert len(project.tracks) == 2 + 2 * 5 and set(project.levels()) == {0, 1}
+    drums = stem_items(project, "drums")
+    assert sorted(item.values["D_POSITION"] for item in drums) == [0.0, 3.0, 6.0]
+    assert len(project.undo_steps) == 3
+
+
+def test_an_item_that_was_moved_and_trimmed_is_followed(studio: Studio, daemon: DaemonByHand):
+    track = studio.project.add_track("Mix")
+    item = ask(studio, daemon, track)
+    other = studio.project.add_track("Elsewhere")
+    track.items.remove(item)
+    other.items.append(item)
+    item.track = other
+    item.values |= {"D_POSITION": 10.25, "D_LENGTH": 0.5}
+    item.take.values["D_STARTOFFS"] = 0.75
+    finish(studio, daemon)
+    assert studio.project.names()[:3] == ["Mix", "Elsewhere", "mix - stems"]
+    (stem,) = stem_items(studio.project, "bass")
+    assert (stem.values["D_POSITION"], stem.values["D_LENGTH"]) == pytest.approx((10.25, 0.5))
+    count = RATE // 2 - 2
+    assert np.abs(heard(stem, RATE, count) - heard(item, RATE, count)).max() < 1e-6
+
+
+def test_an_item_that_vanished_is_offered_new_tracks(studio: Studio, daemon: DaemonByHand):
+    track = studio.project.add_track("Mix")
+    item = ask(studio, daemon, track, position=7.0)
+    studio.project.remove_item(item)
+    studio.project.tracks.remove(track)
+    studio.project.add_track("Other")
+    finish(studio, daemon)
+    assert studio.project.names() == ["Other"] and "is gone" in studio.troubled()[0]
+    studio.run("Jobs")
+    studio.ticks(2)
+    studio.reaper.window("Jobs").click("Put on new tracks")
+    studio.ticks(4)
+    daemon.work(studio)
+    assert studio.project.names() == ["Other", "mix - stems", *STEMS]
+    assert stem_items(studio.project, "other")[0].values["D_POSITION"] == 7.0
+
+
+def test_another_tab_in_front_does_not_get_the_stems(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    ask(studio, daemon, project.add_track("Mix"))
+    other = studio.new_project("other")
+    finish(studio, daemon)
+    assert studio.reaper.projects[0] is other and other.tracks == []
+    assert project.names() == ["Mix", "mix - stems", *STEMS]
+
+
+def test_a_closed_project_waits_and_gets_its_stems_when_it_is_open_again(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    ask(studio, daemon, project.add_track("Mix"))
+    studio.reaper.close(project)
+    studio.new_project("other")
+    daemon.finish(studio.job)
+    studio.run("Jobs")
+    studio.ticks(40)
+    assert len(studio.tickets()) == 1 and studio.reaper.window("Jobs").says("open 'song.RPP' to receive it")
+    studio.reaper.open(project)
+    daemon.work(studio)
+    assert project.names() == ["Mix", "mix - stems", *STEMS]
+
+
+def test_reaper_closed_meanwhile_delivers_at_its_next_start(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    ask(studio, daemon, project.add_track("Mix"))
+    studio.reaper.close(project)
+    studio.reaper = studio.reaper.quit()
+    daemon.finish(studio.job)
+    studio.reaper.open(project)
+    studio.run("Background")
+    daemon.work(studio)
+    assert project.names() == ["Mix", "mix - stems", *STEMS]
+    studio.ticks(12)
+    assert studio.reaper.scripts == [], "nothing is left to do"
+
+
+def test_reaper_closed_while_it_read_an_item_begins_again(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    item = project.add_item(project.add_track("Mix"), studio.song(), 1.0, 60.0, D_PLAYRATE=0.5)
+    studio.run("Separate selected items")
+    studio.ticks(3)
+    assert studio.reaper.accessors == 1
+    studio.reaper.close(project)
+    studio.reaper = studio.reaper.quit()
+    studio.reaper.open(project)
+    studio.run("Background")
+    daemon.work(studio)
+    assert stem_items(project, "bass")[0].values["D_LENGTH"] == item.values["D_LENGTH"]
+
+
+def test_a_result_is_delivered_once(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    ask(studio, daemon, project.add_track("Mix"))
+    (ticket,) = (studio.home / "spool" / "reaper").glob("*.json")
+    kept = ticket.read_bytes()
+    finish(studio, daemon)
+    (tracks, steps) = project.names(), len(project.undo_steps)
+    ticket.write_bytes(kept)  # as after a crash between insertion and note
+    studio.run("Background")
+    daemon.work(studio)
+    assert project.names() == tracks and len(project.undo_steps) == steps
+    assert studio.tickets() == []
+
+
+def test_media_elsewhere_is_copied_below_the_projects_media_path(studio: Studio, daemon: DaemonByHand, tmp_path: Path):
+    ask(studio, daemon, studio.project.add_track("Mix"))
+    studio.job["output"] = str(tmp_path / "elsewhere")
+    finish(studio, daemon)
+    media = studio.project.folder / "Media"
+    for name in STEMS:
+        path = Path(stem_items(studio.project, name)[0].take.source.path)
+        assert media in path.parents and path.read_bytes() == (tmp_path / "elsewhere/mix" / f"{name}.wav").read_bytes()
+
+
+def test_the_chosen_stems_alone_are_put_back(studio: Studio, daemon: DaemonByHand):
+    studio.reaper.ext_state["TSBS-DAW", "stems"] = "bass/vocals"
+    ask(studio, daemon, studio.project.add_track("Mix"))
+    finish(studio, daemon)
+    assert studio.project.names() == ["Mix", "mix - stems", "vocals", "bass"]
+    assert studio.project.levels() == [0, 0, 1, 1]

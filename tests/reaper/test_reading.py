@@ -1,0 +1,205 @@
+"""What is read of an item: a stem that is the source itself must sound like it, sample by sample, where it is put."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reaper.model import Item, Source, Take
+from reaper.stage import DaemonByHand, Studio, heard, stem_items
+
+RATE = 44100
+
+
+def item_of(studio: Studio, position: float = 3.21, length: float = 0.5, **take: float) -> Item:
+    return studio.project.add_item(studio.project.add_track("Mix"), studio.song(), position, length, **take)
+
+
+def stem_of(studio: Studio, name: str = "drums") -> Item:
+    (item,) = stem_items(studio.project, name)
+    return item
+
+
+def difference(one: Item, other: Item) -> float:
+    """The largest, over the length of the shorter, but for the last samples: an end between two samples."""
+    count = round(min(one.values["D_LENGTH"], other.values["D_LENGTH"]) * RATE) - 2
+    return float(np.abs(heard(one, RATE, count) - heard(other, RATE, count)).max())
+
+
+def test_a_plain_item_is_handed_over_as_a_portion_of_its_file(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio, D_STARTOFFS=0.25)
+    studio.run("Separate selected items")
+    (job,) = daemon.work(studio)
+    assert job["source"] == {"path": item.take.source.path, "start_samples": 11025, "length_samples": 22050}
+    assert job["origin"] == "reaper" and job["priority"] == "interactive"
+    assert job["output"] == str(studio.project.folder / "Media" / "stems")
+    assert difference(stem_of(studio), item) == 0
+
+
+def test_an_offset_between_two_samples_is_kept(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio, D_STARTOFFS=0.1 + 0.4 / RATE)
+    studio.run("Separate selected items")
+    daemon.work(studio)
+    assert stem_of(studio).take.values["D_STARTOFFS"] == pytest.approx(0.4 / RATE, abs=1e-9)
+    assert difference(stem_of(studio), item) < 1e-6
+
+
+@pytest.mark.parametrize("playrate", [0.5, 2.0])
+def test_another_playrate_is_read_as_it_sounds_and_not_applied_again(
+    playrate: float, studio: Studio, daemon: DaemonByHand
+):
+    item = item_of(studio, D_STARTOFFS=0.3, D_PLAYRATE=playrate)
+    studio.run("Separate selected items")
+    (job,) = daemon.work(studio)
+    assert "length_samples" not in job["source"] and "take.wav" in job["source"]["path"]
+    stem = stem_of(studio)
+    assert stem.take.values["D_PLAYRATE"] == 1.0
+    assert stem.values["D_LENGTH"] == item.values["D_LENGTH"]
+    assert difference(stem, item) < 1e-6
+    assert studio.reaper.accessors == 0
+
+
+def change(item: Item, what: str) -> None:
+    if what == "pitch":
+        item.take.values["D_PITCH"] = 2.0
+    elif what == "stretch markers":
+        item.take.stretch_markers = 2
+    elif what == "envelope":
+        item.take.envelopes = 1
+    elif what == "before the start":
+        item.take.values["D_STARTOFFS"] = -0.1
+    elif what == "loop":
+        item.take.values["D_STARTOFFS"] = 1.8
+    elif what == "reverse":
+        section = Source(item.take.source.path, "SECTION", item.take.source)
+        section.section = (0.2, 1.0, True)
+        item.take.source = section
+    elif what == "left channel":
+        item.take.values["I_CHANMODE"] = 3.0
+
+
+@pytest.mark.parametrize(
+    "what", ["pitch", "stretch markers", "envelope", "before the start", "loop", "reverse", "left channel"]
+)
+def test_what_is_not_plain_is_read_through_reaper(what: str, studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio)
+    change(item, what)
+    studio.run("Separate selected items")
+    (job,) = daemon.work(studio)
+    assert "take.wav" in job["source"]["path"]
+    assert difference(stem_of(studio), item) < 1e-6
+
+
+def test_silence_in_the_middle_stays_silent(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio, length=1.0, D_STARTOFFS=-0.5)
+    item.values["B_LOOPSRC"] = 0.0
+    studio.run("Separate selected items")
+    daemon.work(studio)
+    assert not heard(stem_of(studio), RATE)[: RATE // 2 - 1].any()
+    assert difference(stem_of(studio), item) < 1e-6
+
+
+def test_an_item_longer_than_its_file_keeps_its_length(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio, length=5.0)
+    item.values["B_LOOPSRC"] = 0.0
+    studio.run("Separate selected items")
+    (job,) = daemon.work(studio)
+    assert job["source"]["length_samples"] == 2 * RATE
+    assert stem_of(studio).values["D_LENGTH"] == 5.0
+    assert difference(stem_of(studio), item) == 0
+
+
+def test_take_effects_are_rendered_when_asked_for_and_every_setting_is_put_back(studio: Studio, daemon: DaemonByHand):
+    item, other = item_of(studio), item_of(studio, position=9.0)
+    other.values["B_UISEL"] = 0.0
+    item.take.effects, item.values["D_VOL"] = 1, 0.5
+    studio.project.info |= {"RENDER_SETTINGS": 0.0, "RENDER_BOUNDSFLAG": 1.0, "RENDER_TAILFLAG": 3.0}
+    studio.project.info_strings["RENDER_PATTERN"] = "$project"
+    before = dict(studio.project.info), dict(studio.project.info_strings)
+    studio.reaper.ext_state["TSBS-DAW", "fx"] = "yes"
+    studio.run("Separate selected items")
+    daemon.work(studio)
+    stem = stem_of(studio)
+    assert stem.values["D_VOL"] == 1.0, "the item's volume is in the render"
+    count = round(0.5 * RATE) - 2
+    assert np.abs(heard(stem, RATE, count) - 0.25 * heard(item, RATE, count)).max() < 0.02
+    numbers, strings = studio.project.info, studio.project.info_strings
+    assert {name: numbers[name] for name in before[0]} == before[0]
+    assert {name: strings[name] for name in before[1]} == before[1]
+    assert [item_ for item_ in studio.project.items if item_.values["B_UISEL"]] == [item]
+
+
+def test_settings_are_put_back_after_a_render_that_failed(studio: Studio, daemon: DaemonByHand):
+    item_of(studio).take.effects = 1
+    studio.project.info["RENDER_SETTINGS"] = 64.0
+    studio.reaper.ext_state["TSBS-DAW", "fx"] = "yes"
+    studio.reaper.render_does = "nothing"
+    studio.run("Separate selected items")
+    daemon.work(studio)
+    assert studio.project.info["RENDER_SETTINGS"] == 64.0
+    (sentence,) = studio.troubled()
+    assert sentence == "The render of 'mix' did not make a file; try again."
+
+
+@pytest.mark.parametrize(
+    ("type_", "why"),
+    [("MIDI", "is MIDI"), ("VIDEO", "is video"), ("EMPTY", "is empty"), ("CLICK", "click source")],
+)
+def test_what_cannot_be_read_faithfully_is_refused_with_a_sentence(
+    type_: str, why: str, studio: Studio, daemon: DaemonByHand
+):
+    item_of(studio).take.source.type = type_
+    studio.run("Separate selected items")
+    studio.ticks(3)
+    assert studio.tickets() == []
+    assert studio.reaper.window("Jobs").says(why)
+
+
+def test_offline_media_is_refused(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio)
+    studio.project.folder.joinpath("Media", "mix.wav").unlink()
+    studio.run("Separate selected items")
+    studio.ticks(3)
+    assert studio.tickets() == [] and studio.reaper.window("Jobs").says("is offline")
+    assert item.alive and len(studio.project.tracks) == 1
+
+
+def test_an_item_that_changes_while_it_is_read_is_read_anew(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio, length=1.9, D_PLAYRATE=0.5)
+    item.take.source.audio = np.tile(item.take.source.audio, (40, 1))
+    item.values["D_LENGTH"] = 60.0
+    studio.run("Separate selected items")
+    studio.ticks(3)
+    assert studio.reaper.accessors == 1, "it is under way"
+    item.take.values["D_STARTOFFS"] = 1.0
+    daemon.work(studio)
+    assert difference(stem_of(studio), item) < 1e-6
+
+
+def test_an_item_that_vanishes_while_it_is_read_is_a_sentence(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio, D_PLAYRATE=0.5)
+    item.take.source.audio = np.tile(item.take.source.audio, (40, 1))
+    item.values["D_LENGTH"] = 60.0
+    studio.run("Separate selected items")
+    studio.ticks(3)
+    studio.project.remove_item(item)
+    daemon.work(studio)
+    assert "it is gone" in studio.troubled()[0]
+    assert studio.reaper.accessors == 0 and studio.jobs_waiting() != [], "its folder waits, without a request"
+
+
+def test_an_item_without_a_take_is_refused(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio)
+    item.takes.clear()
+    studio.run("Separate selected items")
+    studio.ticks(3)
+    assert studio.reaper.window("Jobs").says("is empty")
+
+
+def test_an_inactive_take_is_not_what_is_read(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio)
+    item.takes.append(Take(item, Source(str(studio.song("second.wav", seed=5)))))
+    item.active = 1
+    studio.run("Separate selected items")
+    (job,) = daemon.work(studio)
+    assert job["source"]["path"].endswith("second.wav")
+    assert difference(stem_of(studio), item) == 0
