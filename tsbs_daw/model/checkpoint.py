@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from tsbs_daw.errors import CheckpointError
 from tsbs_daw.model.config import ModelConfig
@@ -31,7 +31,7 @@ def save(
     tensors = {name: part.detach().to("cpu", dtype).contiguous() for name, part in model.state_dict().items()}
     header = {**(metadata or {}), "format": FORMAT, "config": json.dumps(model.config.to_dict())}
     temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary, metadata=header)
+    temporary.write_bytes(to_bytes(tensors, metadata=header))  # save_file would make it readable by its owner alone
     temporary.replace(path)
 
 
