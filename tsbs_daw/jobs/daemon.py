@@ -23,7 +23,7 @@ from types import FrameType
 
 import tsbs_daw
 from tsbs_daw.config import Settings
-from tsbs_daw.errors import DaemonError, NoSpaceLeft
+from tsbs_daw.errors import DaemonError, NoSpaceLeft, shown
 from tsbs_daw.jobs.copying import Budget
 from tsbs_daw.jobs.folders import WatchFolder, check_folders
 from tsbs_daw.jobs.foreman import Foreman
@@ -146,10 +146,12 @@ class Daemon:
             self._resume()
         except NoSpaceLeft as error:
             self._pause(str(error))
-        except sqlite3.OperationalError as error:  # every step may be repeated
+        except sqlite3.DatabaseError as error:
             if "locked" not in str(error):
-                raise DaemonError(f"The job database {self.settings.store} failed ({error}); start again.") from error
-            log.warning("the job database is locked by another program; trying again")
+                raise DaemonError(
+                    f"The job database {shown(self.settings.store)} failed ({error}); start again."
+                ) from error
+            log.warning("the job database is locked by another program; trying again")  # every step may be repeated
         return self._foreman.busy or not self._reception.empty or any(watcher.pending for watcher in self._watchers)
 
     @property
@@ -257,12 +259,17 @@ class Daemon:
         self._wake.clear()
 
     def _catch_signals(self) -> dict[int, object]:
-        """Handlers only count; the loop acts. Only the main thread may set them. Returns: the ones before"""
+        """Handlers only count; the loop acts. Only the main thread may set them. Returns: the ones before
+
+        What was ignored stays ignored, as `nohup` wants it.
+        """
 
         def count(number: int, frame: FrameType | None) -> None:
             self.stop()
 
         if threading.current_thread() is not threading.main_thread():
             return {}
-        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGBREAK") if hasattr(signal, name)]
-        return {number: signal.signal(number, count) for number in numbers}
+        names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        return {number: signal.signal(number, count) for number in heeded}

@@ -99,9 +99,12 @@ def load_folders(path: Path) -> tuple[WatchFolder, ...]:
 
 
 def check_folders(folders: Sequence[WatchFolder]) -> None:
-    """Raises: SettingsError: the same folder twice, or one that is a file"""
+    """Raises: SettingsError: the same folder twice, one that is a file, or a path that is not absolute"""
     seen: set[Path] = set()
     for folder in folders:
+        for path in (folder.path, folder.output):
+            if not path.is_absolute():
+                raise SettingsError(f"{shown(path)} is not an absolute path; start it at the root.")
         real = folder.path.resolve()
         if real in seen:
             raise SettingsError(

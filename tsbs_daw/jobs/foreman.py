@@ -154,7 +154,12 @@ class Foreman:
             return
         leased = self._store.lease(row, self._run_id, now + self._options.lease_s)
         if leased is not None:
-            self._spool.write_fence(leased.id, leased.fence)
+            try:
+                self._spool.write_fence(leased.id, leased.fence)
+            except OSError as error:
+                sentence = f"The spool cannot be written to ({error.strerror}); make room there."
+                self._conclude_failed(leased, Outcome("failed", error=sentence, retryable=True), now)
+                return
             slot.give(leased, folder, now)
             self._register.tell("started", leased)
             log.info("job %s started: %s (attempt %d)", leased.id, leased.song, leased.attempts)

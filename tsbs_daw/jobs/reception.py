@@ -28,6 +28,7 @@ class Reception:
         self._register, self._store, self._spool = register, register.store, register.spool
         self._arrived: list[Arrival] = []
         self._ignored: list[SeenFile] = []
+        self._complained: set[Path] = set()
 
     @property
     def empty(self) -> bool:
@@ -60,10 +61,11 @@ class Reception:
             try:
                 self._spool.claim(folder)
             except OSError as error:
-                if not self._spool.folder(folder.name).exists():
-                    raise
-                log.warning("%s: %s", folder, error)
-                self._refuse(folder, f"A job with the id {folder.name} is under way; give this one an id of its own.")
+                if self._spool.folder(folder.name).exists():
+                    sentence = f"A job with the id {folder.name} is under way; give this one an id of its own."
+                    self._refuse(folder, sentence)
+                else:
+                    self._complain(folder, error)
                 continue
             self._arrived.append(arrival)
 
@@ -108,6 +110,16 @@ class Reception:
         """A request that cannot be a job ends at once, with a result like any other."""
         job_id = re.sub(r"[^A-Za-z0-9_-]", "-", folder.name).lstrip("-_")[:64] or "unnamed"
         result = Result(id=job_id, state=State.FAILED, error=sentence, finished_unix_s=time.time())
-        self._spool.refuse(folder, result)
+        try:
+            self._spool.refuse(folder, result)
+        except OSError as error:
+            self._complain(folder, error)
+            return
         self._store.record_finished(None, result)
         self._register.announce(result)
+
+    def _complain(self, folder: Path, error: OSError) -> None:
+        """The disk is full, or someone holds a file open: the next tick tries again."""
+        if folder not in self._complained:
+            self._complained.add(folder)
+            log.error("%s cannot be taken in yet: %s", folder, error)

@@ -66,7 +66,8 @@ class WorkerSlot:
         self.lease: Lease | None = None
         self.ready = False
         self.failed_starts = 0
-        self.complaint = ""  # why the worker cannot start
+        self.complaint = ""  # why the worker cannot start, for people
+        self._reason = ""  # the same, in the words of the one that is just ending
         self._crashes_in_a_row = 0
         self._restart_at = 0.0
         self._idle_since: float | None = None
@@ -78,8 +79,15 @@ class WorkerSlot:
     def start(self, now: float) -> None:
         """Have a worker ready soon. Does nothing while there is one, or while the last one's crash is too fresh."""
         self._idle_since = None
-        if self.process is None and now >= self._restart_at:
+        if self.process is not None or now < self._restart_at:
+            return
+        try:
             self.process = WorkerProcess(self._options.runner, self._log_path, self._wake)
+        except OSError as error:
+            self._note_failed_start(
+                f"The separation worker cannot be started ({error}); is there memory, and disk?", now
+            )
+        else:
             log.info("worker %d started", self.process.pid)
 
     def give(self, row: JobRow, folder: Path, now: float) -> None:
@@ -99,7 +107,7 @@ class WorkerSlot:
     def drop(self, now: float) -> None:
         """Ask the worker to end this run of its job."""
         lease = self.lease
-        if lease is not None and lease.dropped is None:
+        if self.process is not None and lease is not None and lease.dropped is None:
             lease.dropped = now
             self.process.send({"drop": lease.row.id, "fence": lease.row.fence})
 
@@ -143,7 +151,7 @@ class WorkerSlot:
         if kind == "ready":
             self.ready, self.failed_starts, self.complaint = True, 0, ""
         elif kind == "unusable":
-            self.complaint = str(event.get("error"))
+            self._reason = str(event.get("error"))
         elif kind == "alive":
             pass
         elif lease is None or (event.get("id"), event.get("fence")) != (lease.row.id, lease.row.fence):
@@ -177,11 +185,18 @@ class WorkerSlot:
             log.error("job %s: its worker died: %s", self.lease.row.id, ended)
             self.lease.outcome = Outcome("crashed", error=ended, blameless=blameless)
         if not ready:
-            self.failed_starts += 1
-            self.complaint = (
-                self.complaint or f"The separation worker ended while it started ({ended}); see {self._log_path}."
-            )
-            log.error("%s", self.complaint)
+            complaint = f"The separation worker ended while it started ({ended}); see {self._log_path}."
+            self._note_failed_start(self._reason or complaint, now)
+        else:
+            self._wait_to_restart(now)
+
+    def _note_failed_start(self, complaint: str, now: float) -> None:
+        self.failed_starts += 1
+        self.complaint, self._reason = complaint, ""
+        log.error("%s", complaint)
+        self._wait_to_restart(now)
+
+    def _wait_to_restart(self, now: float) -> None:
         self._crashes_in_a_row += 1
         options = self._options
         self._restart_at = now + back_off(self._crashes_in_a_row, options.restart_first_s, options.restart_longest_s)

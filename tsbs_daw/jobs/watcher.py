@@ -32,6 +32,7 @@ from tsbs_daw.jobs.stability import FileStabilityTracker
 log = logging.getLogger(__name__)
 
 _HOT_S = 3.0  # after an event, look again for so long: the event of a file may get lost after that of its folder
+_COPY_AT_MOST_S = 1.0  # before looking around again
 _OFFLINE_EVERY_S = 2.0
 _TRIES = 6  # to read a file that cannot be read, before it is given up
 
@@ -184,6 +185,7 @@ class Watcher:
         return known.reason is not None or known.settings_hash in self._accepted
 
     def _sample(self, now: float) -> None:
+        began = time.monotonic()
         for relative in list(self._pending):
             if self._stopping:
                 return
@@ -198,7 +200,10 @@ class Watcher:
             stable = self._tracker.observe(relative, found.state, now)
             if stable and self._is_complete(found, now):
                 self._take(found, now)
-            elif self._out_of_patience(now) and not stable:
+                if time.monotonic() - began > _COPY_AT_MOST_S:
+                    self._next_sample = now  # look around in between; the rest comes right after
+                    return
+            elif not stable and self._is_left_behind(relative, now):
                 self._leave(relative, "it is still being written")
 
     def _is_complete(self, found: Found, now: float) -> bool:
@@ -212,9 +217,12 @@ class Watcher:
         except OSError:
             return True  # copying it will tell
 
-    def _out_of_patience(self, now: float) -> bool:
-        patience_s = self._context.patience_s
-        return patience_s is not None and now - self._started > patience_s
+    def _is_left_behind(self, relative: str, now: float) -> bool:
+        """Whether a file that changed a moment ago has been waited for long enough."""
+        patience_s, timings = self._context.patience_s, self._context.timings
+        if patience_s is None or now - self._started <= patience_s:
+            return False
+        return self._tracker.still_for_s(relative, now) < timings.span_s
 
     def _take(self, found: Found, now: float) -> None:
         if not self._context.budget.take(found.size_bytes):
