@@ -1,0 +1,114 @@
+-- What a user would do, done by a hook of its own: import a mix, trim it, ask for its stems in both ways.
+-- Written into it by the test: FOLDER, and what SCENE to play.
+local FOLDER, SCENE = "@FOLDER@", "@SCENE@"
+local MIX_AT, TRIMMED, SAMPLES, SHORTER = 96000, 24001, 96007, 48005
+
+local function say (name, text)
+  local file = io.open (FOLDER .. "/" .. name .. ".part", "w")
+  file:write (tostring (text))
+  file:close ()
+  os.rename (FOLDER .. "/" .. name .. ".part", FOLDER .. "/" .. name)
+end
+
+local function exists (path)
+  local file = io.open (path, "r")
+  if file then file:close () end
+  return file ~= nil
+end
+
+local function delivered (count)
+  local found = 0
+  for route in Session:get_tracks ():iter () do
+    if route:comment ():match ("^tsbs%-daw ") then found = found + 1 end
+  end
+  local tickets = io.open (Session:path () .. "/tsbs-daw.json", "r")
+  local text = tickets and tickets:read ("a") or ""
+  if tickets then tickets:close () end
+  return found == count and text:match ('"tickets": %[%]') ~= nil
+end
+
+local function mix ()
+  for route in Session:get_tracks ():iter () do
+    if route:name () == "mix" then
+      for region in route:to_track ():playlist ():region_list ():iter () do return region end
+    end
+  end
+end
+
+local scenes = {}
+
+function scenes.import ()
+  local files = C.StringVector ()
+  files:push_back (FOLDER .. "/mix.wav")
+  Editor:do_import (files, Editing.ImportDistinctFiles, Editing.ImportAsTrack, ARDOUR.SrcQuality.SrcBest,
+    ARDOUR.MidiTrackNameSource.SMFTrackName, ARDOUR.MidiTempoMapDisposition.SMFTempoIgnore,
+    Temporal.timepos_t (MIX_AT), ARDOUR.PluginInfo (), ARDOUR.Track (), false)
+  return "select"
+end
+
+function scenes.select ()
+  local region = mix ()
+  if not region then return end
+  region:trim_front (Temporal.timepos_t (MIX_AT + TRIMMED))
+  region:trim_end (Temporal.timepos_t (MIX_AT + TRIMMED + SAMPLES))
+  local selection = ArdourUI.SelectionList ()
+  selection:push_back (Editor:regionview_from_region (region))
+  Editor:set_selection (selection, ArdourUI.SelectionOp.Set)
+  say ("selected", region:position ():samples () .. " " .. region:start ():samples () .. " " .. region:length ():samples ())
+  Editor:access_action ("LuaAction", "script-1")
+  return "stems"
+end
+
+function scenes.stems ()
+  return delivered (4) and "name"
+end
+
+-- The front stays, the end goes, so that the second request is another one.
+function scenes.name ()
+  local region = mix ()
+  region:trim_end (Temporal.timepos_t (MIX_AT + TRIMMED + SHORTER))
+  region:set_name ("verse [separate instrumental]")
+  return "outputs"
+end
+
+function scenes.outputs ()
+  return delivered (9) and "show"
+end
+
+function scenes.show ()
+  Editor:access_action ("Editor", "zoom-to-session")
+  return "settle"
+end
+
+local settling = 0
+function scenes.settle ()
+  settling = settling + 1
+  return settling > 15 and "ready"
+end
+
+function scenes.ready ()
+  say ("saved", Session:save_state ("", false, false, false, false, false))
+  say ("ready", "yes")
+  return "over"
+end
+
+-- A later start, with the tickets of the earlier one put back: everything is there, so nothing may come.
+function scenes.again ()
+  return delivered (9) and "settle"
+end
+
+local scene, busy, ticks = SCENE, false, 0
+return function ()
+  ticks = ticks + 1
+  if busy or ticks < 10 or not scenes[scene] then return end
+  busy = true
+  local ok, result = pcall (scenes[scene])
+  if not ok then
+    say ("failed", scene .. ": " .. tostring (result))
+    scene = "over"
+  elseif result then
+    scene = result
+    say ("scene", scene)
+  end
+  busy = false
+end

@@ -1,0 +1,166 @@
+"""Ardour itself: a region goes to the real daemon, and its stems come back as tracks. Read in the saved session."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import signals
+import soundfile
+from ardour.stage import RATE, VERSION, SavedTrack, Studio, missing, process, saved_tracks
+from cli.program import environment, run
+
+pytestmark = [
+    pytest.mark.skipif(
+        bool(missing()), reason=f"Ardour {VERSION} and Xvfb are not installed: no {', '.join(missing())}"
+    ),
+    pytest.mark.timeout(900),
+]
+
+# As driver.lua trims it.
+MIX_AT, TRIMMED, SAMPLES, SHORTER = 96_000, 24_001, 96_007, 48_005
+STEMS = ["vocals", "drums", "bass", "other"]
+PICTURE = "TSBS_DAW_ARDOUR_PICTURE"  # names a file: make the picture of the README anew
+WITHIN_S = 400.0
+
+
+class Played:
+    """What is there after the action, the named region, and a second start.
+
+    handed_over: what the daemon was given, by the job's id, in the order it was asked for
+    tracks:      of the saved session; again: of the session after the second start
+    """
+
+    def __init__(self, studio: Studio, home: Path):
+        self.studio, self.home = studio, home
+        self.kept = studio.folder / "handed over"
+        self.kept.mkdir()
+        self.tickets = ""
+        self.tracks: list[SavedTrack] = []
+        self.again: list[SavedTrack] = []
+
+    def look(self) -> None:
+        """Keep what goes away with the job."""
+        for folder in sorted((self.home / "spool" / "jobs").glob("*")):
+            source = folder / "source" / "region.wav"
+            if source.exists() and not (self.kept / folder.name).exists():
+                shutil.copy(source, self.kept / "part")
+                (self.kept / "part").rename(self.kept / folder.name)
+        tickets = self.studio.session.parent / "tsbs-daw.json"
+        text = tickets.read_text(encoding="utf-8") if tickets.exists() else ""
+        if '"waiting"' in text:
+            self.tickets = text
+
+    @property
+    def results(self) -> list[dict]:
+        files = sorted((self.home / "spool" / "done").glob("*/result.json"), key=lambda file: file.stat().st_mtime)
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+    @property
+    def handed_over(self) -> list[Path]:
+        return [self.kept / result["id"] for result in self.results]
+
+    def track(self, stem: dict, job: str) -> SavedTrack:
+        (found,) = [track for track in self.tracks if track.comment == f"tsbs-daw {job} {stem['name']}"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    folder = tmp_path_factory.mktemp("ardour")
+    studio, home = Studio(folder / "studio"), folder / "tsbs home"
+    signals.write_file(studio.folder / "mix.wav", signals.mixture(signals.song(4.0, RATE)), RATE)
+    studio.new_session()
+    installed = run(home, "ardour", "install", "--config", studio.config)
+    assert installed.returncode == 0, installed.stderr
+    result = Played(studio, home)
+    with (folder / "daemon.log").open("ab") as log:
+        daemon = process([*daemon_command()], environment(home), stdout=log, stderr=log)
+        with daemon:
+            wait_for(home / "spool" / "heartbeat.json")
+            picture = os.environ.get(PICTURE)
+            studio.play("import", WITHIN_S, meanwhile=result.look, picture=Path(picture) if picture else None)
+            result.tracks = saved_tracks(studio.session)
+            (studio.session.parent / "tsbs-daw.json").write_text(result.tickets, encoding="utf-8")
+            studio.play("again", WITHIN_S)
+            result.again = saved_tracks(studio.session)
+    yield result
+
+
+def daemon_command() -> list[str]:
+    return [sys.executable, "-m", "tsbs_daw", "watch"]
+
+
+def wait_for(path: Path, within_s: float = 120.0) -> None:
+    end = time.monotonic() + within_s
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.1)
+
+
+def audio_of(track: SavedTrack) -> np.ndarray:
+    """What the track's region plays, (channels, samples)."""
+    channels = []
+    for file in track.files:
+        audio, rate = soundfile.read(file, dtype="float32", always_2d=True, start=track.start, frames=track.samples)
+        assert rate == RATE and audio.shape[1] == 1
+        channels.append(audio[:, 0])
+    return np.stack(channels)
+
+
+def test_the_selected_region_is_handed_over_bit_for_bit(played: Played):
+    mix = soundfile.read(played.studio.folder / "mix.wav", dtype="float32")[0]
+    assert (played.studio.folder / "selected").read_text() == f"{MIX_AT + TRIMMED} {TRIMMED} {SAMPLES}"
+    for file, length in zip(played.handed_over, (SAMPLES, SHORTER), strict=True):
+        handed, rate = soundfile.read(file, dtype="float32")
+        assert rate == RATE and soundfile.info(str(file)).subtype == "FLOAT"
+        np.testing.assert_array_equal(handed, mix[TRIMMED : TRIMMED + length])
+
+
+def test_four_tracks_come_back_at_the_regions_sample_with_the_stems_audio(played: Played):
+    result = played.results[0]
+    assert sorted(stem["name"] for stem in result["stems"]) == sorted(STEMS)
+    for stem in result["stems"]:
+        track = played.track(stem, result["id"])
+        assert track.name == stem["name"] and track.color == stem["color"]
+        assert (track.position, track.start, track.samples) == (MIX_AT + TRIMMED, 0, SAMPLES)
+        delivered = soundfile.read(stem["path"], dtype="float32", always_2d=True)[0].T
+        np.testing.assert_array_equal(audio_of(track), delivered)
+
+
+def test_the_stems_are_the_regions_own(played: Played):
+    result = played.results[0]
+    total = sum(audio_of(played.track(stem, result["id"])) for stem in result["stems"])
+    source = soundfile.read(played.handed_over[0], dtype="float32")[0].T
+    assert np.std(total - source) < 0.5 * np.std(source), "aligned, or it would not come out"
+
+
+def test_a_region_named_for_it_is_separated_with_the_preset_in_its_name(played: Played):
+    result = played.results[1]
+    assert [stem["name"] for stem in result["stems"] if stem["kind"] == "output"] == ["instrumental"]
+    for stem in result["stems"]:
+        track = played.track(stem, result["id"])
+        assert track.name.startswith(stem["name"]) and track.color == stem["color"]
+        assert (track.position, track.samples) == (MIX_AT + TRIMMED, SHORTER)
+    (mix,) = [track for track in played.tracks if track.name == "mix"]
+    assert mix.region.get("name") == "verse", "the request is taken out of the name"
+
+
+def test_the_source_track_is_left_as_it_was(played: Played):
+    (mix,) = [track for track in played.tracks if track.name == "mix"]
+    assert (mix.position, mix.start, mix.samples) == (MIX_AT + TRIMMED, TRIMMED, SHORTER)
+    assert len(played.tracks) == 1 + sum(len(result["stems"]) for result in played.results)
+
+
+def test_a_delivery_that_is_there_is_not_repeated_at_the_next_start(played: Played):
+    assert json.loads(played.tickets)["tickets"], "a ticket was put back"
+    assert sorted(track.comment for track in played.again) == sorted(track.comment for track in played.tracks)
+    left = json.loads((played.studio.session.parent / "tsbs-daw.json").read_text(encoding="utf-8"))
+    assert left["tickets"] == []

@@ -1,0 +1,508 @@
+ardour {
+  ["type"] = "EditorHook",
+  name = "TSBS-DAW: background",
+  license = "Apache-2.0",
+  author = "tsbs-daw",
+  description = [[Hands regions to the tsbs-daw daemon and brings their stems back as new tracks at the same position.
+A region is asked for by the action "TSBS-DAW: separate selected regions", or by its name: rename it so that it ends in
+[separate] or, with a preset, in [separate karaoke].]]
+}
+
+function signals ()
+  return LuaSignal.Set ():add ({ [LuaSignal.LuaTimerDS] = true })
+end
+
+-- Ardour keeps the factory alone, so everything lives in it.
+--
+-- <session>/tsbs-daw.asked     what the action asks for; one line each: the region's id, a tab, the preset
+-- <session>/tsbs-daw.json      the tickets: what is under way, until its tracks are in the saved session
+-- <spool>/inbox/<id>/          the region's audio, then job.json
+-- <spool>/done/<id>/           result.json
+function factory ()
+  local SPOOL = "" -- written by `tsbs-daw ardour install`
+  local SCHEMA = 1
+  local BUSY_S = 0.03 -- of every tenth of a second, while a region is read
+  local BLOCK = 4096 -- samples
+  local PACKED = 128 -- values in one call of string.pack
+  local LONGEST_BYTES = 0xFFFFFFFF - 64 -- of a WAV file's audio
+  local FOLDER_TICKS = 100 -- until a folder must be there
+  local WINDOWS = SPOOL:match ("^%a:[/\\]") or SPOOL:match ("^\\\\")
+
+  ---------------------------------------------------------------------------------------------------------- JSON
+
+  local encode, decode
+  do
+    local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
+    local unescapes = { b = "\b", f = "\f", n = "\n", r = "\r", t = "\t" }
+
+    function encode (value)
+      if type (value) == "string" then
+        return '"' .. value:gsub ('[%c"\\]', function (char)
+          return escapes[char] or ("\\u%04x"):format (char:byte ())
+        end) .. '"'
+      elseif type (value) == "number" then
+        return ("%d"):format (value)
+      elseif type (value) ~= "table" then
+        return tostring (value)
+      end
+      local parts = {}
+      if value.list then
+        for _, one in ipairs (value.list) do parts[#parts + 1] = encode (one) end
+        return "[" .. table.concat (parts, ", ") .. "]"
+      end
+      for key, one in pairs (value) do parts[#parts + 1] = encode (key) .. ": " .. encode (one) end
+      table.sort (parts)
+      return "{" .. table.concat (parts, ", ") .. "}"
+    end
+
+    local function character (text, at)
+      local high = tonumber (text:sub (at, at + 3), 16) or error ("a wrong escape")
+      local low = text:match ("^\\u([dD][c-fC-F]%x%x)", at + 4)
+      if high >= 0xD800 and high < 0xDC00 and low then
+        return utf8.char (0x10000 + (high - 0xD800) * 0x400 + tonumber (low, 16) - 0xDC00), at + 10
+      end
+      return utf8.char (high), at + 4
+    end
+
+    local function string_at (text, at)
+      local parts = {}
+      while true do
+        local stop = text:find ('["\\]', at) or error ("an open string")
+        parts[#parts + 1] = text:sub (at, stop - 1)
+        if text:sub (stop, stop) == '"' then return table.concat (parts), stop + 1 end
+        local escape = text:sub (stop + 1, stop + 1)
+        if escape == "u" then
+          parts[#parts + 1], at = character (text, stop + 2)
+        else
+          parts[#parts + 1], at = unescapes[escape] or escape, stop + 2
+        end
+      end
+    end
+
+    local value_at
+
+    -- The members of an object, or the elements of a list, up to `closing`.
+    local function each (text, at, closing, read)
+      at = text:match ("^%s*()", at)
+      while text:sub (at, at) ~= closing do
+        at = text:match ("^%s*,?%s*()", read (at))
+        if at > #text then error ("an open bracket") end
+      end
+      return at + 1
+    end
+
+    function value_at (text, at)
+      at = text:match ("^%s*()", at)
+      local char, found = text:sub (at, at), {}
+      if char == '"' then
+        return string_at (text, at + 1)
+      elseif char == "{" then
+        return found, each (text, at + 1, "}", function (from)
+          local key, after = string_at (text, (text:match ('^"()', from) or error ("no name")))
+          found[key], after = value_at (text, text:match ("^%s*:()", after) or error ("no colon"))
+          return after
+        end)
+      elseif char == "[" then
+        return found, each (text, at + 1, "]", function (from)
+          local value, after = value_at (text, from)
+          found[#found + 1] = value
+          return after
+        end)
+      end
+      local word = text:match ("^[%w.+-]+", at) or error ("no value")
+      local values = { ["true"] = true, ["false"] = false, null = false }
+      local value = values[word]
+      if word == "null" then value = nil elseif value == nil then value = tonumber (word) or error ("no value") end
+      return value, at + #word
+    end
+
+    -- The value, or nil and why not.
+    function decode (text)
+      local ok, value = pcall (value_at, text, 1)
+      if ok and type (value) == "table" then return value end
+      return nil, ok and "no object" or value
+    end
+  end
+
+  --------------------------------------------------------------------------------------------------------- files
+
+  local function read (path)
+    local file = io.open (path, "rb")
+    local text = file and file:read ("a")
+    if file then file:close () end
+    return text
+  end
+
+  -- A reader sees the old text or the new, never a part. true, or nil and why not.
+  local function write (path, text)
+    local file, err = io.open (path .. ".tmp", "wb")
+    if not file then return nil, err end
+    local written, closed
+    written, err = file:write (text)
+    closed = file:close ()
+    if not (written and closed) then return nil, err or "the disk may be full" end
+    if WINDOWS then os.remove (path) end -- renaming over a file fails there
+    return os.rename (path .. ".tmp", path)
+  end
+
+  -- Lua cannot make folders. This starts the program that can, and comes back at once.
+  local function make_folder (path)
+    if WINDOWS then
+      os.forkexec ("cmd.exe", "/c", "mkdir", (path:gsub ("/", "\\")))
+    else
+      os.forkexec ("/bin/mkdir", "-p", path)
+    end
+  end
+
+  ------------------------------------------------------------------------------------------------------- tickets
+
+  local session -- its folder and snapshot: tickets of another one are not ours
+  local tickets = {}
+  local reading -- what is being read: { ticket, region, file, at, ... }
+  local ticks, busy = 0, false
+
+  local function folder ()
+    return (Session:path ():gsub ("[/\\]$", ""))
+  end
+
+  local function save_tickets ()
+    local ok, err = write (folder () .. "/tsbs-daw.json", encode ({ schema = SCHEMA, tickets = { list = tickets } }))
+    if not ok then print ("tsbs-daw: the tickets cannot be written: " .. tostring (err)) end
+  end
+
+  local function load_tickets ()
+    local found = decode (read (folder () .. "/tsbs-daw.json") or "") or {}
+    tickets = found.schema == SCHEMA and type (found.tickets) == "table" and found.tickets or {}
+    reading = nil
+  end
+
+  local function forget (ticket)
+    for number, one in ipairs (tickets) do
+      if one == ticket then table.remove (tickets, number) break end
+    end
+    save_tickets ()
+  end
+
+  -- The end of a ticket that cannot be delivered: one sentence, once.
+  local function give_up (ticket, sentence)
+    ticket.state, ticket.trouble = "trouble", sentence
+    save_tickets ()
+    print ("tsbs-daw: " .. sentence)
+    busy = true -- the dialog lets the timer run
+    LuaDialog.Message ("tsbs-daw", ticket.name .. ": " .. sentence, LuaDialog.MessageType.Warning,
+      LuaDialog.ButtonType.Close):run ()
+    busy = false
+    forget (ticket)
+  end
+
+  local function new_id ()
+    local digits = {}
+    for number = 1, 12 do digits[number] = ("%x"):format (math.random (0, 15)) end
+    return os.date ("!%Y%m%d-%H%M%S") .. "-" .. table.concat (digits)
+  end
+
+  local function region_of (id)
+    local region = ARDOUR.RegionFactory.region_by_id (PBD.ID (id))
+    return not region:isnil () and not region:to_audioregion ():isnil () and region or nil
+  end
+
+  local function ask (region, preset)
+    local name = region:name ()
+    tickets[#tickets + 1] = {
+      id = new_id (),
+      snapshot = Session:snap_name (),
+      region = region:to_stateful ():id ():to_s (),
+      name = name,
+      preset = preset ~= "" and preset or "none",
+      position = region:position ():samples (),
+      samples = region:length ():samples (),
+      state = "asked",
+    }
+    save_tickets ()
+  end
+
+  -- What the action has asked for since the last look.
+  local function take_requests ()
+    local path = folder () .. "/tsbs-daw.asked"
+    local text = read (path)
+    if not text then return end
+    os.remove (path)
+    for id, preset in text:gmatch ("(%d+)\t([^\n]*)\n") do
+      local region = region_of (id)
+      if region then ask (region, preset) end
+    end
+  end
+
+  -- Regions whose name asks for it. One track at a time: a session may have thousands of regions.
+  local looked_at = 0
+  local function look_at_names ()
+    local tracks = Session:get_tracks ()
+    looked_at = looked_at < tracks:size () and looked_at + 1 or 1
+    local number = 0
+    for route in tracks:iter () do
+      number = number + 1
+      local track = number == looked_at and route:to_track ()
+      if track and not track:isnil () then
+        for region in track:playlist ():region_list ():iter () do
+          local name, preset = region:name ():match ("^(.-)%s*%[separate%s*([^%]]*)%]%s*$")
+          if name and not region:to_audioregion ():isnil () then
+            region:set_name (name ~= "" and name or "region")
+            ask (region, preset)
+          end
+        end
+      end
+    end
+  end
+
+  ------------------------------------------------------------------------------------------------ asking the daemon
+
+  local function inbox (ticket, name)
+    return SPOOL .. "/inbox/" .. ticket.id .. "/" .. name
+  end
+
+  local function header (channels, sample_rate, bytes)
+    return string.pack ("<c4I4c4c4I4I2I2I4I4I2I2c4I4", "RIFF", 36 + bytes, "WAVE", "fmt ", 16, 3, channels, sample_rate,
+      sample_rate * channels * 4, channels * 4, 32, "data", bytes)
+  end
+
+  -- nil and a sentence if the region cannot be read faithfully.
+  local function open_region (ticket)
+    local region = region_of (ticket.region)
+    if not region then return nil, "The region is not there any more; separate another one." end
+    local audio = region:to_audioregion ():to_readable ()
+    local sample_rate, channels = math.floor (Session:nominal_sample_rate ()), audio:n_channels ()
+    local bytes = ticket.samples * channels * 4
+    if math.floor (Session:sample_rate ()) ~= sample_rate then
+      return nil, "The audio engine does not run at the session's sample rate; start it at " .. sample_rate .. " Hz."
+    elseif bytes > LONGEST_BYTES then
+      return nil, "The region is longer than a WAV file may be; split it."
+    end
+    make_folder (SPOOL .. "/inbox/" .. ticket.id .. "/source")
+    local buffers = {}
+    for channel = 1, channels do buffers[channel] = ARDOUR.DSP.DspShm (BLOCK) end
+    return { ticket = ticket, audio = audio, channels = channels, buffers = buffers, at = 0, waited = 0,
+      sample_rate = sample_rate, header = header (channels, sample_rate, bytes) }
+  end
+
+  -- One block of the region, interleaved, as the bytes of a 32-bit float WAV.
+  local function block_bytes (open, count)
+    local values, channels = {}, open.channels
+    for channel = 1, channels do
+      local memory = open.buffers[channel]:to_float (0)
+      if open.audio:read (memory, open.at, count, channel - 1) ~= count then return nil end
+      local heard = memory:get_table (count)
+      for number = 1, count do values[(number - 1) * channels + channel] = heard[number] end
+    end
+    local parts, total = {}, count * channels
+    local whole = "<" .. ("f"):rep (PACKED)
+    for from = 1, total, PACKED do
+      local to = math.min (from + PACKED - 1, total)
+      local format = to - from + 1 == PACKED and whole or "<" .. ("f"):rep (to - from + 1)
+      parts[#parts + 1] = string.pack (format, table.unpack (values, from, to))
+    end
+    return table.concat (parts)
+  end
+
+  local function short (name)
+    local cut = name:sub (1, 100)
+    while cut ~= "" and not utf8.len (cut) do cut = cut:sub (1, -2) end
+    return cut ~= "" and cut or "region"
+  end
+
+  local function submit (open)
+    local ticket = open.ticket
+    local job = {
+      schema = SCHEMA,
+      id = ticket.id,
+      -- The daemon claims the folder by moving it from inbox/ to jobs/.
+      source = { path = SPOOL .. "/jobs/" .. ticket.id .. "/source/region.wav" },
+      output = folder () .. "/tsbs-daw",
+      song = short (ticket.name),
+      preset = ticket.preset,
+      origin = "ardour",
+      priority = "interactive",
+      deliver = { session = folder (), region = ticket.region, position_samples = ticket.position },
+    }
+    return write (inbox (ticket, "job.json"), encode (job))
+  end
+
+  -- Read for as long as a tick may take. Returns a sentence if it cannot be done.
+  local function go_on_reading ()
+    local open, began = reading, os.clock ()
+    local unwritable = "The spool " .. SPOOL .. " cannot be written to; make room there, then separate the region again."
+    if not open.file then
+      open.file = io.open (inbox (open.ticket, "source/region.wav"), "wb")
+      open.waited = open.waited + 1
+      if not open.file then return open.waited > FOLDER_TICKS and unwritable or nil end
+      open.file:write (open.header)
+    end
+    while open.at < open.ticket.samples and os.clock () - began < BUSY_S do
+      local count = math.min (BLOCK, open.ticket.samples - open.at)
+      local bytes = block_bytes (open, count)
+      if not bytes then return "The region's audio cannot be read; look for missing files in the session." end
+      if not open.file:write (bytes) then return unwritable end
+      open.at = open.at + count
+    end
+    if open.at < open.ticket.samples then return nil end
+    reading = nil
+    if not open.file:close () or not submit (open) then return unwritable end
+    open.ticket.state = "waiting"
+    save_tickets ()
+    return nil
+  end
+
+  -------------------------------------------------------------------------------------------------- bringing it back
+
+  local function comment (ticket, stem)
+    return "tsbs-daw " .. ticket.id .. " " .. stem.name
+  end
+
+  local function comments ()
+    local found = {}
+    for route in Session:get_tracks ():iter () do found[route:comment ()] = true end
+    return found
+  end
+
+  -- Why a result cannot be delivered, as a sentence; nil if it can.
+  local function unfit (ticket, result)
+    if result.schema ~= SCHEMA then
+      return "The daemon's answer is of another version; update tsbs-daw and run `tsbs-daw ardour install`."
+    elseif result.state ~= "done" then
+      return result.error or ("The job is " .. tostring (result.state) .. ".")
+    elseif type (result.stems) ~= "table" or #result.stems == 0 then
+      return "The daemon's answer holds no stems; separate the region again."
+    elseif result.samples ~= ticket.samples or result.sample_rate ~= math.floor (Session:nominal_sample_rate ()) then
+      return "The stems are not as long as the region was; separate the region again."
+    end
+    for _, stem in ipairs (result.stems) do
+      local file = type (stem.path) == "string" and type (stem.name) == "string" and io.open (stem.path, "rb")
+      if not file then return "The stem " .. tostring (stem.path) .. " is missing; separate the region again." end
+      file:close ()
+    end
+    return nil
+  end
+
+  -- Where the region is now, if it is still the one that was read; else where it was.
+  local function position_of (ticket)
+    local region = region_of (ticket.region)
+    if region and region:length ():samples () == ticket.samples then return region:position ():samples (), region end
+    return ticket.position, nil
+  end
+
+  -- Import one file as a new track. Returns: the track, or nil
+  local function import (path, position)
+    local before, files = {}, C.StringVector ()
+    for route in Session:get_tracks ():iter () do before[route:to_stateful ():id ():to_s ()] = true end
+    files:push_back (path)
+    Editor:do_import (files, Editing.ImportDistinctFiles, Editing.ImportAsTrack, ARDOUR.SrcQuality.SrcBest,
+      ARDOUR.MidiTrackNameSource.SMFTrackName, ARDOUR.MidiTempoMapDisposition.SMFTempoIgnore,
+      Temporal.timepos_t (position), ARDOUR.PluginInfo (), ARDOUR.Track (), false)
+    for route in Session:get_tracks ():iter () do
+      if not before[route:to_stateful ():id ():to_s ()] then return route end
+    end
+    return nil
+  end
+
+  local function dress (route, ticket, stem, position, source)
+    route:set_name (stem.name)
+    route:set_comment (comment (ticket, stem), nil)
+    local red, green, blue = (stem.color or ""):match ("^#(%x%x)(%x%x)(%x%x)$")
+    if red then route:presentation_info_ptr ():set_color (tonumber (red .. green .. blue .. "ff", 16)) end
+    if stem.muted then route:mute_control ():set_value (1, PBD.GroupControlDisposition.NoGroup) end
+    for region in route:to_track ():playlist ():region_list ():iter () do
+      if region:position ():samples () ~= position then region:set_position (Temporal.timepos_t (position)) end
+      if source then -- what was read is without the region's gain
+        region:to_audioregion ():set_scale_amplitude (source:to_audioregion ():scale_amplitude ())
+      end
+    end
+  end
+
+  local function deliver (ticket, result)
+    local there = comments ()
+    local position, source = position_of (ticket)
+    for _, stem in ipairs (result.stems) do
+      if not there[comment (ticket, stem)] then
+        local route = import (stem.path, position)
+        if not route then return "Ardour did not import " .. stem.path .. "; import it by hand." end
+        dress (route, ticket, stem, position, source)
+      end
+    end
+    -- An import has saved the session already, without names and comments; were it left like this, a crash would
+    -- make it look as if nothing had been delivered.
+    Session:save_state ("", false, false, false, false, false)
+    return nil
+  end
+
+  -- Returns whether the ticket came to an end.
+  local function look_for_result (ticket)
+    local text = read (SPOOL .. "/done/" .. ticket.id .. "/result.json")
+    if not text then return false end
+    local result, err = decode (text)
+    local sentence = result and unfit (ticket, result) or not result and "The daemon's answer is damaged: " .. err
+    if not sentence then
+      busy = true -- importing lets the timer run
+      local ok, trouble = pcall (deliver, ticket, result)
+      busy = false
+      sentence = not ok and "The stems could not be put into the session: " .. tostring (trouble) or trouble
+    end
+    if sentence then give_up (ticket, sentence) else forget (ticket) end
+    return true
+  end
+
+  -------------------------------------------------------------------------------------------------------- one tick
+
+  local function work ()
+    for _, ticket in ipairs (tickets) do
+      if ticket.snapshot == Session:snap_name () then
+        if ticket.state == "trouble" then
+          return forget (ticket) -- it was told, and Ardour ended before it was forgotten
+        elseif ticket.state == "asked" and not reading then
+          local open, sentence = open_region (ticket)
+          if not open then return give_up (ticket, sentence) end
+          reading = open
+        elseif ticket.state == "waiting" and ticks % 3 == 0 and look_for_result (ticket) then
+          return -- the list has changed
+        end
+      end
+    end
+  end
+
+  local function step ()
+    ticks = ticks + 1
+    local now = folder () .. "\n" .. Session:snap_name ()
+    if now ~= session then
+      session = now
+      load_tickets ()
+    end
+    if ticks % 50 == 1 then write (SPOOL .. "/ardour-alive", tostring (os.time ())) end
+    take_requests ()
+    look_at_names ()
+    if reading then
+      local ticket, sentence = reading.ticket, go_on_reading ()
+      if sentence then
+        reading = nil
+        give_up (ticket, sentence)
+      end
+    end
+    work ()
+  end
+
+  math.randomseed (os.time () + (tonumber (tostring ({}):match ("0x(%x+)") or "0", 16) or 0) % 0x7FFFFFFF)
+
+  local told
+  return function ()
+    if busy or SPOOL == "" or Session == nil or not (io and os) then return end
+    local ok, err = pcall (step)
+    if ok then return end
+    busy, err = false, tostring (err)
+    if reading then
+      local ticket = reading.ticket
+      reading = nil
+      pcall (give_up, ticket, "The region could not be handed over: " .. err)
+      busy = false
+    elseif err ~= told then
+      print ("tsbs-daw: " .. err)
+      told = err
+    end
+  end
+end
