@@ -49,6 +49,7 @@ TABLE = (
     Entry("presets", "List, show and check effect presets."),
     Entry("models", "List, download and convert models."),
     Entry("reaper", "Install the REAPER actions."),
+    Entry("ardour", "Install the Ardour scripts."),
     Entry("doctor", "Say what works on this machine, and what to do about the rest."),
     Entry("bench", "Measure speed and memory on this machine."),
     Entry("train", "Train a model."),
