@@ -17,7 +17,7 @@ from tsbs_daw.jobs.options import DaemonOptions, WatchTimings
 def main() -> int:
     order = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = Settings(**{name: Path(path) for name, path in order["settings"].items()})
+    settings = Settings.from_texts(order["settings"])
     folders = [WatchFolder(**{**f, "path": Path(f["path"]), "output": Path(f["output"])}) for f in order["folders"]]
     timings = {name: WatchTimings(**order["options"].pop(name)) for name in ("local", "share")}
     options = DaemonOptions(**order["options"], **timings)
