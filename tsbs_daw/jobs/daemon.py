@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _HOUSEKEEPING_S = 10.0
 _PRUNE_S = 3600.0
+_BALLAST_S = 2.0
 
 
 class Daemon:
@@ -68,7 +69,7 @@ class Daemon:
         self._locks, self._wake = DaemonLocks(), threading.Event()
         self._stops = 0
         self._last_tick: float | None = None
-        self._last_beat = self._last_housekeeping = self._last_prune = float("-inf")
+        self._last_beat = self._last_housekeeping = self._last_prune = self._last_ballast = float("-inf")
         self._paused = False
 
     def __enter__(self) -> Daemon:
@@ -143,7 +144,7 @@ class Daemon:
         try:
             self._work(now)
             self._keep_house(now)
-            self._resume()
+            self._resume(now)
         except NoSpaceLeft as error:
             self._pause(str(error))
         except sqlite3.DatabaseError as error:
@@ -243,9 +244,13 @@ class Daemon:
             log.error("%s", why)
             self.register.tell("paused", message=why)
 
-    def _resume(self) -> None:
+    def _resume(self, now: float) -> None:
         """Go on once the ballast fits on the disk again."""
-        if self.store.database.short_of_space and not self.store.database.restore_ballast():
+        database = self.store.database
+        if database.short_of_space and now - self._last_ballast < _BALLAST_S:
+            return
+        self._last_ballast = now
+        if database.short_of_space and not database.restore_ballast():
             self._pause(
                 f"The disk of {self.settings.home} is nearly full; make room, nothing new is started until then."
             )

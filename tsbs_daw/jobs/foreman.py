@@ -84,10 +84,7 @@ class Foreman:
         self._slots[0].start(now)
 
     def give_work(self, now: float) -> None:
-        """Lease waiting jobs to workers that are ready; start a worker when one is missing.
-
-        Raises: DaemonError: workers cannot be started, several times over
-        """
+        """Lease waiting jobs to workers that are ready; start a worker when one is missing."""
         for slot in self._slots:
             if slot.lease is not None:
                 continue
@@ -123,13 +120,15 @@ class Foreman:
 
     def close(self) -> None:
         """End all workers; what they still had is queued again, at no cost to the job."""
+        leases = [slot.lease for slot in self._slots if slot.lease is not None]
         for slot in self._slots:
-            lease, slot.lease = slot.lease, None
-            if lease is None:
+            if slot.lease is None:
                 slot.close()
             else:
                 slot.kill()
-                self._requeue(lease.row, Requeued.RELEASED)
+            slot.lease = None
+        for lease in leases:
+            self._requeue(lease.row, Requeued.RELEASED)
 
     def _next(self, now: float) -> JobRow | None:
         """The next job that really needs a worker."""

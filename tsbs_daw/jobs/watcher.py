@@ -236,8 +236,8 @@ class Watcher:
         else:
             self._seen[found.relative] = arrival.file
             self._accepted.add(arrival.file.settings_hash)
+            self._news.put(arrival)  # before it is pending no more: `settled` must not see neither
             self._drop(found.relative)
-            self._news.put(arrival)
 
     def _cannot_take(self, found: Found, error: OSError, now: float) -> None:
         failures = self._failures.get(found.relative, (0, 0.0))[0] + 1
@@ -257,8 +257,8 @@ class Watcher:
     def _ignore(self, found: Found, reason: str) -> None:
         file = SeenFile(str(self.folder.path), found.relative, found.state, reason=reason)
         self._seen[found.relative] = file
-        self._drop(found.relative)
         self._news.put(file)
+        self._drop(found.relative)
 
     def _drop(self, relative: str) -> None:
         self._pending.pop(relative, None)
