@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +16,21 @@ from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.options import DaemonOptions, WatchTimings
 
 
+def die_at(step: str) -> None:
+    """`module:Class.method:before` or `:after`: end this process there, the first time, as `kill -9` would."""
+    module, name, when = step.split(":")
+    owner_name, method_name = name.split(".")
+    owner = getattr(importlib.import_module(f"tsbs_daw.jobs.{module}"), owner_name)
+    real = getattr(owner, method_name)
+
+    def deadly(*positional: object, **named: object) -> object:
+        if when == "after":
+            real(*positional, **named)
+        os._exit(137)
+
+    setattr(owner, method_name, deadly)
+
+
 def main() -> int:
     order = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -21,6 +38,8 @@ def main() -> int:
     folders = [WatchFolder(**{**f, "path": Path(f["path"]), "output": Path(f["output"])}) for f in order["folders"]]
     timings = {name: WatchTimings(**order["options"].pop(name)) for name in ("local", "share")}
     options = DaemonOptions(**order["options"], **timings)
+    if order["die_at"]:
+        die_at(order["die_at"])
     try:
         with Daemon(settings, folders, options=options, once=order["once"]) as daemon:
             daemon.run()

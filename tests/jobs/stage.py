@@ -106,7 +106,7 @@ class DaemonProcess:
         *,
         once: bool = False,
         options: DaemonOptions = QUICK,
-        environment: dict[str, str] | None = None,
+        die_at: str = "",
     ):
         settings.home.mkdir(parents=True, exist_ok=True)
         order = {
@@ -116,6 +116,7 @@ class DaemonProcess:
             ],
             "options": asdict(options),
             "once": once,
+            "die_at": die_at,
         }
         self.log = settings.home / "daemon.log"
         with self.log.open("ab") as log:
@@ -123,7 +124,7 @@ class DaemonProcess:
                 [sys.executable, str(RUNNERS_FOLDER / "daemon_process.py"), json.dumps(order)],
                 stdout=log,
                 stderr=log,
-                env=worker_environment() | (environment or {}),
+                env=worker_environment(),
             )
 
     def __enter__(self) -> DaemonProcess:
