@@ -28,11 +28,13 @@ local function delivered (count)
 end
 
 local function mix ()
+  local found
   for route in Session:get_tracks ():iter () do
     if route:name () == "mix" then
-      for region in route:to_track ():playlist ():region_list ():iter () do return region end
+      for region in route:to_track ():playlist ():region_list ():iter () do found = region end
     end
   end
+  return found
 end
 
 local scenes = {}
@@ -54,13 +56,27 @@ function scenes.select ()
   local selection = ArdourUI.SelectionList ()
   selection:push_back (Editor:regionview_from_region (region))
   Editor:set_selection (selection, ArdourUI.SelectionOp.Set)
-  say ("selected", region:position ():samples () .. " " .. region:start ():samples () .. " " .. region:length ():samples ())
+  local place = { region:position ():samples (), region:start ():samples (), region:length ():samples () }
+  say ("selected", table.concat (place, " "))
   Editor:access_action ("LuaAction", "script-1")
   return "stems"
 end
 
 function scenes.stems ()
-  return delivered (4) and "name"
+  return delivered (4) and "show"
+end
+
+function scenes.show ()
+  Editor:access_action ("Editor", "fit_8_tracks")
+  Editor:access_action ("Editor", "zoom-to-session")
+  return "settle"
+end
+
+local settling = 0
+function scenes.settle ()
+  settling = settling + 1
+  if settling == 15 then say ("shown", "yes") end
+  return settling > 15 and exists (FOLDER .. "/seen") and "name"
 end
 
 -- The front stays, the end goes, so that the second request is another one.
@@ -72,18 +88,7 @@ function scenes.name ()
 end
 
 function scenes.outputs ()
-  return delivered (9) and "show"
-end
-
-function scenes.show ()
-  Editor:access_action ("Editor", "zoom-to-session")
-  return "settle"
-end
-
-local settling = 0
-function scenes.settle ()
-  settling = settling + 1
-  return settling > 15 and "ready"
+  return delivered (9) and "ready"
 end
 
 function scenes.ready ()
@@ -92,9 +97,16 @@ function scenes.ready ()
   return "over"
 end
 
+-- One region, asked for by its name, and nothing more: the test waits for what comes of it.
+function scenes.name_only ()
+  scenes.import ()
+  mix ():set_name ("mix [separate]")
+  return "over"
+end
+
 -- A later start, with the tickets of the earlier one put back: everything is there, so nothing may come.
 function scenes.again ()
-  return delivered (9) and "settle"
+  return delivered (9) and "ready"
 end
 
 local scene, busy, ticks = SCENE, false, 0

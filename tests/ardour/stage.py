@@ -109,9 +109,11 @@ class Studio:
                     assert not (self.folder / "failed").exists(), (self.folder / "failed").read_text()
                     assert ardour.poll() is None and time.monotonic() < end, self.told(ardour.poll())
                     meanwhile()
+                    if (self.folder / "shown").exists() and not (self.folder / "seen").exists():
+                        if picture is not None:
+                            take_picture(picture, running)
+                        (self.folder / "seen").touch()
                     time.sleep(0.1)
-                if picture is not None:
-                    subprocess.run(["import", "-window", "root", str(picture)], env=running, timeout=60, check=True)
 
     def told(self, code: int | None) -> str:
         """Where it stands, for the message of a failed test."""
@@ -159,6 +161,12 @@ def display() -> Iterator[str]:
             os.close(writing)
 
 
+def take_picture(path: Path, env: dict[str, str]) -> None:
+    """Of the whole screen, without the empty rest. Needs ImageMagick."""
+    arguments = ["import", "-window", "root", "-trim", "+repage", "-strip", str(path)]
+    subprocess.run(arguments, env=env, timeout=60, check=True)
+
+
 def samples(time_: str) -> int:
     """Of a time in a session file: "a" and superclock ticks; it must be a whole sample."""
     assert time_.startswith("a"), time_
@@ -172,8 +180,9 @@ class SavedTrack:
 
     def __init__(self, root: ET.Element, route: ET.Element, audio: Path):
         self.name = route.get("name", "")
-        self.comment = route.findtext("Comment", "") or route.get("comment", "")
+        self.comment = route.findtext("Comment", "")
         look = route.find("PresentationInfo")
+        self.order = int(look.get("order", "0")) if look is not None else 0
         self.color = f"#{int(look.get('color', '0')) >> 8:06x}" if look is not None else ""
         (playlist,) = [one for one in root.find("Playlists") if one.get("id") == route.get("audio-playlist")]
         (self.region,) = playlist.findall("Region")
@@ -188,4 +197,4 @@ def saved_tracks(session: Path) -> list[SavedTrack]:
     root = ET.parse(session).getroot()
     (audio,) = (session.parent / "interchange").glob("*/audiofiles")
     routes = [route for route in root.find("Routes") if route.get("audio-playlist")]
-    return [SavedTrack(root, route, audio) for route in routes]
+    return sorted((SavedTrack(root, route, audio) for route in routes), key=lambda track: track.order)

@@ -29,6 +29,7 @@ MIX_AT, TRIMMED, SAMPLES, SHORTER = 96_000, 24_001, 96_007, 48_005
 STEMS = ["vocals", "drums", "bass", "other"]
 PICTURE = "TSBS_DAW_ARDOUR_PICTURE"  # names a file: make the picture of the README anew
 WITHIN_S = 400.0
+DAEMON = [sys.executable, "-m", "tsbs_daw", "watch"]
 
 
 class Played:
@@ -75,27 +76,27 @@ class Played:
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     folder = tmp_path_factory.mktemp("ardour")
+    studio, home = prepared(folder)
+    result = Played(studio, home)
+    with (folder / "daemon.log").open("ab") as log, process(DAEMON, environment(home), stdout=log, stderr=log):
+        wait_for(home / "spool" / "heartbeat.json")
+        picture = os.environ.get(PICTURE)
+        studio.play("import", WITHIN_S, meanwhile=result.look, picture=Path(picture) if picture else None)
+        result.tracks = saved_tracks(studio.session)
+        (studio.session.parent / "tsbs-daw.json").write_text(result.tickets, encoding="utf-8")
+        studio.play("again", WITHIN_S)
+        result.again = saved_tracks(studio.session)
+    yield result
+
+
+def prepared(folder: Path) -> tuple[Studio, Path]:
+    """An empty session, a mix beside it, and the scripts installed. Returns: the studio; the daemon's home"""
     studio, home = Studio(folder / "studio"), folder / "tsbs home"
     signals.write_file(studio.folder / "mix.wav", signals.mixture(signals.song(4.0, RATE)), RATE)
     studio.new_session()
     installed = run(home, "ardour", "install", "--config", studio.config)
     assert installed.returncode == 0, installed.stderr
-    result = Played(studio, home)
-    with (folder / "daemon.log").open("ab") as log:
-        daemon = process([*daemon_command()], environment(home), stdout=log, stderr=log)
-        with daemon:
-            wait_for(home / "spool" / "heartbeat.json")
-            picture = os.environ.get(PICTURE)
-            studio.play("import", WITHIN_S, meanwhile=result.look, picture=Path(picture) if picture else None)
-            result.tracks = saved_tracks(studio.session)
-            (studio.session.parent / "tsbs-daw.json").write_text(result.tickets, encoding="utf-8")
-            studio.play("again", WITHIN_S)
-            result.again = saved_tracks(studio.session)
-    yield result
-
-
-def daemon_command() -> list[str]:
-    return [sys.executable, "-m", "tsbs_daw", "watch"]
+    return studio, home
 
 
 def wait_for(path: Path, within_s: float = 120.0) -> None:
@@ -159,8 +160,41 @@ def test_the_source_track_is_left_as_it_was(played: Played):
     assert len(played.tracks) == 1 + sum(len(result["stems"]) for result in played.results)
 
 
+def test_the_stems_stand_right_below_their_source_the_latest_first(played: Played):
+    first, second = [[f"tsbs-daw {r['id']} {stem['name']}" for stem in r["stems"]] for r in played.results]
+    assert [track.comment for track in played.tracks] == ["", *second, *first]
+    assert len({track.order for track in played.tracks}) == len(played.tracks)
+
+
 def test_a_delivery_that_is_there_is_not_repeated_at_the_next_start(played: Played):
     assert json.loads(played.tickets)["tickets"], "a ticket was put back"
     assert sorted(track.comment for track in played.again) == sorted(track.comment for track in played.tracks)
     left = json.loads((played.studio.session.parent / "tsbs-daw.json").read_text(encoding="utf-8"))
     assert left["tickets"] == []
+
+
+def test_stems_that_are_missing_are_told_in_a_sentence_and_nothing_is_imported(tmp_path: Path):
+    studio, home = prepared(tmp_path)
+    spool = home / "spool"
+
+    def answer() -> None:
+        """As a daemon would whose output was deleted at once; then wait for what the script says."""
+        for job in spool.glob("inbox/*/job.json"):
+            request = json.loads(job.read_text(encoding="utf-8"))
+            samples = soundfile.info(str(job.parent / "source" / "region.wav")).frames
+            stem = {"name": "vocals", "path": str(tmp_path / "gone \u266a.wav"), "kind": "stem", "color": "#102030"}
+            result = {"schema": 1, "id": request["id"], "state": "done", "stems": [stem], "samples": samples}
+            (job.parent / "result.json").write_text(json.dumps(result | {"sample_rate": RATE}))
+            (spool / "done").mkdir(exist_ok=True)
+            job.parent.rename(spool / "done" / request["id"])
+        tickets = studio.session.parent / "tsbs-daw.json"
+        if tickets.exists() and '"trouble"' in (text := tickets.read_text(encoding="utf-8")):
+            (ticket,) = json.loads(text)["tickets"]
+            said.append(ticket["trouble"])
+            (studio.folder / "ready").touch()
+
+    said: list[str] = []
+    studio.play("name_only", WITHIN_S, meanwhile=answer)
+    assert said[0] == f"The stem {tmp_path / 'gone ♪.wav'} is missing; separate the region again."
+    imported = sorted(file.name for file in studio.session.parent.glob("interchange/*/audiofiles/*"))
+    assert imported == ["mix%L.wav", "mix%R.wav"]

@@ -26,6 +26,7 @@ function factory ()
   local PACKED = 128 -- values in one call of string.pack
   local LONGEST_BYTES = 0xFFFFFFFF - 64 -- of a WAV file's audio
   local FOLDER_TICKS = 100 -- until a folder must be there
+  local FAR = 100000 -- below all tracks
   local WINDOWS = SPOOL:match ("^%a:[/\\]") or SPOOL:match ("^\\\\")
 
   ---------------------------------------------------------------------------------------------------------- JSON
@@ -329,7 +330,7 @@ function factory ()
   -- Read for as long as a tick may take. Returns a sentence if it cannot be done.
   local function go_on_reading ()
     local open, began = reading, os.clock ()
-    local unwritable = "The spool " .. SPOOL .. " cannot be written to; make room there, then separate the region again."
+    local unwritable = "The spool " .. SPOOL .. " cannot be written to; make room there, then separate it again."
     if not open.file then
       open.file = io.open (inbox (open.ticket, "source/region.wav"), "wb")
       open.waited = open.waited + 1
@@ -382,25 +383,39 @@ function factory ()
     return nil
   end
 
-  -- Where the region is now, if it is still the one that was read; else where it was.
-  local function position_of (ticket)
-    local region = region_of (ticket.region)
-    if region and region:length ():samples () == ticket.samples then return region:position ():samples (), region end
-    return ticket.position, nil
+  -- The region that was read and its track, if both are as they were but for their place.
+  local function source_of (ticket)
+    for route in Session:get_tracks ():iter () do
+      local track = route:to_track ()
+      for region in track:playlist ():region_list ():iter () do
+        if region:to_stateful ():id ():to_s () == ticket.region and region:length ():samples () == ticket.samples then
+          return region, route
+        end
+      end
+    end
+    return nil
   end
 
-  -- Import one file as a new track. Returns: the track, or nil
-  local function import (path, position)
-    local before, files = {}, C.StringVector ()
+  -- Import files as new tracks. Ardour makes an undo step for each region; new tracks it never takes back.
+  -- Returns: the tracks in the files' order, or nil
+  local function import (stems, position)
+    local before, files, found = {}, C.StringVector (), {}
     for route in Session:get_tracks ():iter () do before[route:to_stateful ():id ():to_s ()] = true end
-    files:push_back (path)
+    for _, stem in ipairs (stems) do files:push_back (stem.path) end
     Editor:do_import (files, Editing.ImportDistinctFiles, Editing.ImportAsTrack, ARDOUR.SrcQuality.SrcBest,
       ARDOUR.MidiTrackNameSource.SMFTrackName, ARDOUR.MidiTempoMapDisposition.SMFTempoIgnore,
       Temporal.timepos_t (position), ARDOUR.PluginInfo (), ARDOUR.Track (), false)
     for route in Session:get_tracks ():iter () do
-      if not before[route:to_stateful ():id ():to_s ()] then return route end
+      if not before[route:to_stateful ():id ():to_s ()] then found[#found + 1] = route end
     end
-    return nil
+    table.sort (found, function (one, other)
+      return one:presentation_info_ptr ():order () < other:presentation_info_ptr ():order ()
+    end)
+    for number, stem in ipairs (stems) do -- a track is called like its file
+      local file = stem.path:match ("([^/\\]+)%.%w+$")
+      if not found[number] or found[number]:name ():sub (1, #file) ~= file then return nil end
+    end
+    return found
   end
 
   local function dress (route, ticket, stem, position, source)
@@ -417,18 +432,38 @@ function factory ()
     end
   end
 
-  local function deliver (ticket, result)
-    local there = comments ()
-    local position, source = position_of (ticket)
-    for _, stem in ipairs (result.stems) do
-      if not there[comment (ticket, stem)] then
-        local route = import (stem.path, position)
-        if not route then return "Ardour did not import " .. stem.path .. "; import it by hand." end
-        dress (route, ticket, stem, position, source)
-      end
+  -- Move tracks right below another one. Ardour numbers all tracks anew after each change, so what comes below is
+  -- sent to the end one by one, in the wanted order, and only then numbered.
+  local function move_below (above, routes)
+    local ours, order, below = {}, above:presentation_info_ptr ():order (), {}
+    for _, route in ipairs (routes) do ours[route:to_stateful ():id ():to_s ()] = true end
+    for one in Session:get_stripables ():iter () do
+      local at = one:presentation_info_ptr ():order ()
+      if at > order and not ours[one:to_stateful ():id ():to_s ()] then below[#below + 1] = { at = at, one = one } end
     end
-    -- An import has saved the session already, without names and comments; were it left like this, a crash would
-    -- make it look as if nothing had been delivered.
+    table.sort (below, function (one, other) return one.at < other.at end)
+    local wanted = table.move (routes, 1, #routes, 1, {})
+    for _, one in ipairs (below) do wanted[#wanted + 1] = one.one end
+    for number, one in ipairs (wanted) do one:set_presentation_order (FAR + number) end
+    for number, one in ipairs (wanted) do one:set_presentation_order (order + number) end
+  end
+
+  -- Returns a sentence if it cannot be done.
+  local function deliver (ticket, result)
+    local there, wanted = comments (), {}
+    for _, stem in ipairs (result.stems) do
+      if not there[comment (ticket, stem)] then wanted[#wanted + 1] = stem end
+    end
+    if #wanted == 0 then return nil end
+    local source, above = source_of (ticket)
+    local position = source and source:position ():samples () or ticket.position
+    local routes = import (wanted, position)
+    if not routes then
+      return "Ardour did not import all of " .. tostring (result.folder) .. "; import the rest by hand."
+    end
+    for number, stem in ipairs (wanted) do dress (routes[number], ticket, stem, position, source) end
+    if above then move_below (above, routes) end
+    -- The ticket is forgotten when its tracks are in the saved session, and not before: a crash loses neither.
     Session:save_state ("", false, false, false, false, false)
     return nil
   end

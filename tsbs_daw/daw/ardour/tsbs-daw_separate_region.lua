@@ -48,7 +48,7 @@ function factory ()
     for _, id in ipairs (ids) do file:write (id, "\t", PRESET, "\n") end
     file:close ()
     if age ("ardour-alive", "^%d+") > ALIVE_S then
-      tell ("Warning", 'The hook "TSBS-DAW: background" is not running; add it in the Script Manager, under Action Hooks.')
+      tell ("Warning", 'The hook "TSBS-DAW: background" is not running; add it in the Script Manager.')
     elseif age ("heartbeat.json", '"updated_unix_s"%s*:%s*([%d.]+)') > ALIVE_S then
       tell ("Info", "No daemon is running, so the job waits; start one with: tsbs-daw watch")
     end
