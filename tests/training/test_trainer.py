@@ -140,6 +140,18 @@ def test_a_run_is_not_overwritten(songs, tmp_path, small_recipe):
         _run(small_recipe(), songs, tmp_path / "run")
 
 
+def test_a_run_begins_from_a_model_of_its_shape(songs, tmp_path, small_recipe):
+    _run(small_recipe(), songs, tmp_path / "first")
+    best = tmp_path / "first" / "best.safetensors"
+    _run(small_recipe(seed=4), songs, tmp_path / "second", init=best, max_minutes=0.0)
+    begun = load_file(tmp_path / "second" / "last.safetensors")
+    for name, value in load_file(best).items():
+        assert torch.equal(begun[f"model.{name}"], value), name
+    other = small_recipe(model={"overrides": {**small_recipe().model.overrides, "mask_blocks": 2}})
+    with pytest.raises(SettingsError, match="another shape"):
+        _run(other, songs, tmp_path / "third", init=best)
+
+
 def test_another_model_s_state_is_refused(songs, tmp_path, small_recipe):
     _run(small_recipe(), songs, tmp_path / "run", stop=_After(1))
     other = small_recipe(model={"overrides": {**small_recipe().model.overrides, "mask_blocks": 2}})

@@ -21,6 +21,7 @@ def command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many devices (on a CPU: processes) train as one.")] = 1,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave broken songs out.")] = False,
+    init: Annotated[str | None, typer.Option(help="Begin from a model's weights: a name or a file.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optimiser.batch=2.")] = None,
     export: Annotated[
         Path | None, typer.Option(help="Write the run's best weights in half precision; without --data, do only that.")
@@ -37,9 +38,11 @@ def command(
         raise UsageError("Nothing to do: give --data to train, or --export to write the weights of the run in --out.")
     settings = load_recipe(recipe, changes or [])
     if data is not None:
+        from tsbs_daw.model.registry import resolve
         from tsbs_daw.training.trainer import RunOptions, train
 
-        options = RunOptions(data, out, resume, max_minutes, device, devices, skip_broken)
+        begin_from = None if init is None else resolve(init)
+        options = RunOptions(data, out, resume, max_minutes, device, devices, skip_broken, begin_from)
         progress = train(settings, options, _StopOnSignal(), _print_row)
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return  # several processes run this very command; the first one speaks and exports for all

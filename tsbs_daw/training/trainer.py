@@ -45,6 +45,7 @@ class RunOptions:
 
     max_minutes: stop cleanly after this long; None: train to the recipe's last step
     accelerator, devices: as Lightning Fabric names them
+    init: a model file to begin from, of the recipe's shape; None: random weights
     """
 
     data: Path
@@ -54,6 +55,7 @@ class RunOptions:
     accelerator: str = "auto"
     devices: int | str = 1
     skip_broken: bool = False
+    init: Path | None = None
 
 
 def train(
@@ -91,6 +93,8 @@ class Trainer:
             tune_cpu(fabric.world_size)
         torch.manual_seed(recipe.seed)
         self.raw_model: nn.Module = TwoStageSeparator(self.config)
+        if options.init is not None:
+            self._begin_from(options.init)
         self.raw_model.checkpointing = recipe.model.gradient_checkpointing
         self.raw_optimiser = make_optimiser(self.raw_model, recipe)
         self.model, self.optimiser = fabric.setup(self.raw_model, self.raw_optimiser)
@@ -119,6 +123,15 @@ class Trainer:
                 self.board = Board(self.out / "tensorboard", resume_step=self.progress.step)
             document = json.dumps(recipe.model_dump(mode="json"), indent=1)
             (self.out / "recipe.json").write_text(document, encoding="utf-8")
+
+    def _begin_from(self, path: Path) -> None:
+        """Raises: CheckpointError: not a model; SettingsError: a model of another shape."""
+        from tsbs_daw.model import checkpoint
+
+        loaded = checkpoint.load(path)
+        if loaded.config != self.config:
+            raise SettingsError(f"{path} is a network of another shape than the recipe's; begin without it")
+        self.raw_model.load_state_dict(loaded.state_dict())
 
     @property
     def state_path(self) -> Path:
