@@ -85,8 +85,9 @@ class Script:
     def _protected(self, function: Any, *arguments: Any) -> None:
         try:
             function(*arguments)
-        except Misuse:
-            pass  # it is in the stand-in's list
+        except Misuse as misuse:
+            if str(misuse) not in self.reaper.misuses:
+                self.reaper.misuses.append(str(misuse))
         except Exception as error:
             self.reaper.misuses.append(f"{self.path.name}: {error}")
 

@@ -68,7 +68,7 @@ class Studio:
     def run(self, action: str):
         return self.reaper.run(self.scripts / f"tsbs-daw_{action}.lua")
 
-    def until(self, condition: Callable[[], object], within_s: float = 120.0) -> None:
+    def until(self, condition: Callable[[], object], within_s: float = 60.0) -> None:
         """Let REAPER tick until something is true."""
         end = time.monotonic() + within_s
         while not condition():
