@@ -7,6 +7,7 @@ stay, and work again after the next installation.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -80,6 +81,7 @@ def rewrite(path: Path, content: bytes) -> bool:
             shutil.copymode(path, temporary)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise OutputError(f"{shown(path)} cannot be written ({error.strerror}); it is as it was.") from error
     return True

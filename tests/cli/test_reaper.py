@@ -1,0 +1,74 @@
+"""`tsbs-daw reaper`: the real program on a REAPER's folder, and the daemon that the scripts start."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cli.program import environment, run
+
+from tsbs_daw.config import resource_folder
+
+
+@pytest.fixture
+def resource(tmp_path: Path) -> Path:
+    folder = tmp_path / "REAPER"
+    folder.mkdir()
+    (folder / "reaper.ini").touch()
+    return folder
+
+
+def test_install_status_uninstall(resource: Path, tmp_path: Path):
+    home = tmp_path / "home"
+    before = run(home, "reaper", "status", "--resource", resource)
+    assert before.returncode == 1 and "is not installed" in before.stdout
+    done = run(home, "reaper", "install", "--resource", resource)
+    assert done.returncode == 0 and "actions." in done.stdout, done.stderr
+    settings = json.loads((resource / "Data/TSBS-DAW/installed.json").read_text(encoding="utf-8"))
+    assert settings["spool"] == str(home / "spool") and len(settings["stems"]) == 4
+    assert {path.stem for path in resource_folder("presets").glob("*.yaml")} <= {p["name"] for p in settings["presets"]}
+    found = json.loads(run(home, "reaper", "status", "--resource", resource, "--json").stdout)
+    assert found["missing"] == [] and found["daemon"] is None
+    elsewhere = run(tmp_path / "other", "reaper", "status", "--resource", resource)
+    assert "install again" in elsewhere.stdout
+    assert run(home, "reaper", "uninstall", "--resource", resource).returncode == 0
+    assert run(home, "reaper", "status", "--resource", resource).returncode == 1
+
+
+def test_without_reaper_it_is_wrong_use(tmp_path: Path):
+    done = run(tmp_path, "reaper", "install", "--resource", tmp_path)
+    assert done.returncode == 2 and "start REAPER once" in done.stderr
+
+
+def test_the_index_is_written(tmp_path: Path):
+    out = tmp_path / "index.xml"
+    done = run(tmp_path, "reaper", "index", "--url", "https://example.org/1", "--out", out)
+    assert done.returncode == 0 and "<reapack " in out.read_text(encoding="utf-8"), done.stderr
+
+
+def test_the_actions_of_presets_can_be_written_elsewhere(tmp_path: Path):
+    done = run(tmp_path, "reaper", "actions", "--folder", tmp_path)
+    assert done.returncode == 0 and (tmp_path / "tsbs-daw_Separate selected items (karaoke).lua").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_the_command_that_reaper_runs_starts_a_daemon_for_its_spool(resource: Path, tmp_path: Path):
+    home = tmp_path / "a home"
+    run(home, "reaper", "install", "--resource", resource)
+    settings = json.loads((resource / "Data/TSBS-DAW/installed.json").read_text(encoding="utf-8"))
+    elsewhere = environment(tmp_path / "not this")
+    daemon = subprocess.Popen(shlex.split(settings["start"]), env=elsewhere, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (home / "spool" / "heartbeat.json").exists():
+            assert daemon.poll() is None, daemon.stderr.read()
+            time.sleep(0.05)
+    finally:
+        daemon.send_signal(signal.SIGINT)
+        _, said = daemon.communicate(timeout=60)
+    assert daemon.returncode == 0, said
