@@ -71,6 +71,10 @@ class ProjectFunctions:
         start, end, name = project.regions[index]
         return index + 1, end > start, start, end, name, index + 1, 0
 
+    def AddProjectMarker2(self, project, is_region, start, end, name, wanted, color):
+        project.regions.append((start, end if is_region else start, name))
+        return len(project.regions)
+
     def Undo_BeginBlock2(self, project):
         project.begin()
 

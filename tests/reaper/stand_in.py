@@ -24,6 +24,7 @@ from reaper.model import Project
 from reaper.scripts import Script
 from reaper.signatures import Misuse, check, functions, lua_only
 
+NEW_TAB = 40859
 CALL_S = 5e-6
 TICK_S = 0.010
 BETWEEN_TICKS_S = 0.030
@@ -44,8 +45,9 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.saved_ext_state: dict[tuple[str, str], str] = {}
         self.started: list[tuple[str, int]] = []
         self.ui_locks = self.updates = self.accessors = 0
-        self.in_coroutine = self.blocked = False
+        self.in_coroutine = self.blocked = self.patient = False
         self.render_does = "everything"
+        self.console = ""
         self.imgui: ImGui | None = None
         self.fails_at: dict[str, int] = {}  # function -> the call that fails, counted down: not the script's fault
         self._now_s = 1000.0
@@ -114,7 +116,7 @@ class Reaper(ProjectFunctions, MediaFunctions):
                 self.misuses.append("the tick ended inside an undo step")
         if self.ui_locks:
             self.misuses.append("the tick ended with the UI's refresh prevented")
-        if self._now_s - began > TICK_S and not self.blocked:
+        if self._now_s - began > TICK_S and not self.blocked and not self.patient:
             self.misuses.append(f"the tick took {(self._now_s - began) * 1000:.1f} ms")
         if self.misuses:
             found, self.misuses = self.misuses, []
@@ -196,6 +198,9 @@ class Reaper(ProjectFunctions, MediaFunctions):
         return 50000 + self._commands.index(file)
 
     def Main_OnCommand(self, command, flag):
+        if command == NEW_TAB:
+            self.open(Project(self.folder / "unsaved", ""))
+            return
         if not 50000 <= command < 50000 + len(self._commands):
             raise Misuse(f"Main_OnCommand: there is no action {command}")
         self.run(self._commands[command - 50000])
@@ -205,6 +210,15 @@ class Reaper(ProjectFunctions, MediaFunctions):
             raise Misuse(f"Main_OnCommandEx: there is no action {command}")
         self.blocked = True
         self._render(project)
+
+    def GetAppVersion(self):
+        return "7.40/stand-in"
+
+    def GetOS(self):
+        return "Other"
+
+    def ShowConsoleMsg(self, text):
+        self.console += text
 
     def ExecProcess(self, command, timeout_ms):
         if timeout_ms not in (-1, -2):

@@ -1,0 +1,44 @@
+-- Goes through the checks, one in a tick, and writes down what differs from what these scripts assume.
+local use = ...
+local checks, files, json, tiny = use("selftest_checks"), use("files"), use("json"), use("selftest_project")
+
+local selftest = {}
+
+local function report(made, found)
+  local failed = 0
+  local lines = { ("tsbs-daw self-test, REAPER %s, %s, %s"):format(reaper.GetAppVersion(), reaper.GetOS(), _VERSION) }
+  for _, entry in ipairs(found) do
+    failed = failed + (entry.ok and 0 or 1)
+    lines[#lines + 1] = (entry.ok and "as assumed: " or "DIFFERENT:  ")
+      .. entry.name
+      .. (entry.ok and "" or ": " .. entry.what)
+  end
+  lines[#lines + 1] = failed == 0 and "Everything is as assumed." or failed .. " differ; please report this text."
+  local path = files.join(made.folder, "report.json")
+  os.remove(path)
+  files.write_new(path, assert(json.encode({ failed = failed, lines = json.list(lines) })))
+  lines[#lines + 1] = "The project tab of the self-test can be closed; nothing of it needs to be saved.\n"
+  reaper.ShowConsoleMsg(table.concat(lines, "\n"))
+end
+
+function selftest.run()
+  local ok, made = pcall(tiny.build)
+  if not ok then
+    reaper.ShowConsoleMsg("The self-test cannot begin: " .. tostring(made) .. "\n")
+    return
+  end
+  local found, index = {}, 0
+  local function loop()
+    index = index + 1
+    local entry = checks[index]
+    if not entry then
+      return report(made, found)
+    end
+    local done, so, what = pcall(entry.body, made)
+    found[index] = { name = entry.name, ok = done and so, what = tostring(done and what or so) }
+    reaper.defer(loop)
+  end
+  reaper.defer(loop)
+end
+
+return selftest
