@@ -3,7 +3,8 @@
 | row | case | test |
 |---|---|---|
 | 1 | kill -9 the worker | test_a_killed_worker_costs_nothing_but_time |
-| 2 | kill -9 the daemon | test_a_killed_daemon_resumes_and_publishes_everything_once; test_recovery.py, test_end_to_end.py |
+| 2 | kill -9 the daemon | test_a_killed_daemon_resumes_and_publishes_everything_once; test_end_to_end.py |
+| 2 | ... between any two steps | test_recovery.py |
 | 3 | kill at a failpoint | test_a_worker_that_dies_at_a_failpoint_leaves_nothing_behind; test_delivery.py |
 | 4 | SIGTERM | test_a_daemon_that_is_told_to_end_finishes_its_job, ..._releases_its_job |
 | 5, 6 | power cut, fsync fails | test_delivery.py |
