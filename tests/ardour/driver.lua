@@ -83,7 +83,7 @@ end
 function scenes.name ()
   local region = mix ()
   region:trim_end (Temporal.timepos_t (MIX_AT + TRIMMED + SHORTER))
-  region:set_name ("verse [separate instrumental]")
+  region:set_name ('vérse "1" [separate instrumental]')
   return "outputs"
 end
 

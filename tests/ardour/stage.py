@@ -46,7 +46,7 @@ class Studio:
     def __init__(self, folder: Path):
         self.folder = folder
         self.config = folder / "config" / f"ardour{VERSION}"
-        self.session = folder / "session" / "song.ardour"
+        self.session = folder / "the band's söng ♪" / "song.ardour"
         for name in ("home", "cache", "data", "runtime"):
             (folder / name).mkdir(parents=True)
         (folder / "runtime").chmod(0o700)

@@ -27,6 +27,7 @@ function factory ()
   local LONGEST_BYTES = 0xFFFFFFFF - 64 -- of a WAV file's audio
   local FOLDER_TICKS = 100 -- until a folder must be there
   local FAR = 100000 -- below all tracks
+  local MISSED = 3 -- looks at a job that the spool does not know; it may be moving from one folder to the next
   local WINDOWS = SPOOL:match ("^%a:[/\\]") or SPOOL:match ("^\\\\")
 
   ---------------------------------------------------------------------------------------------------------- JSON
@@ -161,6 +162,7 @@ function factory ()
   local tickets = {}
   local reading -- what is being read: { ticket, region, file, at, ... }
   local ticks, busy = 0, false
+  local missed = {} -- how often the spool did not know a job, by its id
 
   local function folder ()
     return (Session:path ():gsub ("[/\\]$", ""))
@@ -468,10 +470,29 @@ function factory ()
     return nil
   end
 
+  -- Whether the spool has had a job nowhere for several looks: it was removed by hand, or its spool was.
+  local function lost (ticket)
+    if ticks % 30 ~= 0 then return false end
+    for _, place in ipairs ({ "inbox", "jobs", "done" }) do
+      local file = io.open (SPOOL .. "/" .. place .. "/" .. ticket.id .. "/job.json", "rb")
+      if file then
+        file:close ()
+        missed[ticket.id] = nil
+        return false
+      end
+    end
+    missed[ticket.id] = (missed[ticket.id] or 0) + 1
+    return missed[ticket.id] >= MISSED
+  end
+
   -- Returns whether the ticket came to an end.
   local function look_for_result (ticket)
     local text = read (SPOOL .. "/done/" .. ticket.id .. "/result.json")
-    if not text then return false end
+    if not text then
+      if not lost (ticket) then return false end
+      give_up (ticket, "The daemon does not know the job any more; separate the region again.")
+      return true
+    end
     local result, err = decode (text)
     local sentence = result and unfit (ticket, result) or not result and "The daemon's answer is damaged: " .. err
     if not sentence then
