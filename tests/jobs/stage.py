@@ -190,9 +190,13 @@ class DaemonThread:
         return [event.kind for event in self.events if event.kind != "progress" and song in event.song]
 
 
+def python_path() -> str:
+    """PYTHONPATH with which workers find `runners`."""
+    return os.pathsep.join(filter(None, [str(RUNNERS_FOLDER), os.environ.get("PYTHONPATH")]))
+
+
 def worker_environment() -> dict[str, str]:
-    """Workers find `runners` by this."""
-    return {**os.environ, "PYTHONPATH": str(RUNNERS_FOLDER)}
+    return {**os.environ, "PYTHONPATH": python_path()}
 
 
 def rows(settings: Settings, *states: State) -> list[JobRow]:

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobs.runners import RUNNERS_FOLDER
 from jobs.stage import (
     QUICK,
     DaemonProcess,
     DaemonThread,
     job_for,
     lines,
+    python_path,
     result_of,
     row_of,
     rows,
@@ -37,7 +37,7 @@ from tsbs_daw.jobs.spool import Spool, living_daemon, read_progress, request_can
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("PYTHONPATH", str(RUNNERS_FOLDER))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     return settings_in(tmp_path)
 
 

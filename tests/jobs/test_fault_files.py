@@ -27,12 +27,12 @@ from pathlib import Path
 
 import pytest
 from jobs.repeats import repeated, rounds
-from jobs.runners import RUNNERS_FOLDER
 from jobs.stage import (
     QUICK,
     DaemonThread,
     ignored,
     lines,
+    python_path,
     rows,
     settings_in,
     until,
@@ -51,7 +51,7 @@ from tsbs_daw.jobs.watching import make_watchers
 
 @pytest.fixture(autouse=True)
 def _workers_find_the_runners(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(RUNNERS_FOLDER))
+    monkeypatch.setenv("PYTHONPATH", python_path())
 
 
 class Place:

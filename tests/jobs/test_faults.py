@@ -34,7 +34,6 @@ from pathlib import Path
 
 import pytest
 from jobs.repeats import repeated, rounds
-from jobs.runners import RUNNERS_FOLDER
 from jobs.stage import (
     QUICK,
     DaemonProcess,
@@ -42,6 +41,7 @@ from jobs.stage import (
     children_of,
     job_for,
     lines,
+    python_path,
     result_of,
     row_of,
     rows,
@@ -65,7 +65,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="these faults are made w
 
 @pytest.fixture(autouse=True)
 def _workers_find_the_runners(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(RUNNERS_FOLDER))
+    monkeypatch.setenv("PYTHONPATH", python_path())
 
 
 def temporary_folders(output: Path) -> list[Path]:

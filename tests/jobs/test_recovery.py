@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from jobs.runners import RUNNERS_FOLDER
 from jobs.stage import (
     DaemonProcess,
     DaemonThread,
     job_for,
     lines,
+    python_path,
     result_of,
     row_of,
     rows,
@@ -38,7 +38,7 @@ STEPS = [
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("PYTHONPATH", str(RUNNERS_FOLDER))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     return settings_in(tmp_path)
 
 
