@@ -62,6 +62,7 @@ class Watcher:
         self._pending: dict[str, Found] = {}
         self._failures: dict[str, tuple[int, float]] = {}
         self._left: set[str] = set()
+        self._waited_for: set[str] = set()
         self._news: queue.SimpleQueue[Arrival | SeenFile | Event] = queue.SimpleQueue()
         self._notifications = Notifications(folder.path, recursive=folder.recursive, changed=self._on_event)
         self._has_events = False
@@ -213,9 +214,13 @@ class Watcher:
         if self._tracker.still_for_s(found.relative, now) >= wait_s:
             return True
         try:
-            return not seems_unfinished(self.folder.path / found.relative)
+            unfinished = seems_unfinished(self.folder.path / found.relative)
         except OSError:
             return True  # copying it will tell
+        if unfinished and found.relative not in self._waited_for:
+            self._waited_for.add(found.relative)
+            self._news.put(Event("waiting", song=found.relative, message="The rest of it is still to come."))
+        return not unfinished
 
     def _is_left_behind(self, relative: str, now: float) -> bool:
         """Whether a file that changed a moment ago has been waited for long enough."""
@@ -263,4 +268,5 @@ class Watcher:
     def _drop(self, relative: str) -> None:
         self._pending.pop(relative, None)
         self._failures.pop(relative, None)
+        self._waited_for.discard(relative)
         self._tracker.forget(relative)
