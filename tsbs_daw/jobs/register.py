@@ -24,7 +24,8 @@ class Event:
     """Something that whoever runs the daemon may want to show.
 
     kind: "queued", "started", "progress", "retrying", or the state that a job ended in;
-          about watch folders: "ignored", "waiting", "offline", "online"; about the daemon: "paused", "resumed", "worker"
+          about watch folders: "ignored", "waiting", "offline", "online";
+          about the daemon: "paused", "resumed", "worker"
     id, song: of the job; empty for events about something else
     message:  one phrase or sentence
     result:   of a job that has ended
