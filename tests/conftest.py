@@ -1,8 +1,17 @@
-"""What holds for all tests: the long form of a fault case runs only where it is asked for, with `-m long`."""
+"""What holds for all tests.
+
+The long form of a fault case runs only where it is asked for, with `-m long`. Programs that the tests start heed
+Ctrl-C, also where the tests themselves were started in the background by a shell, which makes them deaf to it.
+"""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

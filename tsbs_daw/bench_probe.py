@@ -65,7 +65,7 @@ def separate(request: dict[str, Any]) -> dict[str, Any]:
 
     folder = Path(request["folder"]).absolute()
     settings = Settings(folder / "home", folder / "cache", Settings.from_environment().models)
-    options = {"fence": 1, "attempt": 1, "device": request["device"]}
+    options = {"fence": 1, "attempt": 1}
     options |= {"progress": lambda fraction, message: None, "cancelled": lambda: False}
     named = {"output": folder / "out", "preset": request["preset"], "model": request["model"]}
     with ChildrenPeak() as children:
@@ -74,7 +74,7 @@ def separate(request: dict[str, Any]) -> dict[str, Any]:
             began = time.perf_counter()
             result = run_job(job, settings=settings, **options)
             wall_s = time.perf_counter() - began
-    own_bytes = own_peak_bytes()
+    own_bytes = machine.own_peak_bytes()
     manifest = json.loads(result.manifest.read_text(encoding="utf-8"))
     return {
         "seconds": result.samples / result.sample_rate,
@@ -106,15 +106,6 @@ class ChildrenPeak:
     def _watch(self) -> None:
         while not self._end.wait(0.2):
             self.peak_bytes = max(self.peak_bytes, machine.children_bytes(os.getpid()) or 0)
-
-
-def own_peak_bytes() -> int | None:
-    """Peak memory of this process; None where it is not counted (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def network(request: dict[str, Any]) -> dict[str, Any]:

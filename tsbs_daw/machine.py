@@ -111,3 +111,16 @@ def _windows_memory() -> tuple[int, int]:
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
     return status.total, status.free
+
+
+def own_peak_bytes() -> int | None:
+    """The most memory that this process had at once; None where it is not counted (Windows)."""
+    if platform.system() == "Linux":
+        # Not getrusage: a process that was started by a large one begins there with that one's size.
+        match = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+        return int(match[1]) * 1024 if match else None
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

@@ -133,6 +133,7 @@ def test_a_pipe_or_a_folder_is_refused_without_waiting(tmp_path):
 
 PEAK_SCRIPT = """
 import json, resource, sys
+from tsbs_daw import machine
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.errors import AudioError
 path, start, length = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) or None
@@ -143,16 +144,16 @@ try:
         outcome = str(samples)
 except AudioError as error:
     outcome = type(error).__name__
-peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps([outcome, sum(peaks)]))
+children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps([outcome, machine.own_peak_bytes() + children]))
 """
 
 
 def outcome_and_peak_mb(path: Path, start: int = 0, length: int = 0) -> tuple[str, float]:
     """What came of reading a file, and the most memory that it took, of reader and decoder together."""
     arguments = [sys.executable, "-c", PEAK_SCRIPT, str(path), str(start), str(length)]
-    outcome, peak = json.loads(subprocess.run(arguments, capture_output=True, check=True).stdout)
-    return outcome, peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    outcome, peak_bytes = json.loads(subprocess.run(arguments, capture_output=True, check=True).stdout)
+    return outcome, peak_bytes / (1 << 20)
 
 
 @posix
