@@ -11,18 +11,22 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tsbs_daw"
 
+BASE = {"errors", "config", "hashing", "durable", "machine"}
 ALLOWED = {
     "errors": set(),
+    "hashing": set(),
+    "durable": set(),
+    "machine": set(),
     "config": {"errors"},
-    "audio": {"errors", "config"},
-    "model": {"errors", "config"},
-    "separation": {"model", "audio", "errors", "config"},
-    "effects": {"audio", "errors", "config"},
-    "daw": {"errors", "config"},
-    "songs": {"audio", "errors", "config"},
-    "jobs": {"separation", "effects", "daw", "model", "audio", "errors", "config"},
-    "training": {"evaluation", "separation", "model", "audio", "songs", "effects", "errors", "config"},
-    "evaluation": {"separation", "model", "audio", "errors", "config"},
+    "audio": {*BASE},
+    "model": {*BASE},
+    "separation": {"model", "audio", *BASE},
+    "effects": {"audio", *BASE},
+    "daw": {*BASE},
+    "songs": {"audio", *BASE},
+    "jobs": {"separation", "effects", "daw", "model", "audio", *BASE},
+    "training": {"evaluation", "separation", "model", "audio", "songs", "effects", *BASE},
+    "evaluation": {"separation", "model", "audio", *BASE},
 }
 LIGHT = ["jobs.job", "jobs.spool", "jobs.store", "jobs.watcher", "jobs.daemon", "cli"]
 

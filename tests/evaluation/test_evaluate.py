@@ -16,6 +16,7 @@ from tsbs_daw.errors import DatasetError
 from tsbs_daw.evaluation.evaluate import evaluate, measure_song, stem_over_mixture, summarise
 from tsbs_daw.evaluation.picture import draw_rows, levels_db
 from tsbs_daw.evaluation.songs import KnownSong, find_test_songs, read_song
+from tsbs_daw.hashing import file_sha256
 from tsbs_daw.model import ModelConfig, TwoStageSeparator, checkpoint
 from tsbs_daw.separation.separator import Separator
 
@@ -184,7 +185,7 @@ def test_the_command_prints_a_table_and_writes_the_files(tmp_path, capsys, separ
     assert "ideal ratio mask" in printed.out
     assert "song: drums" in printed.err
     document = json.loads((tmp_path / "r" / "result.json").read_text(encoding="utf-8"))
-    assert document["model_hash"] == checkpoint.checkpoint_hash(model)
+    assert document["model_hash"] == file_sha256(model)
     assert document["schema"] == 1
     assert (tmp_path / "r" / "picture.png").stat().st_size > 10_000
     assert cli.run(cli.find("evaluate"), [*arguments, "--json"]) == 0

@@ -122,8 +122,8 @@ def test_when_fsync_fails_nothing_is_published(tmp_path: Path, monkeypatch: pyte
     def broken(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("tsbs_daw.jobs.durable.os.fsync", broken)
-    monkeypatch.setattr("tsbs_daw.jobs.durable.sync_file", broken)
+    monkeypatch.setattr("tsbs_daw.durable.os.fsync", broken)
+    monkeypatch.setattr("tsbs_daw.durable.sync_file", broken)
     with pytest.raises(OutputError, match="Input/output error"):
         publish(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import subprocess
@@ -18,7 +17,6 @@ from tsbs_daw.jobs.manifest import (
     Manifest,
     NamedHash,
     SourceEntry,
-    file_sha256,
     identity_of,
     read_manifest,
     versions,
@@ -133,12 +131,6 @@ def test_versions_name_the_program_and_python_without_importing_torch():
     code = "import sys; from tsbs_daw.jobs.manifest import versions; versions(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert {"tsbs-daw", "torch", "numpy", "python"} <= versions().keys()
-
-
-def test_file_sha256_is_that_of_the_whole_file(tmp_path: Path):
-    data = bytes(range(256)) * 9000
-    (tmp_path / "x").write_bytes(data)
-    assert file_sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"schema": 1}', '{"schema": 99}', "\x00" * 100])

@@ -15,9 +15,10 @@ from golden_weights import CASE_B
 
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import CheckpointError, DownloadError, NoSpaceLeft, TsbsDawError, UnknownModel
+from tsbs_daw.hashing import file_sha256
 from tsbs_daw.model import TwoStageSeparator
 from tsbs_daw.model.checkpoint import load, read_metadata, save
-from tsbs_daw.model.hashes import HashRecord, file_hash
+from tsbs_daw.model.hashes import HashRecord
 from tsbs_daw.model.registry import KNOWN, KnownModel, convert_into, find, list_models, pull, resolve
 
 SMALL = CASE_B.config
@@ -135,7 +136,7 @@ def test_a_pulled_model_is_converted_recorded_and_usable(settings, pickled):
     metadata = read_metadata(path)
     assert metadata["name"] == "small" and metadata["source"] == server.url
     files = json.loads((settings.models / "hashes.json").read_text())["files"]
-    assert files["small.safetensors"] == file_hash(path)
+    assert files["small.safetensors"] == file_sha256(path)
     assert files["small.ckpt"] == metadata["source_sha256"]
     assert resolve("small", settings) == path
     assert not list(settings.models.glob("*.ckpt")) and not list(settings.models.glob("*.part*"))

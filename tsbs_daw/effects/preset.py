@@ -18,6 +18,7 @@ from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.schema import PresetReader
 from tsbs_daw.effects.table import did_you_mean
 from tsbs_daw.errors import PresetError, shown
+from tsbs_daw.hashing import file_sha256
 
 __all__ = ["Effect", "Output", "Preset", "list_presets", "load_preset", "preset_files", "user_folder"]
 
@@ -114,15 +115,7 @@ def _digest(data: bytes, outputs: tuple[Output, ...]) -> str:
     for output in outputs:
         for effect in output.effects():
             if response := effect.parameters.get("impulse_response_filename"):
-                digest.update(_file_digest(Path(str(response))))
+                path = Path(str(response))
+                # Of nothing when it is not there, which rendering will report.
+                digest.update(file_sha256(path).encode() if path.is_file() else b"")
     return digest.hexdigest()
-
-
-def _file_digest(path: Path) -> bytes:
-    """Of a file's content; of nothing when it is not there, which rendering will report."""
-    digest = hashlib.sha256()
-    if path.is_file():
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.digest()

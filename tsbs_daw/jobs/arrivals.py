@@ -10,9 +10,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from tsbs_daw.durable import write_synced
 from tsbs_daw.errors import JobFormatError, shown
 from tsbs_daw.jobs.admission import source_name
-from tsbs_daw.jobs.durable import write_synced
 from tsbs_daw.jobs.job import Job, Source
 from tsbs_daw.jobs.rows import Arrival
 from tsbs_daw.jobs.seen import SeenFile

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tsbs_daw.durable import sync_file, sync_folder
 from tsbs_daw.jobs.admission import source_name
 from tsbs_daw.jobs.arrivals import write_arrival
-from tsbs_daw.jobs.durable import sync_file, sync_folder
 from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.job import Job, Source, new_job_id
 from tsbs_daw.jobs.names import safe_name

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from tsbs_daw.durable import sync_folder, sync_tree, write_synced
 from tsbs_daw.errors import LeaseLost, NoSpaceLeft, OutputError
 from tsbs_daw.jobs import failpoint
-from tsbs_daw.jobs.durable import sync_folder, sync_tree, write_synced
 from tsbs_daw.jobs.manifest import FILE_NAME, Manifest, read_manifest
 from tsbs_daw.jobs.names import candidates, safe_name
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import PresetError
+from tsbs_daw.hashing import file_sha256
 from tsbs_daw.jobs.folders import WatchFolder
-from tsbs_daw.jobs.manifest import file_sha256
 
 _BUNDLED = Path(__file__).parent.parent / "model" / "weights"
 _UNUSABLE = "unusable"  # what is wrong with it, the job will say

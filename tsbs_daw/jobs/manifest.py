@@ -147,15 +147,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest in `folder`; None when there is none that this version understands."""
     path = folder / FILE_NAME

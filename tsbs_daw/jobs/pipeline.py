@@ -20,6 +20,7 @@ from tsbs_daw.daw.reaper import write_rpp
 from tsbs_daw.daw.session import Session, SessionTrack
 from tsbs_daw.effects.preset import Preset, load_preset
 from tsbs_daw.errors import UnreadableAudio
+from tsbs_daw.hashing import file_sha256
 from tsbs_daw.jobs.delivery import Delivery, ensure_space, estimate_bytes, find_equal_run
 from tsbs_daw.jobs.job import Job, Result, State, StemFile
 from tsbs_daw.jobs.manifest import (
@@ -28,7 +29,6 @@ from tsbs_daw.jobs.manifest import (
     Manifest,
     NamedHash,
     SourceEntry,
-    file_sha256,
     identity_of,
     read_manifest,
 )

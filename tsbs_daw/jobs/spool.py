@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from tsbs_daw.durable import sync_folder, write_atomically, write_synced
 from tsbs_daw.errors import DaemonError, JobFormatError, shown
-from tsbs_daw.jobs.durable import sync_folder, write_atomically, write_synced
 from tsbs_daw.jobs.job import Document, Heartbeat, Job, Progress, Result, State
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ import soundfile
 
 from tsbs_daw.audio.read import AudioReader
 from tsbs_daw.audio.write import AudioWriter, file_samples
+from tsbs_daw.durable import write_atomically
 from tsbs_daw.errors import JobFormatError, OutputError
-from tsbs_daw.jobs.durable import write_atomically
 from tsbs_daw.jobs.job import Document
 
 log = logging.getLogger(__name__)

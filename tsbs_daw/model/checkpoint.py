@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -74,16 +73,3 @@ def load(path: Path, device: str | torch.device = "cpu") -> TwoStageSeparator:
                 raise CheckpointError(f"{path}: {name} has shape {tuple(found.shape)}, not {tuple(target.shape)}.")
             target.copy_(found)
     return model.to(device).eval()
-
-
-def checkpoint_hash(path: Path) -> str:
-    """SHA-256 of the file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:  # Python 3.10
-    sha256 = hashlib.sha256()
-    while block := file.read(1 << 20):
-        sha256.update(block)
-    return sha256.hexdigest()

@@ -6,15 +6,15 @@ that changes behind the user's back is refused before anything in it is read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
 from filelock import FileLock
 
+from tsbs_daw.durable import write_atomically
 from tsbs_daw.errors import CheckpointError, shown
+from tsbs_daw.hashing import file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class HashRecord:
         Returns: the hash, in hex
         Raises:  CheckpointError: the file is not the one that was first used
         """
-        found, recorded = file_hash(file), self.known(file)
+        found, recorded = file_sha256(file), self.known(file)
         if recorded is None:
             self.record(file, found)
         elif recorded != found:
@@ -72,18 +72,4 @@ class HashRecord:
             ) from error
 
     def _write(self, text: str) -> None:
-        temporary = self.path.with_name(f"{FILE_NAME}.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of the file, in hex."""
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    return sha256.hexdigest()
+        write_atomically(self.path, text)

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import CheckpointError, NoSpaceLeft, OutputError, UnknownModel, shown
+from tsbs_daw.hashing import file_sha256
 from tsbs_daw.model.convert import DEFAULT_STEMS, convert
 from tsbs_daw.model.download import download
-from tsbs_daw.model.hashes import HashRecord, file_hash
+from tsbs_daw.model.hashes import HashRecord
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ def pull(
 def _accept(known: KnownModel, pickled: Path, output: Path, settings: Settings) -> Path:
     """Hold the download to its recorded hash, convert it, and only then record what is new."""
     record = HashRecord(settings.models)
-    sha256, expected = file_hash(pickled), record.known(pickled)
+    sha256, expected = file_sha256(pickled), record.known(pickled)
     if expected is not None and expected != sha256:
         pickled.unlink()
         raise CheckpointError(
@@ -221,7 +222,7 @@ def _accept(known: KnownModel, pickled: Path, output: Path, settings: Settings) 
         pickled.unlink(missing_ok=True)  # a later pull must fetch it anew
         raise
     record.record(pickled, sha256)
-    record.record(output, file_hash(output))
+    record.record(output, file_sha256(output))
     pickled.unlink()
     return output
 
@@ -239,7 +240,7 @@ def convert_into(source: Path, output: str | Path, settings: Settings | None = N
     path = model_path(text, settings) if is_name(text) else Path(output)
     done = convert(source, path, **options).path
     if done.parent == settings.models.absolute():
-        HashRecord(settings.models).record(done, file_hash(done))
+        HashRecord(settings.models).record(done, file_sha256(done))
     return done
 
 

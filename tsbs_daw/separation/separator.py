@@ -16,6 +16,7 @@ import torch
 from tsbs_daw.audio.resample import Resampler
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import DeviceError, JobCancelled
+from tsbs_daw.hashing import file_sha256
 from tsbs_daw.model import TwoStageSeparator, checkpoint, registry
 from tsbs_daw.separation.chunking import Chunk, OverlapAdd, cut
 
@@ -45,7 +46,7 @@ class Separator:
         chosen = choose_device(device)
         network = checkpoint.load(path, chosen)
         log.info("loaded %s on %s", path.name, chosen)
-        return cls(network, chosen, model_hash=checkpoint.checkpoint_hash(path))
+        return cls(network, chosen, model_hash=file_sha256(path))
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -1,0 +1,52 @@
+"""Making what was written survive a power cut: contents first, then the names that lead to them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def sync_file(descriptor: int) -> None:
+    """Make the contents of an open file durable."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync alone leaves the data in the drive's cache there
+    else:
+        os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Windows has no such call; its file system journals them."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make every file below `folder` durable, and every folder, itself last."""
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            with Path(root, name).open("rb+") as file:
+                sync_file(file.fileno())
+        sync_folder(Path(root))
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, and make it durable."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        sync_file(file.fileno())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a text file so that a reader sees the old text or the new, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    write_synced(temporary, text)
+    temporary.replace(path)
