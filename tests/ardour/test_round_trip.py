@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import signals
 import soundfile
-from ardour.stage import RATE, VERSION, SavedTrack, Studio, missing, process, saved_tracks
+from ardour.stage import RATE, VERSION, SavedTrack, Studio, missing, saved_tracks
 from cli.program import environment, run
+from programs import process
 
 pytestmark = [
     pytest.mark.skipif(
