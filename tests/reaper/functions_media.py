@@ -15,24 +15,13 @@ TAKE_EFFECT = 0.5  # what the take effects of this stand-in do: they halve the l
 
 
 class Array:
-    """reaper.array: `array.table(offset, count)`, `array.clear()`; counts from 1."""
+    """How a reaper.array of Lua arrives: as its size. What is read goes back beside the result."""
 
     kind = "reaper.array"
     alive = True
 
-    def __init__(self, runtime, size: int):
-        self.values = np.zeros(int(size))
-        self._runtime = runtime
-
-    def __getitem__(self, key):
-        return getattr(self, key) if isinstance(key, str) else self.values[int(key) - 1]
-
-    def table(self, offset: int = 1, count: int | None = None):
-        values = self.values[int(offset) - 1 :][: None if count is None else int(count)]
-        return self._runtime.table_from(values.tolist())
-
-    def clear(self, value: float = 0.0) -> None:
-        self.values[:] = value
+    def __init__(self, size: int):
+        self.size = size
 
 
 class Accessor(Handle):
@@ -126,7 +115,7 @@ class MediaFunctions:
         return accessor.changed
 
     def GetAudioAccessorSamples(self, accessor, rate, channels, start_s, count, buffer):
-        if len(buffer.values) < count * channels:
+        if buffer.size < count * channels:
             raise Misuse("GetAudioAccessorSamples: the buffer is too short")
         if self.in_coroutine:
             return None  # and the buffer stays as it was
@@ -134,8 +123,7 @@ class MediaFunctions:
         sound = accessor.read(rate, channels, start_s, count)
         if not sound.any():
             return 0  # silence: the buffer stays as it was
-        buffer.values[: count * channels] = sound.astype(np.float32).ravel()
-        return 1
+        return 1, self.caller.lua.table_from(sound.astype(np.float32).ravel().tolist())
 
     # Rendering
 

@@ -118,6 +118,13 @@ class ProjectFunctions:
         self._changing("InsertTrackInProject", project)
         project.tracks.insert(min(max(index, 0), len(project.tracks)), Track())
 
+    def InsertTrackAtIndex(self, index, defaults):
+        self.InsertTrackInProject(self.projects[0], index, 0)
+
+    def SelectProjectInstance(self, project):
+        self.projects.remove(project)
+        self.projects.insert(0, project)
+
     def GetMediaTrackInfo_Value(self, track, name):
         if name == "IP_TRACKNUMBER":
             return float(self._project_of(track).tracks.index(track) + 1)

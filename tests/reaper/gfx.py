@@ -7,6 +7,8 @@ from reaper.signatures import Misuse
 CHARACTER = 7
 VARIABLES = ("x", "y", "w", "h", "mouse_x", "mouse_y", "mouse_cap", "r", "g", "b", "a", "mode", "dest")
 
+FUNCTIONS = ("init", "quit", "getchar", "update", "set", "setfont", "rect", "measurestr", "drawstr")
+
 
 class Gfx:
     """`lines` is what the last frame says. `click(label)` presses and releases over it in the next two frames."""

@@ -6,34 +6,127 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reaper.gfx import Gfx
+from reaper.functions_media import Array
+from reaper.gfx import FUNCTIONS, VARIABLES, Gfx
+from reaper.imgui import ImGui
+from reaper.model import Handle
 from reaper.signatures import Misuse
 
 if TYPE_CHECKING:
     from reaper.stand_in import Reaper
 
+FILE_S = 3e-5
+
 # Builds the globals `reaper` and `gfx`; from then on a new global is an error, as is writing into `reaper`.
-PRELUDE = """
-local call, exists, gfx_window = ...
-local known = {}
-local table_ = setmetatable({}, {
+PRELUDE = r"""
+local call, exists, gfx_call, gfx_get, gfx_set, spend = ...
+
+-- Handles and arrays are tables in Lua; to Python they go as texts with a mark. No object of either language is held by
+-- the other: the bridge mistakes one for another when there are many, and crashes over those of a coroutine.
+local MARK = "\0handle "
+local stubs, names = {}, {}
+local ARRAY = { __name = "reaper.array", __index = function(array, key)
+  return array.values[key]
+end }
+
+local function new_array(size)
+  local array = setmetatable({ values = {} }, ARRAY)
+  function array.clear(value)
+    for index = 1, size do
+      array.values[index] = value or 0.0
+    end
+  end
+  function array.table(offset, count)
+    return table.move(array.values, offset or 1, (offset or 1) + (count or size) - 1, 1, {})
+  end
+  array.size = size
+  array.clear()
+  return array
+end
+
+local function sent(value, ...)
+  if getmetatable(value) == ARRAY then
+    value = "\0array " .. value.size
+  elseif type(value) == "table" then
+    value = names[value] or "\0table"
+  end
+  if select("#", ...) == 0 then
+    return value
+  end
+  return value, sent(...)
+end
+
+local function got(value, ...)
+  if type(value) == "string" and value:sub(1, #MARK) == MARK then
+    local name = value
+    value = stubs[name] or {}
+    stubs[name], names[value] = value, name
+  end
+  if select("#", ...) == 0 then
+    return value
+  end
+  return value, got(...)
+end
+
+local function filled(array, result, values)
+  for index = 1, values and #values or 0 do
+    array.values[index] = values[index]
+  end
+  return result
+end
+
+local functions = { new_array = new_array }
+local function function_of(name)
+  return functions[name] or function(...)
+    local _, is_main = coroutine.running()
+    local count = select("#", ...)
+    if count == 0 then
+      return got(call(name, not is_main, 0))
+    elseif name == "GetAudioAccessorSamples" then
+      return filled(select(6, ...), call(name, not is_main, count, sent(...)))
+    end
+    return got(call(name, not is_main, count, sent(...)))
+  end
+end
+
+rawset(_G, "reaper", setmetatable({}, {
   __index = function(_, name)
     if not exists(name) then
       return nil
     end
-    known[name] = known[name] or function(...)
-      local _, is_main = coroutine.running()
-      return call(name, not is_main, select("#", ...), ...)
-    end
-    return known[name]
+    functions[name] = function_of(name)
+    return functions[name]
   end,
   __newindex = function(_, name)
     error("a script writes reaper." .. tostring(name), 2)
   end,
-})
-rawset(_G, "reaper", table_)
-rawset(_G, "gfx", gfx_window)
+}))
+local drawing = {}
+rawset(_G, "gfx", setmetatable({}, {
+  __index = function(_, name)
+    local value = gfx_get(name)
+    if value ~= false then
+      return value
+    end
+    drawing[name] = drawing[name] or function(...)
+      return gfx_call(name, ...)
+    end
+    return drawing[name]
+  end,
+  __newindex = function(_, name, value)
+    gfx_set(name, value)
+  end,
+}))
 os.exit = nil
+-- Opening, moving and removing a file take time too.
+for _, entry in ipairs({ { io, "open" }, { os, "rename" }, { os, "remove" } }) do
+  local library, name = entry[1], entry[2]
+  local original = library[name]
+  library[name] = function(...)
+    spend()
+    return original(...)
+  end
+end
 setmetatable(_G, {
   __newindex = function(_, name)
     error("a script makes the global " .. tostring(name), 2)
@@ -50,14 +143,16 @@ class Script:
 
     def __init__(self, reaper: Reaper, path: Path):
         self.reaper, self.path = reaper, path
-        lupa = importlib.import_module(f"lupa.lua{reaper.version}")
-        self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
+        self.lupa = importlib.import_module(f"lupa.lua{reaper.version}")
+        self.lua = self.lupa.LuaRuntime(unpack_returned_tuples=True)
         self.asked_for: set[str] = set()
         self.gfx = Gfx()
         self.running = self.gives_way = False
         self._deferred: list[Any] = []
+        self._handles: dict[int, Handle | ImGui] = {}  # kept, so that none gets the address of another
         self._at_exit: list[Any] = []
-        self.lua.execute(PRELUDE, self._call, self._exists, self.gfx)
+        self._bridge = (self._call, self._exists, self._draw, self._gfx_value, self._set_gfx, self._spend_on_a_file)
+        self.lua.execute(PRELUDE, *self._bridge)
 
     def start(self) -> None:
         load = self.lua.eval("function(path) return assert(loadfile(path))() end")
@@ -92,14 +187,50 @@ class Script:
             self.reaper.misuses.append(f"{self.path.name}: {error}")
 
     def _exists(self, name: str) -> bool:
+        if name in self.reaper.lacks:
+            return False
         if not self.reaper.exists(name):
             self.reaper.misuses.append(f"there is no function reaper.{name}")
             return False
         return True
 
+    def _spend_on_a_file(self) -> None:
+        self.reaper.spend(FILE_S)
+
     def _call(self, name: str, in_coroutine: bool, count: int, *arguments: Any) -> Any:
         filled = list(arguments) + [None] * (count - len(arguments))
-        return self.reaper.call(self, name, in_coroutine, filled)
+        found = self.reaper.call(self, name, in_coroutine, [self._received(argument) for argument in filled])
+        if isinstance(found, tuple):
+            return tuple(self._sent(value) for value in found)
+        return self._sent(found)
+
+    def _sent(self, value: Any) -> Any:
+        if not isinstance(value, (Handle, ImGui)):
+            return value
+        self._handles[id(value)] = value
+        return f"\0handle {id(value)}"
+
+    def _received(self, value: Any) -> Any:
+        if not isinstance(value, str) or not value.startswith("\0"):
+            return value
+        kind, _, number = value[1:].partition(" ")
+        if kind == "array":
+            return Array(int(number))
+        return self._handles[int(number)] if kind == "handle" else {}
+
+    def _draw(self, name: str, *arguments: Any) -> Any:
+        return getattr(self.gfx, name)(*arguments)
+
+    def _gfx_value(self, name: str) -> Any:
+        """Of a variable; False for a function. Raises: Misuse: neither"""
+        if name in VARIABLES:
+            return getattr(self.gfx, name)
+        if name not in FUNCTIONS:
+            raise Misuse(f"gfx.{name} is neither variable nor function")
+        return False
+
+    def _set_gfx(self, name: str, value: Any) -> None:
+        setattr(self.gfx, name, value)
 
     # Functions that know which script calls them
 
@@ -120,6 +251,3 @@ class Script:
 
     def get_action_context(self):
         return False, str(self.path), 0, 50000, 0, 0, 0
-
-    def new_array(self, size):
-        return self.reaper.array(self.lua, size)

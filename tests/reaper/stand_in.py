@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reaper.functions_media import RENDER, Array, MediaFunctions
+from reaper.functions_media import RENDER, MediaFunctions
 from reaper.functions_project import ProjectFunctions
 from reaper.imgui import ImGui
 from reaper.model import Project
@@ -48,9 +48,10 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.in_coroutine = self.blocked = self.patient = False
         self.render_does = "everything"
         self.console = ""
+        self.lacks: set[str] = set()  # functions of a later version
         self.imgui: ImGui | None = None
         self.fails_at: dict[str, int] = {}  # function -> the call that fails, counted down: not the script's fault
-        self._now_s = 1000.0
+        self._now_s, self._depth = 1000.0, 0
         self._commands: list[Path] = []
         self._listings: dict[str, list[str]] = {}
 
@@ -104,7 +105,7 @@ class Reaper(ProjectFunctions, MediaFunctions):
 
     def _timed(self, do: Callable[[], None]) -> None:
         began, self.blocked = self._now_s, False
-        nested = self._depth = getattr(self, "_depth", 0) + 1
+        nested = self._depth = self._depth + 1
         try:
             do()
         finally:
@@ -128,12 +129,14 @@ class Reaper(ProjectFunctions, MediaFunctions):
     # What a script calls
 
     def exists(self, name: str) -> bool:
+        if name in self.lacks:
+            return False
         return name in functions() or name in lua_only() or (self.imgui is not None and self.imgui.has(name))
 
     def call(self, script: Script, name: str, in_coroutine: bool, arguments: list[Any]) -> Any:
         """Raises: Misuse, which is also kept: a script's pcall does not make it good"""
         self.spend(CALL_S)
-        self.in_coroutine = in_coroutine
+        self.in_coroutine, self.caller = in_coroutine, script
         try:
             if not self.exists(name):
                 raise Misuse(f"there is no function reaper.{name}")
@@ -225,6 +228,3 @@ class Reaper(ProjectFunctions, MediaFunctions):
             raise Misuse("ExecProcess: this waits for the program to end")
         self.started.append((command, timeout_ms))
         return "0"
-
-    def array(self, runtime, size: int) -> Array:
-        return Array(runtime, size)

@@ -243,6 +243,37 @@ def test_media_elsewhere_is_copied_below_the_projects_media_path(studio: Studio,
         assert media in path.parents and path.read_bytes() == (tmp_path / "elsewhere/mix" / f"{name}.wav").read_bytes()
 
 
+def test_reaper_6_puts_them_into_the_right_tab_too(studio: Studio, daemon: DaemonByHand):
+    studio.reaper.lacks = {"InsertTrackInProject", "set_action_options"}
+    project = studio.project
+    ask(studio, daemon, project.add_track("Mix"))
+    other = studio.new_project("other")
+    finish(studio, daemon)
+    assert studio.reaper.projects[0] is other and other.tracks == []
+    assert project.names() == ["Mix", "mix - stems", *STEMS]
+
+
+def test_a_hundred_jobs_stay_out_of_the_way(studio: Studio, daemon: DaemonByHand):
+    """No tick is longer than 10 ms, whatever comes together."""
+    project = studio.project
+    song = studio.song()
+    for number in range(5):
+        track = project.add_track(f"Track {number}")
+        track.values["I_SELECTED"] = 1.0
+        project.add_item(track, song, 0.0, 2.0)
+    project.regions = [(n / 20, n / 20 + 0.03, f"Region {n}") for n in range(20)]
+    studio.reaper.patient = True
+    studio.run("Separate project regions on selected tracks")
+    studio.reaper.patient = False
+    for _ in range(2000):
+        studio.reaper.tick()
+        for job in daemon.claim():
+            daemon.finish(job)
+        if studio.delivered():
+            break
+    assert len(stem_items(project, "bass")) == 100 and len(project.tracks) == 5 * 6
+
+
 def test_the_chosen_stems_alone_are_put_back(studio: Studio, daemon: DaemonByHand):
     studio.reaper.ext_state["TSBS-DAW", "stems"] = "bass/vocals"
     ask(studio, daemon, studio.project.add_track("Mix"))

@@ -221,7 +221,11 @@ local function again_ticket(proj, folder, id, options)
     return nil, ("The source of %s is gone or was changed; separate it anew."):format(text.shown(kept.name))
   end
   kept.schema = nil
-  kept.replaces, kept.files, kept.replaced = kept.files, nil, id
+  kept.replaces, kept.replaced = {}, id
+  for stem, name in pairs(kept.files) do
+    kept.replaces[stem] = files.join(kept.folder, name)
+  end
+  kept.files, kept.folder = nil, nil
   kept.group = project.note(folder, "group")
   kept.source = "untouched"
   local ticket = ticket_for(proj, options, kept)

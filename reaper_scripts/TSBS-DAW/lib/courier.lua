@@ -3,7 +3,8 @@
 -- There is one in a REAPER at a time. It ends when no ticket is left. All it knows is in the tickets, so it may be
 -- ended at any moment and begun again.
 local use, folder = ...
-local clock, settings, spools, tickets = use("clock"), use("settings"), use("spool"), use("tickets")
+local clock, files, settings = use("clock"), use("files"), use("settings")
+local spools, tickets = use("spool"), use("tickets")
 local delivery, recording, text = use("delivery"), use("recording"), use("text")
 
 local courier = {}
@@ -14,7 +15,7 @@ local BEAT_ALIVE_S = 3.0
 local FILE = "tsbs-daw_Background.lua"
 
 local function new(root)
-  local self = { spool = spools.at(root), tickets = tickets.at(root), work = {}, queue = {} }
+  local self = { spool = spools.at(root), tickets = tickets.at(root), work = {}, queue = {}, looked = 0 }
   self.me = text.new_id()
   self.look = clock.every(LOOK_EVERY_S)
   return setmetatable(self, courier)
@@ -29,8 +30,7 @@ end
 -- Start the background script unless it runs. Called by actions, after they wrote tickets.
 function courier.wake()
   if not alive() then
-    local script = folder:gsub("[/\\]lib[/\\]$", "/") .. FILE
-    reaper.Main_OnCommand(reaper.AddRemoveReaScript(true, 0, script, true), 0)
+    files.run_script(folder, FILE)
   end
 end
 
@@ -66,20 +66,31 @@ function courier:_begin(ticket)
   end
 end
 
--- Look at all tickets: forget work whose ticket is gone, begin what can be begun.
+-- Look at all tickets, and forget work whose ticket is gone.
 function courier:_look_around()
   local there = {}
-  self.queue = self.tickets:all()
+  self.queue, self.looked = self.tickets:all(), 0
   for _, ticket in ipairs(self.queue) do
     there[ticket.id] = true
-    if not self.work[ticket.id] and not ticket.trouble then
-      local step, give_up = self:_begin(ticket)
-      self.work[ticket.id] = step and { step = step, give_up = give_up, ticket = ticket }
-    end
   end
   for id in pairs(self.work) do
     if not there[id] then
       self:_give_up(id)
+    end
+  end
+end
+
+-- Begin what can be begun, ticket by ticket, as far as the tick allows; the next tick goes on from there.
+function courier:_begin_work(over)
+  while self.looked < #self.queue do
+    self.looked = self.looked + 1
+    local ticket = self.queue[self.looked]
+    if not self.work[ticket.id] and not ticket.trouble then
+      local step, give_up = self:_begin(ticket)
+      self.work[ticket.id] = step and { step = step, give_up = give_up, ticket = ticket }
+    end
+    if over() then
+      return
     end
   end
 end
@@ -117,9 +128,10 @@ end
 function courier:tick()
   local over = clock.budget()
   self:_beat()
-  if self.look() then
+  if self.looked == #self.queue and self.look() then
     self:_look_around()
   end
+  self:_begin_work(over)
   for _, ticket in ipairs(self.queue) do
     local task = self.work[ticket.id]
     if task then

@@ -142,19 +142,21 @@ local function place_of(ticket, item, track)
 end
 
 -- What a later "re-separate in place" must know.
+-- A project file has room for a line or two, so the paths are given once.
 local function origin_of(ticket, stems, paths)
   local made = {}
   for index, stem in ipairs(stems) do
-    made[stem.name] = paths[index]
+    made[stem.name] = files.name(paths[index])
   end
-  local kept = { schema = 1, files = made }
+  local kept = { schema = 1, files = made, folder = files.plain(paths[1]):gsub("/[^/]*$", "") }
   for _, name in ipairs({ "name", "label", "track", "item", "take", "spec", "source", "lead_s" }) do
     kept[name] = ticket[name]
   end
   for _, name in ipairs({ "position_s", "length_s", "from_s", "offset_s", "playrate", "partial", "baked" }) do
     kept[name] = ticket[name]
   end
-  return json.encode(kept)
+  -- REAPER can write three kinds of quotes into a project file, but not all of them in one text.
+  return (json.encode(kept):gsub("['`]", { ["'"] = "\\u0027", ["`"] = "\\u0060" }))
 end
 
 -- Begin to deliver a finished job.

@@ -118,4 +118,11 @@ function files.copier(from, to)
   end
 end
 
+-- Run another script of this installation. REAPER knows scripts by their path, so it is spelt as REAPER spells it.
+function files.run_script(lib, name)
+  local separator = package.config:sub(1, 1)
+  local path = (lib:gsub("[/\\]lib[/\\]$", "") .. "/" .. name):gsub(separator == "\\" and "/" or "%z", separator)
+  reaper.Main_OnCommand(reaper.AddRemoveReaScript(true, 0, path, true), 0)
+end
+
 return files

@@ -1,6 +1,6 @@
 -- Puts stems into a project. This is the one file that changes tracks and items; all of it in one undo step.
 local use = ...
-local project, protocol = use("project"), use("protocol")
+local files, project, protocol = use("files"), use("project"), use("protocol")
 
 local insert = {}
 
@@ -13,8 +13,20 @@ local function native_color(code)
   return reaper.ColorToNative(red, green, blue) | 0x1000000
 end
 
+local function insert_track(proj, index)
+  if reaper.APIExists("InsertTrackInProject") then
+    reaper.InsertTrackInProject(proj, index, 0)
+    return
+  end
+  -- REAPER 6 inserts into the project in front alone.
+  local in_front = reaper.EnumProjects(-1)
+  reaper.SelectProjectInstance(proj)
+  reaper.InsertTrackAtIndex(index, false)
+  reaper.SelectProjectInstance(in_front)
+end
+
 local function new_track(proj, index, name, color, depth)
-  reaper.InsertTrackInProject(proj, index, 0)
+  insert_track(proj, index)
   local track = reaper.GetTrack(proj, index)
   reaper.GetSetMediaTrackInfo_String(track, "P_NAME", name, true)
   number(track, "I_CUSTOMCOLOR", native_color(color))
@@ -181,7 +193,7 @@ local function replace_in(track, old, new, id)
     for number_ = 0, reaper.CountTakes(item) - 1 do
       local take = reaper.GetTake(item, number_)
       local media = take and reaper.GetMediaItemTake_Source(take)
-      if media and reaper.GetMediaSourceFileName(media) == old then
+      if media and files.plain(reaper.GetMediaSourceFileName(media)) == old then
         local fresh = assert(reaper.PCM_Source_CreateFromFile(new), "a stem is damaged")
         reaper.SetMediaItemTake_Source(take, fresh)
         reaper.GetSetMediaItemInfo_String(item, "P_EXT:tsbs_daw_job", id, true)

@@ -1,6 +1,6 @@
 -- What is under way: how far, how long still, and what went wrong; to cancel, retry, place or dismiss.
 local use, folder = ...
-local clock, project = use("clock"), use("project")
+local clock, files, project = use("clock"), use("files"), use("project")
 local courier, settings, spools, text = use("courier"), use("settings"), use("spool"), use("text")
 local tickets, ui = use("tickets"), use("ui")
 
@@ -19,8 +19,7 @@ end
 -- Open the window as a script of its own, unless it is open.
 function jobs_window.show()
   if not alive() then
-    local script = folder:gsub("[/\\]lib[/\\]$", "/") .. FILE
-    reaper.Main_OnCommand(reaper.AddRemoveReaScript(true, 0, script, true), 0)
+    files.run_script(folder, FILE)
   end
 end
 

@@ -42,7 +42,7 @@ function selftest_project.build()
   assert(reaper.CountTracks(proj) == 0, "the new tab is not empty")
   local made = { proj = proj, folder = folder, path = path }
   assert(insert.undoable(proj, "tsbs-daw self-test: build", function()
-    reaper.InsertTrackInProject(proj, 0, 0)
+    reaper.InsertTrackAtIndex(0, false)
     made.track = reaper.GetTrack(proj, 0)
     reaper.GetSetMediaTrackInfo_String(made.track, "P_NAME", "self-test", true)
     made.item = reaper.AddMediaItemToTrack(made.track)

@@ -11,7 +11,7 @@ tickets.__index = tickets
 tickets.SCHEMA = 1
 
 function tickets.at(root)
-  return setmetatable({ folder = files.join(root, "reaper") }, tickets)
+  return setmetatable({ folder = files.join(root, "reaper"), known = {} }, tickets)
 end
 
 local function parts(name)
@@ -44,16 +44,23 @@ local function read(path)
   return nil
 end
 
--- All tickets, oldest first. What cannot be read is left where it is.
+-- All tickets, oldest first; one that did not change is the same table as before. What cannot be read stays there.
 function tickets:all()
   local found = {}
   local newest, old = self:_numbers()
   for id, number in pairs(newest) do
-    local ticket = read(files.join(self.folder, ("%s.%d.json"):format(id, number)))
+    local ticket = self.known[id]
+    if not ticket or ticket.number ~= number then
+      ticket = read(files.join(self.folder, ("%s.%d.json"):format(id, number)))
+    end
     if ticket and ticket.id == id then
       ticket.number = number
       found[#found + 1] = ticket
     end
+  end
+  self.known = {}
+  for _, ticket in ipairs(found) do
+    self.known[ticket.id] = ticket
   end
   for _, name in ipairs(old) do
     os.remove(files.join(self.folder, name))
@@ -73,13 +80,16 @@ function tickets:keep(ticket)
   if not content then
     return nil, ("%s cannot be asked for: %s; rename it."):format(text.shown(ticket.name), err)
   end
-  local made
-  made, err = files.make_folder(self.folder)
-  if not made then
-    return nil, err
+  local path = files.join(self.folder, ("%s.%d.json"):format(ticket.id, ticket.number))
+  local written = files.write_new(path, content)
+  if not written then
+    local made
+    made, err = files.make_folder(self.folder)
+    if not made then
+      return nil, err
+    end
+    written, err = files.write_new(path, content)
   end
-  local written
-  written, err = files.write_new(files.join(self.folder, ("%s.%d.json"):format(ticket.id, ticket.number)), content)
   if not written then
     return nil, ("Nothing can be written to %s (%s); make room there."):format(text.shown(self.folder), tostring(err))
   end
