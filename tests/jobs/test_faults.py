@@ -103,7 +103,9 @@ def test_a_killed_daemon_resumes_and_publishes_everything_once(tmp_path, times):
         assert daemon.wait(600) == 0, daemon.log.read_text()
     expected = sorted([f"Song {number}" for number in range(times)] + [f"Sent {number}" for number in range(times)])
     assert sorted(path.name for path in visible_sets(tmp_path / "out")) == expected
-    assert sorted(line.split(" ", 2)[2].rsplit(" ", 1)[0] for line in lines(settings, "published.log")) == expected
+    published = Counter(line.split(" ", 2)[2].rsplit(" ", 1)[0] for line in lines(settings, "published.log"))
+    assert set(published) <= set(expected)  # a worker may die between the publication and the line about it
+    assert set(published.values()) == {1}
     assert Counter(row.state for row in rows(settings)) == {State.DONE: 2 * times}
     assert all(row.crashes == 0 for row in rows(settings))
     assert list((settings.spool / "jobs").iterdir()) == []
