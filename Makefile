@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-long lint format clean
+.PHONY: demo test test-long lint lint-lua format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tsbs-daw demo --out out/demo
@@ -26,6 +26,12 @@ test-long: $(VENV)/.installed-for-tests
 lint: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Needs luacheck (Debian: lua-check) and npm.
+lint-lua:
+	luacheck -q --config reaper_scripts/.luacheckrc reaper_scripts
+	npm install --silent --no-audit --no-fund --prefix build/stylua @johnnymorganz/stylua-bin@2.5.2
+	build/stylua/node_modules/.bin/stylua --check --config-path reaper_scripts/stylua.toml reaper_scripts
 
 format: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check --fix .
