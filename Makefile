@@ -27,9 +27,10 @@ lint: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Needs luacheck (Debian: lua-check) and npm.
+# The scripts for REAPER and Ardour. Needs luacheck (Debian: lua-check) and npm.
 lint-lua:
 	luacheck -q --config reaper_scripts/.luacheckrc reaper_scripts
+	luacheck -q --config tsbs_daw/daw/ardour/.luacheckrc tsbs_daw/daw/ardour tests/ardour
 	npm install --silent --no-audit --no-fund --prefix build/stylua @johnnymorganz/stylua-bin@2.5.2
 	build/stylua/node_modules/.bin/stylua --check --config-path reaper_scripts/stylua.toml reaper_scripts
 
