@@ -218,7 +218,7 @@ def test_a_stalled_worker_loses_its_job(tmp_path, times):
     for folder in rounds(tmp_path, times):
         settings, job = settings_in(folder), job_for(folder, "stop")
         submit(settings.spool, job)
-        with DaemonThread(settings, options=replace(QUICK, lease_s=2.5), once=True) as daemon:
+        with DaemonThread(settings, options=replace(QUICK, lease_s=4.0), once=True) as daemon:
             daemon.wait()
         assert result_of(settings, job).state is State.DONE
         row = row_of(settings, job)
