@@ -83,7 +83,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "separate": ("separate.speed", "separate.*"),
     "memory": ("memory.short", "memory.long", "memory.growth"),
     "start": ("start.help",),
-    "daemon": ("daemon.pickup", "daemon.cpu", "daemon.memory", "daemon.worker"),
+    "daemon": ("daemon.pickup", "daemon.item", "daemon.cpu", "daemon.memory", "daemon.worker"),
     "network": ("network.speed", "network.arithmetic", "network.machine", "network.reached"),
 }
 
@@ -171,8 +171,11 @@ def _daemon(options: Options) -> Iterator[Row]:
 
     with _work_folder() as folder:
         song = Path(_probe("song", folder, options, file="song", seconds=2.0)["path"])
-        found = measure_daemon(Path(folder), song, Path(options.model), idle_s=2.0 if options.quick else 20.0)
+        item_s = 2.0 if options.quick else 10.0
+        item = Path(_probe("song", folder, options, file="item", seconds=item_s)["path"])
+        found = measure_daemon(Path(folder), song, item, Path(options.model), idle_s=2.0 if options.quick else 20.0)
     yield Row("daemon.pickup", "a file stops growing, its job starts", found.pickup_s, "s", 5.0)
+    yield Row("daemon.item", f"a DAW asks for {item_s:g} s, its stems are there", found.item_s, "s", 5.0)
     if found.idle is not None:
         yield Row("daemon.cpu", "an idle daemon, of one core", 100 * found.idle.cpu_share, "%", 1.0)
         yield Row("daemon.memory", "an idle daemon", found.idle.memory_bytes / 1e6, "MB", 150.0)

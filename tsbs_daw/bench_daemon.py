@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tsbs_daw import machine
 from tsbs_daw.errors import DaemonError
+from tsbs_daw.jobs.job import Job, Source
+from tsbs_daw.jobs.spool import submit
 
 START_LIMIT_S = 60.0
 JOB_LIMIT_S = 300.0
@@ -30,15 +32,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class DaemonFigures:
-    """None where this system has no /proc to read them from."""
+    """None where this system has no /proc to read them from.
+
+    item_s: from a DAW's request for an item to its stems, with a worker that has loaded the model
+    """
 
     pickup_s: float
+    item_s: float
     idle: Cost | None
     worker_bytes: int | None
 
 
-def measure_daemon(folder: Path, song: Path, model: Path, *, idle_s: float) -> DaemonFigures:
-    """Start a daemon on `folder`, let it idle, give it `song`, and end it.
+def measure_daemon(folder: Path, song: Path, item: Path, model: Path, *, idle_s: float) -> DaemonFigures:
+    """Start a daemon on `folder`, let it idle, drop `song`, then ask for `item` as a DAW does, and end it.
 
     Raises: DaemonError: it did not start, or did not take the song
     """
@@ -61,7 +67,12 @@ def measure_daemon(folder: Path, song: Path, model: Path, *, idle_s: float) -> D
         _wait(lambda: _started(home / "spool"), JOB_LIMIT_S, daemon, folder)
         pickup_s = time.monotonic() - stopped_growing
         _wait(lambda: any((home / "spool" / "done").glob("*/result.json")), JOB_LIMIT_S, daemon, folder)
-        return DaemonFigures(pickup_s, idle, machine.children_bytes(daemon.pid))
+        worker_bytes = machine.children_bytes(daemon.pid)
+        job = Job(schema=1, source=Source(path=item), output=folder / "out", model=str(model), priority="interactive")
+        asked = time.monotonic()
+        submit(home / "spool", job)
+        _wait((home / "spool" / "done" / job.id / "result.json").exists, JOB_LIMIT_S, daemon, folder)
+        return DaemonFigures(pickup_s, time.monotonic() - asked, idle, worker_bytes)
     finally:
         daemon.terminate()
         try:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from jobs.stage import job_for, settings_in, worker_environment
 
+from tsbs_daw import machine
 from tsbs_daw.jobs.job import Job, State
+from tsbs_daw.jobs.process import worker_environment as environment_of_worker
 
 
 class Conversation:
@@ -172,3 +174,10 @@ def test_a_worker_that_cannot_start_says_why(tmp_path, runner):
     assert "doctor" in event["error"]
     assert conversation.process.wait(10) == 1
     conversation.close()
+
+
+def test_a_worker_leaves_a_core_to_everybody_else_unless_it_is_told_otherwise(monkeypatch):
+    for cores, threads in ((1, "1"), (2, "1"), (8, "7")):
+        monkeypatch.setattr(machine, "usable_cores", lambda cores=cores: cores)
+        assert environment_of_worker({"PATH": "/bin"}) == {"PATH": "/bin", "OMP_NUM_THREADS": threads}
+    assert environment_of_worker({"OMP_NUM_THREADS": "5"}) == {"OMP_NUM_THREADS": "5"}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from tsbs_daw import machine
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                env=worker_environment(os.environ),
             )
         self._reader = threading.Thread(target=self._read, name=f"worker-{self.pid}", daemon=True)
         self._reader.start()
@@ -109,6 +113,16 @@ class WorkerProcess:
             if event.get("event") != "alive":
                 self._wake()
         self._wake()
+
+
+def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The worker's environment: one core is left to the DAW and everybody else.
+
+    More than politeness: threads that wait for each other at every step crawl as soon as one of them has to share its
+    core. Who sets OMP_NUM_THREADS decides otherwise.
+    """
+    threads = max(1, machine.usable_cores() - 1)
+    return {"OMP_NUM_THREADS": str(threads), **environment}
 
 
 def _rotate(path: Path) -> None:
