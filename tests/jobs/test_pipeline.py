@@ -104,6 +104,11 @@ def test_the_manifest_says_what_was_done_and_measured(studio):
     assert {"decode", "separate", "write", "total"} <= set(manifest["timings_s"])
 
 
+def test_the_manifest_of_a_watched_song_names_the_file_that_was_dropped(studio):
+    result = studio.run(studio.song(), deliver={"watched": "/music/drop/song.wav"})
+    assert studio.manifest(result)["source"]["path"] == "/music/drop/song.wav"
+
+
 def test_null_makes_the_stems_sum_to_the_source(studio):
     result = studio.run(studio.song(sample_rate=48000, duration_s=2), null=True)
     mixture = signals.mixture(signals.song(2.0, 48000))

@@ -241,7 +241,7 @@ def _manifest(
         song=request.song,
         identity=request.identity,
         source=SourceEntry(
-            path=job.source.path,
+            path=job.deliver.get("watched", job.source.path),  # a watched file is separated from its copy
             sha256=request.source_sha256,
             container=about.container,
             subtype=about.subtype,
