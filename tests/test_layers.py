@@ -25,6 +25,7 @@ ALLOWED = {
     "daw": {*BASE},
     "songs": {"audio", *BASE},
     "jobs": {"separation", "effects", "daw", "model", "audio", *BASE},
+    "crate": {"jobs", "analysis", "remix", "separation", "effects", "daw", "model", "audio", *BASE},
     "training": {"evaluation", "separation", "model", "audio", "songs", "effects", *BASE},
     "evaluation": {"separation", "model", "audio", *BASE},
 }
