@@ -56,6 +56,11 @@ class TwoStageSeparator(nn.Module):
         restored = masked + self.map_estimator(self._run(self.map_blocks, fused, channels))
         return Separation(self.waveform(restored, batch, samples) * level[:, None], mask_estimates)
 
+    def freeze_mask_stage(self) -> None:
+        """Leave only fusion and map stage to be trained: what a mask cannot do is then learnt on a mask that stays."""
+        for part in (self.mask_split, self.mask_blocks, self.mask_estimator):
+            part.requires_grad_(False)
+
     def level(self, mixture: Tensor) -> Tensor:
         """What to divide the mixture by: (B, 1, 1), its RMS, or one where the weights expect audio as it is.
 

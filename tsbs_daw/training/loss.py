@@ -2,7 +2,9 @@
 
 Per stage, as in BSRNN (Luo and Yu, arXiv 2209.15174):  |x - x'| + |Re(X - X')| + |Im(X - X')|,
 means of absolute differences in time and in the spectrum, X = STFT(x). The final estimate and the mask stage's
-estimate are both trained, each with its weight.
+estimate are both trained, each with its weight. Two additions, off unless a recipe asks for them: a tilt, because an
+L1 of amplitudes hardly hears the treble, and the error's level in dB, because an L1 is content with the likeliest
+value (silence, where a stem is rare) and SDR asks for the mean.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from tsbs_daw.training.recipe import LossPart
 
 LEVEL_FLOOR = 0.3  # of the mixture's mean level: a silent stem then weighs about twice as much as a usual one
 SILENCE_FLOOR = 0.003  # full scale 1; about -50 dBFS
+ERROR_FLOOR = 1e-3  # of the mixture's energy: an error 30 dB below the mixture is good enough
+TILT_PIVOT_HZ = 200.0  # below, the tilt is level
 
 
 @dataclass(frozen=True)
@@ -30,19 +34,23 @@ class LossTerms:
 class TwoStageLoss(torch.nn.Module):
     """Callable: (estimates, mask_estimates, targets), each (B, S, C, samples) -> LossTerms."""
 
-    def __init__(self, settings: LossPart):
+    def __init__(self, settings: LossPart, sample_rate: int = 44100):
         super().__init__()
         self.settings = settings
         for n_fft in settings.n_ffts:
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+            tilt = spectral_tilt(n_fft, sample_rate, settings.tilt_db_per_octave)
+            self.register_buffer(f"tilt_{n_fft}", tilt, persistent=False)
 
     def forward(self, estimates: Tensor, mask_estimates: Tensor, targets: Tensor) -> LossTerms:
         targets = targets.float()
         weights = self._stem_weights(targets)
         # One transform for both stages: the STFT is linear, so the difference is transformed, not its two sides.
-        final, mask = self._distance(
-            torch.stack([estimates.float() - targets, mask_estimates.float() - targets]), weights
-        )
+        difference = torch.stack([estimates.float() - targets, mask_estimates.float() - targets])
+        distance = self._distance(difference, weights)
+        if self.settings.sdr_weight:
+            distance = distance + self.settings.sdr_weight * error_level_db(difference, targets)
+        final, mask = distance
         total = self.settings.final_weight * final + self.settings.mask_weight * mask
         return LossTerms(total, final.detach(), mask.detach())
 
@@ -74,5 +82,24 @@ class TwoStageLoss(torch.nn.Module):
             difference.flatten(0, 3), n_fft, hop_length=n_fft // 4, window=window, center=True, return_complex=True
         )
         # Divided by the window's norm, white noise has the same size in both domains.
-        parts = torch.view_as_real(spectrum).abs().mean(dim=(1, 2, 3)) * (2.0 / window.norm())
+        size = torch.view_as_real(spectrum).abs().mean(dim=(2, 3))
+        parts = (size * getattr(self, f"tilt_{n_fft}")).mean(dim=1) * (2.0 / window.norm())
         return parts.reshape(difference.shape[:4]).mean(dim=(1, 3))
+
+
+def error_level_db(difference: Tensor, targets: Tensor) -> Tensor:
+    """How loud the errors are beside the mixture, in dB, averaged over examples and stems.
+
+    Args:    difference: (stages, B, S, C, samples); targets: (B, S, C, samples)
+    Returns: (stages,); at best -30: below that, and where everything is silent, nothing is gained
+    """
+    mixture = targets.sum(dim=1, keepdim=True).square().mean(dim=(2, 3)) + SILENCE_FLOOR**2  # (B, 1)
+    error = difference.square().mean(dim=(3, 4))  # (stages, B, S)
+    return 10.0 * torch.log10(error / mixture + ERROR_FLOOR).mean(dim=(1, 2))
+
+
+def spectral_tilt(n_fft: int, sample_rate: int, db_per_octave: float) -> Tensor:
+    """(bins,) weights that rise with frequency from 200 Hz on; their mean is one, so white noise weighs as without."""
+    hz = torch.fft.rfftfreq(n_fft, 1.0 / sample_rate).clamp(min=TILT_PIVOT_HZ)
+    tilt = 10.0 ** (torch.log2(hz / TILT_PIVOT_HZ) * db_per_octave / 20.0)
+    return tilt / tilt.mean()

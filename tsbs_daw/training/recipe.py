@@ -73,19 +73,29 @@ class AugmentPart(_Part):
 
 
 class LossPart(_Part):
-    """Weights of the terms; see tsbs_daw.training.loss."""
+    """Weights of the terms; see tsbs_daw.training.loss.
+
+    tilt_db_per_octave: how much more an error in the spectrum weighs an octave higher; 3 makes pink noise even
+    sdr_weight:         of the error's level in dB below the mixture, which is what SDR counts; 0: leave it out
+    """
 
     final_weight: float = Field(1.0, ge=0)
     mask_weight: float = Field(1.0, ge=0)
     time_weight: float = Field(1.0, ge=0)
     spectrum_weight: float = Field(1.0, ge=0)
+    sdr_weight: float = Field(0.0, ge=0)
     n_ffts: tuple[int, ...] = (2048,)
+    tilt_db_per_octave: float = Field(0.0, ge=0, le=12)
     equalise_stems: bool = True
 
 
 class OptimiserPart(_Part):
-    """AdamW. The rate climbs for `warmup_steps`, then falls to `final_share` of itself at `total_steps`."""
+    """AdamW. The rate climbs for `warmup_steps`, then falls to `final_share` of itself at `total_steps`.
 
+    train: the whole network, or the map stage alone on a mask stage that stays as it is
+    """
+
+    train: Literal["all", "map_stage"] = "all"
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)

@@ -95,11 +95,13 @@ class Trainer:
         self.raw_model: nn.Module = TwoStageSeparator(self.config)
         if options.init is not None:
             self._begin_from(options.init)
+        if recipe.optimiser.train == "map_stage":
+            self.raw_model.freeze_mask_stage()
         self.raw_model.checkpointing = recipe.model.gradient_checkpointing
         self.raw_optimiser = make_optimiser(self.raw_model, recipe)
         self.model, self.optimiser = fabric.setup(self.raw_model, self.raw_optimiser)
         self.ema = copy.deepcopy(self.raw_model).requires_grad_(False).eval()
-        self.loss = TwoStageLoss(recipe.loss).to(fabric.device)
+        self.loss = TwoStageLoss(recipe.loss, self.config.sample_rate).to(fabric.device)
         self.progress = Progress()
         self.board: Board | None = None
         if options.resume and self.state_path.exists():
@@ -291,7 +293,7 @@ class Trainer:
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     """Weight decay on linear and convolution weights only: not on norms, biases, or the scan's own A, D and dt."""
     settings = recipe.optimiser
-    named = list(model.named_parameters())
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for name, parameter in named if is_decayed(name) == decayed], "weight_decay": decay}
         for decayed, decay in ((True, settings.weight_decay), (False, 0.0))
