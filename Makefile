@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-long lint lint-lua format clean
+.PHONY: demo test test-long bench-reaper lint lint-lua format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tsbs-daw demo --out out/demo
@@ -22,6 +22,10 @@ test: lint
 # Every fault case as often as the reliability table says: hours.
 test-long: $(VENV)/.installed-for-tests
 	$(BIN)/python -m pytest -q -m long --timeout 0
+
+# From an action in REAPER to the tracks, with the real scripts and daemon. ARGUMENTS="--json --runs 3"
+bench-reaper: $(VENV)/.installed-for-tests
+	@PYTHONPATH=tests $(BIN)/python -m reaper.bench $(ARGUMENTS)
 
 lint: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check .

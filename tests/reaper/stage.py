@@ -175,12 +175,12 @@ class DaemonByHand:
 class DaemonProcess:
     """The real daemon, as a user starts it."""
 
-    def __init__(self, home: Path):
+    def __init__(self, home: Path, env: dict[str, str] | None = None):
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         with (home / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tsbs_daw", "watch"], env=environment(home), stdout=log, stderr=log
+                [sys.executable, "-m", "tsbs_daw", "watch"], env=env or environment(home), stdout=log, stderr=log
             )
 
     def wait_until_alive(self, within_s: float = 120.0) -> None:

@@ -1,0 +1,129 @@
+"""How long a user of REAPER waits: from running an action to the tracks, with the real scripts and the real daemon.
+
+    make bench-reaper            a table; with ARGUMENTS="--json" what docs/results/ keeps
+
+The scripts run in Lua 5.4 in the stand-in for REAPER, whose ticks come every 30 ms of real time, as REAPER's do. The
+daemon is a process of its own with the bundled model; its worker has loaded it. Every run has music of its own, so
+that nothing comes from the cache of stems. REAPER's own work at the insertion is the one thing that is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from reaper.model import Item
+from reaper.stage import STEMS, DaemonProcess, Studio, song_file, stem_items
+from reaper.stand_in import BETWEEN_TICKS_S
+
+from tsbs_daw import __version__, machine
+
+TARGET_S = 5.0
+LIMIT_S = 300.0
+ROWS: dict[str, tuple[str, dict[str, float]]] = {
+    "item.plain": ("an item that plays its file as it is: handed over as a portion of it", {}),
+    "item.read": ("an item at playrate 0.9: read through REAPER, 7 ms in every tick", {"D_PLAYRATE": 0.9}),
+}
+
+
+class Bench:
+    """One REAPER and one daemon for all runs. Args: folder: empty; seconds: the item's length"""
+
+    def __init__(self, folder: Path, seconds: float):
+        self.seconds, self.home, self.number = seconds, folder / "home", 0
+        self.daemon = DaemonProcess(self.home, env=os.environ | {"TSBS_DAW_HOME": str(self.home)})
+        self.daemon.wait_until_alive()
+        self.studio = Studio(folder, self.home)
+        self.studio.reaper.patient = True  # numpy plays the part of REAPER's audio engine here
+
+    def once(self, values: dict[str, float]) -> dict[str, float]:
+        """Separate an item of a new project. Returns: seconds from the action to each event"""
+        self.number += 1
+        studio = self.studio
+        project = studio.project = studio.new_project(f"song {self.number}")
+        path = song_file(project.folder / "Media" / "mix.wav", self.seconds + 3.0, seed=100 + self.number)
+        item = project.add_item(project.add_track("Mix"), path, 12.345678, self.seconds, D_STARTOFFS=0.73, **values)
+        began = time.monotonic()
+        studio.run("Separate selected items")
+        action_s = time.monotonic() - began
+        done = self.home / "spool" / "done"
+        known = set(done.glob("*")) if done.is_dir() else set()
+        spool = self.home / "spool"
+        asked_s = self._until(began, lambda: any(spool.glob("inbox/*/job.json")) or any(spool.glob("jobs/*/job.json")))
+        result_s = self._until(began, lambda: any(path not in known for path in done.glob("*/")))
+        there_s = self._until(began, studio.delivered)
+        self._check(item)
+        return {"action": action_s, "asked": asked_s, "result": result_s, "tracks": there_s}
+
+    def _until(self, began: float, condition: Callable[[], object]) -> float:
+        """Tick as REAPER does. Returns: seconds since `began`"""
+        while not condition():
+            if time.monotonic() - began > LIMIT_S or self.studio.troubled():
+                sys.exit(f"The tracks did not come: {self.studio.troubled() or 'nothing happened'}")
+            due = time.monotonic() + BETWEEN_TICKS_S
+            self.studio.reaper.tick()
+            time.sleep(max(0.0, due - time.monotonic()))
+        return time.monotonic() - began
+
+    def _check(self, item: Item) -> None:
+        stems = [stem for name in STEMS for stem in stem_items(self.studio.project, name)]
+        places = {(stem.values["D_POSITION"], stem.values["D_LENGTH"]) for stem in stems}
+        if len(stems) != len(STEMS) or places != {(item.values["D_POSITION"], item.values["D_LENGTH"])}:
+            sys.exit(f"The tracks are not as they should be: {places}")
+
+
+def measure(seconds: float, runs: int) -> list[dict[str, object]]:
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), seconds)
+        try:
+            bench.once({})  # loads the model
+            rows = []
+            for name, (what, values) in ROWS.items():
+                found = [bench.once(values) for _ in range(runs)]
+                figures = {event: statistics.median(run[event] for run in found) for event in found[0]}
+                tracks = sorted(round(run["tracks"], 3) for run in found)
+                rows.append({"name": name, "what": what, "median_s": figures, "tracks_s": tracks, "target_s": TARGET_S})
+            return rows
+        finally:
+            bench.daemon.stop()
+
+
+def report(seconds: float, runs: int) -> dict[str, object]:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "schema": 1,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"tsbs-daw": __version__, "torch": importlib.metadata.version("torch")},
+        "machine": {**machine.describe(), "load_before": load},
+        "options": {"seconds": seconds, "runs": runs},
+        "rows": measure(seconds, runs),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench-reaper", description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the item")
+    parser.add_argument("--runs", type=int, default=5, help="of each row")
+    parser.add_argument("--json", action="store_true", help="answer in JSON")
+    chosen = parser.parse_args()
+    found = report(chosen.seconds, chosen.runs)
+    if chosen.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"{'row':<12}{'action':>9}{'asked':>9}{'result':>9}{'tracks':>9}{'target':>9}   (medians, s)")
+    for row in found["rows"]:
+        medians = "".join(f"{row['median_s'][event]:>9.2f}" for event in ("action", "asked", "result", "tracks"))
+        print(f"{row['name']:<12}{medians}{row['target_s']:>9.1f}   {row['what']}")
+
+
+if __name__ == "__main__":
+    main()
