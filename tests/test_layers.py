@@ -28,6 +28,7 @@ ALLOWED = {
     "crate": {"jobs", "analysis", "remix", "separation", "effects", "daw", "model", "audio", *BASE},
     "training": {"evaluation", "separation", "model", "audio", "songs", "effects", *BASE},
     "evaluation": {"separation", "model", "audio", *BASE},
+    "bench": {"jobs", "evaluation", "songs", "separation", "model", "audio", *BASE},
 }
 LIGHT = ["jobs.job", "jobs.spool", "jobs.store", "jobs.watcher", "jobs.daemon", "cli"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from tsbs_daw.bench import Row
+    from tsbs_daw.bench.measure import Row
 
 
 def command(
@@ -26,7 +26,7 @@ def command(
 
     Example: tsbs-daw bench --only separate --only memory.long
     """
-    from tsbs_daw.bench import Options, measure
+    from tsbs_daw.bench.measure import Options, measure
 
     options = Options(model, preset, device, seconds, quick, tuple(only or ()))
     rows = []

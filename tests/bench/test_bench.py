@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tsbs_daw.bench import GROUPS, Options, Row, measure
-from tsbs_daw.bench_probe import count_macs
+from tsbs_daw.bench.measure import GROUPS, Options, Row, measure
+from tsbs_daw.bench.probe import count_macs
 from tsbs_daw.cli import bench as command
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import TsbsDawError, UnknownModel, UsageError

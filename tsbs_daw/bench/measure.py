@@ -167,7 +167,7 @@ def _network(options: Options) -> Iterator[Row]:
 
 
 def _daemon(options: Options) -> Iterator[Row]:
-    from tsbs_daw.bench_daemon import measure_daemon
+    from tsbs_daw.bench.daemon import measure_daemon
 
     with _work_folder() as folder:
         song = Path(_probe("song", folder, options, file="song", seconds=2.0)["path"])
@@ -188,11 +188,11 @@ def _work_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _probe(name: str, folder: str, options: Options, **values: Any) -> dict[str, Any]:
-    """Run one of `bench_probe`'s measurements in a process of its own. Raises: what it raised; TsbsDawError: it died"""
+    """Run one of `probe`'s measurements in a process of its own. Raises: what it raised; TsbsDawError: it died"""
     request = {"probe": name, "folder": folder, "model": options.model, "preset": options.preset}
     request |= {"device": options.device, "quick": options.quick, **values}
     ended = subprocess.run(
-        [sys.executable, "-m", "tsbs_daw.bench_probe", json.dumps(request)],
+        [sys.executable, "-m", "tsbs_daw.bench.probe", json.dumps(request)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

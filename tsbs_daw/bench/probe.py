@@ -1,4 +1,4 @@
-"""The measurements that need a process of their own: `python -m tsbs_daw.bench_probe REQUEST`.
+"""The measurements that need a process of their own: `python -m tsbs_daw.bench.probe REQUEST`.
 
 REQUEST is JSON: which probe, and the options; the answer goes to `answer.json` in its folder. A process that measures
 its own peak memory must have done nothing else, so the song is made by another one.
