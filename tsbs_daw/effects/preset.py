@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsbs_daw.config import Settings, resource_folder
+from tsbs_daw.effects.delivery import PLAIN, Delivery
 from tsbs_daw.effects.document import LARGEST_BYTES
 from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.schema import PresetReader
@@ -20,7 +21,7 @@ from tsbs_daw.effects.table import did_you_mean
 from tsbs_daw.errors import PresetError, shown
 from tsbs_daw.hashing import file_sha256
 
-__all__ = ["Effect", "Output", "Preset", "list_presets", "load_preset", "preset_files", "user_folder"]
+__all__ = ["Delivery", "Effect", "Output", "Preset", "list_presets", "load_preset", "preset_files", "user_folder"]
 
 ENDINGS = (".yaml", ".yml")
 
@@ -29,9 +30,10 @@ ENDINGS = (".yaml", ".yml")
 class Preset:
     """A validated preset.
 
-    name:    the file's name without its ending
-    outputs: none: the stems alone
-    sha256:  of the file's bytes and of the impulse responses it names: what the outputs depend on
+    name:     the file's name without its ending
+    outputs:  none: the stems alone
+    sha256:   of the file's bytes and of the impulse responses it names: what the outputs depend on
+    delivery: what the files are like, and what is made beside them
     """
 
     name: str
@@ -39,6 +41,7 @@ class Preset:
     outputs: tuple[Output, ...]
     path: Path
     sha256: str
+    delivery: Delivery = PLAIN
 
     def check_stems(self, stems: Collection[str]) -> None:
         """Raises: PresetError: an output asks for a stem that the model does not give"""
@@ -106,8 +109,8 @@ def read_preset(path: Path) -> Preset:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise PresetError(f"the preset cannot be read ({error.strerror}); check its permissions.", path) from error
-    description, outputs = PresetReader(path).read(data)
-    return Preset(path.stem, description, outputs, path, _digest(data, outputs))
+    description, outputs, delivery = PresetReader(path).read(data)
+    return Preset(path.stem, description, outputs, path, _digest(data, outputs), delivery)
 
 
 def _digest(data: bytes, outputs: tuple[Output, ...]) -> str:

@@ -8,6 +8,8 @@ outputs:
       - HighpassFilter: {cutoff_frequency_hz: 30}
       - Invert
     color: "#4caf50"
+delivery:                           # see delivery_schema
+  format: wav24
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from pathlib import Path
 
 import yaml
 
+from tsbs_daw.effects.delivery import PLAIN, Delivery
+from tsbs_daw.effects.delivery_schema import read_delivery
 from tsbs_daw.effects.document import Document, is_empty, like_number
 from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.table import CONTAINERS, EFFECT_NAMES, EFFECTS, PLUGIN, EffectKind, Parameter, Value, did_you_mean
@@ -44,13 +48,13 @@ class PresetReader:
     def __init__(self, path: Path):
         self.document, self.folder = Document(path), path.absolute().parent
 
-    def read(self, data: bytes) -> tuple[str, tuple[Output, ...]]:
-        """The preset's description and outputs.
+    def read(self, data: bytes) -> tuple[str, tuple[Output, ...], Delivery]:
+        """The preset's description, outputs, and delivery.
 
         Raises: PresetError: with file, line and column
         """
         root = self.document.parse(data)
-        entries = self.document.mapping(root, "a preset", ("description", "outputs"))
+        entries = self.document.mapping(root, "a preset", ("description", "outputs", "delivery"))
         description = ""
         if "description" in entries:
             node = entries["description"][1]
@@ -63,7 +67,9 @@ class PresetReader:
         outputs: list[Output] = []
         for node in nodes:
             outputs.append(self._output(node, outputs))
-        return description, tuple(outputs)
+        asked = entries.get("delivery")
+        delivery = PLAIN if asked is None or is_empty(asked[1]) else read_delivery(self.document, asked[1])
+        return description, tuple(outputs), delivery
 
     def _output(self, node: yaml.Node, before: list[Output]) -> Output:
         entries = self.document.mapping(node, "an output", ("name", "from", "chain", "color"))

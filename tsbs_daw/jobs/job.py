@@ -15,12 +15,14 @@ import json
 import re
 import time
 import uuid
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from tsbs_daw.effects.delivery import FEWEST_BARS, LOUDEST_LUFS, MOST_BARS, QUIETEST_LUFS, Delivery, template_problem
 from tsbs_daw.errors import JobFormatError
 
 SCHEMA = 1
@@ -112,6 +114,29 @@ class Source(Part):
     length_samples: int | None = Field(None, ge=1)
 
 
+def _template(text: str) -> str:
+    if problem := template_problem(text):
+        raise ValueError(f"the template {problem}")
+    return text
+
+
+class DeliveryOptions(Part):
+    """What a request changes of its preset's `delivery:` section; what it leaves out stays as the preset has it."""
+
+    format: Literal["wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3"] | None = None
+    names: Annotated[str, AfterValidator(_template)] | None = None
+    loudness_lufs: float | None = Field(None, ge=QUIETEST_LUFS, le=LOUDEST_LUFS)
+    sessions: tuple[Literal["rpp", "dawproject"], ...] | None = None
+    analysis: bool | None = None
+    loops: tuple[Annotated[int, Field(ge=FEWEST_BARS, le=MOST_BARS)], ...] | None = None
+    stem_mp4: bool | None = None
+    markers: Literal["sections", "bars", "none"] | None = None
+    source: Literal["none", "reference", "copy"] | None = None
+
+    def applied_to(self, delivery: Delivery) -> Delivery:
+        return replace(delivery, **self.model_dump(exclude_none=True))
+
+
 class Job(Document):
     """One request.
 
@@ -122,6 +147,7 @@ class Job(Document):
     stage:    "full" runs both stages, "mask" only the first
     null:     give the residual back to the stems so that they sum to the source
     salvage:  separate what is there of a cut file
+    delivery: what is to be different from the preset's own `delivery:`
     deliver:  what the DAW side needs to find its item again; carried to the result untouched
     """
 
@@ -134,6 +160,7 @@ class Job(Document):
     stage: Literal["full", "mask"] = "full"
     null: bool = False
     salvage: bool = False
+    delivery: DeliveryOptions | None = None
     origin: Literal["watch", "reaper", "ardour", "cli", "batch", "demo"] = "cli"
     priority: Literal["interactive", "batch"] = "batch"
     deliver: dict[str, Any] = Field(default_factory=dict)
