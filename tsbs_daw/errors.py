@@ -18,6 +18,7 @@
     ├── EffectError                an effect chain or plug-in failed
     ├── OutputError                stems could not be written
     │   └── NoSpaceLeft            the disk is full; retryable
+    ├── AnalysisError              a song cannot be listened to
     ├── TrainingError              training cannot go on
     │   ├── DatasetError           songs that are missing, damaged or unfit; names each one
     │   └── NonFiniteLoss          the loss became NaN or infinite; the batch is saved
@@ -116,6 +117,10 @@ class OutputError(TsbsDawError):
 
 class NoSpaceLeft(OutputError):
     retryable = True
+
+
+class AnalysisError(TsbsDawError):
+    pass
 
 
 class TrainingError(TsbsDawError):
