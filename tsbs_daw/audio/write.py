@@ -5,6 +5,7 @@
     fmt        16/40   format 3, IEEE float; 40 bytes (extensible) for more than two channels
     fact       4       samples per channel
     bext       602     EBU Tech 3285 version 1; time reference in samples since midnight
+    ...                what the caller wants there: `acid`, `smpl`
     data       ...
 
 Samples above 1.0 stay above 1.0. No date is written: the same sound gives the same bytes.
@@ -16,16 +17,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from tsbs_daw.audio.dither import Quantiser
 from tsbs_daw.audio.header import inspect
 from tsbs_daw.errors import AudioError, NoSpaceLeft, OutputError, shown
+
+log = logging.getLogger(__name__)
 
 RIFF_LIMIT_BYTES = (1 << 32) - 1  # beyond this a RIFF's 32-bit sizes cannot say how long it is
 UNKNOWN_32 = 0xFFFFFFFF
@@ -40,6 +46,8 @@ class AudioWriter:
     Args:   subtype: "FLOAT", "PCM_16" or "PCM_24"; the PCM ones round, and cut off what lies beyond full scale
             time_reference_samples: where the sound starts in its session
             description: the `bext` chunk's, ASCII, at most 256 characters
+            dither_seed: of the PCM ones' dither; None: plain rounding
+            chunks: more chunks for the header, from the number of samples; their length must not depend on it
             riff_limit_bytes: size from which the file is an RF64
     Raises: NoSpaceLeft: the disk is full; OutputError: anything else that stops the writing
     """
@@ -53,19 +61,31 @@ class AudioWriter:
         subtype: str = "FLOAT",
         time_reference_samples: int = 0,
         description: str = "",
+        dither_seed: int | None = None,
+        chunks: Callable[[int], bytes] = lambda samples: b"",
         riff_limit_bytes: int = RIFF_LIMIT_BYTES,
     ):
         if subtype not in SUBTYPES:
             raise OutputError(f"{shown(path)} cannot be written as {subtype}; choose one of {', '.join(SUBTYPES)}.")
         self.path, self.sample_rate, self.channels, self.subtype = Path(path), sample_rate, channels, subtype
         self.samples = 0
-        self.clipped_samples = 0
-        self._riff_limit = riff_limit_bytes
+        self._quantiser = Quantiser(8 * SUBTYPES[subtype][1], seed=dither_seed)
+        self._riff_limit, self._chunks = riff_limit_bytes, chunks
         self._bext = _bext(time_reference_samples, description)
         self._file: BinaryIO | None = None
         with self._guarded():
             self._file = self.path.open("wb")
             self._file.write(self._head())
+
+    @property
+    def clipped_samples(self) -> int:
+        """How many lay beyond full scale and were cut off; a float file has none."""
+        return self._quantiser.clipped_samples
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what the format could not hold."""
+        return clipping_warning(self.path, self.clipped_samples)
 
     @property
     def frame_bytes(self) -> int:
@@ -117,6 +137,8 @@ class AudioWriter:
             if self.path.is_file():
                 self.path.unlink()
             raise
+        for warning in self.warnings:
+            log.warning("%s", warning)
 
     def __enter__(self) -> AudioWriter:
         return self
@@ -138,15 +160,15 @@ class AudioWriter:
             fmt = struct.pack("<HHIIHH", *layout) + struct.pack("<HHI", 22, 8 * width, 0) + guid
         else:
             fmt = struct.pack("<HHIIHH", tag, self.channels, self.sample_rate, rate_bytes, self.frame_bytes, 8 * width)
-        middle = b"WAVE", _chunk(b"fmt ", fmt), _chunk(b"bext", self._bext)
+        middle = b"WAVE", chunk(b"fmt ", fmt), chunk(b"bext", self._bext) + self._chunks(self.samples)
         fixed = 12 + 36 + 12 + len(middle[1]) + len(middle[2]) + 8
         file_bytes = fixed + data_bytes + data_bytes % 2
         if file_bytes - 8 <= self._riff_limit:
-            head, sizes, data = struct.pack("<4sI", b"RIFF", file_bytes - 8), _chunk(b"JUNK", bytes(28)), data_bytes
+            head, sizes, data = struct.pack("<4sI", b"RIFF", file_bytes - 8), chunk(b"JUNK", bytes(28)), data_bytes
         else:
             head, data = struct.pack("<4sI", b"RF64", UNKNOWN_32), UNKNOWN_32
-            sizes = _chunk(b"ds64", struct.pack("<QQQI", file_bytes - 8, data_bytes, self.samples, 0))
-        fact = _chunk(b"fact", struct.pack("<I", min(self.samples, UNKNOWN_32)))
+            sizes = chunk(b"ds64", struct.pack("<QQQI", file_bytes - 8, data_bytes, self.samples, 0))
+        fact = chunk(b"fact", struct.pack("<I", min(self.samples, UNKNOWN_32)))
         return b"".join((head, middle[0], sizes, middle[1], fact, middle[2], struct.pack("<4sI", b"data", data)))
 
     def _encode(self, frames: np.ndarray) -> memoryview:
@@ -154,10 +176,7 @@ class AudioWriter:
         if self.subtype == "FLOAT":
             return memoryview(frames.astype("<f4", copy=False)).cast("B")
         width = SUBTYPES[self.subtype][1]
-        full = 1 << (8 * width - 1)
-        scaled = np.rint(frames.astype(np.float64) * full)
-        self.clipped_samples += int(((scaled < -full) | (scaled > full - 1)).sum())
-        whole = np.clip(scaled, -full, full - 1).astype("<i4")
+        whole = self._quantiser.quantise(frames).astype("<i4")
         return memoryview(np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4)[:, :width])).cast("B")
 
     @contextlib.contextmanager
@@ -167,12 +186,7 @@ class AudioWriter:
             yield
         except OSError as error:
             self._discard()
-            name = shown(self.path)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpaceLeft(f"The disk is full: {name} could not be written; make room and try again.") from error
-            if error.errno == errno.EFBIG:
-                raise OutputError(f"{name} is too large for the disk's file system; choose another disk.") from error
-            raise OutputError(f"{name} could not be written: {error.strerror or error}.") from error
+            raise write_error(self.path, error) from error
 
     def _discard(self) -> None:
         """Close and remove the file."""
@@ -184,6 +198,24 @@ class AudioWriter:
             file.close()
         if regular:  # a device is not ours to remove
             self.path.unlink(missing_ok=True)
+
+
+def clipping_warning(path: Path, clipped_samples: int) -> tuple[str, ...]:
+    """A sentence about samples beyond full scale, or none."""
+    if not clipped_samples:
+        return ()
+    many = f"{clipped_samples} samples" if clipped_samples > 1 else "1 sample"
+    return (f"{shown(path)} clips: {many} beyond full scale; lower the level, or deliver as wav32f.",)
+
+
+def write_error(path: Path, error: OSError) -> OutputError:
+    """The system's refusal to write, in our words."""
+    name = shown(path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceLeft(f"The disk is full: {name} could not be written; make room and try again.")
+    if error.errno == errno.EFBIG:
+        return OutputError(f"{name} is too large for the disk's file system; choose another disk.")
+    return OutputError(f"{name} could not be written: {error.strerror or error}.")
 
 
 def file_samples(path: Path | str) -> int:
@@ -200,7 +232,8 @@ def file_samples(path: Path | str) -> int:
     return samples
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A RIFF chunk, padded to an even length."""
     return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
 

@@ -1,0 +1,319 @@
+"""Write songs in the formats that they are delivered in: WAV, FLAC, AIFF, MP3.
+
+`open_writer` gives an `AudioWriter` for WAV, and for the others an `EncodedWriter` of the same manners: blocks in, no
+torso of a file left behind, durable and read back at the end. Where bits are cut there is TPDF dither (see `dither`).
+
+What cannot be held is said: samples beyond full scale are cut off and counted (a float WAV has no such limit), an MP3
+has at most 48 kHz, so that a higher rate is halved or quartered, and it is not the same sound: the encoder's delay is
+undone by what its LAME header says, which players mostly heed.
+
+Axes: (channels, samples), float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tsbs_daw.audio.delivery_format import DELIVERY_FORMATS, DeliveryFormat, delivery_format, file_ending
+from tsbs_daw.audio.dither import Quantiser
+from tsbs_daw.audio.resample import Resampler, resampled_length
+from tsbs_daw.audio.tempo_chunks import acid_body, beats_in, smpl_body
+from tsbs_daw.audio.write import AudioWriter, chunk, clipping_warning, write_error
+from tsbs_daw.durable import sync_file
+from tsbs_daw.errors import OutputError, shown
+
+if TYPE_CHECKING:
+    import soundfile
+
+__all__ = ["DELIVERY_FORMATS", "EncodedWriter", "delivery_format", "file_ending", "open_writer"]
+
+log = logging.getLogger(__name__)
+
+MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+MP3_OPTIONS = {"bitrate_mode": "CONSTANT", "compression_level": 0.0}  # 320 kbit/s
+MOST_CHANNELS = {"FLAC": 8, "AIFF": 32, "MP3": 2}
+AIFF_LIMIT_BYTES = (1 << 32) - 4096  # its sizes have 32 bits
+PIECE_SAMPLES = 8192  # what the codec gets at once
+
+
+def open_writer(
+    path: Path | str,
+    form: str,
+    sample_rate: int,
+    channels: int,
+    *,
+    time_reference_samples: int = 0,
+    description: str = "",
+    tempo_bpm: float | None = None,
+    beats: int | None = None,
+    key: str | None = None,
+) -> AudioWriter | EncodedWriter:
+    """A writer for one of `DELIVERY_FORMATS`. Its `clipped_samples` and, once closed, `warnings` are worth a look.
+
+    Args:   time_reference_samples: where the sound starts in its session: BWF in WAV, a comment in FLAC; AIFF and MP3
+                have no place for it
+            description: of the BWF chunk, or the FLAC's comment
+            tempo_bpm: into an `acid` chunk (WAV); the others carry it in tags, see `tags.write_tags`
+            beats: the sound is a loop of so many beats, and a `smpl` chunk says so
+            key: "A minor", "F#", ...: the root note of `acid` and `smpl`
+    Raises: OutputError: no such format, or it cannot hold this sound; NoSpaceLeft
+    """
+    chosen = delivery_format(form)
+    if chosen.container != "WAV":
+        return EncodedWriter(path, chosen, sample_rate, channels, time_reference_samples, description)
+
+    def tempo_chunks(samples: int) -> bytes:
+        if not tempo_bpm:
+            return b""
+        count = beats_in(samples, sample_rate, tempo_bpm) if beats is None else beats
+        acid = chunk(b"acid", acid_body(tempo_bpm, count, key=key, loop=beats is not None))
+        return acid if beats is None else acid + chunk(b"smpl", smpl_body(samples, sample_rate, key=key))
+
+    return AudioWriter(
+        path,
+        sample_rate,
+        channels,
+        subtype=chosen.subtype,
+        time_reference_samples=time_reference_samples,
+        description=description,
+        dither_seed=_seed(path) if chosen.bits else None,
+        chunks=tempo_chunks,
+    )
+
+
+def _seed(path: Path | str) -> int:
+    """Of a file's dither: another for each stem, the same when the same is written again."""
+    return zlib.crc32(Path(path).name.encode("utf-8", "surrogateescape"))
+
+
+class EncodedWriter:
+    """A FLAC, AIFF or MP3 being written. A context manager; a file whose writing failed is removed.
+
+    sample_rate: of the file; for MP3 it may be lower than that of the blocks
+    samples:     taken so far, at the rate of the blocks
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        form: DeliveryFormat,
+        sample_rate: int,
+        channels: int,
+        time_reference_samples: int = 0,
+        description: str = "",
+    ):
+        import soundfile
+
+        self.path, self.form, self.channels, self.samples = Path(path), form, channels, 0
+        most = MOST_CHANNELS[form.container]
+        if not 1 <= channels <= most:
+            raise OutputError(
+                f"{shown(path)} cannot have {channels} channels: {form.container} holds {most} at most; choose wav24."
+            )
+        self.source_rate, self.sample_rate = sample_rate, _rate_for(form, sample_rate)
+        self._resampler = Resampler(sample_rate, self.sample_rate, channels)
+        self._quantiser = Quantiser(form.bits, seed=_seed(path)) if form.bits else None
+        self._beyond = 0  # of an MP3
+        self._comments = (time_reference_samples, description)
+        self._file: _File | None = None
+        self._stream: soundfile.SoundFile | None = None
+        try:
+            self._file = _File(self.path)
+            options = MP3_OPTIONS if form.container == "MP3" else {}
+            self._stream = soundfile.SoundFile(
+                self._file, "w", self.sample_rate, channels, form.subtype, format=form.container, **options
+            )
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise self._failed(error) from error
+
+    @property
+    def clipped_samples(self) -> int:
+        """How many lay beyond full scale. Integers are cut off there; an MP3 is by whatever plays it."""
+        return self._quantiser.clipped_samples if self._quantiser else self._beyond
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what the format could not hold."""
+        return clipping_warning(self.path, self.clipped_samples) + (
+            (f"{shown(self.path)} is at {self.sample_rate} Hz: an MP3 cannot hold {self.source_rate} Hz.",)
+            if self.sample_rate != self.source_rate
+            else ()
+        )
+
+    def write(self, block: np.ndarray) -> None:
+        """Append.
+
+        Args:   block: (channels, samples), float32, at the rate that the writer was opened with
+        Raises: OutputError: NaN or infinity, another number of channels, too long for the format; NoSpaceLeft
+        """
+        if self._stream is None:
+            raise OutputError(f"{shown(self.path)} is closed already.")
+        if block.ndim != 2 or block.shape[0] != self.channels:
+            self._discard()
+            raise OutputError(f"{shown(self.path)} takes {self.channels} channels, not an array of {block.shape}.")
+        if not np.isfinite(block).all():
+            self._discard()
+            raise OutputError(f"{shown(self.path)} was to receive NaN or infinity; nothing of it is kept.")
+        self.samples += block.shape[1]
+        if self.form.container == "AIFF" and self.samples * self.channels * self.form.bits // 8 > AIFF_LIMIT_BYTES:
+            self._discard()
+            raise OutputError(f"{shown(self.path)} would be longer than an AIFF can be (4 GB); choose wav24.")
+        self._encode(self._resampler.process(np.asarray(block, np.float32)))
+
+    def close(self) -> None:
+        """Finish the file, make it durable, and read back its length. May be called again.
+
+        Raises: NoSpaceLeft; OutputError: the file on disk does not hold what was written
+        """
+        import soundfile
+
+        if self._stream is None:
+            return
+        self._encode(self._resampler.process(np.zeros((self.channels, 0), np.float32), last=True))
+        try:
+            self._stream.close()
+            self._file.finish()
+            if self.form.container == "FLAC":
+                _comment(self.path, *self._comments)
+            found = soundfile.info(str(self.path)).frames
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise self._failed(error) from error
+        self._stream = None
+        due = resampled_length(self.samples, self.source_rate, self.sample_rate)
+        if found != due:
+            self.path.unlink(missing_ok=True)
+            raise OutputError(f"{shown(self.path)} holds {found} samples after {due} were written; check the disk.")
+        for warning in self.warnings:
+            log.warning("%s", warning)
+
+    def __enter__(self) -> EncodedWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._discard()
+
+    def _encode(self, block: np.ndarray) -> None:
+        """Hand (channels, samples) at the file's rate to the codec."""
+
+        for start in range(0, block.shape[1], PIECE_SAMPLES):
+            frames = np.ascontiguousarray(block[:, start : start + PIECE_SAMPLES].T)
+            if self._quantiser:
+                # libsndfile takes the upper bits of a 32-bit integer, all of them exactly.
+                frames = self._quantiser.quantise(frames) << (32 - self.form.bits)
+            else:
+                self._beyond += int((np.abs(frames) > 1.0).sum())
+            try:
+                self._stream.write(frames)
+                self._file.check()
+            except (OSError, RuntimeError, AssertionError) as error:  # soundfile asserts that all was taken
+                raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> OutputError:
+        """The error to raise, once the file is gone. What the disk said counts more than what the codec made of it."""
+        cause = self._file.error if self._file and self._file.error else error
+        self._discard()
+        if isinstance(cause, OSError):
+            return write_error(self.path, cause)
+        return OutputError(f"{shown(self.path)} could not be written as {self.form.name}: {cause}; choose wav24.")
+
+    def _discard(self) -> None:
+        stream, file, self._stream, self._file = self._stream, self._file, None, None
+        if file is None:
+            return
+        file.broken = True  # what a codec still wants to write goes nowhere
+        if stream is not None:
+            with contextlib.suppress(Exception):  # what failed has been told
+                stream.close()
+        file.remove()
+
+
+class _File:
+    """The file under a codec. An OSError inside a callback from C would be lost: it is kept, for `check`."""
+
+    def __init__(self, path: Path):
+        self._path, self._file = path, path.open("wb+")
+        self.error: OSError | None = None
+        self.broken = False
+
+    def write(self, data: bytes) -> int:
+        if self.broken or self.error:
+            return len(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            return 0
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(count)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:  # it flushes
+            self.error = self.error or error
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Nothing: `finish` does it."""
+
+    def check(self) -> None:
+        """Raises: OSError: that happened inside a callback"""
+        if self.error:
+            raise self.error
+
+    def finish(self) -> None:
+        """Raises: OSError"""
+        self.check()
+        self._file.flush()
+        sync_file(self._file.fileno())
+        self._file.close()
+
+    def remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if self._path.is_file():  # a device is not ours to remove
+            self._path.unlink()
+
+
+def _rate_for(form: DeliveryFormat, sample_rate: int) -> int:
+    """The file's rate: the sound's own, but for an MP3 of a higher one, which is divided by 2, 4, ... where it can."""
+    if form.container != "MP3" or sample_rate in MP3_RATES_HZ:
+        return sample_rate
+    for factor in (2, 4, 8):
+        if sample_rate % factor == 0 and sample_rate // factor in (44100, 48000):
+            return sample_rate // factor
+    return min((rate for rate in MP3_RATES_HZ if rate >= sample_rate), default=48000)
+
+
+def _comment(path: Path, time_reference_samples: int, description: str) -> None:
+    """What BWF says in a WAV, as Vorbis comments, under the names that ffmpeg gives them. Raises: OSError"""
+    if not time_reference_samples and not description:
+        return
+    from mutagen import MutagenError
+    from mutagen.flac import FLAC
+
+    try:
+        file = FLAC(path)
+        file["TIME_REFERENCE"] = str(time_reference_samples)
+        if description:
+            file["DESCRIPTION"] = description
+        file.save()
+    except MutagenError as error:
+        raise error.__cause__ if isinstance(error.__cause__, OSError) else OSError(errno.EIO, str(error)) from error
+    with path.open("rb+") as durable:
+        sync_file(durable.fileno())
