@@ -35,7 +35,7 @@ def start(settings: Settings, command: str, *, verbose: bool) -> None:
     file.setFormatter(logging.Formatter(_FORMAT))
     terminal = logging.StreamHandler()
     # The daemon tells its news itself; its log lines would say everything twice.
-    usual = logging.CRITICAL if command == "watch" else logging.WARNING
+    usual = logging.CRITICAL if command in ("watch", "batch") else logging.WARNING
     terminal.setLevel(logging.DEBUG if verbose else usual)
     terminal.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"))
     root = logging.getLogger()

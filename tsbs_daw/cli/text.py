@@ -23,6 +23,11 @@ def one_line(text: str) -> str:
     return "".join(" " if unicodedata.category(character) == "Cc" else character for character in text)
 
 
+def counted(number: int, what: str) -> str:
+    """`1 song`, `2 songs`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def duration(seconds: float) -> str:
     """`7 s`, `3 min`, `5 h`, `2 d`."""
     for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):

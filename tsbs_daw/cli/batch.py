@@ -1,0 +1,141 @@
+"""`tsbs-daw batch`: prepare a whole crate of songs for remixing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tsbs_daw.cli import request
+from tsbs_daw.cli.text import counted, duration, one_line
+
+if TYPE_CHECKING:
+    from tsbs_daw.config import Settings
+    from tsbs_daw.crate.catalogue import Catalogue
+    from tsbs_daw.crate.closing import Closing
+    from tsbs_daw.crate.request import CrateRequest
+    from tsbs_daw.crate.run import Crate
+
+DEFAULT_PRESET = "none"
+
+Folder = Annotated[Path, typer.Argument(help="The folder with the songs; its subfolders too.", metavar="FOLDER")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the songs' folders and the catalogue.")]
+Workers = Annotated[int, typer.Option(help="How many songs at a time.", min=1, max=64)]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON for every song, for scripts.")]
+
+
+def command(
+    folder: Folder,
+    out: Out,
+    preset: request.Preset = DEFAULT_PRESET,
+    workers: Workers = 1,
+    model: request.Model = "default",
+    stage: request.Stage = "full",
+    null: request.Null = False,
+    salvage: request.Salvage = False,
+    device: request.Device = None,
+    as_json: Json = False,
+) -> int:
+    """Prepare a whole crate of songs for remixing.
+
+    Every song below FOLDER gets a folder with its stems and session, and the crate a catalogue: catalogue.json, .csv
+    and .html. A song that cannot be done stops nothing; the catalogue says why. Run the same command again, after new
+    songs, after Ctrl-C or a power cut: only what is missing or changed is done. A daemon that is running does the
+    work; else one is started here, with --workers songs at a time, each of which needs its own memory.
+
+    Example: tsbs-daw batch ~/Music/crate --out ~/Music/remix
+    """
+    from tsbs_daw.cli.crate_news import crate_news
+    from tsbs_daw.crate.closing import close_crate
+    from tsbs_daw.crate.run import Crate
+    from tsbs_daw.jobs.options import DaemonOptions
+
+    settings = request.settings_for(device)
+    asked = _checked(folder, out, preset, model, stage, null, salvage, settings)
+    began = time.monotonic()
+    with crate_news(as_json=as_json) as tell, _signals_as_interrupts():
+        crate = Crate(asked, settings, options=DaemonOptions(workers=workers), listener=tell)
+        try:
+            catalogue = crate.run()
+        except KeyboardInterrupt:
+            tell.note(_interrupted(crate))
+            raise
+        closing = close_crate(catalogue, asked.out)
+        for problem in closing.problems:
+            tell.note(problem)
+    _sum_up(catalogue, closing, time.monotonic() - began, as_json=as_json)
+    return 1 if closing.problems or any(song.state == "failed" for song in catalogue.songs) else 0
+
+
+def _checked(
+    folder: Path, out: Path, preset: str, model: str, stage: str, null: bool, salvage: bool, settings: Settings
+) -> CrateRequest:
+    """Raises: UsageError: a preset, model or stage that cannot be; better found now than with every song"""
+    from tsbs_daw.crate.request import CrateRequest
+    from tsbs_daw.effects.preset import load_preset
+    from tsbs_daw.model.registry import resolve
+
+    options = request.Options.checked(out, preset, model, stage, null, salvage, "", "", "")
+    load_preset(options.preset)
+    resolve(options.model, settings)
+    return CrateRequest(
+        folder=folder.expanduser().absolute(),
+        out=options.out,
+        preset=options.preset,
+        model=options.model,
+        stage="mask" if options.stage == "mask" else "full",
+        null=null,
+        salvage=salvage,
+    )
+
+
+@contextlib.contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """SIGTERM, and a terminal that is closed, end a crate as Ctrl-C does. What was ignored stays ignored, for nohup."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupted(crate: Crate) -> str:
+    ended, total = crate.ended
+    said = f"{ended} of {total} songs have come to their end." if total else "Nothing was begun."
+    if crate.other_daemon is not None:
+        said += f" The daemon (process {crate.other_daemon}) goes on with the songs that it was given."
+    return f"{said} Nothing is lost: run the same command again, and it goes on from here."
+
+
+def _sum_up(catalogue: Catalogue, closing: Closing, took_s: float, *, as_json: bool) -> None:
+    counts = dict.fromkeys(("done", "failed", "duplicate"), 0)
+    for song in catalogue.songs:
+        counts[song.state] += 1
+    if as_json:
+        files = {name: str(path) for name, path in closing.files.items()}
+        typer.echo(json.dumps({**counts, "took_s": round(took_s, 1), **files}))
+        return
+    typer.echo(
+        f"{counted(len(catalogue.songs), 'song')} in {duration(took_s)}: {counts['done']} done, "
+        f"{counts['failed']} failed, {counted(counts['duplicate'], 'duplicate')}."
+    )
+    for song in catalogue.songs:
+        if song.state == "failed":
+            typer.echo(one_line(f"  {song.source}: {song.reason}"))
+    for name, path in closing.files.items():
+        typer.echo(one_line(f"{name}: {path}"))
+    if counts["failed"]:
+        typer.echo("Run the same command again once that is mended: only what is missing is done.")

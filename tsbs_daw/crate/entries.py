@@ -1,0 +1,87 @@
+"""Entries of the catalogue, read from the folders that jobs delivered."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tsbs_daw.analysis.document import Analysis
+from tsbs_daw.crate.catalogue import SongEntry, SongFile
+from tsbs_daw.jobs.manifest import Manifest, read_manifest
+
+log = logging.getLogger(__name__)
+
+SESSION_ENDINGS = (".rpp", ".dawproject")
+ANALYSIS = "analysis.json"
+
+
+def complete_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a song's folder, if every file that it names is there, as long as it was."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    try:
+        whole = all((folder / entry.file).stat().st_size == entry.size_bytes for entry in manifest.stems)
+    except OSError:
+        return None
+    return manifest if whole else None
+
+
+def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) -> SongEntry:
+    """The entry of a song whose `folder` is complete.
+
+    Args: waiting: its entry so far, with source, artist and title
+          out:     the crate's out folder, which `folder` lies in
+    """
+    source, place = manifest.source, _relative(folder, out)
+    analysis, complaint = _analysis(folder)
+    return SongEntry(
+        source=waiting.source,
+        sha256=source.sha256,
+        state="done",
+        folder=place,
+        artist=waiting.artist,
+        title=waiting.title,
+        duration_s=source.samples / source.sample_rate,
+        sample_rate=source.sample_rate,
+        channels=source.channels,
+        analysis=analysis,
+        residual_db=manifest.residual_db,
+        gain_db=manifest.gain_db,
+        files=tuple(
+            SongFile(
+                name=entry.name,
+                kind=entry.kind,
+                file=f"{place}/{entry.file}",
+                color=entry.color,
+                muted=entry.muted,
+                loudness_lufs=entry.loudness_lufs,
+                true_peak_db=entry.true_peak_db,
+            )
+            for entry in manifest.stems
+        ),
+        sessions=tuple(f"{place}/{name}" for name in _sessions(folder)),
+        warnings=(*manifest.warnings, *complaint),
+    )
+
+
+def _relative(folder: Path, out: Path) -> str:
+    return folder.relative_to(out).as_posix()
+
+
+def _sessions(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SESSION_ENDINGS)
+
+
+def _analysis(folder: Path) -> tuple[Analysis | None, tuple[str, ...]]:
+    """The analysis beside the manifest, if one was made, and what is wrong with it."""
+    path = folder / ANALYSIS
+    try:
+        return Analysis.model_validate_json(path.read_bytes()), ()
+    except FileNotFoundError:
+        return None, ()
+    except (OSError, ValidationError) as error:
+        log.warning("%s is left out: %s", path, error)
+        return None, (f"{ANALYSIS} cannot be read; remove the song's folder and run the crate again.",)
