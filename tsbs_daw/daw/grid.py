@@ -1,8 +1,8 @@
-"""Where tempo and bars change on a timeline, in seconds and in quarter notes.
+"""Where tempo and bars change on a timeline, in seconds and in quarter notes. All of it exact: fractions.
 
 A song rarely begins on a bar of a timeline that starts before it. Two ways out, for two kinds of DAWs: the last bar
-before the song is cut short (`steps`), or the tempo before the song is chosen so that a bar ends where the song's
-first begins (`fitted`).
+before it is cut short (`steps` says where), or that bar gets a length and a tempo of its own, so that it ends where
+the song's first bar begins (`fitted`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from fractions import Fraction
 
 from tsbs_daw.daw.session import Session
 
-DEFAULT_BPM, DEFAULT_BEATS = 120.0, 4  # what a new project of any DAW has
+DEFAULT_BPM, DEFAULT_BEATS = 120, 4  # what a new project of any DAW has
 
 _SLOWEST, _FASTEST = 20, 666  # bpm that every DAW takes
-_CLOSE = 1e-3  # quarter notes: below what is heard or seen
+_CLOSE = Fraction(1, 1000)  # quarter notes: below what is heard or seen
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,16 @@ class Change:
     """From `at_s` on: so many quarter notes a minute. bar: (n, d): a bar of n/d begins here; None: bars go on."""
 
     at_s: Fraction
-    bpm: float
+    bpm: Fraction
     bar: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
-class Step:
-    """A change, and where it is in quarter notes. cuts: its bar begins before the last one has ended."""
+class Step(Change):
+    """A change, and where it is in quarter notes. cut: how much of a bar there was before its own began; 0: a whole."""
 
-    at_s: Fraction
-    quarters: float
-    bpm: float
-    bar: tuple[int, int] | None
-    cuts: bool
+    quarters: Fraction = Fraction(0)
+    cut: Fraction = Fraction(0)
 
 
 def changes_of(session: Session, at_s: Fraction) -> list[Change]:
@@ -49,71 +46,70 @@ def changes_of(session: Session, at_s: Fraction) -> list[Change]:
         bar = (change.beats_per_bar, 4) if change.beats_per_bar else None
         if not found:
             bar = bar or (DEFAULT_BEATS, 4)
-        found.append(Change(at_s + Fraction(change.at_samples, session.sample_rate), change.bpm, bar))
+        at = at_s + Fraction(change.at_samples, session.sample_rate)
+        found.append(Change(at, Fraction(change.bpm), bar))
     return found
 
 
-def with_lead_in(changes: Sequence[Change], at_s: Fraction) -> list[Change]:
-    """The same, with the first tempo and bar from `at_s` on already."""
-    if changes and changes[0].at_s > at_s:
-        return [replace(changes[0], at_s=at_s), *changes]
-    return list(changes)
+def with_lead_in(changes: Sequence[Change], at_s: Fraction, shortest_s: Fraction = Fraction(1, 2000)) -> list[Change]:
+    """The same, with the first tempo and bar from `at_s` on. A lead-in below `shortest_s` belongs to the first bar."""
+    if not changes or changes[0].at_s == at_s:
+        return list(changes)
+    earlier = replace(changes[0], at_s=at_s)
+    return [earlier, *changes[1 if changes[0].at_s - at_s < shortest_s else 0 :]]
 
 
 def steps(changes: Sequence[Change]) -> list[Step]:
-    """Changes from the timeline's start on, with their place in quarter notes."""
+    """Changes, the first of them at the timeline's start, with their place in quarter notes."""
     found: list[Step] = []
-    bar_at, bar_length = 0.0, float(DEFAULT_BEATS)
+    bar_at, bar_length = Fraction(0), Fraction(DEFAULT_BEATS)
     for change in changes:
-        quarters = _quarters_at(found[-1], change.at_s) if found else 0.0
-        cuts = False
+        quarters, cut = Fraction(0), Fraction(0)
+        if found:
+            last = found[-1]
+            quarters = last.quarters + (change.at_s - last.at_s) * last.bpm / 60
         if change.bar is not None:
             into = (quarters - bar_at) % bar_length
-            cuts = min(into, bar_length - into) > _CLOSE
-            bar_at, bar_length = quarters, change.bar[0] * 4 / change.bar[1]
-        found.append(Step(change.at_s, quarters, change.bpm, change.bar, cuts))
+            cut = into if min(into, bar_length - into) > _CLOSE else cut
+            bar_at, bar_length = quarters, Fraction(change.bar[0] * 4, change.bar[1])
+        found.append(Step(change.at_s, change.bpm, change.bar, quarters, cut))
     return found
 
 
-def bars_before(changes: Sequence[Change]) -> int:
-    """How many bars the lead-in has, the last one perhaps cut short."""
-    if len(changes) < 2 or changes[0].bar is None or changes[0].at_s == changes[1].at_s:
-        return 0
-    beats = float(changes[1].at_s - changes[0].at_s) * changes[0].bpm / 60
-    length = changes[0].bar[0] * 4 / changes[0].bar[1]
-    return max(1, -int((_CLOSE - beats) // length))
+def bars_before(changes: Sequence[Step]) -> int:
+    """How many bars a lead-in has, the last one perhaps cut short. Args: changes: its two ends, from `steps`"""
+    start, first = changes
+    assert start.bar is not None
+    length = Fraction(start.bar[0] * 4, start.bar[1])
+    return round((first.quarters - start.quarters - first.cut) / length) + (first.cut > 0)
 
 
 def fitted(changes: Sequence[Change]) -> list[Change]:
-    """Changes whose lead-in, from 0 on, ends with a whole bar: its tempo is altered, and its first bar may be short.
+    """Changes from 0 on, none of which cuts a bar: where one would, the bar before it is written as it is.
 
-    Args: changes: of one song, the first where its first bar begins
+    Such a bar is counted in quarters, or in shorter notes if need be, and its tempo is the nearest that ends it in
+    time. Less than 6 ms before the song's first bar are that bar's: no tempo is that fast.
+    Args: changes: of one song, from `changes_of`
     """
-    if not changes or changes[0].at_s == 0:
-        return list(changes)
-    first = changes[0]
-    assert first.bar is not None, "a bar begins at the first change"
-    units, unit = _lead_in(float(first.at_s), first.bpm)
-    if units == 0:  # a few milliseconds, which no tempo fits: they are the first bar's
-        return [replace(first, at_s=Fraction(0)), *changes[1:]]
-    bpm = 60 * units * 4 / unit / float(first.at_s)
-    short = units % first.bar[0] if unit == 4 else units
-    if short == units:
-        return [Change(Fraction(0), bpm, (units, unit)), *changes]
-    if short == 0:
-        return [Change(Fraction(0), bpm, first.bar), *changes]
-    return [Change(Fraction(0), bpm, (short, 4)), Change(first.at_s * short / units, bpm, first.bar), *changes]
+    found: list[Change] = []
+    for step in steps(with_lead_in(changes, Fraction(0), Fraction(60, 16 * _FASTEST))):
+        bar_s = step.at_s - step.cut * 60 / found[-1].bpm if step.cut else step.at_s
+        if step.cut and bar_s >= found[-1].at_s:  # else the tempo changes within that bar, too
+            bar = _short_bar(bar_s, step.at_s, found[-1].bpm)
+            if bar_s == found[-1].at_s:
+                found.pop()
+            found.append(bar)
+        found.append(Change(step.at_s, step.bpm, step.bar))
+    return found
 
 
-def _lead_in(length_s: float, bpm: float) -> tuple[int, int]:
-    """How many notes of which kind (4: quarters, 8: eighths ...) fill the lead-in at nearly this tempo; 0: none do."""
+def _short_bar(start_s: Fraction, end_s: Fraction, bpm: Fraction) -> Change:
+    """One bar that lasts from here to there, at nearly this tempo."""
+    length_s = end_s - start_s
     for unit in (4, 8, 16, 32, 64):
         exact = length_s * bpm / 60 * unit / 4
-        units = max(1, round(exact))
-        if 2 / 3 <= units / exact <= 3 / 2 and _SLOWEST <= bpm * units / exact <= _FASTEST:
-            return units, unit
-    return (1, 64) if 60 / 16 / length_s <= _FASTEST else (0, 64)
-
-
-def _quarters_at(step: Step, at_s: Fraction) -> float:
-    return step.quarters + float(at_s - step.at_s) * step.bpm / 60
+        count = max(1, round(exact))
+        tempo = bpm * count / exact
+        if Fraction(4, 5) <= count / exact <= Fraction(5, 4) and _SLOWEST <= tempo <= _FASTEST:
+            break
+    return Change(start_s, tempo, (count, unit))

@@ -29,11 +29,13 @@ def project_text(session: Session) -> str:
     """The project as text."""
     start_s = Fraction(session.start_samples, session.sample_rate)
     end_s = start_s + Fraction(session.samples, session.sample_rate)
-    changes = with_lead_in(changes_of(session, start_s), Fraction(0))
+    changes = changes_of(session, start_s)
+    found = steps(with_lead_in(changes, Fraction(0)))
+    lead_in = bars_before(found[:2]) if len(found) > len(changes) else 0
     return rpp.text_of(
         [
-            *rpp.settings(session.sample_rate, start_s, first_bar=1 - bars_before(changes)),
-            *rpp.tempo(steps(changes), _key(session, "tempo")),
+            *rpp.settings(session.sample_rate, start_s, first_bar=1 - lead_in),
+            *rpp.tempo(found, _key(session, "tempo")),
             *rpp.region(1, start_s, end_s, session.song, _key(session, "region")),
             *_markers(session, start_s),
             *_folder(session, start_s).lines(),

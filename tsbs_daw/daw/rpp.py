@@ -23,7 +23,7 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 
 from tsbs_daw.daw.grid import DEFAULT_BEATS, DEFAULT_BPM, Step
-from tsbs_daw.daw.names import one_line
+from tsbs_daw.daw.names import holdable, number, one_line
 from tsbs_daw.errors import OutputError
 
 # Old enough that no REAPER warns of a project from a newer version. The number after it is the time of saving; it is
@@ -84,7 +84,7 @@ def _point(step: Step) -> str:
     if step.bar is None:
         return point
     beats, unit = step.bar
-    return f"{point} {unit << 16 | beats} 0 {5 if step.cuts else 1}"
+    return f"{point} {unit << 16 | beats} 0 {5 if step.cut else 1}"
 
 
 def marker(index: int, at_s: Fraction, name: str, key: str) -> str:
@@ -165,12 +165,6 @@ def block(opening: str, content: Lines) -> Lines:
     return [f"<{opening}", *(f"  {line}" for line in content), ">"]
 
 
-def number(value: Fraction | float) -> str:
-    """Plain decimals (REAPER reads no exponent); 1e-12 s is a millionth of a sample at any rate."""
-    whole, part = divmod(round(Fraction(value) * 10**12), 10**12)
-    return f"{whole}.{part:012d}".rstrip("0").rstrip(".")
-
-
 def peak_color(color: str) -> int:
     red, green, blue = bytes.fromhex(color.removeprefix("#"))
     return _CUSTOM_COLOR | blue << 16 | green << 8 | red
@@ -183,16 +177,19 @@ def guid(key: str) -> str:
 
 def quoted(text: str) -> str:
     """A name as one token. One that holds all three kinds of quotes has its backticks replaced, as REAPER does."""
-    text = one_line(text)
-    for mark in "\"'`":
-        if mark not in text:
-            return f"{mark}{text}{mark}"
-    return "`" + text.replace("`", "'") + "`"
+    return _token(one_line(text))
 
 
 def quoted_file(file: str) -> str:
     """A file as one token, never altered: another name would be another file."""
-    token = quoted(file)
+    token = _token(holdable(file))
     if token[1:-1] != file:
         raise OutputError(f"The file name {file!r} cannot stand in a REAPER project; rename the song.")
     return token
+
+
+def _token(text: str) -> str:
+    for mark in "\"'`":
+        if mark not in text:
+            return f"{mark}{text}{mark}"
+    return "`" + text.replace("`", "'") + "`"
