@@ -85,31 +85,37 @@ def bars_before(changes: Sequence[Step]) -> int:
 
 
 def fitted(changes: Sequence[Change]) -> list[Change]:
-    """Changes from 0 on, none of which cuts a bar: where one would, the bar before it is written as it is.
+    """Changes from 0 on that cut no bar: where one would, the bar before it gets the length that it has.
 
-    Such a bar is counted in quarters, or in shorter notes if need be, and its tempo is the nearest that ends it in
-    time. Less than 6 ms before the song's first bar are that bar's: no tempo is that fast.
+    It is counted in quarters, or in shorter notes if need be, and gets the tempo nearest to the song's that ends it in
+    time. Where none does (a change of tempo within that bar, or a few milliseconds), the bar stays cut.
+    Less than 6 ms before the song's first bar are that bar's: no tempo is that fast.
     Args: changes: of one song, from `changes_of`
     """
     found: list[Change] = []
+    bar_length = Fraction(0)
     for step in steps(with_lead_in(changes, Fraction(0), Fraction(60, 16 * _FASTEST))):
-        bar_s = step.at_s - step.cut * 60 / found[-1].bpm if step.cut else step.at_s
-        if step.cut and bar_s >= found[-1].at_s:  # else the tempo changes within that bar, too
-            bar = _short_bar(bar_s, step.at_s, found[-1].bpm)
-            if bar_s == found[-1].at_s:
+        if step.cut:
+            bar = _last_bar(found[-1], step, bar_length)
+            if bar is not None and bar.at_s == found[-1].at_s:
                 found.pop()
-            found.append(bar)
+            found += [bar] if bar else []
+        if step.bar is not None:
+            bar_length = Fraction(step.bar[0] * 4, step.bar[1])
         found.append(Change(step.at_s, step.bpm, step.bar))
     return found
 
 
-def _short_bar(start_s: Fraction, end_s: Fraction, bpm: Fraction) -> Change:
-    """One bar that lasts from here to there, at nearly this tempo."""
-    length_s = end_s - start_s
-    for unit in (4, 8, 16, 32, 64):
-        exact = length_s * bpm / 60 * unit / 4
-        count = max(1, round(exact))
-        tempo = bpm * count / exact
-        if Fraction(4, 5) <= count / exact <= Fraction(5, 4) and _SLOWEST <= tempo <= _FASTEST:
-            break
-    return Change(start_s, tempo, (count, unit))
+def _last_bar(last: Change, step: Step, bar_length: Fraction) -> Change | None:
+    """The bar that ends where `step` cuts it. A scrap of less than half a beat is added to the bar before it."""
+    lengths = [step.cut, step.cut + bar_length] if step.cut >= Fraction(1, 2) else [step.cut + bar_length, step.cut]
+    for length in lengths:
+        start_s = step.at_s - length * 60 / last.bpm
+        for unit in (4, 8, 16, 32, 64):
+            exact = length * unit / 4
+            count = max(1, round(exact))
+            bpm = last.bpm * count / exact
+            near = Fraction(4, 5) <= count / exact <= Fraction(5, 4) or unit == 64
+            if start_s >= last.at_s and near and _SLOWEST <= bpm <= _FASTEST:
+                return Change(start_s, bpm, (count, unit))
+    return None

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from tsbs_daw.daw.names import is_absolute
+
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 # A group's tracks lie in a folder of this colour. Other group names may be used; theirs is the last colour.
@@ -43,9 +45,9 @@ class SessionTrack:
     outside: bool = False
 
     def __post_init__(self) -> None:
-        path = PurePosixPath(self.file)
+        outside = is_absolute(self.file) or ".." in PurePosixPath(self.file).parts
         assert self.file, f"no file: {self.name}"
-        assert self.outside or not (path.is_absolute() or ".." in path.parts), f"not inside the session: {self.file}"
+        assert self.outside or not outside, f"not inside the session: {self.file}"
         assert _COLOR.fullmatch(self.color), f"not a colour: {self.color}"
 
 
