@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tsbs_daw.config import Settings
 from tsbs_daw.crate.catalogue import SongEntry
@@ -49,8 +49,8 @@ class Intake:
 
     def entry(self, song: FoundSong) -> SongEntry:
         """Of a song that waits for its turn."""
-        known = self._known[song.relative]
-        return SongEntry(source=song.relative, artist=known.artist, title=known.title or song.path.stem)
+        artist, title = artist_and_title(song.relative)
+        return SongEntry(source=song.relative, artist=artist, title=title)
 
     def take_up(self, song: FoundSong) -> SongEntry:
         """Find out what is in the file, if that is not known. Raises: Refused: it cannot be read, or cannot be named
@@ -114,8 +114,9 @@ class Intake:
             except OSError as error:
                 raise Refused(f"It cannot be read ({error.strerror}); check the file and its permissions.") from error
             if state == before:
-                artist, title = _names(song.path)
-                self._remember(song, state=state, sha256=digest, artist=artist, title=title)
+                known = self._known[song.relative]
+                folder = known.folder if known.sha256 == digest else None  # touched, or another song by now
+                self._remember(song, state=state, sha256=digest, folder=folder)
                 return
         raise Refused("It is still being written; run the same command again once it is there.")
 
@@ -123,10 +124,11 @@ class Intake:
         self._known[song.relative] = self._known[song.relative].model_copy(update=values)
 
 
-def _names(path: Path) -> tuple[str, str]:
-    """(artist, title): from the tags, else from a name like "Artist - Title"."""
-    artist, _, title = path.stem.partition(" - ")
-    return (artist.strip(), title.strip()) if title.strip() else ("", path.stem)
+def artist_and_title(source: str) -> tuple[str, str]:
+    """As far as a name like `Artist - Title.wav` tells them."""
+    name = PurePosixPath(source).stem
+    artist, _, title = name.partition(" - ")
+    return (artist.strip(), title.strip()) if title.strip() else ("", name)
 
 
 def _is_text(path: Path) -> bool:

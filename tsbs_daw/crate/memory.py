@@ -36,8 +36,6 @@ class Remembered(Part):
     place: Place
     settings: str = ""
     folder: str | None = None
-    artist: str = ""
-    title: str = ""
 
 
 class Memory(Document):
