@@ -15,13 +15,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tsbs_daw.audio.codec_file import CodecFile
 from tsbs_daw.audio.delivery_format import DELIVERY_FORMATS, DeliveryFormat, delivery_format, file_ending
 from tsbs_daw.audio.dither import Quantiser
 from tsbs_daw.audio.resample import Resampler, resampled_length
@@ -123,10 +123,10 @@ class EncodedWriter:
         self._quantiser = Quantiser(form.bits, seed=_seed(path)) if form.bits else None
         self._beyond = 0  # of an MP3
         self._comments = (time_reference_samples, description)
-        self._file: _File | None = None
+        self._file: CodecFile | None = None
         self._stream: soundfile.SoundFile | None = None
         try:
-            self._file = _File(self.path)
+            self._file = CodecFile(self.path)
             options = MP3_OPTIONS if form.container == "MP3" else {}
             self._stream = soundfile.SoundFile(
                 self._file, "w", self.sample_rate, channels, form.subtype, format=form.container, **options
@@ -236,58 +236,6 @@ class EncodedWriter:
             with contextlib.suppress(Exception):  # what failed has been told
                 stream.close()
         file.remove()
-
-
-class _File:
-    """The file under a codec. An OSError inside a callback from C would be lost: it is kept, for `check`."""
-
-    def __init__(self, path: Path):
-        self._path, self._file = path, path.open("wb+")
-        self.error: OSError | None = None
-        self.broken = False
-
-    def write(self, data: bytes) -> int:
-        if self.broken or self.error:
-            return len(data)
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            return 0
-
-    def read(self, count: int) -> bytes:
-        return self._file.read(count)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except OSError as error:  # it flushes
-            self.error = self.error or error
-            return -1
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        """Nothing: `finish` does it."""
-
-    def check(self) -> None:
-        """Raises: OSError: that happened inside a callback"""
-        if self.error:
-            raise self.error
-
-    def finish(self) -> None:
-        """Raises: OSError"""
-        self.check()
-        self._file.flush()
-        sync_file(self._file.fileno())
-        self._file.close()
-
-    def remove(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
-        if self._path.is_file():  # a device is not ours to remove
-            self._path.unlink()
 
 
 def _rate_for(form: DeliveryFormat, sample_rate: int) -> int:

@@ -1,0 +1,154 @@
+"""The reader of tags: a program of its own that prints what a file's tags say, as JSON.
+
+It runs as a child process, as the decoder does: tags can be compressed, nested and wrong, and what they do to memory or
+time stays here. It is started by path and imports nothing of this package.
+
+    python tag_child.py PATH MEMORY_BYTES
+
+Prints an object of the fields of `tags.Tags`; `cover` is base64. Text is as the file has it, also where its encoding is
+wrong: the parent repairs it. Of a RIFF's INFO, which names no encoding, each byte is a character.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import struct
+import sys
+from typing import BinaryIO
+
+COVER_BYTES = 16 << 20
+INFO_BYTES = 1 << 20
+MAX_CHUNKS = 10_000
+FRONT_COVER = 3
+
+# field: ID3 frame, Vorbis comment, MP4 atom, RIFF INFO
+FIELDS = {
+    "artist": ("TPE1", "artist", "\xa9ART", b"IART"),
+    "title": ("TIT2", "title", "\xa9nam", b"INAM"),
+    "album": ("TALB", "album", "\xa9alb", b"IPRD"),
+    "date": ("TDRC", "date", "\xa9day", b"ICRD"),
+    "genre": ("TCON", "genre", "\xa9gen", b"IGNR"),
+    "track_number": ("TRCK", "tracknumber", "trkn", b"ITRK"),
+    "comment": ("COMM", "comment", "\xa9cmt", b"ICMT"),
+}
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Lower this process's address space, where the system can."""
+    try:
+        import resource
+    except ImportError:
+        return
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+
+
+def best_picture(pictures: list) -> bytes | None:
+    """The front cover's bytes, or the first picture's. Each has `.type` and `.data`."""
+    ordered = sorted(pictures, key=lambda picture: picture.type != FRONT_COVER)
+    return next((bytes(picture.data) for picture in ordered if 0 < len(picture.data) <= COVER_BYTES), None)
+
+
+def of_id3(tags) -> dict:
+    found = {}
+    for field, (frame, *_) in FIELDS.items():
+        frames = tags.getall(frame)
+        if field == "comment":  # players leave notes to themselves under a name
+            frames = sorted((f for f in frames if not f.desc.startswith("iTun")), key=lambda f: f.desc != "")
+        if frames:
+            values = frames[0].genres if field == "genre" else frames[0].text
+            found[field] = ", ".join(str(value) for value in values)
+    return found | {"cover": best_picture(tags.getall("APIC"))}
+
+
+def of_vorbis(file) -> dict:
+    from mutagen.flac import Picture
+
+    found = {}
+    for field, (_, name, *_) in FIELDS.items():
+        values = file.tags.get(name) or (file.tags.get("description") if field == "comment" else None)
+        if values:
+            found[field] = ", ".join(values)
+    pictures = list(getattr(file, "pictures", ()))
+    for text in file.tags.get("metadata_block_picture", ()):
+        with contextlib.suppress(Exception):  # one damaged picture is one picture fewer
+            pictures.append(Picture(base64.b64decode(text)))
+    return found | {"cover": best_picture(pictures)}
+
+
+def of_mp4(tags) -> dict:
+    found = {}
+    for field, (_, _, atom, _) in FIELDS.items():
+        values = tags.get(atom)
+        if values and atom == "trkn":
+            number, total = values[0]
+            found[field] = f"{number}/{total}" if total else str(number)
+        elif values:
+            found[field] = ", ".join(str(value) for value in values)
+    covers = (bytes(cover) for cover in tags.get("covr", ()) if 0 < len(cover) <= COVER_BYTES)
+    return found | {"cover": next(covers, None)}
+
+
+def of_riff(file: BinaryIO) -> dict:
+    """ID3 first, which says what it is encoded in; INFO for what it leaves out."""
+    from mutagen.id3 import ID3
+
+    named = {info: field for field, (_, _, _, info) in FIELDS.items()} | {b"IPRT": "track_number"}
+    found, position, long_data = {}, 12, None
+    for _ in range(MAX_CHUNKS):
+        file.seek(position)
+        head = file.read(12)
+        if len(head) < 8:
+            break
+        name, size = struct.unpack_from("<4sI", head)
+        if name == b"ds64":
+            long_data = struct.unpack("<QQ", head[8:] + file.read(12))[1]
+        elif name == b"data" and size == 0xFFFFFFFF and long_data is not None:
+            size = long_data
+        elif name == b"LIST" and head[8:12] == b"INFO":
+            found = of_info(file.read(min(size - 4, INFO_BYTES)), named) | found
+        elif name.lower() == b"id3 ":
+            file.seek(position + 8)
+            with contextlib.suppress(Exception):  # INFO may still be sound
+                found |= {key: value for key, value in of_id3(ID3(file)).items() if value}
+        position += 8 + size + size % 2
+    return found
+
+
+def of_info(body: bytes, named: dict[bytes, str]) -> dict:
+    found, position = {}, 0
+    while position + 8 <= len(body):
+        name, size = struct.unpack_from("<4sI", body, position)
+        text = body[position + 8 : position + 8 + size].split(b"\0")[0]
+        if name in named and text:
+            found.setdefault(named[name], text.decode("latin-1"))
+        position += 8 + size + size % 2
+    return found
+
+
+def read(path: str) -> dict:
+    import mutagen
+    from mutagen.id3 import ID3
+    from mutagen.mp4 import MP4Tags
+
+    with open(path, "rb") as file:  # noqa: PTH123
+        head = file.read(12)
+        if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
+            return of_riff(file)
+        file.seek(0)
+        found = mutagen.File(file)
+    if found is None or found.tags is None:
+        return {}
+    if isinstance(found.tags, ID3):
+        return of_id3(found.tags)
+    return of_mp4(found.tags) if isinstance(found.tags, MP4Tags) else of_vorbis(found)
+
+
+if __name__ == "__main__":
+    limit_memory(int(sys.argv[2]))
+    answer = {key: value for key, value in read(sys.argv[1]).items() if value}
+    if "cover" in answer:
+        answer["cover"] = base64.b64encode(answer["cover"]).decode("ascii")
+    sys.stdout.write(json.dumps(answer))

@@ -1,0 +1,270 @@
+"""Tags and covers: read from whatever a song comes in, written to whatever it is delivered in.
+
+| written to | as |
+|---|---|
+| WAV | ID3v2.3 in an `id3 ` chunk (Traktor, Serato, Rekordbox, REAPER), LIST INFO (Windows, editors), `acid` (tempo) |
+| AIFF | ID3v2.3 in an `ID3 ` chunk |
+| MP3 | ID3v2.3 |
+| FLAC | Vorbis comments (BPM, INITIALKEY), a picture block |
+| MP4 | iTunes atoms (tmpo, initialkey), covr |
+
+Version 2.3 with UTF-16 is what every player and DJ program reads. Neither the sound nor `bext` is touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from tsbs_daw.audio.formats.common import Refused
+from tsbs_daw.audio.header import inspect, open_regular
+from tsbs_daw.audio.riff import append_chunks, chunk_names
+from tsbs_daw.audio.tempo_chunks import acid_body, beats_in
+from tsbs_daw.audio.write import chunk, write_error
+from tsbs_daw.durable import sync_file
+from tsbs_daw.errors import AudioError, OutputError, shown
+
+log = logging.getLogger(__name__)
+
+READ_S = 20.0
+READ_MEMORY_BYTES = 512 << 20
+FRONT_COVER = 3
+ID3_FRAMES = {
+    "artist": "TPE1",
+    "title": "TIT2",
+    "album": "TALB",
+    "date": "TDRC",
+    "genre": "TCON",
+    "track_number": "TRCK",
+}
+VORBIS_NAMES = {"track_number": "tracknumber"}  # others are called as the fields are
+MP4_ATOMS = {
+    "artist": "\xa9ART", "title": "\xa9nam", "album": "\xa9alb", "date": "\xa9day", "genre": "\xa9gen",
+    "comment": "\xa9cmt",
+}  # fmt: skip
+INFO_NAMES = {
+    "artist": b"IART", "title": b"INAM", "album": b"IPRD", "date": b"ICRD", "genre": b"IGNR",
+    "track_number": b"ITRK", "comment": b"ICMT",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a file says about its song; "" for what it does not say.
+
+    track_number: "3" or "3/12"; cover: the picture file's bytes, JPEG or PNG
+    """
+
+    artist: str = ""
+    title: str = ""
+    album: str = ""
+    date: str = ""
+    genre: str = ""
+    track_number: str = ""
+    comment: str = ""
+    cover: bytes | None = None
+    cover_mime: str = ""
+
+    def texts(self) -> dict[str, str]:
+        """The fields that are text and say something."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)[:7]}
+        return {name: text for name, text in found.items() if text}
+
+
+def read_tags(path: Path | str) -> Tags:
+    """A file's tags, in any container; empty ones if it has none, or none that can be read. Never raises.
+
+    Text that was written in another encoding than it claims is repaired where that is beyond doubt, see `repaired`.
+    """
+    try:
+        open_regular(Path(path)).close()
+        program = str(Path(__file__).with_name("tag_child.py"))
+        done = subprocess.run(
+            [sys.executable, program, str(Path(path).absolute()), str(READ_MEMORY_BYTES)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=READ_S,
+            check=True,
+        )
+        found = json.loads(done.stdout)
+        cover = base64.b64decode(found.pop("cover", ""), validate=True)
+        texts = {name: repaired(text) for name, text in found.items()}
+    except (OSError, Refused, subprocess.SubprocessError, ValueError, binascii.Error) as error:
+        log.info("no tags of %s: %s", shown(path), error)
+        return Tags()
+    tags = Tags(**texts)
+    mime = _picture_mime(cover)
+    return replace(tags, cover=cover, cover_mime=mime) if mime else tags
+
+
+def repaired(text: str) -> str:
+    """Text in the encoding that it was meant in, one line without control characters.
+
+    Two mistakes can be told with certainty: UTF-8 read as Latin-1 ("BeyoncÃ©"), which no text in a language looks like,
+    and Windows-1252 read as Latin-1, where quotation marks became control characters. A Cyrillic or Japanese code page
+    read as Latin-1 cannot be told from Latin-1, and stays.
+    """
+    try:
+        text = b"".join(_byte_of(char) for char in text).decode("utf-8")
+    except UnicodeError:
+        text = "".join(_windows(char) for char in text)
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _byte_of(char: str) -> bytes:
+    return bytes([ord(char)]) if ord(char) < 256 else char.encode("cp1252")
+
+
+def _windows(char: str) -> str:
+    return bytes([ord(char)]).decode("cp1252", "replace") if "\x80" <= char <= "\x9f" else char
+
+
+def _picture_mime(data: bytes) -> str:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    return "image/png" if data.startswith(b"\x89PNG\r\n\x1a\n") else ""
+
+
+def write_tags(path: Path | str, tags: Tags, *, bpm: float | None = None, key: str | None = None) -> None:
+    """Write what `tags` say, a tempo and a key into a delivered file; what else it says stays.
+
+    Args:   bpm: rounded to hundredths (MP4: to a whole number)
+            key: "A minor" or "Am", written as "Am"; anything else, a Camelot code for example, as it is
+    Raises: OutputError: not a file that tags can be written to; NoSpaceLeft. The file is then as it was
+    """
+    path = Path(path)
+    tempo, key = (f"{bpm:.2f}".rstrip("0").rstrip(".") if bpm else ""), short_key(key or "")
+    if not (tags.texts() or tags.cover or tempo or key):
+        return
+    try:
+        header = inspect(path)
+    except AudioError as error:
+        raise OutputError(f"Tags cannot be written: {error}") from error
+    if header.container in ("WAV", "RF64"):
+        _write_wav(path, tags, tempo, key, header.samples, header.sample_rate)
+        return
+    writers = {"FLAC": _write_flac, "AIFF": _write_id3, "MP3": _write_id3, "MP4": _write_mp4}
+    if header.container not in writers:
+        raise OutputError(f"{shown(path)} is {header.container}, which tags cannot be written to.")
+    _on_a_copy(path, lambda copy: writers[header.container](copy, tags, tempo, key))
+
+
+def short_key(key: str) -> str:
+    """ "Am" for "A minor", "Bb" for "Bb major"; other text as it is."""
+    tonic, _, mode = key.partition(" ")
+    return tonic + {"minor": "m", "major": ""}[mode] if mode in ("minor", "major") else key
+
+
+def _on_a_copy(path: Path, write) -> None:
+    """Let `write` change a copy, and put it in the file's place: half a file of tags is never seen."""
+    from mutagen import MutagenError
+
+    copy = path.with_name(f".{path.name}.tagging")
+    try:
+        shutil.copyfile(path, copy)
+        write(copy)
+        with copy.open("rb+") as file:
+            sync_file(file.fileno())
+        copy.replace(path)
+    except (OSError, MutagenError) as error:
+        cause = error.__cause__ or error.__context__ if isinstance(error, MutagenError) else error
+        if isinstance(cause, OSError):
+            raise write_error(path, cause) from error
+        raise OutputError(f"Tags cannot be written to {shown(path)}: {error}.") from error
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _fill_id3(frames, tags: Tags, tempo: str, key: str) -> None:
+    """Set frames, as version 2.3 has them."""
+    from mutagen import id3
+
+    texts = tags.texts()
+    for field, name in ID3_FRAMES.items():
+        if field in texts:
+            frames.setall(name, [getattr(id3, name)(encoding=1, text=texts[field])])
+    if "comment" in texts:
+        frames.setall("COMM", [id3.COMM(encoding=1, lang="eng", desc="", text=texts["comment"])])
+    if tempo:
+        frames.setall("TBPM", [id3.TBPM(encoding=0, text=tempo)])
+    if key:
+        frames.setall("TKEY", [id3.TKEY(encoding=1, text=key)])
+    if tags.cover:
+        picture = id3.APIC(encoding=0, mime=tags.cover_mime, type=FRONT_COVER, desc="", data=tags.cover)
+        frames.setall("APIC", [picture])
+    frames.update_to_v23()
+
+
+def _write_wav(path: Path, tags: Tags, tempo: str, key: str, samples: int, sample_rate: int) -> None:
+    import io
+
+    from mutagen.id3 import ID3
+
+    frames, body = ID3(), io.BytesIO()
+    _fill_id3(frames, tags, tempo, key)
+    frames.save(body, v1=0, v2_version=3, padding=lambda info: 0)
+    texts = {INFO_NAMES[name]: text for name, text in tags.texts().items()}
+    info = b"".join(chunk(name, text.encode("utf-8") + b"\0") for name, text in texts.items())
+    chunks = {b"id3 ": body.getvalue()} | ({b"LIST": b"INFO" + info} if info else {})
+    if tempo and b"acid" not in chunk_names(path):
+        beats = beats_in(samples, sample_rate, float(tempo))
+        chunks[b"acid"] = acid_body(float(tempo), beats, key=key, loop=False)
+    append_chunks(path, chunks, instead_of=(b"id3 ", b"ID3 ", b"INFO"))
+
+
+def _write_id3(path: Path, tags: Tags, tempo: str, key: str) -> None:
+    import mutagen
+    from mutagen.aiff import AIFF
+    from mutagen.mp3 import MP3
+
+    file = mutagen.File(path, options=[AIFF, MP3])
+    if file.tags is None:
+        file.add_tags()
+    _fill_id3(file.tags, tags, tempo, key)
+    file.save(v2_version=3)
+
+
+def _write_flac(path: Path, tags: Tags, tempo: str, key: str) -> None:
+    from mutagen.flac import FLAC, Picture
+
+    file = FLAC(path)
+    for name, text in (tags.texts() | {"bpm": tempo, "initialkey": key}).items():
+        if text:
+            file[VORBIS_NAMES.get(name, name)] = text
+    if tags.cover:
+        picture = Picture()
+        picture.type, picture.mime, picture.data = FRONT_COVER, tags.cover_mime, tags.cover
+        file.clear_pictures()
+        file.add_picture(picture)
+    file.save()
+
+
+def _write_mp4(path: Path, tags: Tags, tempo: str, key: str) -> None:
+    from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm
+
+    file = MP4(path)
+    if file.tags is None:
+        file.add_tags()
+    for name, text in tags.texts().items():
+        if name in MP4_ATOMS:
+            file.tags[MP4_ATOMS[name]] = [text]
+    numbers = [int(part) for part in tags.track_number.split("/") if part.strip().isdecimal()][:2]
+    if numbers and max(numbers) < 1 << 16:
+        file.tags["trkn"] = [(numbers[0], numbers[1] if len(numbers) > 1 else 0)]
+    if tempo:
+        file.tags["tmpo"] = [round(float(tempo))]
+    if key:
+        file.tags["----:com.apple.iTunes:initialkey"] = [MP4FreeForm(key.encode("utf-8"))]
+    if tags.cover:
+        kind = MP4Cover.FORMAT_PNG if tags.cover_mime == "image/png" else MP4Cover.FORMAT_JPEG
+        file.tags["covr"] = [MP4Cover(tags.cover, imageformat=kind)]
+    file.save()
