@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import rpp
-
 from tsbs_daw.daw.session import About, Marker, Session, SessionTrack, TempoChange
 
 RATES = [8000, 11025, 22050, 44100, 48000, 88200, 96000, 192000]
@@ -135,7 +133,3 @@ def check_bars(points: list[Point]) -> None:
             short = min(into % length, -into % length)
             assert point.cut == (short > 1e-3) or abs(short - 1e-3) < 1e-6, f"{short} quarters, {point}"
             into, (beats, unit) = 0.0, point.bar
-
-
-def parsed(text: str) -> Any:
-    return rpp.loads(text)
