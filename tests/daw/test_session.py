@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tsbs_daw.daw.crate_session import CrateSong, write_crate_rpp
+from tsbs_daw.daw.dawproject import write_dawproject
+from tsbs_daw.daw.reaper import write_rpp
 from tsbs_daw.daw.session import Marker, Session, SessionTrack, TempoChange, usual_group
 
 
@@ -75,3 +79,16 @@ def test_a_file_outside_the_session_must_be_said_to_be_there(file: str):
 
 def test_places_in_the_song_are_counted_from_its_first_sample():
     assert replace(SESSION, start_samples=44100 * 3).at_s(22050) == 3.5
+
+
+@pytest.mark.parametrize("file", ["/a/new\nline.wav", "/a/\udce9.wav", "/\"a'/`.wav"])
+def test_a_source_whose_name_no_session_can_hold_is_not_shown_and_the_rest_is(
+    file: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    source = SessionTrack("source", file, "#000000", outside=True)
+    session = replace(SESSION, tracks=(track("a"), source))
+    write_rpp(session, tmp_path / "a.RPP")
+    write_dawproject(session, tmp_path / "a.dawproject")
+    write_crate_rpp([CrateSong(session, "a")], tmp_path / "crate.RPP")
+    assert "shows no source" in caplog.text
+    assert [len(members) for _, members in session.groups] == [1]

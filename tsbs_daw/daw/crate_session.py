@@ -146,7 +146,7 @@ def _tracks(songs: Sequence[_Placed]) -> list[Track]:
 def _rows(session: Session) -> list[tuple[_Row, SessionTrack]]:
     seen: Counter[tuple[str, str]] = Counter()
     found = []
-    for track in session.tracks:
+    for track in session.shown:
         found.append(((track.group, track.name, seen[track.group, track.name]), track))
         seen[track.group, track.name] += 1
     return found

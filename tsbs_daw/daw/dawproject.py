@@ -40,8 +40,8 @@ def write_dawproject(session: Session, path: Path, *, folder: Path | None = None
             OSError:     the disk
     """
     folder = path.parent if folder is None else folder
-    files = {track.file: _path_in_zip(session, track) for track in session.tracks} if embed else {}
-    paths = files or {track.file: _reference(track, folder, path.parent) for track in session.tracks}
+    files = {track.file: _path_in_zip(session, track) for track in session.shown} if embed else {}
+    paths = files or {track.file: _reference(track, folder, path.parent) for track in session.shown}
     temporary = path.with_name(path.name + ".tmp")
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

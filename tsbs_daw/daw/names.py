@@ -27,6 +27,11 @@ def holdable(text: str) -> str:
     return "".join(parts)
 
 
+def can_be_named(file: str) -> bool:
+    """Whether every kind of session can name this file: REAPER has three kinds of quotes and no way to escape one."""
+    return holdable(file) == file and not all(mark in file for mark in "\"'`")
+
+
 def is_absolute(file: str) -> bool:
     """Whether a file is named from the root, on whatever system it was named."""
     return PurePosixPath(file).is_absolute() or PureWindowsPath(file).is_absolute()

@@ -5,12 +5,16 @@ Places inside a song (`at_samples`) are counted from the song's first sample, wh
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 
-from tsbs_daw.daw.names import is_absolute
+from tsbs_daw.daw.names import can_be_named, is_absolute
+
+log = logging.getLogger(__name__)
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -34,7 +38,8 @@ class SessionTrack:
     color:   #rrggbb
     muted:   a dry stem beside its processed version, or the source for reference
     group:   the folder that the track lies in, beside others of the same group; "": none
-    outside: the file may be anywhere, also by an absolute path: the source, where it was not copied
+    outside: the file may be anywhere, also by an absolute path: the source, where it was not copied. A session shows it
+             only if it can name it, since its folder is not ours to rename
     """
 
     name: str
@@ -141,11 +146,19 @@ class Session:
         """Where on the timeline a place in the song is."""
         return (self.start_samples + samples) / self.sample_rate
 
+    @cached_property
+    def shown(self) -> tuple[SessionTrack, ...]:
+        """The tracks without a file outside that has a name no session can hold."""
+        found = tuple(track for track in self.tracks if not track.outside or can_be_named(track.file))
+        if len(found) < len(self.tracks):
+            log.warning("the session of %r shows no source: a session cannot hold its file name", self.song)
+        return found
+
     @property
     def groups(self) -> tuple[tuple[str, tuple[SessionTrack, ...]], ...]:
         """The tracks by group. A group stands where its first track is; a track of none stands alone, under ""."""
         found: list[tuple[str, list[SessionTrack]]] = []
-        for track in self.tracks:
+        for track in self.shown:
             members = next((tracks for name, tracks in found if track.group and name == track.group), None)
             if members is None:
                 found.append((track.group, [track]))
