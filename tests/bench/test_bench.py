@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tsbs_daw.bench.measure import GROUPS, Options, Row, measure
-from tsbs_daw.bench.probe import count_macs
+from tsbs_daw.bench.measure import GROUPS, measure
+from tsbs_daw.bench.networks import count_macs
+from tsbs_daw.bench.row import Options, Row
 from tsbs_daw.cli import bench as command
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import TsbsDawError, UnknownModel, UsageError
@@ -37,7 +38,7 @@ def test_every_row_is_measured_and_each_is_a_number(smallest_model, tmp_path):
     rows = list(measure(Options(model=smallest_model, quick=True)))
     names = [row.name for row in rows]
     assert len(names) == len(set(names))
-    expected = {name for group in GROUPS.values() for name in group if "*" not in name}
+    expected = {row for group in GROUPS.values() if not group.long for row in group.rows}
     if sys.platform != "linux":
         expected -= {"daemon.cpu", "daemon.memory", "daemon.worker", "memory.short", "memory.long", "memory.growth"}
     assert expected <= set(names)
@@ -85,3 +86,28 @@ def test_multiply_adds_are_counted_as_on_paper():
     assert count_macs(lambda: convolution(torch.zeros(2, 4, 10))) == 2 * 6 * 8 * 4 * 3
     stacked = torch.zeros(9, 3, 5)
     assert count_macs(lambda: torch.einsum("gbi,gio->gbo", stacked, torch.zeros(9, 5, 7))) == 9 * 3 * 5 * 7
+
+
+def test_the_picture_shows_each_figure_as_a_speed(tmp_path):
+    from tsbs_daw.bench.plot import draw, speeds
+
+    rows = [{"name": "separate.factor", "figure": 0.1}, {"name": "sizes.full.bfloat16.speed", "figure": 0.5}]
+    rows.append({"name": "peers.htdemucs", "figure": 0.5})
+    report = {"rows": rows, "date": "2026-01-01T00:00:00", "machine": {"cores": 2, "processor": "a processor"}}
+    assert list(speeds(report).items()) == [
+        ("bundled model, file to session", 10.0),
+        ("HTDemucs", 2.0),
+        ("full model, bfloat16", 0.5),
+    ]
+    draw(report, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_networks_in_turn_are_measured_per_second_of_audio():
+    from tsbs_daw.bench.peer_networks import time_in_turn
+
+    turns = []
+    runs = {"long": (lambda: turns.append("long"), 10.0), "short": (lambda: turns.append("short"), 1.0)}
+    found = time_in_turn(runs, torch.device("cpu"), rounds=3)
+    assert turns == ["long", "short"] * 4  # one to warm up
+    assert set(found) == {"long", "short"} and all(value >= 0 for value in found.values())

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tsbs_daw import machine
+from tsbs_daw.audio.write import file_samples
 from tsbs_daw.errors import DaemonError
 from tsbs_daw.jobs.job import Job, Source
 from tsbs_daw.jobs.spool import submit
@@ -43,14 +45,66 @@ class DaemonFigures:
     worker_bytes: int | None
 
 
+@dataclass(frozen=True)
+class Queued:
+    """songs: how many went in at once; seconds: until the last one was done; worker_bytes: its memory after them"""
+
+    songs: int
+    seconds: float
+    worker_bytes: int | None
+
+
 def measure_daemon(folder: Path, song: Path, item: Path, model: Path, *, idle_s: float) -> DaemonFigures:
     """Start a daemon on `folder`, let it idle, drop `song`, then ask for `item` as a DAW does, and end it.
 
     Raises: DaemonError: it did not start, or did not take the song
     """
-    home, watched = folder / "home", folder / "watched"
+    spool, watched = folder / "home" / "spool", folder / "watched"
     watched.mkdir()
-    arguments = ["watch", str(watched), "--out", str(folder / "out"), "--model", str(model)]
+    with _daemon(folder, ["watch", str(watched), "--out", str(folder / "out"), "--model", str(model)]) as daemon:
+        time.sleep(SETTLE_S)
+        idle = _idle(daemon.pid, idle_s)
+        stopped_growing = _copy_slowly(song, watched / "song.wav")
+        _wait(lambda: _started(spool), JOB_LIMIT_S, daemon, folder)
+        pickup_s = time.monotonic() - stopped_growing
+        _wait(lambda: any((spool / "done").glob("*/result.json")), JOB_LIMIT_S, daemon, folder)
+        worker_bytes = machine.children_bytes(daemon.pid)
+        job = Job(schema=1, source=Source(path=item), output=folder / "out", model=str(model), priority="interactive")
+        asked = time.monotonic()
+        submit(spool, job)
+        _wait((spool / "done" / job.id / "result.json").exists, JOB_LIMIT_S, daemon, folder)
+        return DaemonFigures(pickup_s, time.monotonic() - asked, idle, worker_bytes)
+
+
+def measure_queue(folder: Path, song: Path, model: Path, counts: Sequence[int]) -> list[Queued]:
+    """Hand so many songs at once to one daemon, again and again.
+
+    Each is the same recording from another sample on, and so another song to the daemon, of the same length.
+
+    Raises: DaemonError: it did not start, or did not finish
+    """
+    spool = folder / "home" / "spool"
+    length_samples = file_samples(song) - sum(counts) - 1
+    found, start = [], 0
+    with _daemon(folder, ["watch"]) as daemon:
+        for count in (1, *counts):  # the first loads the model, and is not counted
+            jobs = []
+            asked = time.monotonic()
+            for _ in range(count):
+                source = Source(path=song, start_samples=start, length_samples=length_samples)
+                jobs.append(Job(schema=1, source=source, output=folder / "out", model=str(model)))
+                submit(spool, jobs[-1])
+                start += 1
+            last = [spool / "done" / job.id / "result.json" for job in jobs]
+            _wait(lambda last=last: all(path.exists() for path in last), count * JOB_LIMIT_S, daemon, folder)
+            found.append(Queued(count, time.monotonic() - asked, machine.children_bytes(daemon.pid)))
+    return found[1:]
+
+
+@contextmanager
+def _daemon(folder: Path, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon with a home of its own, alive from the first line to the last. Raises: DaemonError: it did not start"""
+    home = folder / "home"
     with (folder / "daemon.log").open("wb") as log:
         daemon = subprocess.Popen(
             [sys.executable, "-m", "tsbs_daw", *arguments],
@@ -60,19 +114,8 @@ def measure_daemon(folder: Path, song: Path, item: Path, model: Path, *, idle_s:
             stderr=log,
         )
     try:
-        _wait(lambda: (home / "spool" / "heartbeat.json").exists(), START_LIMIT_S, daemon, folder)
-        time.sleep(SETTLE_S)
-        idle = _idle(daemon.pid, idle_s)
-        stopped_growing = _copy_slowly(song, watched / "song.wav")
-        _wait(lambda: _started(home / "spool"), JOB_LIMIT_S, daemon, folder)
-        pickup_s = time.monotonic() - stopped_growing
-        _wait(lambda: any((home / "spool" / "done").glob("*/result.json")), JOB_LIMIT_S, daemon, folder)
-        worker_bytes = machine.children_bytes(daemon.pid)
-        job = Job(schema=1, source=Source(path=item), output=folder / "out", model=str(model), priority="interactive")
-        asked = time.monotonic()
-        submit(home / "spool", job)
-        _wait((home / "spool" / "done" / job.id / "result.json").exists, JOB_LIMIT_S, daemon, folder)
-        return DaemonFigures(pickup_s, time.monotonic() - asked, idle, worker_bytes)
+        _wait((home / "spool" / "heartbeat.json").exists, START_LIMIT_S, daemon, folder)
+        yield daemon
     finally:
         daemon.terminate()
         try:

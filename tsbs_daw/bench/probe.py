@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ SAMPLE_RATE = 44100
 
 
 def main(request: dict[str, Any]) -> None:
-    probes = {"resolve": resolve, "song": song, "separate": separate, "network": network}
+    probes = (resolve, song, separate, network, size, peers, reference, stems, overlap)
     try:
-        answer = probes[request["probe"]](request)
+        answer = {probe.__name__: probe for probe in probes}[request["probe"]](request)
     except TsbsDawError as error:
         answer = {"error": str(error), "kind": type(error).__name__}
     (Path(request["folder"]) / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
@@ -109,56 +108,96 @@ class ChildrenPeak:
 
 
 def network(request: dict[str, Any]) -> dict[str, Any]:
-    """Speed and counted arithmetic of the network on chunks, beside the machine's own speed at matrix products."""
+    """The model that is asked for, on chunks, held against the machine's own speed at matrix products."""
     import torch
 
+    from tsbs_daw.bench.networks import PRECISIONS, count_macs, held_against_floor
     from tsbs_daw.separation import Separator
 
     separator = Separator.load(request["model"], request["device"])
-    config, batch = separator.network.config, separator.batch_size
+    batch = separator.batch_size
     chunk = torch.randn(batch, 2, separator.chunk_samples, device=separator.device) * 0.1
     with torch.inference_mode():
         macs = count_macs(lambda: separator.network(chunk))
-        chunk_s = best_time_s(lambda: separator.network(chunk), 1 if request["quick"] else 8, separator.device)
-    audio_s = batch * separator.chunk_samples / config.sample_rate
-    return {
+        found = held_against_floor(
+            lambda: separator.network(chunk), macs, separator.device, PRECISIONS["float32"], _rounds(request, 8)
+        )
+    audio_s = batch * separator.chunk_samples / separator.network.config.sample_rate
+    return found | {
         "device": str(separator.device),
-        "speed": audio_s / chunk_s,
+        "speed": audio_s / found["seconds"],
         "macs_per_s_of_audio": macs / audio_s,
-        "machine_macs_per_s": machine_macs_per_s(separator.device, 1 if request["quick"] else 8),
     }
 
 
-def count_macs(run: Callable[[], Any]) -> int:
-    """Multiply-adds of the matrix products and convolutions in `run`; transforms and pointwise work do not count."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops() // 2
-
-
-def best_time_s(run: Callable[[], Any], repetitions: int, device: Any) -> float:
-    """The shortest of several runs, after one to warm up: others on the machine only ever make it longer."""
+def size(request: dict[str, Any]) -> dict[str, Any]:
+    """One size of the network in one precision, with random weights: speed, floor, memory."""
     import torch
 
-    times = []
-    for _ in range(repetitions + 1):
-        began = time.perf_counter()
+    from tsbs_daw.bench import networks
+    from tsbs_daw.separation.separator import choose_device
+
+    device, config = choose_device(request["device"]), networks.SIZES[request["size"]]
+    dtype = networks.PRECISIONS[request["precision"]]
+    network = networks.random_network(config, device)
+    chunk = networks.random_chunk(config, device)
+
+    def run() -> None:
+        network(chunk)
+
+    with torch.inference_mode():
         run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
+        peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else machine.own_peak_bytes()
+        macs = networks.count_macs(run)
+        found = networks.held_against_floor(run, macs, device, dtype, _rounds(request, 5))
+        share = networks.share_in_products(run, device)
+    return found | {
+        "device": str(device),
+        "speed": config.chunk_s / found["seconds"],
+        "macs_per_s_of_audio": macs / config.chunk_s,
+        "share_in_products": share,
+        "peak_bytes": peak_bytes,
+    }
 
 
-def machine_macs_per_s(device: Any, repetitions: int) -> float:
-    """What large float32 matrix products reach here."""
-    import torch
+def peers(request: dict[str, Any]) -> dict[str, Any]:
+    from tsbs_daw.bench.peer_networks import time_peers
+    from tsbs_daw.separation.separator import choose_device
 
-    size = 4096 if device.type == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device) for _ in range(2))
-    return size**3 / best_time_s(lambda: a @ b, repetitions, device)
+    return time_peers(choose_device(request["device"]), _rounds(request, 5), request["quick"])
+
+
+def reference(request: dict[str, Any]) -> dict[str, Any]:
+    from tsbs_daw.bench.peer_networks import time_reference
+    from tsbs_daw.separation.separator import choose_device
+
+    return time_reference(choose_device(request["device"]), _rounds(request, 3), request["quick"])
+
+
+def stems(request: dict[str, Any]) -> dict[str, Any]:
+    """Seconds per second of audio of the bundled size with one stem, two, and so on to eight."""
+    from dataclasses import replace
+
+    from tsbs_daw.bench.networks import SIZES, random_chunk, random_network
+    from tsbs_daw.bench.peer_networks import time_in_turn
+    from tsbs_daw.separation.separator import choose_device
+
+    device, runs = choose_device(request["device"]), {}
+    for count in (1, 2, 4, 8):
+        config = replace(SIZES["tiny"], stems=tuple(f"stem {index}" for index in range(count)))
+        network, chunk = random_network(config, device), random_chunk(config, device)
+        runs[str(count)] = (lambda network=network, chunk=chunk: network(chunk), config.chunk_s)
+    return time_in_turn(runs, device, _rounds(request, 5))
+
+
+def overlap(request: dict[str, Any]) -> dict[str, Any]:
+    from tsbs_daw.bench.overlap import measure_overlaps
+
+    return {"table": measure_overlaps(request["model"], request["device"], request["quick"])}
+
+
+def _rounds(request: dict[str, Any], rounds: int) -> int:
+    return 1 if request["quick"] else rounds
 
 
 if __name__ == "__main__":

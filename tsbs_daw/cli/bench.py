@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from tsbs_daw.bench.measure import Row
+    from tsbs_daw.bench.row import Row
 
 
 def command(
@@ -17,6 +17,9 @@ def command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     seconds: Annotated[float, typer.Option(help="Length of the song that is timed.", min=1.0)] = 60.0,
     only: Annotated[list[str] | None, typer.Option(help="A row or a group of rows; may be repeated.")] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Everything, peers and growth too: an hour or more.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny lengths: shows that it runs, not how fast.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> int:
@@ -26,9 +29,10 @@ def command(
 
     Example: tsbs-daw bench --only separate --only memory.long
     """
-    from tsbs_daw.bench.measure import Options, measure
+    from tsbs_daw.bench.measure import measure
+    from tsbs_daw.bench.row import Options
 
-    options = Options(model, preset, device, seconds, quick, tuple(only or ()))
+    options = Options(model, preset, device, seconds, quick, tuple(only or ()), complete)
     rows = []
     if not as_json:
         typer.echo(_line("row", "figure", "", "target", "", "ratio", "what"))
@@ -42,7 +46,7 @@ def command(
 
 
 def _line(name: str, figure: str, unit: str, target: str, ok: str, ratio: str, what: str) -> str:
-    return f"{name:<20} {figure:>9} {unit:<11} {target:>8}  {ok:<4} {ratio:>6}  {what}"
+    return f"{name:<32} {figure:>9} {unit:<11} {target:>8}  {ok:<4} {ratio:>6}  {what}"
 
 
 def _text(row: Row) -> str:
