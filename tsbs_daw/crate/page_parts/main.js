@@ -1,0 +1,328 @@
+// The page itself: what is shown, chosen, played, and which key does what.
+
+const find = (id) => document.getElementById(id);
+
+class Page {
+  constructor(data) {
+    this.songs = data.songs;
+    this.chosen = this.current = null;
+    this.fits = [];
+    this.filter = { state: '', words: [], slowest: null, fastest: null, key: '', neighbours: false, vocals: '', fitting: false };
+    this.sort = { column: '', down: false };
+    this.percent = data.tempoPercent;
+    this.gallery = new Gallery();
+    this.player = new Player();
+    this.songs.forEach((song, place) => this.prepare(song, place));
+    this.introduce(data);
+    this.heads();
+    this.form();
+    find('songs').append(...this.songs.map((song) => row(song, this)));
+    this.arrange();
+    this.dock();
+    document.addEventListener('keydown', (event) => this.key(event));
+    this.player.addEventListener('change', () => this.playerChanged());
+  }
+
+  prepare(song, place) {
+    song.place = place;
+    song.searched = plain([song.title, song.artist, song.source, song.key?.name, song.key?.camelot, song.reason].join(' '));
+    const stems = song.files.some((file) => file.kind === 'stem');
+    for (const file of song.files) [file.mute, file.solo] = [file.kind !== (stems ? 'stem' : 'output'), false];
+    if (song.files.length && song.files.every((file) => file.mute)) song.files[0].mute = false;
+  }
+
+  introduce(data) {
+    document.title = `${shown(data.crate)} – catalogue`;
+    find('crate').firstChild.textContent = shown(data.crate);
+    const done = this.songs.filter((song) => song.state === 'done');
+    const others = ['waiting', 'failed', 'duplicate'].map((state) => [this.songs.filter((song) => song.state === state).length, state]);
+    const total = done.reduce((sum, song) => sum + (song.durationS ?? 0), 0);
+    const words = [`${done.length.toLocaleString('en')} of ${many(this.songs.length, 'song')} ready`, total ? clock(total) : '',
+      ...others.map(([count, state]) => (count ? `${count} ${state}` : ''))];
+    find('summary').textContent = words.filter(Boolean).join(' · ');
+    const when = new Date(data.created).toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'short' });
+    find('made').append('Preset ', name(data.preset), el('br'), when);
+    const open = others[0][0] ? ' It is not finished: load this page again to see more.' : '';
+    find('made').append(open ? el('small', { text: open }) : '');
+    this.warn();
+  }
+
+  /** Say once what this browser cannot do with the crate's files. */
+  warn() {
+    const has = (ending) => this.songs.some((song) => song.files.some((file) => ending.test(file.url)));
+    const words = [];
+    if (has(/\.aiff?$/i) && !document.createElement('audio').canPlayType('audio/aiff')) {
+      words.push('This browser does not play AIFF. The files are fine: open them in your DAW, or deliver WAV or FLAC to listen here.');
+    }
+    if (has(/\.mp3$/i)) words.push('MP3 has no exact places: after a jump, stems may be 25 ms apart here. WAV and FLAC stay together.');
+    find('notice').textContent = words.join(' ');
+    find('notice').hidden = !words.length;
+  }
+
+  heads() {
+    const cells = COLUMNS.map(({ id, label }) => el('div', { class: `cell ${id}`, role: 'columnheader', 'aria-sort': 'none', 'data-column': id },
+      el('button', { type: 'button', text: label, onclick: () => this.sortBy(id) })));
+    const silent = (kind, label) => el('div', { class: `cell ${kind}`, role: 'columnheader' }, el('span', { class: 'unseen', text: label }));
+    find('heads').append(silent('start', 'Play'), cells[0], silent('wave', 'Waveforms'), ...cells.slice(1));
+  }
+
+  form() {
+    const used = new Map(this.songs.filter((song) => song.key).map((song) => [song.key.camelot, song.key.name]));
+    for (const [code, words] of [...used].sort(([a], [b]) => wheelPlace(a) - wheelPlace(b))) {
+      find('key').append(el('option', { value: code, text: `${shown(code)} · ${shown(words)}` }));
+    }
+    const states = ['', ...Object.keys(STATES).filter((state) => this.songs.some((song) => song.state === state))];
+    for (const state of states) {
+      const count = this.songs.filter((song) => !state || song.state === state).length;
+      find('states').append(el('label', {}, el('input', { type: 'radio', name: 'state', value: state, checked: !state }),
+        el('span', { text: `${STATES[state] ?? 'All'} ${count}` })));
+    }
+    find('states').hidden = states.length < 3;
+    find('percent').value = this.percent;
+    find('filters').addEventListener('submit', (event) => event.preventDefault());
+    find('filters').addEventListener('input', () => this.read());
+    for (const id of ['clear', 'clear-too']) find(id).addEventListener('click', () => this.clear());
+  }
+
+  read() {
+    const number = (id) => (find(id).value === '' ? null : Number(find(id).value));
+    Object.assign(this.filter, {
+      words: plain(find('text').value).split(/\s+/).filter(Boolean), slowest: number('slowest'), fastest: number('fastest'),
+      key: find('key').value, neighbours: find('neighbours').checked, vocals: find('vocals').value,
+      state: find('filters').elements.state?.value ?? '',
+    });
+    this.percent = Math.max(0, number('percent') ?? 0);
+    this.fit();
+    this.arrange();
+  }
+
+  clear() {
+    const percent = find('percent').value;
+    find('filters').reset();
+    find('percent').value = percent;
+    this.filter.fitting = false;
+    this.read();
+    find('text').focus();
+  }
+
+  sortBy(column) {
+    // Up, down, and back to the crate's own order.
+    if (this.sort.column !== column) this.sort = { column, down: false };
+    else this.sort = this.sort.down ? { column: '', down: false } : { column, down: true };
+    for (const head of document.querySelectorAll('[data-column]')) {
+      const on = head.dataset.column === this.sort.column;
+      head.setAttribute('aria-sort', on ? (this.sort.down ? 'descending' : 'ascending') : 'none');
+    }
+    this.arrange();
+  }
+
+  /** Put the songs in order and hide those that were not asked for. */
+  arrange() {
+    const fitting = new Set(this.fits.map((one) => one.song));
+    this.listed = sorted(this.songs, this.sort);
+    this.visible = this.listed.filter((song) => wanted(song, this.filter)
+      && (!this.filter.fitting || song === this.chosen || fitting.has(song)));
+    const visible = new Set(this.visible);
+    this.songs.forEach((song) => (song.element.hidden = !visible.has(song)));
+    if (this.ordered !== `${this.sort.column} ${this.sort.down}`) {
+      const focused = document.activeElement;
+      find('songs').append(...this.listed.map((song) => song.element));
+      this.ordered = `${this.sort.column} ${this.sort.down}`;
+      if (focused !== document.activeElement) focused?.focus();
+    }
+    const all = this.visible.length === this.songs.length;
+    find('count').textContent = all ? '' : `${this.visible.length.toLocaleString('en')} of ${many(this.songs.length, 'song')}`;
+    find('clear').hidden = all;
+    find('nothing').hidden = this.visible.length > 0;
+    if (!visible.has(this.current)) this.setCurrent(this.visible[0] ?? null);
+  }
+
+  /** The one song that the Tab key leads to. */
+  setCurrent(song) {
+    for (const [one, index] of [[this.current, -1], [song, 0]]) {
+      one?.nameButton.setAttribute('tabindex', index);
+      one?.playButton.setAttribute('tabindex', index);
+    }
+    this.current = song;
+  }
+
+  /** Open a song, or close it if it is open. */
+  choose(song, jump = false) {
+    const closing = song === this.chosen && !jump;
+    this.close();
+    if (closing) return;
+    if (!this.visible.includes(song)) this.clear();
+    this.chosen = song;
+    this.setCurrent(song);
+    this.fit();
+    this.open();
+    song.nameButton.focus({ preventScroll: !jump });
+    if (jump) song.element.scrollIntoView({ block: 'center' });
+  }
+
+  close() {
+    const song = this.chosen;
+    if (!song) return;
+    this.chosen = null;
+    (song.laneElements ?? []).forEach(({ canvas }) => this.gallery.remove(canvas));
+    song.panel?.remove();
+    song.panel = song.laneElements = song.slider = song.playhead = null;
+    song.nameButton.setAttribute('aria-expanded', 'false');
+    song.element.classList.remove('chosen');
+    const narrowed = this.filter.fitting;
+    this.filter.fitting = false;
+    this.fit();
+    if (narrowed) this.arrange();
+  }
+
+  open() {
+    const song = this.chosen;
+    song.panel = el('div', { role: 'row' }, details(song, this));
+    song.element.append(song.panel);
+    song.element.classList.add('chosen');
+    song.nameButton.setAttribute('aria-expanded', 'true');
+    this.playerChanged();
+  }
+
+  /** Find and mark what goes with the chosen song. */
+  fit() {
+    this.fits = this.chosen ? matches(this.chosen, this.songs, this.percent) : [];
+    const found = new Map(this.fits.map((one) => [one.song, one]));
+    find('songs').classList.toggle('choosing', this.fits.length > 0);
+    for (const song of this.songs) {
+      song.element.classList.toggle('fits', found.has(song));
+      song.badge.hidden = !found.has(song);
+      song.badge.textContent = found.has(song) ? matchWords(found.get(song)) : '';
+    }
+    const old = this.chosen?.panel?.querySelector('.fitting');
+    if (old) old.replaceWith(fitting(this.chosen, this) ?? '');
+  }
+
+  showFitting(on) {
+    this.filter.fitting = on;
+    this.arrange();
+    this.fit();
+    this.chosen?.panel.querySelector('.only')?.focus();
+  }
+
+  play(song) {
+    if (song !== this.chosen) this.choose(song);
+    this.player.toggle(song);
+  }
+
+  /** Play from a place; or, while nothing plays, only move there. */
+  goTo(song, atS, play = true) {
+    if (song !== this.chosen) this.choose(song);
+    if (song !== this.player.song || play) this.player.play(song, Math.max(0, atS));
+    else this.player.seek(atS);
+  }
+
+  mix(song, file, what) {
+    file[what] = !file[what];
+    if (this.player.song === song) this.player.mix();
+    this.showMix(song);
+  }
+
+  showMix(song) {
+    for (const { file, lane, body } of song.laneElements ?? []) {
+      for (const what of ['mute', 'solo']) lane.querySelector(`.${what}`).setAttribute('aria-pressed', String(file[what]));
+      body.classList.toggle('unheard', !heard(song, file));
+      const trouble = body.querySelector('.trouble');
+      trouble.hidden = !file.broken;
+      trouble.textContent = file.broken ? `This file ${file.trouble}.` : '';
+    }
+  }
+
+  dock() {
+    find('dock-play').addEventListener('click', () => this.player.toggle());
+    find('dock-song').addEventListener('click', () => this.choose(this.player.song, true));
+    find('dock-seek').addEventListener('input', () => this.player.seek(Number(find('dock-seek').value)));
+  }
+
+  playerChanged() {
+    const { song, playing } = this.player;
+    if (this.sounding && this.sounding !== song) this.showPlaying(this.sounding, false);
+    this.sounding = song;
+    if (this.chosen) this.showMix(this.chosen);
+    find('dock').hidden = !song;
+    document.body.classList.toggle('docked', Boolean(song));
+    if (!song) return;
+    this.showPlaying(song, playing);
+    find('dock-play').classList.toggle('on', playing);
+    find('dock-play').setAttribute('aria-label', playing ? 'Pause' : 'Play');
+    find('dock-song').replaceChildren(name(song.title));
+    find('dock-seek').max = this.player.length;
+    this.follow();
+  }
+
+  showPlaying(song, playing) {
+    song.playButton.classList.toggle('on', playing);
+    song.playButton.setAttribute('aria-label', `${playing ? 'Pause' : 'Play'} ${shown(song.title)}`);
+    song.element.classList.toggle('loaded', song === this.player.song);
+    for (const head of [song.playhead, song.smallPlayhead]) if (head) head.hidden = song !== this.player.song;
+  }
+
+  /** Move what shows the position, while there is something to show. */
+  follow() {
+    cancelAnimationFrame(this.frame);
+    const { song, playing, position, length } = this.player;
+    if (!song) return;
+    const left = `${length ? (100 * position) / length : 0}%`;
+    for (const head of [song.playhead, song.smallPlayhead]) head?.style.setProperty('left', left);
+    find('dock-time').textContent = `${clock(Math.floor(position))} / ${clock(length)}`;
+    if (document.activeElement !== find('dock-seek') || playing) find('dock-seek').value = position;
+    find('dock-seek').setAttribute('aria-valuetext', `${clock(position)} of ${clock(length)}`);
+    song.slider?.setAttribute('aria-valuenow', Math.round(position));
+    song.slider?.setAttribute('aria-valuetext', `${clock(position)} of ${clock(length)}`);
+    if (playing) this.frame = requestAnimationFrame(() => this.follow());
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = event.target.closest('input:not([type=radio]):not([type=checkbox]), select');
+    if (event.key === 'Escape') {
+      if (typing) typing.blur();
+      else if (this.chosen) {
+        const { nameButton } = this.chosen;
+        this.close();
+        nameButton.focus();
+      }
+      return;
+    }
+    if (typing || event.target.type === 'radio') return;
+    const act = this.action(event.key, event.target);
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+
+  action(key, target) {
+    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -1e9, End: 1e9 }[key];
+    if (step && (target === document.body || target.closest('.row'))) {
+      return () => {
+        const here = this.visible.indexOf(this.current);
+        const next = this.visible[Math.min(this.visible.length - 1, Math.max(0, here + (target.closest('.row') ? step : 0)))];
+        if (!next) return;
+        this.setCurrent(next);
+        next.nameButton.focus();
+      };
+    }
+    const { player, chosen } = this;
+    const song = player.song ?? chosen ?? this.current;
+    if (key === 'p' || key === 'P') return song && (() => this.playKey());
+    if (key === '/') return () => find('text').focus();
+    if (key === 'ArrowLeft' || key === 'ArrowRight') return player.song && (() => player.seek(player.position + (key === 'ArrowLeft' ? -5 : 5)));
+    const file = /^[1-9]$/.test(key) && (chosen ?? player.song)?.files[Number(key) - 1];
+    return file && !file.problem ? () => this.mix(chosen ?? player.song, file, 'solo') : null;
+  }
+
+  /** Play the song that has the focus or is chosen; pause what plays. */
+  playKey() {
+    if (this.player.playing) return this.player.pause();
+    const near = document.activeElement?.closest('.entry');
+    const song = this.songs.find((one) => one.element === near) ?? this.chosen ?? this.player.song ?? this.current;
+    if (!song.playButton.disabled) this.play(song);
+  }
+}
+
+new Page(JSON.parse(find('data').textContent));
