@@ -75,6 +75,12 @@ class ProjectFunctions:
         project.regions.append((start, end if is_region else start, name))
         return len(project.regions)
 
+    def GetProjectStateChangeCount(self, project):
+        return project.changes
+
+    def Master_GetPlayRate(self, project):
+        return project.playrate
+
     def Undo_BeginBlock2(self, project):
         project.begin()
 
@@ -185,6 +191,27 @@ class ProjectFunctions:
         item = Item(track)
         track.items.append(item)
         return item
+
+    def SplitMediaItem(self, item, position):
+        """The left piece keeps its GUID. Both ends of the cut get fades, as REAPER may be set to make them."""
+        self._changing("SplitMediaItem", item)
+        start, length = item.values["D_POSITION"], item.values["D_LENGTH"]
+        if not start < position < start + length:
+            return None
+        right = Item(item.track)
+        right.values, right.active = dict(item.values), item.active
+        right.strings |= {name: value for name, value in item.strings.items() if name != "GUID"}
+        for take in item.takes:
+            other = Take(right, take.source and take.source.copy())
+            other.values = dict(take.values)
+            other.values["D_STARTOFFS"] += (position - start) * take.values["D_PLAYRATE"]
+            other.strings |= {name: value for name, value in take.strings.items() if name != "GUID"}
+            other.stretch_markers, other.envelopes, other.effects = take.stretch_markers, take.envelopes, take.effects
+            right.takes.append(other)
+        right.values |= {"D_POSITION": position, "D_LENGTH": start + length - position, "D_FADEINLEN": 0.01}
+        item.values |= {"D_LENGTH": position - start, "D_FADEOUTLEN": 0.01}
+        item.track.items.insert(item.track.items.index(item) + 1, right)
+        return right
 
     def DeleteTrackMediaItem(self, track, item):
         self._changing("DeleteTrackMediaItem", track)

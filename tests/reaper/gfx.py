@@ -43,7 +43,8 @@ class Gfx:
         return text in " ".join(self.lines)
 
     def click(self, label: str) -> None:
-        places = [(x, y) for x, y, text in self._hidden["shown"] if text.startswith(label)]
+        shown = sorted(self._hidden["shown"], key=lambda entry: entry[2] != label)
+        places = [(x, y) for x, y, text in shown if text.startswith(label)]
         assert places, f"{label!r} is not among {self.lines}"
         x, y = places[0]
         self._hidden["presses"] = [(x + 2, y + 2, 1), (x + 2, y + 2, 0)]

@@ -64,6 +64,13 @@ class Source(Handle):
         elif parent is not None:
             self.rate = parent.rate
 
+    def copy(self) -> Source:
+        """For another take: the same file, owned by it."""
+        other = Source(type_=self.type, parent=self.parent)
+        other.path, other.rate, other.audio, other.section = self.path, self.rate, self.audio, self.section
+        other.owned, other.peaks_ready = True, self.peaks_ready
+        return other
+
     @property
     def channels(self) -> int:
         return self.parent.channels if self.parent is not None else self.audio.shape[1]
@@ -166,6 +173,8 @@ class Project(Handle):
     info_strings: dict[str, str] = field(default_factory=dict)
     regions: list[tuple[float, float, str]] = field(default_factory=list)
     time_selection: tuple[float, float] = (0.0, 0.0)
+    playrate: float = 1.0
+    changes: int = 0  # how often it was changed, as far as a script is told
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -222,12 +231,14 @@ class Project(Handle):
 
     def end(self, label: str) -> None:
         self.undo_depth -= 1
+        self.changes += 1
         if self.undo_depth == 0:
             self.undo_steps.append(Snapshot(label, self._before))
 
     def undo(self) -> bool:
         if not self.undo_steps:
             return False
+        self.changes += 1
         for track in self.tracks:
             kill(track)
         self.tracks[:] = [thaw(frozen) for frozen in self.undo_steps.pop().tracks]

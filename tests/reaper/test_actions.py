@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from reaper.imgui import ImGui
+from reaper.model import Item, Track
 from reaper.stage import STEMS, DaemonByHand, Studio, heard, stem_items
 
 RATE = 44100
+
+
+def muted_pieces(track: Track) -> list[tuple[float, float]]:
+    """Where they begin and end."""
+    found = sorted((i.values["D_POSITION"], i.values["D_LENGTH"]) for i in track.items if i.values["B_MUTE"])
+    return [(start, round(start + length, 9)) for start, length in found]
 
 
 def test_a_time_selection_takes_a_portion_of_the_only_item_of_each_selected_track(studio: Studio, daemon: DaemonByHand):
@@ -22,7 +29,7 @@ def test_a_time_selection_takes_a_portion_of_the_only_item_of_each_selected_trac
     portions = [(job["source"]["start_samples"], job["source"]["length_samples"]) for job in jobs]
     assert portions == [(22050, 33075)] * 2
     assert {item.values["D_POSITION"] for item in stem_items(project, "bass")} == {1.5}
-    assert all(track.items[0].values["B_MUTE"] == 0 for track in tracks), "only a part of it was separated"
+    assert [muted_pieces(track) for track in tracks] == [[(1.5, 2.25)], [(1.5, 2.25)], []]
 
 
 def test_several_items_of_a_track_are_read_as_they_sound_together(studio: Studio, daemon: DaemonByHand):
@@ -32,6 +39,8 @@ def test_several_items_of_a_track_are_read_as_they_sound_together(studio: Studio
     items = [project.add_item(track, studio.song(f"{n}.wav", seed=n), 1.0 + n, 1.0) for n in range(2)]
     items.append(project.add_item(track, studio.song("muted.wav", seed=9), 1.0, 2.0))
     items[1].values["D_VOL"], items[2].values["B_MUTE"] = 0.5, 1.0
+    first = items[0].audio_at(np.arange(24000 - 1) / 48000 + 0.5, 2)
+    second = items[1].audio_at(np.arange(24000 - 1) / 48000, 2)
     project.time_selection = (1.5, 2.5)
     studio.run("Separate time selection on selected tracks")
     (job,) = daemon.work(studio)
@@ -40,8 +49,6 @@ def test_several_items_of_a_track_are_read_as_they_sound_together(studio: Studio
     assert (stem.values["D_POSITION"], stem.values["D_LENGTH"]) == (1.5, 1.0)
     sound = stem.take.source.audio  # at the project's rate, the higher one
     assert stem.take.source.rate == 48000 and len(sound) == 48000
-    first = items[0].audio_at(np.arange(24000 - 1) / 48000 + 0.5, 2)
-    second = items[1].audio_at(np.arange(24000 - 1) / 48000, 2)
     assert np.abs(sound[:23999] - first).max() < 1e-6
     assert np.abs(sound[24000:-1] - 0.5 * second).max() < 1e-6
 
@@ -104,6 +111,24 @@ def test_the_chooser_remembers_what_was_chosen(studio: Studio, daemon: DaemonByH
     assert again.ext_state["TSBS-DAW", "stems"] == "vocals/drums/other/instrumental"
 
 
+def test_the_chooser_separates_a_time_selection_too(studio: Studio, daemon: DaemonByHand):
+    track = studio.project.add_track("Mix")
+    track.values["I_SELECTED"] = 1.0
+    studio.project.add_item(track, studio.song(), 0.0, 1.0)
+    studio.project.time_selection = (0.25, 0.75)
+    studio.run("Separate with preset")
+    choose(studio, "instrumental:", "the time selection", "mute what was taken apart", "Separate")
+    (job,) = daemon.work(studio)
+    assert job["preset"] == "instrumental" and muted_pieces(track) == [(0.25, 0.75)]
+
+
+def test_re_separating_says_what_becomes_of_new_outputs(studio: Studio, daemon: DaemonByHand):
+    studio.run("Re-separate in place")
+    studio.ticks(2)
+    window = studio.reaper.window("Re-separate")
+    assert window.says("An output without a track gets one, muted.") and not window.says("mute what was taken apart")
+
+
 def test_a_chooser_that_is_closed_asks_for_nothing(studio: Studio, daemon: DaemonByHand):
     studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
     studio.run("Separate with preset")
@@ -159,6 +184,68 @@ def test_re_separating_in_place_keeps_every_edit(studio: Studio, daemon: DaemonB
     assert bass.take.values["D_STARTOFFS"] == 0.4
     assert project.undo_steps[-1].label == "tsbs-daw: stems of mix, again"
     assert item.alive
+
+
+def separated(studio: Studio, daemon: DaemonByHand, stems: list[str]) -> Item:
+    item = studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 2.0, 1.0)
+    studio.run("Separate selected items")
+    daemon.work(studio, stems=stems)
+    return item
+
+
+def separate_again(studio: Studio, daemon: DaemonByHand, stems: list[str], number: int, *without: str) -> None:
+    """Choose a preset whose outputs are these, for the folder of stems."""
+    studio.project.track_named("mix - stems").values["I_SELECTED"] = 1.0
+    studio.run("Re-separate in place")
+    studio.ticks(2)
+    for label in ("instrumental:", *without, "Separate"):
+        studio.reaper.window("Re-separate").click(label)
+        studio.ticks(3)
+    studio.ticks(12)
+    (job,) = daemon.claim()
+    job["song"] = f"again {number}"
+    daemon.finish(job, stems=stems)
+    daemon.work(studio)
+
+
+def test_re_separating_gives_an_output_without_a_track_one_that_is_muted(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    item = separated(studio, daemon, STEMS)
+    item.values["D_POSITION"] = 5.0
+    stem_items(project, "bass")[0].values["D_POSITION"] = 30.0
+    separate_again(studio, daemon, [*STEMS, "instrumental"], 1)
+    (made,) = stem_items(project, "instrumental")
+    assert (made.values["D_POSITION"], made.values["D_LENGTH"]) == (5.0, 1.0), "where its source is"
+    assert project.track_named("instrumental").values["B_MUTE"] == 1
+    assert all(project.track_named(name).values["B_MUTE"] == 0 for name in STEMS)
+    assert project.levels() == [0, 0, 1, 1, 1, 1, 1] and stem_items(project, "bass")[0].values["D_POSITION"] == 30.0
+    assert len(project.undo_steps) == 2
+    project.undo()
+    assert "instrumental" not in project.names()
+
+
+def test_an_output_that_comes_back_after_another_preset_goes_into_its_old_item(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    separated(studio, daemon, [*STEMS, "instrumental"])
+    (first,) = stem_items(project, "instrumental")
+    old = first.take.source.path
+    separate_again(studio, daemon, STEMS, 1)
+    assert stem_items(project, "instrumental") == [first] and first.take.source.path == old
+    first.values["D_POSITION"] = 40.0
+    separate_again(studio, daemon, [*STEMS, "instrumental"], 2)
+    assert stem_items(project, "instrumental") == [first] and "again 2" in first.take.source.path
+    assert first.values["D_POSITION"] == 40.0
+
+
+def test_an_output_that_is_not_wanted_gets_no_track_and_what_was_removed_does_not_return(
+    studio: Studio, daemon: DaemonByHand
+):
+    project = studio.project
+    separated(studio, daemon, STEMS)
+    project.tracks.remove(project.track_named("drums"))
+    separate_again(studio, daemon, [*STEMS, "instrumental"], 1, "instrumental")
+    assert project.names() == ["Mix", "mix - stems", "vocals", "bass", "other"]
+    assert all("again 1" in stem_items(project, name)[0].take.source.path for name in ("vocals", "bass", "other"))
 
 
 def test_re_separating_other_tracks_is_a_sentence(studio: Studio, daemon: DaemonByHand):

@@ -262,9 +262,7 @@ def test_a_hundred_jobs_stay_out_of_the_way(studio: Studio, daemon: DaemonByHand
         track.values["I_SELECTED"] = 1.0
         project.add_item(track, song, 0.0, 2.0)
     project.regions = [(n / 20, n / 20 + 0.03, f"Region {n}") for n in range(20)]
-    studio.reaper.patient = True
     studio.run("Separate project regions on selected tracks")
-    studio.reaper.patient = False
     for _ in range(2000):
         studio.reaper.tick()
         for job in daemon.claim():
@@ -272,6 +270,82 @@ def test_a_hundred_jobs_stay_out_of_the_way(studio: Studio, daemon: DaemonByHand
         if studio.delivered():
             break
     assert len(stem_items(project, "bass")) == 100 and len(project.tracks) == 5 * 6
+    assert sum(item.values["B_MUTE"] > 0 for track in project.tracks[::6] for item in track.items) == 100
+
+
+def many_items(studio: Studio, count: int) -> list[Item]:
+    track, song = studio.project.add_track("Mix"), studio.song()
+    return [studio.project.add_item(track, song, float(n), 0.05, D_PLAYRATE=1.0 + n % 2) for n in range(count)]
+
+
+def test_a_hundred_items_at_once_are_read_over_many_ticks(studio: Studio, daemon: DaemonByHand):
+    """The action's own tick and all others are short: the stand-in counts what every call costs."""
+    items = many_items(studio, 100)
+    assert not studio.run("Separate selected items").running, "one tick was enough to write them down"
+    (order,) = studio.tickets()
+    assert order["stage"] == "ordered" and len(order["items"]) == 100 and studio.jobs_waiting() == []
+    studio.ticks(1)
+    assert 1 < len(studio.tickets()) < 101, "the background script begins, and leaves the rest for later ticks"
+    while any(ticket["stage"] == "ordered" for ticket in studio.tickets()):
+        studio.ticks(1)
+    assert len(daemon.work(studio)) == 100 and all(item.values["B_MUTE"] for item in items)
+    assert len(stem_items(studio.project, "bass")) == 100
+
+
+def test_a_thousand_items_take_the_action_more_than_one_tick(studio: Studio, daemon: DaemonByHand):
+    many_items(studio, 1000)
+    action = studio.run("Separate selected items")
+    assert action.running
+    for _ in range(20):
+        studio.ticks(1)
+    assert not action.running
+    found = {entry["item"] for ticket in studio.tickets() for entry in ticket.get("items", [])}
+    found |= {ticket["item"] for ticket in studio.tickets() if "item" in ticket}
+    assert found == {item.guid for item in studio.project.items}
+
+
+def test_the_project_may_change_while_an_order_is_worked_off(studio: Studio, daemon: DaemonByHand):
+    items = many_items(studio, 60)
+    studio.run("Separate selected items")
+    studio.ticks(1)
+    left = {item.guid for item in items} - {ticket.get("item") for ticket in studio.tickets()}
+    late = [item for item in items if item.guid in left]
+    studio.project.remove_item(late[0])
+    late[1].values["D_POSITION"] = 1234.5
+    late[2].values["B_UISEL"] = 0.0
+    daemon.work(studio)
+    assert len(stem_items(studio.project, "bass")) == 59
+    assert [i.values["D_POSITION"] for i in stem_items(studio.project, "bass")].count(1234.5) == 1
+    assert studio.reaper.window("Jobs").says("An item was removed before it could be read.")
+
+
+def test_a_project_closed_while_an_order_is_worked_off_gets_the_rest_when_it_is_open_again(
+    studio: Studio, daemon: DaemonByHand
+):
+    many_items(studio, 60)
+    studio.run("Separate selected items")
+    studio.ticks(1)
+    studio.reaper.close(studio.project)
+    studio.new_project("other")
+    for _ in range(40):
+        studio.ticks(1)
+        for job in daemon.claim():
+            daemon.finish(job)
+    assert any(ticket["stage"] == "ordered" for ticket in studio.tickets())
+    studio.reaper.open(studio.project)
+    daemon.work(studio)
+    assert len(stem_items(studio.project, "bass")) == 60, "each once"
+
+
+def test_an_order_that_is_worked_off_again_after_a_crash_asks_for_nothing_twice(studio: Studio, daemon: DaemonByHand):
+    many_items(studio, 10)
+    studio.run("Separate selected items")
+    (path,) = (studio.home / "spool" / "reaper").glob("*.json")
+    order = path.read_bytes()
+    daemon.work(studio)
+    path.write_bytes(order)
+    studio.run("Background")
+    assert daemon.work(studio) == [] and len(stem_items(studio.project, "bass")) == 10
 
 
 def test_the_chosen_stems_alone_are_put_back(studio: Studio, daemon: DaemonByHand):

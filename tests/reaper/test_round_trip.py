@@ -77,6 +77,7 @@ def test_regions_items_tabs_a_failure_and_a_cancel_are_in_flight_together(studio
     first.add_item(track, studio.song("one.wav", seed=1), 0.0, 2.0)
     first.regions = [(0.0, 0.4, "Verse"), (1.0, 1.5, "Chorus")]
     studio.run("Separate project regions on selected tracks")
+    studio.ticks(2)
     second = studio.new_project("second")
     studio.project = second
     items = [broken_item(studio), second.add_item(second.add_track("Fine"), studio.song("fine.wav", seed=2), 5.0, 0.5)]

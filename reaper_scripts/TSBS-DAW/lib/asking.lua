@@ -1,12 +1,12 @@
--- From what is selected in REAPER to tickets, one for each item, or for each track and range.
+-- What is selected in REAPER, written down as an order. This is all that an action does: it is over in its first tick,
+-- but for a thousand items and more. What is ordered is worked off by the background script, see `orders`.
 local use = ...
-local courier, files, json, project = use("courier"), use("files"), use("json"), use("project")
-local protocol, recording, settings, sources = use("protocol"), use("recording"), use("settings"), use("source")
-local spools, text, tickets = use("spool"), use("text"), use("tickets")
+local clock, courier, json, project = use("clock"), use("courier"), use("json"), use("project")
+local settings, spools, text, tickets = use("settings"), use("spool"), use("text"), use("tickets")
 
 local asking = {}
 
-local SONG_CHARACTERS = 60
+local IN_ONE = 200 -- items in one order: writing it down takes a millisecond or two
 
 -- What the user chose: preset, model, stems (nil for all), source, fx. `changes` may name another preset.
 function asking.options(changes)
@@ -24,169 +24,115 @@ function asking.options(changes)
   return options
 end
 
-local function ticket_for(proj, options, fields)
-  local id = text.new_id()
-  local song = text.cut(fields.name, SONG_CHARACTERS) .. (fields.label and " " .. fields.label or "")
-  local output = files.plain(recording.output(proj))
-  local ticket = {
-    id = id,
-    stage = "wanted",
-    project = { id = project.id(proj), name = project.name(proj) },
-    stems = options.stems,
-    source = options.source,
-    asked_unix_s = os.time(),
-  }
-  for name, value in pairs(fields) do
-    ticket[name] = value
-  end
-  ticket.job = protocol.job(id, nil, output, song, options, { project = ticket.project.id, item = ticket.item })
-  return ticket
-end
-
--- A ticket for a portion of an item, in seconds from its start; or nil and a sentence.
-local function item_ticket(proj, item, options, group, from_s, length_s, label)
-  local spec, take, name = sources.of_item(item, from_s, length_s, options.fx)
-  if not spec then
-    return nil, take
-  end
-  local track = reaper.GetMediaItemTrack(item)
-  local track_guid = project.track_guid(track)
-  local whole_s = reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
-  return ticket_for(proj, options, {
+local function order_of(what, options, name, nothing)
+  local proj = project.current()
+  return {
+    id = text.new_id(),
+    stage = "ordered",
+    what = what,
     name = name,
-    label = label,
-    group = group .. track_guid,
-    spec = spec,
-    track = track_guid,
-    item = project.item_guid(item),
-    take = project.take_guid(take),
-    position_s = reaper.GetMediaItemInfo_Value(item, "D_POSITION") + from_s,
-    length_s = length_s,
-    from_s = from_s,
-    lead_s = spec.lead_s,
-    offset_s = reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS"),
-    playrate = reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE"),
-    partial = whole_s - length_s > 1e-6,
-    baked = spec.kind == "render",
-  })
+    nothing = nothing,
+    group = text.new_id(),
+    options = options,
+    project = { id = project.id(proj), name = project.name(proj) },
+    job = { preset = options.preset },
+  }
 end
 
--- Collects tickets and sentences, and hands them on.
-local function collection()
-  local self = { tickets = {}, said = {} }
-  function self.add(ticket, err)
-    if ticket then
-      self.tickets[#self.tickets + 1] = ticket
-    elseif err then
-      self.said[#self.said + 1] = err
+-- Write orders down, wake the background script, and tell the user at once what there is to tell. `orders` is a body
+-- for `clock.run`: it is given `pause` and `keep(order)`, and returns a sentence if there is nothing to order.
+local function hand_on(orders)
+  local installed, missing = settings.installed()
+  clock.run(function(pause)
+    local said = { missing }
+    local function keep(order)
+      local ok, why = tickets.at(installed.spool):keep(order)
+      said[#said + 1] = why
+      if ok then
+        courier.wake()
+      end
     end
-  end
-  return self
-end
-
--- Keep the tickets, wake the courier, and tell the user what there is to tell. Returns how many jobs were asked for.
-local function hand_on(found, nothing)
-  local installed, err = settings.installed()
-  local kept = 0
-  if installed then
-    local desk = tickets.at(installed.spool)
-    for _, ticket in ipairs(found.tickets) do
-      local ok, why = desk:keep(ticket)
-      kept = kept + (ok and 1 or 0)
-      found.add(nil, why)
+    if installed then
+      local nothing = orders(pause, keep)
+      said[#said + 1] = nothing
     end
-    if #found.tickets == 0 and #found.said == 0 then
-      found.add(nil, nothing)
+    settings.say(said)
+    if #said > 0 or not spools.at(installed.spool):alive() then
+      use("jobs_window").show()
     end
-  else
-    found.said = { err }
-  end
-  if kept > 0 then
-    courier.wake()
-  end
-  settings.word("said", table.concat(found.said, "\n"))
-  if #found.said > 0 or installed and not spools.at(installed.spool):alive() then
-    use("jobs_window").show()
-  end
-  return kept
+    return true
+  end)
 end
 
 -- Every selected item, on whatever tracks.
 function asking.selected_items(options)
-  local proj, found, group = project.current(), collection(), text.new_id()
-  for index = 0, reaper.CountSelectedMediaItems(proj) - 1 do
-    local item = reaper.GetSelectedMediaItem(proj, index)
-    found.add(item_ticket(proj, item, options, group, 0, reaper.GetMediaItemInfo_Value(item, "D_LENGTH")))
-  end
-  return hand_on(found, "No item is selected; select one or more, and run the action again.")
-end
-
-local function playing(track, from_s, to_s)
-  local found = {}
-  for index = 0, reaper.CountTrackMediaItems(track) - 1 do
-    local item = reaper.GetTrackMediaItem(track, index)
-    local position = reaper.GetMediaItemInfo_Value(item, "D_POSITION")
-    local ends = position + reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
-    if position < to_s and ends > from_s and reaper.GetMediaItemInfo_Value(item, "B_MUTE") == 0 then
-      found[#found + 1] = { item = item, covers = position <= from_s + 1e-9 and ends >= to_s - 1e-9, at = position }
+  local proj = project.current()
+  hand_on(function(pause, keep)
+    local order, group = nil, nil
+    for index = 0, reaper.CountSelectedMediaItems(proj) - 1 do
+      local item = reaper.GetSelectedMediaItem(proj, index)
+      if not item then
+        break -- more than one tick: the user has selected something else
+      elseif not order then
+        order = order_of("items", options, "selected items")
+        group = group or order.group
+        order.items, order.group = json.list(), group
+      end
+      local take = reaper.GetActiveTake(item)
+      order.items[#order.items + 1] = { item = project.item_guid(item), take = take and project.take_guid(take) }
+      if #order.items == IN_ONE then
+        keep(order)
+        order = nil
+        pause()
+        if not project.is_open(proj) then
+          return nil
+        end
+      end
     end
-  end
-  return found
-end
-
--- What one track plays between two moments: a portion of its only item, or all its items as they sound together.
-local function range_ticket(proj, track, options, group, from_s, to_s, label)
-  local items = playing(track, from_s, to_s)
-  if #items == 0 then
-    return nil
-  elseif #items == 1 and items[1].covers then
-    return item_ticket(proj, items[1].item, options, group, from_s - items[1].at, to_s - from_s, label)
-  end
-  local spec, err = sources.of_track(proj, track, from_s, to_s - from_s)
-  if not spec then
-    return nil, err
-  end
-  local _, track_name = reaper.GetSetMediaTrackInfo_String(track, "P_NAME", "", false)
-  local guid = project.track_guid(track)
-  return ticket_for(proj, options, {
-    name = track_name ~= "" and track_name or "track",
-    label = label,
-    group = group .. guid,
-    spec = spec,
-    track = guid,
-    position_s = from_s,
-    length_s = to_s - from_s,
-    from_s = 0,
-    partial = true,
-  })
+    if order then
+      keep(order)
+    elseif not group then
+      return "No item is selected; select one or more, and run the action again."
+    end
+  end)
 end
 
 local function selected_tracks(proj)
-  local found = {}
+  local found = json.list()
   for index = 0, reaper.CountSelectedTracks(proj) - 1 do
-    found[#found + 1] = reaper.GetSelectedTrack(proj, index)
+    found[#found + 1] = project.track_guid(reaper.GetSelectedTrack(proj, index))
   end
   return found
+end
+
+local function order_ranges(options, ranges, name, nothing)
+  hand_on(function(_, keep)
+    local order = order_of("ranges", options, name, nothing)
+    order.tracks = selected_tracks(project.current())
+    order.ranges = ranges
+    if #order.tracks == 0 or #ranges == 0 then
+      return nothing
+    end
+    keep(order)
+  end)
 end
 
 -- The time selection, on every selected track.
 function asking.time_selection(options)
-  local proj, found, group = project.current(), collection(), text.new_id()
-  local from_s, to_s = reaper.GetSet_LoopTimeRange2(proj, false, false, 0, 0, false)
-  for _, track in ipairs(to_s > from_s and selected_tracks(proj) or {}) do
-    found.add(range_ticket(proj, track, options, group, from_s, to_s))
-  end
-  return hand_on(found, "Nothing plays there; make a time selection, and select tracks that have items in it.")
+  local from_s, to_s = reaper.GetSet_LoopTimeRange2(project.current(), false, false, 0, 0, false)
+  local ranges = json.list(to_s > from_s and { { from_s = from_s, to_s = to_s } } or {})
+  local nothing = "Nothing plays there; make a time selection, and select tracks that have items in it."
+  order_ranges(options, ranges, "the time selection", nothing)
 end
 
 local function regions(proj)
-  local found, index = {}, 0
+  local found, index = json.list(), 0
   while true do
     local more, is_region, from_s, to_s, name, id = reaper.EnumProjectMarkers3(proj, index)
     if more == 0 then
       return found
     elseif is_region and to_s > from_s then
-      found[#found + 1] = { from_s = from_s, to_s = to_s, name = name ~= "" and name or tostring(id) }
+      found[#found + 1] = { from_s = from_s, to_s = to_s, label = name ~= "" and name or tostring(id) }
     end
     index = index + 1
   end
@@ -194,60 +140,27 @@ end
 
 -- Every region, on every selected track.
 function asking.regions(options)
-  local proj, found, group = project.current(), collection(), text.new_id()
-  local tracks = selected_tracks(proj)
-  for _, region in ipairs(regions(proj)) do
-    for _, track in ipairs(tracks) do
-      found.add(range_ticket(proj, track, options, group, region.from_s, region.to_s, region.name))
-    end
-  end
-  return hand_on(found, "Nothing plays there; make regions, and select tracks that have items in them.")
-end
-
--- Whether what is read from this take is still what was read before.
-local function is_as_it_was(take, kept)
-  return take
-    and reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS") == kept.offset_s
-    and reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE") == kept.playrate
-end
-
-local function again_ticket(proj, folder, id, options)
-  local kept = json.decode(project.note(folder, "origin_" .. id))
-  if type(kept) ~= "table" or kept.schema ~= 1 then
-    return nil
-  end
-  local take = kept.take and reaper.GetMediaItemTakeByGUID(proj, kept.take)
-  if kept.spec.kind ~= "file" and kept.spec.kind ~= "track" and not is_as_it_was(take, kept) then
-    return nil, ("The source of %s is gone or was changed; separate it anew."):format(text.shown(kept.name))
-  end
-  kept.schema = nil
-  kept.replaces, kept.replaced = {}, id
-  for stem, name in pairs(kept.files) do
-    kept.replaces[stem] = files.join(kept.folder, name)
-  end
-  kept.files, kept.folder = nil, nil
-  kept.group = project.note(folder, "group")
-  kept.source = "untouched"
-  local ticket = ticket_for(proj, options, kept)
-  ticket.stems = nil
-  return ticket
+  local nothing = "Nothing plays there; make regions, and select tracks that have items in them."
+  order_ranges(options, regions(project.current()), "regions", nothing)
 end
 
 -- Every job whose stems are on the selected tracks, or in the selected folders; the newest of each place.
 function asking.again(options)
-  local proj, found, wanted = project.current(), collection(), {}
-  for _, track in ipairs(selected_tracks(proj)) do
-    wanted[project.note(track, "group")] = true
-  end
-  for track in project.tracks(proj) do
-    local group = project.note(track, "group")
-    if group ~= "" and wanted[group] and project.note(track, "stem") == "" then
-      for id in project.note(track, "jobs"):gmatch("%S+") do
-        found.add(again_ticket(proj, track, id, options))
+  local proj, nothing = project.current(), "No selected track was made by tsbs-daw; select a stem track, or its folder."
+  hand_on(function(_, keep)
+    local order, known = order_of("again", options, "stems again", nothing), {}
+    order.groups = json.list()
+    for index = 0, reaper.CountSelectedTracks(proj) - 1 do
+      local group = project.note(reaper.GetSelectedTrack(proj, index), "group")
+      if group ~= "" and not known[group] then
+        order.groups[#order.groups + 1], known[group] = group, true
       end
     end
-  end
-  return hand_on(found, "No selected track was made by tsbs-daw; select a stem track, or its folder.")
+    if #order.groups == 0 then
+      return nothing
+    end
+    keep(order)
+  end)
 end
 
 return asking

@@ -75,7 +75,7 @@ function capture.to_file(spec, object, path, look)
 
   local function step(over)
     if not look() then
-      return stop("it is gone")
+      return stop("it is gone, or was cut meanwhile")
     elseif not accessor then
       local ok, err = begin()
       if not ok then

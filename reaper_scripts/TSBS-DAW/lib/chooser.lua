@@ -5,9 +5,14 @@ local settings, ui = use("settings"), use("ui")
 local chooser = {}
 
 local SOURCES = {
-  { "mute", "mute the item" },
+  { "mute", "mute what was taken apart; where that is a part of an item, the item is cut there" },
   { "keep", "keep it playing, and mute the folder of stems" },
   { "untouched", "leave both as they are" },
+}
+local WHATS = {
+  { "selected_items", "the selected items" },
+  { "time_selection", "the time selection, on the selected tracks" },
+  { "regions", "every region, on the selected tracks" },
 }
 local ROWS = 24 -- of a line's height
 
@@ -22,6 +27,16 @@ local function outputs_of(installed, preset)
     end
   end
   return names
+end
+
+local function draw_choices(window, label, entries, chosen, name)
+  window:gap()
+  window:text(label)
+  for _, entry in ipairs(entries) do
+    if window:choice(entry[2], chosen[name] == entry[1]) then
+      chosen[name] = entry[1]
+    end
+  end
 end
 
 local function draw_presets(window, installed, chosen)
@@ -41,14 +56,13 @@ local function draw_stems(window, names, chosen)
   end
 end
 
-local function draw_rest(window, chosen)
-  window:gap()
-  window:text("Source")
-  for _, entry in ipairs(SOURCES) do
-    if window:choice(entry[2], chosen.source == entry[1]) then
-      chosen.source = entry[1]
-    end
+local function draw_rest(window, chosen, note)
+  if note then
+    window:text(note, true)
+    return
   end
+  draw_choices(window, "Separate", WHATS, chosen, "what")
+  draw_choices(window, "Source", SOURCES, chosen, "source")
   chosen.fx = window:check("with take effects (renders, which takes a moment)", chosen.fx)
 end
 
@@ -61,7 +75,11 @@ local function last_choice(names)
     without[name] = nil
   end
   local fx = settings.choice("fx") == "yes"
-  return { preset = settings.choice("preset"), source = settings.choice("source"), fx = fx, without = without }
+  local found = { fx = fx, without = without }
+  for _, name in ipairs({ "preset", "source", "what" }) do
+    found[name] = settings.choice(name)
+  end
+  return found
 end
 
 local function remember(chosen, names)
@@ -69,15 +87,17 @@ local function remember(chosen, names)
   for _, name in ipairs(names) do
     stems[#stems + 1] = not chosen.without[name] and name or nil
   end
-  settings.choose("preset", chosen.preset)
-  settings.choose("source", chosen.source)
+  for _, name in ipairs({ "preset", "source", "what" }) do
+    settings.choose(name, chosen[name])
+  end
   settings.choose("fx", chosen.fx and "yes" or "no")
   settings.choose("stems", #stems < #names and table.concat(stems, "/") or "")
   return #stems > 0
 end
 
--- Ask, then call `go` unless the user closed the window.
-function chooser.ask(title, go)
+-- Ask, then call `go` unless the user closed the window. note: a line in the place of what to separate and what becomes
+-- of the source, where there is no choice.
+function chooser.ask(title, go, note)
   local installed, err = settings.installed()
   if not installed then
     ui.open(title, 520, 160, function(window)
@@ -86,13 +106,13 @@ function chooser.ask(title, go)
     return
   end
   local chosen = last_choice(outputs_of(installed, settings.choice("preset")))
-  local rows = #(installed.presets or {}) + 16
+  local rows = #(installed.presets or {}) + (note and 14 or 22)
   local decided = false
   ui.open(title, 640, rows * ROWS, function(window)
     local names = outputs_of(installed, chosen.preset)
     draw_presets(window, installed, chosen)
     draw_stems(window, names, chosen)
-    draw_rest(window, chosen)
+    draw_rest(window, chosen, note)
     window:gap()
     decided = window:button("Separate") and remember(chosen, names)
     return not decided

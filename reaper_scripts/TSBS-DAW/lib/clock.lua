@@ -12,6 +12,40 @@ function clock.budget()
   end
 end
 
+-- A step function of a body that goes through many small things: it calls `pause()` between two of them, which ends the
+-- tick when its time is used up, and says whether it did: then the project may be another one.
+-- Nothing in it may read audio: an accessor gives nothing inside a coroutine.
+function clock.sliced(body)
+  local over
+  local function pause()
+    if not over() then
+      return false
+    end
+    coroutine.yield(false)
+    return true
+  end
+  local thread = coroutine.create(body)
+  return function(over_now)
+    over = over_now
+    local ok, done, err = coroutine.resume(thread, pause)
+    if not ok then
+      error(done, 0)
+    end
+    return done, err
+  end
+end
+
+-- Run such a body: now, and as long as it takes in later ticks.
+function clock.run(body)
+  local step = clock.sliced(body)
+  local function loop()
+    if step(clock.budget()) == false then
+      reaper.defer(loop)
+    end
+  end
+  loop()
+end
+
 -- A function that is true once in `every_s` seconds, and the first time.
 function clock.every(every_s)
   local next_s = -math.huge

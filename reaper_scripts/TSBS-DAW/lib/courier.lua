@@ -5,7 +5,7 @@
 local use, folder = ...
 local clock, files, settings = use("clock"), use("files"), use("settings")
 local spools, tickets = use("spool"), use("tickets")
-local delivery, recording, text = use("delivery"), use("recording"), use("text")
+local delivery, orders, recording, text = use("delivery"), use("orders"), use("recording"), use("text")
 
 local courier = {}
 courier.__index = courier
@@ -46,9 +46,22 @@ function courier:_give_up(id)
   self.work[id] = nil
 end
 
+-- Muting a part of an item cuts it: before that, what else is wanted of its track must have been read.
+function courier:_is_read_around(ticket)
+  for _, other in ipairs(self.queue) do
+    local unread = other.stage == "ordered" or other.stage == "wanted" and other.track == ticket.track
+    if unread and not other.trouble and other.project.id == ticket.project.id then
+      return false
+    end
+  end
+  return true
+end
+
 -- What is to be done for a ticket now: a step function and one that gives up, or nil.
 function courier:_begin(ticket)
-  if ticket.stage ~= "submitted" then
+  if ticket.stage == "ordered" then
+    return orders.of(self.tickets, self.spool, ticket)
+  elseif ticket.stage ~= "submitted" then
     return recording.of(self.spool, ticket)
   end
   local result, err = self.spool:result(ticket.id)
@@ -59,7 +72,9 @@ function courier:_begin(ticket)
   elseif not result or result.state == "failed" or result.state == "dead" then
     return nil -- under way, or for the user to decide
   elseif result.state == "done" then
-    return delivery.of(ticket, result)
+    return delivery.of(ticket, result, function()
+      return self:_is_read_around(ticket)
+    end)
   end
   return function()
     return true -- cancelled: nothing is owed any more
@@ -102,7 +117,7 @@ end
 
 function courier:_advance(task, over)
   local ticket = task.ticket
-  local was_submitted = ticket.stage == "submitted"
+  local began_as = ticket.stage
   local ok, done, err, what = pcall(task.step, over)
   if not ok then
     self:_give_up(ticket.id)
@@ -116,10 +131,17 @@ function courier:_advance(task, over)
     end
   else
     self.work[ticket.id] = nil
-    if was_submitted then
-      self.tickets:drop(ticket)
-    else
+    if began_as == "wanted" then
       self.tickets:keep(ticket)
+    else
+      self.tickets:drop(ticket)
+    end
+    if began_as == "ordered" then
+      self.look = clock.every(LOOK_EVERY_S) -- at its tickets, at once
+    end
+    if type(err) == "table" and #err > 0 then
+      settings.say(err, true)
+      use("jobs_window").show()
     end
   end
 end
@@ -174,7 +196,8 @@ function courier.run()
     end
     settings.word("courier", "")
   end)
-  loop()
+  self:_beat()
+  reaper.defer(loop) -- the action that began this has its own tick
 end
 
 return courier

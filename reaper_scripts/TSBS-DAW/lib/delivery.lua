@@ -1,8 +1,8 @@
 -- From a finished job to tracks, in steps: find the project and the item, have the media in the project's folder,
 -- build the peaks, and insert. Everything that takes time happens before the insertion, which is one step.
 local use = ...
-local files, insert, json, project = use("files"), use("insert"), use("json"), use("project")
-local protocol, text = use("protocol"), use("text")
+local again, files, insert, json = use("again"), use("files"), use("insert"), use("json")
+local project, protocol, text = use("project"), use("protocol"), use("text")
 
 local delivery = {}
 
@@ -110,7 +110,8 @@ local function peaks_step(result, paths)
 end
 
 -- Where the stems go. The item is followed: where it was moved to, and what is left of it when it was trimmed. With
--- another rate than it had when it was read, its stems keep the old one.
+-- another rate than it had when it was read, its stems keep the old one. A portion stays whole: its item may have been
+-- cut by the delivery of another one.
 local function place_of(ticket, item, track)
   local at, length = ticket.position_s, ticket.length_s
   if not item then
@@ -128,7 +129,7 @@ local function place_of(ticket, item, track)
   end
   local head = math.max(0, start - at)
   local tail = math.max(0, at + length - start - reaper.GetMediaItemInfo_Value(item, "D_LENGTH"))
-  if head < 1e-9 and tail < 1e-9 or head + tail >= length then
+  if ticket.partial or head < 1e-9 and tail < 1e-9 or head + tail >= length then
     head, tail = 0, 0 -- all of it; also where nothing of it is left
   end
   local offset = head + (ticket.lead_s or 0)
@@ -159,12 +160,12 @@ local function origin_of(ticket, stems, paths)
   return (json.encode(kept):gsub("['`]", { ["'"] = "\\u0027", ["`"] = "\\u0060" }))
 end
 
--- Begin to deliver a finished job.
+-- Begin to deliver a finished job. may_cut: a function that says whether items may be cut now; without it, they may.
 --
--- Returns a step function and one that gives up. The step returns true when the stems are in the project; false when
--- there is more to do; nil and a sentence, with "gone" as a third value when the item is not there any more. Returns
--- nil alone while the project is not open.
-function delivery.of(ticket, result)
+-- Returns a step function and one that gives up. The step returns true when the stems are in the project, and sentences
+-- about what was left alone; false when there is more to do; nil and a sentence, with "gone" as a third value when the
+-- item is not there any more. Returns nil alone while the project is not open.
+function delivery.of(ticket, result, may_cut)
   local proj = project.find(ticket.project.id)
   if not proj then
     return nil
@@ -175,11 +176,11 @@ function delivery.of(ticket, result)
   local give_up = function() end
 
   local function look_up()
-    if not ticket.item or ticket.replaces then
+    if not ticket.item then
       return true
     end
     local found = find()
-    if found == nil and ticket.place ~= "new tracks" then
+    if found == nil and ticket.place ~= "new tracks" and not ticket.replaces then
       return nil, GONE:format(text.shown(ticket.name)), "gone"
     end
     item = found or nil
@@ -191,10 +192,13 @@ function delivery.of(ticket, result)
       find, item = project.item_finder(proj, ticket.item, ticket.take), nil
       return false
     end
+    if may_cut and ticket.partial and ticket.source == "mute" and not may_cut() then
+      return false
+    end
     ticket.origin = origin_of(ticket, stems, paths)
     if ticket.replaces then
       give_up()
-      return insert.again(proj, ticket, stems, paths)
+      return again.stems(proj, ticket, stems, paths, place_of(ticket, item, nil))
     end
     local track = ticket.track and project.track(proj, ticket.track)
     if not ticket.item and not track and ticket.place ~= "new tracks" then

@@ -1,10 +1,13 @@
--- Puts stems into a project. This is the one file that changes tracks and items; all of it in one undo step.
+-- Puts stems into a project. This file, `silencing`, which it calls, and `again` are all that changes tracks and items,
+-- in one undo step.
 local use = ...
-local files, project, protocol = use("files"), use("project"), use("protocol")
+local project, protocol, silencing = use("project"), use("protocol"), use("silencing")
 
 local insert = {}
 
-local function number(track, name, value)
+insert.JOB = "P_EXT:tsbs_daw_job" -- of an item: the job that its media comes from
+
+function insert.number(track, name, value)
   reaper.SetMediaTrackInfo_Value(track, name, value)
 end
 
@@ -29,13 +32,13 @@ local function new_track(proj, index, name, color, depth)
   insert_track(proj, index)
   local track = reaper.GetTrack(proj, index)
   reaper.GetSetMediaTrackInfo_String(track, "P_NAME", name, true)
-  number(track, "I_CUSTOMCOLOR", native_color(color))
-  number(track, "I_FOLDERDEPTH", depth)
+  insert.number(track, "I_CUSTOMCOLOR", native_color(color))
+  insert.number(track, "I_FOLDERDEPTH", depth)
   return track
 end
 
 -- The folder of an earlier job of the same request, if it is still there: index of the folder, tracks by stem.
-local function existing_folder(proj, group)
+function insert.existing_folder(proj, group)
   local folder_at, children = nil, {}
   for track, index in project.tracks(proj) do
     if project.note(track, "group") == group then
@@ -50,9 +53,9 @@ local function existing_folder(proj, group)
   return folder_at, children
 end
 
-local function add_stem_track(proj, index, ticket, stem, depth)
+function insert.add_stem_track(proj, index, ticket, stem, depth)
   local track = new_track(proj, index, stem.name, stem.color, depth)
-  number(track, "B_MUTE", stem.muted and 1 or 0)
+  insert.number(track, "B_MUTE", stem.muted and 1 or 0)
   project.note(track, "group", ticket.group)
   project.note(track, "stem", stem.name)
   return track
@@ -67,34 +70,34 @@ local function new_folder(proj, ticket, stems, source)
     index = math.floor(reaper.GetMediaTrackInfo_Value(source, "IP_TRACKNUMBER"))
     closing = math.min(0, reaper.GetMediaTrackInfo_Value(source, "I_FOLDERDEPTH"))
     if closing < 0 then
-      number(source, "I_FOLDERDEPTH", 0)
+      insert.number(source, "I_FOLDERDEPTH", 0)
     end
   end
   local folder = new_track(proj, index, ticket.name .. " - stems", "#9e9e9e", 1)
   project.note(folder, "group", ticket.group)
-  number(folder, "B_MUTE", ticket.source == "keep" and 1 or 0)
+  insert.number(folder, "B_MUTE", ticket.source == "keep" and 1 or 0)
   local children = {}
   for position, stem in ipairs(stems) do
     local depth = position == #stems and -1 + closing or 0
-    children[stem.name] = add_stem_track(proj, index + position, ticket, stem, depth)
+    children[stem.name] = insert.add_stem_track(proj, index + position, ticket, stem, depth)
   end
   return index, children
 end
 
 -- Tracks for all stems: those of the folder that is there, and new ones right below it for what it lacks.
 local function stem_tracks(proj, ticket, stems, source)
-  local folder_at, children = existing_folder(proj, ticket.group)
+  local folder_at, children = insert.existing_folder(proj, ticket.group)
   if not folder_at then
     folder_at, children = new_folder(proj, ticket, stems, source)
   end
   for _, stem in ipairs(stems) do
-    children[stem.name] = children[stem.name] or add_stem_track(proj, folder_at + 1, ticket, stem, 0)
+    children[stem.name] = children[stem.name] or insert.add_stem_track(proj, folder_at + 1, ticket, stem, 0)
   end
   return reaper.GetTrack(proj, folder_at), children
 end
 
 -- Add a job to those that a track knows, in the place of one that it replaces.
-local function remember_job(track, id, replaced)
+function insert.remember_job(track, id, replaced)
   local known = {}
   for other in project.note(track, "jobs"):gmatch("%S+") do
     known[#known + 1] = other ~= replaced and other or nil
@@ -118,10 +121,10 @@ local function dress(item, place)
   copy_values(from, item, ITEM_VALUES)
   local position = reaper.GetMediaItemInfo_Value(from, "D_POSITION")
   local length = reaper.GetMediaItemInfo_Value(from, "D_LENGTH")
-  if math.abs(place.position - position) < 1e-9 then
+  if math.abs(place.position - position) < 1e-6 then
     copy_values(from, item, FADES_IN)
   end
-  if math.abs(place.position + place.length - position - length) < 1e-9 then
+  if math.abs(place.position + place.length - position - length) < 1e-6 then
     copy_values(from, item, FADES_OUT)
   end
   local snap = reaper.GetMediaItemInfo_Value(from, "D_SNAPOFFSET") - (place.position - position)
@@ -130,7 +133,7 @@ local function dress(item, place)
   end
 end
 
-local function add_item(track, stem, place, media, ticket)
+function insert.add_item(track, stem, place, media, ticket)
   local item = reaper.AddMediaItemToTrack(track)
   local take = reaper.AddTakeToMediaItem(item)
   reaper.SetMediaItemTake_Source(take, media)
@@ -139,7 +142,12 @@ local function add_item(track, stem, place, media, ticket)
   reaper.SetMediaItemInfo_Value(item, "D_POSITION", place.position)
   reaper.SetMediaItemInfo_Value(item, "D_LENGTH", place.length)
   reaper.SetMediaItemInfo_Value(item, "B_LOOPSRC", 0)
-  reaper.GetSetMediaItemInfo_String(item, "P_EXT:tsbs_daw_job", ticket.id, true)
+  reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
+  if ticket.partial and (ticket.source == "mute" or not place.item) then
+    -- The source goes on right before and after; and what was read of a track has its fades in it.
+    silencing.no_fade(item, 1)
+    silencing.no_fade(item, 2)
+  end
   if place.item and not ticket.baked then
     dress(item, place)
     for _, name in ipairs({ "D_VOL", "D_PAN", "D_PANLAW" }) do
@@ -151,22 +159,28 @@ end
 
 local function add_all(proj, ticket, stems, place, media)
   local folder, children = stem_tracks(proj, ticket, stems, place.track)
-  remember_job(folder, ticket.id)
+  insert.remember_job(folder, ticket.id)
   project.note(folder, "origin_" .. ticket.id, ticket.origin)
   for index, stem in ipairs(stems) do
-    add_item(children[stem.name], stem, place, media[index], ticket)
-    remember_job(children[stem.name], ticket.id)
+    insert.add_item(children[stem.name], stem, place, media[index], ticket)
+    insert.remember_job(children[stem.name], ticket.id)
   end
-  if place.item and ticket.source == "mute" and not ticket.partial then
+  if ticket.source ~= "mute" or not place.track then
+    return {}
+  elseif ticket.partial then
+    return silencing.part(ticket, place)
+  elseif place.item then
     reaper.SetMediaItemInfo_Value(place.item, "B_MUTE", 1)
   end
+  return {}
 end
 
--- One undo step around `body`, in the tick it is called in, balanced whatever happens. true, or nil and a sentence.
+-- One undo step around `body`, in the tick it is called in, balanced whatever happens. true and what `body` returns, or
+-- nil and a sentence.
 function insert.undoable(proj, label, body)
   reaper.Undo_BeginBlock2(proj)
   reaper.PreventUIRefresh(1)
-  local ok, err = pcall(body)
+  local ok, found = pcall(body)
   reaper.PreventUIRefresh(-1)
   reaper.Undo_EndBlock2(proj, label, -1)
   reaper.UpdateArrange()
@@ -174,51 +188,17 @@ function insert.undoable(proj, label, body)
     if reaper.Undo_CanUndo2(proj) == label then
       reaper.Undo_DoUndo2(proj)
     end
-    return nil, ("The stems could not be put into the project (%s)."):format(tostring(err))
+    return nil, ("The stems could not be put into the project (%s)."):format(tostring(found))
   end
-  return true
+  return true, found
 end
 
+-- Returns true and sentences about what was left alone, or nil and a sentence.
 -- Args: place: { track, item, position, length, offset }; track and item may be missing
 --       media: PCM sources, one for each stem
 function insert.stems(proj, ticket, stems, place, media)
   return insert.undoable(proj, ("tsbs-daw: stems of %s"):format(ticket.name), function()
-    add_all(proj, ticket, stems, place, media)
-  end)
-end
-
-local function replace_in(track, old, new, id)
-  for index = 0, reaper.CountTrackMediaItems(track) - 1 do
-    local item = reaper.GetTrackMediaItem(track, index)
-    for number_ = 0, reaper.CountTakes(item) - 1 do
-      local take = reaper.GetTake(item, number_)
-      local media = take and reaper.GetMediaItemTake_Source(take)
-      if media and files.plain(reaper.GetMediaSourceFileName(media)) == old then
-        local fresh = assert(reaper.PCM_Source_CreateFromFile(new), "a stem is damaged")
-        reaper.SetMediaItemTake_Source(take, fresh)
-        reaper.GetSetMediaItemInfo_String(item, "P_EXT:tsbs_daw_job", id, true)
-      end
-    end
-  end
-end
-
--- New sources for the items that an earlier job made, wherever they were cut or moved to; all else stays as it is.
-function insert.again(proj, ticket, stems, paths)
-  return insert.undoable(proj, ("tsbs-daw: stems of %s, again"):format(ticket.name), function()
-    for track in project.tracks(proj) do
-      if project.note(track, "group") == ticket.group then
-        local name = project.note(track, "stem")
-        for index, stem in ipairs(stems) do
-          if stem.name == name and ticket.replaces[name] then
-            replace_in(track, ticket.replaces[name], paths[index], ticket.id)
-          end
-        end
-        remember_job(track, ticket.id, ticket.replaced)
-        if name == "" then
-          project.note(track, "origin_" .. ticket.id, ticket.origin)
-        end
-      end
-    end
+    return add_all(proj, ticket, stems, place, media)
   end)
 end
 

@@ -51,6 +51,10 @@ function jobs_window.view(spool, ticket, seen)
     return view_of_result(ticket, result, err)
   elseif ticket.trouble then
     return { line = ticket.trouble, retry = true }
+  elseif ticket.stage == "ordered" then
+    local open = project.find(ticket.project.id)
+    local line = open and "looking at what was selected" or "waiting for %s to be open"
+    return { line = line:format(text.shown(ticket.project.name)) }
   elseif ticket.stage ~= "submitted" then
     return { line = "reading the audio", fraction = 0 }
   end

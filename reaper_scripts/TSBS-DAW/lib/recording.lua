@@ -51,15 +51,23 @@ local function object_of(ticket, proj)
   return reaper.GetMediaItemTakeByGUID(proj, ticket.take), "MediaItem_Take*"
 end
 
--- The ticket says what is read, so it changes with the take as long as that is not done.
+-- The ticket says what is read, so it changes with the take as long as that is not done. Returns whether what is wanted
+-- is still in it.
 local function follow(ticket, take)
   local item = reaper.GetMediaItemTake_Item(take)
-  ticket.offset_s = reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS")
-  ticket.playrate = reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE")
-  if not ticket.partial then
-    ticket.length_s = reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
-    ticket.spec.length_s = ticket.length_s
+  local length_s = reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
+  local offset_s = reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS")
+  if ticket.partial then
+    -- Its front may have been cut off: the portion begins earlier in what is left.
+    local start_s = ticket.from_s - (offset_s - ticket.offset_s) / ticket.playrate
+    ticket.spec.start_s = start_s
+    local same = reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE") == ticket.playrate
+    return same and start_s > -1e-6 and start_s + ticket.length_s < length_s + 1e-6
   end
+  ticket.offset_s, ticket.length_s = offset_s, length_s
+  ticket.playrate = reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE")
+  ticket.spec.length_s = length_s
+  return true
 end
 
 -- Returns a step function, and one that gives up. The step: true when the job is asked for; nil and a sentence; false.
@@ -94,10 +102,7 @@ function recording.of(spool, ticket)
   end
   local step, give_up = capture.to_file(spec, object, path, function()
     local there = project.is_open(proj) and reaper.ValidatePtr2(proj, object, kind)
-    if there and spec.kind == "take" then
-      follow(ticket, object)
-    end
-    return there
+    return there and (spec.kind ~= "take" or follow(ticket, object))
   end)
   return function(over)
     local done, err = step(over)

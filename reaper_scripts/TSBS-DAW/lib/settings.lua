@@ -22,9 +22,10 @@ function settings.installed()
   return found
 end
 
-local DEFAULTS = { preset = "none", source = "mute", fx = "no", stems = "", model = "default" }
+local DEFAULTS = { preset = "none", source = "mute", fx = "no", stems = "", model = "default", what = "selected_items" }
 
--- A choice that was made before: preset, source (mute, keep, untouched), fx (yes, no), stems (names, or "" for all).
+-- A choice that was made before: preset, source (mute, keep, untouched), fx (yes, no), stems (names, or "" for all),
+-- what (a function of `asking`).
 function settings.choice(name)
   local value = reaper.GetExtState(SECTION, name)
   return value ~= "" and value ~= "-" and value or DEFAULTS[name]
@@ -40,6 +41,23 @@ function settings.word(name, value)
     reaper.SetExtState(SECTION, name, value, false)
   end
   return reaper.GetExtState(SECTION, name)
+end
+
+local LINES = 12
+
+-- Sentences for the window of jobs, in the place of those before; or after them.
+function settings.say(sentences, after)
+  local lines = {}
+  for line in (after and settings.word("said") or ""):gmatch("[^\n]+") do
+    lines[#lines + 1] = line
+  end
+  for _, sentence in ipairs(sentences) do
+    lines[#lines + 1] = sentence
+  end
+  if #lines > LINES then
+    lines[LINES] = ("... and %d more like these."):format(#lines - LINES + 1)
+  end
+  settings.word("said", table.concat(lines, "\n", 1, math.min(#lines, LINES)))
 end
 
 -- This script may be begun again while it runs: then it takes the place of the one before, and REAPER asks nothing.

@@ -77,7 +77,8 @@ local function portion(media, rate, offset_s, length_s)
   }
 end
 
-local function check(item, name)
+-- Whether an item can be read: its take, name, media, the media's root and that one's rate; or nil and a sentence.
+function source.check(item, name)
   local take = reaper.GetActiveTake(item)
   local media = take and reaper.GetMediaItemTake_Source(take)
   if not media then
@@ -103,7 +104,7 @@ end
 --      or { kind = "take", start_s, length_s, sample_rate, channels }; with `fx`, { kind = "render", ... }
 -- and the take and its name; or nil and a sentence.
 function source.of_item(item, from_s, length_s, fx)
-  local take, name, media, root, rate = check(item)
+  local take, name, media, root, rate = source.check(item)
   if not take then
     return nil, name
   elseif fx and reaper.TakeFX_GetCount(take) > 0 then
@@ -119,22 +120,40 @@ function source.of_item(item, from_s, length_s, fx)
     name
 end
 
--- The same for all that a track plays between two moments of the project.
-function source.of_track(proj, track, from_s, length_s)
-  local rate = math.floor(reaper.GetSetProjectInfo(proj, "PROJECT_SRATE", 0, false))
-  for index = 0, reaper.CountTrackMediaItems(track) - 1 do
-    local item = reaper.GetTrackMediaItem(track, index)
-    local position = reaper.GetMediaItemInfo_Value(item, "D_POSITION")
-    local ends = position + reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
-    if position < from_s + length_s and ends > from_s and reaper.GetMediaItemInfo_Value(item, "B_MUTE") == 0 then
-      local take, err, _, _, item_rate = check(item)
-      if not take then
-        return nil, err
-      end
-      rate = math.max(rate, math.floor(item_rate))
-    end
+-- The same for all that a track plays between two moments of the project; `rates` are those of its items there.
+function source.of_track(proj, from_s, length_s, rates)
+  local rate = math.max(reaper.GetSetProjectInfo(proj, "PROJECT_SRATE", 0, false), table.unpack(rates))
+  return { kind = "track", start_s = from_s, length_s = length_s, sample_rate = math.floor(rate), channels = 2 }
+end
+
+-- By what an item is known however it was cut: its file, its rate, and where in the project the file would begin.
+-- loop_s: after how much time it repeats itself, if it does.
+function source.trace(item)
+  local take = reaper.GetActiveTake(item)
+  local media = take and reaper.GetMediaItemTake_Source(take)
+  if not media then
+    return nil
   end
-  return { kind = "track", start_s = from_s, length_s = length_s, sample_rate = rate, channels = 2 }
+  local rate = take_value(take, "D_PLAYRATE")
+  local loops = reaper.GetMediaItemInfo_Value(item, "B_LOOPSRC") ~= 0
+  return {
+    path = reaper.GetMediaSourceFileName(root_of(media)),
+    rate = rate,
+    zero_s = reaper.GetMediaItemInfo_Value(item, "D_POSITION") - take_value(take, "D_STARTOFFS") / rate,
+    loop_s = loops and reaper.GetMediaSourceLength(media) / rate or nil,
+  }
+end
+
+-- Whether two traces are of one item, or of two pieces of it; the first one was moved by `shift_s` since.
+function source.is_piece(trace, other, shift_s)
+  if trace.path ~= other.path or math.abs(trace.rate - other.rate) > 1e-9 then
+    return false
+  end
+  local apart = trace.zero_s - shift_s - other.zero_s
+  if trace.loop_s and trace.loop_s > 0 then
+    apart = apart - trace.loop_s * math.floor(apart / trace.loop_s + 0.5)
+  end
+  return math.abs(apart) < 1e-6
 end
 
 return source

@@ -1,7 +1,8 @@
 -- Loads the modules of this folder, each once. A module is a file that is given `use` and returns a table.
 --
 --   json, text -> files, clock -> settings -> protocol, spool, tickets -> project, source, capture, render
---     -> insert -> delivery -> courier -> asking -> ui -> chooser, jobs_window
+--     -> recording, silencing -> insert, portions -> again, orders -> delivery -> courier -> asking -> ui
+--     -> chooser, jobs_window
 --
 -- `require` would read the folder's name as a list of patterns; a folder may be called anything.
 return function(folder)

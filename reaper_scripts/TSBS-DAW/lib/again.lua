@@ -1,0 +1,88 @@
+-- Puts new stems in the place of those of an earlier job: for "re-separate in place".
+local use = ...
+local files, insert, project = use("files"), use("insert"), use("project")
+
+local again = {}
+
+local function job_of(item)
+  local _, id = reaper.GetSetMediaItemInfo_String(item, insert.JOB, "", false)
+  return id
+end
+
+local function is_of_file(take, path)
+  local media = take and reaper.GetMediaItemTake_Source(take)
+  return media ~= nil and files.plain(reaper.GetMediaSourceFileName(media)) == path
+end
+
+-- Give new media to what the earlier job made on a track. `old` is its file; where that is not known, the items that
+-- bear its id have it in their first take. Returns whether there was any.
+local function replace_in(track, ticket, old, new)
+  local found = false
+  for index = 0, reaper.CountTrackMediaItems(track) - 1 do
+    local item = reaper.GetTrackMediaItem(track, index)
+    local ours = not old and job_of(item) == ticket.replaced
+    for at = 0, reaper.CountTakes(item) - 1 do
+      local take = reaper.GetTake(item, at)
+      if old and is_of_file(take, old) or ours and at == 0 and take then
+        local fresh = assert(reaper.PCM_Source_CreateFromFile(new), "a stem is damaged")
+        reaper.SetMediaItemTake_Source(take, fresh)
+        reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
+        found = true
+      end
+    end
+  end
+  return found
+end
+
+-- What the new job does not have keeps its sound, and is known as its own from now on: a later job may have it again.
+local function keep_in(track, ticket)
+  for index = 0, reaper.CountTrackMediaItems(track) - 1 do
+    local item = reaper.GetTrackMediaItem(track, index)
+    if job_of(item) == ticket.replaced then
+      reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
+    end
+  end
+end
+
+-- A stem's new media: in what is there of it; else in a new item, on its track or on a new one. A new track is muted,
+-- so that nothing sounds twice that did not before.
+local function put_again(proj, ticket, stem, path, place, folder_at, track)
+  if track and replace_in(track, ticket, ticket.replaces[stem.name], path) then
+    return
+  elseif not track then
+    if ticket.replaces[stem.name] then
+      return -- the user has removed it
+    end
+    track = insert.add_stem_track(proj, folder_at + 1, ticket, stem, 0)
+    insert.number(track, "B_MUTE", 1)
+  elseif ticket.replaces[stem.name] then
+    return
+  end
+  insert.add_item(track, stem, place, assert(reaper.PCM_Source_CreateFromFile(path), "a stem is damaged"), ticket)
+end
+
+-- New media for the items that an earlier job made, wherever they were cut or moved to; all else stays as it is.
+-- Outputs that have no track yet get one.
+function again.stems(proj, ticket, stems, paths, place)
+  return insert.undoable(proj, ("tsbs-daw: stems of %s, again"):format(ticket.name), function()
+    local folder_at, children = insert.existing_folder(proj, ticket.group)
+    for index, stem in ipairs(folder_at and stems or {}) do
+      put_again(proj, ticket, stem, paths[index], place, folder_at, children[stem.name])
+      children[stem.name] = nil
+    end
+    for _, track in pairs(children) do
+      keep_in(track, ticket)
+    end
+    for track in project.tracks(proj) do
+      if project.note(track, "group") == ticket.group then
+        insert.remember_job(track, ticket.id, ticket.replaced)
+        if project.note(track, "stem") == "" then
+          project.note(track, "origin_" .. ticket.id, ticket.origin)
+        end
+      end
+    end
+    return {}
+  end)
+end
+
+return again

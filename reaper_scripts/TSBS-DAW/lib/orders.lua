@@ -1,0 +1,167 @@
+-- From an order to tickets: one for each item, or for each track and range, or for each job that is done again.
+--
+-- An order is what an action wrote down in its one tick. The background script works it off, a little in every tick,
+-- while the user goes on: so all in it is named by GUID, and looked up when its turn comes.
+local use = ...
+local clock, files, json = use("clock"), use("files"), use("json")
+local portions, project, text = use("portions"), use("project"), use("text")
+
+local orders = {}
+
+local RATE = "The project plays at rate %.4g; stems are made at rate 1, and play along with it."
+
+-- Whether what is read from this take is still what was read before.
+local function is_as_it_was(take, kept)
+  return take
+    and reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS") == kept.offset_s
+    and reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE") == kept.playrate
+end
+
+-- The tracks that were chosen, and those whose media is to be replaced.
+local function stems_again(chosen, replaces)
+  if not chosen then
+    return nil
+  end
+  local names, known = json.list(), {}
+  for _, name in ipairs(chosen) do
+    names[#names + 1], known[name] = name, true
+  end
+  for name in pairs(replaces) do
+    names[#names + 1] = not known[name] and name or nil
+  end
+  return names
+end
+
+local function again_ticket(work, number, folder, id)
+  local kept = json.decode(project.note(folder, "origin_" .. id))
+  if type(kept) ~= "table" or kept.schema ~= 1 then
+    return nil
+  end
+  local take = kept.take and reaper.GetMediaItemTakeByGUID(work.proj, kept.take)
+  if kept.spec.kind ~= "file" and kept.spec.kind ~= "track" and not is_as_it_was(take, kept) then
+    return nil, ("The source of %s is gone or was changed; separate it anew."):format(text.shown(kept.name))
+  end
+  kept.schema = nil
+  kept.replaces, kept.replaced = {}, id
+  for stem, name in pairs(kept.files) do
+    kept.replaces[stem] = files.join(kept.folder, name)
+  end
+  kept.files, kept.folder = nil, nil
+  kept.group = project.note(folder, "group")
+  kept.source = "untouched"
+  local ticket = portions.ticket(work, number, kept)
+  ticket.stems = stems_again(work.order.options.stems, kept.replaces)
+  return ticket
+end
+
+-- Ways to go through an order: each calls `work.take(number, make, ...)` for everything in it.
+local ways = {}
+
+function ways.items(work)
+  for number, entry in ipairs(work.order.items) do
+    local find, item = project.item_finder(work.proj, entry.item, entry.take), false
+    while item == false do
+      item = find()
+      if item == false then
+        work.pause()
+      end
+    end
+    if item then
+      work.take(number, portions.of_item, item, 0, reaper.GetMediaItemInfo_Value(item, "D_LENGTH"))
+    else
+      work.say("An item was removed before it could be read.")
+    end
+  end
+end
+
+function ways.ranges(work)
+  local number = 0
+  for _, range in ipairs(work.order.ranges) do
+    for _, guid in ipairs(work.order.tracks) do
+      number = number + 1
+      local track = project.track(work.proj, guid)
+      if track then
+        work.take(number, portions.of_range, track, range)
+      end
+    end
+  end
+end
+
+-- Every job whose stems are in the chosen folders; the newest of each place.
+function ways.again(work)
+  local wanted, number, index = {}, 0, 0
+  for _, group in ipairs(work.order.groups) do
+    wanted[group] = true
+  end
+  while index < reaper.CountTracks(work.proj) do
+    local track = reaper.GetTrack(work.proj, index)
+    if wanted[project.note(track, "group")] and project.note(track, "stem") == "" then
+      local guid = project.track_guid(track)
+      for id in project.note(track, "jobs"):gmatch("%S+") do
+        number = number + 1
+        local folder = project.track(work.proj, guid)
+        if folder then
+          work.take(number, again_ticket, folder, id)
+        end
+      end
+    end
+    index = index + 1
+    work.pause()
+  end
+end
+
+-- Whether the daemon has had a job of this id: the order was worked off before, and cut short.
+local function is_known(spool, id)
+  return spool:progress(id) ~= nil or spool:result(id) ~= nil
+end
+
+-- Begin to work an order off.
+--
+-- Returns a step function: true and sentences when all its tickets are kept; false when there is more to do; nil when
+-- the project was closed. Returns nil alone while it is not open.
+function orders.of(desk, spool, order)
+  local proj = project.find(order.project.id)
+  if not proj then
+    return nil
+  end
+  local closed = {}
+  return clock.sliced(function(pause)
+    local said, kept = {}, 0
+    local work = { order = order, proj = proj, rate = reaper.Master_GetPlayRate(proj) }
+    function work.say(sentence)
+      said[#said + 1] = sentence
+    end
+    function work.pause()
+      local paused = pause()
+      if paused and not project.is_open(proj) then
+        error(closed, 0)
+      end
+      return paused
+    end
+    function work.take(number, make, ...)
+      if not is_known(spool, ("%s-%d"):format(order.id, number)) then
+        local ticket, err = make(work, number, ...)
+        if ticket then
+          local ok, why = desk:keep(ticket)
+          kept, err = kept + (ok and 1 or 0), why
+        end
+        said[#said + 1] = err
+      end
+      work.pause()
+    end
+    local ok, err = pcall(ways[order.what], work)
+    if not ok and err == closed then
+      return nil
+    elseif not ok then
+      error(err, 0)
+    end
+    if kept > 0 and work.rate ~= 1 then
+      work.say(RATE:format(work.rate))
+    elseif kept == 0 and #said == 0 then
+      work.say(order.nothing)
+    end
+    return true, said
+  end)
+end
+
+return orders

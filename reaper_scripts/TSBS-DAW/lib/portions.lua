@@ -1,0 +1,118 @@
+-- From an item, or from what a track plays between two moments, to the ticket of a job.
+--
+-- `work` is an order that is being worked off: order, proj, rate (the project's), pause.
+local use = ...
+local files, json, project = use("files"), use("json"), use("project")
+local protocol, recording, sources, text = use("protocol"), use("recording"), use("source"), use("text")
+
+local portions = {}
+
+local SONG_CHARACTERS = 60
+local RENDER = "The project plays at rate %.4g, which a render with take effects would have in it; set it to 1 first."
+
+-- What belongs to every ticket of an order. `number` makes its id, so that an order that is worked off twice, after a
+-- crash, asks for nothing twice.
+function portions.ticket(work, number, fields)
+  local options, proj = work.order.options, work.proj
+  local song = text.cut(fields.name, SONG_CHARACTERS) .. (fields.label and " " .. fields.label or "")
+  local ticket = {
+    id = ("%s-%d"):format(work.order.id, number),
+    stage = "wanted",
+    project = { id = work.order.project.id, name = project.name(proj) },
+    stems = options.stems,
+    source = options.source,
+    asked_unix_s = os.time(),
+  }
+  for name, value in pairs(fields) do
+    ticket[name] = value
+  end
+  local deliver = { project = ticket.project.id, item = ticket.item }
+  ticket.job = protocol.job(ticket.id, nil, files.plain(recording.output(proj)), song, options, deliver)
+  return ticket
+end
+
+-- A ticket for a portion of an item, in seconds from its start; or nil and a sentence.
+function portions.of_item(work, number, item, from_s, length_s, label)
+  local spec, take, name = sources.of_item(item, from_s, length_s, work.order.options.fx)
+  if not spec then
+    return nil, take
+  elseif spec.kind == "render" and work.rate ~= 1 then
+    return nil, RENDER:format(work.rate)
+  end
+  local track = project.track_guid(reaper.GetMediaItemTrack(item))
+  local whole_s = reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
+  local partial = whole_s - length_s > 1e-6
+  return portions.ticket(work, number, {
+    name = name,
+    label = label,
+    group = work.order.group .. track,
+    spec = spec,
+    track = track,
+    item = project.item_guid(item),
+    take = project.take_guid(take),
+    position_s = reaper.GetMediaItemInfo_Value(item, "D_POSITION") + from_s,
+    length_s = length_s,
+    from_s = from_s,
+    lead_s = spec.lead_s,
+    offset_s = reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS"),
+    playrate = reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE"),
+    partial = partial,
+    parts = partial and json.list({ sources.trace(item) }) or nil,
+    baked = spec.kind == "render",
+  })
+end
+
+-- The items of a track that are heard between two moments, what they can be read at, and what they are known by; or
+-- nil and a sentence. When the project changes on the way, it is looked through again.
+local function playing(work, track, from_s, to_s)
+  local found, index = { rates = {}, traces = json.list() }, 0
+  local state = reaper.GetProjectStateChangeCount(work.proj)
+  while index < reaper.CountTrackMediaItems(track) do
+    local item = reaper.GetTrackMediaItem(track, index)
+    local position = reaper.GetMediaItemInfo_Value(item, "D_POSITION")
+    local ends = position + reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
+    if position < to_s and ends > from_s and reaper.GetMediaItemInfo_Value(item, "B_MUTE") == 0 then
+      local take, err, _, _, rate = sources.check(item)
+      if not take then
+        return nil, err
+      end
+      found[#found + 1] = { item = item, covers = position <= from_s + 1e-9 and ends >= to_s - 1e-9, at = position }
+      found.rates[#found], found.traces[#found] = rate, sources.trace(item)
+    end
+    index = index + 1
+    if work.pause() and reaper.GetProjectStateChangeCount(work.proj) ~= state then
+      if not reaper.ValidatePtr2(work.proj, track, "MediaTrack*") then
+        return {}
+      end
+      return playing(work, track, from_s, to_s)
+    end
+  end
+  return found
+end
+
+-- What one track plays between two moments: a portion of its only item, or all its items as they sound together.
+function portions.of_range(work, number, track, range)
+  local items, err = playing(work, track, range.from_s, range.to_s)
+  if not items or #items == 0 then
+    return nil, err
+  elseif #items == 1 and items[1].covers then
+    local from_s = range.from_s - items[1].at
+    return portions.of_item(work, number, items[1].item, from_s, range.to_s - range.from_s, range.label)
+  end
+  local _, track_name = reaper.GetSetMediaTrackInfo_String(track, "P_NAME", "", false)
+  local guid = project.track_guid(track)
+  return portions.ticket(work, number, {
+    name = track_name ~= "" and track_name or "track",
+    label = range.label,
+    group = work.order.group .. guid,
+    spec = sources.of_track(work.proj, range.from_s, range.to_s - range.from_s, items.rates),
+    track = guid,
+    position_s = range.from_s,
+    length_s = range.to_s - range.from_s,
+    from_s = 0,
+    partial = true,
+    parts = items.traces,
+  })
+end
+
+return portions
