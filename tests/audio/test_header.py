@@ -250,9 +250,9 @@ def test_what_is_not_audio_is_refused_with_its_reason(tmp_path, content, reason)
 
 
 def test_sound_of_an_unknown_format_is_named(tmp_path):
-    (tmp_path / "song.m4a").write_bytes(struct.pack(">I", 32) + b"ftypM4A " + bytes(1000))
-    with pytest.raises(UnsupportedAudio, match=r"is an MP4 file \(AAC or ALAC\), which cannot be read; convert it"):
-        probe(tmp_path / "song.m4a")
+    (tmp_path / "song.ape").write_bytes(b"MAC " + bytes(1000))
+    with pytest.raises(UnsupportedAudio, match=r"is a Monkey's Audio file, which cannot be read; convert it"):
+        probe(tmp_path / "song.ape")
 
 
 def test_endless_rows_of_empty_chunks_take_no_endless_time(tmp_path):

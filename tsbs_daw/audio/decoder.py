@@ -35,7 +35,7 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def blocks(stream: soundfile.SoundFile, done: int, block: int, step: int) -> Ite
         raise error
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], decode: Callable[[dict], None] = decode) -> int:
     global CHANNEL
     plan = json.loads(arguments[0])
     CHANNEL = claim_output()

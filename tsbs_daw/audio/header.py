@@ -15,8 +15,10 @@ from typing import BinaryIO
 from tsbs_daw.audio.formats.chunked import read_aiff, read_au, read_caf
 from tsbs_daw.audio.formats.common import Header, Refused
 from tsbs_daw.audio.formats.flac import read_flac
+from tsbs_daw.audio.formats.mp4 import looks_like_mp4, read_mp4
 from tsbs_daw.audio.formats.mpeg import looks_like_mpeg, read_mpeg, skip_padding
 from tsbs_daw.audio.formats.ogg import read_ogg
+from tsbs_daw.audio.formats.streams import EBML, looks_like_adts, read_adts, read_matroska
 from tsbs_daw.audio.formats.wav import W64_RIFF, read_w64, read_wav
 from tsbs_daw.errors import UnreadableAudio, UnsupportedAudio, shown
 
@@ -35,6 +37,9 @@ SUFFIXES = {
     "FLAC": (".flac", ".fla"),
     "OGG": (".ogg", ".oga", ".opus"),
     "MP3": (".mp3", ".mp2", ".mp1", ".mpga", ".mpa"),
+    "MP4": (".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".alac"),
+    "MATROSKA": (".mkv", ".mka", ".webm"),
+    "AAC": (".aac", ".adts"),
 }
 AUDIO_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
@@ -43,13 +48,11 @@ OTHER_SOUND = {
     (0, b"\x30\x26\xb2\x75"): "a Windows Media file",
     (0, b"MAC "): "a Monkey's Audio file",
     (0, b"wvpk"): "a WavPack file",
-    (0, b"\x1a\x45\xdf\xa3"): "a Matroska or WebM file",
     (0, b"DSD "): "a DSD file",
     (0, b"FRM8"): "a DSD file",
     (0, b"TTA1"): "a True Audio file",
     (0, b"#!AMR"): "an AMR recording",
     (0, b"MThd"): "a MIDI file, which has notes and no sound",
-    (4, b"ftyp"): "an MP4 file (AAC or ALAC)",
     (8, b"AVI "): "a video",
     (0, b"Creative Voice File"): "a VOC file",
 }
@@ -137,6 +140,8 @@ def _read(file: BinaryIO, size: int) -> Header:
     first = skip_padding(file, start)
     if looks_like_mpeg(file, first):
         return read_mpeg(file, size, first)
+    if looks_like_adts(file, start):
+        return read_adts(file, size, start)
     raise _unknown(file, size)
 
 
@@ -144,11 +149,13 @@ def _chunk_reader(magic: bytes) -> Callable[[BinaryIO, int], Header] | None:
     """The reader of a format that starts at the file's first byte."""
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
         return read_wav
+    if looks_like_mp4(magic):
+        return read_mp4
     if magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
         return read_aiff
     if magic == W64_RIFF:
         return read_w64
-    return {b"caff": read_caf, b".snd": read_au, b"dns.": read_au}.get(magic[:4])
+    return {b"caff": read_caf, b".snd": read_au, b"dns.": read_au, EBML: read_matroska}.get(magic[:4])
 
 
 def _after_id3(file: BinaryIO, size: int) -> int:

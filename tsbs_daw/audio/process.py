@@ -39,7 +39,7 @@ class DecoderProcess:
     def __init__(self, path: Path, plan: dict, *, stall_s: float = STALL_S, memory_bytes: int = MEMORY_BYTES):
         self.path, self.stall_s = path, stall_s
         self.stalled = False
-        program = str(Path(__file__).with_name("decoder.py"))
+        program = str(Path(__file__).with_name("media_decoder.py" if plan.get("demuxer") else "decoder.py"))
         whole_plan = json.dumps(plan | {"path": str(path.absolute()), "memory_bytes": memory_bytes})
         self.process = subprocess.Popen(
             [sys.executable, program, whole_plan],

@@ -7,6 +7,7 @@ harm. Nothing is allocated from a number that a file claims.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,12 @@ BLOCK_SAMPLES = 65536
 UNKNOWN_SAMPLES = 1 << 62  # libsndfile says something near 2^63 when it does not know
 STEP_SAMPLES, SALVAGE_STEP_SAMPLES = 8192, 1024  # what a decoder's error takes with it, at most
 STRAY_BYTES = 1 << 16  # behind a FLAC's last sample; tags are smaller, and decoders read ahead
+LATE_S = 0.001  # of sound behind its picture; below it, files merely count their time coarsely
+
+
+def media_is_there() -> bool:
+    """Whether the extra `[media]` is installed."""
+    return importlib.util.find_spec("av") is not None
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class AudioInfo:
     """What a file is.
 
     samples:   per channel; None when only decoding can tell
-    container: by content: "WAV", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", "CAF", "AU"
+    container: by content: "WAV", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", "CAF", "AU", "MP4",
+               "MATROSKA", "AAC"
     subtype:   of the samples, as libsndfile names it: "PCM_16", "FLOAT", "VORBIS", ...
     time_reference_samples: where the file starts in its session, from a BWF `bext` chunk; 0 without one
     warnings:  sentences about what is odd and was put up with
@@ -101,6 +109,11 @@ class AudioReader:
     ):
         self._path, self._start, self._salvage = path, start_samples, salvage
         header = inspect(path, salvage=salvage)
+        if header.demuxer and not media_is_there():
+            raise UnsupportedAudio(
+                f"{shown(path)} is {header.container}, which an extra reads: pip install 'tsbs-daw[media]', "
+                "or convert it to WAV or FLAC."
+            )
         self._slack, self._known_cut = header.slack_samples, header.fault is not None
         self._decoder = DecoderProcess(
             path,
@@ -111,6 +124,8 @@ class AudioReader:
                 "block_samples": BLOCK_SAMPLES,
                 "step_samples": SALVAGE_STEP_SAMPLES if salvage else STEP_SAMPLES,
                 "window": asdict(header.window) | {"prefix": header.window.prefix.hex()} if header.window else None,
+                "demuxer": header.demuxer,
+                "length_s": [*header.length_s.as_integer_ratio()] if header.length_s else None,
             },
             stall_s=stall_s,
             memory_bytes=memory_bytes,
@@ -174,6 +189,8 @@ class AudioReader:
         if any(None not in pair and pair[0] != pair[1] for pair in claims):
             raise UnreadableAudio(f"{name} has a header that can be understood in two ways; convert it to WAV or FLAC.")
         self._promised = samples
+        late_s = found.get("late_s", 0.0)
+        late = f"{name} starts {late_s:.3f} s later with its sound than with its picture; that gap is left out."
         return AudioInfo(
             self._path,
             rate,
@@ -183,7 +200,7 @@ class AudioReader:
             header.container,
             found["subtype"],
             header.time_reference_samples,
-            header.warnings,
+            (*header.warnings, late) if late_s > LATE_S else header.warnings,
         )
 
     def _portion(self, start: int, length: int | None) -> int | None:

@@ -25,8 +25,9 @@ AUDIO_ENDINGS = frozenset(
     f".{name}"
     for name in (
         *("wav", "wave", "bwf", "rf64", "w64", "aif", "aiff", "aifc", "flac", "ogg", "oga", "opus", "mp3", "mp2"),
-        *("caf", "au", "snd", "m4a", "aac", "alac", "mp4", "wma", "ape", "wv", "tta", "dsf", "dff", "ac3", "mka"),
-        *("webm", "amr", "voc", "sd2", "avr", "ircam", "sf", "nist", "sph", "paf", "svx", "xi"),
+        *("caf", "au", "snd", "m4a", "m4b", "aac", "adts", "alac", "wma", "ape", "wv", "tta", "dsf", "dff", "ac3"),
+        *("mp4", "m4v", "mov", "qt", "3gp", "mkv", "mka", "webm", "amr", "voc", "sd2", "avr", "ircam", "sf", "nist"),
+        *("sph", "paf", "svx", "xi"),
     )
 )
 TEMPORARY_ENDINGS = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart")

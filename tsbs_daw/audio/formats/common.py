@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, BinaryIO
 
 from tsbs_daw.errors import AudioError, TruncatedAudio
@@ -55,6 +56,8 @@ class Header:
     seekable: each sample has its place, so that seeking is exact
     slack_samples: how many samples fewer than promised are no reason to call the file cut
     warnings: how sentences that start with the file's name go on
+    demuxer:  FFmpeg's name for the container, where FFmpeg is to decode it; None: libsndfile does
+    length_s: how long the sound is, where the rate that it is decoded to is not known yet
     """
 
     container: str
@@ -67,6 +70,8 @@ class Header:
     warnings: tuple[str, ...] = ()
     fault: Fault | None = None
     window: Window | None = None
+    demuxer: str | None = None
+    length_s: Fraction | None = None
 
 
 def bytes_at(file: BinaryIO, offset: int, count: int) -> bytes:

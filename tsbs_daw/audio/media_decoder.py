@@ -1,0 +1,135 @@
+"""The decoder of what libsndfile does not know: AAC, ALAC, video files' sound, by FFmpeg (PyAV, the extra `[media]`).
+
+A child process like `decoder`, with its plan, messages, limits and end. The plan has two more entries:
+
+    demuxer    FFmpeg's name of the container: it is not asked to guess, and opens no other file
+    length_s   null, or where the sound ends, as [numerator, denominator]: the frame behind is filled up
+
+and the header message one more, late_s: how long after the rest of the file its sound starts.
+
+What the encoder put before the sound, FFmpeg leaves out by the file's edit list or codec delay.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+
+import decoder
+import numpy as np
+from decoder import Failure, WindowFile, send, send_json
+
+UNKNOWN_SAMPLES = 1 << 63
+FULL_SCALE = {"uint8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31, "int64": 1 << 63}
+
+
+def decode(plan: dict) -> None:
+    """Send what the plan asks for. Raises: Failure"""
+    import av
+
+    window = plan["window"]
+    with io.FileIO(plan["path"]) as file:
+        whole, size = file, os.fstat(file.fileno()).st_size
+        if window:
+            whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["start"], window["end"])
+            size = whole.size
+        try:
+            container = av.open(whole, format=plan["demuxer"])
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise Failure("open", str(error)) from error
+        with container:
+            if not container.streams.audio:
+                raise Failure("open", "it has no sound")
+            Sender(container, plan).run(lambda: whole.tell() >= size)
+
+
+class Sender:
+    """Decodes the first stream of sound and sends it in blocks."""
+
+    def __init__(self, container, plan: dict):
+        self.container, self.plan = container, plan
+        self.stream = container.streams.audio[0]
+        self.stream.codec_context.thread_count = 1  # threads reserve address space, and audio needs none
+        self.start, self.done, self.end = plan["start_samples"], 0, None
+        self.kind: tuple[int, int] | None = None
+        self.waiting: list[np.ndarray] = []
+
+    def run(self, at_end) -> None:
+        """Raises: Failure: what FFmpeg says, once all that came before has been sent"""
+        import av
+
+        try:
+            for frames in self.frames():
+                self.take(frames)
+                if self.end is not None and self.done >= self.end:
+                    break
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            if self.kind is None:
+                raise Failure("decode", str(error)) from error
+            self.flush()
+            raise Failure("decode", str(error), self.done, at_end()) from error
+        if self.kind is None:
+            self.send_header(self.stream.codec_context.sample_rate, self.stream.codec_context.channels, 0, 0.0)
+        self.flush()
+        send_json(b"E", {"samples": self.done, "left_bytes": 0})
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """(samples, channels) float32, as they come; the header is sent before the first."""
+        for frame in self.container.decode(self.stream):
+            channels = len(frame.layout.channels)
+            if self.kind is None:
+                self.announce(frame, channels)
+            elif self.kind != (frame.sample_rate, channels):
+                raise ValueError(f"the sound changes to {frame.sample_rate} Hz, {channels} channels")
+            found = frame.to_ndarray()
+            found = found.T if frame.format.is_planar else found.reshape(-1, channels)
+            yield as_float(found)
+
+    def announce(self, frame, channels: int) -> None:
+        rate, length_s = frame.sample_rate, self.plan["length_s"]
+        if length_s:
+            self.end = round(Fraction(*length_s) * rate)
+        late_s = 0.0
+        if frame.pts is not None and self.container.start_time is not None and len(self.container.streams) > 1:
+            late_s = float(frame.pts * frame.time_base) - self.container.start_time / 1e6
+        self.send_header(rate, channels, UNKNOWN_SAMPLES if self.end is None else self.end, late_s)
+
+    def send_header(self, rate: int, channels: int, samples: int, late_s: float) -> None:
+        self.kind = (rate, channels)
+        info = {"samples": samples, "sample_rate": rate, "channels": channels, "late_s": late_s}
+        names = {"container": self.container.format.name, "subtype": self.stream.codec_context.name.upper()}
+        send_json(b"H", info | names)
+
+    def take(self, frames: np.ndarray) -> None:
+        """Keep what is asked for, and send it when it is a block."""
+        if self.end is not None:
+            frames = frames[: self.end - self.done]
+        skip = min(max(self.start - self.done, 0), len(frames))
+        self.done += len(frames)
+        if skip < len(frames):
+            self.waiting.append(frames[skip:])
+        if sum(map(len, self.waiting)) >= self.plan["block_samples"]:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.waiting:
+            block = np.ascontiguousarray(np.concatenate(self.waiting), np.float32)
+            send(b"D", memoryview(block).cast("B"))
+        self.waiting = []
+
+
+def as_float(samples: np.ndarray) -> np.ndarray:
+    """Integers of any width as parts of full scale; floating point as it is."""
+    full = FULL_SCALE.get(samples.dtype.name)
+    if full is None:
+        return samples.astype(np.float32)
+    centre = 128 if samples.dtype == np.uint8 else 0
+    return ((samples.astype(np.float64) - centre) / full).astype(np.float32)
+
+
+if __name__ == "__main__":
+    status = decoder.main(sys.argv[1:], decode)
+    os._exit(status)
