@@ -61,7 +61,7 @@ local function draw_rest(window, chosen, note)
     window:text(note, true)
     return
   end
-  draw_choices(window, "Separate", WHATS, chosen, "what")
+  draw_choices(window, "What", WHATS, chosen, "what")
   draw_choices(window, "Source", SOURCES, chosen, "source")
   chosen.fx = window:check("with take effects (renders, which takes a moment)", chosen.fx)
 end
