@@ -24,7 +24,7 @@ ALLOWED = {
     "effects": {"audio", *BASE},
     "daw": {*BASE},
     "songs": {"audio", *BASE},
-    "jobs": {"separation", "effects", "daw", "model", "audio", *BASE},
+    "jobs": {"analysis", "remix", "separation", "effects", "daw", "model", "audio", *BASE},
     "crate": {"jobs", "analysis", "remix", "separation", "effects", "daw", "model", "audio", *BASE},
     "training": {"evaluation", "separation", "model", "audio", "songs", "effects", *BASE},
     "evaluation": {"separation", "model", "audio", *BASE},

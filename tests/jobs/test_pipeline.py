@@ -1,6 +1,7 @@
+"""A job from the file to the folder: stems, session, manifest; what is reused, and what a bad song leaves behind."""
+
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,11 @@ import pytest
 import rpp
 import signals
 import soundfile
+from jobs.studio import STEMS, Studio, sound_of
 
 from tsbs_daw.audio.read import probe
-from tsbs_daw.config import Settings
 from tsbs_daw.errors import EffectError, JobCancelled, NonFiniteAudio, PresetError, UnreadableAudio
-from tsbs_daw.jobs.job import Job, Result, State
-from tsbs_daw.jobs.pipeline import run_job
-
-STEMS = {"drums", "bass", "other", "vocals"}
+from tsbs_daw.jobs.job import Result, State
 
 OUTPUTS = """
 description: A test preset.
@@ -30,48 +28,13 @@ outputs:
 """
 
 
-class Studio:
-    """A folder with settings, where songs are put and jobs run."""
-
-    def __init__(self, root: Path):
-        self.root, self.out = root, root / "out"
-        self.settings = Settings(root / "home", root / "cache", root / "models", "cpu")
-        self.progress: list[float] = []
-
-    def song(self, name: str = "song.wav", duration_s: float = 1.0, sample_rate: int = 44100, **options) -> Path:
-        audio = signals.mixture(signals.song(duration_s, sample_rate, **options))
-        return signals.write_file(self.root / name, audio, sample_rate)
-
-    def preset(self, text: str = OUTPUTS) -> str:
-        path = self.root / "test preset.yaml"
-        path.write_text(text)
-        return str(path)
-
-    def run(self, path: Path, cancelled=lambda: False, **changes) -> Result:
-        source = {"path": path, **changes.pop("portion", {})}
-        job = Job(schema=1, source=source, output=self.out, **changes)
-        self.progress = []
-        return run_job(
-            job,
-            settings=self.settings,
-            fence=1,
-            attempt=1,
-            progress=lambda fraction, _: self.progress.append(fraction),
-            cancelled=cancelled,
-        )
-
-    def manifest(self, result: Result) -> dict:
-        return json.loads(result.manifest.read_text())
-
-
 @pytest.fixture
 def studio(tmp_path) -> Studio:
     return Studio(tmp_path)
 
 
 def audio_of(result: Result, name: str) -> np.ndarray:
-    data, _ = soundfile.read(result.folder / f"{name}.wav", dtype="float32", always_2d=True)
-    return data.T
+    return sound_of(result.folder / f"{name}.wav")
 
 
 @pytest.mark.parametrize("sample_rate", [44100, 48000])
@@ -135,14 +98,14 @@ def test_an_equal_run_is_recognised_and_another_gets_its_own_folder(studio):
 def test_another_preset_runs_the_effects_only(studio):
     path = studio.song()
     dry = studio.run(path)
-    processed = studio.run(path, preset=studio.preset())
+    processed = studio.run(path, preset=studio.preset(OUTPUTS))
     assert "separate" in studio.manifest(dry)["timings_s"]
     assert "separate" not in studio.manifest(processed)["timings_s"]
     assert processed.folder.name == "song (test preset)"
 
 
 def test_outputs_are_mixed_and_processed_and_dry_stems_kept_muted(studio):
-    result = studio.run(studio.song(), preset=studio.preset())
+    result = studio.run(studio.song(), preset=studio.preset(OUTPUTS))
     stems = {stem.name: stem for stem in result.stems}
     assert set(stems) == {"vocals", "instrumental", "vocals (dry)", "drums", "bass", "other"}
     assert {name for name, stem in stems.items() if not stem.muted} == {"vocals", "instrumental"}
@@ -154,7 +117,7 @@ def test_outputs_are_mixed_and_processed_and_dry_stems_kept_muted(studio):
 
 
 def test_the_session_has_a_track_for_every_file(studio):
-    result = studio.run(studio.song(), preset=studio.preset())
+    result = studio.run(studio.song(), preset=studio.preset(OUTPUTS))
     project = rpp.loads(result.session.read_text(encoding="utf-8"))
     tracks = project.findall("TRACK")
     assert len(tracks) == 1 + len(result.stems)
@@ -213,7 +176,7 @@ def test_an_effect_that_fails_removes_the_folder(studio, monkeypatch):
 
     monkeypatch.setattr(OutputRenderer, "process", lambda *_, **__: (_ for _ in ()).throw(EffectError("It broke.")))
     with pytest.raises(EffectError):
-        studio.run(studio.song(), preset=studio.preset())
+        studio.run(studio.song(), preset=studio.preset(OUTPUTS))
     assert not any(studio.out.iterdir())
 
 

@@ -69,10 +69,13 @@ class NamedHash(Part):
 
 
 class FileEntry(Part):
-    """One audio file, relative to the manifest's folder, how a session shows it, and its levels."""
+    """One audio file, relative to the manifest's folder, how a session shows it, and its levels as delivered.
+
+    kind: a dry stem, an output of the preset, or the song itself beside them
+    """
 
     name: str
-    kind: Literal["stem", "output"]
+    kind: Literal["stem", "output", "source"]
     file: str
     color: str = "#999999"
     muted: bool = False
@@ -84,17 +87,32 @@ class FileEntry(Part):
     loudness_lufs: Level = None
 
 
+class OtherFile(Part):
+    """What was made beside the stems, relative to the manifest's folder."""
+
+    kind: Literal["loop", "stem.mp4"]
+    file: str
+
+
 class Manifest(Document):
     """The whole document.
 
     identity:    equal for two runs that must give the same result; see `identity_of`
-    gain_db:     the one gain that all stems share; 0 unless it was asked for
+    artist, title: from the source's tags, else from its name
+    format:      of the audio files, as presets name it
+    gain_db:     the one gain that all files share; 0 unless a loudness was asked for, or the format made it necessary
+    stems:       every audio file that a session shows
+    sessions:    relative to the folder, the preferred one first; None: written by a version that did not say
+    analysis:    the file with tempo, key and levels before the gain, if the song was analysed
+    others:      what was made beside the stems
     residual_db: RMS of the source minus the sum of the dry stems, relative to the source's RMS
     timings_s:   seconds per step
     """
 
     job: JobId
     song: str
+    artist: str = ""
+    title: str = ""
     identity: Sha256
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(timezone.utc))
     source: SourceEntry
@@ -103,8 +121,12 @@ class Manifest(Document):
     stage: Literal["full", "mask"]
     null: bool
     salvage: bool
+    format: str = "wav32f"
     gain_db: float = 0.0
     stems: tuple[FileEntry, ...]
+    sessions: tuple[str, ...] | None = None
+    analysis: str | None = None
+    others: tuple[OtherFile, ...] = ()
     residual_db: Level = None
     timings_s: dict[str, float] = Field(default_factory=dict)
     device: str = ""
@@ -122,9 +144,13 @@ def identity_of(
     salvage: bool,
     start_samples: int,
     length_samples: int | None,
+    delivery: str | None = None,
 ) -> str:
-    """The hash of everything that decides what a run delivers. Two runs with the same identity are the same run."""
-    decisive = {
+    """The hash of everything that decides what a run delivers. Two runs with the same identity are the same run.
+
+    Args: delivery: what is delivered, as one text; None for what every song gets
+    """
+    decisive: dict[str, Any] = {
         "source": source_sha256,
         "model": model_sha256,
         "preset": preset_sha256,
@@ -133,6 +159,8 @@ def identity_of(
         "salvage": salvage,
         "portion": [start_samples, length_samples],
     }
+    if delivery is not None:  # only then: a run without one is equal to those of versions that knew of none
+        decisive["delivery"] = delivery
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,0 +1,75 @@
+"""The analysis in its own process: whatever becomes of that, the job goes on, or ends at once when it is cancelled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tsbs_daw.errors import AnalysisError, JobCancelled
+from tsbs_daw.jobs import analysing
+
+HEAD = "import json, os, sys, time; plan = json.loads(sys.stdin.readline()); "
+ANSWER = """open(plan["answer"], "w").write(json.dumps({}))"""
+
+
+def run(monkeypatch, code: str, **changes):
+    monkeypatch.setattr(analysing, "COMMAND", (sys.executable, "-c", HEAD + code))
+    told: list[float] = []
+    options = {"report": told.append, "cancelled": lambda: False, **changes}
+    return analysing.analyse_apart(Path("mixture.wav"), {"bass": Path("bass.wav")}, 10.0, **options), told
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("os.abort()", "unexpectedly"),
+        ("sys.exit(3)", "unexpectedly"),
+        ("raise MemoryError", "unexpectedly"),
+        (ANSWER.format('{"error": "There is no sound."}'), "There is no sound."),
+        (ANSWER.format('{"analysis": {"tempo": 7}}'), "unexpectedly"),
+        ('open(plan["answer"], "w").write("half a docu")', "unexpectedly"),
+    ],
+)
+def test_whatever_goes_wrong_is_one_error(monkeypatch, code: str, says: str):
+    with pytest.raises(AnalysisError, match=says):
+        run(monkeypatch, code)
+
+
+def test_a_child_that_never_reads_its_plan_is_an_error(monkeypatch):
+    monkeypatch.setattr(analysing, "COMMAND", (sys.executable, "-c", ""))
+    stems = {f"stem {number}": Path("x" * 200) for number in range(5000)}  # more than a pipe holds
+    with pytest.raises(AnalysisError):
+        analysing.analyse_apart(Path("m.wav"), stems, 1.0, report=lambda share: None, cancelled=lambda: False)
+
+
+def test_one_that_hangs_is_ended(monkeypatch):
+    with pytest.raises(AnalysisError, match="nothing came of it"):
+        run(monkeypatch, "time.sleep(600)", limit_s=1.0)
+
+
+def test_cancelling_ends_it(monkeypatch):
+    began = time.monotonic()
+    with pytest.raises(JobCancelled):
+        run(monkeypatch, "time.sleep(600)", cancelled=lambda: time.monotonic() > began + 0.5)
+
+
+def test_progress_grows_and_does_not_arrive(monkeypatch):
+    monkeypatch.setattr(analysing, "TELL_EVERY_S", 0.1)
+    told: list[float] = []
+    with pytest.raises(AnalysisError):
+        run(monkeypatch, "time.sleep(2)", report=told.append)
+    assert told == sorted(told) and told[0] > 0 and told[-1] < 1
+
+
+def test_it_goes_when_its_parent_is_gone(tmp_path):
+    """The real child: its stdin ends while it is at work."""
+    child = subprocess.Popen(
+        analysing.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    missing = b'{"mixture": "/nowhere/x.wav", "stems": {}, "answer": "%s"}\n' % str(tmp_path / "a").encode()
+    _, words = child.communicate(missing)
+    assert child.returncode in (0, 1) and b"Fatal" not in words

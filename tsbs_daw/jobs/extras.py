@@ -1,0 +1,43 @@
+"""What is made of a song's delivered stems beside them: loops cut on the grid, and a .stem.mp4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tsbs_daw.audio.tags import Tags
+from tsbs_daw.jobs.facts import Facts
+
+LOOPS = "loops"  # the folder inside the song's
+
+
+@dataclass(frozen=True)
+class Dry:
+    """A delivered dry stem. name: the model's"""
+
+    name: str
+    color: str
+    path: Path
+
+
+def write_loops(dry: Sequence[Dry], facts: Facts, folder: Path, lengths: Sequence[int], name: str) -> list[str]:
+    """Loops of every length in bars, from every stem.
+
+    Args:    name: what all loops' names begin with
+    Returns: the files, relative to `folder`, with forward slashes
+    """
+    from tsbs_daw.remix.loops import cut_loops  # only when it is asked for: it loads what encodes
+
+    into = folder / LOOPS
+    into.mkdir()
+    for bars in lengths:
+        cut_loops({stem.name: stem.path for stem in dry}, facts.analysis.beats, bars=bars, folder=into, name=name)
+    return sorted(path.relative_to(folder).as_posix() for path in into.rglob("*") if path.is_file())
+
+
+def write_stems(path: Path, master: Path, dry: Sequence[Dry], tags: Tags) -> None:
+    """A .stem.mp4: the song, and its stems as tracks of one file."""
+    from tsbs_daw.remix.stem_mp4 import write_stem_mp4
+
+    write_stem_mp4(path, master, [(stem.name, stem.color, stem.path) for stem in dry], tags)
