@@ -42,6 +42,13 @@ def test_show_names_every_effect_in_order(tmp_path: Path):
     assert shown["outputs"][0]["chain"][1]["children"][1]["children"][0]["effect"] == "Compressor"
 
 
+def test_show_says_how_the_files_are_delivered_where_a_preset_does(tmp_path: Path):
+    text = run(tmp_path, "presets", "show", "crate").stdout
+    assert "  format: wav24\n" in text and "  loudness_lufs: -14\n" in text and "  loops: none\n" in text
+    assert "delivery" not in run(tmp_path, "presets", "show", "drum-punch").stdout
+    assert json.loads(run(tmp_path, "presets", "show", "crate", "--json").stdout)["delivery"]["sessions"][0] == "rpp"
+
+
 def test_show_of_an_unknown_name_ends_with_2_and_the_closest(tmp_path: Path):
     done = run(tmp_path, "presets", "show", "karoke")
     assert done.returncode == 2 and "did you mean 'karaoke'?" in done.stderr

@@ -13,6 +13,7 @@ import signals
 from tsbs_daw.audio.measure import Levels, Meter
 from tsbs_daw.config import resource_folder
 from tsbs_daw.effects.chain import render
+from tsbs_daw.effects.delivery import FIELDS, FORMATS, SESSIONS, Delivery
 from tsbs_daw.effects.output import Output
 from tsbs_daw.effects.preset import Preset, read_preset
 from tsbs_daw.effects.rehearsal import pink_noise
@@ -21,7 +22,7 @@ RATE = signals.RATE
 STEMS = ("vocals", "drums", "bass", "other")
 EXPECTED = {
     "none", "vocal-cleanup", "acapella", "karaoke", "instrumental", "drumless", "minus-one", "practice", "drum-punch",
-    "bass-tighten", "remix-prep", "vocal-space", "lo-fi", "lower-key",
+    "bass-tighten", "remix-prep", "vocal-space", "lo-fi", "lower-key", "crate",
 }  # fmt: skip
 
 # Loudness against the plain sum of the stems, in LU, where it is an output's purpose to be more than 6 LU away.
@@ -102,13 +103,27 @@ def test_each_is_described_and_fits_the_four_stems(preset: Preset):
 def test_the_manual_lists_every_preset_and_its_example_is_right(tmp_path):
     text = (resource_folder("presets") / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == EXPECTED
-    example, plugin = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    example, delivery, plugin = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     path = tmp_path / "example.yaml"
     path.write_text(example, encoding="utf-8")
     (output,) = read_preset(path).outputs
     assert measured(render(output, song(), RATE)).true_peak_db < 0
     path.write_text(example + plugin, encoding="utf-8")
     assert read_preset(path).outputs[0].uses_plugin
+    path.write_text(example + delivery, encoding="utf-8")
+    found = read_preset(path).delivery
+    assert found == Delivery(
+        "wav24", found.names, -14.0, ("rpp", "dawproject"), True, (4, 8), True, "sections", "copy"
+    )  # fmt: skip
+    assert set(re.findall(r"`\{(\w+)\}`", text)) == set(FIELDS)
+    assert all(f" {form} " in f"{text} ".replace("\n", " ") for form in FORMATS)
+
+
+def test_the_presets_of_effects_deliver_as_ever_and_the_crate_all_that_a_remix_needs():
+    delivered = {preset.name: preset.delivery for preset in PRESETS}
+    crate = delivered.pop("crate")
+    assert all(delivery.plain for delivery in delivered.values())
+    assert crate.analyses and crate.loudness_lufs and set(crate.sessions) == set(SESSIONS) and crate.source == "copy"
 
 
 @pytest.mark.parametrize("path", sorted(resource_folder("presets").glob("*.yaml")), ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +62,10 @@ def show(preset: Annotated[str, typer.Argument(help="A preset's name or file.")]
             typer.echo("\n".join(_lines(effect, "  ")))
     if not found.outputs:
         typer.echo("\nno outputs: the stems alone")
+    if not found.delivery.plain:
+        typer.echo("\ndelivery")
+        for name, value in asdict(found.delivery).items():
+            typer.echo(f"  {name}: {_delivered(value)}")
 
 
 @app.command()
@@ -155,6 +160,7 @@ def _facts(preset: Preset) -> dict[str, Any]:
         "description": preset.description,
         "path": str(Path(preset.path)),
         "sha256": preset.sha256,
+        "delivery": asdict(preset.delivery),
         "outputs": [
             {
                 "name": output.name,
@@ -184,6 +190,12 @@ def _lines(effect: Effect, indent: str) -> list[str]:
     for child in effect.children:
         lines += _lines(child, indent + "  ")
     return lines
+
+
+def _delivered(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(str(one) for one in value) or "none"
+    return "as it is" if value is None else _plain(value)
 
 
 def _plain(value: Any) -> str:
