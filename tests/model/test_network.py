@@ -84,7 +84,7 @@ def test_the_mask_stage_s_stems_sum_to_the_mixture():
 
 
 def test_masks_are_shifted_to_sum_to_one():
-    masks, spectrum = torch.randn(1, 4, 3, 5, 2), torch.randn(1, 3, 5, 2)
+    masks, spectrum = (torch.randn(shape, dtype=torch.complex64) for shape in ((1, 4, 3, 5), (1, 3, 5)))
     torch.testing.assert_close(apply_masks(masks, spectrum).sum(1), spectrum)
 
 

@@ -17,5 +17,5 @@ def test_a_tone_lands_in_its_bin():
     stft = STFT(2048, 512)
     tone = torch.sin(2 * torch.pi * 100 / 2048 * torch.arange(20480, dtype=torch.float64))
     spectrum = stft(tone[None])[0].abs()
-    assert spectrum.shape == (1025, 41)
-    assert (spectrum[:, 5:-5].argmax(0) == 100).all()
+    assert spectrum.shape == (41, 1025)
+    assert (spectrum[5:-5].argmax(1) == 100).all()

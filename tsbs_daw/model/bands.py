@@ -31,10 +31,11 @@ class BandSplit(nn.Module):
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """
-        Args:    spectrum: (B, T, F, 2), real and imaginary part
+        Args:    spectrum: (B, T, F), complex
         Returns: (K, B, T, N)
         """
-        return torch.cat([group(spectrum) for group in self.groups])
+        parts = torch.view_as_real(spectrum)
+        return torch.cat([group(parts) for group in self.groups])
 
 
 class _GroupSplit(nn.Module):
@@ -48,6 +49,7 @@ class _GroupSplit(nn.Module):
         self.bias = _per_band(group.count, inputs, feature_dim)
 
     def forward(self, spectrum: Tensor) -> Tensor:
+        """spectrum: (B, T, F, 2), real and imaginary part."""
         _, first_bin, count, width = self.group
         part = spectrum[:, :, first_bin : first_bin + count * width]
         x = rearrange(part, "b t (k w) i -> k b t (i w)", w=width)
@@ -80,15 +82,16 @@ class Estimator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """
         Args:    x: (K, B, T, N)
-        Returns: (B, S, T, F, 2), real and imaginary part
+        Returns: (B, S, T, F), complex
         """
         stems = len(self.config.stems)
         x = group_norm(x, self.norm_weight[:, None, None], self.norm_bias[:, None, None])
         x = torch.tanh(torch.einsum("kbtn,kmn->kbtm", x, self.weight1) + self.bias1[:, None, None])
         x = rearrange(x, "k b t (s n) -> k s b t n", s=stems)
         x = torch.tanh(torch.einsum("ksbtn,ksmn->ksbtm", x, self.weight2) + self.bias2[:, :, None, None])
-        return torch.cat([self._group(x, *parts) for parts in zip(
-            self.config.band_groups, self.weight3, self.bias3, strict=True)], dim=-2)  # fmt: skip
+        groups = zip(self.config.band_groups, self.weight3, self.bias3, strict=True)
+        parts = torch.cat([self._group(x, *group) for group in groups], dim=-2)
+        return torch.view_as_complex(parts if parts.dtype == torch.float64 else parts.float())
 
     def _group(self, x: Tensor, group: BandGroup, weight: Tensor, bias: Tensor) -> Tensor:
         part = x[group.first_band : group.first_band + group.count]

@@ -39,22 +39,26 @@ class TwoStageSeparator(nn.Module):
         self.fusion = nn.Linear(2 * config.feature_dim, config.feature_dim)
         self.mask_estimator, self.map_estimator = Estimator(config), Estimator(config)
 
-    def forward(self, mixture: Tensor, *, mask_only: bool = False) -> Separation:
+    def forward(self, mixture: Tensor, *, mask_only: bool = False, final_only: bool = False) -> Separation:
         """
-        Args:    mixture: (B, C, samples), in [-1, 1]; mask_only: leave the map stage out
-        Returns: estimates and mask_estimates, (B, S, C, samples); the same tensor twice if mask_only
+        Args:    mixture: (B, C, samples), in [-1, 1]
+                 mask_only: leave the map stage out; final_only: leave the mask stage's own waveforms out
+        Returns: estimates and mask_estimates, (B, S, C, samples); the same tensor twice where only one is wanted
         """
         batch, channels, samples = mixture.shape
         level = self.level(mixture)
         spectrum = self.spectrum(mixture / level)
         features = self._run(self.mask_blocks, self.mask_split(spectrum), channels)
         masked = apply_masks(self.mask_estimator(features), spectrum)
-        mask_estimates = self.waveform(masked, batch, samples) * level[:, None]
         if mask_only:
-            return Separation(mask_estimates, mask_estimates)
-        fused = torch.tanh(self.fusion(torch.cat([self.map_split(spectrum), features], dim=-1)))
-        restored = masked + self.map_estimator(self._run(self.map_blocks, fused, channels))
-        return Separation(self.waveform(restored, batch, samples) * level[:, None], mask_estimates)
+            restored = masked
+        else:
+            fused = torch.tanh(self.fusion(torch.cat([self.map_split(spectrum), features], dim=-1)))
+            restored = masked + self.map_estimator(self._run(self.map_blocks, fused, channels))
+        estimates = self.waveform(restored, batch, samples) * level[:, None]
+        if mask_only or final_only:
+            return Separation(estimates, estimates)
+        return Separation(estimates, self.waveform(masked, batch, samples) * level[:, None])
 
     def freeze_mask_stage(self) -> None:
         """Leave only fusion and map stage to be trained: what a mask cannot do is then learnt on a mask that stays."""
@@ -72,14 +76,13 @@ class TwoStageSeparator(nn.Module):
         return mixture.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-5)
 
     def spectrum(self, mixture: Tensor) -> Tensor:
-        """(B, C, samples) -> (B x C, T, F, 2)."""
-        return torch.view_as_real(self.stft(rearrange(mixture, "b c l -> (b c) l")).mT).contiguous()
+        """(B, C, samples) -> (B x C, T, F), complex."""
+        return self.stft(rearrange(mixture, "b c l -> (b c) l"))
 
     def waveform(self, spectra: Tensor, batch: int, samples: int) -> Tensor:
-        """(B x C, S, T, F, 2) -> (B, S, C, samples)."""
-        stems = spectra.shape[1]
-        whole = torch.view_as_complex(rearrange(spectra, "b s t f i -> (b s) f t i").contiguous())
-        return rearrange(self.stft.inverse(whole, samples), "(b c s) l -> b s c l", b=batch, s=stems)
+        """(B x C, S, T, F) -> (B, S, C, samples)."""
+        waveforms = self.stft.inverse(spectra.flatten(0, 1), samples)
+        return rearrange(waveforms, "(b c s) l -> b s c l", b=batch, s=spectra.shape[1])
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, channels: int) -> Tensor:
         for block in blocks:
@@ -95,11 +98,7 @@ def apply_masks(masks: Tensor, spectrum: Tensor) -> Tensor:
 
     The real parts are made to sum to 1 and the imaginary ones to 0, so the stems sum to the mixture.
 
-    Args:    masks: (B, S, T, F, 2); spectrum: (B, T, F, 2)
-    Returns: (B, S, T, F, 2)
+    Args:    masks: (B, S, T, F); spectrum: (B, T, F); all complex
+    Returns: (B, S, T, F)
     """
-    one = torch.tensor([1.0, 0.0], dtype=masks.dtype, device=masks.device)
-    masks = masks - (masks.sum(1, keepdim=True) - one) / masks.shape[1]
-    real, imag = masks.unbind(-1)
-    a, b = spectrum[:, None].unbind(-1)
-    return torch.stack([real * a - imag * b, real * b + imag * a], dim=-1)
+    return (masks - (masks.sum(1, keepdim=True) - 1) / masks.shape[1]) * spectrum[:, None]

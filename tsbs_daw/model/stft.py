@@ -1,4 +1,4 @@
-"""The STFT pair. Axes: b any leading axes flattened, samples, F bins, T frames.
+"""The STFT pair. Axes: b any leading axes flattened, samples, T frames, F bins: as the transform itself works.
 
 Centred with reflect padding, periodic Hann window, no normalisation: the transform of the published weights.
 """
@@ -21,7 +21,7 @@ class STFT(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         """
         Args:    waveform: (b, samples)
-        Returns: spectrum: (b, F, T) complex, T = 1 + max(samples, n_fft / 2 + 1) // hop_length
+        Returns: spectrum: (b, T, F) complex, T = 1 + max(samples, n_fft / 2 + 1) // hop_length
         """
         # Reflection needs more samples than it mirrors; what is shorter gets silence, which inverse() cuts off again.
         missing = self.n_fft // 2 + 1 - waveform.shape[-1]
@@ -30,16 +30,16 @@ class STFT(nn.Module):
         return torch.stft(
             waveform, self.n_fft, self.hop_length, window=self._window(waveform.dtype), pad_mode="reflect",
             return_complex=True,
-        )  # fmt: skip
+        ).mT  # fmt: skip
 
     def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
         """
-        Args:    spectrum: (b, F, T) complex; samples: the length to give back
+        Args:    spectrum: (b, T, F) complex; samples: the length to give back
         Returns: waveform: (b, samples)
         """
         whole = max(samples, self.n_fft // 2 + 1)
         window = self._window(spectrum.real.dtype)
-        waveform = torch.istft(spectrum, self.n_fft, self.hop_length, window=window, length=whole)
+        waveform = torch.istft(spectrum.mT, self.n_fft, self.hop_length, window=window, length=whole)
         return waveform[..., :samples]
 
     def _window(self, dtype: torch.dtype) -> Tensor:
