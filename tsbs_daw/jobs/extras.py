@@ -21,19 +21,27 @@ class Dry:
     path: Path
 
 
-def write_loops(dry: Sequence[Dry], facts: Facts, folder: Path, lengths: Sequence[int], name: str) -> list[str]:
-    """Loops of every length in bars, from every stem.
+def write_loops(dry: Sequence[Dry], facts: Facts, folder: Path, bars: int, name: str) -> list[str]:
+    """Loops of so many bars from every stem, but for silent ones.
 
     Args:    name: what all loops' names begin with
-    Returns: the files, relative to `folder`, with forward slashes
+    Returns: the files, relative to the song's `folder`, with forward slashes
+    Raises:  AnalysisError: the song's bars are not known, or too few
     """
-    from tsbs_daw.remix.loops import cut_loops  # only when it is asked for: it loads what encodes
+    from tsbs_daw.remix.loops import cut_loops  # only when it is asked for
 
     into = folder / LOOPS
-    into.mkdir()
-    for bars in lengths:
-        cut_loops({stem.name: stem.path for stem in dry}, facts.analysis.beats, bars=bars, folder=into, name=name)
-    return sorted(path.relative_to(folder).as_posix() for path in into.rglob("*") if path.is_file())
+    into.mkdir(exist_ok=True)
+    stems = {stem.name: stem.path for stem in dry}
+    key = facts.sure_key
+    try:
+        made = cut_loops(
+            stems, facts.analysis.beats, bars=bars, folder=into, name=name, key=key.name if key else None
+        )  # fmt: skip
+    finally:
+        if not any(into.iterdir()):
+            into.rmdir()
+    return [path.relative_to(folder).as_posix() for path in made]
 
 
 def write_stems(path: Path, master: Path, dry: Sequence[Dry], tags: Tags) -> None:

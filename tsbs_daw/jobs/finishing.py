@@ -210,8 +210,11 @@ class Finisher:
         found: list[OtherFile] = []
         if delivery.loops and facts.analysis is not None:
             name = song_name(delivery.names or DEFAULT_NAMES, facts.fields, facts.song)
-            loops = self._try("set of loops", lambda: extras.write_loops(dry, facts, folder, delivery.loops, name))
-            found += [OtherFile(kind="loop", file=file) for file in loops or ()]
+            for bars in delivery.loops:
+                loops = self._try(
+                    f"set of loops of {bars} bars", lambda bars=bars: extras.write_loops(dry, facts, folder, bars, name)
+                )
+                found += [OtherFile(kind="loop", file=file) for file in loops or ()]
         if delivery.stem_mp4:
             copied = (folder / entry.file for entry, _ in made if entry.kind == "source")
             master = next(copied, None) or self._master(encoding)
