@@ -24,6 +24,7 @@ ALLOWED = {
     "effects": {"audio", *BASE},
     "daw": {*BASE},
     "songs": {"audio", *BASE},
+    "remix": {"analysis", "audio", *BASE},
     "jobs": {"analysis", "remix", "separation", "effects", "daw", "model", "audio", *BASE},
     "crate": {"jobs", "analysis", "remix", "separation", "effects", "daw", "model", "audio", *BASE},
     "training": {"evaluation", "separation", "model", "audio", "songs", "effects", *BASE},

@@ -55,6 +55,7 @@ def open_writer(
     tempo_bpm: float | None = None,
     beats: int | None = None,
     key: str | None = None,
+    dither: bool = True,
 ) -> AudioWriter | EncodedWriter:
     """A writer for one of `DELIVERY_FORMATS`. Its `clipped_samples` and, once closed, `warnings` are worth a look.
 
@@ -64,6 +65,7 @@ def open_writer(
             tempo_bpm: into an `acid` chunk (WAV); the others carry it in tags, see `tags.write_tags`
             beats: the sound is a loop of so many beats, and a `smpl` chunk says so
             key: "A minor", "F#", ...: the root note of `acid` and `smpl`
+            dither: False for sound of as many bits already, which is then kept bit by bit (WAV)
     Raises: OutputError: no such format, or it cannot hold this sound; NoSpaceLeft
     """
     chosen = delivery_format(form)
@@ -84,7 +86,7 @@ def open_writer(
         subtype=chosen.subtype,
         time_reference_samples=time_reference_samples,
         description=description,
-        dither_seed=_seed(path) if chosen.bits else None,
+        dither_seed=_seed(path) if chosen.bits and dither else None,
         chunks=tempo_chunks,
     )
 
