@@ -8,12 +8,12 @@ SONGS is what `tsbs_daw.songs` wrote: a folder of stems and the truth about them
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from crate.browser import browser
 from signals import RATE
+
 from tsbs_daw.analysis.document import Analysis, Beats, Key, Loudness, Section, Span, StemSound, Tempo
 from tsbs_daw.audio.measure import Meter
 from tsbs_daw.audio.read import open_audio
@@ -21,7 +21,7 @@ from tsbs_daw.crate.catalogue import Catalogue, SongEntry, SongFile
 from tsbs_daw.crate.page import write_page
 
 STEMS = {"vocals": "#ec407a", "drums": "#ffa726", "bass": "#42a5f5", "other": "#ab47bc"}
-TITLES = """Paper Lanterns; Low Tide; Second Sun; Glass Harbour; Night Bus; Salt; Cold Summer; Seven Doors; Echo Park Line;
+TITLES = """Paper Lanterns; Low Tide; Second Sun; Glass Harbour; Night Bus; Salt; Cold Summer; Seven Doors; Echo Park;
 Marrow; Harvest Moon Motel; Slow Machine; Nine Rivers; Velvet Static; Copper Wire; The Long Way Down; Orchid; Undertow;
 Windows Open; Last Train North""".replace("\n", " ").split("; ")
 ARTISTS = ["Mira Holt", "Junction", "The Pale Kings", "Oda & Finn", "Kiosk"]
@@ -45,7 +45,7 @@ def key_of(truth: dict, doubtful: bool) -> Key:
     )
 
 
-def sound(path: Path) -> tuple[StemSound, list[float]]:
+def sound(path: Path) -> StemSound:
     """Where a stem sounds, by the level of each half second."""
     meter, levels = Meter(RATE, 2), []
     with open_audio(path) as reader:
@@ -62,7 +62,7 @@ def sound(path: Path) -> tuple[StemSound, list[float]]:
     first = next((number / 2 for number, silent in enumerate(quiet) if not silent), None)
     loudness = Loudness(integrated_lufs=found.loudness_lufs, range_lu=None, true_peak_db=found.true_peak_db)
     share = 1 - sum(quiet) / len(quiet)
-    return StemSound(loudness=loudness, first_sound_s=first, active_share=share, silences=tuple(spans)), levels
+    return StemSound(loudness=loudness, first_sound_s=first, active_share=share, silences=tuple(spans))
 
 
 def entry(number: int, song: Path, out: Path) -> SongEntry:
@@ -75,12 +75,12 @@ def entry(number: int, song: Path, out: Path) -> SongEntry:
     for stem, color in STEMS.items():
         link = folder / f"{stem}.wav"
         if not link.exists():
-            os.symlink(song / f"{stem}.wav", link)
-        stems[stem], _ = sound(link)
+            link.symlink_to(song / f"{stem}.wav")
+        stems[stem] = sound(link)
         file = f"{folder.name}/{stem}.wav"
         lufs = stems[stem].loudness.integrated_lufs
         files.append(SongFile(name=stem, kind="stem", file=file, color=color, loudness_lufs=lufs))
-    whole, _ = sound(song / "mixture.wav")
+    whole = sound(song / "mixture.wav")
     names: dict[str, str] = {}
     parts = truth["sections"]
     ends = [part["start_s"] for part in parts[1:]] + [truth["duration_s"]]
@@ -139,8 +139,8 @@ def make(songs: Path, out: Path) -> Path:
         title="copy of Salt",
         reason="It holds the same sound as 'The Pale Kings - Salt.wav'.",
     )
-    songs_ = (*found[:3], bad, *found[3:7], twin, *found[7:])
-    return write_page(Catalogue(crate="Friday crate", preset="remix-prep", songs=songs_), out)
+    entries = (*found[:3], bad, *found[3:7], twin, *found[7:])
+    return write_page(Catalogue(crate="Friday crate", preset="remix-prep", songs=entries), out)
 
 
 def main(songs: str, out: str, picture: str) -> None:

@@ -67,7 +67,7 @@ def _heard(analysis: Analysis | None) -> dict[str, Any]:
     beats = analysis.beats
     vocals = [sound for name, sound in analysis.stems.items() if _VOICE.search(name)]
     return {
-        "tempo": _tempo(analysis.tempo) if analysis.tempo.bpm else None,
+        "tempo": _tempo(analysis.tempo) if _number(analysis.tempo.bpm) else None,
         "key": _key(analysis.key) if analysis.key else None,
         "loudness": {
             "lufs": _number(analysis.loudness.integrated_lufs),

@@ -16,7 +16,7 @@ function lanes(song, app) {
     const lane = laneHead(song, file, number, app);
     const canvas = el('canvas', { class: 'lane-picture', 'aria-hidden': 'true' });
     const silences = (file.silences ?? []).map(([from, to]) => span('silence', song, from, to, 'silent'));
-    const note = file.problem ? el('p', { class: 'lane-note' }, 'Not here: ', name(file.problem)) : null;
+    const note = file.problem ? el('p', { class: 'lane-note' }, el('span', {}, 'Not here: ', name(file.problem))) : null;
     const body = el('div', { class: 'lane-body' }, ...silences, canvas, note, el('p', { class: 'lane-note trouble', hidden: true }));
     if (file.levels) app.gallery.add(canvas, () => drawWaveforms(canvas, [file], scale, 0.8));
     box.append(lane);
