@@ -13,7 +13,7 @@ from wav_loops import acid_of, instrument_of
 
 from tsbs_daw.analysis.document import Beats
 from tsbs_daw.audio.header import inspect
-from tsbs_daw.errors import AnalysisError
+from tsbs_daw.errors import AnalysisError, UnreadableAudio
 from tsbs_daw.remix.grid import bar_lines_s, pieces
 from tsbs_daw.remix.loops import cut_loops
 
@@ -125,9 +125,26 @@ def test_names_never_collide_and_every_system_takes_them(tmp_path):
     assert all(len(name.encode()) <= 255 and not set(name) & set('/\\:*?"<>|') for name in names)
 
 
-@pytest.mark.parametrize(
-    "beats", [Beats(), beats_at(120, 2), beats_at(120, 9).model_copy(update={"beats_per_bar": None})]
-)
+NO_METER = beats_at(120, 9).model_copy(update={"beats_per_bar": None})
+
+
+@pytest.mark.parametrize("beats", [Beats(), NO_METER])
 def test_where_there_are_no_bars_it_is_said(tmp_path, beats):
-    with pytest.raises(AnalysisError, match="No loops of 4 bars can be cut"):
+    with pytest.raises(AnalysisError, match="its bars could not be found"):
         cut_loops({}, beats, bars=4, folder=tmp_path, name=NAME)
+
+
+def test_a_song_of_fewer_bars_gives_no_loops(tmp_path):
+    stem(tmp_path / "a.wav", 9)
+    (tmp_path / "loops").mkdir()
+    assert cut_loops({"a": tmp_path / "a.wav"}, beats_at(120, 3), bars=4, folder=tmp_path / "loops", name=NAME) == []
+
+
+def test_a_stem_that_cannot_be_read_leaves_no_loops(tmp_path):
+    stem(tmp_path / "a.wav", 9)
+    (tmp_path / "b.wav").write_bytes(b"no sound at all")
+    (tmp_path / "loops").mkdir()
+    stems = {name: tmp_path / f"{name}.wav" for name in "ab"}
+    with pytest.raises(UnreadableAudio):
+        cut_loops(stems, beats_at(120, 4), bars=1, folder=tmp_path / "loops", name=NAME)
+    assert list((tmp_path / "loops").iterdir()) == []

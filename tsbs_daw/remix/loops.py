@@ -43,32 +43,42 @@ def cut_loops(
             name: what the files' names begin with: song, tempo and key. "Song [128 BPM 8A]" becomes
                 "Song [128 BPM 8A] drums 4 bars 017.wav", where 17 is the number of the first bar
             key: "A minor", ...: becomes the root note of pitched stems' loops
-    Returns: the files, in order
-    Raises: AnalysisError: there are no bars to cut at; AudioError, OutputError, NoSpaceLeft
+    Returns: the files, in order; none, if the song has fewer bars
+    Raises: AnalysisError: the song's bars are not known; AudioError, OutputError, NoSpaceLeft. No loop is left then
     """
-    if bars < 1 or not beats.beats_per_bar or len(beats.downbeats_s) <= bars:
-        raise AnalysisError(
-            f"No loops of {bars} bars can be cut: the bars of {name!r} could not be found, or there are fewer of them."
-        )
+    if bars < 1 or not beats.beats_per_bar or len(beats.downbeats_s) < 2:
+        raise AnalysisError(f"No loops can be cut from {name!r}: its bars could not be found.")
     made: list[Path] = []
-    taken = {path.name.casefold() for path in folder.iterdir()}
-    for stem, path in stems.items():
-        with open_audio(path) as reader:
-            info = reader.info
-            plan = pieces(beats.downbeats_s, bars, info.sample_rate, info.samples or 1 << 62)
-            cutter = _Cutter(reader.blocks())
-            loud = [_level(cutter.samples(piece.start_samples, piece.end_samples)) for piece in plan]
-        wanted = [piece for piece, heard in zip(plan, _heard(loud), strict=True) if heard]
-        note = None if stem.casefold() in UNPITCHED else key
-        with open_audio(path) as reader:
-            cutter = _Cutter(reader.blocks())
-            for piece in wanted:
-                target = folder / _free_name(f"{_short(name)} {stem}", bars, piece.number, taken)
-                blocks = cutter.samples(piece.start_samples, piece.end_samples)
-                _write(target, info, piece, blocks, bars * beats.beats_per_bar, note, f"{stem} of {name}")
-                made.append(target)
-        log.info("%d of %d loops of %s", len(wanted), len(plan), path)
+    try:
+        for stem, path in stems.items():
+            _cut_stem(stem, path, beats, bars, folder, name, key, made)
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
     return made
+
+
+def _cut_stem(
+    stem: str, path: Path, beats: Beats, bars: int, folder: Path, name: str, key: str | None, made: list[Path]
+) -> None:
+    """The loops of one stem; each is added to `made` once it is written."""
+    taken = {entry.name.casefold() for entry in folder.iterdir()}
+    with open_audio(path) as reader:
+        info = reader.info
+        plan = pieces(beats.downbeats_s, bars, info.sample_rate, info.samples or 1 << 62)
+        cutter = _Cutter(reader.blocks())
+        loud = [_level(cutter.samples(piece.start_samples, piece.end_samples)) for piece in plan]
+    wanted = [piece for piece, heard in zip(plan, _heard(loud), strict=True) if heard]
+    note = None if stem.casefold() in UNPITCHED else key
+    with open_audio(path) as reader:
+        cutter = _Cutter(reader.blocks())
+        for piece in wanted:
+            target = folder / _free_name(f"{_short(name)} {stem}", bars, piece.number, taken)
+            blocks = cutter.samples(piece.start_samples, piece.end_samples)
+            _write(target, info, piece, blocks, bars * beats.beats_per_bar, note, f"{stem} of {name}")
+            made.append(target)
+    log.info("%d of %d loops of %s", len(wanted), len(plan), path)
 
 
 def _write(
