@@ -36,7 +36,7 @@ def crate_in(place: Path, *songs: str) -> CrateRequest:
     """A crate of small songs, every one with a content of its own."""
     for seed, song in enumerate(songs, start=1):
         write_song(place / "crate" / song, seed)
-    return CrateRequest(folder=place / "crate", out=place / "out")
+    return CrateRequest(folder=place / "crate", out=place / "out", preset="none")
 
 
 def run_crate(request: CrateRequest, ears: Ears | None = None, **options: object) -> Catalogue:

@@ -39,8 +39,8 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def arguments(place: Path, model: Path, *more: str) -> list[str | Path]:
-    return ["batch", place / "crate", "--out", place / "out", "--model", model, "--preset", "none", *more]
+def arguments(place: Path, model: Path, *more: str, preset: str = "none") -> list[str | Path]:
+    return ["batch", place / "crate", "--out", place / "out", "--model", model, "--preset", preset, *more]
 
 
 def catalogue_of(place: Path) -> Catalogue:
@@ -114,7 +114,7 @@ def test_a_crate_of_good_odd_and_bad_songs(home: Path, model: Path, tmp_path: Pa
     song_file(tmp_path / "crate" / "Kay - Good.wav", 2.0)
     shutil.copy(tmp_path / "crate" / "Kay - Good.wav", tmp_path / "crate" / "z copy.wav")
     bad, odd = write_bad_songs(tmp_path / "crate"), write_odd_songs(tmp_path / "crate")
-    done = run(home, *arguments(tmp_path, model))
+    done = run(home, *arguments(tmp_path, model, preset="crate"))
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr and "\x1b" not in done.stdout + done.stderr
     catalogue = catalogue_of(tmp_path)
@@ -125,7 +125,11 @@ def test_a_crate_of_good_odd_and_bad_songs(home: Path, model: Path, tmp_path: Pa
             assert song.reason.endswith(".") and "Something unexpected" not in song.reason and song.folder is None
         elif song.state == "done":
             check_folder(tmp_path, song.folder)
-            assert song.sample_rate and song.channels and song.duration_s and song.sessions
+            assert song.sample_rate and song.channels and song.duration_s and len(song.sessions) == 2
+            assert song.analysis is None or song.analysis.duration_s == pytest.approx(song.duration_s, abs=0.001)
+            assert {file.kind for file in song.files} == {"stem", "source"}
+            for file in (*(file.file for file in song.files), *song.sessions):
+                assert (tmp_path / "out" / file).is_file()
     (copy,) = (song for song in catalogue.songs if song.state == "duplicate")
     assert (copy.source, copy.duplicate_of) == ("z copy.wav", "Kay - Good.wav")
     summary = f"{len(catalogue.songs)} songs in "
@@ -133,19 +137,23 @@ def test_a_crate_of_good_odd_and_bad_songs(home: Path, model: Path, tmp_path: Pa
     with (tmp_path / "out" / "catalogue.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(catalogue.songs) and "'=2+5 さくら 🌸.wav" in {row["source"] for row in rows}
+    assert "<html" in (tmp_path / "out" / "catalogue.html").read_text(encoding="utf-8")
+    session = (tmp_path / "out" / "crate.RPP").read_text(encoding="utf-8")
+    assert session.count("MARKER ") == 2 * (len(odd) + 1), "a region, with its two ends, for each song that is done"
     check_a_second_run_mends(home, model, tmp_path, bad)
 
 
 def check_a_second_run_mends(home: Path, model: Path, place: Path, bad: set[str]) -> None:
-    for number, name in enumerate(sorted(bad)):
+    """One bad song is replaced, the others are taken away."""
+    for name in bad:
         (place / "crate" / name).unlink()
-        song_file((place / "crate" / name).with_suffix(".wav"), seed=20 + number)
+    song_file(place / "crate" / "cut.wav", seed=20)
     before = {song.folder: read_manifest(place / "out" / song.folder).created for song in done_songs(place)}
-    done = run(home, *arguments(place, model, "--json"))
+    done = run(home, *arguments(place, model, "--json", preset="crate"))
     assert done.returncode == 0, done.stderr
     *songs, summary = [json.loads(line) for line in done.stdout.splitlines()]
-    assert summary["failed"] == 0 and summary["done"] == len(before) + len(bad)
-    assert sum(song["fresh"] for song in songs) == len(bad)
+    assert (summary["failed"], summary["done"], summary["duplicate"]) == (0, len(before) + 1, 1)
+    assert [song["source"] for song in songs if song["fresh"]] == ["cut.wav"]
     after = {song.folder: read_manifest(place / "out" / song.folder).created for song in done_songs(place)}
     assert {folder: after[folder] for folder in before} == before, "what was done was left alone"
 
@@ -182,8 +190,9 @@ def test_a_killed_crate_is_finished_by_the_next_run_and_nothing_is_done_twice(
         done = run(home, *arguments(place, model))
         assert done.returncode == 0, done.stderr
         assert [song.state for song in catalogue_of(place).songs] == ["done"] * 4
-        visible = {path.name for path in (place / "out").iterdir() if path.is_dir()}
-        assert visible == {"0", "1", "2", "3"}, "nothing was published twice, and nothing is left behind"
+        visible = {path.name for path in (place / "out").iterdir() if path.is_dir() and path.name[0] != "."}
+        assert visible == {"0", "1", "2", "3"}, "nothing was published twice"
+        assert not list((place / "out").rglob(".tmp-*")), "nothing is left behind"
         for song in catalogue_of(place).songs:
             check_folder(place, song.folder)
         for name, when in there.items():
@@ -223,7 +232,8 @@ def test_songs_through_one_daemon_leave_its_memory_flat(home: Path, model: Path,
     for song in range(times):
         song_file(tmp_path / "crate" / f"{song:03}.wav", 1.0 + 0.5 * (song % 3), seed=song)
     worker_mb, own_mb, workers = [], [], set()
-    with started(home, *arguments(tmp_path, model, "--json")) as process:
+    preset = "crate" if times == 100 else "none"
+    with started(home, *arguments(tmp_path, model, "--json", preset=preset)) as process:
         for line in process.stdout:
             if "source" not in json.loads(line):
                 continue

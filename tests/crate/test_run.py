@@ -152,6 +152,15 @@ def test_a_song_that_failed_is_tried_again_by_the_next_run(tmp_path):
     assert sorted(runs(tmp_path)) == ["Good", "refuse", "refuse"]
 
 
+def test_a_name_that_was_kept_for_a_song_that_failed_and_is_gone_is_free_again(tmp_path):
+    request = crate_in(tmp_path, "refuse.wav")
+    run_crate(request)
+    (request.folder / "refuse.wav").rename(request.folder / "refuse.flac")
+    run_crate(request)
+    rows_by_song = [row.song for row in rows(settings_in(tmp_path))]
+    assert rows_by_song == ["refuse", "refuse"], "and not `refuse (2)`"
+
+
 def test_a_full_disk_half_way_is_named_and_the_next_run_finishes_the_rest(tmp_path):
     request = crate_in(tmp_path, "Before.wav", "full.wav", "later.wav")
     catalogue = run_crate(request, options=replace(QUICK, retry_limit=2))
@@ -290,6 +299,18 @@ def test_a_crate_without_songs_is_wrong_use(tmp_path):
         run_crate(crate_in(tmp_path))
     with pytest.raises(UsageError, match="is not a folder"):
         run_crate(replace(crate_in(tmp_path), folder=tmp_path / "gone"))
+
+
+def test_every_crate_has_an_out_folder_of_its_own(tmp_path):
+    request = crate_in(tmp_path, "One.wav")
+    first = run_crate(request)
+    other = replace(request, folder=request.folder.with_name("moved"))
+    shutil.copytree(request.folder, other.folder)
+    with pytest.raises(UsageError, match="of its own"):
+        run_crate(other)
+    shutil.rmtree(request.folder)
+    assert [song.sha256 for song in run_crate(other).songs] == [song.sha256 for song in first.songs]
+    assert len(runs(tmp_path)) == 1, "a crate that was moved is the same crate"
 
 
 def test_a_worker_that_cannot_start_ends_the_crate_with_its_reason(tmp_path):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tsbs_daw.crate.request import CrateRequest
     from tsbs_daw.crate.run import Crate
 
-DEFAULT_PRESET = "none"
+DEFAULT_PRESET = "crate"
 
 Folder = Annotated[Path, typer.Argument(help="The folder with the songs; its subfolders too.", metavar="FOLDER")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the songs' folders and the catalogue.")]
@@ -44,10 +44,13 @@ def command(
 ) -> int:
     """Prepare a whole crate of songs for remixing.
 
-    Every song below FOLDER gets a folder with its stems and session, and the crate a catalogue: catalogue.json, .csv
-    and .html. A song that cannot be done stops nothing; the catalogue says why. Run the same command again, after new
-    songs, after Ctrl-C or a power cut: only what is missing or changed is done. A daemon that is running does the
-    work; else one is started here, with --workers songs at a time, each of which needs its own memory.
+    Every song below FOLDER gets a folder with its stems, tempo, key and sessions, and the crate one session of all
+    songs, and a catalogue: catalogue.html to look at and listen to, .csv and .json. The preset says how files are
+    named, how loud they are, and what else is made.
+
+    A song that cannot be done stops nothing; the catalogue says why. Run the same command again, after new songs,
+    after Ctrl-C or a power cut: only what is missing or changed is done. A daemon that is running does the work; else
+    one is started here, with --workers songs at a time, each of which needs its own memory.
 
     Example: tsbs-daw batch ~/Music/crate --out ~/Music/remix
     """

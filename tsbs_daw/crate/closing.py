@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tsbs_daw.crate.catalogue import Catalogue
 from tsbs_daw.crate.record import JSON
+from tsbs_daw.errors import NoSpaceLeft, OutputError
 
 log = logging.getLogger(__name__)
 
@@ -22,5 +24,25 @@ class Closing:
 
 def close_crate(catalogue: Catalogue, out: Path) -> Closing:
     """A problem with one of them neither stops the other nor undoes a song."""
+    from tsbs_daw.crate.page import write_page
+    from tsbs_daw.crate.session import write_session
+
     closing = Closing({"catalogue": out / JSON})
+    _make(closing, "page", lambda: write_page(catalogue, out))
+    _make(closing, "session", lambda: write_session(catalogue, out))
     return closing
+
+
+def _make(closing: Closing, what: str, make: Callable[[], Path | None]) -> None:
+    try:
+        path = make()
+    except Exception as error:
+        log.warning("the crate's %s could not be made", what, exc_info=True)
+        known = isinstance(error, (OutputError, NoSpaceLeft))
+        reason = str(error) if known else f"{' '.join(str(error).split()).rstrip('.') or type(error).__name__}"
+        closing.problems.append(
+            reason if known else f"The crate's {what} could not be made ({reason}); the songs are complete."
+        )
+    else:
+        if path is not None:
+            closing.files[what] = path

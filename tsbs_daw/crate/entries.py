@@ -13,8 +13,7 @@ from tsbs_daw.jobs.manifest import Manifest, read_manifest
 
 log = logging.getLogger(__name__)
 
-SESSION_ENDINGS = (".rpp", ".dawproject")
-ANALYSIS = "analysis.json"
+_SESSION_ENDINGS = (".rpp", ".dawproject")
 
 
 def complete_manifest(folder: Path) -> Manifest | None:
@@ -36,14 +35,14 @@ def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) 
           out:     the crate's out folder, which `folder` lies in
     """
     source, place = manifest.source, _relative(folder, out)
-    analysis, complaint = _analysis(folder)
+    analysis, complaint = _analysis(folder, manifest.analysis)
     return SongEntry(
         source=waiting.source,
         sha256=source.sha256,
         state="done",
         folder=place,
-        artist=waiting.artist,
-        title=waiting.title,
+        artist=manifest.artist or waiting.artist,
+        title=manifest.title or waiting.title,
         duration_s=source.samples / source.sample_rate,
         sample_rate=source.sample_rate,
         channels=source.channels,
@@ -62,7 +61,7 @@ def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) 
             )
             for entry in manifest.stems
         ),
-        sessions=tuple(f"{place}/{name}" for name in _sessions(folder)),
+        sessions=tuple(f"{place}/{name}" for name in _sessions(folder, manifest.sessions)),
         warnings=(*manifest.warnings, *complaint),
     )
 
@@ -71,17 +70,19 @@ def _relative(folder: Path, out: Path) -> str:
     return folder.relative_to(out).as_posix()
 
 
-def _sessions(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SESSION_ENDINGS)
+def _sessions(folder: Path, known: tuple[str, ...] | None) -> list[str]:
+    """As the manifest names them; a manifest of an older version does not."""
+    if known is not None:
+        return [name for name in known if (folder / name).is_file()]
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _SESSION_ENDINGS)
 
 
-def _analysis(folder: Path) -> tuple[Analysis | None, tuple[str, ...]]:
-    """The analysis beside the manifest, if one was made, and what is wrong with it."""
-    path = folder / ANALYSIS
-    try:
-        return Analysis.model_validate_json(path.read_bytes()), ()
-    except FileNotFoundError:
+def _analysis(folder: Path, name: str | None) -> tuple[Analysis | None, tuple[str, ...]]:
+    """The analysis, if one was made, and what is wrong with it."""
+    if name is None:
         return None, ()
+    try:
+        return Analysis.model_validate_json((folder / name).read_bytes()), ()
     except (OSError, ValidationError) as error:
-        log.warning("%s is left out: %s", path, error)
-        return None, (f"{ANALYSIS} cannot be read; remove the song's folder and run the crate again.",)
+        log.warning("the analysis of %s is left out: %s", folder, error)
+        return None, (f"{name} cannot be read; remove the song's folder and run the same command again.",)

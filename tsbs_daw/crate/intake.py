@@ -14,7 +14,7 @@ from tsbs_daw.crate.find import FoundSong, places
 from tsbs_daw.crate.memory import Memory, Remembered, recall
 from tsbs_daw.crate.queue import job_id
 from tsbs_daw.crate.request import CrateRequest
-from tsbs_daw.errors import shown
+from tsbs_daw.errors import UsageError, shown
 from tsbs_daw.hashing import file_sha256
 from tsbs_daw.jobs.admission import source_name
 from tsbs_daw.jobs.fingerprint import Fingerprints
@@ -32,11 +32,17 @@ class Refused(Exception):
 
 
 class Intake:
-    """Remembers, in `memory`, what it finds out."""
+    """Remembers, in `memory`, what it finds out.
+
+    Raises: UsageError: the out folder is another crate's
+    """
 
     def __init__(self, request: CrateRequest, settings: Settings, found: Sequence[FoundSong]):
         self._request, self._settings_hash = request, _fingerprint(request, settings)
-        self._known = dict(recall(request.out).songs)
+        memory = recall(request.out)
+        _check_same_crate(request, memory)
+        there = {song.relative for song in found}
+        self._known = {name: known for name, known in memory.songs.items() if known.folder or name in there}
         self._first: dict[str, FoundSong] = {}
         given = places(found, {relative: known.place for relative, known in self._known.items()})
         for relative, place in given.items():
@@ -45,7 +51,7 @@ class Intake:
 
     @property
     def memory(self) -> Memory:
-        return Memory(songs=self._known)
+        return Memory(folder=source_name(self._request.folder), songs=self._known)
 
     def entry(self, song: FoundSong) -> SongEntry:
         """Of a song that waits for its turn."""
@@ -73,7 +79,8 @@ class Intake:
 
     def job_id(self, song: FoundSong) -> str:
         known = self._known[song.relative]
-        return job_id(self._request.out, known.place.folder, known.place.song, known.sha256, self._settings_hash)
+        place = (self._request.out, known.place.folder, known.place.song)
+        return job_id(song.path, known.sha256, *place, self._settings_hash)
 
     def job(self, song: FoundSong) -> Job:
         request, place = self._request, self._known[song.relative].place
@@ -122,6 +129,15 @@ class Intake:
 
     def _remember(self, song: FoundSong, **values: object) -> None:
         self._known[song.relative] = self._known[song.relative].model_copy(update=values)
+
+
+def _check_same_crate(request: CrateRequest, memory: Memory) -> None:
+    """A crate that was moved is the same; its old folder is not there any more."""
+    before = Path(memory.folder) if memory.folder else request.folder
+    if before.is_dir() and not before.samefile(request.folder):
+        raise UsageError(
+            f"{shown(request.out)} has the songs of {shown(before)}; give every crate an --out folder of its own."
+        )
 
 
 def artist_and_title(source: str) -> tuple[str, str]:

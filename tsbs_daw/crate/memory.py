@@ -39,9 +39,10 @@ class Remembered(Part):
 
 
 class Memory(Document):
-    """The whole file. songs: by `FoundSong.relative`."""
+    """The whole file. folder: the crate's; songs: by `FoundSong.relative`"""
 
     kind: Literal["crate"] = "crate"
+    folder: str | None = None
     songs: dict[str, Remembered] = Field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ class CrateRequest:
 
     folder: Path
     out: Path
-    preset: str = "none"
+    preset: str = "crate"
     model: str = "default"
     stage: Literal["full", "mask"] = "full"
     null: bool = False
