@@ -1,0 +1,72 @@
+"""`tsbs-daw batch`: what is wrong use, and how it looks. What it does: tests/crate/."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from cli.program import run, song_file
+
+from tsbs_daw.cli.crate_news import _ending, _picture, _standing
+from tsbs_daw.crate.catalogue import SongEntry
+from tsbs_daw.crate.find import FoundSong
+from tsbs_daw.crate.progress import Song, View
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("crate",), "--out"),
+        (("gone", "--out", "out"), "is not a folder"),
+        (("crate/one.wav", "--out", "out"), "is not a folder"),
+        (("empty", "--out", "out"), "has no songs"),
+        (("crate", "--out", "out", "--preset", "crat"), "crate"),
+        (("crate", "--out", "out", "--model", "no such"), "model"),
+        (("crate", "--out", "out", "--stage", "half"), "--stage"),
+        (("crate", "--out", "out", "--workers", "0"), "--workers"),
+    ],
+)
+def test_what_cannot_be_a_crate_is_wrong_use(tmp_path: Path, words: tuple[str, ...], said: str):
+    song_file(tmp_path / "crate" / "one.wav", 0.1)
+    (tmp_path / "empty").mkdir()
+    done = run(tmp_path / "home", "batch", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_out_folder_that_cannot_be_made_is_said(tmp_path: Path):
+    song_file(tmp_path / "crate" / "one.wav", 0.1)
+    (tmp_path / "file").write_bytes(b"")
+    done = run(tmp_path / "home", "batch", tmp_path / "crate", "--out", tmp_path / "file" / "out")
+    assert done.returncode == 1 and "cannot be written to" in done.stderr, done.stderr
+
+
+def test_a_song_that_ended_is_one_line_whatever_its_name_is():
+    entry = SongEntry(source="a\x1b[2J\nb.wav", state="failed", reason="It\nis broken.")
+    assert _ending(entry) == "a [2J b.wav: failed: It is broken."
+    done = SongEntry(source="a.wav", state="done", folder="a", warnings=("One.", "Two."))
+    assert _ending(done) == "a.wav: done -> a\n  note: One.\n  note: Two."
+
+
+def shown(view: View, failures: list[SongEntry]) -> list[str]:
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(_picture(view, failures))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_table_shows_the_crate_its_songs_at_work_and_the_latest_failures():
+    at_work = Song(FoundSong("Kay [bold].wav", None, "", 1), SongEntry(source="x"), "job", True, 0.5, "separating")
+    counts = {"done": 2, "failed": 7, "duplicate": 1, "waiting": 10}
+    failures = [SongEntry(source=f"{number}.wav", state="failed", reason="No.") for number in range(7)]
+    lines = shown(View(counts, (at_work,), 300.0, "The disk is full."), failures)
+    assert lines[0].startswith("crate") and lines[0].endswith("10 of 20 songs, 7 failed, about 5 min left")
+    assert "Kay [bold].wav" in lines[1] and lines[1].endswith("separating")
+    assert lines[2:] == ["7 failed:", *(f"  {number}.wav: No." for number in range(2, 7)), "The disk is full."]
+
+
+def test_how_it_stands_is_plain():
+    counts = {"done": 1, "failed": 0, "duplicate": 0, "waiting": 0}
+    assert _standing(View(counts, (), None)) == "1 of 1 song"
