@@ -297,6 +297,34 @@ delivery: {source: copy}
     assert {stem.name for stem in result.stems if stem.muted} == STEMS
 
 
+def test_loops_lie_beside_the_stems_and_lengths_that_the_song_does_not_have_are_said(studio, analysed):
+    analysed()
+    result = studio.run(studio.song(duration_s=3), delivery={"loops": [1, 8], "format": "wav24"})
+    manifest = studio.manifest(result)
+    loops = [other["file"] for other in manifest["others"] if other["kind"] == "loop"]
+    assert loops and set(loops) == {file for file in files_in(result) if file.startswith("loops/")}
+    assert "loops/song [180.0 BPM 8A] drums 1 bar 001.wav" in loops
+    assert ["loops of 8 bars" in warning for warning in manifest["warnings"]] == [False, True]
+    drums, loop = stem_of(result, "drums"), sound_of(result.folder / "loops/song [180.0 BPM 8A] drums 1 bar 001.wav")
+    start = round(44100 * (0.25 + 1 / 3))
+    np.testing.assert_array_equal(loop, drums[:, start : start + 44100])
+
+
+def test_a_stem_mp4_holds_the_song_and_its_stems(studio):
+    pytest.importorskip("av", reason="the extra `media` is not installed")
+    result = studio.run(studio.song("A - B.wav"), delivery={"stem_mp4": True, "loudness_lufs": -20})
+    manifest = studio.manifest(result)
+    assert manifest["warnings"] == [] and manifest["others"] == [{"kind": "stem.mp4", "file": "A - B.stem.mp4"}]
+    assert read_tags(result.folder / "A - B.stem.mp4").artist == "A" and not (result.folder / "source.wav").exists()
+
+
+def test_six_channels_make_no_stem_mp4_and_the_stems_are_there(studio):
+    result = studio.run(studio.song(channels=6), delivery={"stem_mp4": True})
+    (warning,) = studio.manifest(result)["warnings"]
+    assert ".stem.mp4 could not be made" in warning and ".tmp-" not in warning
+    assert files_in(result) == {f"{stem}.wav" for stem in STEMS} | {"song.RPP", "manifest.json"}
+
+
 def test_what_cannot_be_delivered_is_refused_before_any_work(studio):
     path = studio.song()
     with pytest.raises(UsageError, match="MP3"):

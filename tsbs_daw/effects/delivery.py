@@ -62,6 +62,11 @@ class Delivery:
         """Whether something of it cannot be had without an analysis."""
         return self.analysis or bool(self.loops) or bool(MEASURED_FIELDS & set(template_fields(self.names or "")))
 
+    @property
+    def needs_mixture(self) -> bool:
+        """Whether something of it is made or measured of the song itself."""
+        return self.analyses or self.source == "copy" or self.stem_mp4 or self.loudness_lufs is not None
+
     def problem(self) -> str | None:
         """What of it does not go together, as a whole sentence without its full stop."""
         if self.format == "mp3" and self.loops:

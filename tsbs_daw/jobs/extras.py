@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsbs_daw.audio.tags import Tags
+from tsbs_daw.errors import AnalysisError
 from tsbs_daw.jobs.facts import Facts
 
 LOOPS = "loops"  # the folder inside the song's
@@ -26,7 +27,7 @@ def write_loops(dry: Sequence[Dry], facts: Facts, folder: Path, bars: int, name:
 
     Args:    name: what all loops' names begin with
     Returns: the files, relative to the song's `folder`, with forward slashes
-    Raises:  AnalysisError: the song's bars are not known, or too few
+    Raises:  AnalysisError: the song's bars are not known, or there are fewer of them
     """
     from tsbs_daw.remix.loops import cut_loops  # only when it is asked for
 
@@ -41,11 +42,15 @@ def write_loops(dry: Sequence[Dry], facts: Facts, folder: Path, bars: int, name:
     finally:
         if not any(into.iterdir()):
             into.rmdir()
+    if not made:
+        raise AnalysisError("the song has fewer bars")
     return [path.relative_to(folder).as_posix() for path in made]
 
 
-def write_stems(path: Path, master: Path, dry: Sequence[Dry], tags: Tags) -> None:
-    """A .stem.mp4: the song, and its stems as tracks of one file."""
+def write_stems(path: Path, master: Path, dry: Sequence[Dry], facts: Facts, tags: Tags) -> None:
+    """A .stem.mp4: the song, and its stems as tracks of one file. Raises: OutputError, NoSpaceLeft, AudioError"""
     from tsbs_daw.remix.stem_mp4 import write_stem_mp4
 
-    write_stem_mp4(path, master, [(stem.name, stem.color, stem.path) for stem in dry], tags)
+    stems = [(stem.name, stem.color, stem.path) for stem in dry]
+    key = facts.sure_key
+    write_stem_mp4(path, master, stems, tags, bpm=facts.sure_bpm, key=key.name if key else None)

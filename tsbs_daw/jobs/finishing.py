@@ -10,6 +10,7 @@ The stems are what counts: whatever else fails becomes a warning in the manifest
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -30,7 +31,7 @@ from tsbs_daw.jobs.facts import Facts, facts_of
 from tsbs_daw.jobs.leveling import shared_gain
 from tsbs_daw.jobs.lookup import Request
 from tsbs_daw.jobs.manifest import FileEntry, OtherFile
-from tsbs_daw.jobs.rendering import Rendered, Rendering
+from tsbs_daw.jobs.rendering import SOURCE_COLOR, SOURCE_NAME, Rendered, Rendering
 from tsbs_daw.jobs.separating import Progress
 from tsbs_daw.jobs.stem_cache import CachedStems
 from tsbs_daw.jobs.stopwatch import Stopwatch
@@ -123,7 +124,8 @@ class Finisher:
             raise
         except Exception as error:
             log.warning("job %s: no %s", self.request.job.id, what, exc_info=True)
-            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            reason = str(error).replace(f"{self.folder}{os.sep}", "")  # which has another name by tomorrow
+            reason = " ".join(reason.split()).rstrip(".") or type(error).__name__
             self.warnings.append(f"The {what} could not be made ({reason}); the stems are complete.")
             return None
 
@@ -148,10 +150,11 @@ class Finisher:
         """Every delivered file, encoded; the material of each is removed at once, which a full disk is grateful for."""
         delivery, rendering = self.request.delivery, self.rendering
         form, complaint = format_for(delivery.format, self.cached.about.channels)
-        levels = [*(file.levels for file in rendering.files), rendering.stems_sum]
-        gain_db, remark = shared_gain(replace(delivery, format=form), rendering.mixture.levels, levels)
+        mixture = rendering.mixture
+        levels = [file.levels for file in rendering.files] + ([rendering.stems_sum] if rendering.stems_sum else [])
+        gain_db, remark = shared_gain(replace(delivery, format=form), mixture and mixture.levels, levels)
         self.warnings.extend((*complaint, *remark))
-        files = [*rendering.files, *([rendering.mixture] if delivery.source == "copy" else [])]
+        files = [*rendering.files, *([mixture] if delivery.source == "copy" else [])]
         names = file_names(delivery.names or "{stem}", facts.fields, [file.name for file in files], file_ending(form))
         encoding = Encoding(form, gain_db, self.start_samples, facts, tags)
         done, total = 0, max(1, len(files) * self.cached.about.samples)
@@ -188,8 +191,7 @@ class Finisher:
         path = Path(job.deliver.get("watched", job.source.path))
         if job.source.start_samples or job.source.length_samples is not None or not path.is_file():
             return None
-        mixture = self.rendering.mixture
-        return SessionTrack(mixture.name, PurePath(path).as_posix(), mixture.color, muted=True, outside=True)
+        return SessionTrack(SOURCE_NAME, PurePath(path).as_posix(), SOURCE_COLOR, muted=True, outside=True)
 
     def _sessions(self, session: Session) -> tuple[str, ...]:
         """Raises: OutputError: the REAPER session, which is the usual one, cannot be written"""
@@ -219,7 +221,7 @@ class Finisher:
             copied = (folder / entry.file for entry, _ in made if entry.kind == "source")
             master = next(copied, None) or self._master(encoding)
             path = folder / f"{facts.song}.stem.mp4"
-            if self._try(".stem.mp4", lambda: extras.write_stems(path, master, dry, encoding.song_tags) or True):
+            if self._try(".stem.mp4", lambda: extras.write_stems(path, master, dry, facts, encoding.song_tags) or True):
                 found.append(OtherFile(kind="stem.mp4", file=path.name))
         return tuple(found)
 

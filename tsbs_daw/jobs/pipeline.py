@@ -78,7 +78,7 @@ def _render(request: Request, cached: CachedStems, folder: Path, watch: Stopwatc
         description=f"stem of {request.song}",
         watch=watch,
         progress=report,
-        with_mixture=not request.delivery.plain,
+        with_mixture=request.delivery.needs_mixture,
     )
 
 
