@@ -65,12 +65,13 @@ def written(path, ending: str, sound: np.ndarray, **options):
     return media.write_media(name, [sound], rate, codec=codec, sample_format=sample_format, **options)
 
 
-@pytest.mark.parametrize("ending", KINDS)
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("ending", "channels"), [*((ending, 2) for ending in KINDS), (".m4a", 1), (".opus.webm", 1)])
 def test_the_sound_starts_at_its_first_sample_and_has_its_length(tmp_path, ending, channels):
     sound = coloured_noise(SAMPLES, channels)
     path = written(tmp_path, ending, sound)
-    info, found = probe(path), found_in(path)
+    with open_audio(path) as reader:
+        found = np.concatenate(list(reader.blocks()), axis=1)
+        info = reader.info
     assert (info.sample_rate, info.channels, info.warnings) == (KINDS[ending][2], channels, ())
     assert lag(sound, found) == 0
     if KINDS[ending][3]:
@@ -215,7 +216,7 @@ def test_mutated_files_give_sound_or_a_reason(tmp_path):
     rng, refused = np.random.default_rng(5), 0
     files = [written(tmp_path, ending, coloured_noise(20_000)) for ending in (".m4a", ".opus.webm", ".alac.m4a")]
     files.append(media.write_media(tmp_path / "song.aac", [coloured_noise(20_000)], container="adts"))
-    for number in range(120):
+    for number in range(96):
         data = bytearray(files[number % 4].read_bytes())
         head = data.find(b"moov") if b"moov" in data and number % 3 else 0
         for place in rng.integers(head, len(data), 6):
@@ -224,13 +225,13 @@ def test_mutated_files_give_sound_or_a_reason(tmp_path):
         path.write_bytes(data)
         try:
             inspect(path)
-            if number % 8 == 0:
-                found = found_in(path, salvage=bool(number % 16))
+            if number % 12 == 0:
+                found = found_in(path, salvage=bool(number % 24))
                 assert 0 < found.shape[1] < 2_000_000
         except AudioError as error:
             refused += 1
             assert str(error).isprintable()
-    assert 5 < refused < 115
+    assert 5 < refused < 91
 
 
 def test_boxes_without_end_take_no_endless_time(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import subprocess
 import sys
@@ -18,7 +17,8 @@ from mutagen.flac import Picture
 from wav_loops import acid_of
 
 from tsbs_daw.audio.encode import DELIVERY_FORMATS, file_ending, open_writer
-from tsbs_daw.audio.read import open_audio, probe
+from tsbs_daw.audio.header import inspect
+from tsbs_daw.audio.read import probe
 from tsbs_daw.audio.riff import chunk_names
 from tsbs_daw.audio.tags import Tags, read_tags, repaired, short_key, write_tags
 from tsbs_daw.audio.write import AudioWriter
@@ -37,8 +37,7 @@ def delivered(folder: Path, form: str, samples: int = 10_001, **options) -> Path
 
 
 def sound_of(path: Path) -> np.ndarray:
-    with open_audio(path) as reader:
-        return np.concatenate(list(reader.blocks()), axis=1)
+    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
 
 
 @pytest.mark.parametrize("form", DELIVERY_FORMATS)
@@ -55,7 +54,7 @@ def test_what_is_written_is_read_and_the_sound_is_the_same(tmp_path, form):
         after = path.read_bytes()
         assert after[8 : len(before)] == before[8:], "nothing but the RIFF's size has changed: not bext, not the sound"
     if form.startswith(("wav", "flac")):
-        assert probe(path).time_reference_samples == 77
+        assert inspect(path).time_reference_samples == 77
 
 
 @pytest.mark.parametrize("form", DELIVERY_FORMATS)
@@ -241,7 +240,7 @@ def test_mutated_tags_are_read_or_left_out(tmp_path):
         path = delivered(tmp_path, form, 2000)
         write_tags(path, FULL, bpm=120, key="C")
         whole = path.read_bytes()
-        for _ in range(8):
+        for _ in range(4):
             data = bytearray(whole)
             for place in rng.integers(0, len(data), 30):
                 data[place] = rng.integers(256)
@@ -252,11 +251,10 @@ def test_mutated_tags_are_read_or_left_out(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to its address space")
 def test_a_compressed_frame_that_swells_takes_no_memory_here(tmp_path):
     """Most of a gigabyte of zeros in some hundred kilobytes, in a tag of version 2.4 with a compressed frame."""
-    packer, packed = zlib.compressobj(9), io.BytesIO()
-    for _ in range(800):
-        packed.write(packer.compress(bytes(1 << 20)))
-    packed.write(packer.flush())
-    data = packed.getvalue()
+    packer = zlib.compressobj(9)
+    first = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)  # stands alone, as often as one likes
+    data = first + again * 799
 
     def number(size: int) -> bytes:
         return bytes(size >> shift & 127 for shift in (21, 14, 7, 0))
