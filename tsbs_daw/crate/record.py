@@ -62,7 +62,7 @@ class Record:
             for name in (JSON, CSV):
                 Path(out, f"{name}.tmp").unlink(missing_ok=True)
             raise OutputError(
-                f"The catalogue cannot be written to {shown(out)} ({error.strerror}); make room there and run the same "
+                f"The catalogue cannot be written to {shown(out)} ({error.strerror}); mend that and run the same "
                 "command again, which goes on from here."
             ) from error
         self._changed = False
