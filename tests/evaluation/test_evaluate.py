@@ -40,10 +40,14 @@ class Shares:
         return dict.fromkeys(self.stems, self.share[stage] * audio)
 
 
+def network() -> TwoStageSeparator:
+    torch.manual_seed(0)
+    return TwoStageSeparator(SMALL)
+
+
 @pytest.fixture(scope="module")
 def separator() -> Separator:
-    torch.manual_seed(0)
-    return Separator(TwoStageSeparator(SMALL), torch.device("cpu"))
+    return Separator(network(), torch.device("cpu"))
 
 
 def _one_stem_song() -> KnownSong:
@@ -173,10 +177,10 @@ def test_the_picture_is_a_png_with_a_row_for_each_stem(tmp_path):
     assert size("two.png")[1] > size("one.png")[1]
 
 
-def test_the_command_prints_a_table_and_writes_the_files(tmp_path, capsys, separator):
+def test_the_command_prints_a_table_and_writes_the_files(tmp_path, capsys):
     write_song(tmp_path / "songs" / "song", 0)
     model = tmp_path / "small.safetensors"
-    checkpoint.save(separator.network, model)
+    checkpoint.save(network(), model)
     arguments = ["--data", str(tmp_path / "songs"), "--model", str(model), "--seconds", "1", "--no-csdr"]
     files = ["--out", str(tmp_path / "r" / "result.json"), "--picture", str(tmp_path / "r" / "picture.png")]
     assert cli.run(cli.find("evaluate"), [*arguments, *files]) == 0

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+OVERLAP = 0.25  # of a chunk, shared with the next one
+
 
 class Chunk(NamedTuple):
     """A piece of the stream: its first sample's place, (channels, samples), and whether it ends the stream."""

@@ -12,45 +12,73 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from tsbs_daw.audio.resample import Resampler
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import DeviceError, JobCancelled
 from tsbs_daw.hashing import file_sha256
-from tsbs_daw.model import TwoStageSeparator, checkpoint, registry
-from tsbs_daw.separation.chunking import Chunk, OverlapAdd, cut
+from tsbs_daw.model import checkpoint, registry
+from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut
+from tsbs_daw.separation.engine import Engine
 
 log = logging.getLogger(__name__)
-
-OVERLAP = 0.25  # of a chunk
 
 
 class Separator:
     """A network on a device. `load` makes one; `separate` takes arrays, `stream` takes songs of any length."""
 
-    def __init__(self, network: TwoStageSeparator, device: torch.device, *, model_hash: str = "", batch_size: int = 0):
-        self.network = network.to(device).eval()
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        *,
+        model_hash: str = "",
+        batch_size: int = 0,
+        precision: str = "auto",
+    ):
+        self.engine = Engine(network, device, batch_size=batch_size, precision=precision)
         self.device = device
         self.model_hash = model_hash
-        self.batch_size = batch_size or (8 if device.type == "cuda" else 1)
         self.chunk_samples = network.config.chunk_samples
         self.fade_samples = round(OVERLAP * self.chunk_samples)
 
     @classmethod
-    def load(cls, model: str = "default", device: str = "auto", settings: Settings | None = None) -> Separator:
+    def load(
+        cls,
+        model: str = "default",
+        device: str = "auto",
+        settings: Settings | None = None,
+        *,
+        precision: str = "auto",
+    ) -> Separator:
         """
         Args:   model: a registered name or a path; device: "auto", "cpu", "cuda", "cuda:1", "mps"
-        Raises: UnknownModel, CheckpointError, DeviceError
+                precision: of the matrix products: "float32", "bfloat16", or "auto": the faster that costs no quality
+        Raises: UnknownModel, CheckpointError, DeviceError, UsageError
         """
         path = Path(registry.resolve(model, settings or Settings.from_environment()))
         chosen = choose_device(device)
-        network = checkpoint.load(path, chosen)
-        log.info("loaded %s on %s", path.name, chosen)
-        return cls(network, chosen, model_hash=file_sha256(path))
+        separator = cls(checkpoint.load(path), chosen, model_hash=file_sha256(path), precision=precision)
+        log.info("loaded %s on %s in %s", path.name, chosen, separator.precision)
+        return separator
+
+    @property
+    def network(self) -> nn.Module:
+        """What computes: not the network that was given, and not one to train or to save."""
+        return self.engine.network
+
+    @property
+    def precision(self) -> str:
+        return str(self.engine.dtype).removeprefix("torch.")
+
+    @property
+    def batch_size(self) -> int:
+        return self.engine.batch_size
 
     @property
     def stems(self) -> tuple[str, ...]:
-        return self.network.config.stems
+        return self.engine.config.stems
 
     def separate(
         self,
@@ -87,7 +115,7 @@ class Separator:
         Yields: (stems, channels, n), as many samples in all as the blocks had
         Raises: JobCancelled, DeviceError
         """
-        model_rate = self.network.config.sample_rate
+        model_rate = self.engine.config.sample_rate
         source = _Counted(blocks)
         chunks = cut(_resampled(source, sample_rate, model_rate), self.chunk_samples, self.fade_samples)
         estimates = self._overlap_add(self._batches(chunks, stage, cancelled))
@@ -107,30 +135,15 @@ class Separator:
         self, chunks: Iterator[Chunk], stage: str, cancelled: Callable[[], bool] | None
     ) -> Iterator[tuple[Chunk, np.ndarray]]:
         """Each chunk with its estimate, (stems, channels, samples), computed `batch_size` at a time."""
-        while batch := list(islice(chunks, self.batch_size)):
+        self.engine.begin()
+        while batch := list(islice(chunks, self.engine.batch_size)):
             if cancelled and cancelled():
                 raise JobCancelled("The job was cancelled.")
             heard = [chunk for chunk in batch if np.any(chunk.audio)]  # silence in, silence out, at no cost
-            found = iter(self._estimate(np.stack([chunk.audio for chunk in heard]), stage) if heard else ())
+            found = iter(self.engine.estimate(np.stack([chunk.audio for chunk in heard]), stage) if heard else ())
             for chunk in batch:
                 silent = np.zeros((len(self.stems), *chunk.audio.shape), np.float32)
                 yield chunk, next(found) if np.any(chunk.audio) else silent
-
-    def _estimate(self, mixtures: np.ndarray, stage: str) -> np.ndarray:
-        """(batch, channels, samples) -> (batch, stems, channels, samples)."""
-        try:
-            with torch.inference_mode():
-                mixture = torch.from_numpy(np.ascontiguousarray(mixtures, np.float32)).to(self.device)
-                return self.network(mixture, mask_only=stage == "mask").estimates.float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            if len(mixtures) == 1:
-                raise DeviceError(
-                    f"{self.device} has too little free memory for one chunk; close other programs or use --device cpu."
-                ) from error
-        self.batch_size = len(mixtures) // 2
-        log.warning("out of memory on %s: batches of %d from now on", self.device, self.batch_size)
-        halves = np.array_split(mixtures, range(self.batch_size, len(mixtures), self.batch_size))
-        return np.concatenate([self._estimate(half, stage) for half in halves])
 
     def _overlap_add(self, estimates: Iterator[tuple[Chunk, np.ndarray]]) -> Iterator[np.ndarray]:
         overlap_add = OverlapAdd(self.fade_samples)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tsbs_daw.errors import DeviceError, UsageError
+from tsbs_daw.model import FULL, TINY, Separation, TwoStageSeparator
+from tsbs_daw.separation import Separator, engine, precision
+from tsbs_daw.separation.engine import Engine
+from tsbs_daw.separation.precision import choose_precision
+
+CPU = torch.device("cpu")
+ELSEWHERE = torch.device("meta")  # stands for a device that is not the processor
+SMALL = replace(TINY, feature_dim=16, mask_blocks=1, map_blocks=1, headdim=16, chunk_s=4.0)
+MIXTURE = 0.1 * np.random.default_rng(0).standard_normal((4, 2, SMALL.chunk_samples)).astype(np.float32)
+
+
+class Starved(torch.nn.Module):
+    """Answers each stem with the mixture itself, but has no memory for more than `room` samples at once."""
+
+    config = SMALL
+
+    def __init__(self, room: int, error: RuntimeError | None = None, elsewhere_only: bool = False):
+        super().__init__()
+        self.room, self.elsewhere_only = room, elsewhere_only
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
+
+    def forward(self, mixture, mask_only=False, final_only=False):
+        if mixture.shape[0] * mixture.shape[2] > self.room and (mixture.is_meta or not self.elsewhere_only):
+            raise self.error
+        same = mixture[:, None].expand(-1, len(SMALL.stems), -1, -1)
+        return Separation(same, same)
+
+
+def assert_passed_through(found: np.ndarray) -> None:
+    assert found.shape == (4, 4, 2, SMALL.chunk_samples)
+    np.testing.assert_allclose(found, np.repeat(MIXTURE[:, None], 4, axis=1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("out"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_first_the_batch_becomes_smaller(error, caplog):
+    found = Engine(Starved(SMALL.chunk_samples, error), CPU, batch_size=4)
+    with caplog.at_level(logging.WARNING):
+        assert_passed_through(found.estimate(MIXTURE))
+    assert found.batch_size == 1
+    assert found.piece_samples == SMALL.chunk_samples
+    assert [record.getMessage() for record in caplog.records] == [
+        "out of memory on cpu: batches of 2 from now on",
+        "out of memory on cpu: batches of 1 from now on",
+    ]
+
+
+def test_then_the_chunk_becomes_shorter_with_the_same_overlap(monkeypatch, caplog):
+    fades = []
+
+    def cut(blocks, size, fade):
+        fades.append(fade / size)
+        return whole_cut(blocks, size, fade)
+
+    whole_cut = engine.cut
+    monkeypatch.setattr(engine, "cut", cut)
+    found = Engine(Starved(SMALL.chunk_samples // 3), CPU, batch_size=4)
+    with caplog.at_level(logging.WARNING):
+        assert_passed_through(found.estimate(MIXTURE))
+    assert found.piece_samples == SMALL.chunk_samples // 4
+    assert caplog.records[-1].getMessage() == "out of memory on cpu: chunks of 1.00 s from now on"
+    assert fades
+    assert all(fade == pytest.approx(0.25, abs=1e-4) for fade in fades)
+
+
+def test_then_the_processor_takes_over(caplog):
+    found = Engine(Starved(1, elsewhere_only=True), ELSEWHERE, batch_size=4)
+    with caplog.at_level(logging.WARNING):
+        assert_passed_through(found.estimate(MIXTURE))
+    assert (
+        caplog.records[-1].getMessage() == "out of memory on meta: the rest of the song is separated on the processor"
+    )
+
+
+@pytest.mark.parametrize("device", [CPU, ELSEWHERE])
+def test_at_last_a_failure_says_so(device):
+    with pytest.raises(DeviceError, match=r"cpu has too little free memory for the shortest chunk; close"):
+        Engine(Starved(1), device, batch_size=4).estimate(MIXTURE)
+
+
+def test_another_song_begins_at_the_top_again():
+    found = Engine(Starved(SMALL.chunk_samples // 2), CPU, batch_size=4)
+    found.estimate(MIXTURE)
+    found.begin()
+    assert (found.batch_size, found.piece_samples) == (4, SMALL.chunk_samples)
+
+
+def test_a_whole_song_survives_the_ladder():
+    mixture = MIXTURE.transpose(1, 0, 2).reshape(2, -1)[:, :500_000]
+    found = Separator(Starved(SMALL.chunk_samples // 2), CPU, batch_size=4).separate(mixture, 44100)
+    np.testing.assert_allclose(found["bass"], mixture, rtol=0, atol=1e-6)
+
+
+def test_an_error_that_is_no_lack_of_memory_is_not_swallowed():
+    with pytest.raises(RuntimeError, match="illegal"):
+        Engine(Starved(1, RuntimeError("an illegal instruction")), CPU).estimate(MIXTURE)
+
+
+def test_mixed_precision_of_the_plain_network_agrees_with_float32_above_40_db():
+    """What runs on a GPU in bfloat16, here on a processor."""
+    torch.manual_seed(0)
+    network, mixture = TwoStageSeparator(SMALL), torch.from_numpy(MIXTURE[:1, :, :30_000])
+    with torch.inference_mode():
+        wanted = network(mixture).estimates
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(mixture).estimates
+    assert 10 * torch.log10(wanted.square().sum() / (found - wanted).square().sum()) > 40
+
+
+def test_bfloat16_is_chosen_where_it_pays(monkeypatch):
+    monkeypatch.setattr(precision, "native_bfloat16", lambda: True)
+    assert choose_precision("auto", CPU, FULL) == torch.bfloat16
+    assert choose_precision("auto", CPU, TINY) == torch.float32
+    assert choose_precision("auto", torch.device("cuda"), FULL) == torch.float32
+    monkeypatch.setattr(precision, "native_bfloat16", lambda: False)
+    assert choose_precision("auto", CPU, FULL) == torch.float32
+
+
+def test_a_precision_can_be_asked_for():
+    assert Separator(TwoStageSeparator(SMALL), CPU, precision="bfloat16").precision == "bfloat16"
+    assert Separator(TwoStageSeparator(SMALL), CPU).precision == "float32"
+    with pytest.raises(UsageError, match="float64"):
+        Separator(TwoStageSeparator(SMALL), CPU, precision="float64")

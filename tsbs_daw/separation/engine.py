@@ -1,0 +1,143 @@
+"""A network on a device: chunks in, estimates out, in whatever memory there is.
+
+When the memory does not suffice, the next rung of a ladder is tried, each logged once: a smaller batch; a shorter
+chunk, overlapping its neighbours as before; the processor; a failure that says so.
+
+The CUDA side has never run on a CUDA device. Its parts run in the tests on a processor: mixed precision, batches, and
+each rung of the ladder, by an out-of-memory error that is raised on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+
+import numpy as np
+import torch
+from torch import nn
+
+from tsbs_daw.errors import DeviceError
+from tsbs_daw.model import TwoStageSeparator
+from tsbs_daw.model.inference import for_inference
+from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
+from tsbs_daw.separation.precision import choose_precision
+
+log = logging.getLogger(__name__)
+
+SHORTEST_S = 0.5  # a chunk shorter than this hears too little to tell stems apart
+MEMORY_SHARE = 0.6  # of a device's free memory that a batch may plan with
+LARGEST_BATCH = 32
+
+
+class Engine:
+    """
+    Args: precision: one of precision.NAMES; batch_size: chunks at once; 0 is what fits the device
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, *, precision: str = "auto", batch_size: int = 0):
+        self.config, self.device = network.config, device
+        self.dtype = choose_precision(precision, device, network.config)
+        self.network = _prepared(network, device, self.dtype)
+        self.batch_size = self._whole_batch = batch_size or _batch_size(network, device)
+        self.piece_samples = self.config.chunk_samples
+        self._processor: nn.Module | None = None  # stands in for a device without memory
+
+    def begin(self) -> None:
+        """A new song: what lacked memory in the last one may have it by now."""
+        self.batch_size, self.piece_samples = self._whole_batch, self.config.chunk_samples
+        self._processor = None
+
+    def estimate(self, mixtures: np.ndarray, stage: str = "full") -> np.ndarray:
+        """
+        Args:    mixtures: (batch, channels, samples), float32; stage: "full" or "mask"
+        Returns: (batch, stems, channels, samples), float32
+        Raises:  DeviceError: too little memory for the shortest chunk, even on the processor
+        """
+        while True:
+            try:
+                return self._run(mixtures, stage)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                reason = error.with_traceback(None)  # whose frames hold on to what is to be freed
+            self._step_down(len(mixtures), mixtures.shape[-1], reason)
+
+    def _run(self, mixtures: np.ndarray, stage: str) -> np.ndarray:
+        if len(mixtures) > self.batch_size:
+            halves = np.array_split(mixtures, range(self.batch_size, len(mixtures), self.batch_size))
+            return np.concatenate([self.estimate(half, stage) for half in halves])
+        if mixtures.shape[-1] <= self.piece_samples:
+            return self._compute(mixtures, stage)
+        fade = round(OVERLAP * self.piece_samples)
+        overlap_add = OverlapAdd(fade)
+        pieces = cut([mixtures], self.piece_samples, fade)
+        return np.concatenate([overlap_add.add(p.start, self.estimate(p.audio, stage), p.last) for p in pieces], -1)
+
+    def _compute(self, mixtures: np.ndarray, stage: str) -> np.ndarray:
+        network, device = (self._processor, torch.device("cpu")) if self._processor else (self.network, self.device)
+        mixture = torch.from_numpy(np.ascontiguousarray(mixtures, np.float32))
+        if device.type == "cuda":
+            mixture = mixture.pin_memory()
+        with torch.inference_mode(), self._mixed_precision(device):
+            mixture = mixture.to(device, non_blocking=True)
+            found = network(mixture, mask_only=stage == "mask", final_only=True).estimates
+            return found.float().cpu().numpy()
+
+    def _mixed_precision(self, device: torch.device) -> contextlib.AbstractContextManager:
+        """The tiled network converts by itself; on other devices torch does it."""
+        if device.type == "cpu" or self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, self.dtype)
+
+    def _step_down(self, batch: int, samples: int, reason: RuntimeError) -> None:
+        """The next rung. Raises: DeviceError: there is none"""
+        device = "cpu" if self._processor else self.device
+        if batch > 1:
+            self.batch_size = batch // 2
+            log.warning("out of memory on %s: batches of %d from now on", device, self.batch_size)
+        elif (shorter := min(samples, self.piece_samples) // 2) >= SHORTEST_S * self.config.sample_rate:
+            self.piece_samples = shorter
+            log.warning("out of memory on %s: chunks of %.2f s from now on", device, shorter / self.config.sample_rate)
+        elif self._processor is None and self.device.type != "cpu":
+            self._processor = _on_processor(self.network)
+            self.piece_samples = self.config.chunk_samples
+            log.warning("out of memory on %s: the rest of the song is separated on the processor", device)
+        else:
+            raise DeviceError(
+                f"{device} has too little free memory for the shortest chunk; close other programs"
+                f"{'' if self.device.type == 'cpu' else ' or use --device cpu'}."
+            ) from reason
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """A device says it by the exception's class, the processor's allocator in words."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _prepared(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    if device.type == "cpu" and isinstance(network, TwoStageSeparator):
+        return for_inference(network, dtype)
+    return network.to(device).eval()
+
+
+def _on_processor(network: nn.Module) -> nn.Module:
+    return _prepared(copy.deepcopy(network).cpu(), torch.device("cpu"), torch.float32)
+
+
+def _batch_size(network: nn.Module, device: torch.device) -> int:
+    """One chunk where batches gain nothing; on CUDA, as many as its free memory should hold."""
+    if device.type != "cuda":
+        return 1
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return int(min(LARGEST_BATCH, max(1, MEMORY_SHARE * free_bytes // chunk_bytes(network.config))))
+
+
+def chunk_bytes(config) -> int:
+    """About what a chunk of stereo needs in the plain network: the widest activations, a few of them at once."""
+    frames = 1 + config.chunk_samples // config.hop_length
+    directions = 2 if config.bidirectional else 1
+    values = directions * (2 * config.d_inner + 2 * config.d_state + config.heads)
+    return 6 * 4 * 2 * config.bands * frames * values
