@@ -58,6 +58,15 @@ function scenes.select ()
   Editor:set_selection (selection, ArdourUI.SelectionOp.Set)
   local place = { region:position ():samples (), region:start ():samples (), region:length ():samples () }
   say ("selected", table.concat (place, " "))
+  -- What a stem has to have, too: gain, an envelope, a fade switched off.
+  local audio = region:to_audioregion ()
+  audio:set_scale_amplitude (0.5)
+  audio:set_fade_out_active (false)
+  audio:envelope ():clear_list ()
+  for _, point in ipairs ({ { 0, 1 }, { 24000, 0.25 }, { SAMPLES, 0.75 } }) do
+    audio:envelope ():add (Temporal.timepos_t (point[1]), point[2], false, true)
+  end
+  audio:set_envelope_active (true)
   Editor:access_action ("LuaAction", "script-1")
   return "stems"
 end
@@ -88,7 +97,51 @@ function scenes.name ()
 end
 
 function scenes.outputs ()
-  return delivered (9) and "ready"
+  return delivered (9) and "undo"
+end
+
+-- Of every track that is ours: its comment and how many regions are on it.
+local function contents ()
+  local found = {}
+  for route in Session:get_tracks ():iter () do
+    if route:comment ():match ("^tsbs%-daw ") then
+      found[#found + 1] = route:comment () .. "=" .. route:to_track ():playlist ():region_list ():size ()
+    end
+  end
+  table.sort (found)
+  return table.concat (found, "\n")
+end
+
+function scenes.undo ()
+  local before = contents ()
+  Editor:undo (1)
+  local undone = contents ()
+  Editor:redo (1)
+  say ("undone", undone)
+  say ("redone", contents () == before)
+  return "ready"
+end
+
+-- One region, asked for by its name, then the window of jobs, in which the test cancels it. There is no daemon.
+function scenes.cancel_only ()
+  scenes.import ()
+  mix ():set_name ("mix [separate]")
+  return "cancel"
+end
+
+local waited = 0 -- for the hook to say that it is alive
+function scenes.cancel ()
+  local file = io.open (Session:path () .. "/tsbs-daw.json", "r")
+  local text = file and file:read ("a") or ""
+  if file then file:close () end
+  waited = waited + 1
+  if not text:find ('"state": "waiting"', 1, true) or waited < 20 then return end
+  Editor:access_action ("LuaAction", "script-2") -- the test answers the window that it opens
+  return "cancelled"
+end
+
+function scenes.cancelled ()
+  return delivered (0) and "ready"
 end
 
 function scenes.ready ()

@@ -93,8 +93,11 @@ class Studio:
         hook.text = base64.b64encode(state.encode()).decode()
         path.write_bytes(ET.tostring(root, encoding="UTF-8", xml_declaration=True))
 
-    def play(self, scene: str, within_s: float, *, meanwhile=lambda: None, picture: Path | None = None) -> None:
-        """Start Ardour with the session, wait until the driver is ready, and end it."""
+    def play(self, scene: str, within_s: float, *, meanwhile=lambda _: None, picture: Path | None = None) -> None:
+        """Start Ardour with the session, wait until the driver is ready, and end it.
+
+        Args: meanwhile: called again and again with the environment that Ardour runs in, its display among it
+        """
         self.drive(scene)
         with display() as name, (self.folder / "ardour.log").open("ab") as log:
             running = self.environment | {"DISPLAY": name}
@@ -105,7 +108,7 @@ class Studio:
                 while not (self.folder / "ready").exists():
                     assert not (self.folder / "failed").exists(), (self.folder / "failed").read_text()
                     assert ardour.poll() is None and time.monotonic() < end, self.told(ardour.poll())
-                    meanwhile()
+                    meanwhile(running)
                     if (self.folder / "shown").exists() and not (self.folder / "seen").exists():
                         if picture is not None:
                             take_picture(picture, running)
@@ -117,6 +120,16 @@ class Studio:
         files = [self.folder / "scene", self.session.parent / "tsbs-daw.json", self.folder / "ardour.log"]
         texts = [f"{file.name}: {file.read_text(errors='replace')[-3000:]}" for file in files if file.exists()]
         return "\n".join([f"Ardour's exit code: {code}", *texts])
+
+
+def press_in_window(title: str, keys: list[str], env: dict[str, str]) -> bool:
+    """Whether there is a window of this name; if there is, these keys are pressed in it. Needs xdotool."""
+    found = subprocess.run(["xdotool", "search", "--name", title], env=env, capture_output=True, text=True, check=False)
+    if not found.stdout.strip():
+        return False
+    window = found.stdout.split()[-1]
+    subprocess.run(["xdotool", "windowfocus", "--sync", window, "key", "--delay", "100", *keys], env=env, check=False)
+    return True
 
 
 def take_picture(path: Path, env: dict[str, str]) -> None:

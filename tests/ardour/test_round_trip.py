@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import signals
 import soundfile
-from ardour.stage import RATE, VERSION, SavedTrack, Studio, missing, saved_tracks
+from ardour.stage import RATE, VERSION, SavedTrack, Studio, missing, press_in_window, saved_tracks
 from cli.program import environment, run
 from programs import process
 
@@ -29,7 +29,7 @@ pytestmark = [
 MIX_AT, TRIMMED, SAMPLES, SHORTER = 96_000, 24_001, 96_007, 48_005
 STEMS = ["vocals", "drums", "bass", "other"]
 PICTURE = "TSBS_DAW_ARDOUR_PICTURE"  # names a file: make the picture of the README anew
-WITHIN_S = 400.0
+WITHIN_S = 240.0
 DAEMON = [sys.executable, "-m", "tsbs_daw", "watch"]
 
 
@@ -48,7 +48,7 @@ class Played:
         self.tracks: list[SavedTrack] = []
         self.again: list[SavedTrack] = []
 
-    def look(self) -> None:
+    def look(self, _: dict[str, str]) -> None:
         """Keep what goes away with the job."""
         for folder in sorted((self.home / "spool" / "jobs").glob("*")):
             source = folder / "source" / "region.wav"
@@ -144,6 +144,25 @@ def test_the_stems_are_the_regions_own(played: Played):
     assert np.std(total - source) < 0.5 * np.std(source), "aligned, or it would not come out"
 
 
+def test_the_stems_have_the_regions_gain_envelope_and_fades_switched_off(played: Played):
+    for stem in played.results[0]["stems"]:
+        region = played.track(stem, played.results[0]["id"]).region
+        assert float(region.get("scale-amplitude")) == 0.5
+        assert (region.get("fade-in-active"), region.get("fade-out-active")) == ("1", "0")
+        assert region.get("envelope-active") == "1"
+        numbers = region.findtext("Envelope/AutomationList/events", "").split()
+        assert [float(value) for value in numbers[1::2]] == [1.0, 0.25, 0.75], numbers
+
+
+def test_one_undo_takes_all_stems_away_and_redo_brings_them_back(played: Played):
+    told = (played.studio.folder / "undone").read_text().splitlines()
+    first, second = (result["id"] for result in played.results)
+    contents = dict(line.rsplit("=", 1) for line in told)
+    assert {count for comment, count in contents.items() if second in comment} == {"0"}
+    assert {count for comment, count in contents.items() if first in comment} == {"1"}
+    assert (played.studio.folder / "redone").read_text() == "true"
+
+
 def test_a_region_named_for_it_is_separated_with_the_preset_in_its_name(played: Played):
     result = played.results[1]
     assert [stem["name"] for stem in result["stems"] if stem["kind"] == "output"] == ["instrumental"]
@@ -213,7 +232,7 @@ def test_what_cannot_be_delivered_is_told_in_a_sentence_and_nothing_is_imported(
     expected: list[str] = []
     said: list[str] = []
 
-    def meanwhile() -> None:
+    def meanwhile(_: dict[str, str]) -> None:
         for job in home.glob("spool/inbox/*/job.json"):
             done.mkdir(exist_ok=True)
             expected.append(answer(job.parent, done))
@@ -227,3 +246,29 @@ def test_what_cannot_be_delivered_is_told_in_a_sentence_and_nothing_is_imported(
     assert said[0].startswith(expected[0])
     imported = sorted(file.name for file in studio.session.parent.glob("interchange/*/audiofiles/*"))
     assert imported == ["mix%L.wav", "mix%R.wav"]
+
+
+@pytest.mark.skipif(shutil.which("xdotool") is None, reason="xdotool is not installed")
+def test_the_window_of_jobs_shows_what_is_under_way_and_cancels_what_is_ticked(tmp_path: Path):
+    studio, home = prepared(tmp_path)
+    pressed: list[float] = []
+
+    def meanwhile(env: dict[str, str]) -> None:
+        if (not pressed or time.monotonic() - pressed[-1] > 5) and press_in_window(
+            "tsbs-daw: jobs", ["space", "Tab", "Tab", "space"], env
+        ):
+            pressed.append(time.monotonic())
+        for cancel in home.glob("spool/inbox/*/cancel"):
+            result = {"schema": 1, "id": cancel.parent.name, "state": "cancelled"}
+            (cancel.parent / "result.json").write_text(json.dumps(result))
+            (home / "spool" / "done").mkdir(exist_ok=True)
+            cancel.parent.rename(home / "spool" / "done" / cancel.parent.name)
+
+    studio.play("cancel_only", WITHIN_S, meanwhile=meanwhile)
+    (job,) = home.glob("spool/done/*/job.json")
+    assert pressed and json.loads(job.read_text(encoding="utf-8"))["song"] == "mix"
+    assert json.loads((studio.session.parent / "tsbs-daw.json").read_text(encoding="utf-8"))["tickets"] == []
+    assert sorted(file.name for file in studio.session.parent.glob("interchange/*/audiofiles/*")) == [
+        "mix%L.wav",
+        "mix%R.wav",
+    ]

@@ -14,7 +14,7 @@ from tsbs_daw.daw import ardour_install, ardour_scripts
 from tsbs_daw.daw.ardour_folder import find_folders, usual_place, version_of
 from tsbs_daw.errors import SettingsError, UsageError
 
-NAMES = {"TSBS-DAW: background", "TSBS-DAW: separate selected regions"}
+NAMES = {"TSBS-DAW: background", "TSBS-DAW: separate selected regions", "TSBS-DAW: jobs"}
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_version_that_was_not_tried_gets_the_files_and_is_told_the_rest(tmp_pa
     config = tmp_path / "ardour9"
     config.mkdir()
     found = ardour_install.install(config, tmp_path)
-    assert len(found.files) == 2 and set(found.missing) == NAMES and not (config / "ui_scripts").exists()
+    assert len(found.files) == 3 and set(found.missing) == NAMES and not (config / "ui_scripts").exists()
 
 
 def test_a_list_that_cannot_be_understood_is_left_alone(config: Path):

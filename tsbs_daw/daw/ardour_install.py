@@ -19,7 +19,7 @@ from tsbs_daw.daw.ardour_scripts import SIGNALS, Script, lua_quoted
 from tsbs_daw.errors import OutputError, SettingsError, shown
 
 BACKUP = f"{ardour_scripts.FILE}.before-tsbs-daw"
-FILES = ("tsbs-daw_background.lua", "tsbs-daw_separate_region.lua")
+FILES = ("tsbs-daw_background.lua", "tsbs-daw_separate_region.lua", "tsbs-daw_jobs.lua")
 
 _NAME = re.compile(r'(?m)^  name = "(.+)",$')
 _HOOK = re.compile(r'(?m)^  \["type"\] = "EditorHook",$')

@@ -15,14 +15,17 @@ end
 -- Ardour keeps the factory alone, so everything lives in it.
 --
 -- <session>/tsbs-daw.asked     what the action asks for; one line each: the region's id, a tab, the preset
+-- <session>/tsbs-daw.show      the action "jobs" asks for the window of jobs
+-- <session>/tsbs-daw.cancel    jobs to cancel, an id in each line
 -- <session>/tsbs-daw.json      the tickets: what is under way, until its tracks are in the saved session
 -- <spool>/inbox/<id>/          the region's audio, then job.json
 -- <spool>/done/<id>/           result.json
 function factory ()
   local SPOOL = "" -- written by `tsbs-daw ardour install`
   local SCHEMA = 1
-  local BUSY_S = 0.03 -- of every tenth of a second, while a region is read
-  local BLOCK = 4096 -- samples
+  local BUSY_S = 0.008 -- of every tenth of a second, while a region is read
+  local BLOCK = 1024 -- samples: under a millisecond
+  local NAMES = 500 -- regions whose names are looked at in one tick
   local PACKED = 128 -- values in one call of string.pack
   local LONGEST_BYTES = 0xFFFFFFFF - 64 -- of a WAV file's audio
   local FOLDER_TICKS = 100 -- until a folder must be there
@@ -161,7 +164,7 @@ function factory ()
   local session -- its folder and snapshot: tickets of another one are not ours
   local tickets = {}
   local reading -- what is being read: { ticket, region, file, at, ... }
-  local ticks, busy = 0, false
+  local ticks, busy, alive = 0, false, false
   local missed = {} -- how often the spool did not know a job, by its id
 
   local function folder ()
@@ -236,25 +239,34 @@ function factory ()
     end
   end
 
-  -- Regions whose name asks for it. One track at a time: a session may have thousands of regions.
-  local looked_at = 0
+  -- Regions of a track whose name asks for it, after the first `from`. Returns whether that was the last of them.
+  local function look_at_regions (track, from)
+    local number = 0
+    for region in track:playlist ():region_list ():iter () do
+      number = number + 1
+      if number > from + NAMES then return false end
+      local name, preset = nil, nil
+      if number > from then name, preset = region:name ():match ("^(.-)%s*%[separate%s*([^%]]*)%]%s*$") end
+      if name and not region:to_audioregion ():isnil () then
+        region:set_name (name ~= "" and name or "region")
+        ask (region, preset)
+      end
+    end
+    return true
+  end
+
+  -- One track at a time, and some hundred regions of it: a session may have thousands.
+  local looked_at, looked_from = 1, 0
   local function look_at_names ()
     local tracks = Session:get_tracks ()
-    looked_at = looked_at < tracks:size () and looked_at + 1 or 1
-    local number = 0
+    local number, at_end = 0, true
+    if looked_at > tracks:size () then looked_at, looked_from = 1, 0 end
     for route in tracks:iter () do
       number = number + 1
       local track = number == looked_at and route:to_track ()
-      if track and not track:isnil () then
-        for region in track:playlist ():region_list ():iter () do
-          local name, preset = region:name ():match ("^(.-)%s*%[separate%s*([^%]]*)%]%s*$")
-          if name and not region:to_audioregion ():isnil () then
-            region:set_name (name ~= "" and name or "region")
-            ask (region, preset)
-          end
-        end
-      end
+      if track and not track:isnil () then at_end = look_at_regions (track, looked_from) end
     end
+    if at_end then looked_at, looked_from = looked_at + 1, 0 else looked_from = looked_from + NAMES end
   end
 
   ------------------------------------------------------------------------------------------------ asking the daemon
@@ -398,39 +410,62 @@ function factory ()
     return nil
   end
 
-  -- Import files as new tracks. Ardour makes an undo step for each region; new tracks it never takes back.
-  -- Returns: the tracks in the files' order, or nil
-  local function import (stems, position)
+  -- Import files as regions, which is no undo step: they are in no track yet. Returns: them in the files' order, or nil
+  local function import (stems)
     local before, files, found = {}, C.StringVector (), {}
-    for route in Session:get_tracks ():iter () do before[route:to_stateful ():id ():to_s ()] = true end
+    for id in ARDOUR.RegionFactory.regions ():iter () do before[id:to_s ()] = true end
     for _, stem in ipairs (stems) do files:push_back (stem.path) end
-    Editor:do_import (files, Editing.ImportDistinctFiles, Editing.ImportAsTrack, ARDOUR.SrcQuality.SrcBest,
+    Editor:do_import (files, Editing.ImportDistinctFiles, Editing.ImportAsRegion, ARDOUR.SrcQuality.SrcBest,
       ARDOUR.MidiTrackNameSource.SMFTrackName, ARDOUR.MidiTempoMapDisposition.SMFTempoIgnore,
-      Temporal.timepos_t (position), ARDOUR.PluginInfo (), ARDOUR.Track (), false)
-    for route in Session:get_tracks ():iter () do
-      if not before[route:to_stateful ():id ():to_s ()] then found[#found + 1] = route end
+      Temporal.timepos_t (0), ARDOUR.PluginInfo (), ARDOUR.Track (), false)
+    for id, region in ARDOUR.RegionFactory.regions ():iter () do
+      if not before[id:to_s ()] and region:whole_file () and not region:to_audioregion ():isnil () then
+        found[#found + 1] = { id = tonumber (id:to_s ()), region = region }
+      end
     end
-    table.sort (found, function (one, other)
-      return one:presentation_info_ptr ():order () < other:presentation_info_ptr ():order ()
-    end)
-    for number, stem in ipairs (stems) do -- a track is called like its file
+    table.sort (found, function (one, other) return one.id < other.id end)
+    for number, stem in ipairs (stems) do -- a region is called like its file
       local file = stem.path:match ("([^/\\]+)%.%w+$")
-      if not found[number] or found[number]:name ():sub (1, #file) ~= file then return nil end
+      if not found[number] or found[number].region:name ():sub (1, #file) ~= file then return nil end
+      found[number] = found[number].region
     end
-    return found
+    return #found == #stems and found or nil
   end
 
-  local function dress (route, ticket, stem, position, source)
+  -- A new track with a region on it. What changes is gathered in the undo step that was begun; the track itself stays
+  -- when that is undone, as all tracks do in Ardour.
+  local function new_track (stem, whole, position)
+    local outputs = Session:master_out ():isnil () and 2 or Session:master_out ():n_outputs ():n_audio ()
+    local tracks = Session:new_audio_track (whole:to_audioregion ():n_channels (), outputs, nil, 1, stem.name,
+      ARDOUR.PresentationInfo.max_order, ARDOUR.TrackMode.Normal, true)
+    local track = tracks:front ()
+    local playlist = track:playlist ()
+    playlist:to_stateful ():clear_changes ()
+    local region = ARDOUR.RegionFactory.clone_region (whole, true, false)
+    playlist:add_region (region, Temporal.timepos_t (position), 1, false)
+    Session:add_stateful_diff_command (playlist:to_statefuldestructible ())
+    return track
+  end
+
+  -- What was read is without the region's gain, envelope and fades. How long fades are, no script of Ardour's can read.
+  local function dress_region (source, region)
+    region:set_scale_amplitude (source:scale_amplitude ())
+    region:set_fade_in_active (source:fade_in_active ())
+    region:set_fade_out_active (source:fade_out_active ())
+    local from, to = source:envelope (), region:envelope ()
+    to:clear_list ()
+    for event in from:events ():iter () do to:add (event.when, event.value, false, true) end
+    region:set_envelope_active (source:envelope_active ())
+  end
+
+  local function dress (route, ticket, stem, source)
     route:set_name (stem.name)
     route:set_comment (comment (ticket, stem), nil)
     local red, green, blue = (stem.color or ""):match ("^#(%x%x)(%x%x)(%x%x)$")
     if red then route:presentation_info_ptr ():set_color (tonumber (red .. green .. blue .. "ff", 16)) end
     if stem.muted then route:mute_control ():set_value (1, PBD.GroupControlDisposition.NoGroup) end
     for region in route:to_track ():playlist ():region_list ():iter () do
-      if region:position ():samples () ~= position then region:set_position (Temporal.timepos_t (position)) end
-      if source then -- what was read is without the region's gain
-        region:to_audioregion ():set_scale_amplitude (source:to_audioregion ():scale_amplitude ())
-      end
+      if source then dress_region (source:to_audioregion (), region:to_audioregion ()) end
     end
   end
 
@@ -450,6 +485,15 @@ function factory ()
     for number, one in ipairs (wanted) do one:set_presentation_order (order + number) end
   end
 
+  -- All that `body` changes is one undo step, whatever happens.
+  local function in_one_step (name, body)
+    Session:begin_reversible_command (name)
+    local ok, found = pcall (body)
+    if not Session:abort_empty_reversible_command () then Session:commit_reversible_command (nil) end
+    if not ok then error (found, 0) end
+    return found
+  end
+
   -- Returns a sentence if it cannot be done.
   local function deliver (ticket, result)
     local there, wanted = comments (), {}
@@ -459,11 +503,18 @@ function factory ()
     if #wanted == 0 then return nil end
     local source, above = source_of (ticket)
     local position = source and source:position ():samples () or ticket.position
-    local routes = import (wanted, position)
-    if not routes then
+    local regions = import (wanted)
+    if not regions then
       return "Ardour did not import all of " .. tostring (result.folder) .. "; import the rest by hand."
     end
-    for number, stem in ipairs (wanted) do dress (routes[number], ticket, stem, position, source) end
+    local routes = in_one_step ("tsbs-daw: stems of " .. ticket.name, function ()
+      local made = {}
+      for number, stem in ipairs (wanted) do
+        made[number] = new_track (stem, regions[number], position)
+        dress (made[number], ticket, stem, source)
+      end
+      return made
+    end)
     if above then move_below (above, routes) end
     -- The ticket is forgotten when its tracks are in the saved session, and not before: a crash loses neither.
     Session:save_state ("", false, false, false, false, false)
@@ -494,6 +545,10 @@ function factory ()
       return true
     end
     local result, err = decode (text)
+    if result and result.schema == SCHEMA and result.state == "cancelled" then
+      forget (ticket) -- the user knows
+      return true
+    end
     local sentence = result and unfit (ticket, result) or not result and "The daemon's answer is damaged: " .. err
     if not sentence then
       busy = true -- importing lets the timer run
@@ -503,6 +558,70 @@ function factory ()
     end
     if sentence then give_up (ticket, sentence) else forget (ticket) end
     return true
+  end
+
+  ------------------------------------------------------------------------------------------------ what a user sees
+
+  -- How far a job is, as a part of a line.
+  local function how_far (ticket)
+    if reading and reading.ticket == ticket then
+      return ("being read, %d %%"):format (100 * reading.at // ticket.samples)
+    elseif ticket.state == "asked" then
+      return "waits to be read"
+    end
+    local progress = decode (read (SPOOL .. "/jobs/" .. ticket.id .. "/progress.json") or "")
+    if progress and type (progress.fraction) == "number" then
+      local message = tostring (progress.message or "")
+      return ("%s, %d %%"):format (message ~= "" and message or tostring (progress.state), 100 * progress.fraction // 1)
+    end
+    return "waits for the daemon"
+  end
+
+  -- Let go of a job: what is being read is dropped, and the daemon is told about the rest; it answers with a result.
+  local function cancel (ticket)
+    if ticket.state == "waiting" then
+      for _, place in ipairs ({ "jobs", "inbox" }) do
+        local file = io.open (SPOOL .. "/" .. place .. "/" .. ticket.id .. "/cancel", "wb")
+        if file then return file:close () end
+      end
+      return nil -- it is finished, and comes
+    elseif reading and reading.ticket == ticket then
+      if reading.file then reading.file:close () end
+      os.remove (inbox (ticket, "source/region.wav"))
+      reading = nil
+    end
+    forget (ticket)
+  end
+
+  local function cancel_named ()
+    local path = folder () .. "/tsbs-daw.cancel"
+    local text = read (path)
+    if not text then return end
+    os.remove (path)
+    for id in text:gmatch ("[%w_-]+") do
+      for _, ticket in ipairs (table.move (tickets, 1, #tickets, 1, {})) do
+        if ticket.id == id then cancel (ticket) end
+      end
+    end
+  end
+
+  -- The window of jobs: what is under way, to be ticked for cancelling.
+  local function show_jobs ()
+    local path = folder () .. "/tsbs-daw.show"
+    if not read (path) then return end
+    os.remove (path)
+    local rows = {}
+    for _, ticket in ipairs (tickets) do
+      local title = ("Cancel %s (%s): %s"):format (ticket.name, ticket.preset, how_far (ticket))
+      rows[#rows + 1] = { type = "checkbox", key = ticket.id, title = title, default = false }
+    end
+    if #rows == 0 then rows[1] = { type = "label", title = "Nothing is under way." } end
+    busy = true -- the dialog lets the timer run
+    local chosen = LuaDialog.Dialog ("tsbs-daw: jobs", rows):run ()
+    busy = false
+    for _, ticket in ipairs (table.move (tickets, 1, #tickets, 1, {})) do
+      if chosen and chosen[ticket.id] then cancel (ticket) end
+    end
   end
 
   -------------------------------------------------------------------------------------------------------- one tick
@@ -530,8 +649,12 @@ function factory ()
       session = now
       load_tickets ()
     end
-    if ticks % 50 == 1 then write (SPOOL .. "/ardour-alive", tostring (os.time ())) end
+    if ticks % (alive and 50 or 10) == 1 then -- there is no spool until there is a daemon, or a job
+      alive = write (SPOOL .. "/ardour-alive", tostring (os.time ())) ~= nil
+    end
     take_requests ()
+    cancel_named ()
+    show_jobs ()
     look_at_names ()
     if reading then
       local ticket, sentence = reading.ticket, go_on_reading ()
