@@ -17,11 +17,14 @@ STEMS = {"drums", "bass", "other", "vocals"}
 
 
 class Studio:
-    """A folder with settings, where songs are put and jobs run."""
+    """A folder with settings, where songs are put and jobs run.
 
-    def __init__(self, root: Path):
+    Args: cache: where separated stems are kept; None: nothing is known of earlier runs
+    """
+
+    def __init__(self, root: Path, cache: Path | None = None):
         self.root, self.out = root, root / "out"
-        self.settings = Settings(root / "home", root / "cache", root / "models", "cpu")
+        self.settings = Settings(root / "home", cache or root / "cache", root / "models", "cpu")
         self.progress: list[float] = []
         self.phrases: list[str] = []
 

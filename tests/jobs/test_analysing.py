@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tsbs_daw.analysis.document import Analysis
 from tsbs_daw.errors import AnalysisError, JobCancelled
 from tsbs_daw.jobs import analysing
 
@@ -44,6 +46,25 @@ def test_a_child_that_never_reads_its_plan_is_an_error(monkeypatch):
     stems = {f"stem {number}": Path("x" * 200) for number in range(5000)}  # more than a pipe holds
     with pytest.raises(AnalysisError):
         analysing.analyse_apart(Path("m.wav"), stems, 1.0, report=lambda share: None, cancelled=lambda: False)
+
+
+def test_what_is_kept_is_found_and_what_is_broken_is_not(tmp_path, monkeypatch):
+    level = {"integrated_lufs": None, "range_lu": None, "true_peak_db": None}
+    tempo = {"bpm": None, "confidence": 0, "doubtful": True}
+    found = Analysis(duration_s=1, tempo=tempo, beats={}, key=None, loudness=level, intro_s=0)
+    monkeypatch.setattr(analysing, "MOST_KEPT", 3)
+    cache = analysing.AnalysisCache(tmp_path)
+    assert cache.find("a") is None
+    for number, key in enumerate("abcd"):
+        cache.keep(key, found)
+        os.utime(cache.folder / f"{key}.json", (number, number))
+    cache.keep("e", found)
+    assert cache.find("e") == found and {path.stem for path in cache.folder.iterdir()} == {"c", "d", "e"}
+    (cache.folder / "d.json").write_text("{")
+    assert cache.find("d") is None
+    full = tmp_path / "full"
+    full.write_text("no folder")
+    analysing.AnalysisCache(full).keep("a", found)
 
 
 def test_one_that_hangs_is_ended(monkeypatch):

@@ -1,19 +1,25 @@
-"""The analysis of a song in a process of its own, so that one that crashes, hangs or takes memory costs no stems."""
+"""The analysis of a song in a process of its own, so that one that crashes, hangs or takes memory costs no stems.
+
+What was found is kept, so that another name or format for the same song needs no second hearing.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from tsbs_daw.analysis.document import Analysis
+from tsbs_daw.durable import write_atomically
 from tsbs_daw.errors import AnalysisError, JobCancelled
 
 log = logging.getLogger(__name__)
@@ -22,7 +28,33 @@ FILE_NAME = "analysis.json"
 LIMIT_S = 300.0  # and the song's own length: an analysis takes a small part of it
 LOOK_EVERY_S = 0.1
 TELL_EVERY_S = 1.0
+MOST_KEPT = 2000  # analyses of some 20 kB
 COMMAND = (sys.executable, "-m", "tsbs_daw.jobs.analysis_child")
+
+
+class AnalysisCache:
+    """Analyses by what they were made of, below one folder. Whatever is wrong with a file, it is as if not there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder / "analyses"
+
+    def find(self, key: str) -> Analysis | None:
+        path = self.folder / f"{key}.json"
+        try:
+            found = Analysis.model_validate_json(path.read_bytes())
+            os.utime(path)
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def keep(self, key: str, analysis: Analysis) -> None:
+        """A full disk does not matter here: then it is not kept."""
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / f"{key}.json", analysis.model_dump_json(by_alias=True))
+            kept = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+            for path in kept[:-MOST_KEPT]:
+                path.unlink()
 
 
 def analyse_apart(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TypeVar
 
+from tsbs_daw import __version__
 from tsbs_daw.analysis.document import Analysis
 from tsbs_daw.audio.encode import file_ending
 from tsbs_daw.audio.tags import Tags, read_tags
@@ -33,7 +34,7 @@ from tsbs_daw.jobs.lookup import Request
 from tsbs_daw.jobs.manifest import FileEntry, OtherFile
 from tsbs_daw.jobs.rendering import SOURCE_COLOR, SOURCE_NAME, Rendered, Rendering
 from tsbs_daw.jobs.separating import Progress
-from tsbs_daw.jobs.stem_cache import CachedStems
+from tsbs_daw.jobs.stem_cache import CachedStems, cache_key
 from tsbs_daw.jobs.stopwatch import Stopwatch
 from tsbs_daw.jobs.templates import file_names, song_name
 
@@ -135,13 +136,18 @@ class Finisher:
 
         report(0.0)
         about, rendering = self.cached.about, self.rendering
-        found = analysing.analyse_apart(
-            self.raw / rendering.mixture.file,
-            {file.sources[0]: self.raw / file.file for file in rendering.files if file.kind == "stem"},
-            about.samples / about.sample_rate,
-            report=report,
-            cancelled=self.cancelled,
-        )
+        kept = analysing.AnalysisCache(self.request.cache)
+        key = cache_key(stems=self.cached.folder.name, null=self.request.job.null, version=__version__)
+        found = kept.find(key)
+        if found is None:
+            found = analysing.analyse_apart(
+                self.raw / rendering.mixture.file,
+                {file.sources[0]: self.raw / file.file for file in rendering.files if file.kind == "stem"},
+                about.samples / about.sample_rate,
+                report=report,
+                cancelled=self.cancelled,
+            )
+            kept.keep(key, found)
         write_synced(self.folder / analysing.FILE_NAME, found.model_dump_json(by_alias=True, indent=1))
         self.warnings.extend(found.notes)
         return found

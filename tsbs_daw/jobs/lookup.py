@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from tsbs_daw.config import Settings
 from tsbs_daw.effects.delivery import Delivery
@@ -21,7 +22,11 @@ load_separator = lru_cache(maxsize=1)(Separator.load)  # the model stays loaded 
 
 @dataclass(frozen=True)
 class Request:
-    """What a run is to do. delivery: the preset's own, with what the job changes of it."""
+    """What a run is to do.
+
+    delivery: the preset's own, with what the job changes of it
+    cache:    where what was computed of the same song before is kept
+    """
 
     job: Job
     song: str
@@ -30,6 +35,7 @@ class Request:
     separator: Separator
     source_sha256: str
     identity: str
+    cache: Path
 
     @property
     def separation_share(self) -> float:
@@ -63,4 +69,4 @@ def look_up(job: Job, settings: Settings) -> Request:
         delivery=None if delivery.plain else json.dumps(asdict(delivery), sort_keys=True),
     )
     song = safe_name(job.song or job.source.path.stem)
-    return Request(job, song, preset, delivery, separator, source_sha256, identity)
+    return Request(job, song, preset, delivery, separator, source_sha256, identity, settings.cache)

@@ -48,7 +48,7 @@ def run_job(
     if folder := find_equal_run(job.output, request.song, request.identity):
         log.info("job %s: %s is there already, from an equal run", job.id, folder)
         return result_of(request, folder)
-    cached = separate(request, StemCache(settings.cache), watch, progress, cancelled)
+    cached = separate(request, StemCache(request.cache), watch, progress, cancelled)
     with Delivery(
         job.output, request.song, preset=request.preset.name, identity=request.identity, job=job.id, fence=fence
     ) as delivery:
