@@ -133,13 +133,13 @@ function remarks(song) {
   const warnings = song.warnings.map((warning) => el('li', {}, name(warning)));
   if (song.reason) warnings.unshift(el('li', {}, name(song.reason)));
   if (!doubts.length && !warnings.length) return null;
-  return el('div', { class: 'remarks' }, el('h3', { text: 'Mind' }), el('ul', {}, ...doubts, ...warnings));
+  return el('div', { class: 'remarks' }, el('h2', { text: 'Mind' }), el('ul', {}, ...doubts, ...warnings));
 }
 
 function fitting(song, app) {
   if (song.state !== 'done') return null;
   const found = app.fits;
-  const head = el('h3', { text: found.length ? `${many(found.length, 'song')} ${found.length === 1 ? 'fits' : 'fit'}` : 'No song fits' });
+  const head = el('h2', { text: found.length ? `${many(found.length, 'song')} ${found.length === 1 ? 'fits' : 'fit'}` : 'No song fits' });
   const box = el('div', { class: 'fitting' }, head);
   if (!song.tempo) box.append(el('p', { text: 'No tempo is known, so nothing can be compared.' }));
   const items = found.slice(0, 6).map((one) => el('li', {},

@@ -2,15 +2,21 @@
 //
 // A page from a file:// address may neither read a file's bytes nor send a media element through Web Audio: browsers
 // hold both to be another origin. So each stem is an <audio> element of its own, and what keeps them together is:
-//   cue:   all are paused, moved to one place, waited for, and started in one breath; browsers then give them to the
-//          sound card in the same buffer
-//   nudge: a stem that is off by less than CUE_S plays up to 2 % faster or slower until it is back
-//   again: one that is further off, because a disk was slow, has all of them cued again, once in a while
+//   cue:   all are paused, moved to one place, waited for, and started in one breath; a browser that is not too busy
+//          then gives them to the sound card in the same buffer
+//   nudge: a stem that is found to be off by less than FAR_S plays 2 % faster or slower for as long as that takes
+//   fetch: one that is further off hurries back unheard; if that does not help, all are cued again
+// Clocks of elements are read several times before anything is done: some browsers' tick unevenly.
 
-const CUE_S = 0.04;
 const CLOSE_S = 0.0003;
-const CUE_PAUSE_MS = 3000;
-const WATCH_MS = 300;
+const MOST_PATIENCE_S = 0.02;
+const FAR_S = 0.04;
+const LOST_S = 1.5;
+const NUDGE = 0.02;
+const FETCH = 0.5;
+const FETCHES = 4;
+const READINGS = 3;
+const WATCH_MS = 120;
 const PATIENCE_MS = 8000;
 
 class Player extends EventTarget {
@@ -19,7 +25,6 @@ class Player extends EventTarget {
     this.song = null;
     this.playing = false;
     this.turn = 0;
-    this.cuedAt = 0;
     this.home = document.body.appendChild(el('div', { hidden: true, id: 'sounds' }));
     setInterval(() => this.playing && !this.cueing && this.align(), WATCH_MS);
   }
@@ -35,7 +40,10 @@ class Player extends EventTarget {
     this.cueing = false;
     this.place = this.position;
     this.playing = false;
-    this.sounds().forEach((audio) => audio.pause());
+    for (const audio of this.sounds()) {
+      audio.pause();
+      this.settle(audio);
+    }
     this.tell();
   }
 
@@ -57,7 +65,7 @@ class Player extends EventTarget {
     if (!this.song) return;
     const joins = this.song.files.some((file) => heard(this.song, file) && !file.problem && !file.audio);
     if (joins && this.playing) this.cue(this.position);
-    else this.sounds().forEach((audio) => (audio.muted = !heard(this.song, audio.file)));
+    else this.sounds().forEach((audio) => this.hear(audio));
     this.tell();
   }
 
@@ -96,7 +104,7 @@ class Player extends EventTarget {
     for (const file of this.song.files) {
       if (file.audio || file.problem || !heard(this.song, file)) continue;
       file.audio = el('audio', { src: file.url, preload: 'auto', 'data-name': file.name });
-      file.audio.file = file;
+      Object.assign(file.audio, { file, readings: [], returning: null });
       file.audio.preservesPitch = false; // a nudge shall cost nothing
       file.audio.addEventListener('error', () => this.broke(file));
       file.audio.addEventListener('ended', () => this.ended());
@@ -112,8 +120,9 @@ class Player extends EventTarget {
     const sounds = this.needed();
     for (const audio of sounds) {
       audio.pause();
-      audio.playbackRate = 1;
-      audio.muted = !heard(this.song, audio.file);
+      Object.assign(audio, { fetches: 0, before: Infinity, patience: CLOSE_S });
+      this.settle(audio);
+      this.hear(audio);
     }
     this.tell();
     await Promise.all(sounds.map((audio) => ready(audio, this.place)));
@@ -122,28 +131,58 @@ class Player extends EventTarget {
     if (!able.length) return this.pause();
     // In one breath, with nothing in between.
     const starts = able.map((audio) => audio.play());
-    this.cuedAt = performance.now();
     this.cueing = false;
     const refused = (await Promise.allSettled(starts)).find((one) => one.reason?.name === 'NotAllowedError');
     if (refused && turn === this.turn) this.pause();
     this.tell();
   }
 
+  /** Bring every element to where most of them are. */
   align() {
-    const lead = this.lead();
-    const others = this.sounds().filter((audio) => audio !== lead && !audio.file.broken && !audio.ended);
-    if (!lead || lead.seeking) return;
-    const now = lead.currentTime;
-    const off = others.map((audio) => audio.currentTime - now);
-    const far = off.some((seconds) => Math.abs(seconds) > CUE_S);
-    if (far && performance.now() - this.cuedAt > CUE_PAUSE_MS) {
-      this.cue(now);
-      return;
+    const sounds = this.sounds().filter((audio) => !audio.file.broken && !audio.ended);
+    if (sounds.length < 2 || sounds.some((audio) => audio.seeking)) return;
+    const places = sounds.map((audio) => audio.currentTime);
+    const middle = median(places);
+    for (const [i, audio] of sounds.entries()) {
+      if (audio.returning) continue;
+      audio.readings = [...audio.readings, places[i] - middle].slice(-READINGS);
+      if (audio.readings.length < READINGS) continue;
+      const off = median(audio.readings);
+      const unsure = Math.max(...audio.readings) - Math.min(...audio.readings);
+      if (Math.abs(off) > LOST_S || audio.fetches > FETCHES) {
+        this.cue(middle);
+        return;
+      }
+      // Where bringing it back does not bring it closer, its clock and its sound disagree: leave small things alone.
+      if (Math.abs(off) > Math.abs(audio.before) / 2) audio.patience = Math.min(MOST_PATIENCE_S, 2 * audio.patience);
+      audio.before = Infinity;
+      if (Math.abs(off) > Math.max(audio.patience, unsure)) this.bring(audio, off);
+      else if (Math.abs(off) < FAR_S) audio.fetches = 0;
+      this.hear(audio);
     }
-    others.forEach((audio, i) => {
-      const rate = Math.abs(off[i]) < CLOSE_S ? 1 : 1 - Math.max(-0.02, Math.min(0.02, 2 * off[i]));
-      if (audio.playbackRate !== rate) audio.playbackRate = rate;
-    });
+  }
+
+  /** Let an element make up for what it is off by, and look again afterwards. */
+  bring(audio, off) {
+    const far = Math.abs(off) > FAR_S;
+    const step = far ? FETCH : NUDGE;
+    audio.fetches = far ? audio.fetches + 1 : 0;
+    audio.before = off;
+    audio.playbackRate = off > 0 ? 1 - step : 1 + step;
+    audio.returning = setTimeout(() => this.settle(audio), (1000 * Math.abs(off)) / step);
+  }
+
+  settle(audio) {
+    clearTimeout(audio.returning);
+    audio.returning = null;
+    audio.readings = [];
+    if (audio.playbackRate !== 1) audio.playbackRate = 1;
+  }
+
+  /** Mute what is muted, and what is just being fetched. */
+  hear(audio) {
+    const muted = !heard(this.song, audio.file) || audio.fetches > 0;
+    if (audio.muted !== muted) audio.muted = muted;
   }
 
   broke(file) {
@@ -164,6 +203,10 @@ class Player extends EventTarget {
   tell() {
     this.dispatchEvent(new Event('change'));
   }
+}
+
+function median(values) {
+  return [...values].sort((a, b) => a - b)[(values.length - 1) >> 1];
 }
 
 /** As on a mixer: with any solo, those; else what is not muted. */
