@@ -109,6 +109,9 @@ def test_a_video_without_sound_is_refused(tmp_path):
         path = media.write_media(tmp_path / f"clip.{ending}", [], picture_s=0.5)
         with pytest.raises(UnreadableAudio, match=r"a video without sound|it has no sound"):
             probe(path)
+    path = media.write_media(tmp_path / "empty.mkv", [signals.silence(0)], picture_s=0.5)
+    with pytest.raises(UnreadableAudio, match="holds no sound"):
+        probe(path)
 
 
 def test_of_several_tracks_the_first_is_taken(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from jobs.publishing import publish
 from jobs.stage import write_song
 
-from tsbs_daw.jobs.scan import Scanner
+from tsbs_daw.audio.header import AUDIO_SUFFIXES
+from tsbs_daw.jobs.scan import AUDIO_ENDINGS, Scanner
 
 
 def scan(root: Path, **options) -> dict[str, str | None]:
@@ -115,3 +116,7 @@ def test_the_state_changes_with_every_kind_of_change(tmp_path):
     touched = state()
     write_song(tmp_path / "b.tmp", 1).replace(path)
     assert len({first, touched, state()}) == 3
+
+
+def test_every_ending_that_the_reader_knows_becomes_a_job():
+    assert AUDIO_SUFFIXES <= AUDIO_ENDINGS

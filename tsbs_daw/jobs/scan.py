@@ -27,7 +27,7 @@ AUDIO_ENDINGS = frozenset(
         *("wav", "wave", "bwf", "rf64", "w64", "aif", "aiff", "aifc", "flac", "ogg", "oga", "opus", "mp3", "mp2"),
         *("caf", "au", "snd", "m4a", "m4b", "aac", "adts", "alac", "wma", "ape", "wv", "tta", "dsf", "dff", "ac3"),
         *("mp4", "m4v", "mov", "qt", "3gp", "mkv", "mka", "webm", "amr", "voc", "sd2", "avr", "ircam", "sf", "nist"),
-        *("sph", "paf", "svx", "xi"),
+        *("sph", "paf", "svx", "xi", "bw64", "afc", "fla", "mp1", "mpa", "mpga"),
     )
 )
 TEMPORARY_ENDINGS = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart")
