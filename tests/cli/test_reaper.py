@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -39,6 +40,42 @@ def test_install_status_uninstall(resource: Path, tmp_path: Path):
     assert "install again" in elsewhere.stdout
     assert run(home, "reaper", "uninstall", "--resource", resource).returncode == 0
     assert run(home, "reaper", "status", "--resource", resource).returncode == 1
+
+
+def test_a_users_own_presets_are_in_the_chooser_and_have_actions(resource: Path, tmp_path: Path):
+    home = tmp_path / "home"
+    (home / "presets").mkdir(parents=True)
+    (home / "presets" / "my choir.yaml").write_text(
+        "description: Voices, as I like them.\noutputs:\n  - {name: choir, from: [vocals]}\n"
+    )
+    (home / "presets" / "broken.yaml").write_text("outputs: [")
+    done = run(home, "reaper", "install", "--resource", resource)
+    assert done.returncode == 0 and "broken.yaml" in done.stderr and "REAPER does without it" in done.stderr
+    settings = json.loads((resource / "Data/TSBS-DAW/installed.json").read_text(encoding="utf-8"))
+    (mine,) = [preset for preset in settings["presets"] if preset["name"] == "my choir"]
+    assert mine == {"name": "my choir", "description": "Voices, as I like them.", "outputs": ["choir"]}
+    action = resource / "Scripts/TSBS-DAW/tsbs-daw_Separate selected items (my choir).lua"
+    assert 'preset = "my choir"' in action.read_text(encoding="utf-8")
+    assert f'"TSBS-DAW/{action.name}"' in (resource / "reaper-kb.ini").read_text(encoding="utf-8")
+    (home / "presets" / "my choir.yaml").unlink()
+    run(home, "reaper", "install", "--resource", resource)
+    assert not action.exists()
+    run(home, "reaper", "uninstall", "--resource", resource)
+    assert "my choir" not in (resource / "reaper-kb.ini").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="a copied program stands for REAPER on Linux alone")
+def test_a_running_reaper_is_noticed(resource: Path, tmp_path: Path):
+    shutil.copy(shutil.which("sleep"), tmp_path / "reaper")
+    home = tmp_path / "home"
+    assert "Start REAPER and look" in run(home, "reaper", "install", "--resource", resource).stdout
+    reaper = subprocess.Popen([tmp_path / "reaper", "60"])
+    try:
+        done = run(home, "reaper", "install", "--resource", resource)
+    finally:
+        reaper.kill()
+        reaper.wait()
+    assert done.returncode == 0 and "close it, and run this once more" in done.stdout
 
 
 def test_without_reaper_it_is_wrong_use(tmp_path: Path):

@@ -222,6 +222,14 @@ class Project(Handle):
         (found,) = [track for track in self.tracks if track.name == name]
         return found
 
+    def as_saved(self, path: Path) -> Project:
+        """The project as it comes back from its file."""
+        again = Project(path.parent, path.name, self.sample_rate, ext_state=dict(self.ext_state))
+        again.tracks = [thaw(freeze(track)) for track in self.tracks]
+        for handle in [*again.tracks, *again.items]:
+            handle.strings = {name: in_a_file(value) for name, value in handle.strings.items()}
+        return again
+
     # Undo
 
     def begin(self) -> None:
@@ -243,6 +251,12 @@ class Project(Handle):
             kill(track)
         self.tracks[:] = [thaw(frozen) for frozen in self.undo_steps.pop().tracks]
         return True
+
+
+def in_a_file(text: str) -> str:
+    """A project file has three kinds of quotes, no escape for them, and no line break inside a text."""
+    text = text.replace("\n", " ")
+    return text.replace("`", "'") if all(mark in text for mark in "\"'`") else text
 
 
 def kill(handle: Handle) -> None:

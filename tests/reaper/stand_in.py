@@ -13,6 +13,7 @@ The clock is not the machine's: each call costs a fixed time, so that the same r
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,23 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self._now_s, self._depth = 1000.0, 0
         self._commands: list[Path] = []
         self._listings: dict[str, list[str]] = {}
+        self._saved: dict[str, Project] = {}
+        self._ids = self._read_list()
+
+    def _read_list(self) -> dict[str, Path]:
+        """The scripts of reaper-kb.ini by their ids: it is read when REAPER begins, and not again."""
+        path = self.folder / "reaper-kb.ini"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        matches = (re.match(r'SCR 4 0 (RS\w+) "[^"]*" "([^"]*)"$', line) for line in lines)
+        return {match[1]: self.folder / "Scripts" / match[2] for match in matches if match}
 
     # What a user does
+
+    def begin(self) -> None:
+        """What REAPER runs by itself when it starts, with its project open."""
+        startup = self.folder / "Scripts" / "__startup.lua"
+        if startup.is_file():
+            self.run(startup)
 
     def open(self, project: Project, *, in_front: bool = True) -> Project:
         self.projects.insert(0 if in_front else len(self.projects), project)
@@ -199,6 +215,20 @@ class Reaper(ProjectFunctions, MediaFunctions):
         if file not in self._commands:
             self._commands.append(file)
         return 50000 + self._commands.index(file)
+
+    def NamedCommandLookup(self, name):
+        path = self._ids.get(name.removeprefix("_"))
+        return self.AddRemoveReaScript(True, 0, str(path), False) if path else 0
+
+    def Main_SaveProjectEx(self, project, path, options):
+        self._saved[path] = project.as_saved(Path(path))
+        Path(path).write_text("<REAPER_PROJECT", encoding="utf-8")
+
+    def Main_openProject(self, name):
+        if not name.startswith("noprompt:"):
+            raise Misuse("Main_openProject: this asks the user what to do about changes")
+        self.close(self.projects[0])
+        self.open(self._saved[name.removeprefix("noprompt:")])
 
     def Main_OnCommand(self, command, flag):
         if command == NEW_TAB:

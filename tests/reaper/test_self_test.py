@@ -6,12 +6,25 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from reaper.signatures import functions
-from reaper.stage import Studio
+from reaper.stage import DaemonByHand, Studio
 
 from tsbs_daw.config import resource_folder
+from tsbs_daw.daw import reaper_install, reaper_keys
 
 FOLDER = resource_folder("reaper_scripts") / "TSBS-DAW"
+
+
+@pytest.fixture(autouse=True)
+def _installed(studio: Studio) -> None:
+    """As `tsbs-daw reaper install` does it; then REAPER begins."""
+    path = studio.reaper.folder / "Data" / "TSBS-DAW" / "installed.json"
+    reaper_install.install(studio.reaper.folder, json.loads(path.read_text(encoding="utf-8")))
+    studio.reaper = studio.reaper.quit()
+    studio.reaper.open(studio.project)
+    studio.reaper.begin()
+    studio.ticks(1)
 
 
 def report(studio: Studio) -> list[str]:
@@ -39,6 +52,38 @@ def test_a_difference_is_found(studio: Studio, monkeypatch):
     assert [line for line in report(studio) if line.startswith("DIFFERENT")] == [
         "DIFFERENT:  an accessor does not have the take's volume in it: 0.13750 instead of 0.27500"
     ]
+
+
+def test_an_installation_that_reaper_does_not_know_of_is_found(studio: Studio):
+    keys = studio.reaper.folder / reaper_keys.FILE
+    keys.write_bytes(keys.read_bytes().replace(b"tsbs-daw_Jobs.lua", b"gone.lua"))
+    studio.reaper = studio.reaper.quit()
+    studio.reaper.open(studio.project)
+    found = [line for line in report(studio) if line.startswith("DIFFERENT")]
+    assert len(found) == 2 and "tsbs-daw_Jobs.lua; close REAPER" in found[0] and "__startup.lua" in found[1]
+
+
+def test_a_note_that_a_project_file_cannot_hold_is_found(studio: Studio, monkeypatch):
+    from reaper import model
+
+    monkeypatch.setattr(model, "in_a_file", lambda text: text[:1000])
+    (found,) = [line for line in report(studio) if line.startswith("DIFFERENT")]
+    assert "lost: the track's, of" in found
+
+
+def test_what_was_finished_while_reaper_was_closed_comes_by_its_startup_script(studio: Studio):
+    daemon, project = DaemonByHand(studio.home), studio.project
+    project.add_item(project.add_track("Mix"), studio.song(), 1.0, 1.0)
+    studio.run("Separate selected items")
+    studio.ticks(12)
+    (job,) = daemon.claim()
+    studio.reaper.close(project)
+    studio.reaper = studio.reaper.quit()
+    daemon.finish(job)
+    studio.reaper.open(project)
+    studio.reaper.begin()
+    daemon.work(studio)
+    assert project.names()[:2] == ["Mix", "mix - stems"]
 
 
 def test_it_knows_every_function_that_the_scripts_call():

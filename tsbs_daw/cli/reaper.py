@@ -29,24 +29,29 @@ def install(
         bool, typer.Option("--settings-only", help="For a REAPER that has the scripts from ReaPack.")
     ] = False,
 ) -> None:
-    """Copy the scripts into REAPER and register the actions.
+    """Copy the scripts into REAPER and register the actions: one for each preset, your own too.
 
-    REAPER should be closed meanwhile: it reads its list of actions when it starts. The list as it was is kept beside
-    it, as reaper-kb.ini.before-tsbs-daw.
+    REAPER has to be closed meanwhile: it reads its list of actions when it starts, and writes it when it ends. The list
+    as it was is kept beside it, as reaper-kb.ini.before-tsbs-daw. Run it again when you have made a preset.
 
     Example: tsbs-daw reaper install
     """
     from tsbs_daw.config import Settings
     from tsbs_daw.daw import reaper_install
     from tsbs_daw.daw.reaper_folder import find_folder
+    from tsbs_daw.daw.reaper_running import reaper_is_running
 
     folder = find_folder(resource)
     settings = Settings.from_environment()
     start = reaper_install.start_command(settings.home, Path(sys.executable))
-    document = reaper_install.settings_document(settings.spool, start, _presets(), _stems())
-    found = reaper_install.install(folder, document, scripts=not settings_only)
+    presets, own = _presets_and_own_actions()
+    document = reaper_install.settings_document(settings.spool, start, presets, _stems())
+    found = reaper_install.install(folder, document, scripts=not settings_only, more_actions=own)
     typer.echo(_told(found))
-    typer.echo('Start REAPER and look for "tsbs-daw" in its action list (?).')
+    if reaper_is_running() and not settings_only:
+        typer.echo("REAPER is running, and forgets the new actions when it ends: close it, and run this once more.")
+    else:
+        typer.echo('Start REAPER and look for "tsbs-daw" in its action list (?).')
     if start is None:
         typer.echo(
             "A path with quotes or the like keeps REAPER from starting the daemon; start `tsbs-daw watch` yourself."
@@ -163,6 +168,26 @@ def _presets() -> list[PresetEntry]:
         PresetEntry(preset.name, preset.description, tuple(output.name for output in preset.outputs))
         for preset in list_presets()
     ]
+
+
+def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
+    """All presets that can be read, and the actions of the user's own. What cannot be offered is told, and left out."""
+    from tsbs_daw.daw.reapack import preset_actions
+    from tsbs_daw.daw.reaper_install import PresetEntry
+    from tsbs_daw.effects.preset import preset_files, read_preset, user_folder
+    from tsbs_daw.errors import TsbsDawError
+
+    entries, actions = [], {}
+    for path in preset_files().values():
+        try:
+            preset = read_preset(path)
+            entry = PresetEntry(preset.name, preset.description, tuple(output.name for output in preset.outputs))
+            entries.append(entry)
+            if path.parent == user_folder():
+                actions |= preset_actions([entry])
+        except TsbsDawError as error:
+            typer.echo(f"{error} REAPER does without it.", err=True)
+    return entries, actions
 
 
 def _stems() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ _BEGIN, _END = "-- tsbs-daw begin", "-- tsbs-daw end"
 _STARTUP = f"""{_BEGIN}
 -- Stems that were finished while REAPER was closed go into their projects. `tsbs-daw reaper uninstall` removes this.
 do
+  reaper.SetExtState("{NAME}", "startup", "ran", false)
   local script = reaper.GetResourcePath() .. "/Scripts/{NAME}/tsbs-daw_Background.lua"
   local command = reaper.AddRemoveReaScript(true, 0, script, true)
   if command ~= 0 then
@@ -91,16 +92,19 @@ def settings_document(
     return found | {"presets": [{**vars(preset), "outputs": list(preset.outputs)} for preset in presets]}
 
 
-def install(resource: Path, settings: dict[str, object], *, scripts: bool = True) -> Installation:
+def install(
+    resource: Path, settings: dict[str, object], *, scripts: bool = True, more_actions: Mapping[str, str] | None = None
+) -> Installation:
     """Put everything in its place; what an earlier installation left there is replaced.
 
     Args:   scripts: False for a REAPER that has the scripts from ReaPack: then only the settings are written
+            more_actions: file name -> content, beside the shipped ones
     Raises: OutputError: something cannot be written
     """
     try:
         _write_settings(resource, settings)
         if scripts:
-            _replace_folder(source_folder(), resource / "Scripts" / NAME)
+            _replace_folder(source_folder(), resource / "Scripts" / NAME, more_actions or {})
     except OSError as error:
         where = error.filename or resource
         raise OutputError(f"{shown(where)} cannot be written ({error.strerror}); check its permissions.") from error
@@ -156,13 +160,15 @@ def _write_settings(resource: Path, settings: dict[str, object]) -> None:
     temporary.replace(folder / "installed.json")
 
 
-def _replace_folder(source: Path, target: Path) -> None:
-    """Copy beside the target, then swap: a script that REAPER loads meanwhile is old or new, and whole."""
+def _replace_folder(source: Path, target: Path, more: Mapping[str, str]) -> None:
+    """Copy beside the target, with `more` files, then swap: a script that REAPER loads is old or new, and whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh, old = target.with_name(f".{NAME}.new"), target.with_name(f".{NAME}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     shutil.copytree(source, fresh, ignore=shutil.ignore_patterns(".*"))
+    for name, content in more.items():
+        (fresh / name).write_text(content, encoding="utf-8")
     if target.exists():
         target.replace(old)
     fresh.replace(target)

@@ -1,6 +1,7 @@
 -- Goes through the checks, one in a tick, and writes down what differs from what these scripts assume.
 local use = ...
-local checks, files, json, tiny = use("selftest_checks"), use("files"), use("json"), use("selftest_project")
+local files, json, tiny = use("files"), use("json"), use("selftest_project")
+local GROUPS = { use("selftest_checks"), use("selftest_keeping") }
 
 local selftest = {}
 
@@ -27,7 +28,10 @@ function selftest.run()
     reaper.ShowConsoleMsg("The self-test cannot begin: " .. tostring(made) .. "\n")
     return
   end
-  local found, index = {}, 0
+  local checks, found, index = {}, {}, 0
+  for _, group in ipairs(GROUPS) do
+    table.move(group, 1, #group, #checks + 1, checks)
+  end
   local function loop()
     index = index + 1
     local entry = checks[index]
