@@ -42,6 +42,7 @@ def session_of(found: Analysis, markers: str = "sections") -> Session:
         ("さくら - 東京", ("", ""), "さくら", "東京"),
         ("Nina Vale - Night Drive", ("N. Vale", "Drive"), "N. Vale", "Drive"),
         ("Nina Vale - Night Drive", ("", "Drive"), "", "Drive"),
+        ("Nina Vale - Night Drive", ("NINA VALE", ""), "NINA VALE", "Night Drive"),
         ("Nina Vale - Night Drive", ("N. Vale", ""), "N. Vale", "Nina Vale - Night Drive"),
     ],
 )

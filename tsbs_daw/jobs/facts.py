@@ -52,12 +52,12 @@ def facts_of(song: str, artist: str, title: str) -> Facts:
 
     Args: artist, title: from the tags; ""
     """
-    if not title:
-        parts = _SPACED_DASH.split(song, maxsplit=1)
-        named = len(parts) == 2 and all(re.search(r"[^\W\d_]", part) for part in parts)  # not `01 - Title`
-        if named and not artist:
-            artist, title = parts
-    return Facts(song, artist.strip(), title.strip() or song)
+    artist, title = artist.strip(), title.strip()
+    parts = _SPACED_DASH.split(song, maxsplit=1)
+    named = len(parts) == 2 and all(re.search(r"[^\W\d_]", part) for part in parts)  # not `01 - Title`
+    if not title and named and artist.casefold() in ("", parts[0].casefold()):
+        artist, title = artist or parts[0], parts[1]
+    return Facts(song, artist, title or song)
 
 
 def short_key(key: Key) -> str:

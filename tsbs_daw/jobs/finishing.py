@@ -9,6 +9,7 @@ The stems are what counts: whatever else fails becomes a warning in the manifest
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -119,11 +120,15 @@ class Finisher:
 
     def _try(self, what: str, make: Callable[[], T]) -> T | None:
         """What is not worth the stems: None, and a warning, if it fails. A full disk and a lost job are not its own."""
+        if self.cancelled():
+            raise JobCancelled("The job was cancelled.")
         try:
             return make()
         except (JobCancelled, LeaseLost, NoSpaceLeft):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             log.warning("job %s: no %s", self.request.job.id, what, exc_info=True)
             reason = str(error).replace(f"{self.folder}{os.sep}", "")  # which has another name by tomorrow
             reason = " ".join(reason.split()).rstrip(".") or type(error).__name__
@@ -189,13 +194,17 @@ class Finisher:
         tracks = sessions.grouped_tracks((entry, rendered.sources) for entry, rendered in made)
         if self.request.delivery.source == "reference" and (reference := self._reference()):
             tracks += (reference,)
-        return sessions.with_analysis(self._session(tracks), facts, self.request.delivery.markers)
+        session, markers = self._session(tracks), self.request.delivery.markers
+        return self._try("grid of the session", lambda: sessions.with_analysis(session, facts, markers)) or session
 
     def _reference(self) -> SessionTrack | None:
-        """The song where it lies; None of a portion, which a DAW would show with the rest of the file."""
+        """The song where it lies; None of a portion, which a DAW would show with the rest of the file, and where the
+        path is such that no session can hold it."""
         job = self.request.job
         path = Path(job.deliver.get("watched", job.source.path))
         if job.source.start_samples or job.source.length_samples is not None or not path.is_file():
+            return None
+        if not str(path).isprintable() or all(mark in str(path) for mark in "\"'`"):
             return None
         return SessionTrack(SOURCE_NAME, PurePath(path).as_posix(), SOURCE_COLOR, muted=True, outside=True)
 
