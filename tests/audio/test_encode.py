@@ -181,6 +181,16 @@ def test_an_exception_of_the_caller_leaves_no_torso(tmp_path, form):
         writer.write(signals.noise(10))
 
 
+@pytest.mark.parametrize("form", ["wav24", "flac24", "aiff24", "mp3"])
+def test_a_file_that_is_finished_stays_whatever_comes_after(tmp_path, form):
+    with pytest.raises(KeyError), open_writer(tmp_path / "song", form, 44100, 2) as writer:
+        writer.write(signals.noise(20_000))
+        writer.close()
+        writer.close()
+        raise KeyError
+    assert soundfile.info(str(tmp_path / "song")).frames == 20_000
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("form", DELIVERY_FORMATS)
 def test_a_full_disk_is_reported_as_one(form):

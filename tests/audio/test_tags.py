@@ -82,6 +82,24 @@ def test_tags_written_again_replace_the_old_ones_and_leave_others(tmp_path, form
         assert found.album == "Homogenic"
 
 
+@pytest.mark.parametrize("rate", [8000, 22050])
+def test_an_mp3_of_a_low_rate_is_tagged_too(tmp_path, rate):
+    with open_writer(tmp_path / "song.mp3", "mp3", rate, 1) as writer:
+        writer.write(signals.noise(5000, channels=1))
+    write_tags(tmp_path / "song.mp3", FULL)
+    assert read_tags(tmp_path / "song.mp3") == FULL
+    assert probe(tmp_path / "song.mp3").samples == 5000
+
+
+def test_a_cover_that_a_format_cannot_hold_is_refused_and_the_file_is_as_it_was(tmp_path):
+    path = delivered(tmp_path, "flac16")
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="Tags cannot be written to"):
+        write_tags(path, Tags(cover=JPEG + bytes(1 << 24), cover_mime="image/jpeg"))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_windows_and_editors_find_the_tags_of_a_wav_in_its_info(tmp_path):
     path = delivered(tmp_path, "wav24")
     write_tags(path, FULL)

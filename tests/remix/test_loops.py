@@ -71,6 +71,14 @@ def test_a_loop_carries_its_tempo_its_key_and_its_loop_points(tmp_path):
         assert instrument_of(path)["loops"] == [(0, inspect(path).samples)]
 
 
+def test_a_waltz_says_that_it_is_one(tmp_path):
+    stem(tmp_path / "a.wav", 9)
+    (tmp_path / "loops").mkdir()
+    beats = beats_at(90, 4, first_s=0.0, per_bar=3)
+    made = cut_loops({"a": tmp_path / "a.wav"}, beats, bars=2, folder=tmp_path / "loops", name=NAME)
+    assert [(acid_of(path)["beats"], acid_of(path)["meter"]) for path in made] == [(6, (3, 4))] * 2
+
+
 def test_beats_that_waver_around_a_steady_tempo_give_loops_of_one_length(tmp_path):
     plan = pieces(beats_at(120, 40, waver_s=0.015).downbeats_s, 4, RATE, RATE * 200)
     lengths = [piece.end_samples - piece.start_samples for piece in plan]

@@ -54,6 +54,7 @@ def open_writer(
     description: str = "",
     tempo_bpm: float | None = None,
     beats: int | None = None,
+    beats_per_bar: int = 4,
     key: str | None = None,
     dither: bool = True,
 ) -> AudioWriter | EncodedWriter:
@@ -64,6 +65,7 @@ def open_writer(
             description: of the BWF chunk, or the FLAC's comment
             tempo_bpm: into an `acid` chunk (WAV); the others carry it in tags, see `tags.write_tags`
             beats: the sound is a loop of so many beats, and a `smpl` chunk says so
+            beats_per_bar: for `acid`, as quarters: 3 becomes 3/4
             key: "A minor", "F#", ...: the root note of `acid` and `smpl`
             dither: False for sound of as many bits already, which is then kept bit by bit (WAV)
     Raises: OutputError: no such format, or it cannot hold this sound; NoSpaceLeft
@@ -76,7 +78,7 @@ def open_writer(
         if not tempo_bpm:
             return b""
         count = beats_in(samples, sample_rate, tempo_bpm) if beats is None else beats
-        acid = chunk(b"acid", acid_body(tempo_bpm, count, key=key, loop=beats is not None))
+        acid = chunk(b"acid", acid_body(tempo_bpm, count, key=key, beats_per_bar=beats_per_bar, loop=beats is not None))
         return acid if beats is None else acid + chunk(b"smpl", smpl_body(samples, sample_rate, key=key))
 
     return AudioWriter(
@@ -188,7 +190,7 @@ class EncodedWriter:
             found = soundfile.info(str(self.path)).frames
         except (OSError, soundfile.LibsndfileError) as error:
             raise self._failed(error) from error
-        self._stream = None
+        self._stream = self._file = None
         due = resampled_length(self.samples, self.source_rate, self.sample_rate)
         if found != due:
             self.path.unlink(missing_ok=True)

@@ -20,16 +20,17 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from tsbs_daw.audio.formats.common import Refused
+from tsbs_daw.audio.formats.common import Header, Refused
 from tsbs_daw.audio.header import inspect, open_regular
 from tsbs_daw.audio.riff import append_chunks, chunk_names
 from tsbs_daw.audio.tempo_chunks import acid_body, beats_in
 from tsbs_daw.audio.write import chunk, write_error
 from tsbs_daw.durable import sync_file
-from tsbs_daw.errors import AudioError, OutputError, shown
+from tsbs_daw.errors import AudioError, OutputError, TsbsDawError, shown
 
 log = logging.getLogger(__name__)
 
@@ -149,13 +150,21 @@ def write_tags(path: Path | str, tags: Tags, *, bpm: float | None = None, key: s
         header = inspect(path)
     except AudioError as error:
         raise OutputError(f"Tags cannot be written: {error}") from error
-    if header.container in ("WAV", "RF64"):
-        _write_wav(path, tags, tempo, key, header.samples, header.sample_rate)
-        return
-    writers = {"FLAC": _write_flac, "AIFF": _write_id3, "MP3": _write_id3, "MP4": _write_mp4}
-    if header.container not in writers:
-        raise OutputError(f"{shown(path)} is {header.container}, which tags cannot be written to.")
-    _on_a_copy(path, lambda copy: writers[header.container](copy, tags, tempo, key))
+    writers = {"FLAC": _write_flac, "AIFF": _write_aiff, "MP3": _write_mp3, "MP4": _write_mp4}
+    try:
+        if header.container in ("WAV", "RF64"):
+            _write_wav(path, tags, tempo, key, header)
+        elif header.container in writers:
+            _on_a_copy(path, lambda copy: writers[header.container](copy, tags, tempo, key))
+        else:
+            raise OutputError(f"{shown(path)} is {header.container}, which tags cannot be written to.")
+    except (TsbsDawError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # mutagen has errors of many kinds, some of them the system's
+        cause = next((e for e in (error, error.__cause__, error.__context__) if isinstance(e, OSError)), None)
+        if cause:
+            raise write_error(path, cause) from error
+        raise OutputError(f"Tags cannot be written to {shown(path)} ({type(error).__name__}: {error}).") from error
 
 
 def short_key(key: str) -> str:
@@ -164,10 +173,8 @@ def short_key(key: str) -> str:
     return tonic + {"minor": "m", "major": ""}[mode] if mode in ("minor", "major") else key
 
 
-def _on_a_copy(path: Path, write) -> None:
+def _on_a_copy(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` change a copy, and put it in the file's place: half a file of tags is never seen."""
-    from mutagen import MutagenError
-
     copy = path.with_name(f".{path.name}.tagging")
     try:
         shutil.copyfile(path, copy)
@@ -175,11 +182,6 @@ def _on_a_copy(path: Path, write) -> None:
         with copy.open("rb+") as file:
             sync_file(file.fileno())
         copy.replace(path)
-    except (OSError, MutagenError) as error:
-        cause = error.__cause__ or error.__context__ if isinstance(error, MutagenError) else error
-        if isinstance(cause, OSError):
-            raise write_error(path, cause) from error
-        raise OutputError(f"Tags cannot be written to {shown(path)}: {error}.") from error
     finally:
         copy.unlink(missing_ok=True)
 
@@ -204,7 +206,7 @@ def _fill_id3(frames, tags: Tags, tempo: str, key: str) -> None:
     frames.update_to_v23()
 
 
-def _write_wav(path: Path, tags: Tags, tempo: str, key: str, samples: int, sample_rate: int) -> None:
+def _write_wav(path: Path, tags: Tags, tempo: str, key: str, header: Header) -> None:
     import io
 
     from mutagen.id3 import ID3
@@ -215,18 +217,25 @@ def _write_wav(path: Path, tags: Tags, tempo: str, key: str, samples: int, sampl
     texts = {INFO_NAMES[name]: text for name, text in tags.texts().items()}
     info = b"".join(chunk(name, text.encode("utf-8") + b"\0") for name, text in texts.items())
     chunks = {b"id3 ": body.getvalue()} | ({b"LIST": b"INFO" + info} if info else {})
-    if tempo and b"acid" not in chunk_names(path):
-        beats = beats_in(samples, sample_rate, float(tempo))
+    if tempo and header.samples and b"acid" not in chunk_names(path):
+        beats = beats_in(header.samples, header.sample_rate, float(tempo))
         chunks[b"acid"] = acid_body(float(tempo), beats, key=key, loop=False)
     append_chunks(path, chunks, instead_of=(b"id3 ", b"ID3 ", b"INFO"))
 
 
-def _write_id3(path: Path, tags: Tags, tempo: str, key: str) -> None:
-    import mutagen
+def _write_aiff(path: Path, tags: Tags, tempo: str, key: str) -> None:
     from mutagen.aiff import AIFF
+
+    _write_id3(AIFF(path), tags, tempo, key)
+
+
+def _write_mp3(path: Path, tags: Tags, tempo: str, key: str) -> None:
     from mutagen.mp3 import MP3
 
-    file = mutagen.File(path, options=[AIFF, MP3])
+    _write_id3(MP3(path), tags, tempo, key)
+
+
+def _write_id3(file, tags: Tags, tempo: str, key: str) -> None:
     if file.tags is None:
         file.add_tags()
     _fill_id3(file.tags, tags, tempo, key)

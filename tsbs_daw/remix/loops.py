@@ -76,14 +76,22 @@ def _cut_stem(
         for piece in wanted:
             target = folder / _free_name(f"{_short(name)} {stem}", bars, piece.number, taken)
             blocks = cutter.samples(piece.start_samples, piece.end_samples)
-            _write(target, info, piece, blocks, bars * beats.beats_per_bar, note, f"{stem} of {name}")
+            _write(target, info, piece, blocks, (bars, beats.beats_per_bar), note)
             made.append(target)
     log.info("%d of %d loops of %s", len(wanted), len(plan), path)
 
 
 def _write(
-    target: Path, info: AudioInfo, piece: Bar, blocks: Iterator[np.ndarray], beats: int, key: str | None, about: str
+    target: Path,
+    info: AudioInfo,
+    piece: Bar,
+    blocks: Iterator[np.ndarray],
+    meter: tuple[int, int],
+    key: str | None,
+    about: str,
 ) -> None:
+    """Write one loop. meter: bars, and beats in each"""
+    beats = meter[0] * meter[1]
     seconds = (piece.end_samples - piece.start_samples) / info.sample_rate
     with open_writer(
         target,
@@ -91,9 +99,10 @@ def _write(
         info.sample_rate,
         info.channels,
         time_reference_samples=info.time_reference_samples + piece.start_samples,
-        description=about,
+        description=target.stem,
         tempo_bpm=60 * beats / seconds,
         beats=beats,
+        beats_per_bar=meter[1],
         key=key,
         dither=False,  # the samples are those of the stem, which has no more bits
     ) as writer:
