@@ -88,7 +88,6 @@ def _write(
     blocks: Iterator[np.ndarray],
     meter: tuple[int, int],
     key: str | None,
-    about: str,
 ) -> None:
     """Write one loop. meter: bars, and beats in each"""
     beats = meter[0] * meter[1]
