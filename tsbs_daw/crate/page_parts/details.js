@@ -133,7 +133,7 @@ function remarks(song) {
   const warnings = song.warnings.map((warning) => el('li', {}, name(warning)));
   if (song.reason) warnings.unshift(el('li', {}, name(song.reason)));
   if (!doubts.length && !warnings.length) return null;
-  return el('div', { class: 'remarks' }, el('h2', { text: 'Mind' }), el('ul', {}, ...doubts, ...warnings));
+  return el('div', { class: 'remarks' }, el('h2', { text: 'Notes' }), el('ul', {}, ...doubts, ...warnings));
 }
 
 function fitting(song, app) {
