@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsbs_daw.model import FULL, LITE, TINY, ModelConfig, TwoStageSeparator
+from tsbs_daw.separation.engine import Engine
 
 SIZES = {"full": FULL, "lite": LITE, "tiny": TINY}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -23,9 +24,14 @@ _PRODUCTS = ("mm", "matmul", "linear", "conv")  # in the names of the operators 
 
 
 def random_network(config: ModelConfig, device: torch.device) -> TwoStageSeparator:
-    """Weights do not change the speed, so no checkpoint is needed."""
+    """The plain network. Weights do not change the speed, so no checkpoint is needed."""
     torch.manual_seed(SEED)
     return TwoStageSeparator(config).to(device).eval()
+
+
+def random_engine(config: ModelConfig, device: torch.device, precision: str = "float32") -> Engine:
+    """The network as the separator runs it."""
+    return Engine(random_network(config, device), device, precision=precision)
 
 
 def random_chunk(config: ModelConfig, device: torch.device) -> torch.Tensor:

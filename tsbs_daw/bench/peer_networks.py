@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tsbs_daw.bench.networks import SEED, SIZES, random_chunk, random_network, time_s
+from tsbs_daw.bench.networks import SEED, SIZES, random_chunk, random_engine, random_network, time_s
 
 SAMPLE_RATE = 44100
 STEMS = ["drums", "bass", "other", "vocals"]
@@ -94,15 +94,15 @@ def time_reference(device: torch.device, rounds: int, quick: bool) -> dict[str, 
     from tsbs_daw.bench.reference import as_reference
 
     config = SIZES["tiny" if quick else "full"]
-    network, chunk = random_network(config, device), random_chunk(config, device)
-    plain = as_reference(network)
-    runs = {"fast": lambda: network(chunk), "reference": lambda: plain(chunk)}
+    engine, chunk = random_engine(config, device), random_chunk(config, device)
+    plain = as_reference(random_network(config, device))
+    runs = {"fast": lambda: engine.run(chunk), "reference": lambda: plain(chunk, final_only=True)}
     return time_in_turn({name: (run, config.chunk_s) for name, run in runs.items()}, device, rounds)
 
 
 def _own(config, device: torch.device) -> Callable[[], Any]:
-    network, chunk = random_network(config, device), random_chunk(config, device)
-    return lambda: network(chunk)
+    engine, chunk = random_engine(config, device), random_chunk(config, device)
+    return lambda: engine.run(chunk)
 
 
 def _fed(network: Callable[[torch.Tensor], Any], chunk_s: float, device: torch.device) -> Callable[[], Any]:

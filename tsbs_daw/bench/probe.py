@@ -118,11 +118,12 @@ def network(request: dict[str, Any]) -> dict[str, Any]:
     batch = separator.batch_size
     chunk = torch.randn(batch, 2, separator.chunk_samples, device=separator.device) * 0.1
     with torch.inference_mode():
-        macs = count_macs(lambda: separator.network(chunk))
+        macs = count_macs(lambda: separator.engine.run(chunk))
+        dtype = PRECISIONS[separator.precision]
         found = held_against_floor(
-            lambda: separator.network(chunk), macs, separator.device, PRECISIONS["float32"], _rounds(request, 8)
+            lambda: separator.engine.run(chunk), macs, separator.device, dtype, _rounds(request, 8)
         )
-    audio_s = batch * separator.chunk_samples / separator.network.config.sample_rate
+    audio_s = batch * separator.chunk_samples / separator.engine.config.sample_rate
     return found | {
         "device": str(separator.device),
         "speed": audio_s / found["seconds"],
@@ -139,11 +140,11 @@ def size(request: dict[str, Any]) -> dict[str, Any]:
 
     device, config = choose_device(request["device"]), networks.SIZES[request["size"]]
     dtype = networks.PRECISIONS[request["precision"]]
-    network = networks.random_network(config, device)
+    engine = networks.random_engine(config, device, request["precision"])
     chunk = networks.random_chunk(config, device)
 
     def run() -> None:
-        network(chunk)
+        engine.run(chunk)
 
     with torch.inference_mode():
         run()
@@ -178,15 +179,15 @@ def stems(request: dict[str, Any]) -> dict[str, Any]:
     """Seconds per second of audio of the bundled size with one stem, two, and so on to eight."""
     from dataclasses import replace
 
-    from tsbs_daw.bench.networks import SIZES, random_chunk, random_network
+    from tsbs_daw.bench.networks import SIZES, random_chunk, random_engine
     from tsbs_daw.bench.peer_networks import time_in_turn
     from tsbs_daw.separation.separator import choose_device
 
     device, runs = choose_device(request["device"]), {}
     for count in (1, 2, 4, 8):
         config = replace(SIZES["tiny"], stems=tuple(f"stem {index}" for index in range(count)))
-        network, chunk = random_network(config, device), random_chunk(config, device)
-        runs[str(count)] = (lambda network=network, chunk=chunk: network(chunk), config.chunk_s)
+        engine, chunk = random_engine(config, device), random_chunk(config, device)
+        runs[str(count)] = (lambda engine=engine, chunk=chunk: engine.run(chunk), config.chunk_s)
     return time_in_turn(runs, device, _rounds(request, 5))
 
 

@@ -15,7 +15,7 @@ import logging
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tsbs_daw.errors import DeviceError
 from tsbs_daw.model import TwoStageSeparator
@@ -75,14 +75,18 @@ class Engine:
         return np.concatenate([overlap_add.add(p.start, self.estimate(p.audio, stage), p.last) for p in pieces], -1)
 
     def _compute(self, mixtures: np.ndarray, stage: str) -> np.ndarray:
-        network, device = (self._processor, torch.device("cpu")) if self._processor else (self.network, self.device)
         mixture = torch.from_numpy(np.ascontiguousarray(mixtures, np.float32))
-        if device.type == "cuda":
+        if self.device.type == "cuda":
             mixture = mixture.pin_memory()
-        with torch.inference_mode(), self._mixed_precision(device):
+        with torch.inference_mode():
+            return self.run(mixture, stage).float().cpu().numpy()
+
+    def run(self, mixture: Tensor, stage: str = "full") -> Tensor:
+        """The network as it is used, at once and whatever it needs: (B, C, samples) -> (B, S, C, samples)."""
+        network, device = (self._processor, torch.device("cpu")) if self._processor else (self.network, self.device)
+        with self._mixed_precision(device):
             mixture = mixture.to(device, non_blocking=True)
-            found = network(mixture, mask_only=stage == "mask", final_only=True).estimates
-            return found.float().cpu().numpy()
+            return network(mixture, mask_only=stage == "mask", final_only=True).estimates
 
     def _mixed_precision(self, device: torch.device) -> contextlib.AbstractContextManager:
         """The tiled network converts by itself; on other devices torch does it."""
