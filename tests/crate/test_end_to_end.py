@@ -68,8 +68,15 @@ def started(home: Path, *words: str | Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def workers_of(pid: int) -> list[int]:
-    """The children of all threads of a process."""
-    return [int(child) for one in Path(f"/proc/{pid}/task").glob("*/children") for child in one.read_text().split()]
+    """Among the children of all threads of a process, those that separate."""
+    texts = [one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for text in texts for child in text.split() if "tsbs_daw.jobs.worker" in command_of(child)]
+
+
+def command_of(pid: str) -> str:
+    with suppress(OSError):  # it may have ended meanwhile
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    return ""
 
 
 def check_folder(place: Path, folder: str) -> None:
@@ -243,6 +250,9 @@ def test_songs_through_one_daemon_leave_its_memory_flat(home: Path, model: Path,
                 own_mb.append(resident_mb(process.pid))
         assert process.wait() == 0, process.stderr.read()
     assert len(worker_mb) >= times - 1 and len(workers) == 1, "one worker for all songs"
-    for sizes in (worker_mb, own_mb):
+    for name, sizes in {"worker": worker_mb, "batch": own_mb}.items():
+        print(
+            f"{name}: {max(sizes[:SETTLED_AFTER]):.0f} MB at first, {max(sizes[SETTLED_AFTER:]):.0f} MB at most after"
+        )
         grown = max(sizes[SETTLED_AFTER:]) - max(sizes[:SETTLED_AFTER])
         assert grown < GROWTH_MB, f"grew by {grown:.0f} MB: {[round(size) for size in sizes]}"

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from tsbs_daw.config import Settings
 from tsbs_daw.crate.catalogue import Catalogue, SongEntry
+from tsbs_daw.crate.drawing import Drawing
 from tsbs_daw.crate.entries import complete_manifest, done_entry
 from tsbs_daw.crate.find import find_songs
 from tsbs_daw.crate.intake import Intake, Refused
@@ -61,6 +62,7 @@ class Crate:
         self._songs: list[Song] = []
         self._introduced: int | None = None
         self._queue = Queue(settings, self._options)
+        self._drawing = Drawing(request.out)
 
     def run(self) -> Catalogue:
         """Until every song has come to its end.
@@ -71,7 +73,7 @@ class Crate:
         with _alone(self.request.out):
             self._open()
             try:
-                with self._queue:
+                with self._drawing, self._queue:
                     self._work()
                     self._listener.look(self._view())
             finally:
@@ -192,6 +194,7 @@ class Crate:
             return False
         self._intake.note_done(song.found, folder)
         self._end(song, done_entry(song.entry, self.request.out, folder, manifest), fresh=fresh)
+        self._drawing.add(song.entry)
         return True
 
     def _fail(self, song: Song, reason: str) -> None:
