@@ -117,6 +117,15 @@ def test_doubtful_figures_come_with_their_reason(mixed):
     assert data(mixed)["songs"][0]["doubts"] == {}
 
 
+def test_every_warning_is_given_once(tmp_path):
+    notes = ("The tempo is doubtful; 60.0 or 240.0 BPM may be meant.", "The tempo changes.")
+    heard = analysis(doubtful=True).model_copy(update={"notes": notes})
+    song = entry("odd", analysis=heard, warnings=(*notes, "The loudness is missed."))
+    found = data(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]
+    assert found["warnings"] == ["The loudness is missed."] and found["notes"] == ["The tempo changes."]
+    assert set(found["doubts"]) == {"tempo", "key", "meter"}
+
+
 def test_a_file_that_is_not_there_is_shown_as_missing(tmp_path):
     files = (SongFile(name="vocals", kind="stem", file="gone/vocals.wav"), SongFile(name="x", kind="stem", file="../x"))
     song = entry("gone", folder="gone", files=files)

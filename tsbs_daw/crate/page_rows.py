@@ -55,7 +55,9 @@ def _row(song: SongEntry, folder: Path) -> dict[str, Any]:
             for path in song.sessions
             if inside(folder, path) is not None
         ],
-        "warnings": [*song.warnings, *(analysis.notes if analysis else ())],
+        "warnings": [warning for warning in song.warnings if analysis is None or warning not in analysis.notes],
+        # Doubts are told with their figures.
+        "notes": [note for note in analysis.notes if "doubtful" not in note] if analysis else [],
         **_heard(analysis),
     }
 

@@ -130,7 +130,7 @@ const link = (text, url) => el('a', { href: url }, name(text));
 
 function remarks(song) {
   const doubts = Object.values(song.doubts).map((why) => el('li', { class: 'doubt' }, name(why)));
-  const warnings = song.warnings.map((warning) => el('li', {}, name(warning)));
+  const warnings = [...song.warnings, ...song.notes].map((warning) => el('li', {}, name(warning)));
   if (song.reason) warnings.unshift(el('li', {}, name(song.reason)));
   if (!doubts.length && !warnings.length) return null;
   return el('div', { class: 'remarks' }, el('h2', { text: 'Notes' }), el('ul', {}, ...doubts, ...warnings));
