@@ -354,3 +354,29 @@ def test_the_chosen_stems_alone_are_put_back(studio: Studio, daemon: DaemonByHan
     finish(studio, daemon)
     assert studio.project.names() == ["Mix", "mix - stems", "vocals", "bass"]
     assert studio.project.levels() == [0, 0, 1, 1]
+
+
+def test_a_project_with_a_thousand_tracks_is_looked_through_over_many_ticks(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    for number in range(1000):
+        project.add_track(f"Track {number}")
+    track = project.tracks[700]
+    item = ask(studio, daemon, track)
+    finish(studio, daemon)
+    assert project.names()[700:703] == ["Track 700", "mix - stems", STEMS[0]] and item.values["B_MUTE"] == 1
+
+
+def test_tracks_that_come_while_the_project_is_looked_through_are_seen(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    for number in range(1000):
+        project.add_track(f"Track {number}")
+    ask(studio, daemon, project.tracks[999])
+    daemon.finish(studio.job)
+    for _ in range(20):
+        studio.ticks(1)
+        if project.undo_steps == []:
+            project.tracks.insert(0, Track("new"))
+            project.changes += 1
+    daemon.work(studio)
+    assert project.names().count("mix - stems") == 1
+    assert project.names().index("mix - stems") == project.names().index("Track 999") + 1

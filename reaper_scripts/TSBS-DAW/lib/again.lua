@@ -46,40 +46,50 @@ end
 
 -- A stem's new media: in what is there of it; else in a new item, on its track or on a new one. A new track is muted,
 -- so that nothing sounds twice that did not before.
-local function put_again(proj, ticket, stem, path, place, folder_at, track)
-  if track and replace_in(track, ticket, ticket.replaces[stem.name], path) then
-    return
-  elseif not track then
-    if ticket.replaces[stem.name] then
-      return -- the user has removed it
-    end
-    track = insert.add_stem_track(proj, folder_at + 1, ticket, stem, 0)
+local function put_again(proj, ticket, stem, path, place, known)
+  local tracks, found = known.stems[stem.name] or {}, false
+  for _, track in ipairs(tracks) do
+    found = replace_in(track, ticket, ticket.replaces[stem.name], path) or found
+  end
+  if found or ticket.replaces[stem.name] then
+    return -- also where the user has removed it
+  end
+  local track = tracks[1]
+  if not track then
+    track = insert.add_stem_track(proj, insert.below(known.folder), ticket, stem, 0)
     insert.number(track, "B_MUTE", 1)
-  elseif ticket.replaces[stem.name] then
-    return
+    insert.remember_job(track, ticket.id)
   end
   insert.add_item(track, stem, place, assert(reaper.PCM_Source_CreateFromFile(path), "a stem is damaged"), ticket)
 end
 
+local function is_in(stems, name)
+  for _, stem in ipairs(stems) do
+    if stem.name == name then
+      return true
+    end
+  end
+  return false
+end
+
 -- New media for the items that an earlier job made, wherever they were cut or moved to; all else stays as it is.
--- Outputs that have no track yet get one.
-function again.stems(proj, ticket, stems, paths, place)
+-- Outputs that have no track yet get one. known: the tracks, from `project.survey`.
+function again.stems(proj, ticket, stems, paths, place, known)
   return insert.undoable(proj, ("tsbs-daw: stems of %s, again"):format(ticket.name), function()
-    local folder_at, children = insert.existing_folder(proj, ticket.group)
-    for index, stem in ipairs(folder_at and stems or {}) do
-      put_again(proj, ticket, stem, paths[index], place, folder_at, children[stem.name])
-      children[stem.name] = nil
+    for index, stem in ipairs(known.folder and stems or {}) do
+      put_again(proj, ticket, stem, paths[index], place, known)
     end
-    for _, track in pairs(children) do
-      keep_in(track, ticket)
-    end
-    for track in project.tracks(proj) do
-      if project.note(track, "group") == ticket.group then
-        insert.remember_job(track, ticket.id, ticket.replaced)
-        if project.note(track, "stem") == "" then
-          project.note(track, "origin_" .. ticket.id, ticket.origin)
+    for name, tracks in pairs(known.stems) do
+      for _, track in ipairs(tracks) do
+        if not is_in(stems, name) then
+          keep_in(track, ticket)
         end
+        insert.remember_job(track, ticket.id, ticket.replaced)
       end
+    end
+    if known.folder then
+      insert.remember_job(known.folder, ticket.id, ticket.replaced)
+      project.note(known.folder, "origin_" .. ticket.id, ticket.origin)
     end
     return {}
   end)

@@ -172,7 +172,7 @@ function delivery.of(ticket, result, may_cut)
   end
   local stems, wrong = wanted(ticket, result)
   local find = project.item_finder(proj, ticket.item, ticket.take)
-  local item, paths, media, media_copy, peaks
+  local item, paths, media, media_copy, peaks, survey, known
   local give_up = function() end
 
   local function look_up()
@@ -187,6 +187,16 @@ function delivery.of(ticket, result, may_cut)
     return found ~= false
   end
 
+  -- Whether it is known which tracks there are; the project may change until then, and from then on.
+  local function look_through(over)
+    if not known or reaper.GetProjectStateChangeCount(proj) ~= known.state then
+      survey = survey or project.survey(proj, ticket.group, ticket.id, ticket.track)
+      known = survey(over) or nil
+      survey = not known and survey or nil
+    end
+    return known ~= nil and not over()
+  end
+
   local function insert_now()
     if item and not reaper.ValidatePtr2(proj, item, "MediaItem*") then
       find, item = project.item_finder(proj, ticket.item, ticket.take), nil
@@ -198,18 +208,18 @@ function delivery.of(ticket, result, may_cut)
     ticket.origin = origin_of(ticket, stems, paths)
     if ticket.replaces then
       give_up()
-      return again.stems(proj, ticket, stems, paths, place_of(ticket, item, nil))
+      return again.stems(proj, ticket, stems, paths, place_of(ticket, item, nil), known)
     end
-    local track = ticket.track and project.track(proj, ticket.track)
+    local track = known.track
     if not ticket.item and not track and ticket.place ~= "new tracks" then
       return nil, GONE:format(text.shown(ticket.name)), "gone"
     end
-    if project.has_job(proj, ticket.id) then
+    if known.has_job then
       give_up()
       return true
     end
     give_up = function() end -- from here on the project owns the sources, whatever happens
-    return insert.stems(proj, ticket, stems, place_of(ticket, item, track), media)
+    return insert.stems(proj, ticket, stems, place_of(ticket, item, track), media, known)
   end
 
   local function step(over)
@@ -243,6 +253,9 @@ function delivery.of(ticket, result, may_cut)
       end
       media = ok
       return false -- the insertion has a tick of its own
+    end
+    if not look_through(over) then
+      return false
     end
     return insert_now()
   end

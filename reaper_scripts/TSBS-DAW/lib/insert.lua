@@ -37,20 +37,9 @@ local function new_track(proj, index, name, color, depth)
   return track
 end
 
--- The folder of an earlier job of the same request, if it is still there: index of the folder, tracks by stem.
-function insert.existing_folder(proj, group)
-  local folder_at, children = nil, {}
-  for track, index in project.tracks(proj) do
-    if project.note(track, "group") == group then
-      local stem = project.note(track, "stem")
-      if stem == "" then
-        folder_at = index
-      else
-        children[stem] = track
-      end
-    end
-  end
-  return folder_at, children
+-- Where a track stands, and so the index of the one below it.
+function insert.below(track)
+  return math.floor(reaper.GetMediaTrackInfo_Value(track, "IP_TRACKNUMBER"))
 end
 
 function insert.add_stem_track(proj, index, ticket, stem, depth)
@@ -67,7 +56,7 @@ local function new_folder(proj, ticket, stems, source)
   local index = reaper.CountTracks(proj)
   local closing = 0
   if source then
-    index = math.floor(reaper.GetMediaTrackInfo_Value(source, "IP_TRACKNUMBER"))
+    index = insert.below(source)
     closing = math.min(0, reaper.GetMediaTrackInfo_Value(source, "I_FOLDERDEPTH"))
     if closing < 0 then
       insert.number(source, "I_FOLDERDEPTH", 0)
@@ -85,15 +74,18 @@ local function new_folder(proj, ticket, stems, source)
 end
 
 -- Tracks for all stems: those of the folder that is there, and new ones right below it for what it lacks.
-local function stem_tracks(proj, ticket, stems, source)
-  local folder_at, children = insert.existing_folder(proj, ticket.group)
-  if not folder_at then
-    folder_at, children = new_folder(proj, ticket, stems, source)
+local function stem_tracks(proj, ticket, stems, source, known)
+  local children = {}
+  if not known.folder then
+    local at
+    at, children = new_folder(proj, ticket, stems, source)
+    return reaper.GetTrack(proj, at), children
   end
   for _, stem in ipairs(stems) do
-    children[stem.name] = children[stem.name] or insert.add_stem_track(proj, folder_at + 1, ticket, stem, 0)
+    local there = known.stems[stem.name]
+    children[stem.name] = there and there[1] or insert.add_stem_track(proj, insert.below(known.folder), ticket, stem, 0)
   end
-  return reaper.GetTrack(proj, folder_at), children
+  return known.folder, children
 end
 
 -- Add a job to those that a track knows, in the place of one that it replaces.
@@ -157,8 +149,8 @@ function insert.add_item(track, stem, place, media, ticket)
   end
 end
 
-local function add_all(proj, ticket, stems, place, media)
-  local folder, children = stem_tracks(proj, ticket, stems, place.track)
+local function add_all(proj, ticket, stems, place, media, known)
+  local folder, children = stem_tracks(proj, ticket, stems, place.track, known)
   insert.remember_job(folder, ticket.id)
   project.note(folder, "origin_" .. ticket.id, ticket.origin)
   for index, stem in ipairs(stems) do
@@ -195,10 +187,10 @@ end
 
 -- Returns true and sentences about what was left alone, or nil and a sentence.
 -- Args: place: { track, item, position, length, offset }; track and item may be missing
---       media: PCM sources, one for each stem
-function insert.stems(proj, ticket, stems, place, media)
+--       media: PCM sources, one for each stem; known: the tracks, from `project.survey`
+function insert.stems(proj, ticket, stems, place, media, known)
   return insert.undoable(proj, ("tsbs-daw: stems of %s"):format(ticket.name), function()
-    return add_all(proj, ticket, stems, place, media)
+    return add_all(proj, ticket, stems, place, media, known)
   end)
 end
 

@@ -1,6 +1,6 @@
 -- Finding a project, a track, an item again: by what is stored in them, never by a handle that was kept.
 local use = ...
-local text = use("text")
+local clock, text = use("clock"), use("text")
 
 local project = {}
 
@@ -118,14 +118,42 @@ function project.note(track, key, value)
   return found or ""
 end
 
--- Whether a track was given the stems of this job already.
-function project.has_job(proj, id)
-  for track in project.tracks(proj) do
-    if (" " .. project.note(track, "jobs") .. " "):find(" " .. id .. " ", 1, true) then
-      return true
+-- What the tracks of a project know of a group of stems, in one look through all of them, however many there are: a
+-- step function that ends with
+--
+--   state: the project's, at which this was so; has_job: whether the job's stems are there already
+--   track: the one with this GUID; folder: the group's; stems: the group's other tracks, a list for each stem's name
+function project.survey(proj, group, id, guid)
+  local function look(pause)
+    local found = { state = reaper.GetProjectStateChangeCount(proj), stems = {} }
+    for track in project.tracks(proj) do
+      if project.track_guid(track) == guid then
+        found.track = track
+      end
+      if project.note(track, "group") == group then
+        local stem = project.note(track, "stem")
+        found.has_job = found.has_job
+          or (" " .. project.note(track, "jobs") .. " "):find(" " .. id .. " ", 1, true) ~= nil
+        if stem == "" then
+          found.folder = track
+        else
+          found.stems[stem] = found.stems[stem] or {}
+          table.insert(found.stems[stem], track)
+        end
+      end
+      if pause() and reaper.GetProjectStateChangeCount(proj) ~= found.state then
+        return nil
+      end
     end
+    return found
   end
-  return false
+  return clock.sliced(function(pause)
+    local found
+    repeat
+      found = look(pause)
+    until found
+    return found
+  end)
 end
 
 return project
