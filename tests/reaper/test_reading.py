@@ -69,16 +69,16 @@ def change(item: Item, what: str) -> None:
         item.take.values["D_STARTOFFS"] = -0.1
     elif what == "loop":
         item.take.values["D_STARTOFFS"] = 1.8
-    elif what == "reverse":
+    elif what in ("section", "reverse"):
         section = Source(item.take.source.path, "SECTION", item.take.source)
-        section.section = (0.2, 1.0, True)
+        section.section = (0.2, 1.0, what == "reverse")
         item.take.source = section
     elif what == "left channel":
         item.take.values["I_CHANMODE"] = 3.0
 
 
 @pytest.mark.parametrize(
-    "what", ["pitch", "stretch markers", "envelope", "before the start", "loop", "reverse", "left channel"]
+    "what", ["pitch", "stretch markers", "envelope", "before the start", "loop", "section", "reverse", "left channel"]
 )
 def test_what_is_not_plain_is_read_through_reaper(what: str, studio: Studio, daemon: DaemonByHand):
     item = item_of(studio)
@@ -138,6 +138,17 @@ def test_settings_are_put_back_after_a_render_that_failed(studio: Studio, daemon
     assert studio.project.info["RENDER_SETTINGS"] == 64.0
     (sentence,) = studio.troubled()
     assert sentence == "The render of 'mix' did not make a file; try again."
+
+
+def test_settings_are_put_back_after_an_error_in_the_middle_of_a_render(studio: Studio, daemon: DaemonByHand):
+    item_of(studio).take.effects = 1
+    studio.project.info |= {"RENDER_SETTINGS": 64.0, "RENDER_TAILFLAG": 3.0}
+    studio.reaper.ext_state["TSBS-DAW", "fx"] = "yes"
+    studio.reaper.fails_at["Main_OnCommandEx"] = 1
+    studio.run("Separate selected items")
+    daemon.work(studio)
+    assert (studio.project.info["RENDER_SETTINGS"], studio.project.info["RENDER_TAILFLAG"]) == (64.0, 3.0)
+    assert "cannot be rendered" in studio.troubled()[0] and studio.reaper.ui_locks == 0
 
 
 @pytest.mark.parametrize(

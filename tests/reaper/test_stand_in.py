@@ -55,6 +55,8 @@ MISUSES = {
     ),
     "a newer function without asking": ("reaper.GetNumRegionsOrMarkers(0)", "ask APIExists before"),
     "a change outside an undo step": ("reaper.InsertTrackInProject(0, 0, 0)", "outside an undo step"),
+    "a cut outside an undo step": ("reaper.SplitMediaItem(reaper.GetMediaItem(0, 0), 0.5)", "outside an undo step"),
+    "opening a project with a question": ("reaper.Main_openProject('a.RPP')", "asks the user"),
     "an undo step left open": ("reaper.Undo_BeginBlock2(0)", "ended inside an undo step"),
     "an undo step over two ticks": (
         "reaper.Undo_BeginBlock2(0) reaper.defer(function() reaper.Undo_EndBlock2(0, 'x', -1) end)",
@@ -149,6 +151,43 @@ def test_an_accessor_plays_at_the_items_rate(reaper: Reaper):
     item.take.values["D_PLAYRATE"], item.take.values["D_STARTOFFS"] = 2.0, 0.25
     sound = item.audio_at(np.arange(100) / 44100, 2)
     assert np.array_equal(sound, item.take.source.audio[11025:][:200:2])
+
+
+def test_a_cut_makes_fades_at_both_of_its_ends_and_plays_on(reaper: Reaper):
+    (left,) = reaper.projects[0].items
+    whole = left.audio_at(np.arange(30000) / 44100, 2)
+    cut = "assert(reaper.SplitMediaItem(reaper.GetMediaItem(0, 0), 0.25)) "
+    run(reaper, UNDO.format(cut + "assert(reaper.SplitMediaItem(reaper.GetMediaItem(0, 0), 7) == nil)"))
+    right = reaper.projects[0].items[1]
+    assert left.guid != right.guid and (left.values["D_LENGTH"], right.values["D_POSITION"]) == (0.25, 0.25)
+    assert (left.values["D_FADEOUTLEN"], right.values["D_FADEINLEN"]) == (0.01, 0.01)
+    assert np.array_equal(right.audio_at(np.arange(1000) / 44100, 2), whole[11025:][:1000])
+
+
+def test_reaper_knows_the_actions_that_were_in_its_list_when_it_began(reaper: Reaper):
+    (reaper.folder / "Scripts").mkdir(parents=True)
+    (reaper.folder / "Scripts" / "a.lua").touch()
+    (reaper.folder / "reaper-kb.ini").write_text('SCR 4 0 RS12ab "Custom: a.lua" "a.lua"\n')
+    ask = "assert((reaper.NamedCommandLookup('_RS12ab') ~= 0) == {})"
+    run(reaper, ask.format("false"))
+    again = reaper.quit()
+    again.open(reaper.projects[0])
+    run(again, ask.format("true"))
+
+
+def test_a_saved_project_keeps_its_notes_but_for_what_its_file_cannot_hold(reaper: Reaper, tmp_path: Path):
+    notes = (
+        "local t = reaper.GetTrack(0, 0) "
+        "reaper.GetSetMediaTrackInfo_String(t, 'P_EXT:a', '\"kept\"', true) "
+        'reaper.GetSetMediaTrackInfo_String(t, "P_EXT:b", "all of \'`\\"", true)'
+    )
+    path = tmp_path / "kept.RPP"
+    run(reaper, UNDO.format(notes) + f" reaper.Main_SaveProjectEx(0, '{path}', 0)")
+    old = reaper.projects[0]
+    run(reaper, f"reaper.Main_openProject('noprompt:{path}')")
+    (track,) = reaper.projects[0].tracks
+    assert reaper.projects[0] is not old and track.strings["P_EXT:a"] == '"kept"'
+    assert track.strings["P_EXT:b"] == "all of ''\""
 
 
 def test_peaks_need_building(reaper: Reaper):
