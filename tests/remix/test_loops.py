@@ -88,6 +88,12 @@ def test_beats_that_waver_around_a_steady_tempo_give_loops_of_one_length(tmp_pat
     assert all(one.end_samples == two.start_samples for one, two in itertools.pairwise(plan))
 
 
+def test_the_last_bar_ends_where_the_next_would_begin():
+    downbeats = beats_at(120, 8, first_s=0.0).downbeats_s[:-1]  # nothing is heard at the end of the eighth bar
+    assert [piece.number for piece in pieces(downbeats, 4, RATE, RATE * 16)] == [1, 5]
+    assert [piece.number for piece in pieces(downbeats, 4, RATE, RATE * 16 - 1)] == [1]
+
+
 def test_beats_of_a_tempo_that_moves_are_taken_as_they_are():
     downbeats = tuple(np.cumsum(np.linspace(2.0, 1.6, 20)))
     assert np.array_equal(bar_lines_s(downbeats), downbeats)
@@ -145,7 +151,7 @@ def test_where_there_are_no_bars_it_is_said(tmp_path, beats):
 def test_a_song_of_fewer_bars_gives_no_loops(tmp_path):
     stem(tmp_path / "a.wav", 9)
     (tmp_path / "loops").mkdir()
-    assert cut_loops({"a": tmp_path / "a.wav"}, beats_at(120, 3), bars=4, folder=tmp_path / "loops", name=NAME) == []
+    assert cut_loops({"a": tmp_path / "a.wav"}, beats_at(120, 2), bars=4, folder=tmp_path / "loops", name=NAME) == []
 
 
 def test_a_stem_that_cannot_be_read_leaves_no_loops(tmp_path):

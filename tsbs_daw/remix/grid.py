@@ -25,14 +25,17 @@ class Bar:
 
 
 def bar_lines_s(downbeats_s: tuple[float, ...]) -> np.ndarray:
-    """The bar lines: on a line if the tempo is steady, else the downbeats themselves."""
+    """The bar lines: on a line if the tempo is steady, else the downbeats themselves.
+
+    A steady song has one line more than downbeats: the end of its last bar.
+    """
     found = np.asarray(downbeats_s, np.float64)
     if len(found) < 3:
         return found
     places = np.arange(len(found))
     bar_s, first_s = np.polyfit(places, found, 1)
-    line = first_s + bar_s * places
-    return line if np.abs(line - found).max() <= STEADY_S else found
+    steady = np.abs(first_s + bar_s * places - found).max() <= STEADY_S
+    return first_s + bar_s * np.arange(len(found) + 1) if steady else found
 
 
 def pieces(downbeats_s: tuple[float, ...], bars: int, sample_rate: int, samples: int) -> list[Bar]:
