@@ -25,7 +25,8 @@ from tsbs_daw.errors import NoSpaceLeft, OutputError, shown
 NAME = "catalogue.html"
 
 _PARTS = "page_parts"
-_PROGRAM = ("words", "music", "picture", "player", "details", "row", "main")  # in this order, they make one script
+# In this order they make one script.
+_PROGRAM = ("words", "music", "picture", "player", "details", "row", "heading", "keys", "main")
 
 
 def write_page(catalogue: Catalogue, folder: Path) -> Path:

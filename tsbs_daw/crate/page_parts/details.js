@@ -16,8 +16,17 @@ function lanes(song, app) {
     const lane = laneHead(song, file, number, app);
     const canvas = el('canvas', { class: 'lane-picture', 'aria-hidden': 'true' });
     const silences = (file.silences ?? []).map(([from, to]) => span('silence', song, from, to, 'silent'));
-    const note = file.problem ? el('p', { class: 'lane-note' }, el('span', {}, 'Not here: ', name(file.problem))) : null;
-    const body = el('div', { class: 'lane-body' }, ...silences, canvas, note, el('p', { class: 'lane-note trouble', hidden: true }));
+    const note = file.problem
+      ? el('p', { class: 'lane-note' }, el('span', {}, 'Not here: ', name(file.problem)))
+      : null;
+    const body = el(
+      'div',
+      { class: 'lane-body' },
+      ...silences,
+      canvas,
+      note,
+      el('p', { class: 'lane-note trouble', hidden: true }),
+    );
     if (file.levels) app.gallery.add(canvas, () => drawWaveforms(canvas, [file], scale, 0.8));
     box.append(lane);
     field.append(body);
@@ -33,28 +42,59 @@ function lanes(song, app) {
   song.playhead = el('div', { class: 'playhead', hidden: true });
   const hover = el('div', { class: 'hover', hidden: true }, el('span'));
   field.append(...lines, hover, song.playhead);
-  const slider = el('div', {
-    class: 'seek', role: 'slider', tabindex: 0, 'aria-label': `Position in ${shown(song.title)}`,
-    'aria-valuemin': 0, 'aria-valuemax': Math.round(song.durationS ?? 0), 'aria-valuenow': 0,
-  }, ruler, field);
+  const slider = el(
+    'div',
+    {
+      class: 'seek',
+      role: 'slider',
+      tabindex: 0,
+      'aria-label': `Position in ${shown(song.title)}`,
+      'aria-valuemin': 0,
+      'aria-valuemax': Math.round(song.durationS ?? 0),
+      'aria-valuenow': 0,
+    },
+    ruler,
+    field,
+  );
   song.slider = slider;
   seekable(slider, song, app, hover);
-  return el('div', { class: 'mixer' }, el('div', { class: 'lane-heads' }, el('div', { class: 'ruler-head', text: song.sections.length ? 'Sections' : '' }), box), slider);
+  return el(
+    'div',
+    { class: 'mixer' },
+    el(
+      'div',
+      { class: 'lane-heads' },
+      el('div', { class: 'ruler-head', text: song.sections.length ? 'Sections' : '' }),
+      box,
+    ),
+    slider,
+  );
 }
 
 function laneHead(song, file, number, app) {
   const kind = { stem: '', output: 'processed', source: 'the song' }[file.kind];
-  const button = (what, letter, words) => el('button', {
-    type: 'button', class: what, 'aria-pressed': String(Boolean(file[what])), title: `${words} ${shown(file.name)}`,
-    'aria-label': `${words} ${shown(file.name)}`, text: letter, disabled: Boolean(file.problem),
-    onclick: () => app.mix(song, file, what),
-  });
+  const button = (what, letter, words) =>
+    el('button', {
+      type: 'button',
+      class: what,
+      'aria-pressed': String(Boolean(file[what])),
+      title: `${words} ${shown(file.name)}`,
+      'aria-label': `${words} ${shown(file.name)}`,
+      text: letter,
+      disabled: Boolean(file.problem),
+      onclick: () => app.mix(song, file, what),
+    });
   const dot = el('span', { class: 'dot', 'aria-hidden': 'true' });
   dot.style.setProperty('--color', file.color);
   const quiet = [kind, silenceWords(file), file.lufs === null ? '' : `${decimal(file.lufs)} LUFS`].filter(Boolean);
-  return el('div', { class: 'lane-head', role: 'group', 'aria-label': `File ${number + 1}, ${shown(file.name)}` }, dot,
+  return el(
+    'div',
+    { class: 'lane-head', role: 'group', 'aria-label': `File ${number + 1}, ${shown(file.name)}` },
+    dot,
     el('span', { class: 'lane-name' }, name(file.name), el('small', { text: quiet.join(' · ') })),
-    button('mute', 'M', 'Mute'), button('solo', 'S', 'Solo'));
+    button('mute', 'M', 'Mute'),
+    button('solo', 'S', 'Solo'),
+  );
 }
 
 /** "from 0:31" for a stem that comes in late; "silent" for one that never does. */
@@ -88,8 +128,14 @@ function seekable(slider, song, app, hover) {
   slider.addEventListener('keydown', (event) => {
     const here = app.player.song === song ? app.player.position : 0;
     const to = {
-      ArrowLeft: here - 5, ArrowDown: here - 5, ArrowRight: here + 5, ArrowUp: here + 5,
-      PageDown: here - 30, PageUp: here + 30, Home: 0, End: song.durationS ?? 0,
+      ArrowLeft: here - 5,
+      ArrowDown: here - 5,
+      ArrowRight: here + 5,
+      ArrowUp: here + 5,
+      PageDown: here - 30,
+      PageUp: here + 30,
+      Home: 0,
+      End: song.durationS ?? 0,
     }[event.key];
     if (to === undefined) return;
     event.preventDefault();
@@ -101,7 +147,15 @@ function seekable(slider, song, app, hover) {
 function figures(song) {
   const list = el('dl', { class: 'figures' });
   const add = (label, value, why = '', kind = null) => {
-    if (value) list.append(el('div', { class: kind }, el('dt', { text: label }), el('dd', {}, value, why ? el('small', { text: why }) : null)));
+    if (value)
+      list.append(
+        el(
+          'div',
+          { class: kind },
+          el('dt', { text: label }),
+          el('dd', {}, value, why ? el('small', { text: why }) : null),
+        ),
+      );
   };
   const { tempo, key, loudness, meter } = song;
   if (tempo) {
@@ -118,7 +172,12 @@ function figures(song) {
   if (song.residualDb !== null) add('Null residual', `${decimal(song.residualDb)} dB`, 'song minus its stems');
   if (song.introS) add('First sound', clock(song.introS));
   if (song.gainDb) add('Gain', `${signed(song.gainDb)} dB`, 'the same for all files');
-  if (song.sampleRate) add('Audio', `${(song.sampleRate / 1000).toLocaleString('en')} kHz`, song.channels === 1 ? 'mono' : song.channels === 2 ? 'stereo' : many(song.channels ?? 0, 'channel'));
+  if (song.sampleRate)
+    add(
+      'Audio',
+      `${(song.sampleRate / 1000).toLocaleString('en')} kHz`,
+      song.channels === 1 ? 'mono' : song.channels === 2 ? 'stereo' : many(song.channels ?? 0, 'channel'),
+    );
   const links = song.sessions.map((one) => link(one.name, one.url));
   if (song.folder) links.unshift(link('Folder', song.folder));
   if (links.length) add('Open', el('span', { class: 'links' }, ...links), '', 'wide');
@@ -139,18 +198,36 @@ function remarks(song) {
 function fitting(song, app) {
   if (song.state !== 'done') return null;
   const found = app.fits;
-  const head = el('h2', { text: found.length ? `${many(found.length, 'song')} ${found.length === 1 ? 'fits' : 'fit'}` : 'No song fits' });
+  const head = el('h2', {
+    text: found.length ? `${many(found.length, 'song')} ${found.length === 1 ? 'fits' : 'fit'}` : 'No song fits',
+  });
   const box = el('div', { class: 'fitting' }, head);
   if (!song.tempo) box.append(el('p', { text: 'No tempo is known, so nothing can be compared.' }));
-  const items = found.slice(0, 6).map((one) => el('li', {},
-    el('button', { type: 'button', class: 'name', onclick: () => app.choose(one.song, true) }, name(one.song.title)),
-    el('small', { text: matchWords(one) })));
+  const items = found
+    .slice(0, 6)
+    .map((one) =>
+      el(
+        'li',
+        {},
+        el(
+          'button',
+          { type: 'button', class: 'name', onclick: () => app.choose(one.song, true) },
+          name(one.song.title),
+        ),
+        el('small', { text: matchWords(one) }),
+      ),
+    );
   if (items.length) box.append(el('ul', {}, ...items));
   if (found.length) {
-    box.append(el('button', {
-      type: 'button', class: 'only', 'aria-pressed': String(app.filter.fitting), text: 'Show only these',
-      onclick: () => app.showFitting(!app.filter.fitting),
-    }));
+    box.append(
+      el('button', {
+        type: 'button',
+        class: 'only',
+        'aria-pressed': String(app.filter.fitting),
+        text: 'Show only these',
+        onclick: () => app.showFitting(!app.filter.fitting),
+      }),
+    );
   }
   return box;
 }

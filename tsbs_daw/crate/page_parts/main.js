@@ -1,69 +1,43 @@
-// The page itself: what is shown, chosen, played, and which key does what.
-
-const find = (id) => document.getElementById(id);
+// The page itself: what is shown, chosen and played.
 
 class Page {
   constructor(data) {
     this.songs = data.songs;
     this.chosen = this.current = null;
     this.fits = [];
-    this.filter = { state: '', words: [], slowest: null, fastest: null, key: '', neighbours: false, vocals: '', fitting: false };
+    this.filter = {
+      state: '',
+      words: [],
+      slowest: null,
+      fastest: null,
+      key: '',
+      neighbours: false,
+      vocals: '',
+      fitting: false,
+    };
     this.sort = { column: '', down: false };
     this.percent = data.tempoPercent;
     this.gallery = new Gallery();
     this.player = new Player();
     this.songs.forEach((song, place) => this.prepare(song, place));
-    this.introduce(data);
-    this.heads();
+    introduce(this, data);
+    heads(this);
     this.form();
     find('songs').append(...this.songs.map((song) => row(song, this)));
     this.arrange();
     this.dock();
-    document.addEventListener('keydown', (event) => this.key(event));
+    document.addEventListener('keydown', (event) => pressed(this, event));
     this.player.addEventListener('change', () => this.playerChanged());
   }
 
   prepare(song, place) {
     song.place = place;
-    song.searched = plain([song.title, song.artist, song.source, song.key?.name, song.key?.camelot, song.reason].join(' '));
+    song.searched = plain(
+      [song.title, song.artist, song.source, song.key?.name, song.key?.camelot, song.reason].join(' '),
+    );
     const stems = song.files.some((file) => file.kind === 'stem');
     for (const file of song.files) [file.mute, file.solo] = [file.kind !== (stems ? 'stem' : 'output'), false];
     if (song.files.length && song.files.every((file) => file.mute)) song.files[0].mute = false;
-  }
-
-  introduce(data) {
-    document.title = `${shown(data.crate)} – catalogue`;
-    find('crate').firstChild.textContent = shown(data.crate);
-    const done = this.songs.filter((song) => song.state === 'done');
-    const others = ['waiting', 'failed', 'duplicate'].map((state) => [this.songs.filter((song) => song.state === state).length, state]);
-    const total = done.reduce((sum, song) => sum + (song.durationS ?? 0), 0);
-    const words = [`${done.length.toLocaleString('en')} of ${many(this.songs.length, 'song')} ready`, total ? clock(total) : '',
-      ...others.map(([count, state]) => (count ? `${count} ${state}` : ''))];
-    find('summary').textContent = words.filter(Boolean).join(' · ');
-    const when = new Date(data.created).toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'short' });
-    find('made').append('Preset ', name(data.preset), el('br'), when);
-    const open = others[0][0] ? ' It is not finished: load this page again to see more.' : '';
-    find('made').append(open ? el('small', { text: open }) : '');
-    this.warn();
-  }
-
-  /** Say once what this browser cannot do with the crate's files. */
-  warn() {
-    const has = (ending) => this.songs.some((song) => song.files.some((file) => ending.test(file.url)));
-    const words = [];
-    if (has(/\.aiff?$/i) && !document.createElement('audio').canPlayType('audio/aiff')) {
-      words.push('This browser does not play AIFF. The files are fine: open them in your DAW, or deliver WAV or FLAC to listen here.');
-    }
-    if (has(/\.mp3$/i)) words.push('MP3 has no exact places: after a jump, stems may be 25 ms apart here. WAV and FLAC stay together.');
-    find('notice').textContent = words.join(' ');
-    find('notice').hidden = !words.length;
-  }
-
-  heads() {
-    const cells = COLUMNS.map(({ id, label }) => el('div', { class: `cell ${id}`, role: 'columnheader', 'aria-sort': 'none', 'data-column': id },
-      el('button', { type: 'button', text: label, onclick: () => this.sortBy(id) })));
-    const silent = (kind, label) => el('div', { class: `cell ${kind}`, role: 'columnheader' }, el('span', { class: 'unseen', text: label }));
-    find('heads').append(silent('start', 'Play'), cells[0], silent('wave', 'Waveforms'), ...cells.slice(1));
   }
 
   form() {
@@ -74,8 +48,14 @@ class Page {
     const states = ['', ...Object.keys(STATES).filter((state) => this.songs.some((song) => song.state === state))];
     for (const state of states) {
       const count = this.songs.filter((song) => !state || song.state === state).length;
-      find('states').append(el('label', {}, el('input', { type: 'radio', name: 'state', value: state, checked: !state }),
-        el('span', { text: `${STATES[state] ?? 'All'} ${count}` })));
+      find('states').append(
+        el(
+          'label',
+          {},
+          el('input', { type: 'radio', name: 'state', value: state, checked: !state }),
+          el('span', { text: `${STATES[state] ?? 'All'} ${count}` }),
+        ),
+      );
     }
     find('states').hidden = states.length < 3;
     find('percent').value = this.percent;
@@ -87,8 +67,12 @@ class Page {
   read() {
     const number = (id) => (find(id).value === '' ? null : Number(find(id).value));
     Object.assign(this.filter, {
-      words: plain(find('text').value).split(/\s+/).filter(Boolean), slowest: number('slowest'), fastest: number('fastest'),
-      key: find('key').value, neighbours: find('neighbours').checked, vocals: find('vocals').value,
+      words: plain(find('text').value).split(/\s+/).filter(Boolean),
+      slowest: number('slowest'),
+      fastest: number('fastest'),
+      key: find('key').value,
+      neighbours: find('neighbours').checked,
+      vocals: find('vocals').value,
       state: find('filters').elements.state?.value ?? '',
     });
     this.percent = Math.max(0, number('percent') ?? 0);
@@ -120,8 +104,9 @@ class Page {
   arrange() {
     const fitting = new Set(this.fits.map((one) => one.song));
     this.listed = sorted(this.songs, this.sort);
-    this.visible = this.listed.filter((song) => wanted(song, this.filter)
-      && (!this.filter.fitting || song === this.chosen || fitting.has(song)));
+    this.visible = this.listed.filter(
+      (song) => wanted(song, this.filter) && (!this.filter.fitting || song === this.chosen || fitting.has(song)),
+    );
     const visible = new Set(this.visible);
     this.songs.forEach((song) => (song.element.hidden = !visible.has(song)));
     if (this.ordered !== `${this.sort.column} ${this.sort.down}`) {
@@ -131,7 +116,9 @@ class Page {
       if (focused !== document.activeElement) focused?.focus();
     }
     const all = this.visible.length === this.songs.length;
-    find('count').textContent = all ? '' : `${this.visible.length.toLocaleString('en')} of ${many(this.songs.length, 'song')}`;
+    find('count').textContent = all
+      ? ''
+      : `${this.visible.length.toLocaleString('en')} of ${many(this.songs.length, 'song')}`;
     find('clear').hidden = all;
     find('nothing').hidden = this.visible.length > 0;
     if (!visible.has(this.current)) this.setCurrent(this.visible[0] ?? null);
@@ -139,7 +126,10 @@ class Page {
 
   /** The one song that the Tab key leads to. */
   setCurrent(song) {
-    for (const [one, index] of [[this.current, -1], [song, 0]]) {
+    for (const [one, index] of [
+      [this.current, -1],
+      [song, 0],
+    ]) {
       one?.nameButton.setAttribute('tabindex', index);
       one?.playButton.setAttribute('tabindex', index);
     }
@@ -225,7 +215,8 @@ class Page {
 
   showMix(song) {
     for (const { file, lane, body } of song.laneElements ?? []) {
-      for (const what of ['mute', 'solo']) lane.querySelector(`.${what}`).setAttribute('aria-pressed', String(file[what]));
+      for (const what of ['mute', 'solo'])
+        lane.querySelector(`.${what}`).setAttribute('aria-pressed', String(file[what]));
       body.classList.toggle('unheard', !heard(song, file));
       const trouble = body.querySelector('.trouble');
       trouble.hidden = !file.broken;
@@ -275,53 +266,6 @@ class Page {
     song.slider?.setAttribute('aria-valuenow', Math.round(position));
     song.slider?.setAttribute('aria-valuetext', `${clock(position)} of ${clock(length)}`);
     if (playing) this.frame = requestAnimationFrame(() => this.follow());
-  }
-
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.closest('input:not([type=radio]):not([type=checkbox]), select');
-    if (event.key === 'Escape') {
-      if (typing) typing.blur();
-      else if (this.chosen) {
-        const { nameButton } = this.chosen;
-        this.close();
-        nameButton.focus();
-      }
-      return;
-    }
-    if (typing || event.target.type === 'radio') return;
-    const act = this.action(event.key, event.target);
-    if (!act) return;
-    event.preventDefault();
-    act();
-  }
-
-  action(key, target) {
-    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -1e9, End: 1e9 }[key];
-    if (step && (target === document.body || target.closest('.row'))) {
-      return () => {
-        const here = this.visible.indexOf(this.current);
-        const next = this.visible[Math.min(this.visible.length - 1, Math.max(0, here + (target.closest('.row') ? step : 0)))];
-        if (!next) return;
-        this.setCurrent(next);
-        next.nameButton.focus();
-      };
-    }
-    const { player, chosen } = this;
-    const song = player.song ?? chosen ?? this.current;
-    if (key === 'p' || key === 'P') return song && (() => this.playKey());
-    if (key === '/') return () => find('text').focus();
-    if (key === 'ArrowLeft' || key === 'ArrowRight') return player.song && (() => player.seek(player.position + (key === 'ArrowLeft' ? -5 : 5)));
-    const file = /^[1-9]$/.test(key) && (chosen ?? player.song)?.files[Number(key) - 1];
-    return file && !file.problem ? () => this.mix(chosen ?? player.song, file, 'solo') : null;
-  }
-
-  /** Play the song that has the focus or is chosen; pause what plays. */
-  playKey() {
-    if (this.player.playing) return this.player.pause();
-    const near = document.activeElement?.closest('.entry');
-    const song = this.songs.find((one) => one.element === near) ?? this.chosen ?? this.player.song ?? this.current;
-    if (!song.playButton.disabled) this.play(song);
   }
 }
 

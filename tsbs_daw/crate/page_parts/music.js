@@ -61,11 +61,11 @@ function matchWords(found) {
 
 const COLUMNS = [
   { id: 'song', label: 'Song', value: (song) => plain(`${song.title} ${song.artist}`) },
-  { id: 'tempo', label: 'Tempo', value: (song) => song.tempo?.bpm },
-  { id: 'key', label: 'Key', value: (song) => wheelPlace(song.key?.camelot) },
-  { id: 'loudness', label: 'Loudness', value: (song) => song.loudness?.lufs },
-  { id: 'residual', label: 'Residual', value: (song) => song.residualDb },
-  { id: 'length', label: 'Length', value: (song) => song.durationS },
+  { id: 'tempo', label: 'Tempo', unit: 'BPM', value: (song) => song.tempo?.bpm },
+  { id: 'key', label: 'Key', unit: 'on the Camelot wheel', value: (song) => wheelPlace(song.key?.camelot) },
+  { id: 'loudness', label: 'Loudness', unit: 'LUFS, of the song', value: (song) => song.loudness?.lufs },
+  { id: 'residual', label: 'Residual', unit: 'dB, the song minus its stems', value: (song) => song.residualDb },
+  { id: 'length', label: 'Length', unit: 'minutes', value: (song) => song.durationS },
 ];
 
 /** Songs in the order of a column, what has no value last; without a column, the crate's own order. */
@@ -73,10 +73,13 @@ function sorted(songs, sort) {
   const column = COLUMNS.find((one) => one.id === sort.column);
   if (!column) return [...songs];
   const compare = (a, b) => (typeof a === 'string' ? a.localeCompare(b) : a - b);
-  return songs.map((song) => [column.value(song) ?? null, song]).sort(([a, one], [b, other]) => {
-    if (a === null || b === null) return (a === null) - (b === null) || one.place - other.place;
-    return (sort.down ? -compare(a, b) : compare(a, b)) || one.place - other.place;
-  }).map(([, song]) => song);
+  return songs
+    .map((song) => [column.value(song) ?? null, song])
+    .sort(([a, one], [b, other]) => {
+      if (a === null || b === null) return (a === null) - (b === null) || one.place - other.place;
+      return (sort.down ? -compare(a, b) : compare(a, b)) || one.place - other.place;
+    })
+    .map(([, song]) => song);
 }
 
 /** Whether a song is one of those that were asked for. */

@@ -17,9 +17,13 @@ function levels(file) {
   return levelsOf.get(file);
 }
 
-/** One scale for all files of a song, so that a quiet stem looks quiet. */
+/** One scale for all files of a song, so that a quiet stem looks quiet; the song itself may be cut off at it. */
 function loudest(files) {
-  return Math.max(1e-4, ...files.map((file) => (levels(file) ? Math.max(...levels(file).peak) : 0)));
+  const parts = files.filter((file) => file.kind !== 'source');
+  return Math.max(
+    1e-4,
+    ...(parts.length ? parts : files).map((file) => (levels(file) ? Math.max(...levels(file).peak) : 0)),
+  );
 }
 
 /** Which of a song's files a small picture shows: its stems, or what there is instead. */
@@ -62,7 +66,10 @@ function drawWaveforms(canvas, files, scale, curve) {
       }
       return tops;
     };
-    for (const [source, alpha] of [[found.peak, 0.5], [found.rms, 1]]) {
+    for (const [source, alpha] of [
+      [found.peak, 0.5],
+      [found.rms, 1],
+    ]) {
       fillShape(context, shape(source, Math.max), middle, file.color, alpha);
     }
   });

@@ -189,7 +189,9 @@ class Player extends EventTarget {
     if (!file.audio) return;
     file.broken = true;
     const unsupported = file.audio.error?.code === MediaError.MEDIA_ERR_SRC_NOT_SUPPORTED;
-    file.trouble = unsupported ? 'is missing, or of a kind that this browser cannot play' : 'cannot be played to its end';
+    file.trouble = unsupported
+      ? 'is missing, or of a kind that this browser cannot play'
+      : 'cannot be played to its end';
     this.tell();
   }
 

@@ -5,22 +5,42 @@ const STATES = { done: 'Ready', failed: 'Failed', duplicate: 'Duplicate', waitin
 function row(song, app) {
   const able = song.files.some((file) => !file.problem);
   song.playButton = el('button', {
-    type: 'button', class: 'play', tabindex: -1, disabled: !able, 'aria-label': `Play ${shown(song.title)}`,
+    type: 'button',
+    class: 'play',
+    tabindex: -1,
+    disabled: !able,
+    'aria-label': `Play ${shown(song.title)}`,
     onclick: () => app.play(song),
   });
-  song.nameButton = el('button', {
-    type: 'button', class: 'name', tabindex: -1, 'aria-expanded': 'false', onclick: () => app.choose(song),
-  }, name(song.title, { class: 'title' }));
+  song.nameButton = el(
+    'button',
+    {
+      type: 'button',
+      class: 'name',
+      tabindex: -1,
+      'aria-expanded': 'false',
+      onclick: () => app.choose(song),
+    },
+    name(song.title, { class: 'title' }),
+  );
   song.badge = el('span', { class: 'fit', hidden: true });
   const marks = [];
   if (song.state !== 'done') marks.push(el('span', { class: `state ${song.state}`, text: STATES[song.state] }));
   const count = song.warnings.length + song.files.filter((file) => file.problem).length;
   if (count) {
-    marks.push(el('span', { class: 'warnings', title: song.warnings.map(shown).join('\n'), text: `${many(count, 'warning')}` }));
+    marks.push(
+      el('span', { class: 'warnings', title: song.warnings.map(shown).join('\n'), text: `${many(count, 'warning')}` }),
+    );
   }
   const under = el('span', { class: 'under' }, song.artist ? name(song.artist) : null, ...marks, song.badge);
-  song.line = el('div', { class: 'row', role: 'row', onclick: (event) => event.target.closest('button, a, .picture') || app.choose(song) },
-    cell('start', song.playButton), cell('song', song.nameButton, under), picture(song, app), ...values(song));
+  song.line = el(
+    'div',
+    { class: 'row', role: 'row', onclick: (event) => event.target.closest('button, a, .picture') || app.choose(song) },
+    cell('start', song.playButton),
+    cell('song', song.nameButton, under),
+    picture(song, app),
+    ...values(song),
+  );
   song.element = el('div', { class: `entry ${song.state}`, role: 'rowgroup' }, song.line);
   return song.element;
 }
@@ -30,8 +50,14 @@ const cell = (kind, ...content) => el('div', { class: `cell ${kind}`, role: 'cel
 function picture(song, app) {
   if (song.state !== 'done') {
     const twin = song.duplicateOf && app.songs.find((one) => one.source === song.duplicateOf);
-    const jump = twin && el('button', { type: 'button', class: 'name', tabindex: -1, onclick: () => app.choose(twin, true) }, 'Go to it');
-    return cell('why', el('span', {}, name(song.reason ?? (song.state === 'waiting' ? 'It waits for its turn.' : ''))), jump);
+    const jump =
+      twin &&
+      el('button', { type: 'button', class: 'name', tabindex: -1, onclick: () => app.choose(twin, true) }, 'Go to it');
+    return cell(
+      'why',
+      el('span', {}, name(song.reason ?? (song.state === 'waiting' ? 'It waits for its turn.' : ''))),
+      jump,
+    );
   }
   const files = pictured(song);
   const lanes = files.length || 1;
@@ -48,20 +74,28 @@ function picture(song, app) {
       const area = box.getBoundingClientRect();
       app.goTo(song, ((event.clientX - area.left) / area.width) * (song.durationS ?? 0), true);
     });
-  } else box.append(el('span', { class: 'lane-note', text: song.files.length ? 'Its files are not here.' : 'It has no files.' }));
+  } else
+    box.append(
+      el('span', { class: 'lane-note', text: song.files.length ? 'Its files are not here.' : 'It has no files.' }),
+    );
   return cell('wave', box);
 }
 
 function values(song) {
   const { tempo, key, loudness, doubts } = song;
-  const chip = key && el('span', { class: 'chip' }, marked(key.camelot, doubts.key), el('small', { text: shown(key.name) }));
+  const chip =
+    key && el('span', { class: 'chip' }, marked(key.camelot, doubts.key), el('small', { text: shown(key.name) }));
   const place = camelot(key?.camelot);
   if (chip && place) {
     chip.style.setProperty('--hue', String((place[0] * 30 + 330) % 360));
     chip.classList.add(place[1] === 'A' ? 'minor' : 'major');
   }
   return [
-    cell('tempo figure', tempo ? marked(decimal(tempo.bpm), doubts.tempo) : NOTHING, tempo && !tempo.steady ? el('small', { text: 'changes' }) : null),
+    cell(
+      'tempo figure',
+      tempo ? marked(decimal(tempo.bpm), doubts.tempo) : NOTHING,
+      tempo && !tempo.steady ? el('small', { text: 'changes' }) : null,
+    ),
     cell('key', chip || NOTHING),
     cell('loudness figure', loudness && loudness.lufs !== null ? decimal(loudness.lufs) : NOTHING),
     cell('residual figure', song.residualDb !== null ? decimal(song.residualDb, 0) : NOTHING),
@@ -72,5 +106,10 @@ function values(song) {
 /** A figure, visibly marked if there is doubt about it, with the reason for eyes, pointers and ears. */
 function marked(text, doubt) {
   if (!doubt) return el('span', { text: shown(text) });
-  return el('span', { class: 'doubtful', title: doubt }, shown(text), el('span', { class: 'unseen', text: ' (doubtful)' }));
+  return el(
+    'span',
+    { class: 'doubtful', title: doubt },
+    shown(text),
+    el('span', { class: 'unseen', text: ' (doubtful)' }),
+  );
 }

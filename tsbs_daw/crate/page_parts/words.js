@@ -2,6 +2,8 @@
 
 const NOTHING = '–';
 
+const find = (id) => document.getElementById(id);
+
 /** An element: attributes by name; `text` its text; `on…` handlers; true and false set and leave out an attribute. */
 function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -20,11 +22,17 @@ const name = (text, attributes = {}) => el('bdi', { ...attributes, text: shown(t
 
 /** Text in which nothing is invisible: line ends and control characters become symbols. */
 function shown(text) {
-  return String(text).replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .replace(/[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, '\u2423').replace(/[\ud800-\udfff]/gu, '\ufffd');
+  return String(text)
+    .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+    .replace(/[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, '\u2423')
+    .replace(/[\ud800-\udfff]/gu, '\ufffd');
 }
 
-const decimal = (value, digits = 1) => value.toFixed(digits).replace(/^-(0(\.0*)?)$/, '$1').replace('-', '−');
+const decimal = (value, digits = 1) =>
+  value
+    .toFixed(digits)
+    .replace(/^-(0(\.0*)?)$/, '$1')
+    .replace('-', '−');
 
 const signed = (value, digits = 1) => (value > 0 ? '+' : '') + decimal(value, digits);
 
@@ -43,4 +51,8 @@ const percent = (share) => `${Math.round(share * 100)} %`;
 const sure = (confidence) => `${percent(confidence)} sure`;
 
 /** What a search compares: no case, no accents. */
-const plain = (text) => String(text).normalize('NFKD').replace(/[\u0300-\u036f]/g, '').toLowerCase();
+const plain = (text) =>
+  String(text)
+    .normalize('NFKD')
+    .replace(/[\u0300-\u036f]/g, '')
+    .toLowerCase();

@@ -1,0 +1,52 @@
+// Which key does what.
+
+/** What a key does, wherever the focus is. */
+function pressed(page, event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = event.target.closest('input:not([type=radio]):not([type=checkbox]), select');
+  if (event.key === 'Escape') {
+    if (typing) typing.blur();
+    else if (page.chosen) {
+      const { nameButton } = page.chosen;
+      page.close();
+      nameButton.focus();
+    }
+    return;
+  }
+  if (typing || event.target.type === 'radio') return;
+  const act = action(page, event.key, event.target);
+  if (!act) return;
+  event.preventDefault();
+  act();
+}
+
+/** A function, or nothing if the key means nothing here. */
+function action(page, key, target) {
+  const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -1e9, End: 1e9 }[key];
+  if (step && (target === document.body || target.closest('.row'))) {
+    return () => {
+      const here = page.visible.indexOf(page.current);
+      const next =
+        page.visible[Math.min(page.visible.length - 1, Math.max(0, here + (target.closest('.row') ? step : 0)))];
+      if (!next) return;
+      page.setCurrent(next);
+      next.nameButton.focus();
+    };
+  }
+  const { player, chosen } = page;
+  const song = player.song ?? chosen ?? page.current;
+  if (key === 'p' || key === 'P') return song && (() => playKey(page));
+  if (key === '/') return () => find('text').focus();
+  if (key === 'ArrowLeft' || key === 'ArrowRight')
+    return player.song && (() => player.seek(player.position + (key === 'ArrowLeft' ? -5 : 5)));
+  const file = /^[1-9]$/.test(key) && (chosen ?? player.song)?.files[Number(key) - 1];
+  return file && !file.problem ? () => page.mix(chosen ?? player.song, file, 'solo') : null;
+}
+
+/** Play the song that has the focus or is chosen; pause what plays. */
+function playKey(page) {
+  if (page.player.playing) return page.player.pause();
+  const near = document.activeElement?.closest('.entry');
+  const song = page.songs.find((one) => one.element === near) ?? page.chosen ?? page.player.song ?? page.current;
+  if (!song.playButton.disabled) page.play(song);
+}
