@@ -103,17 +103,12 @@ def write_bad_songs(crate: Path) -> set[str]:
 
 def write_odd_songs(crate: Path) -> set[str]:
     soundfile.write(crate / "mono.wav", signals.mixture(signals.song(2.0)).mean(0), 44100, subtype="PCM_16")
-    soundfile.write(crate / "silence.flac", signals.silence(44100).T, 48000)
-    soundfile.write(crate / "no drums.aiff", signals.tone(220, 22050).T, 22050, subtype="PCM_24")
+    soundfile.write(crate / "silence.flac", signals.silence(48000).T, 48000)
     song_file(crate / "=2+5 さくら 🌸.wav", seed=3)
-    song_file(crate / "AC:DC" / "What?.wav", seed=4)
-    song_file(crate / "AC:DC" / "What_.wav", seed=5)
-    tagged = song_file(crate / "tagged.wav", seed=6)
+    tagged = song_file(crate / "AC:DC" / "What?.wav", seed=6)
     odd = b"INFOIART" + struct.pack("<I", 6) + b"\x83\x41\xff\xfe\xe9\x00"  # neither UTF-8 nor anything else
     tagged.write_bytes(tagged.read_bytes() + b"LIST" + struct.pack("<I", len(odd)) + odd)
-    return {"mono.wav", "silence.flac", "no drums.aiff", "=2+5 さくら 🌸.wav", "tagged.wav"} | {
-        f"AC:DC/{name}.wav" for name in ("What?", "What_")
-    }
+    return {"mono.wav", "silence.flac", "=2+5 さくら 🌸.wav", "AC:DC/What?.wav"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names that Windows does not have")
@@ -133,7 +128,9 @@ def test_a_crate_of_good_odd_and_bad_songs(home: Path, model: Path, tmp_path: Pa
         elif song.state == "done":
             check_folder(tmp_path, song.folder)
             assert song.sample_rate and song.channels and song.duration_s and len(song.sessions) == 2
-            assert song.analysis is None or song.analysis.duration_s == pytest.approx(song.duration_s, abs=0.001)
+            if song.analysis is not None:  # else a warning says why
+                assert song.analysis.duration_s == pytest.approx(song.duration_s, abs=0.001)
+            assert song.analysis is not None or song.warnings
             assert {file.kind for file in song.files} == {"stem", "source"}
             for file in (*(file.file for file in song.files), *song.sessions):
                 assert (tmp_path / "out" / file).is_file()
