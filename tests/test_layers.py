@@ -23,12 +23,13 @@ ALLOWED = {
     "separation": {"model", "audio", *BASE},
     "effects": {"audio", *BASE},
     "daw": {*BASE},
+    "analysis": {"audio", *BASE},
     "songs": {"audio", *BASE},
     "remix": {"analysis", "audio", *BASE},
     "jobs": {"analysis", "remix", "separation", "effects", "daw", "model", "audio", *BASE},
     "crate": {"jobs", "analysis", "remix", "separation", "effects", "daw", "model", "audio", *BASE},
     "training": {"evaluation", "separation", "model", "audio", "songs", "effects", *BASE},
-    "evaluation": {"separation", "model", "audio", *BASE},
+    "evaluation": {"analysis", "separation", "model", "audio", "songs", *BASE},
     "bench": {"jobs", "evaluation", "songs", "separation", "model", "audio", *BASE},
 }
 LIGHT = ["jobs.job", "jobs.spool", "jobs.store", "jobs.watcher", "jobs.daemon", "cli"]

@@ -46,7 +46,7 @@ class Beats(_Part):
 
 
 class Key(_Part):
-    """tonic: C, Db, D ... ; camelot: 1A..12A minor, 1B..12B major."""
+    """tonic: C, Db, D ..., spelt as the key is (C# minor, Db major); camelot: 1A..12A minor, 1B..12B major."""
 
     tonic: str
     mode: Literal["major", "minor"]

@@ -27,8 +27,8 @@ FLOOR_DB = -65.0  # of a mel band, below full scale: what is quieter makes no at
 LAG = 2  # frames over which an attack rises
 
 PITCH_STEPS = 36  # of an octave, three for a semitone, to find out how a song is tuned
-PITCH_RANGE_HZ = (50.0, 2100.0)
-PITCH_THRESHOLD = 0.1  # of a frame's loudest partial; what is weaker is not a note
+PITCH_RANGE_HZ = (55.0, 1000.0)  # higher up are mostly overtones, which point to other keys
+PITCH_THRESHOLD = 0.25  # of a frame's loudest partial; weaker ones are overtones and noise
 
 
 @dataclass(frozen=True)

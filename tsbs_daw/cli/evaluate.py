@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Listening(str, Enum):
+    separated = "separated"
+    true = "true"
+    none = "none"
 
 
 def command(
@@ -18,12 +25,21 @@ def command(
     no_csdr: Annotated[bool, typer.Option("--no-csdr", help="Leave BSS Eval out; it takes long.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw spectrograms of 10 s of the first song.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    analysis: Annotated[
+        Listening | None,
+        typer.Option(help="Measure tempo, beats and key instead, heard in: separated stems, true stems, or none."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Measure a model: uSDR, cSDR and SI-SDR per stem, both stages, against the mixture and an ideal ratio mask.
 
     Example: tsbs-daw evaluate --data songs --model default --songs 20 --seconds 30 --out result.json
+
+    Example: tsbs-daw evaluate --data songs --analysis separated --out analysis.json
     """
+    if analysis is not None:
+        _measure_analysis(data, model, device, analysis, songs, out)
+        return
     from tsbs_daw import __version__
     from tsbs_daw.evaluation.evaluate import evaluate
     from tsbs_daw.evaluation.songs import find_test_songs, read_song
@@ -48,6 +64,28 @@ def command(
         typer.echo(json.dumps({key: value for key, value in document.items() if key != "songs"}, indent=1))
     else:
         _print_table(document)
+
+
+def _measure_analysis(
+    data: Path, model: str, device: str, listening: Listening, songs: int | None, out: Path | None
+) -> None:
+    from tsbs_daw.evaluation.analysis import evaluate_analysis
+    from tsbs_daw.separation.separator import Separator
+
+    def say(song: dict) -> None:
+        tempo, key = song["tempo"], song["key"]
+        typer.echo(
+            f"{song['name']}: {tempo['bpm']} BPM (true {tempo['true_bpm']}), {key['key']} (true {key['true_key']}), "
+            f"beats {song['beats']['f_measure']}",
+            err=True,
+        )
+
+    separator = Separator.load(model, device) if listening is Listening.separated else None
+    result = evaluate_analysis([data], separator, listening=listening.value, songs=songs, progress=say)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    typer.echo(json.dumps(result["summary"], indent=1))
 
 
 def _print_table(document: dict) -> None:

@@ -1,0 +1,149 @@
+"""A song's analysis: listen to each file once, then ask what was heard for tempo, beats, bars, sections and key."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tsbs_daw.analysis.beats import Pulse
+from tsbs_daw.analysis.document import Analysis, Beats, Loudness, Tempo, TempoChange
+from tsbs_daw.analysis.evidence import Evidence, gather
+from tsbs_daw.analysis.features import Features
+from tsbs_daw.analysis.key import find_key
+from tsbs_daw.analysis.listen import listen
+from tsbs_daw.analysis.meter import find_bars
+from tsbs_daw.analysis.sections import find_sections
+from tsbs_daw.analysis.silences import is_sounding, loud_power, stem_sound
+from tsbs_daw.analysis.tempo import PulseCandidate, find_pulses
+from tsbs_daw.errors import AnalysisError, AudioError
+
+log = logging.getLogger(__name__)
+
+# A figure less likely than this is marked as doubtful.
+DOUBT_TEMPO, DOUBT_METER, DOUBT_KEY = 0.75, 0.75, 0.8
+SAME_TEMPO = 0.02
+UNCLEAR = 0.12  # repetition below which there may be no pulse at all, whatever candidate is the best
+SHORT_S = 8.0  # too little to be sure of a tempo, a bar or a key
+
+
+def analyse(mixture: Path, stems: Mapping[str, Path], *, sample_rate_hint: int | None = None) -> Analysis:
+    """Analyse a song.
+
+    Args:    stems: by name; those of "vocals", "drums", "bass", "other" that are there help
+             sample_rate_hint: not needed; files say what they are
+    Raises:  AnalysisError: a file cannot be read. What cannot be made out is None or doubtful, with a note.
+    """
+    heard: dict[str, tuple[Features, Loudness]] = {}
+    for name, path in {"": mixture, **stems}.items():
+        try:
+            heard[name] = listen(Path(path))
+        except AudioError as problem:
+            raise AnalysisError(f"The song cannot be analysed: {problem}") from problem
+    song, loudness = heard.pop("")
+    return conclude(song, loudness, heard)
+
+
+def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Features, Loudness]]) -> Analysis:
+    """What follows from what was heard; no file is read any more."""
+    parts = {name: features for name, (features, _) in stems.items()}
+    evidence = gather(song, parts)
+    candidates = find_pulses(evidence)
+    tempo, beats = _tempo(candidates, evidence), _beats(candidates, evidence)
+    sections = find_sections(song, parts, beats.downbeats_s or beats.times_s[::4], song.duration_s)
+    short = song.duration_s < SHORT_S
+    key = find_key(song, parts, [section.start_s for section in sections], 1.01 if short else DOUBT_KEY)
+    sounding = np.flatnonzero(is_sounding(song.levels, song.level_s, 0.0))
+    analysis = Analysis(
+        duration_s=round(song.duration_s, 6),
+        tempo=tempo,
+        beats=beats,
+        key=key,
+        loudness=loudness,
+        intro_s=round(int(sounding[0]) * song.level_s, 4) if len(sounding) else round(song.duration_s, 4),
+        stems={name: stem_sound(features, loud_power(song.levels), level) for name, (features, level) in stems.items()},
+        sections=sections,
+        notes=_notes(song, parts, tempo, beats, key is None, evidence),
+    )
+    log.info("analysed %.1f s: %s, %s", song.duration_s, analysis.tempo, analysis.key)
+    return analysis
+
+
+def _tempo(candidates: list[PulseCandidate], evidence: Evidence) -> Tempo:
+    if not candidates:
+        return Tempo(bpm=None, confidence=0.0, doubtful=True, source=evidence.source)
+    best = candidates[0]
+    confidence = _tempo_confidence(candidates)
+    return Tempo(
+        bpm=round(best.pulse.bpm, 3),
+        confidence=confidence,
+        doubtful=confidence < DOUBT_TEMPO or best.clarity < UNCLEAR or evidence.duration_s < SHORT_S,
+        steady=best.pulse.steady,
+        source=evidence.source,
+        changes=_changes(best.pulse, evidence.duration_s),
+    )
+
+
+def _tempo_confidence(candidates: list[PulseCandidate]) -> float:
+    """How likely the best candidate's tempo is, whichever of its beats are the right ones."""
+    bpm = candidates[0].pulse.bpm
+    same = [other.likelihood for other in candidates if abs(other.pulse.bpm / bpm - 1) < SAME_TEMPO]
+    return round(min(sum(same), 1.0), 3)
+
+
+def _changes(pulse: Pulse, duration_s: float) -> tuple[TempoChange, ...]:
+    """The tempo map, from the first beat on."""
+    numbers = pulse.numbers(duration_s)
+    if not len(numbers):
+        return ()
+    first_s = max(float(pulse.at(numbers[:1])[0]), 0.0)
+    starts = pulse.seconds_at_knots[:-1]
+    inside = [(first_s, pulse.tempi_bpm[max(int(np.searchsorted(starts, first_s, side="right")) - 1, 0)])]
+    inside += [(at, bpm) for at, bpm in zip(starts, pulse.tempi_bpm, strict=True) if first_s < at < duration_s]
+    return tuple(TempoChange(at_s=round(float(at), 6), bpm=round(float(bpm), 4)) for at, bpm in inside)
+
+
+def _beats(candidates: list[PulseCandidate], evidence: Evidence) -> Beats:
+    if not candidates:
+        return Beats()
+    best = candidates[0]
+    times = np.maximum(best.pulse.at(best.pulse.numbers(evidence.duration_s)), 0.0)
+    rounded = tuple(np.round(times, 6).tolist())
+    bars = find_bars(evidence, times)
+    if bars is None:
+        return Beats(times_s=rounded, confidence=round(best.likelihood, 3))
+    confidence = round(best.likelihood * bars.likelihood, 3)
+    doubtful = confidence < DOUBT_METER
+    return Beats(
+        times_s=rounded,
+        confidence=round(best.likelihood, 3),
+        downbeats_s=rounded[bars.first :: bars.beats_per_bar],
+        beats_per_bar=bars.beats_per_bar if bars.of_meter >= 0.5 else None,
+        meter_confidence=confidence,
+        meter_doubtful=doubtful or evidence.duration_s < SHORT_S,
+    )
+
+
+def _notes(
+    song: Features, parts: Mapping[str, Features], tempo: Tempo, beats: Beats, no_key: bool, evidence: Evidence
+) -> tuple[str, ...]:
+    notes = []
+    if not is_sounding(song.levels, song.level_s, 0.0).any():
+        return ("The song is silent.",)
+    if song.duration_s < SHORT_S:
+        notes.append(f"The song is too short ({song.duration_s:.1f} s) to be sure of its tempo and key.")
+    if parts and evidence.source != "drums":
+        notes.append("No drums are heard; tempo and beats come from the mixture.")
+    if tempo.bpm is None:
+        notes.append("No pulse was found.")
+    elif tempo.doubtful:
+        notes.append(f"The tempo is doubtful; {tempo.bpm / 2:.1f} or {tempo.bpm * 2:.1f} BPM may be meant.")
+    if not tempo.steady:
+        notes.append("The tempo changes.")
+    if tempo.bpm is not None and beats.meter_doubtful:
+        notes.append("Bars are doubtful; check where they begin.")
+    if no_key:
+        notes.append("Nothing has a pitch; there is no key.")
+    return tuple(notes)

@@ -1,0 +1,176 @@
+"""Beats as a map from their numbers to seconds: a straight line for machines, a bent one for people.
+
+Beats found one by one stray by some milliseconds and now and then jump to a neighbour. Where one tempo explains most of
+them, the line through them is the truth and they are its noise: that grid stays exact to the end of a song. Where it
+does not, the fewest straight pieces are taken that stay within 20 ms of what was found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsbs_daw.analysis.features import ATTACK_HOP, ATTACK_S, RATE_HZ
+
+LATE_S = 0.002  # attacks are seen this much before they happen (measured on clicks, noise and drums)
+SNAP_FRAMES = 3
+STEADY_WITHIN_S = 0.025
+STEADY_SHARE = 0.35  # of the beats must be that near to one line
+LOCAL_BEATS, LOCAL_WITHIN, EVEN_SHARE = 9, 0.02, 0.75  # and around most beats the tempo is the same
+SEARCHED, PHASE_STEP_S = 0.015, 0.01  # how far from the rough period, and how finely, the exact one is looked for
+BEND_S = 0.02
+NEIGHBOURS = 4
+TIGHTNESS = 100.0
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """Beat numbers and seconds of two or more knots, both rising; between and beyond them the tempo is constant."""
+
+    numbers_at_knots: np.ndarray
+    seconds_at_knots: np.ndarray
+
+    @property
+    def steady(self) -> bool:
+        return len(self.numbers_at_knots) == 2
+
+    @property
+    def tempi_bpm(self) -> np.ndarray:
+        """Of each piece between two knots."""
+        return 60.0 * np.diff(self.numbers_at_knots) / np.diff(self.seconds_at_knots)
+
+    @property
+    def bpm(self) -> float:
+        """The tempo that most of the time is nearest to."""
+        tempi, spans = self.tempi_bpm, np.diff(self.seconds_at_knots)
+        order = np.argsort(tempi)
+        middle = np.searchsorted(np.cumsum(spans[order]), spans.sum() / 2)
+        return float(tempi[order[min(middle, len(order) - 1)]])
+
+    def moved(self, beats: float) -> Pulse:
+        """The pulse whose beats come a share of a beat later."""
+        return Pulse(self.numbers_at_knots - beats, self.seconds_at_knots)
+
+    def at(self, numbers: np.ndarray) -> np.ndarray:
+        """Seconds of beats, by (broken) number."""
+        return _line(np.asarray(numbers, np.float64), self.numbers_at_knots, self.seconds_at_knots)
+
+    def number_at(self, seconds: float) -> float:
+        return float(_line(np.asarray([seconds]), self.seconds_at_knots, self.numbers_at_knots)[0])
+
+    def numbers(self, duration_s: float) -> np.ndarray:
+        """Of all beats from the song's first sample to its last."""
+        first = int(np.ceil(self.number_at(0.0) - 1e-6))
+        return np.arange(first, int(np.ceil(self.number_at(duration_s) - 1e-6)))
+
+
+def track(pulse: np.ndarray, tempo: float | np.ndarray, duration_s: float, step_s: float) -> Pulse | None:
+    """Follow the beats of a row of attacks.
+
+    Args:    pulse: (F,); tempo: BPM, one for the song or one every step_s
+    Returns: None with less than four beats
+    """
+    from librosa.beat import beat_track
+
+    per_frame = tempo
+    if isinstance(tempo, np.ndarray):
+        # A window's tempo is that of its middle; the first and the last reach to the ends.
+        middles = (duration_s - (len(tempo) - 1) * step_s) / 2 + np.arange(len(tempo)) * step_s
+        per_frame = np.interp(np.arange(len(pulse)) * ATTACK_S, middles, tempo)
+    frames = beat_track(
+        onset_envelope=pulse, sr=RATE_HZ, hop_length=ATTACK_HOP, bpm=per_frame, tightness=TIGHTNESS, trim=False
+    )[1]
+    if len(frames) < 4:
+        return None
+    seconds = _snapped(pulse, frames)
+    expected = 60.0 / (per_frame[frames[:-1]] if isinstance(per_frame, np.ndarray) else per_frame)
+    numbers = np.concatenate(([0], np.cumsum(np.maximum(np.round(np.diff(seconds) / expected), 1))))
+    line = _straight(numbers, seconds)
+    if line is not None:
+        start, period = line
+        return Pulse(np.asarray([0.0, numbers[-1]]), np.asarray([start, start + period * numbers[-1]]))
+    seconds = _smoothed(numbers, seconds)
+    knots = _bent(numbers, seconds)
+    return Pulse(numbers[knots], seconds[knots])
+
+
+def _snapped(pulse: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Seconds of the attacks nearest to the frames, between frames by a parabola through three."""
+    near = frames[:, None] + np.arange(-SNAP_FRAMES, SNAP_FRAMES + 1)
+    strengths = pulse[np.clip(near, 0, len(pulse) - 1)]
+    best = np.clip(near[np.arange(len(frames)), strengths.argmax(axis=1)], 1, len(pulse) - 2)
+    left, middle, right = pulse[best - 1], pulse[best], pulse[best + 1]
+    bend = left - 2 * middle + right
+    shift = np.where(bend < -1e-9, 0.5 * (left - right) / np.where(bend < -1e-9, bend, 1.0), 0.0)
+    seconds = (best + np.clip(shift, -0.5, 0.5)) * ATTACK_S + LATE_S
+    return np.maximum.accumulate(seconds + 1e-6 * np.arange(len(seconds)))
+
+
+def _straight(numbers: np.ndarray, seconds: np.ndarray) -> tuple[float, float] | None:
+    """Start and period of the line that one tempo makes, if the song keeps one.
+
+    Tracking slips to an off-beat and back in breaks and fills; such beats are off the line and do not bend it.
+    """
+    from scipy.ndimage import median_filter
+
+    periods = np.diff(seconds) / np.diff(numbers)
+    rough = float(np.median(periods))
+    steps = min(int(2 * SEARCHED * seconds[-1] / PHASE_STEP_S) + 2, 4000)
+    tried = rough * np.linspace(1 - SEARCHED, 1 + SEARCHED, steps)
+    together = [_together(seconds, period) for period in tried]
+    _, start, period = max((*found, float(period)) for found, period in zip(together, tried, strict=True))
+    for within in (3 * STEADY_WITHIN_S, 1.5 * STEADY_WITHIN_S, STEADY_WITHIN_S):
+        counts = np.round((seconds - start) / period)
+        near = np.abs(seconds - start - counts * period) < within
+        if near.sum() < 4 or np.ptp(counts[near]) < 3:
+            return None
+        period, start = (float(value) for value in np.polyfit(counts[near], seconds[near], 1))
+    even = np.abs(median_filter(periods, LOCAL_BEATS) / period - 1) < LOCAL_WITHIN
+    share = float(near.mean())
+    return (start, period) if share >= STEADY_SHARE and even.mean() >= EVEN_SHARE else None
+
+
+def _together(seconds: np.ndarray, period: float) -> tuple[int, float]:
+    """How many beats have the same phase, whichever that is, and the phase in seconds."""
+    bins = max(int(period / STEADY_WITHIN_S), 4)
+    counts = np.bincount((seconds / period % 1 * bins).astype(np.int64) % bins, minlength=bins)
+    pairs = counts + np.roll(counts, -1)
+    best = int(pairs.argmax())
+    return int(pairs[best]), (best + 1) / bins * period
+
+
+def _smoothed(numbers: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Each beat where most of its neighbours, going on at the tempo around, expect it."""
+    periods = np.diff(seconds) / np.diff(numbers)
+    smooth = np.empty_like(seconds)
+    for index in range(len(seconds)):
+        near = slice(max(index - NEIGHBOURS, 0), index + NEIGHBOURS + 1)
+        period = np.median(periods[near.start : near.stop - 1])
+        smooth[index] = np.median(seconds[near] + (numbers[index] - numbers[near]) * period)
+    # A sudden change of tempo lets neighbours disagree, but never turns time around.
+    return np.maximum.accumulate(smooth + 1e-6 * np.arange(len(smooth)))
+
+
+def _bent(numbers: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Indices of the fewest knots whose straight pieces stay within BEND_S (Douglas and Peucker)."""
+    keep, spans = {0, len(numbers) - 1}, [(0, len(numbers) - 1)]
+    while spans:
+        first, last = spans.pop()
+        if last - first < 2:
+            continue
+        inner = slice(first + 1, last)
+        stray = np.abs(seconds[inner] - np.interp(numbers[inner], numbers[[first, last]], seconds[[first, last]]))
+        worst = int(stray.argmax())
+        if stray[worst] > BEND_S:
+            keep.add(first + 1 + worst)
+            spans += [(first, first + 1 + worst), (first + 1 + worst, last)]
+    return np.asarray(sorted(keep))
+
+
+def _line(x: np.ndarray, at: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """np.interp that goes on beyond the ends with the slope it has there."""
+    inside = np.interp(x, at, value)
+    first = value[0] + (x - at[0]) * (value[1] - value[0]) / (at[1] - at[0])
+    last = value[-1] + (x - at[-1]) * (value[-1] - value[-2]) / (at[-1] - at[-2])
+    return np.where(x < at[0], first, np.where(x > at[-1], last, inside))

@@ -1,0 +1,90 @@
+"""What tells of rhythm, as rows over time: attacks of the stems in bands, and changes of harmony.
+
+A row that nothing is heard in is zero, and says nothing for or against any pulse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsbs_daw.analysis.features import ATTACK_S, PITCH_S, Features
+from tsbs_daw.analysis.pitch import fold
+
+# Row: (stem, band), and the band of the mixture that stands in for a stem that is not there.
+ROWS = {
+    "low": ("drums", "low", "low"),
+    "mid": ("drums", "mid", "mid"),
+    "high": ("drums", "high", "high"),
+    "drums": ("drums", "full", "full"),
+    "bass": ("bass", "full", "low"),
+    "other": ("other", "full", "mid"),
+    "vocals": ("vocals", "full", "mid"),
+}
+PULSE_WEIGHTS = {"drums": 1.0, "bass": 0.5, "other": 0.5, "mixture": 0.5}
+SILENT = 1e-6  # mean square of a stem that holds nothing: -60 dB
+SLACK_FRAMES = 5  # an attack counts for a beat that is up to 23 ms away
+HARMONY_SPAN = 5  # pitch frames, 0.5 s, compared before and after
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """rows: name -> (F,), ATTACK_S apart, each with a root mean square of 1, or zero
+    pulse: (F,) the rows together, for finding beats
+    source: what drums stands for: "drums", or "mixture" without a drums stem that sounds
+    """
+
+    rows: dict[str, np.ndarray]
+    pulse: np.ndarray
+    source: str
+    duration_s: float
+
+
+def gather(mixture: Features, stems: Mapping[str, Features]) -> Evidence:
+    """stems: by name; any may be missing or silent."""
+    frames = mixture.attacks.shape[1]
+    heard = {name: stem for name, stem in stems.items() if sounds(stem)}
+    rows = {}
+    for row, (stem, band, instead) in ROWS.items():
+        attack = heard[stem].attack(band) if stem in heard else mixture.attack(instead)
+        # A stem that was asked for and is silent stays silent; only the drums, which lead, are replaced.
+        rows[row] = np.zeros(frames) if stem in stems and stem not in heard and stem != "drums" else _even(attack)
+    rows["mixture"] = _even(mixture.attack("full"))
+    tonal = [heard[name] for name in ("other", "bass") if name in heard] if stems else [mixture]
+    rows["chords"] = _even(_harmony_changes(sum(part.pitches for part in tonal), frames)) if tonal else np.zeros(frames)
+    rows = {name: _fit(row, frames) for name, row in rows.items()}
+    pulse = sum(weight * rows[name] for name, weight in PULSE_WEIGHTS.items())
+    return Evidence(rows, pulse, "drums" if "drums" in heard else "mixture", mixture.duration_s)
+
+
+def sounds(stem: Features) -> bool:
+    """Whether a stem holds more than what separation leaves behind."""
+    return bool(len(stem.levels)) and float(np.percentile(stem.levels, 95)) > SILENT
+
+
+def _even(row: np.ndarray) -> np.ndarray:
+    row = np.maximum(np.asarray(row, np.float64), 0)
+    strength = np.sqrt(np.mean(np.square(row))) if row.size else 0.0
+    return row / strength if strength > 1e-6 else np.zeros_like(row)
+
+
+def _fit(row: np.ndarray, frames: int) -> np.ndarray:
+    return row[:frames] if len(row) >= frames else np.pad(row, (0, frames - len(row)))
+
+
+def _harmony_changes(pitches: np.ndarray, frames: int) -> np.ndarray:
+    """How much the half second after each moment differs in pitch from the half second before, 0..1."""
+    chroma = np.sqrt(fold(pitches))
+    size = np.linalg.norm(chroma, axis=0)
+    chroma = chroma / (size + 1e-3 * size.max(initial=0) + 1e-9)
+    span, count = HARMONY_SPAN, chroma.shape[1]
+    change = np.zeros(count)
+    if count > 2 * span:
+        sums = np.cumsum(np.pad(chroma, ((0, 0), (1, 0))), axis=1)
+        part = sums[:, span:] - sums[:, :-span]  # part[:, i]: frames i .. i + span - 1
+        before, after = part[:, : -span - 1], part[:, span:-1]
+        alike = (before * after).sum(axis=0) / (np.linalg.norm(before, axis=0) * np.linalg.norm(after, axis=0) + 1e-9)
+        change[span : span + len(alike)] = np.where(alike > 0, 1 - alike, 0)
+    return np.interp(np.arange(frames) * ATTACK_S, np.arange(max(count, 1)) * PITCH_S, change if count else [0.0])

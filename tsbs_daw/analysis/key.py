@@ -1,0 +1,129 @@
+"""The key: which of 24 fits the pitches of voices, bass and accompaniment best, and its place on the Camelot wheel.
+
+A key and its relative share their notes, modes (dorian, mixolydian) borrow another's, so the profile of pitches is not
+all that is asked: also how often the tonic's chord sounds, and what the bass plays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from tsbs_daw.analysis.choice import likelihoods
+from tsbs_daw.analysis.document import Key
+from tsbs_daw.analysis.evidence import sounds
+from tsbs_daw.analysis.features import PITCH_S, Features
+from tsbs_daw.analysis.pitch import fold
+
+Mode = Literal["major", "minor"]
+TONICS = {
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+}
+KEYS: tuple[tuple[int, Mode], ...] = tuple((tonic, mode) for mode in ("major", "minor") for tonic in range(12))
+# How often each degree sounds: Albrecht and Shanahan (2013), and Temperley (1999).
+PROFILES = {
+    "major": (
+        (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081),
+        (5.0, 2.0, 3.5, 2.0, 4.5, 4.0, 2.0, 4.5, 2.0, 3.5, 1.5, 4.0),
+    ),
+    "minor": (
+        (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052),
+        (5.0, 2.0, 3.5, 4.5, 2.0, 4.0, 2.0, 4.5, 3.5, 2.0, 1.5, 4.0),
+    ),
+}
+SCALES = {
+    "major": ((0, 2, 4, 5, 7, 9, 11), (0, 2, 4, 5, 7, 9, 10)),
+    "minor": ((0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 3, 5, 7, 8, 11), (0, 1, 3, 5, 7, 8, 10)),
+}
+SHARES = {"other": 1.0, "bass": 0.7, "vocals": 0.5}
+CHORD_FRAMES = 8  # 0.7 s
+OPENING_S = 1.6
+PLAIN = 0.05  # share that a pitch class must stand out by, for there to be a key
+
+
+def find_key(
+    mixture: Features, stems: Mapping[str, Features], openings_s: Sequence[float], doubt_below: float
+) -> Key | None:
+    """None where nothing has a pitch. openings_s: where sections begin."""
+    features = describe_keys(mixture, stems, openings_s)
+    if features is None:
+        return None
+    likely = likelihoods("key", features)
+    best = int(likely.argmax())
+    tonic, mode = KEYS[best]
+    confidence = round(float(likely[best]), 3)
+    return Key(
+        tonic=TONICS[mode][tonic], mode=mode, camelot=camelot(tonic, mode), confidence=confidence,
+        doubtful=confidence < doubt_below,
+    )  # fmt: skip
+
+
+def camelot(tonic: int, mode: Mode) -> str:
+    """The code on the Camelot wheel, along fifths: 8B is C major, 8A its relative A minor."""
+    major = tonic if mode == "major" else (tonic + 3) % 12
+    return f"{(major * 7 + 7) % 12 + 1}{'B' if mode == 'major' else 'A'}"
+
+
+def describe_keys(mixture: Features, stems: Mapping[str, Features], openings_s: Sequence[float]) -> np.ndarray | None:
+    """What speaks for each of KEYS: (24, features)."""
+    heard = {name: fold(stems[name].pitches) for name in SHARES if name in stems and sounds(stems[name])}
+    if not any(name in stems for name in SHARES):
+        heard = {"other": fold(mixture.pitches)}
+    return describe_chroma(heard, openings_s)
+
+
+def describe_chroma(heard: Mapping[str, np.ndarray], openings_s: Sequence[float]) -> np.ndarray | None:
+    """The same of chroma, (12, F) by the name of the stem."""
+    heard = {name: part / part.sum(axis=0).mean() for name, part in heard.items() if part.sum() > 0}
+    if not heard:
+        return None
+    frames = min(part.shape[1] for part in heard.values())
+    total = sum(SHARES[name] * part[:, :frames] for name, part in heard.items())
+    profile = total.mean(axis=1) / total.mean(axis=1).sum()
+    if profile.max() - profile.min() < PLAIN:
+        return None
+    low = heard["bass"].mean(axis=1) if "bass" in heard else np.zeros(12)
+    opening = _opening(total, openings_s)
+    opening_low = _opening(heard["bass"], openings_s) if "bass" in heard else np.zeros(12)
+    chords, first_chords = _chords(total), _chords(np.tile(opening[:, None], CHORD_FRAMES))
+    shares = [np.sqrt(profile), low, opening, opening_low, *chords, *first_chords]
+    return np.asarray([_describe(shares, profile, tonic, mode) for tonic, mode in KEYS])
+
+
+def _describe(shares: list[np.ndarray], profile: np.ndarray, tonic: int, mode: Mode) -> np.ndarray:
+    """shares: each (12,), by pitch class; profile: (12,)"""
+    from_tonic = np.roll(profile, -tonic)
+    fits = [max(float(from_tonic[list(scale)].sum()) for scale in SCALES[mode])]
+    fits += [float(np.corrcoef(from_tonic, of_mode)[0, 1]) for of_mode in PROFILES[mode]]
+    degrees = np.concatenate([np.roll(share, -tonic) for share in shares])
+    # Each degree counts in its own way in major and in minor.
+    apart = (degrees, np.zeros_like(degrees)) if mode == "major" else (np.zeros_like(degrees), degrees)
+    return np.concatenate((fits, *apart, [float(mode == "major")]))
+
+
+def _opening(chroma: np.ndarray, openings_s: Sequence[float]) -> np.ndarray:
+    """(12,): what sounds when the song, or a section of it, begins; it sums to 1, or is zero."""
+    span, total = round(OPENING_S / PITCH_S), np.zeros(12)
+    first = np.flatnonzero(chroma.sum(axis=0) > 0.2 * chroma.sum(axis=0).mean())
+    for start in {int(first[0]) if len(first) else 0, *(round(at / PITCH_S) for at in openings_s if at > 0)}:
+        part = chroma[:, start : start + span].sum(axis=1)
+        total += part / (part.sum() + 1e-9)
+    return total / (total.sum() + 1e-9)
+
+
+def _chords(chroma: np.ndarray) -> np.ndarray:
+    """How much of the time each major and each minor triad is what fits best: (2, 12)."""
+    whole = max(chroma.shape[1] // CHORD_FRAMES, 1) * CHORD_FRAMES
+    slow = np.pad(chroma, ((0, 0), (0, max(whole - chroma.shape[1], 0))))[:, :whole]
+    slow = slow.reshape(12, -1, CHORD_FRAMES).mean(axis=2)
+    slow = slow / (np.linalg.norm(slow, axis=0) + 0.05 * np.linalg.norm(slow, axis=0).max() + 1e-9)
+    triads = np.zeros((2, 12, 12))
+    for row, third in enumerate((4, 3)):
+        for root in range(12):
+            triads[row, root, [root, (root + third) % 12, (root + 7) % 12]] = 3**-0.5
+    fits = 8 * np.einsum("mrp,pf->mrf", triads, slow)
+    odds = np.exp(fits - fits.max(axis=(0, 1)))
+    return (odds / odds.sum(axis=(0, 1))).mean(axis=2)

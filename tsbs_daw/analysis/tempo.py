@@ -1,0 +1,168 @@
+"""Which pulses a song may have: tempo and phase, each with how likely it is.
+
+Periods at which the attacks repeat are candidates; beats are tracked at each, and of each pulse, its halves and doubles
+and its off-beats, it is asked how well drums, bass and chords fit. Listeners disagree about octaves of tempo, so the
+answer says how sure it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsbs_daw.analysis.beats import Pulse, track
+from tsbs_daw.analysis.choice import likelihoods
+from tsbs_daw.analysis.evidence import SLACK_FRAMES, Evidence
+from tsbs_daw.analysis.features import ATTACK_S
+from tsbs_daw.analysis.meter import best_bar, strengths_of_bars
+
+SLOWEST_BPM, FASTEST_BPM = 45.0, 220.0
+TEMPI_BPM = np.exp(np.arange(np.log(SLOWEST_BPM), np.log(FASTEST_BPM), 0.004))
+PERIODS_S = 60.0 / TEMPI_BPM
+WINDOW_S, STEP_S = 12.0, 1.0
+USUAL_BPM = 112.0
+PEAKS = 4
+ROWS = ("low", "mid", "high", "bass", "other", "vocals", "chords")
+REPEATING = ("drums", "low", "mid", "bass", "other", "pulse")
+SHIFTS = (0.0, 0.25, 0.5, 0.75)
+DRIFT = 0.04  # of the tempo; more is a change of tempo
+
+
+@dataclass(frozen=True)
+class PulseCandidate:
+    pulse: Pulse
+    likelihood: float
+    clarity: float  # how plainly the attacks repeat at this period, 0..1
+
+
+def find_pulses(evidence: Evidence) -> list[PulseCandidate]:
+    """The candidates, the likeliest first; none where nothing repeats."""
+    pulses, features, clarity = describe_pulses(evidence)
+    if not pulses:
+        return []
+    likely = likelihoods("pulse", features)
+    found = [PulseCandidate(*three) for three in zip(pulses, likely.tolist(), clarity, strict=True)]
+    return sorted(found, key=lambda candidate: -candidate.likelihood)
+
+
+def describe_pulses(evidence: Evidence) -> tuple[list[Pulse], np.ndarray, list[float]]:
+    """Candidates, what speaks for each, (candidates, features), and how clear each is."""
+    rows = {**evidence.rows, "pulse": evidence.pulse}
+    if not evidence.pulse.any() or len(evidence.pulse) * ATTACK_S < 1.5:
+        return [], np.zeros((0, 0)), []
+    local = {name: repetition(rows[name]) for name in REPEATING}
+    whole = {name: scores.mean(axis=0) for name, scores in local.items()}
+    strengths, for_bars = _standardised(evidence), strengths_of_bars(evidence)
+    clarity, pulses, features = [], [], []
+    for tracked in _tracked(evidence, local["pulse"]):
+        repeats = [float(np.interp(tracked.bpm, TEMPI_BPM, whole[name])) for name in REPEATING]
+        octave = float(np.log2(tracked.bpm / USUAL_BPM))
+        for shift in SHIFTS:
+            pulse = tracked.moved(shift)
+            pulses.append(pulse)
+            clarity.append(repeats[-1])
+            fit = _fit(strengths, pulse, evidence.duration_s)
+            bar = best_bar(for_bars, pulse.at(pulse.numbers(evidence.duration_s)))
+            features.append(np.concatenate((fit, repeats, (bar, -octave * octave, octave))))
+    return pulses, np.asarray(features), clarity
+
+
+def repetition(row: np.ndarray) -> np.ndarray:
+    """How strongly a row repeats at each of PERIODS_S, in windows STEP_S apart: (windows, periods)."""
+    from librosa.core import autocorrelate
+    from scipy.ndimage import maximum_filter1d
+
+    length = min(round(WINDOW_S / ATTACK_S), len(row))
+    starts = range(0, len(row) - length + 1, round(STEP_S / ATTACK_S))
+    overlap = length / (length - np.arange(length))
+    found = np.zeros((len(starts), len(TEMPI_BPM)))
+    for number, start in enumerate(starts):
+        window = row[start : start + length] - row[start : start + length].mean()
+        similar = autocorrelate(window) * overlap
+        if similar[0] > 1e-9:
+            similar = maximum_filter1d(similar / similar[0], 3)
+            lags = np.arange(length)
+            at = [np.interp(times * PERIODS_S / ATTACK_S, lags, similar, right=0.0) for times in range(1, 5)]
+            found[number] = (at[0] + at[1] + 0.5 * at[2] + at[3]) / 3.5
+    return found
+
+
+def _tracked(evidence: Evidence, local: np.ndarray) -> list[Pulse]:
+    """Beats at each period that may be the song's."""
+    usual = 0.12 * np.square(np.log2(TEMPI_BPM / USUAL_BPM))
+    path = _tempo_path(local - usual)
+    if path.max() / path.min() > 1 + DRIFT:
+        starts: list = [path * rate for rate in (1.0, 2.0, 0.5) if SLOWEST_BPM < np.median(path) * rate < FASTEST_BPM]
+    else:
+        starts = _peaks(local.mean(axis=0) - usual)
+    found: list[Pulse] = []
+    for tempo in starts:
+        pulse = track(evidence.pulse, tempo, evidence.duration_s, STEP_S)
+        if pulse is None or not SLOWEST_BPM <= pulse.bpm <= FASTEST_BPM:
+            continue
+        if all(abs(np.log(pulse.bpm / other.bpm)) > 0.02 for other in found):
+            found.append(pulse)
+    return found
+
+
+def _peaks(score: np.ndarray) -> list[float]:
+    """Tempi at which the score peaks, best first, with their doubles and halves."""
+    inner = np.flatnonzero((score[1:-1] >= score[:-2]) & (score[1:-1] > score[2:])) + 1
+    tempi: list[float] = []
+    for index in sorted(inner, key=lambda index: -score[index])[:PEAKS]:
+        for rate in (1.0, 2.0, 0.5):
+            tempo = float(TEMPI_BPM[index] * rate)
+            if SLOWEST_BPM < tempo < FASTEST_BPM and all(abs(np.log(tempo / other)) > 0.03 for other in tempi):
+                tempi.append(tempo)
+    return tempi
+
+
+def _tempo_path(score: np.ndarray, stiffness: float = 30.0, reach: int = 12) -> np.ndarray:
+    """The likeliest tempo of each window, which rather stays than moves (Viterbi): (windows,) BPM."""
+    windows, tempi = score.shape
+    best, came_from = score[0].copy(), np.zeros((windows, tempi), np.int16)
+    jump = 0.6  # to any tempo: what a sudden change must be worth
+    moves = np.arange(-reach, reach + 1)
+    costs = stiffness * np.square(moves * 0.004)
+    for window in range(1, windows):
+        padded = np.pad(best, reach, constant_values=-np.inf)
+        choices = np.stack([padded[reach + move : reach + move + tempi] for move in moves]) - costs[:, None]
+        move = choices.argmax(axis=0)
+        near, top = choices[move, np.arange(tempi)], int(best.argmax())
+        leap = best[top] - jump > near
+        came_from[window] = np.where(leap, top, np.arange(tempi) + moves[move])
+        best = np.where(leap, best[top] - jump, near) + score[window]
+    index, path = int(best.argmax()), np.zeros(windows)
+    for window in range(windows - 1, -1, -1):
+        path[window] = TEMPI_BPM[index]
+        index = int(came_from[window, index])
+    return path
+
+
+def _standardised(evidence: Evidence) -> np.ndarray:
+    """(rows of ROWS, F): how much stronger than usual the attacks near each moment are."""
+    from scipy.ndimage import maximum_filter1d
+
+    strengths = np.stack([maximum_filter1d(evidence.rows[name], SLACK_FRAMES) for name in ROWS])
+    mean = strengths.mean(axis=1, keepdims=True) + 0.05
+    return (strengths - mean) / (strengths.std(axis=1, keepdims=True) + 0.05)
+
+
+def _fit(strengths: np.ndarray, pulse: Pulse, duration_s: float) -> np.ndarray:
+    """How strong the rows are on the beats and between them, and whether they take turns every 2, 3 or 4 beats."""
+    numbers = pulse.numbers(duration_s)
+    if len(numbers) < 2:
+        return np.zeros(29)
+    on, after, off, before = (
+        strengths[:, _frames(pulse.at(numbers + shift), strengths.shape[1])] for shift in (0, 0.25, 0.5, 0.75)
+    )
+    turns = []
+    for beats, rows in ((2, (0, 1, 6)), (4, (0, 1, 6)), (3, (0, 6))):
+        turn = np.exp(-2j * np.pi * np.arange(len(numbers)) / beats)
+        turns += np.abs((on[list(rows)] * turn).mean(axis=1)).tolist()
+    return np.concatenate((on.mean(axis=1), off.mean(axis=1), (after.mean(axis=1) + before.mean(axis=1)) / 2, turns))
+
+
+def _frames(times_s: np.ndarray, count: int) -> np.ndarray:
+    return np.clip(np.round(times_s / ATTACK_S).astype(np.int64), 0, count - 1)
