@@ -5,7 +5,7 @@ import torch
 from song_files import STEMS
 
 from tsbs_daw.model import TwoStageSeparator
-from tsbs_daw.training.loss import TwoStageLoss
+from tsbs_daw.training.loss import TwoStageLoss, spectral_tilt
 from tsbs_daw.training.recipe import LossPart
 
 PLAIN = {"n_ffts": (256,), "equalise_stems": False}
@@ -106,3 +106,38 @@ def test_the_map_stage_learns_from_the_final_estimate_alone(small_recipe):
     TwoStageLoss(settings)(output.estimates, output.mask_estimates, targets).total.backward()
     reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"mask_split", "mask_blocks", "mask_estimator"}
+
+
+def test_the_error_s_level_counts_in_db_and_the_same_at_every_loudness():
+    loss = TwoStageLoss(LossPart(**PLAIN, time_weight=0, spectrum_weight=0, sdr_weight=1, mask_weight=0))
+    targets = _targets(3)
+    error = 0.5 * _targets(3).flip(-1)
+    ten_db = loss(targets + error, targets, targets).total - loss(targets + error / 10**0.5, targets, targets).total
+    assert ten_db.item() == pytest.approx(10, abs=1)  # a little less: the floor of -30 dB is near
+    quiet = loss((targets + error) / 8, targets / 8, targets / 8).total
+    assert quiet.item() == pytest.approx(loss(targets + error, targets, targets).total.item(), abs=0.3)
+
+
+def test_no_error_is_better_than_30_db_below_the_mixture():
+    loss = TwoStageLoss(LossPart(**PLAIN, time_weight=0, spectrum_weight=0, sdr_weight=1, mask_weight=0))
+    targets = _targets()
+    assert loss(targets, targets, targets).total.item() == pytest.approx(-30)
+    silence = torch.zeros_like(targets)
+    estimates = torch.full_like(silence, 1e-6).requires_grad_()
+    loss(estimates, estimates, silence).total.backward()
+    assert torch.isfinite(estimates.grad).all()
+
+
+def test_the_tilt_lifts_the_treble_and_leaves_white_noise_alone():
+    tilt = spectral_tilt(2048, 44100, 3.0)
+    assert tilt.mean().item() == pytest.approx(1)
+    octave = round(2 * 4000 * 2048 / 44100), round(4000 * 2048 / 44100)
+    assert (tilt[octave[0]] / tilt[octave[1]]).item() == pytest.approx(10 ** (3 / 20), rel=0.01)
+    assert tilt[:9].unique().numel() == 1, "level below 200 Hz"
+    assert torch.equal(spectral_tilt(2048, 44100, 0.0), torch.ones(1025))
+
+    targets = _targets(2, 40000)
+    noise = 0.1 * torch.randn(targets.shape, generator=torch.Generator().manual_seed(1))
+    plain, tilted = (TwoStageLoss(LossPart(time_weight=0, tilt_db_per_octave=db)) for db in (0.0, 3.0))
+    ratio = tilted(targets + noise, targets, targets).total / plain(targets + noise, targets, targets).total
+    assert ratio.item() == pytest.approx(1, rel=0.02)

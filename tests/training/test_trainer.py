@@ -105,6 +105,17 @@ def test_weight_decay_leaves_norms_biases_and_the_scan_s_own_parameters_alone(sm
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
+def test_the_map_stage_can_be_trained_on_a_mask_stage_that_stays(songs, tmp_path, small_recipe):
+    _run(small_recipe(), songs, tmp_path / "first")
+    begin = tmp_path / "first" / "best.safetensors"
+    recipe = small_recipe(optimiser={"train": "map_stage"})
+    assert _run(recipe, songs, tmp_path / "second", init=begin, stop=_After(4)).step == 4
+    assert _run(recipe, songs, tmp_path / "second", resume=True).step == 6
+    before, after = load_file(begin), load_file(tmp_path / "second" / "last.safetensors")
+    moved = {name for name in before if not torch.equal(before[name], after[f"model.{name}"])}
+    assert moved and not any(name.startswith("mask_") for name in moved)
+
+
 def test_the_best_weights_are_a_model_ready_for_use(songs, tmp_path, small_recipe):
     progress = _run(small_recipe(), songs, tmp_path / "run")
     validations = [row for row in read_curve(tmp_path / "run" / "curve.jsonl") if row["kind"] == "validation"]
