@@ -76,7 +76,9 @@ def analyse_apart(
     with tempfile.TemporaryDirectory(prefix="tsbs-daw-") as folder, (Path(folder) / "log").open("w+b") as words:
         answer = Path(folder) / "answer.json"
         plan = {"mixture": str(mixture), "stems": {n: str(p) for n, p in stems.items()}, "answer": str(answer)}
-        child = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=words, stderr=words)
+        # One thread: on busy cores, more of them wait for each other, and somebody may be playing in a DAW meanwhile.
+        quiet = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        child = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=words, stderr=words, env=quiet)
         try:
             child.stdin.write(json.dumps(plan).encode() + b"\n")
             child.stdin.flush()
