@@ -17,14 +17,15 @@ from tsbs_daw.crate.page import write_page
 
 def arranged(catalogue: Catalogue) -> Catalogue:
     """The song that goes with most others stands second, with what goes with it, and what went wrong, below."""
-    done = [song for song in catalogue.songs if song.state == "done"]
+    done = [song for song in catalogue.songs if song.analysis]
     fits = compatible(done)
     chosen = max(done, key=lambda song: len(fits[song.source]))
     friends = {match.source for match in fits[chosen.source]}
     near = [song for song in done if song.source in friends]
     far = [song for song in done if song.source not in friends and song is not chosen]
-    odd = [song for song in catalogue.songs if song.state != "done"]
-    songs = (*far[:1], chosen, *near[:1], *odd[:1], *near[1:], *odd[1:], *far[1:])
+    odd = [song for song in catalogue.songs if song.state in ("failed", "duplicate")]
+    rest = [song for song in catalogue.songs if song not in (*done, *odd)]
+    songs = (*far[:1], chosen, *near[:1], *odd[:1], *near[1:], *odd[1:], *far[1:], *rest)
     return catalogue.model_copy(update={"songs": songs})
 
 
@@ -33,7 +34,7 @@ def main(crate: str, picture: str) -> None:
     catalogue = Catalogue.from_json((folder / "catalogue.json").read_text(encoding="utf-8"), "catalogue.json")
     path = write_page(arranged(catalogue), folder)
     with browser() as chromium:
-        page = chromium.new_page(viewport={"width": 1360, "height": 1240}, color_scheme="light")
+        page = chromium.new_page(viewport={"width": 1280, "height": 1190}, color_scheme="light")
         page.goto(path.as_uri())
         waves = page.locator(".entry").nth(1).locator(".picture")
         waves.click(position={"x": waves.bounding_box()["width"] * 0.6, "y": 20})
