@@ -121,6 +121,22 @@ def test_identity_changes_with_everything_that_decides_the_result():
     assert len(identities) == 1 + len(changes)
 
 
+def test_identity_without_a_delivery_is_that_of_versions_that_knew_of_none():
+    known = "e31cdf43e57164feb35ea83e"
+    assert identity_of(**RUN) == identity_of(**RUN, delivery=None) != identity_of(**RUN, delivery="{}")
+    assert identity_of(**RUN).startswith(known)
+    assert identity_of(**RUN, delivery='{"format": "mp3"}') != identity_of(**RUN, delivery='{"format": "wav16"}')
+
+
+def test_a_manifest_of_an_earlier_version_is_read():
+    known = json.loads(manifest().to_json())
+    new = {"artist", "title", "format", "sessions", "analysis", "others"}
+    assert new <= known.keys()
+    text = json.dumps({key: value for key, value in known.items() if key not in new})
+    found = Manifest.from_json(text, "manifest.json")
+    assert (found.sessions, found.analysis, found.others, found.format) == (None, None, (), "wav32f")
+
+
 def test_two_processes_agree_on_the_identity():
     code = f"from tsbs_daw.jobs.manifest import identity_of; print(identity_of(**{RUN!r}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
