@@ -1,0 +1,10 @@
+-- @description tsbs-daw: separate selected items, preset crate
+-- @noindex
+-- @about
+--   A song made ready to remix, with tempo, key, grid and level in its names, tags and sessions.
+-- Made by `tsbs-daw reaper actions`.
+
+local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
+local use = assert(loadfile(folder .. "lib/use.lua"))()(folder .. "lib/")
+local asking = use("asking")
+asking.selected_items(asking.options({ preset = "crate" }))
