@@ -89,6 +89,7 @@ def test_missing_and_damaged_files_are_told_apart(tmp_path):
     found = pictures(tmp_path, "song", ["cut.wav", "gone.wav", "../out.wav"])
     assert "cut short" in found["cut.wav"].problem
     assert found["gone.wav"].problem == found["../out.wav"].problem == "the file is missing"
+    assert not (tmp_path / MEMORY).exists()  # what could not be drawn is tried again
 
 
 def test_what_is_known_of_songs_that_are_gone_is_forgotten(tmp_path):

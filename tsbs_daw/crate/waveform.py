@@ -129,7 +129,8 @@ def pictures(folder: Path, group: str, files: Iterable[str]) -> dict[str, Pictur
         entry = known.get(file)
         picture = _understood(entry, state) or _measure(path)
         found[file] = picture
-        learned[file] = {"state": state, "picture": asdict(picture)}
+        if picture.problem is None:  # a busy machine may have had no time or memory for it: look again next time
+            learned[file] = {"state": state, "picture": asdict(picture)}
     if learned != known:
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memory, json.dumps({"format": _FORMAT, "parts": PARTS, "files": learned}))
