@@ -11,14 +11,25 @@ from pathlib import Path
 
 import pytest
 from crate.stage import Ears, crate_in, run_crate, states, the
-from jobs.stage import QUICK, DaemonThread, lines, python_path, rows, settings_in, until, write_song
+from jobs.stage import (
+    QUICK,
+    DaemonThread,
+    job_for,
+    lines,
+    python_path,
+    result_of,
+    rows,
+    settings_in,
+    until,
+    write_song,
+)
 
 from tsbs_daw.crate.catalogue import Catalogue
 from tsbs_daw.crate.memory import FILE_NAME as MEMORY
 from tsbs_daw.crate.record import CSV, JSON
 from tsbs_daw.errors import DaemonError, UsageError
 from tsbs_daw.jobs.job import State
-from tsbs_daw.jobs.spool import request_cancel
+from tsbs_daw.jobs.spool import living_daemon, request_cancel, submit
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-ins use POSIX signals")
 
@@ -254,6 +265,24 @@ def test_a_daemon_that_ends_is_replaced(tmp_path):
         assert set(states(run_crate(request, Ears(stop))).values()) == {"done"}
     assert stopping
     assert len(lines(settings_in(tmp_path), "published.log")) == 3
+
+
+def test_a_daw_that_found_the_crates_own_daemon_gets_its_stems(tmp_path):
+    request = crate_in(tmp_path, "One.wav")
+    settings = settings_in(tmp_path)
+    jobs = [job_for(tmp_path, f"slow item {seed}", seed=seed, priority="interactive") for seed in (50, 51, 52)]
+
+    class Daw(Ears):
+        def ended(self, entry, *, fresh):
+            super().ended(entry, fresh=fresh)
+            assert living_daemon(settings.spool)
+            for job in jobs:
+                submit(settings.spool, job)
+
+    ears = Daw()
+    assert states(run_crate(request, ears)) == {"One.wav": "done"}
+    assert [result_of(settings, job).state for job in jobs] == [State.DONE] * 3
+    assert any("DAW" in note for note in ears.notes)
 
 
 def test_two_runs_of_one_crate_do_not_meet(tmp_path):

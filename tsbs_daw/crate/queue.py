@@ -123,6 +123,23 @@ class Queue:
         else:
             self._own, self._trouble = own, None
 
+    def somebody_waits(self) -> bool:
+        """Whether a DAW waits for a daemon that ends with the crate."""
+        if self._own is None:
+            return False
+        self._own.check()
+        return any(
+            self._is_interactive(place / name)
+            for place in (self._spool.inbox, self._spool.jobs)
+            for name in _names(place)
+        )
+
+    def _is_interactive(self, folder: Path) -> bool:
+        try:
+            return self._spool.read_request(folder).priority == "interactive"
+        except JobFormatError:
+            return False
+
     def look(self, job_ids: Iterable[str]) -> dict[str, Look]:
         """How these jobs stand. They move from inbox/ to jobs/ to done/, and are looked for in this order."""
         waiting, claimed = _names(self._spool.inbox), _names(self._spool.jobs)

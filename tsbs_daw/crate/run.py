@@ -75,6 +75,7 @@ class Crate:
             try:
                 with self._drawing, self._queue:
                     self._work()
+                    self._serve_others()
                     self._listener.look(self._view())
             finally:
                 self._close()
@@ -110,6 +111,15 @@ class Crate:
             elif not any(song.job for song in self._songs):
                 return
             self._look(wait=song is None)
+
+    def _serve_others(self) -> None:
+        """Somebody may sit in front of a DAW, and have found this daemon."""
+        told = False
+        while self._queue.somebody_waits():
+            if not told:
+                self._listener.note("All songs have come to their end; what a DAW has asked for is finished first.")
+            told = True
+            time.sleep(_LOOK_EVERY_S)
 
     def _close(self) -> None:
         """Whatever has happened: songs that ended at the last moment count, and the catalogue says what is left."""
