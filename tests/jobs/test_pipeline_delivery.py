@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -17,8 +19,8 @@ from jobs.studio import STEMS, Studio, sound_of, stem_of
 from tsbs_daw.audio.measure import Levels, Meter
 from tsbs_daw.audio.read import probe
 from tsbs_daw.audio.tags import Tags, read_tags, write_tags
-from tsbs_daw.errors import JobCancelled, JobFormatError, UsageError
-from tsbs_daw.jobs import analysing
+from tsbs_daw.errors import JobCancelled, JobFormatError, NoSpaceLeft, UsageError
+from tsbs_daw.jobs import analysing, finishing
 from tsbs_daw.jobs.finishing import ANALYSING_SHARE, WRITING_SHARE
 from tsbs_daw.jobs.job import Job, Result
 
@@ -353,6 +355,22 @@ def test_what_cannot_be_delivered_is_refused_before_any_work(studio):
         text = json.dumps({"schema": 1, "source": {"path": "/a.wav"}, "output": "/b", "delivery": wrong})
         with pytest.raises(JobFormatError, match="delivery"):
             Job.from_json(text, "job.json")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOSPC])
+def test_beside_the_stems_only_a_full_disk_is_fatal(studio, monkeypatch, code):
+    def refused(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(finishing, "write_dawproject", refused)
+    path = studio.song()
+    if code == errno.ENOSPC:
+        with pytest.raises(NoSpaceLeft):
+            studio.run(path, delivery={"sessions": ["dawproject", "rpp"]})
+        assert not any(studio.out.iterdir())
+    else:
+        result = studio.run(path, delivery={"sessions": ["dawproject", "rpp"]})
+        assert result.session.name == "song.RPP" and "DAWproject could not be made" in result.warnings[0]
 
 
 def test_six_channels_that_a_format_cannot_hold_get_another(studio):
