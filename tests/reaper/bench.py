@@ -3,9 +3,9 @@
     make bench-reaper            a table; with ARGUMENTS="--json" what docs/results/ keeps
 
 The scripts run in Lua 5.4 in the stand-in for REAPER, whose ticks come every 30 ms of real time, as REAPER's do. The
-daemon is a process of its own with the bundled model; its worker has loaded it. `cpu_s` is what daemon and worker
-computed for it, which says on a busy machine what the wait does not. Every run has music of its own, so
-that nothing comes from the cache of stems. REAPER's own work at the insertion is the one thing that is not in it.
+daemon is a process of its own with the bundled model; its worker has loaded it. Every run has music of its own, so that
+nothing comes from the cache of stems. REAPER's own work at the insertion is the one thing that is not in it. `cpu` is
+the processor time that daemon and worker took for it, which says on a busy machine what the wait does not.
 """
 
 from __future__ import annotations
