@@ -21,8 +21,8 @@ from tsbs_daw.model.blocks import DualNet, SequenceUnit, TransformAverageConcate
 from tsbs_daw.model.mamba2 import ssd
 
 # Bytes that the widest intermediate of a tile may take, for each thread. Measured on a Zen 4 with 1 MB of level-2 cache
-# per core: below half of it the calls themselves cost more than the misses, above twice of it memory does.
-TILE_BYTES = 2**21
+# per core: below half of it the calls themselves cost more than the misses, above thrice of it memory does.
+TILE_BYTES = 2**22
 
 # Rows of the decay matrix at a time. A row block meets only the columns that are not zero.
 ROWS = 65

@@ -40,13 +40,12 @@ class Engine:
         self.dtype = choose_precision(precision, device, network.config)
         self.network = _prepared(network, device, self.dtype)
         self.batch_size = self._whole_batch = batch_size or _batch_size(network, device)
-        self.piece_samples = self.config.chunk_samples
+        self.piece_samples: int | None = None  # the longest that is computed at once; None: any length
         self._processor: nn.Module | None = None  # stands in for a device without memory
 
     def begin(self) -> None:
         """A new song: what lacked memory in the last one may have it by now."""
-        self.batch_size, self.piece_samples = self._whole_batch, self.config.chunk_samples
-        self._processor = None
+        self.batch_size, self.piece_samples, self._processor = self._whole_batch, None, None
 
     def estimate(self, mixtures: np.ndarray, stage: str = "full") -> np.ndarray:
         """
@@ -67,7 +66,7 @@ class Engine:
         if len(mixtures) > self.batch_size:
             halves = np.array_split(mixtures, range(self.batch_size, len(mixtures), self.batch_size))
             return np.concatenate([self.estimate(half, stage) for half in halves])
-        if mixtures.shape[-1] <= self.piece_samples:
+        if self.piece_samples is None or mixtures.shape[-1] <= self.piece_samples:
             return self._compute(mixtures, stage)
         fade = round(OVERLAP * self.piece_samples)
         overlap_add = OverlapAdd(fade)
@@ -100,12 +99,12 @@ class Engine:
         if batch > 1:
             self.batch_size = batch // 2
             log.warning("out of memory on %s: batches of %d from now on", device, self.batch_size)
-        elif (shorter := min(samples, self.piece_samples) // 2) >= SHORTEST_S * self.config.sample_rate:
+        elif (shorter := samples // 2) >= SHORTEST_S * self.config.sample_rate:
             self.piece_samples = shorter
             log.warning("out of memory on %s: chunks of %.2f s from now on", device, shorter / self.config.sample_rate)
         elif self._processor is None and self.device.type != "cpu":
             self._processor = _on_processor(self.network)
-            self.piece_samples = self.config.chunk_samples
+            self.piece_samples = None
             log.warning("out of memory on %s: the rest of the song is separated on the processor", device)
         else:
             raise DeviceError(
