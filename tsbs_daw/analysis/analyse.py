@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # A figure less likely than this is marked as doubtful.
 DOUBT_TEMPO, DOUBT_METER, DOUBT_KEY = 0.75, 0.75, 0.8
 SAME_TEMPO = 0.02
-UNCLEAR = 0.12  # repetition below which there may be no pulse at all, whatever candidate is the best
+UNCLEAR, NO_PULSE = 0.12, 0.04  # repetition below which a pulse is doubtful, and below which there is none
 SHORT_S = 8.0  # too little to be sure of a tempo, a bar or a key
 
 
@@ -51,6 +51,8 @@ def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Featu
     parts = {name: features for name, (features, _) in stems.items()}
     evidence = gather(song, parts)
     candidates = find_pulses(evidence)
+    if candidates and candidates[0].clarity < NO_PULSE:
+        candidates = []
     tempo, beats = _tempo(candidates, evidence), _beats(candidates, evidence)
     sections = find_sections(song, parts, beats.downbeats_s or beats.times_s[::4], song.duration_s)
     short = song.duration_s < SHORT_S
@@ -102,6 +104,8 @@ def _changes(pulse: Pulse, duration_s: float) -> tuple[TempoChange, ...]:
     starts = pulse.seconds_at_knots[:-1]
     inside = [(first_s, pulse.tempi_bpm[max(int(np.searchsorted(starts, first_s, side="right")) - 1, 0)])]
     inside += [(at, bpm) for at, bpm in zip(starts, pulse.tempi_bpm, strict=True) if first_s < at < duration_s]
+    if pulse.steady:
+        inside = inside[:1]
     return tuple(TempoChange(at_s=round(float(at), 6), bpm=round(float(bpm), 4)) for at, bpm in inside)
 
 
