@@ -54,7 +54,7 @@ def test_a_unit_in_tiles_equals_the_plain_one_at_any_length(length, monkeypatch)
     x = torch.randn(length, 5, 16).transpose(0, 1)
     with torch.inference_mode():
         wanted = unit(x)
-        monkeypatch.setattr(tiles, "TILE_BYTES", 2 * length * 2 * 64 * 4)  # two sequences a tile, and one left
+        monkeypatch.setattr(tiles, "TILE_BYTES", 2 * length * 64 * 4)  # two sequences a tile, and one left
         TiledSequenceUnit(unit, torch.float32)(x)
     torch.testing.assert_close(x, wanted, rtol=1e-5, atol=1e-5)
 

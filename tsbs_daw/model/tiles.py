@@ -2,9 +2,9 @@
 
 Whole activations would pass through memory once for each of some thirty operations; a tile of them stays in the
 cache from the first norm to the residual sum. What depends on the weights alone is computed once: the Mamba-2's output
-projection, its norm's weight and the unit's linear layer are one matrix per direction, and the taps and projections of
-both directions lie side by side. Nothing is ever turned around: the backward direction runs over the same tensors with
-its taps mirrored and the other triangle of its decay matrix.
+projection, its norm's weight and the unit's linear layer are one matrix per direction. One direction follows the
+other, so that each has the cache for itself, and nothing is ever turned around: the backward one runs over the same
+tensors with its taps mirrored and the other triangle of its decay matrix.
 
 G directions, S sequences, L length, N features, H heads, P head width, I = H x P inner width.
 """
@@ -22,7 +22,7 @@ from tsbs_daw.model.mamba2 import ssd
 
 # Bytes that the widest intermediate of a tile may take, for each thread. Measured on a Zen 4 with 1 MB of level-2 cache
 # per core: below half of it the calls themselves cost more than the misses, above thrice of it memory does.
-TILE_BYTES = 2**22
+TILE_BYTES = 3 * 2**20
 
 # Rows of the decay matrix at a time. A row block meets only the columns that are not zero.
 ROWS = 65
@@ -61,14 +61,14 @@ class TiledSequenceUnit(nn.Module):
         self.mixed = config.d_inner + 2 * config.d_state  # x, B and C pass the convolution together
 
         z, xBC, dt = mamba.in_proj.split([config.d_inner, self.mixed, config.heads], dim=1)
-        self._keep("z_weight", z.flatten(0, 1), dtype)
-        self._keep("xBC_weight", xBC.flatten(0, 1), dtype)
+        self._keep("z_weight", z, dtype)
+        self._keep("xBC_weight", xBC, dtype)
         self._keep("dt_weight", dt.flatten(0, 1))
         self._keep("dt_bias", mamba.dt_bias.flatten())
 
         mirrored = [taps if index == 0 else taps.flip(-1) for index, taps in enumerate(mamba.conv_weight)]
-        self._keep("conv_weight", torch.cat(mirrored)[:, None, None], dtype)
-        self._keep("conv_bias", mamba.conv_bias.flatten(), dtype)
+        self._keep("conv_weight", torch.stack(mirrored)[:, :, None, None], dtype)
+        self._keep("conv_bias", mamba.conv_bias, dtype)
         self._keep("rate", -mamba.A_log.double().exp()[..., None] * math.log2(math.e), torch.float64)  # for exp2
         self._keep("D", mamba.D[..., None])
 
@@ -85,31 +85,32 @@ class TiledSequenceUnit(nn.Module):
 
     def forward(self, x: Tensor) -> None:
         """x: (S, L, N) with any strides, changed along L in place."""
-        tokens = tile_length(self.directions * self.mixed, self.dtype)
+        tokens = tile_length(self.mixed, self.dtype)
         for tile in x.split(max(1, tokens // x.shape[1])):
             self._tile(tile)
 
     def _tile(self, x: Tensor) -> None:
-        config, reach = self.config, self.config.d_conv - 1
-        length = x.shape[1]
+        config = self.config
         u = group_norm(x, self.norm_weight, self.norm_bias)
         low = u.to(self.dtype)
         dt = F.softplus(F.linear(u, self.dt_weight, self.dt_bias)).mT.unflatten(1, (self.directions, config.heads))
-        z = F.silu(F.linear(low, self.z_weight), inplace=True)
-        # Padded at both ends: the forward taps' outputs begin at 0, the backward ones' `reach` later.
-        xBC = F.linear(low, self.xBC_weight).mT[:, :, None]
-        xBC = F.conv2d(xBC, self.conv_weight, self.conv_bias, padding=(0, reach), groups=xBC.shape[1])[:, :, 0].mT
         out = F.linear(low, self.skip_weight).float().add_(self.skip_bias)
         for index in range(self.directions):
-            mine = xBC[:, index * reach : index * reach + length, index * self.mixed : (index + 1) * self.mixed]
-            gate = z[..., index * config.d_inner : (index + 1) * config.d_inner]
-            y = self._mix(mine, dt[:, index].double(), index).transpose(1, 2)
-            gate = gate.unflatten(-1, y.shape[2:])
-            y = torch.mul(y, gate, out=gate.new_empty(y.shape)).flatten(2)
-            scale = torch.linalg.vector_norm(y, dim=-1, keepdim=True, dtype=torch.float32)
+            y = self._mix(self._convolve(low, index), dt[:, index].double(), index).transpose(1, 2)
+            gated = F.silu(F.linear(low, self.z_weight[index]), inplace=True)
+            gated.unflatten(-1, y.shape[2:]).mul_(y)
+            scale = torch.linalg.vector_norm(gated, dim=-1, keepdim=True, dtype=torch.float32)
             scale = scale.square_().div_(config.d_inner).add_(1e-5).rsqrt_()  # the gated norm, after the product
-            out.addcmul_(F.linear(y, self.out_weight[index]).float(), scale)
+            out.addcmul_(F.linear(gated, self.out_weight[index]).float(), scale)
         x.add_(out)
+
+    def _convolve(self, low: Tensor, index: int) -> Tensor:
+        """(S, L, N) -> (S, L, I + 2 states): projected and convolved, of one direction."""
+        taps, reach = self.conv_weight[index], self.config.d_conv - 1
+        xBC = F.linear(low, self.xBC_weight[index]).mT[:, :, None]
+        # Padded at both ends: the forward taps' outputs begin at 0, the backward ones' `reach` later.
+        xBC = F.conv2d(xBC, taps, self.conv_bias[index], padding=(0, reach), groups=len(taps))[:, :, 0].mT
+        return xBC[:, index * reach : index * reach + low.shape[1]]
 
     def _mix(self, xBC: Tensor, dt: Tensor, index: int) -> Tensor:
         """xBC: (S, L, I + 2 states); dt: (S, H, L) -> y + D x: (S, H, L, P)."""
