@@ -24,7 +24,7 @@ SAMPLE_RATE = 44100
 
 
 def main(request: dict[str, Any]) -> None:
-    probes = (resolve, song, separate, network, size, peers, reference, stems, overlap)
+    probes = (resolve, song, random_model, separate, network, size, peers, reference, stems, overlap)
     try:
         answer = {probe.__name__: probe for probe in probes}[request["probe"]](request)
     except TsbsDawError as error:
@@ -54,6 +54,18 @@ def song(request: dict[str, Any]) -> dict[str, Any]:
         while left > 0:
             writer.write(np.ascontiguousarray(mixture[:, :left]))
             left -= mixture.shape[1]
+    return {"path": str(path)}
+
+
+def random_model(request: dict[str, Any]) -> dict[str, Any]:
+    """A model file of one size, with random weights."""
+    import torch
+
+    from tsbs_daw.bench.networks import SIZES, random_network
+    from tsbs_daw.model.checkpoint import save
+
+    path = Path(request["folder"]).absolute() / f"{request['size']}.safetensors"
+    save(random_network(SIZES[request["size"]], torch.device("cpu")), path)
     return {"path": str(path)}
 
 

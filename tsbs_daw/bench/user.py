@@ -1,6 +1,7 @@
 """What a user waits for.
 
 separate.*   a song the whole way, from file to session: speed, and where the seconds go
+full.*       the same for a model of the paper's size, with random weights
 memory.*     peak memory of the same at a short and at a long length: what grows between them is a leak
 start.*      the command line's start
 daemon.*     a real daemon: how soon it begins, what it costs while it waits
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tsbs_daw.bench.probing import probe, work_folder
@@ -44,6 +46,23 @@ def _separate(options: Options) -> Iterator[Row]:
     yield Row("separate.overhead", "spent outside the network", 100 * outside, "%", 30.0)
     for name, value in sorted(steps.items(), key=lambda item: -item[1]):
         yield Row(f"separate.{name}", f"of that: {name}", value, "s")
+
+
+def _full(options: Options) -> Iterator[Row]:
+    """A model that computes so long that all else should hardly show."""
+    size, seconds = ("tiny", 2.0) if options.quick else ("full", 15.0)
+    with work_folder() as folder:
+        options = replace(options, model=probe("random_model", folder, options, size=size)["path"])
+        first = probe("song", folder, options, file="first", seconds=1.0)["path"]
+        song = probe("song", folder, options, file="song", seconds=seconds)["path"]
+        found = probe("separate", folder, options, sources=[first, song])
+    yield Row(
+        "full.speed", f"{seconds:g} s of song, file to session", found["seconds"] / found["wall_s"], "x real time"
+    )
+    outside = 1 - found["timings_s"]["separate"] / found["wall_s"]
+    yield Row("full.overhead", "spent outside the network", 100 * outside, "%", 10.0)
+    if found["peak_bytes"] is not None:
+        yield Row("full.memory", "peak memory", found["peak_bytes"] / 1e6, "MB", 3000.0)
 
 
 def _memory(options: Options) -> Iterator[Row]:
@@ -79,6 +98,7 @@ def _daemon(options: Options) -> Iterator[Row]:
 GROUPS = (
     Group("start", _start, ("start.help",), needs_model=False),
     Group("separate", _separate, ("separate.speed", "separate.factor", "separate.overhead"), open=True),
+    Group("full", _full, ("full.speed", "full.overhead"), long=True, needs_model=False, open=True),
     Group("memory", _memory, ("memory.short", "memory.long", "memory.growth")),
     Group("daemon", _daemon, ("daemon.pickup", "daemon.item", "daemon.cpu", "daemon.memory", "daemon.worker")),
 )
