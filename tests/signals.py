@@ -151,3 +151,46 @@ def without_xing(mp3: bytes) -> bytes:
     kbit_per_s = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)[mp3[2] >> 4]
     assert b"Xing" in mp3[:64] or b"Info" in mp3[:64]
     return mp3[144_000 * kbit_per_s // rate_hz + padding :]
+
+
+def drum_kit(beats_s, duration_s: float, *, bar: int = 4, sample_rate: int = RATE, channels: int = 2) -> np.ndarray:
+    """A kick on the first beat of each bar (and the third of four), a snare on others, hats on and between beats."""
+    samples = round(duration_s * sample_rate)
+    rng, out = np.random.default_rng(1), np.zeros(samples)
+    at = times(round(0.12 * sample_rate), sample_rate)
+    kick = np.sin(2 * np.pi * 60 * at) * np.exp(-at / 0.04)
+    snare = (0.5 * np.sin(2 * np.pi * 190 * at) + rng.normal(0, 0.3, len(at))) * np.exp(-at / 0.03)
+    hat = np.diff(rng.normal(0, 0.15, len(at) + 1)) * np.exp(-at / 0.012)
+
+    def hit(wave: np.ndarray, seconds: float, level: float) -> None:
+        start = round(seconds * sample_rate)
+        if 0 <= start < samples:
+            out[start : start + len(wave)] += level * wave[: samples - start]
+
+    for number, beat in enumerate(beats_s):
+        place = number % bar
+        if place == 0 or (bar == 4 and place == 2):
+            hit(kick, beat, 0.7 if place == 0 else 0.5)
+        else:
+            hit(snare, beat, 0.5)
+        hit(hat, beat, 0.5)
+        if number + 1 < len(beats_s):
+            hit(hat, (beat + beats_s[number + 1]) / 2, 0.3)
+    return np.tile(out.astype(np.float32), (channels, 1))
+
+
+def chords(
+    pitches, chord_s: float, duration_s: float, *, start_s: float = 0.0, cents: float = 0.0, sample_rate: int = RATE
+) -> np.ndarray:
+    """Chords of MIDI pitches, each with overtones, one after another and from the first again. Two channels."""
+    out, at = np.zeros(round(duration_s * sample_rate)), times(round(chord_s * sample_rate), sample_rate)
+    start, number = start_s, 0
+    while start < duration_s:
+        first = round(start * sample_rate)
+        length = min(len(at), len(out) - first)
+        for pitch in pitches[number % len(pitches)]:
+            hz = 440.0 * 2 ** ((pitch + cents / 100 - 69) / 12)
+            note = sum(np.sin(2 * np.pi * hz * k * at[:length]) / k**2 for k in (1, 2, 3, 4))
+            out[first : first + length] += 0.08 * note * np.exp(-at[:length] / 0.8)
+        start, number = start + chord_s, number + 1
+    return np.tile(out.astype(np.float32), (2, 1))

@@ -1,0 +1,21 @@
+"""Analyse sounds that are in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+from signals import RATE
+
+from tsbs_daw.analysis.analyse import conclude
+from tsbs_daw.analysis.document import Analysis
+from tsbs_daw.analysis.listen import listen_to
+
+
+def analyse_sounds(mixture: np.ndarray, sample_rate: int = RATE, **stems: np.ndarray) -> Analysis:
+    """Arrays are (channels, samples)."""
+    heard = {name: listen_to([sound], sample_rate, len(sound)) for name, sound in stems.items()}
+    return conclude(*listen_to([mixture], sample_rate, len(mixture)), heard)
+
+
+def nearest_s(true_s, found_s) -> np.ndarray:
+    """How far the nearest found moment is from each true one."""
+    return np.abs(np.asarray(true_s)[:, None] - np.asarray(found_s)[None]).min(axis=1)
