@@ -1,7 +1,7 @@
 """Choose among candidates by what speaks for each: a weighted sum, and from the sums how likely each is.
 
-The weights were fitted on songs of the project's generator, whose truth is known (see evaluation/fitting.py; keys also on
-sketches of scores and plain cadences), so a probability is honest there and an opinion elsewhere.
+The weights were fitted on songs of the project's generator, whose truth is known (evaluation/fitting.py); keys also on
+sketches of scores and plain cadences. So a probability is honest there and an opinion elsewhere.
 """
 
 from __future__ import annotations
