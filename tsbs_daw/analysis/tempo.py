@@ -51,11 +51,11 @@ def describe_pulses(evidence: Evidence) -> tuple[list[Pulse], np.ndarray, list[f
     rows = {**evidence.rows, "pulse": evidence.pulse}
     if not evidence.pulse.any() or len(evidence.pulse) * ATTACK_S < 1.5:
         return [], np.zeros((0, 0)), []
-    local = {name: repetition(rows[name]) for name in REPEATING}
-    whole = {name: scores.mean(axis=0) for name, scores in local.items()}
+    local = repetition(rows["pulse"])
+    whole = {name: repetition(rows[name]).mean(axis=0) for name in REPEATING}
     strengths, for_bars = _standardised(evidence), strengths_of_bars(evidence)
     clarity, pulses, features = [], [], []
-    for tracked in _tracked(evidence, local["pulse"]):
+    for tracked in _tracked(evidence, local):
         repeats = [float(np.interp(tracked.bpm, TEMPI_BPM, whole[name])) for name in REPEATING]
         octave = float(np.log2(tracked.bpm / USUAL_BPM))
         for shift in SHIFTS:
