@@ -111,3 +111,12 @@ def test_networks_in_turn_are_measured_per_second_of_audio():
     found = time_in_turn(runs, torch.device("cpu"), rounds=3)
     assert turns == ["long", "short"] * 4  # one to warm up
     assert set(found) == {"long", "short"} and all(value >= 0 for value in found.values())
+
+
+def test_a_network_s_own_arithmetic_is_that_of_the_plain_network():
+    from tsbs_daw.bench.networks import own_macs, random_chunk, random_network
+
+    device = torch.device("cpu")
+    network, chunk = random_network(TINY, device), random_chunk(TINY, device)
+    with torch.inference_mode():
+        assert own_macs(TINY) == count_macs(lambda: network(chunk))

@@ -40,6 +40,9 @@ def _rows_of_size(size: str, precision: str, found: dict) -> Iterator[Row]:
     target = OVER_FLOOR.get((size, precision))
     yield Row(f"{name}.over_floor", "its time over the floor", found["over_floor"], "x", target)
     yield Row(f"{name}.floor", "the floor", found["macs_per_s_of_audio"] / found["machine_macs_per_s"], "s per s")
+    own, executed = found["macs_per_s_of_audio"] / 1e9, found["executed_macs_per_s_of_audio"] / 1e9
+    yield Row(f"{name}.arithmetic", "the network's own, per second of stereo", own, "GMAC")
+    yield Row(f"{name}.executed", "of them are computed here", executed, "GMAC")
     yield Row(f"{name}.machine", f"large {precision} products here", found["machine_macs_per_s"] / 1e9, "GMAC/s")
     yield Row(f"{name}.products", "of its time, in matrix products", 100 * found["share_in_products"], "%")
     if found["peak_bytes"] is not None:

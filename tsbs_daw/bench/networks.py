@@ -1,6 +1,6 @@
 """A network on one device in one precision, held against what the device's own matrix products allow.
 
-floor   the network's multiply-adds at the rate that large matrix products reach here, in the same precision
+floor   the network's own multiply-adds, as the plain network has them, at the rate that large matrix products reach here, in the same precision
 """
 
 from __future__ import annotations
@@ -64,6 +64,14 @@ def count_macs(run: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2
+
+
+def own_macs(config: ModelConfig) -> int:
+    """Multiply-adds of a chunk through the network as the paper draws it: what it is, not how it is computed here."""
+    with torch.device("meta"):  # counted from the shapes, nothing is computed
+        network, chunk = TwoStageSeparator(config).eval(), torch.zeros(1, 2, config.chunk_samples)
+    with torch.inference_mode():
+        return count_macs(lambda: network(chunk))
 
 
 def time_s(run: Callable[[], Any], device: torch.device) -> float:
