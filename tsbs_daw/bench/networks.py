@@ -1,6 +1,7 @@
 """A network on one device in one precision, held against what the device's own matrix products allow.
 
-floor   the network's own multiply-adds, as the plain network has them, at the rate that large matrix products reach here, in the same precision
+floor   the network's own multiply-adds, as the plain network has them, at the rate that large matrix products reach
+        here, in the same precision
 """
 
 from __future__ import annotations
