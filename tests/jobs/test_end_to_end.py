@@ -53,7 +53,7 @@ def test_a_killed_daemon_and_a_killed_worker_lose_nothing_and_repeat_nothing(tmp
     for place in rounds(tmp_path, times):
         settings, folder = settings_in(place), WatchFolder(place / "in", place / "out")
         dropped = [
-            write_mixture(place / "in" / "First.wav", 44100, 8.0, 1),
+            write_mixture(place / "in" / "First.wav", 44100, 40.0, 1),
             write_mixture(place / "in" / "Second.flac", 48000, 3.0, 2),
         ]
         sent = write_mixture(place / "Sent.wav", 44100, 3.0, 3)
