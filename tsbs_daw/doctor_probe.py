@@ -21,7 +21,7 @@ Finding = dict[str, str]
 # What importing proves and a version number does not: that the compiled parts load on this machine.
 CORE = (
     *("torch", "numpy", "soundfile", "pedalboard", "watchdog", "yaml", "safetensors", "pydantic", "soxr", "typer"),
-    *("rich", "platformdirs", "einops", "pyebur128", "filelock"),
+    *("rich", "platformdirs", "einops", "pyebur128", "filelock", "librosa", "scipy", "mutagen"),
 )
 SAME = 1e-4  # a difference below this part of the RMS is rounding
 SAME_FUSED = 2e-2  # the fused kernels multiply in reduced precision
