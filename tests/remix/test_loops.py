@@ -71,6 +71,15 @@ def test_a_loop_carries_its_tempo_its_key_and_its_loop_points(tmp_path):
         assert instrument_of(path)["loops"] == [(0, inspect(path).samples)]
 
 
+def test_loops_of_doubtful_bars_say_so_in_their_names(tmp_path):
+    stem(tmp_path / "drums.wav", 9)
+    (tmp_path / "loops").mkdir()
+    beats = beats_at(127.5, 4).model_copy(update={"meter_doubtful": True})
+    made = cut_loops({"drums": tmp_path / "drums.wav"}, beats, bars=2, folder=tmp_path / "loops", name=NAME)
+    assert [path.name for path in made] == [f"{NAME} drums ~2 bars {number:03d}.wav" for number in (1, 3)]
+    assert inspect(made[0]).time_reference_samples == round(beats.downbeats_s[0] * RATE)
+
+
 def test_a_waltz_says_that_it_is_one(tmp_path):
     stem(tmp_path / "a.wav", 9)
     (tmp_path / "loops").mkdir()

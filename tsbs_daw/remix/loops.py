@@ -32,6 +32,7 @@ UNPITCHED = ("drums", "percussion")
 FORMATS = {"PCM_16": "wav16", "PCM_24": "wav24", "PCM_S8": "wav16", "PCM_U8": "wav16"}  # others are cut as wav32f
 FORBIDDEN = str.maketrans(dict.fromkeys('/\\:*?"<>|', "_") | dict.fromkeys(range(32), "_"))
 NAME_BYTES = 180  # of the song's part of a name; file systems take 255 in all
+DOUBTFUL = "~"  # before "4 bars" of which nobody can be sure, as before a doubtful tempo or key in names
 
 
 def cut_loops(
@@ -41,7 +42,8 @@ def cut_loops(
 
     Args:   stems: lossless files, by the stems' names
             name: what the files' names begin with: song, tempo and key. "Song [128 BPM 8A]" becomes
-                "Song [128 BPM 8A] drums 4 bars 017.wav", where 17 is the number of the first bar
+                "Song [128 BPM 8A] drums 4 bars 017.wav", where 17 is the number of the first bar. Where the bars
+                are doubtful, it is "drums ~4 bars 017.wav": cut on beats, but maybe not where a bar begins
             key: "A minor", ...: becomes the root note of pitched stems' loops
     Returns: the files, in order; none, if the song has fewer bars
     Raises: AnalysisError: the song's bars are not known; AudioError, OutputError, NoSpaceLeft. No loop is left then
@@ -71,10 +73,11 @@ def _cut_stem(
         loud = [_level(cutter.samples(piece.start_samples, piece.end_samples)) for piece in plan]
     wanted = [piece for piece, heard in zip(plan, _heard(loud), strict=True) if heard]
     note = None if stem.casefold() in UNPITCHED else key
+    length = f"{DOUBTFUL if beats.meter_doubtful else ''}{bars} {'bar' if bars == 1 else 'bars'}"
     with open_audio(path) as reader:
         cutter = _Cutter(reader.blocks())
         for piece in wanted:
-            target = folder / _free_name(f"{_short(name)} {stem}", bars, piece.number, taken)
+            target = folder / _free_name(f"{_short(name)} {stem}", length, piece.number, taken)
             blocks = cutter.samples(piece.start_samples, piece.end_samples)
             _write(target, info, piece, blocks, (bars, beats.beats_per_bar), note)
             made.append(target)
@@ -154,10 +157,9 @@ def _short(name: str) -> str:
     return name.rstrip() or "loop"
 
 
-def _free_name(start: str, bars: int, number: int, taken: set[str]) -> str:
-    """A name that no other file of the folder has, also where case does not count."""
-    unit = "bar" if bars == 1 else "bars"
-    whole = f"{start.translate(FORBIDDEN)} {bars} {unit} {number:03d}"
+def _free_name(start: str, length: str, number: int, taken: set[str]) -> str:
+    """A name that no other file of the folder has, also where case does not count. length: "4 bars" """
+    whole = f"{start.translate(FORBIDDEN)} {length} {number:03d}"
     name, copy = f"{whole}.wav", 2
     while name.casefold() in taken:
         name, copy = f"{whole} ({copy}).wav", copy + 1
