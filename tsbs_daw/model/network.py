@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.utils.checkpoint
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -86,10 +85,8 @@ class TwoStageSeparator(nn.Module):
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, channels: int) -> Tensor:
         for block in blocks:
-            if self.checkpointing and self.training:
-                x = torch.utils.checkpoint.checkpoint(block, x, channels, use_reentrant=False)
-            else:
-                x = block(x, channels)
+            block.checkpointing = self.checkpointing and self.training
+            x = block(x, channels)
         return x
 
 
