@@ -19,7 +19,7 @@ from tsbs_daw.config import Settings
 from tsbs_daw.doctor import Finding, Report, Status, examine
 from tsbs_daw.doctor_probe import CORE
 from tsbs_daw.jobs.job import Heartbeat
-from tsbs_daw.jobs.spool import Spool
+from tsbs_daw.jobs.queue.spool import Spool
 from tsbs_daw.model import TwoStageSeparator
 from tsbs_daw.model.checkpoint import save
 

@@ -32,35 +32,49 @@ ALLOWED = {
     "evaluation": {"analysis", "separation", "model", "audio", "songs", *BASE},
     "bench": {"jobs", "evaluation", "songs", "separation", "model", "audio", *BASE},
 }
-LIGHT = ["jobs.job", "jobs.spool", "jobs.store", "jobs.watcher", "jobs.daemon", "cli"]
+# The same inside tsbs_daw/jobs, whose parts are many: from below to above.
+JOBS = ["failpoint", "job", "queue", "options", "delivery", "pipeline", "watching", "running", "recovery", "daemon"]
+LIGHT = ["jobs.job", "jobs.queue.spool", "jobs.queue.store", "jobs.watching.watcher", "jobs.daemon", "cli"]
 
 
-def part_of(module: str) -> str | None:
-    names = module.split(".")
-    return names[1] if names[0] == "tsbs_daw" and len(names) > 1 else None
+def part_of(module: str, inside: str = "tsbs_daw") -> str | None:
+    names = module.removeprefix(f"{inside}.").split(".")
+    return names[0] if module.startswith(f"{inside}.") else None
 
 
-def imported(path: Path) -> set[str]:
-    found = set()
+def imported(path: Path, inside: str = "tsbs_daw") -> set[str]:
+    found, package = set(), PACKAGE.parent.joinpath(*inside.split("."))
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {part_of(alias.name) for alias in node.names}
+            found |= {part_of(alias.name, inside) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: imports are absolute"
-            names = (
-                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "tsbs_daw" else {node.module}
-            )
-            found |= {part_of(name) for name in names}
-    return {part for part in found if part and ((PACKAGE / part).exists() or (PACKAGE / f"{part}.py").exists())}
+            names = {f"{node.module}.{alias.name}" for alias in node.names} if node.module == inside else {node.module}
+            found |= {part_of(name, inside) for name in names}
+    return {part for part in found if part and ((package / part).exists() or (package / f"{part}.py").exists())}
+
+
+def files_of(package: Path, part: str) -> list[Path]:
+    module = package / f"{part}.py"
+    return [module] if module.exists() else sorted((package / part).rglob("*.py"))
 
 
 @pytest.mark.parametrize("part", sorted(ALLOWED))
 def test_a_package_imports_only_what_stands_below_it(part):
-    files = [PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").exists() else sorted((PACKAGE / part).rglob("*.py"))
+    files = files_of(PACKAGE, part)
     assert files
     for path in files:
         above = imported(path) - ALLOWED[part] - {part}
         assert not above, f"{path.relative_to(PACKAGE)} imports {sorted(above)}"
+
+
+def test_the_parts_of_jobs_import_only_what_stands_below_them():
+    found = {path.stem if path.is_file() else path.name for path in (PACKAGE / "jobs").glob("[a-z]*")}
+    assert found == set(JOBS)
+    for height, part in enumerate(JOBS):
+        for path in files_of(PACKAGE / "jobs", part):
+            above = imported(path, "tsbs_daw.jobs") - set(JOBS[: height + 1])
+            assert not above, f"{path.relative_to(PACKAGE)} imports {sorted(above)}"
 
 
 def test_only_the_command_line_prints():

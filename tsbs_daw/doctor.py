@@ -196,7 +196,7 @@ def _locks(settings: Settings) -> Iterator[Finding]:
 
 
 def _daemon(settings: Settings) -> Iterator[Finding]:
-    from tsbs_daw.jobs.spool import living_daemon
+    from tsbs_daw.jobs.queue.spool import living_daemon
 
     heartbeat = living_daemon(settings.spool)
     if heartbeat is None:

@@ -146,7 +146,7 @@ def _fused(torch: Any, chosen: Any) -> Iterator[Finding]:
 def job(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
     """One second of sound the whole way: read, separate, write, publish, as the daemon's worker does it."""
     from tsbs_daw.jobs.job import Job, Source
-    from tsbs_daw.jobs.pipeline import run_job
+    from tsbs_daw.jobs.pipeline.run_job import run_job
 
     source = folder / "second.wav"
     _write_second(source)

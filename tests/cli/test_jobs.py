@@ -11,9 +11,9 @@ import pytest
 from cli.program import run
 
 from tsbs_daw.jobs.job import Job, Progress, Result, Source, State
-from tsbs_daw.jobs.rows import Arrival
-from tsbs_daw.jobs.spool import Spool
-from tsbs_daw.jobs.store import JobStore
+from tsbs_daw.jobs.queue.rows import Arrival
+from tsbs_daw.jobs.queue.spool import Spool
+from tsbs_daw.jobs.queue.store import JobStore
 
 
 @pytest.fixture

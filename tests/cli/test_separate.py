@@ -14,7 +14,7 @@ import rpp
 import soundfile
 from cli.program import environment, run, small_model, song_file
 
-from tsbs_daw.jobs.manifest import read_manifest
+from tsbs_daw.jobs.delivery.manifest import read_manifest
 
 
 @pytest.fixture(scope="module")

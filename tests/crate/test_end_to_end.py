@@ -23,8 +23,8 @@ from jobs.repeats import repeated
 from jobs.stage import state_of, until
 
 from tsbs_daw.crate.catalogue import Catalogue
-from tsbs_daw.jobs.manifest import read_manifest
-from tsbs_daw.jobs.spool import living_daemon
+from tsbs_daw.jobs.delivery.manifest import read_manifest
+from tsbs_daw.jobs.queue.spool import living_daemon
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
 
@@ -70,7 +70,9 @@ def started(home: Path, *words: str | Path) -> Iterator[subprocess.Popen[str]]:
 def workers_of(pid: int) -> list[int]:
     """Among the children of all threads of a process, those that separate."""
     texts = [one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(child) for text in texts for child in text.split() if "tsbs_daw.jobs.worker" in command_of(child)]
+    return [
+        int(child) for text in texts for child in text.split() if "tsbs_daw.jobs.running.worker" in command_of(child)
+    ]
 
 
 def command_of(pid: str) -> str:

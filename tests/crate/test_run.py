@@ -29,7 +29,7 @@ from tsbs_daw.crate.memory import FILE_NAME as MEMORY
 from tsbs_daw.crate.record import CSV, JSON
 from tsbs_daw.errors import DaemonError, UsageError
 from tsbs_daw.jobs.job import State
-from tsbs_daw.jobs.spool import living_daemon, request_cancel, submit
+from tsbs_daw.jobs.queue.spool import living_daemon, request_cancel, submit
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-ins use POSIX signals")
 

@@ -11,7 +11,7 @@ from tsbs_daw.effects.output import Effect
 from tsbs_daw.effects.preset import list_presets, load_preset, preset_files, read_preset
 from tsbs_daw.effects.schema import name_problem
 from tsbs_daw.errors import PresetError
-from tsbs_daw.jobs.names import safe_name
+from tsbs_daw.jobs.delivery.names import safe_name
 
 GOOD = """\
 description: Everything that a preset can have.

@@ -12,8 +12,8 @@ from pathlib import Path
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import TsbsDawError
 from tsbs_daw.jobs.daemon import Daemon
-from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.options import DaemonOptions, WatchTimings
+from tsbs_daw.jobs.watching.folders import WatchFolder
 
 
 def die_at(step: str) -> None:

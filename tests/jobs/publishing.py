@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from tsbs_daw.errors import TsbsDawError
-from tsbs_daw.jobs.delivery import Delivery, Published
-from tsbs_daw.jobs.manifest import FileEntry, Manifest, NamedHash, SourceEntry, identity_of
+from tsbs_daw.jobs.delivery.manifest import FileEntry, Manifest, NamedHash, SourceEntry, identity_of
+from tsbs_daw.jobs.delivery.publish import Delivery, Published
 
 SONG = "Night Drive"
 

@@ -18,13 +18,13 @@ from jobs.runners import RUNNER, RUNNERS_FOLDER
 
 from tsbs_daw.config import Settings
 from tsbs_daw.jobs.daemon import Daemon
-from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.job import Job, Result, Source, State
 from tsbs_daw.jobs.options import DaemonOptions, WatchTimings
-from tsbs_daw.jobs.register import Event
-from tsbs_daw.jobs.rows import JobRow
-from tsbs_daw.jobs.spool import read_result
-from tsbs_daw.jobs.store import JobStore
+from tsbs_daw.jobs.queue.register import Event
+from tsbs_daw.jobs.queue.rows import JobRow
+from tsbs_daw.jobs.queue.spool import read_result
+from tsbs_daw.jobs.queue.store import JobStore
+from tsbs_daw.jobs.watching.folders import WatchFolder
 
 # As patient as the real ones in kind, and quicker.
 QUICK_WATCH = WatchTimings(span_s=0.2, sample_every_s=0.05, look_every_s=0.1, rescan_s=2.0, incomplete_s=1.5)

@@ -11,7 +11,7 @@ import soundfile
 
 from tsbs_daw.config import Settings
 from tsbs_daw.jobs.job import Job, Result
-from tsbs_daw.jobs.pipeline import run_job
+from tsbs_daw.jobs.pipeline.run_job import run_job
 
 STEMS = {"drums", "bass", "other", "vocals"}
 

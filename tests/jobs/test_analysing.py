@@ -12,7 +12,7 @@ import pytest
 
 from tsbs_daw.analysis.document import Analysis
 from tsbs_daw.errors import AnalysisError, JobCancelled
-from tsbs_daw.jobs import analysing
+from tsbs_daw.jobs.pipeline import analysing
 
 HEAD = "import json, os, sys, time; plan = json.loads(sys.stdin.readline()); "
 ANSWER = """open(plan["answer"], "w").write(json.dumps({}))"""

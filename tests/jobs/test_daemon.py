@@ -30,9 +30,9 @@ from jobs.stage import (
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import DaemonError
 from tsbs_daw.jobs.daemon import Daemon
-from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.job import State
-from tsbs_daw.jobs.spool import Spool, living_daemon, read_progress, request_cancel, request_retry, submit
+from tsbs_daw.jobs.queue.spool import Spool, living_daemon, read_progress, request_cancel, request_retry, submit
+from tsbs_daw.jobs.watching.folders import WatchFolder
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tsbs_daw.errors import DaemonError, NoSpaceLeft
-from tsbs_daw.jobs.database import BALLAST_BYTES, Database, durability_pragmas
+from tsbs_daw.jobs.queue.database import BALLAST_BYTES, Database, durability_pragmas
 
 TABLES = "CREATE TABLE IF NOT EXISTS notes (text TEXT);\n"
 

@@ -14,8 +14,9 @@ from jobs import publishing
 from jobs.publishing import SONG, identity, manifest_for, publish
 
 from tsbs_daw.errors import LeaseLost, NoSpaceLeft, OutputError
-from tsbs_daw.jobs import delivery as module
-from tsbs_daw.jobs.delivery import (
+from tsbs_daw.jobs.delivery import publish as module
+from tsbs_daw.jobs.delivery.manifest import read_manifest
+from tsbs_daw.jobs.delivery.publish import (
     Delivery,
     ensure_space,
     estimate_bytes,
@@ -24,7 +25,6 @@ from tsbs_daw.jobs.delivery import (
     temporary_folders,
 )
 from tsbs_daw.jobs.failpoint import EXIT_CODE, NAMES
-from tsbs_daw.jobs.manifest import read_manifest
 
 PROGRAM = [sys.executable, str(Path(publishing.__file__))]
 

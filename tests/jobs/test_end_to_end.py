@@ -16,10 +16,10 @@ from jobs.stage import DaemonProcess, children_of, rows, settings_in, state_of, 
 
 from tsbs_daw.config import Settings
 from tsbs_daw.hashing import file_sha256
-from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.job import Job, Result, Source, State
 from tsbs_daw.jobs.options import DaemonOptions
-from tsbs_daw.jobs.spool import living_daemon, read_progress, read_result, submit
+from tsbs_daw.jobs.queue.spool import living_daemon, read_progress, read_result, submit
+from tsbs_daw.jobs.watching.folders import WatchFolder
 from tsbs_daw.model.registry import BUNDLED
 
 OPTIONS = replace(DaemonOptions(), restart_first_s=0.05)

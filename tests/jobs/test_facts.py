@@ -7,8 +7,8 @@ import pytest
 from tsbs_daw.analysis.document import Analysis, Beats, Key, Loudness, Section, Tempo, TempoChange
 from tsbs_daw.daw.session import Session
 from tsbs_daw.daw.session import TempoChange as Change
-from tsbs_daw.jobs.facts import Facts, facts_of
-from tsbs_daw.jobs.sessions import with_analysis
+from tsbs_daw.jobs.pipeline.facts import Facts, facts_of
+from tsbs_daw.jobs.pipeline.sessions import with_analysis
 
 LEVEL = Loudness(integrated_lufs=-14.0, range_lu=4.0, true_peak_db=-1.0)
 

@@ -42,11 +42,11 @@ from jobs.stage import (
 )
 
 from tsbs_daw.config import Settings
-from tsbs_daw.jobs.copying import Budget
-from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.job import State
-from tsbs_daw.jobs.store import JobStore
-from tsbs_daw.jobs.watching import make_watchers
+from tsbs_daw.jobs.queue.store import JobStore
+from tsbs_daw.jobs.watching.copying import Budget
+from tsbs_daw.jobs.watching.folders import WatchFolder
+from tsbs_daw.jobs.watching.watchers import make_watchers
 
 
 @pytest.fixture(autouse=True)

@@ -55,10 +55,10 @@ from jobs.stage import (
 from tsbs_daw.errors import DaemonError
 from tsbs_daw.jobs.daemon import Daemon
 from tsbs_daw.jobs.failpoint import NAMES
-from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.job import State
-from tsbs_daw.jobs.locks import FOLDER_LOCK
-from tsbs_daw.jobs.spool import request_cancel, submit
+from tsbs_daw.jobs.queue.locks import FOLDER_LOCK
+from tsbs_daw.jobs.queue.spool import request_cancel, submit
+from tsbs_daw.jobs.watching.folders import WatchFolder
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="these faults are made with POSIX signals")
 

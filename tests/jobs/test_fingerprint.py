@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from jobs.stage import settings_in
 
-from tsbs_daw.jobs.fingerprint import Fingerprints
-from tsbs_daw.jobs.folders import WatchFolder
+from tsbs_daw.jobs.watching.fingerprint import Fingerprints
+from tsbs_daw.jobs.watching.folders import WatchFolder
 
 PRESET = """
 description: A test preset.

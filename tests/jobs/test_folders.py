@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tsbs_daw.errors import SettingsError
-from tsbs_daw.jobs.folders import WatchFolder, check_folders, load_folders
+from tsbs_daw.jobs.watching.folders import WatchFolder, check_folders, load_folders
 
 
 def load(tmp_path: Path, text: str) -> tuple[WatchFolder, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from tsbs_daw.audio.measure import Levels
 from tsbs_daw.effects.delivery import PLAIN
-from tsbs_daw.jobs.leveling import after_gain, shared_gain
+from tsbs_daw.jobs.pipeline.leveling import after_gain, shared_gain
 
 
 def levels(true_peak_db: float | None = -6.0, loudness_lufs: float | None = -18.0) -> Levels:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from tsbs_daw.errors import JobFormatError
-from tsbs_daw.jobs.manifest import (
+from tsbs_daw.jobs.delivery.manifest import (
     FileEntry,
     Manifest,
     NamedHash,
@@ -138,13 +138,14 @@ def test_a_manifest_of_an_earlier_version_is_read():
 
 
 def test_two_processes_agree_on_the_identity():
-    code = f"from tsbs_daw.jobs.manifest import identity_of; print(identity_of(**{RUN!r}))"
+    code = f"from tsbs_daw.jobs.delivery.manifest import identity_of; print(identity_of(**{RUN!r}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == identity_of(**RUN)
 
 
 def test_versions_name_the_program_and_python_without_importing_torch():
-    code = "import sys; from tsbs_daw.jobs.manifest import versions; versions(); assert 'torch' not in sys.modules"
+    module = "tsbs_daw.jobs.delivery.manifest"
+    code = f"import sys; from {module} import versions; versions(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert {"tsbs-daw", "torch", "numpy", "python"} <= versions().keys()
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 import pytest
 
-from tsbs_daw.jobs.names import PRESET_BYTES, SONG_BYTES, candidates, safe_name
+from tsbs_daw.jobs.delivery.names import PRESET_BYTES, SONG_BYTES, candidates, safe_name
 
 DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")
 

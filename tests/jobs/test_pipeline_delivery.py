@@ -20,9 +20,9 @@ from tsbs_daw.audio.measure import Levels, Meter
 from tsbs_daw.audio.read import probe
 from tsbs_daw.audio.tags import Tags, read_tags, write_tags
 from tsbs_daw.errors import JobCancelled, JobFormatError, NoSpaceLeft, UsageError
-from tsbs_daw.jobs import analysing, finishing
-from tsbs_daw.jobs.finishing import ANALYSING_SHARE, WRITING_SHARE
 from tsbs_daw.jobs.job import Job, Result
+from tsbs_daw.jobs.pipeline import analysing, finishing
+from tsbs_daw.jobs.pipeline.finishing import ANALYSING_SHARE, WRITING_SHARE
 
 NAMES = "{artist} - {title} [{bpm} BPM {camelot}] {stem}"
 

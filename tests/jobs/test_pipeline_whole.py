@@ -14,10 +14,10 @@ from jobs.studio import STEMS, Studio, sound_of
 
 from tsbs_daw.analysis.document import Analysis
 from tsbs_daw.audio.tags import read_tags
-from tsbs_daw.jobs.folders import WatchFolder
+from tsbs_daw.jobs.delivery.manifest import read_manifest
 from tsbs_daw.jobs.job import State
-from tsbs_daw.jobs.manifest import read_manifest
 from tsbs_daw.jobs.options import DaemonOptions
+from tsbs_daw.jobs.watching.folders import WatchFolder
 from tsbs_daw.model.registry import BUNDLED
 from tsbs_daw.songs.casting import cast
 from tsbs_daw.songs.compose import compose

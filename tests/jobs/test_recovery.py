@@ -20,9 +20,9 @@ from jobs.stage import (
 )
 
 from tsbs_daw.config import Settings
-from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.job import Job, State
-from tsbs_daw.jobs.spool import request_cancel, request_retry, submit
+from tsbs_daw.jobs.queue.spool import request_cancel, request_retry, submit
+from tsbs_daw.jobs.watching.folders import WatchFolder
 
 STEPS = [
     "spool:Spool.claim:after",

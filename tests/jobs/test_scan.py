@@ -10,7 +10,7 @@ from jobs.publishing import publish
 from jobs.stage import write_song
 
 from tsbs_daw.audio.header import AUDIO_SUFFIXES
-from tsbs_daw.jobs.scan import AUDIO_ENDINGS, Scanner
+from tsbs_daw.jobs.watching.scan import AUDIO_ENDINGS, Scanner
 
 
 def scan(root: Path, **options) -> dict[str, str | None]:

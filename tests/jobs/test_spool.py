@@ -11,7 +11,7 @@ from jobs.stage import job_for
 
 from tsbs_daw.errors import DaemonError, JobFormatError
 from tsbs_daw.jobs.job import Heartbeat, Job, Progress, Result, State
-from tsbs_daw.jobs.spool import (
+from tsbs_daw.jobs.queue.spool import (
     ALIVE_S,
     SOURCE,
     Spool,

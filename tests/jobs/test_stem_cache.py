@@ -9,7 +9,7 @@ import pytest
 import signals
 
 from tsbs_daw.audio.read import open_audio
-from tsbs_daw.jobs.stem_cache import RESIDUAL, StemCache, cache_key
+from tsbs_daw.jobs.pipeline.stem_cache import RESIDUAL, StemCache, cache_key
 
 STEMS = ("low", "high")
 

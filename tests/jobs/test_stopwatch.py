@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tsbs_daw.jobs import stopwatch
-from tsbs_daw.jobs.stopwatch import Stopwatch
+from tsbs_daw.jobs.pipeline import stopwatch
+from tsbs_daw.jobs.pipeline.stopwatch import Stopwatch
 
 
 @pytest.fixture

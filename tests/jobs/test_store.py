@@ -9,9 +9,9 @@ import pytest
 from jobs.stage import job_for
 
 from tsbs_daw.jobs.job import Job, Result, State
-from tsbs_daw.jobs.rows import Arrival
-from tsbs_daw.jobs.seen import SeenFile
-from tsbs_daw.jobs.store import JobStore, Requeued
+from tsbs_daw.jobs.queue.rows import Arrival
+from tsbs_daw.jobs.queue.seen import SeenFile
+from tsbs_daw.jobs.queue.store import JobStore, Requeued
 
 
 @pytest.fixture

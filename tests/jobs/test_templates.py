@@ -7,8 +7,8 @@ import unicodedata
 
 import pytest
 
-from tsbs_daw.jobs.names import safe_name
-from tsbs_daw.jobs.templates import FILE_BYTES, file_names, filled, song_name
+from tsbs_daw.jobs.delivery.names import safe_name
+from tsbs_daw.jobs.pipeline.templates import FILE_BYTES, file_names, filled, song_name
 
 TEMPLATE = "{artist} - {title} [{bpm} BPM {camelot}] {stem}"
 KNOWN = {"artist": "AC/DC", "title": "Back: in Black?", "bpm": "128.0", "camelot": "8A"}

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from jobs.stage import settings_in, wav_bytes, write_song
 
-from tsbs_daw.jobs import copying, watcher
-from tsbs_daw.jobs.copying import Budget
-from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.options import DaemonOptions
-from tsbs_daw.jobs.register import Event
-from tsbs_daw.jobs.rows import Arrival
-from tsbs_daw.jobs.seen import SeenFile
-from tsbs_daw.jobs.spool import Spool
-from tsbs_daw.jobs.store import JobStore
-from tsbs_daw.jobs.watcher import Watcher
-from tsbs_daw.jobs.watching import make_watchers
+from tsbs_daw.jobs.queue.register import Event
+from tsbs_daw.jobs.queue.rows import Arrival
+from tsbs_daw.jobs.queue.seen import SeenFile
+from tsbs_daw.jobs.queue.spool import Spool
+from tsbs_daw.jobs.queue.store import JobStore
+from tsbs_daw.jobs.watching import copying, watcher
+from tsbs_daw.jobs.watching.copying import Budget
+from tsbs_daw.jobs.watching.folders import WatchFolder
+from tsbs_daw.jobs.watching.watcher import Watcher
+from tsbs_daw.jobs.watching.watchers import make_watchers
 
 POLLING = replace(DaemonOptions(), share=DaemonOptions().local)  # no threads: the test makes time pass
 

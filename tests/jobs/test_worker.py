@@ -12,7 +12,7 @@ from jobs.stage import job_for, settings_in, worker_environment
 
 from tsbs_daw import machine
 from tsbs_daw.jobs.job import Job, State
-from tsbs_daw.jobs.process import worker_environment as environment_of_worker
+from tsbs_daw.jobs.running.process import worker_environment as environment_of_worker
 
 
 class Conversation:
@@ -23,7 +23,7 @@ class Conversation:
         self.settings.home.mkdir(parents=True, exist_ok=True)
         self.log = (home / "worker.log").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tsbs_daw.jobs.worker", "--runner", runner],
+            [sys.executable, "-m", "tsbs_daw.jobs.running.worker", "--runner", runner],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

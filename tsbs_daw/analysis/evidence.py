@@ -76,7 +76,7 @@ def _fit(row: np.ndarray, frames: int) -> np.ndarray:
 
 def _harmony_changes(pitches: np.ndarray, frames: int) -> np.ndarray:
     """How much the half second after each moment differs in pitch from the half second before, 0..1."""
-    chroma = np.sqrt(fold(pitches))
+    chroma = fold(pitches)
     size = np.linalg.norm(chroma, axis=0)
     chroma = chroma / (size + 1e-3 * size.max(initial=0) + 1e-9)
     span, count = HARMONY_SPAN, chroma.shape[1]

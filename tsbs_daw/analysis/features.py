@@ -27,19 +27,26 @@ FLOOR_DB = -65.0  # of a mel band, below full scale: what is quieter makes no at
 LAG = 2  # frames over which an attack rises
 
 PITCH_STEPS = 36  # of an octave, three for a semitone, to find out how a song is tuned
-PITCH_RANGE_HZ = (55.0, 1000.0)  # higher up are mostly overtones, which point to other keys
-PITCH_THRESHOLD = 0.25  # of a frame's loudest partial; weaker ones are overtones and noise
+PITCH_LOWEST_HZ = 27.5
+PITCH_OCTAVES = 6
+PITCH_RANGES_HZ = ((55.0, 1600.0), (27.5, 250.0))  # of all that has a pitch, and of the lowest notes
+PITCH_THRESHOLD = 0.15  # of a frame's loudest partial; weaker ones are overtones and noise
+# A partial is an overtone as far as there is one so many times lower: at a third of its frequency, a fifth, a seventh.
+# Even ones need no care, they have their note's name or that of the third and the fifth.
+OVERTONES = {3: 0.6, 5: 0.4, 7: 0.4}
 
 
 @dataclass(frozen=True)
 class Features:
     """attacks: (4, F) mean rise in dB over the bands of BANDS, ATTACK_S apart
-    pitches: (36, F) amplitude in each third of a semitone, from A upwards, PITCH_S apart
+    pitches: (36, F) how strong each third of a semitone is, from A upwards, PITCH_S apart
+    low_pitches: (36, F) the same of notes below 250 Hz
     levels:  (F,) mean square, level_s apart; the last frame may hold fewer samples
     """
 
     attacks: np.ndarray
     pitches: np.ndarray
+    low_pitches: np.ndarray
     levels: np.ndarray
     level_s: float
     duration_s: float
@@ -77,10 +84,12 @@ class PitchStream:
         self._frames = _Frames(channels, PITCH_FFT, PITCH_HOP)
 
     def add(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """(36, F) of the frames that are complete now."""
-        found = [np.zeros((PITCH_STEPS, 0), np.float32)]
-        found += [_pitch_classes(power) for power in self._frames.take(block, last)]
-        return np.concatenate(found, axis=1)
+        """(2, 36, F) of the frames that are complete now: of PITCH_RANGES_HZ."""
+        found = [np.zeros((len(PITCH_RANGES_HZ), PITCH_STEPS, 0), np.float32)]
+        for power in self._frames.take(block, last):
+            partials = _partials(power)
+            found.append(np.stack([_pitch_classes(partials, *edges_hz) for edges_hz in PITCH_RANGES_HZ]))
+        return np.concatenate(found, axis=2)
 
 
 class LevelStream:
@@ -135,19 +144,31 @@ def _mel_filters() -> tuple[np.ndarray, list[slice]]:
     return bank, [slice(0, MELS), slice(0, low), slice(low, high), slice(high, MELS)]
 
 
-def _pitch_classes(power: np.ndarray) -> np.ndarray:
-    """Amplitudes of partials, summed by pitch class: (bins, F) -> (36, F)."""
+def _partials(power: np.ndarray) -> np.ndarray:
+    """Amplitudes of partials by pitch: (bins, F) -> (thirds of a semitone from PITCH_LOWEST_HZ on, F)."""
     from librosa.core.pitch import piptrack
 
-    low_hz, high_hz = PITCH_RANGE_HZ
-    rows = int(np.ceil(high_hz * PITCH_FFT / RATE_HZ)) + 2
+    highest_hz = max(high_hz for _, high_hz in PITCH_RANGES_HZ)
+    rows, frames = PITCH_OCTAVES * PITCH_STEPS, power.shape[1]
     partial_hz, amplitude = piptrack(
-        S=np.sqrt(power), sr=RATE_HZ, n_fft=PITCH_FFT, fmin=low_hz, fmax=high_hz, threshold=PITCH_THRESHOLD
+        S=np.sqrt(power), sr=RATE_HZ, n_fft=PITCH_FFT, fmin=PITCH_LOWEST_HZ, fmax=highest_hz, threshold=0.0
     )
-    bins, frames = np.nonzero(partial_hz[:rows])
-    octaves = np.log2(partial_hz[bins, frames] / 440.0)
-    steps = np.round(octaves * PITCH_STEPS).astype(np.int64) % PITCH_STEPS
-    found = np.bincount(
-        frames * PITCH_STEPS + steps, weights=amplitude[bins, frames], minlength=power.shape[1] * PITCH_STEPS
-    )
-    return found.reshape(-1, PITCH_STEPS).T.astype(np.float32)
+    partial_hz = partial_hz[: int(np.ceil(highest_hz * PITCH_FFT / RATE_HZ)) + 2]
+    bins, at = np.nonzero(partial_hz >= PITCH_LOWEST_HZ)
+    steps = np.round(np.log2(partial_hz[bins, at] / PITCH_LOWEST_HZ) * PITCH_STEPS).astype(np.int64)
+    kept = steps < rows
+    found = np.bincount((at * rows + steps)[kept], weights=amplitude[bins, at][kept], minlength=frames * rows)
+    return found.reshape(frames, rows).T
+
+
+def _pitch_classes(partials: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
+    """Partials of a range without what is an overtone, each by the root of its amplitude: (36, F) by pitch class."""
+    first, last = (round(np.log2(edge / PITCH_LOWEST_HZ) * PITCH_STEPS) for edge in (low_hz, high_hz))
+    kept = partials * (partials >= PITCH_THRESHOLD * partials[first:last].max(axis=0))
+    near = np.maximum(kept, np.maximum(np.roll(kept, 1, axis=0), np.roll(kept, -1, axis=0)))
+    notes = kept.copy()
+    for times, share in OVERTONES.items():
+        above = round(np.log2(times) * PITCH_STEPS)
+        notes[above:] -= share * near[:-above]
+    notes[:first], notes[last:] = 0, 0
+    return np.sqrt(np.maximum(notes, 0)).reshape(PITCH_OCTAVES, PITCH_STEPS, -1).sum(axis=0).astype(np.float32)

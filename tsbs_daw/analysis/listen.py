@@ -44,7 +44,7 @@ def listen_to(blocks: Iterator[np.ndarray], sample_rate: int, channels: int) -> 
     take(np.zeros((channels, 0), np.float32), True)
     features = Features(
         np.concatenate(rows[0], axis=1),
-        np.concatenate(rows[1], axis=1),
+        *np.concatenate(rows[1], axis=2),
         np.concatenate(rows[2]),
         levels.frame_samples / sample_rate,
         samples / sample_rate,

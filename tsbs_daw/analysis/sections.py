@@ -46,7 +46,7 @@ def _describe(mixture: Features, stems: Mapping[str, Features], edges: np.ndarra
     parts = list(stems.values()) or [mixture]
     columns = [_level_db(part, edges) / STEP_DB for part in parts]
     tonal = [stems[name] for name in ("other", "bass") if name in stems] or [mixture]
-    chroma = fold(np.sqrt(sum(part.pitches for part in tonal)))
+    chroma = fold(sum(part.pitches for part in tonal))
     chroma = chroma / (np.linalg.norm(chroma, axis=0) + 1e-2 * np.linalg.norm(chroma, axis=0).max(initial=0) + 1e-9)
     frames = np.clip((edges / PITCH_S).astype(int), 0, chroma.shape[1])
     mean = [chroma[:, first : max(last, first + 1)].mean(axis=1) if first < chroma.shape[1] else np.zeros(12)

@@ -16,7 +16,7 @@ from tsbs_daw import machine
 from tsbs_daw.audio.write import file_samples
 from tsbs_daw.errors import DaemonError
 from tsbs_daw.jobs.job import Job, Source
-from tsbs_daw.jobs.spool import submit
+from tsbs_daw.jobs.queue.spool import submit
 
 START_LIMIT_S = 60.0
 JOB_LIMIT_S = 300.0

@@ -72,7 +72,7 @@ def random_model(request: dict[str, Any]) -> dict[str, Any]:
 def separate(request: dict[str, Any]) -> dict[str, Any]:
     """A job for each source, the whole way; the last one is timed."""
     from tsbs_daw.jobs.job import Job, Source
-    from tsbs_daw.jobs.pipeline import run_job
+    from tsbs_daw.jobs.pipeline.run_job import run_job
 
     folder = Path(request["folder"]).absolute()
     settings = Settings(folder / "home", folder / "cache", Settings.from_environment().models)

@@ -67,7 +67,7 @@ def status(config: Config = None, as_json: Json = False) -> None:
     from tsbs_daw.config import Settings
     from tsbs_daw.daw import ardour_install
     from tsbs_daw.daw.ardour_folder import find_folders
-    from tsbs_daw.jobs.spool import living_daemon
+    from tsbs_daw.jobs.queue.spool import living_daemon
 
     found = [ardour_install.installation(folder) for folder in find_folders(config)]
     spool = Settings.from_environment().spool

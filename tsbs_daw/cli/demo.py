@@ -88,7 +88,7 @@ def _watch_once(folder: Path, preset: str, model: str) -> Result | None:
     from tsbs_daw.config import Settings
     from tsbs_daw.effects.preset import user_folder
     from tsbs_daw.jobs.job import Result
-    from tsbs_daw.jobs.spool import Spool
+    from tsbs_daw.jobs.queue.spool import Spool
 
     home = folder / ".home"
     shutil.rmtree(home, ignore_errors=True)
@@ -110,7 +110,7 @@ def _facts(folder: Path, result: Result, targets: dict[str, np.ndarray]) -> dict
     """Where everything is, and the SDR of every stem: as separated, and of the mixture itself for comparison."""
     from tsbs_daw.audio.read import open_audio
     from tsbs_daw.evaluation.metrics import usdr
-    from tsbs_daw.jobs.manifest import read_manifest
+    from tsbs_daw.jobs.delivery.manifest import read_manifest
 
     assert result.folder is not None
     manifest = read_manifest(result.folder)

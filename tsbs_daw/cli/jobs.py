@@ -11,7 +11,7 @@ from tsbs_daw.cli import text
 
 if TYPE_CHECKING:
     from tsbs_daw.config import Settings
-    from tsbs_daw.jobs.rows import JobRow
+    from tsbs_daw.jobs.queue.rows import JobRow
 
 app = typer.Typer(help="List, show, retry and cancel jobs.\n\nExample: tsbs-daw jobs list", no_args_is_help=True)
 
@@ -95,7 +95,7 @@ def retry(
     from tsbs_daw.config import Settings
     from tsbs_daw.errors import UsageError
     from tsbs_daw.jobs.job import State
-    from tsbs_daw.jobs.spool import request_retry
+    from tsbs_daw.jobs.queue.spool import request_retry
 
     settings = Settings.from_environment()
     chosen = _full_ids(settings, job_ids or [])
@@ -118,7 +118,7 @@ def cancel(job_ids: Ids) -> None:
     Example: tsbs-daw jobs cancel 3f9a
     """
     from tsbs_daw.config import Settings
-    from tsbs_daw.jobs.spool import request_cancel
+    from tsbs_daw.jobs.queue.spool import request_cancel
 
     settings = Settings.from_environment()
     for job_id in _full_ids(settings, job_ids):
@@ -139,7 +139,7 @@ def _states(names: list[str]) -> tuple[Any, ...]:
 
 
 def _stored(settings: Settings, states: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
-    from tsbs_daw.jobs.store import JobStore
+    from tsbs_daw.jobs.queue.store import JobStore
 
     store = JobStore.open_for_reading(settings.store)
     if store is None:
@@ -171,8 +171,8 @@ def _from_row(row: JobRow) -> dict[str, Any]:
 def _unclaimed(settings: Settings) -> list[dict[str, Any]]:
     """Requests that no daemon has taken up yet, in the form of `_from_row`; newest first."""
     from tsbs_daw.errors import JobFormatError
-    from tsbs_daw.jobs.spool import Spool
-    from tsbs_daw.jobs.store import song_name, source_name
+    from tsbs_daw.jobs.queue.spool import Spool
+    from tsbs_daw.jobs.queue.store import song_name, source_name
 
     spool = Spool(settings.spool)
     if not spool.inbox.is_dir():
@@ -226,7 +226,7 @@ def _note(job: dict[str, Any]) -> str:
 
 
 def _mention_a_missing_daemon(settings: Settings) -> None:
-    from tsbs_daw.jobs.spool import living_daemon
+    from tsbs_daw.jobs.queue.spool import living_daemon
 
     if living_daemon(settings.spool) is None:
         typer.echo("No daemon is running: this takes effect when `tsbs-daw watch` is started.")

@@ -16,8 +16,8 @@ from tsbs_daw.cli.text import one_line
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from tsbs_daw.jobs.janitor import Janitor
-    from tsbs_daw.jobs.register import Event
+    from tsbs_daw.jobs.delivery.janitor import Janitor
+    from tsbs_daw.jobs.queue.register import Event
 
 _GONE_WRONG = ("failed", "dead", "cancelled", "superseded")
 _ENDINGS = ("done", "duplicate", *_GONE_WRONG)

@@ -81,7 +81,7 @@ def status(resource: Resource = None, as_json: Json = False) -> None:
     from tsbs_daw.config import Settings
     from tsbs_daw.daw import reaper_install
     from tsbs_daw.daw.reaper_folder import find_folder
-    from tsbs_daw.jobs.spool import living_daemon
+    from tsbs_daw.jobs.queue.spool import living_daemon
 
     found = reaper_install.installation(find_folder(resource))
     settings = Settings.from_environment()

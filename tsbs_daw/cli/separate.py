@@ -39,7 +39,7 @@ def command(
     Example: tsbs-daw separate song.wav --out stems --preset karaoke --null
     """
     from tsbs_daw.errors import TsbsDawError, UsageError
-    from tsbs_daw.jobs.delivery import remove_stale
+    from tsbs_daw.jobs.delivery.publish import remove_stale
 
     options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)
     settings = request.settings_for(device)
@@ -62,7 +62,7 @@ def command(
 
 
 def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, float]:
-    from tsbs_daw.jobs.pipeline import run_job
+    from tsbs_daw.jobs.pipeline.run_job import run_job
 
     begun_s = time.monotonic()
     with reporting(job.song or job.source.path.name, quiet=quiet) as report:
@@ -78,7 +78,7 @@ def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, flo
 
 
 def _summary(result: Result, took_s: float) -> str:
-    from tsbs_daw.jobs.manifest import read_manifest
+    from tsbs_daw.jobs.delivery.manifest import read_manifest
 
     assert result.folder is not None
     manifest = read_manifest(result.folder)

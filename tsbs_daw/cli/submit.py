@@ -33,7 +33,7 @@ def command(
     """
     from tsbs_daw.config import Settings
     from tsbs_daw.errors import AudioError
-    from tsbs_daw.jobs.spool import living_daemon, submit
+    from tsbs_daw.jobs.queue.spool import living_daemon, submit
 
     settings = Settings.from_environment()
     options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)

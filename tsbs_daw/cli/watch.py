@@ -10,7 +10,7 @@ import typer
 from tsbs_daw.cli import request
 
 if TYPE_CHECKING:
-    from tsbs_daw.jobs.folders import WatchFolder
+    from tsbs_daw.jobs.watching.folders import WatchFolder
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder in which a folder for every song appears.")]
 Folders = Annotated[list[Path] | None, typer.Argument(help="Folders that songs are dropped into.", metavar="FOLDER")]
@@ -40,7 +40,7 @@ def command(
     """
     from tsbs_daw.cli.news import news
     from tsbs_daw.jobs.daemon import Daemon
-    from tsbs_daw.jobs.janitor import Janitor
+    from tsbs_daw.jobs.delivery.janitor import Janitor
     from tsbs_daw.jobs.job import State
 
     settings = request.settings_for(device)
@@ -62,7 +62,7 @@ def _chosen(
     """Raises: UsageError: folders without --out, beside --config, or not there; SettingsError; PresetError"""
     from tsbs_daw.effects.preset import load_preset
     from tsbs_daw.errors import UsageError, shown
-    from tsbs_daw.jobs.folders import WatchFolder, load_folders
+    from tsbs_daw.jobs.watching.folders import WatchFolder, load_folders
 
     if config is not None and folders:
         raise UsageError("Name folders or --config, not both; the folders can go into the file.")

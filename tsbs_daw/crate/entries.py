@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tsbs_daw.analysis.document import Analysis
 from tsbs_daw.crate.catalogue import SongEntry, SongFile
-from tsbs_daw.jobs.manifest import Manifest, read_manifest
+from tsbs_daw.jobs.delivery.manifest import Manifest, read_manifest
 
 log = logging.getLogger(__name__)
 

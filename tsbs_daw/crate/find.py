@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tsbs_daw.errors import UsageError, shown
-from tsbs_daw.jobs.admission import source_name
-from tsbs_daw.jobs.names import safe_name
-from tsbs_daw.jobs.scan import AUDIO_ENDINGS, Found, Scanner
+from tsbs_daw.jobs.delivery.names import safe_name
+from tsbs_daw.jobs.queue.admission import source_name
+from tsbs_daw.jobs.watching.scan import AUDIO_ENDINGS, Found, Scanner
 
 
 @dataclass(frozen=True)

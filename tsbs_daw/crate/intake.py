@@ -16,11 +16,11 @@ from tsbs_daw.crate.queue import job_id
 from tsbs_daw.crate.request import CrateRequest
 from tsbs_daw.errors import UsageError, shown
 from tsbs_daw.hashing import file_sha256
-from tsbs_daw.jobs.admission import source_name
-from tsbs_daw.jobs.fingerprint import Fingerprints
-from tsbs_daw.jobs.folders import WatchFolder
 from tsbs_daw.jobs.job import Job, Source
-from tsbs_daw.jobs.scan import file_state
+from tsbs_daw.jobs.queue.admission import source_name
+from tsbs_daw.jobs.watching.fingerprint import Fingerprints
+from tsbs_daw.jobs.watching.folders import WatchFolder
+from tsbs_daw.jobs.watching.scan import file_state
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import threading
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import DaemonError
 from tsbs_daw.jobs.daemon import Daemon
-from tsbs_daw.jobs.janitor import Janitor
+from tsbs_daw.jobs.delivery.janitor import Janitor
 from tsbs_daw.jobs.options import DaemonOptions
-from tsbs_daw.jobs.register import Event
+from tsbs_daw.jobs.queue.register import Event
 
 log = logging.getLogger(__name__)
 

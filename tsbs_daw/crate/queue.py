@@ -19,7 +19,7 @@ from tsbs_daw.crate.own_daemon import OwnDaemon
 from tsbs_daw.errors import DaemonError, JobFormatError
 from tsbs_daw.jobs.job import Job, Result, State
 from tsbs_daw.jobs.options import DaemonOptions
-from tsbs_daw.jobs.spool import Spool, living_daemon, read_progress, read_result, request_retry, submit
+from tsbs_daw.jobs.queue.spool import Spool, living_daemon, read_progress, read_result, request_retry, submit
 
 _PATIENCE_S = 20.0  # for a daemon that holds its lock and gives no sign of life: it may be starting, or ending
 _GONE_AFTER = 3  # looks

@@ -12,10 +12,10 @@ from tsbs_daw.daw.crate_session import CrateSong, write_crate_rpp
 from tsbs_daw.daw.session import Session
 from tsbs_daw.effects.preset import load_preset
 from tsbs_daw.errors import OutputError, PresetError, shown
-from tsbs_daw.jobs.facts import Facts
-from tsbs_daw.jobs.manifest import FileEntry
-from tsbs_daw.jobs.names import safe_name
-from tsbs_daw.jobs.sessions import grouped_tracks, with_analysis
+from tsbs_daw.jobs.delivery.manifest import FileEntry
+from tsbs_daw.jobs.delivery.names import safe_name
+from tsbs_daw.jobs.pipeline.facts import Facts
+from tsbs_daw.jobs.pipeline.sessions import grouped_tracks, with_analysis
 
 log = logging.getLogger(__name__)
 

@@ -24,18 +24,18 @@ from types import FrameType
 import tsbs_daw
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import DaemonError, NoSpaceLeft, shown
-from tsbs_daw.jobs.copying import Budget
-from tsbs_daw.jobs.folders import WatchFolder, check_folders
-from tsbs_daw.jobs.foreman import Foreman
 from tsbs_daw.jobs.job import Heartbeat, State
-from tsbs_daw.jobs.locks import DaemonLocks
 from tsbs_daw.jobs.options import DaemonOptions
-from tsbs_daw.jobs.reception import Reception
+from tsbs_daw.jobs.queue.locks import DaemonLocks
+from tsbs_daw.jobs.queue.register import Listener, Register
+from tsbs_daw.jobs.queue.spool import Spool
+from tsbs_daw.jobs.queue.store import JobStore
 from tsbs_daw.jobs.recovery import recover
-from tsbs_daw.jobs.register import Listener, Register
-from tsbs_daw.jobs.spool import Spool
-from tsbs_daw.jobs.store import JobStore
-from tsbs_daw.jobs.watching import make_watchers
+from tsbs_daw.jobs.running.foreman import Foreman
+from tsbs_daw.jobs.watching.copying import Budget
+from tsbs_daw.jobs.watching.folders import WatchFolder, check_folders
+from tsbs_daw.jobs.watching.reception import Reception
+from tsbs_daw.jobs.watching.watchers import make_watchers
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tsbs_daw.jobs.spool import DONE_DAYS
+from tsbs_daw.jobs.queue.spool import DONE_DAYS
 
-PIPELINE = "tsbs_daw.jobs.pipeline:run_job"
+PIPELINE = "tsbs_daw.jobs.pipeline.run_job:run_job"
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import logging
 from pathlib import Path
 
 from tsbs_daw.errors import JobFormatError
-from tsbs_daw.jobs.arrivals import read_arrival
 from tsbs_daw.jobs.job import Result
-from tsbs_daw.jobs.reception import Reception
-from tsbs_daw.jobs.register import Register
-from tsbs_daw.jobs.rows import Arrival
+from tsbs_daw.jobs.queue.arrivals import read_arrival
+from tsbs_daw.jobs.queue.register import Register
+from tsbs_daw.jobs.queue.rows import Arrival
+from tsbs_daw.jobs.watching.reception import Reception
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,212 @@
+"""The process that owns a device and a loaded model, and runs one job after the other.
+
+    python -m tsbs_daw.jobs.running.worker [--runner module:function]
+
+Lines of JSON come in on stdin, lines of JSON go out on what was stdout; anything that a library prints goes to stderr,
+which the daemon sends to the worker's log.
+
+    in   {"job": {...}, "folder": ..., "fence": n, "attempt": n, "settings": {...}}
+         {"drop": id, "fence": n}     end this run of the job: cancelled, or released for another run
+    out  {"event": "ready"} or {"event": "unusable", "error"}    once, after loading
+         {"event": "alive"}                                      every second, busy or not
+         {"event": "progress", "fraction", "message"}            these and the following with "id" and "fence"
+         {"event": "done", "result"}   {"event": "failed", "error", "retryable"}   {"event": "cancelled" or "lost"}
+
+The end of stdin ends the process, whatever it is doing: the daemon is gone, and the next one starts the job afresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import faulthandler
+import importlib
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tsbs_daw.config import Settings
+from tsbs_daw.errors import JobCancelled, LeaseLost, TsbsDawError
+from tsbs_daw.jobs.job import Job, Result
+
+log = logging.getLogger(__name__)
+
+ALIVE_EVERY_S = 1.0
+DEFAULT_RUNNER = "tsbs_daw.jobs.pipeline.run_job:run_job"
+
+Runner = Callable[..., Result]
+
+
+class Channel:
+    """The stream of events. Any thread may send."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream, self._lock = stream, threading.Lock()
+
+    @classmethod
+    def instead_of_stdout(cls) -> Channel:
+        """Keep stdout for events, and let everything that is printed, in Python or in C, go to stderr."""
+        stream = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+        return cls(stream)
+
+    def send(self, event: str, **values: Any) -> None:
+        line = json.dumps({"event": event, **values}).encode() + b"\n"
+        with self._lock:
+            self._stream.write(line)
+            self._stream.flush()
+
+
+class Assignment:
+    """One job under one lease: tells whether it is still wanted."""
+
+    def __init__(self, order: dict[str, Any], channel: Channel, dropped: set[tuple[str, int]]):
+        self.job = Job.from_json(json.dumps(order["job"]), "the worker's order")
+        self.fence, self.attempt = int(order["fence"]), int(order["attempt"])
+        self.folder = Path(order["folder"])
+        self.settings = Settings.from_texts(order["settings"])
+        self._channel, self._dropped = channel, dropped
+
+    def send(self, event: str, **values: Any) -> None:
+        self._channel.send(event, id=self.job.id, fence=self.fence, **values)
+
+    def progress(self, fraction: float, message: str) -> None:
+        self.send("progress", fraction=min(max(float(fraction), 0.0), 1.0), message=str(message))
+
+    def cancelled(self) -> bool:
+        """Whether the user, or the daemon, wants it to end.
+
+        Raises: LeaseLost: the job is another worker's now; nothing of this run may be published
+        """
+        try:
+            current = int((self.folder / "fence").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            current = -1  # the folder has gone to done/
+        if current != self.fence:
+            raise LeaseLost(f"The job {self.job.id} was given to another worker; this run of it is dropped.")
+        return (self.job.id, self.fence) in self._dropped or (self.folder / "cancel").exists()
+
+
+class Worker:
+    """Takes orders from a queue that a thread fills from stdin."""
+
+    def __init__(self, channel: Channel, runner: Runner):
+        self._channel, self._runner = channel, runner
+        self._orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._current: Assignment | None = None
+        self._dropped: set[tuple[str, int]] = set()
+
+    def listen(self, stream: BinaryIO) -> None:
+        for line in stream:
+            order = json.loads(line)
+            if "drop" in order:
+                self._dropped.add((order["drop"], order["fence"]))
+            else:
+                self._orders.put(order)
+        if self._current is not None:
+            os._exit(0)  # in the middle of a job there is nobody left to report to
+        self._orders.put(None)
+
+    def run(self) -> None:
+        while (order := self._orders.get()) is not None:
+            self._current = Assignment(order, self._channel, self._dropped)
+            try:
+                run_assignment(self._current, self._runner)
+            finally:
+                self._current = None
+
+
+def run_assignment(assignment: Assignment, runner: Runner) -> None:
+    """Run the job and send what came of it; every exception becomes one sentence."""
+    job = assignment.job
+    try:
+        result = runner(
+            job,
+            settings=assignment.settings,
+            fence=assignment.fence,
+            attempt=assignment.attempt,
+            progress=assignment.progress,
+            cancelled=assignment.cancelled,
+        )
+        assignment.send("done", result=json.loads(result.to_json()))
+    except JobCancelled:
+        assignment.send("cancelled")
+    except LeaseLost as error:
+        log.warning("job %s: %s", job.id, error)
+        assignment.send("lost")
+    except TsbsDawError as error:
+        log.info("job %s failed", job.id, exc_info=True)
+        assignment.send("failed", error=str(error), retryable=error.retryable)
+    except OSError as error:
+        log.exception("job %s failed", job.id)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        assignment.send("failed", error=_unexpected(job, error), retryable=full)
+    except (Exception, SystemExit) as error:
+        log.exception("job %s failed", job.id)
+        assignment.send("failed", error=_unexpected(job, error), retryable=False)
+
+
+def _unexpected(job: Job, error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full, so {job.source.path.name} could not be finished; make room, it is tried again."
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory to separate {job.source.path.name}; close other programs and retry the job."
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return (
+        f"Something unexpected happened to {job.source.path.name} ({what}); "
+        "the worker's log has the details, `tsbs-daw jobs retry` tries again."
+    )
+
+
+def load_runner(name: str) -> Runner:
+    """`module:function`; the module is imported here, which loads torch and takes its seconds."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _stay_alive(channel: Channel) -> None:
+    """Say so every second; a process that is stopped or swapped out cannot, and its lease runs out."""
+    pause = threading.Event()
+    while not pause.wait(ALIVE_EVERY_S):
+        try:
+            channel.send("alive")
+        except OSError:
+            os._exit(0)  # the daemon is gone
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tsbs_daw.jobs.running.worker", description="Started by the daemon."
+    )
+    parser.add_argument("--runner", default=DEFAULT_RUNNER, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    faulthandler.enable()  # a crash in a codec or a driver leaves its stack in the log
+    channel = Channel.instead_of_stdout()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the daemon too, and it decides
+    threading.Thread(target=_stay_alive, args=(channel,), daemon=True).start()
+    try:
+        runner = load_runner(options.runner)
+    except Exception as error:
+        log.exception("the worker cannot start")
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        channel.send(
+            "unusable", error=f"The separation worker cannot start ({what}); `tsbs-daw doctor` says what is missing."
+        )
+        return 1
+    channel.send("ready")
+    worker = Worker(channel, runner)
+    threading.Thread(target=worker.listen, args=(sys.stdin.buffer,), daemon=True).start()
+    worker.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Short names for "the same settings": when a file has been separated with them, it need not be again.
+
+These do not decide what is reused of a separation, which the pipeline does with the hashes of what it really loaded.
+They only say whether a watched file has been dealt with, so they are cheap, and a file that does not look different is
+not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tsbs_daw.config import Settings
+from tsbs_daw.errors import PresetError
+from tsbs_daw.hashing import file_sha256
+from tsbs_daw.jobs.watching.folders import WatchFolder
+
+_BUNDLED = Path(__file__).parent.parent / "model" / "weights"
+_UNUSABLE = "unusable"  # what is wrong with it, the job will say
+
+
+class Fingerprints:
+    """One per daemon. Used by the threads of all its watchers; a hash that two of them compute is the same."""
+
+    def __init__(self, settings: Settings):
+        self._models = (_BUNDLED, settings.models)
+        self._presets: dict[str, Path] = {}
+        self._known: dict[Path, tuple[tuple[int, int], str]] = {}
+
+    def of_settings(self, folder: WatchFolder) -> str:
+        """The preset's content, the model's name, the options, and where the output goes."""
+        decisive = [self._of_preset(folder.preset), folder.preset, folder.model, folder.stage, folder.null]
+        decisive.append(os.fsencode(folder.output).hex())
+        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+    def of_model(self, name: str) -> str:
+        """The content of the checkpoint, wherever the name leads; the name itself while there is none."""
+        places = [Path(name)] if Path(name).is_absolute() else [at / f"{name}.safetensors" for at in self._models]
+        found = next((digest for place in places if (digest := self._of_file(place, file_sha256)) != _UNUSABLE), None)
+        return found or hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _of_preset(self, name: str) -> str:
+        from tsbs_daw.effects.preset import preset_files, read_preset
+
+        path = Path(name) if Path(name).is_absolute() else self._presets.get(name)
+        if path is None or not path.is_file():
+            path = self._presets[name] = preset_files().get(name, Path(name))
+        return self._of_file(path, lambda path: read_preset(path).sha256)
+
+    def _of_file(self, path: Path, digest: Callable[[Path], str]) -> str:
+        try:
+            status = path.stat()
+            look = (status.st_size, status.st_mtime_ns)
+            known = self._known.get(path)
+            if known is None or known[0] != look:
+                known = self._known[path] = (look, digest(path))
+            return known[1]
+        except (OSError, ValueError, PresetError):
+            return _UNUSABLE
