@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -69,6 +70,35 @@ def test_states_that_decay_at_once_leave_nothing_undefined():
         wanted = unit(x)
         TiledSequenceUnit(unit, torch.float32)(x)
     torch.testing.assert_close(x, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_that_decays_at_once_does_not_reach_the_others(dtype):
+    torch.manual_seed(0)
+    unit = uneven(SequenceUnit(replace(SMALL, expand=4)))
+    x = torch.randn(3, 130, 16)
+    with torch.inference_mode():
+        unit.mamba.mamba.dt_bias[:, 1] = 30.0
+        wanted = unit(x)
+        TiledSequenceUnit(unit, dtype)(x)
+    if dtype == torch.float32:
+        torch.testing.assert_close(x, wanted, rtol=1e-5, atol=1e-5)
+    assert agreement_db(x, wanted) > 40
+
+
+def test_decays_up_to_the_steepest_lose_nothing(monkeypatch):
+    torch.manual_seed(0)
+    unit = uneven(SequenceUnit(SMALL)).double()
+    x = torch.randn(2, 130, 16, dtype=torch.float64)
+    with torch.inference_mode():
+        unit.mamba.mamba.in_proj[:, -unit.mamba.mamba.config.heads :] = 0.0
+        rate = unit.mamba.mamba.A_log.exp() / math.log(2)
+        step = 0.99 * tiles.STEEPEST / tiles.ROWS / rate  # every head as steep as may be
+        unit.mamba.mamba.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
+        wanted, found = unit(x), x.float()
+        monkeypatch.setattr(TiledSequenceUnit, "_carry", None)  # which would be exact
+        TiledSequenceUnit(unit.float(), torch.float32)(found)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_agrees_with_float32_above_40_db():

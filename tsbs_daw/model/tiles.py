@@ -4,7 +4,7 @@ Whole activations would pass through memory once for each of some thirty operati
 cache from the first norm to the residual sum. What depends on the weights alone is computed once: the Mamba-2's output
 projection, its norm's weight and the unit's linear layer are one matrix per direction. One direction follows the
 other, so that each has the cache for itself, and nothing is ever turned around: the backward one runs over the same
-tensors with its taps mirrored and the other triangle of its decay matrix.
+tensors with its taps mirrored and the other triangle of its matrix.
 
 G directions, S sequences, L length, N features, H heads, P head width, I = H x P inner width.
 """
@@ -24,11 +24,14 @@ from tsbs_daw.model.mamba2 import ssd
 # per core: below half of it the calls themselves cost more than the misses, above thrice of it memory does.
 TILE_BYTES = 3 * 2**20
 
-# Rows of the decay matrix at a time. A row block meets only the columns that are not zero.
+# Rows of the matrix of C and B at a time. A row block meets only the columns that are not zero.
 ROWS = 65
 
-# Up to here the decay matrix, quadratic in the length, is cheaper than carrying states of P x d_state per head.
+# Up to here the matrix of C and B, quadratic in the length, is cheaper than carrying states of P x d_state per head.
 LONGEST_MATRIX = 512
+
+# Halvings within a row block beyond which the factors of the decay would leave float32's range, from 2^-126 to 2^127.
+STEEPEST = 180.0
 
 
 def keep_freed_memory() -> None:
@@ -69,8 +72,8 @@ class TiledSequenceUnit(nn.Module):
         mirrored = [taps if index == 0 else taps.flip(-1) for index, taps in enumerate(mamba.conv_weight)]
         self._keep("conv_weight", torch.stack(mirrored)[:, :, None, None], dtype)
         self._keep("conv_bias", mamba.conv_bias, dtype)
-        self._keep("rate", -mamba.A_log.double().exp()[..., None] * math.log2(math.e), torch.float64)  # for exp2
-        self._keep("D", mamba.D[..., None])
+        self._keep("rate", -mamba.A_log.double().exp() * math.log2(math.e), torch.float64)  # for exp2
+        self._keep("D", mamba.D.repeat_interleave(config.headdim, 1), dtype)
 
         # proj(cat(out_proj_g(norm_weight_g y_g) + u)) = sum_g (proj_g out_proj_g norm_weight_g) y_g + (sum_g proj_g) u
         proj = unit.proj.weight.double().unflatten(1, (self.directions, config.feature_dim)).transpose(0, 1)
@@ -93,64 +96,73 @@ class TiledSequenceUnit(nn.Module):
         config = self.config
         u = group_norm(x, self.norm_weight, self.norm_bias)
         low = u.to(self.dtype)
-        dt = F.softplus(F.linear(u, self.dt_weight, self.dt_bias)).mT.unflatten(1, (self.directions, config.heads))
+        dt = F.softplus(F.linear(u, self.dt_weight, self.dt_bias)).unflatten(-1, (self.directions, config.heads))
         out = F.linear(low, self.skip_weight).float().add_(self.skip_bias)
         for index in range(self.directions):
-            y = self._mix(self._convolve(low, index), dt[:, index].double(), index).transpose(1, 2)
-            gated = F.silu(F.linear(low, self.z_weight[index]), inplace=True)
-            gated.unflatten(-1, y.shape[2:]).mul_(y)
+            y = self._mix(self._convolve(low, index), dt[:, :, index].double(), index)
+            gated = F.silu(F.linear(low, self.z_weight[index]), inplace=True).mul_(y)
             scale = torch.linalg.vector_norm(gated, dim=-1, keepdim=True, dtype=torch.float32)
             scale = scale.square_().div_(config.d_inner).add_(1e-5).rsqrt_()  # the gated norm, after the product
             out.addcmul_(F.linear(gated, self.out_weight[index]).float(), scale)
         x.add_(out)
 
     def _convolve(self, low: Tensor, index: int) -> Tensor:
-        """(S, L, N) -> (S, L, I + 2 states): projected and convolved, of one direction."""
+        """(S, L, N) -> (S, L, I + 2 states): projected, convolved and activated, of one direction."""
         taps, reach = self.conv_weight[index], self.config.d_conv - 1
         xBC = F.linear(low, self.xBC_weight[index]).mT[:, :, None]
         # Padded at both ends: the forward taps' outputs begin at 0, the backward ones' `reach` later.
         xBC = F.conv2d(xBC, taps, self.conv_bias[index], padding=(0, reach), groups=len(taps))[:, :, 0].mT
-        return xBC[:, index * reach : index * reach + low.shape[1]]
+        return F.silu(xBC, inplace=True)[:, index * reach : index * reach + low.shape[1]]
 
     def _mix(self, xBC: Tensor, dt: Tensor, index: int) -> Tensor:
-        """xBC: (S, L, I + 2 states); dt: (S, H, L) -> y + D x: (S, H, L, P)."""
-        config = self.config
-        x, BC = xBC.split([config.d_inner, 2 * config.d_state], dim=-1)
-        x = F.silu(x.unflatten(-1, (config.heads, config.headdim)).transpose(1, 2).contiguous(), inplace=True)
-        B, C = F.silu(BC).chunk(2, dim=-1)
-        return (self._carry if x.shape[2] > LONGEST_MATRIX else self._multiply)(x, dt, B, C, index)
+        """The recurrence of `mamba2`, with D. xBC: (S, L, I + 2 states); dt: (S, L, H), double -> (S, L, I)."""
+        config, rate, backward = self.config, self.rate[index], index == 1
+        x, B, C = xBC.split([config.d_inner, config.d_state, config.d_state], dim=-1)
+        by_head = x.unflatten(-1, (config.heads, config.headdim))
+        y = torch.empty_like(by_head, memory_format=torch.contiguous_format)
+        if x.shape[1] > LONGEST_MATRIX:
+            steep = torch.arange(config.heads)
+        else:
+            steep = self._multiply(by_head, dt, rate, B, C, backward, y)
+        if len(steep):
+            y[:, :, steep] = self._carry(by_head[:, :, steep], dt[..., steep], rate[steep], B, C, backward)
+        return y.flatten(2).addcmul_(x, self.D[index])
 
-    def _multiply(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, index: int) -> Tensor:
-        """y_q = sum over the s before q of exp(sum of dt A from s to q) dt_s (C_q . B_s) x_s, as one matrix per head.
+    def _multiply(self, x: Tensor, dt: Tensor, rate: Tensor, B: Tensor, C: Tensor, backward: bool, y: Tensor) -> Tensor:
+        """y_q = sum over the s before q of 2^(a_q - a_s) dt_s (C_q . B_s) x_s, where a is what has decayed so far.
 
-        D stands on the diagonal, which is cheaper than a pass over x. (S, H, L, P) -> the same.
+        The decay falls apart into 2^(a_q - c) and 2^(c - a_s), about a centre c for each block of rows. So C B^T serves
+        all heads, and nothing else is quadratic in the length. In double precision no digits are lost far from c.
+
+        Args:    x: (S, L, H, P); y: the same, where the result goes
+        Returns: the heads that decay too fast for that, whose y is not valid
         """
-        length, backward = x.shape[2], index == 1
-        decay = dt * self.rate[index]
-        decay = decay.flip(-1).cumsum(-1).flip(-1) if backward else decay.cumsum(-1)
-        y = torch.empty_like(x)
-        for begin, end in _row_blocks(length):
-            first, last = (begin, length) if backward else (0, end)
-            # Counted from the block's own begin, in double precision, so that no digits are lost far from it.
-            since = (decay[..., first:last] - decay[..., begin, None]).float()
-            matrix = torch.sub(since[..., begin - first : end - first, None], since[..., None, :]).exp2_()
-            matrix.mul_((C[:, begin:end] @ B[:, first:last].mT).float()[:, None])
-            matrix.mul_(dt[..., None, first:last].float())
-            matrix = matrix.triu_() if backward else matrix.tril_(begin)
-            matrix.diagonal(begin - first, dim1=-2, dim2=-1).add_(self.D[index])
-            matrix = matrix.to(self.dtype).flatten(0, 1)
-            torch.bmm(matrix, x.flatten(0, 1)[:, first:last], out=y.flatten(0, 1)[:, begin:end])
-        return y
+        a = (dt * rate).cumsum(1)
+        if backward:
+            a = dt * rate - a
+        blocks = _row_blocks(x.shape[1])
+        begins, ends = (torch.tensor(edges) for edges in zip(*blocks, strict=True))
+        at_begin, at_end = a[:, begins], a[:, ends - 1]
+        centre = (at_begin + at_end) / 2
+        rows = (a - centre.repeat_interleave(ends - begins, 1)).exp2_().to(self.dtype)[..., None]
+        columns = (centre[:, :, None] - a[:, None]).exp2_().mul_(dt[:, None]).to(self.dtype)[..., None]
+        B = B.mT.contiguous()
+        for place, (begin, end) in enumerate(blocks):
+            first, last = (begin, x.shape[1]) if backward else (0, end)
+            shared = torch.bmm(C[:, begin:end], B[..., first:last])
+            shared = shared.triu_() if backward else shared.tril_(begin)
+            found = torch.bmm(shared, (x[:, first:last] * columns[:, place, first:last]).flatten(2))
+            torch.mul(found.unflatten(-1, x.shape[2:]), rows[:, begin:end], out=y[:, begin:end])
+        return ((at_begin - at_end).abs_().amax((0, 1)) > STEEPEST).nonzero().flatten()
 
-    def _carry(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, index: int) -> Tensor:
-        """The same for sequences that are too long for a matrix: `mamba2.ssd`, which carries states."""
-        parts = [x.transpose(1, 2).float(), dt.mT.float(), B.float(), C.float()]
-        if index == 1:
+    def _carry(self, x: Tensor, dt: Tensor, rate: Tensor, B: Tensor, C: Tensor, backward: bool) -> Tensor:
+        """The same by `mamba2.ssd`, which carries states, for any length and any decay."""
+        parts = [part.float() for part in (x, dt, B, C)]
+        if backward:
             parts = [part.flip(1) for part in parts]
-        rate = self.rate[index].float().T / math.log2(math.e)
         x, dt, B, C = (part[None] for part in parts)
-        y = ssd(x, dt, rate, B, C)[0] + x[0] * self.D[index]
-        return (y.flip(1) if index == 1 else y).transpose(1, 2).to(self.dtype)
+        y = ssd(x, dt, rate.float()[None] / math.log2(math.e), B, C)[0]
+        return (y.flip(1) if backward else y).to(self.dtype)
 
 
 def _row_blocks(length: int) -> list[tuple[int, int]]:
