@@ -25,9 +25,10 @@ from pathlib import Path
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import JobCancelled, UnreadableAudio
 from tsbs_daw.hashing import file_sha256
+from tsbs_daw.jobs.delivery.equal import find_equal_run
 from tsbs_daw.jobs.delivery.manifest import FILE_NAME, FileEntry, Manifest, NamedHash, SourceEntry, identity_of
 from tsbs_daw.jobs.delivery.names import safe_name
-from tsbs_daw.jobs.delivery.publish import Delivery, find_equal_run
+from tsbs_daw.jobs.delivery.publish import Delivery
 from tsbs_daw.jobs.job import Job, Result, State
 
 RUNNER = "runners:run"

@@ -15,12 +15,13 @@ from jobs.publishing import SONG, identity, manifest_for, publish
 
 from tsbs_daw.errors import LeaseLost, NoSpaceLeft, OutputError
 from tsbs_daw.jobs.delivery import publish as module
+from tsbs_daw.jobs.delivery.equal import find_equal_run
 from tsbs_daw.jobs.delivery.manifest import read_manifest
 from tsbs_daw.jobs.delivery.publish import (
     Delivery,
+    Published,
     ensure_space,
     estimate_bytes,
-    find_equal_run,
     remove_stale,
     temporary_folders,
 )
@@ -97,6 +98,45 @@ def test_a_run_whose_stems_were_deleted_or_cut_is_made_again_beside_it(tmp_path:
     stem.unlink() if damage == "missing" else stem.write_bytes(b"x")
     again = publish(tmp_path)
     assert not again.recognised and again.folder.name == f"{SONG} (none)"
+
+
+def publish_analysed(output: Path, *, fence: int = 1, analysed: bool = True) -> Published:
+    """A run whose analysis was asked for, and came to something or not."""
+    with open_delivery(output, fence=fence) as delivery:
+        (delivery.folder / "vocals.wav").write_bytes(b"a" * 1000)
+        (delivery.folder / "song.RPP").write_text("session")
+        values = {"sessions": ("song.RPP",)}
+        if analysed:
+            (delivery.folder / "analysis.json").write_text("{}")
+            values["analysis"] = "analysis.json"
+        return delivery.publish(manifest_for(delivery, "a").model_copy(update=values))
+
+
+def test_a_run_that_has_its_analysis_takes_the_place_of_one_without(tmp_path: Path):
+    publish_analysed(tmp_path, analysed=False)
+    assert find_equal_run(tmp_path, SONG, identity("a")).name == SONG
+    assert find_equal_run(tmp_path, SONG, identity("a"), analysed=True) is None
+    assert publish_analysed(tmp_path, fence=2, analysed=False).recognised, "again in vain: nothing is written"
+    found = publish_analysed(tmp_path, fence=3)
+    assert (found.folder.name, found.recognised) == (SONG, False)
+    assert list(tmp_path.iterdir()) == [found.folder], "nothing is left behind"
+    assert find_equal_run(tmp_path, SONG, identity("a"), analysed=True) == found.folder
+    assert publish_analysed(tmp_path, fence=4, analysed=False).recognised, "and is not given up for one without"
+
+
+@pytest.mark.parametrize("work", ["a new file", "a saved session", "a file taken away"])
+def test_a_folder_that_somebody_worked_in_is_left_alone(tmp_path: Path, work: str):
+    folder = publish_analysed(tmp_path, analysed=False).folder
+    if work == "a new file":
+        (folder / "my bounce.wav").write_bytes(b"mine")
+    elif work == "a saved session":
+        (folder / "song.RPP").write_text("mine")
+        os.utime(folder / "song.RPP", (2e9, 2e9))
+    else:
+        (folder / "song.RPP").unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert publish_analysed(tmp_path, fence=2).folder.name == f"{SONG} (none)"
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("damage", ["missing", "short"])

@@ -281,6 +281,21 @@ def test_an_analysis_that_fails_costs_no_stems(studio, monkeypatch):
     assert result.warnings == tuple(manifest["warnings"])
 
 
+def test_an_analysis_that_failed_is_tried_again_without_separating_again(studio, monkeypatch):
+    delivery, path = {"names": NAMES, "format": "wav24"}, studio.song()
+    with monkeypatch.context() as broken:
+        broken.setattr(analysing, "COMMAND", (sys.executable, "-c", "import os; os.abort()"))
+        first, second = studio.run(path, delivery=delivery), studio.run(path, delivery=delivery)
+    assert first.folder == second.folder and studio.manifest(second)["analysis"] is None
+    answer = json.dumps({"analysis": ANALYSIS})
+    code = f"import json, sys; plan = json.loads(sys.stdin.readline()); open(plan['answer'], 'w').write({answer!r})"
+    monkeypatch.setattr(analysing, "COMMAND", (sys.executable, "-c", code))
+    third = studio.run(path, delivery=delivery)
+    assert third.folder == first.folder and "song [180.0 BPM 8A] bass.wav" in files_in(third)
+    assert "separate" not in studio.manifest(third)["timings_s"]
+    assert [entry.name for entry in studio.out.iterdir()] == [first.folder.name]
+
+
 @pytest.mark.parametrize("share", [ANALYSING_SHARE, WRITING_SHARE + 0.01])
 def test_cancelling_late_leaves_nothing_behind(studio, analysed, share):
     analysed()

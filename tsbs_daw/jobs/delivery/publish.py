@@ -1,4 +1,5 @@
-"""Publishing a song's folder: complete or not at all, and never over something that is there.
+"""Publishing a song's folder: complete or not at all, and never over something that is there, but for an equal run
+whose analysis had failed, see `equal`.
 
     <output>/.tmp-<job>-<fence>/     stems are written here, on the same file system as the result
         -> every file fsynced, then manifest.json, then the folder
@@ -24,7 +25,8 @@ from types import TracebackType
 from tsbs_daw.durable import sync_folder, sync_tree, write_synced
 from tsbs_daw.errors import LeaseLost, NoSpaceLeft, OutputError
 from tsbs_daw.jobs import failpoint
-from tsbs_daw.jobs.delivery.manifest import FILE_NAME, Manifest, read_manifest
+from tsbs_daw.jobs.delivery.equal import is_equal, untouched
+from tsbs_daw.jobs.delivery.manifest import FILE_NAME, Manifest
 from tsbs_daw.jobs.delivery.names import candidates, safe_name
 
 log = logging.getLogger(__name__)
@@ -104,7 +106,7 @@ class Delivery:
             write_synced(self.folder / FILE_NAME, manifest.to_json())
             sync_folder(self.folder)
             failpoint.reached("before-rename")
-            return self._rename()
+            return self._rename(analysed=manifest.analysis is not None)
         except OSError as error:
             if not self.folder.is_dir():
                 raise LeaseLost(
@@ -112,23 +114,45 @@ class Delivery:
                 ) from error
             raise self._explained(error) from error
 
-    def _rename(self) -> Published:
+    def _rename(self, *, analysed: bool) -> Published:
         for name in candidates(self.song, self.preset):
             target = self.output / name
-            if not os.path.lexists(target):
-                try:
+            try:
+                if not os.path.lexists(target):
                     _rename_folder(self.folder, target)
-                except OSError as error:
-                    if not os.path.lexists(target):
-                        raise
-                    log.info("job %s: %s was taken at the last moment (%s)", self.job, target, error)
+                elif analysed and self._lacks_only_its_analysis(target):
+                    self._replace(target)
+                elif is_equal(target, self.identity, analysed=analysed):
+                    return Published(target, recognised=True)
                 else:
-                    failpoint.reached("after-rename")
-                    sync_folder(self.output)
-                    return Published(target)
-            if _is_complete(target, self.identity):
-                return Published(target, recognised=True)
+                    continue
+            except OSError as error:
+                if not os.path.lexists(target):
+                    raise
+                log.info("job %s: %s was taken at the last moment (%s)", self.job, target, error)
+                if is_equal(target, self.identity, analysed=analysed):
+                    return Published(target, recognised=True)
+            else:
+                failpoint.reached("after-rename")
+                sync_folder(self.output)
+                return Published(target)
         raise AssertionError("the names never end")
+
+    def _lacks_only_its_analysis(self, target: Path) -> bool:
+        """Whether an equal run is there that this one, which has its analysis, shall take the place of."""
+        without, with_it = (is_equal(target, self.identity, analysed=analysed) for analysed in (False, True))
+        return without and not with_it and untouched(target)
+
+    def _replace(self, target: Path) -> None:
+        """Take a folder's place. A kill in between costs no stems: they are cached, and the next attempt goes on."""
+        aside = self.folder.with_name(f".tmp-{self.job}-{self.fence - 1}")  # the janitor knows what that is
+        target.rename(aside)
+        try:
+            _rename_folder(self.folder, target)
+        except OSError:
+            aside.rename(target)
+            raise
+        remove_folder(aside)
 
     def _check_files(self, manifest: Manifest) -> None:
         for entry in manifest.stems:
@@ -157,19 +181,6 @@ class Delivery:
             f"The stems of {self.song!r} cannot be written to {self.output} ({reason}); "
             "check the folder and its permissions, or choose another."
         )
-
-
-def find_equal_run(output: Path, song: str, identity: str) -> Path | None:
-    """The folder of an equal run that is still complete, whatever number it has; None if there is none."""
-    song = safe_name(song)
-    try:
-        names = sorted(entry.name for entry in os.scandir(output) if entry.is_dir())
-    except OSError:
-        return None
-    for name in names:
-        if (name == song or name.startswith(f"{song} (")) and _is_complete(output / name, identity):
-            return output / name
-    return None
 
 
 def ensure_space(output: Path, estimate_bytes: int, song: str) -> None:
@@ -245,20 +256,6 @@ def _rename_folder(source: Path, target: Path) -> None:
         except PermissionError:
             time.sleep(pause_s)
     source.rename(target)
-
-
-def _is_complete(folder: Path, identity: str) -> bool:
-    """Whether `folder` holds an equal run with every file as long as its manifest says."""
-    manifest = read_manifest(folder)
-    if manifest is None or manifest.identity != identity:
-        return False
-    for entry in manifest.stems:
-        try:
-            if (folder / entry.file).stat().st_size != entry.size_bytes:
-                return False
-        except OSError:
-            return False
-    return True
 
 
 def _last_change_unix_s(folder: Path) -> float:

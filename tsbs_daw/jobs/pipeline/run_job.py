@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tsbs_daw.config import Settings
+from tsbs_daw.jobs.delivery.equal import find_equal_run
 from tsbs_daw.jobs.delivery.manifest import FILE_NAME, Manifest, NamedHash, SourceEntry, read_manifest
-from tsbs_daw.jobs.delivery.publish import Delivery, find_equal_run
+from tsbs_daw.jobs.delivery.publish import Delivery
 from tsbs_daw.jobs.job import Job, Result, State, StemFile
 from tsbs_daw.jobs.pipeline.finishing import ANALYSING_SHARE, Finished, Finisher, raw_folder
 from tsbs_daw.jobs.pipeline.lookup import Request, look_up
@@ -45,7 +46,7 @@ def run_job(
     with watch.step("prepare"):
         progress(0.0, "reading")
         request = look_up(job, settings)
-    if folder := find_equal_run(job.output, request.song, request.identity):
+    if folder := find_equal_run(job.output, request.song, request.identity, analysed=request.delivery.analyses):
         log.info("job %s: %s is there already, from an equal run", job.id, folder)
         return result_of(request, folder)
     cached = separate(request, StemCache(request.cache), watch, progress, cancelled)
