@@ -12,18 +12,20 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """`TSBS_DAW_HOME` moves all folders below one; `TSBS_DAW_DEVICE` chooses the device.
+    """`TSBS_DAW_HOME` moves all folders below one; `TSBS_DAW_DEVICE` and `TSBS_DAW_PRECISION` say how to compute.
 
-    home:    the spool, the job store, logs
-    cache:   separated stems by content, plug-in quarantine
-    models:  downloaded and converted checkpoints
-    device:  what the network runs on: "auto", "cpu", "cuda", "cuda:1", "mps"
+    home:      the spool, the job store, logs
+    cache:     separated stems by content, plug-in quarantine
+    models:    downloaded and converted checkpoints
+    device:    what the network runs on: "auto", "cpu", "cuda", "cuda:1", "mps"
+    precision: of its matrix products: "auto", "float32", "bfloat16"
     """
 
     home: Path
     cache: Path
     models: Path
     device: str = "auto"
+    precision: str = "auto"
 
     @property
     def spool(self) -> Path:
@@ -36,20 +38,21 @@ class Settings:
     @classmethod
     def from_texts(cls, texts: dict[str, str]) -> Settings:
         """From the same fields as texts, as they travel to another process."""
-        folders = {name: Path(text) for name, text in texts.items() if name != "device"}
-        return cls(**folders, device=texts.get("device", "auto"))
+        choices = {name: texts[name] for name in ("device", "precision") if name in texts}
+        return cls(**{name: Path(text) for name, text in texts.items() if name not in choices}, **choices)
 
     @classmethod
     def from_environment(cls) -> Settings:
         """`TSBS_DAW_HOME` if it is set, else the platform's own folders."""
-        home, device = os.environ.get("TSBS_DAW_HOME"), os.environ.get("TSBS_DAW_DEVICE", "auto")
+        home = os.environ.get("TSBS_DAW_HOME")
+        choices = [os.environ.get(f"TSBS_DAW_{name}", "auto") for name in ("DEVICE", "PRECISION")]
         if home:
             root = Path(home).expanduser().absolute()
-            return cls(root, root / "cache", root / "models", device)
+            return cls(root, root / "cache", root / "models", *choices)
         import platformdirs
 
         data = platformdirs.user_data_path("tsbs-daw", appauthor=False)
-        return cls(data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models", device)
+        return cls(data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models", *choices)
 
 
 def resource_folder(name: str) -> Path:

@@ -32,7 +32,7 @@ def finding(status: str, what: str, advice: str = "") -> Finding:
 
 
 def main(request: dict[str, Any]) -> None:
-    settings = Settings(**{name: Path(path) for name, path in request["settings"].items()})
+    settings = Settings.from_texts(request["settings"])
     folder = Path(request["folder"])
     probe: Callable[..., Iterator[Finding]] = {"imports": imports, "device": device, "job": job}[request["probe"]]
     found = list(probe(settings, request["model"], folder))

@@ -54,6 +54,17 @@ def test_a_song_becomes_a_folder_of_stems_that_line_up_with_a_session_and_a_mani
     assert list((tmp_path / "out").iterdir()) == [folder]
 
 
+def test_the_precision_is_chosen_by_option_or_environment(home: Path, model: Path, tmp_path: Path):
+    song = song_file(tmp_path / "song.wav")
+    call = ("separate", song, "--out", tmp_path / "out", "--model", model, "--json")
+    chosen = run(home, *call, "--precision", "bfloat16", TSBS_DAW_PRECISION="float32")
+    assert chosen.returncode == 0, chosen.stderr
+    found = run(home, *call, TSBS_DAW_PRECISION="bfloat16")
+    assert json.loads(chosen.stdout)["folder"] == json.loads(found.stdout)["folder"]
+    assert read_manifest(tmp_path / "out" / "song").precision == "bfloat16"
+    assert run(home, *call, "--precision", "float16").returncode == 2
+
+
 def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(home: Path, model: Path, tmp_path: Path):
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"<html>not audio</html>" * 100)

@@ -70,3 +70,9 @@ def test_a_model_is_its_content_or_its_name_until_it_is_there(prints, tmp_path):
     present = prints.of_model("mine")
     assert present != absent
     assert prints.of_model(str(models / "mine.safetensors")) == present
+
+
+def test_with_another_precision_a_file_is_looked_at_anew_and_its_content_has_no_twin(prints, folder, tmp_path):
+    others = [Fingerprints(replace(settings_in(tmp_path), precision=name)) for name in ("float32", "bfloat16")]
+    assert len({one.of_settings(folder) for one in (prints, *others)}) == 3
+    assert len({one.of_model("default") for one in (prints, *others)}) == 3

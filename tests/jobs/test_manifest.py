@@ -128,9 +128,14 @@ def test_identity_without_a_delivery_is_that_of_versions_that_knew_of_none():
     assert identity_of(**RUN, delivery='{"format": "mp3"}') != identity_of(**RUN, delivery='{"format": "wav16"}')
 
 
+def test_identity_without_a_precision_is_that_of_versions_that_knew_no_choice():
+    identities = {identity_of(**RUN, precision=precision) for precision in (None, "float32", "bfloat16")}
+    assert len(identities) == 3 and identity_of(**RUN) in identities
+
+
 def test_a_manifest_of_an_earlier_version_is_read():
     known = json.loads(manifest().to_json())
-    new = {"artist", "title", "format", "sessions", "analysis", "others"}
+    new = {"artist", "title", "format", "sessions", "analysis", "others", "precision"}
     assert new <= known.keys()
     text = json.dumps({key: value for key, value in known.items() if key not in new})
     found = Manifest.from_json(text, "manifest.json")

@@ -11,7 +11,7 @@ from tsbs_daw.errors import DeviceError, UsageError
 from tsbs_daw.model import FULL, TINY, Separation, TwoStageSeparator
 from tsbs_daw.separation import Separator, engine, precision
 from tsbs_daw.separation.engine import Engine
-from tsbs_daw.separation.precision import choose_precision
+from tsbs_daw.separation.precision import choose_precision, mark
 
 CPU = torch.device("cpu")
 ELSEWHERE = torch.device("meta")  # stands for a device that is not the processor
@@ -132,3 +132,8 @@ def test_a_precision_can_be_asked_for():
     assert Separator(TwoStageSeparator(SMALL), CPU).precision == "float32"
     with pytest.raises(UsageError, match="float64"):
         Separator(TwoStageSeparator(SMALL), CPU, precision="float64")
+
+
+def test_results_are_kept_under_the_precision_and_those_of_before_only_where_they_are_surely_float32():
+    assert [mark(dtype, FULL) for dtype in (torch.float32, torch.bfloat16)] == ["float32", "bfloat16"]
+    assert [mark(dtype, TINY) for dtype in (torch.float32, torch.bfloat16)] == [None, "bfloat16"]

@@ -40,6 +40,7 @@ def command(
     null: request.Null = False,
     salvage: request.Salvage = False,
     device: request.Device = None,
+    precision: request.Precision = None,
     as_json: Json = False,
 ) -> int:
     """Prepare a whole crate of songs for remixing.
@@ -59,7 +60,7 @@ def command(
     from tsbs_daw.crate.run import Crate
     from tsbs_daw.jobs.options import DaemonOptions
 
-    settings = request.settings_for(device)
+    settings = request.settings_for(device, precision)
     asked = _checked(folder, out, preset, model, stage, null, salvage, settings)
     began = time.monotonic()
     with crate_news(as_json=as_json) as tell, _signals_as_interrupts():

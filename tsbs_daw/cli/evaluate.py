@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from tsbs_daw.cli.request import PrecisionName
+
 
 class Listening(str, Enum):
     separated = "separated"
@@ -25,6 +27,7 @@ def command(
     no_csdr: Annotated[bool, typer.Option("--no-csdr", help="Leave BSS Eval out; it takes long.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw spectrograms of 10 s of the first song.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[PrecisionName, typer.Option(help="Of the matrix products.")] = PrecisionName.auto,
     analysis: Annotated[
         Listening | None,
         typer.Option(help="Measure tempo, beats and key instead, heard in: separated stems, true stems, or none."),
@@ -38,14 +41,14 @@ def command(
     Example: tsbs-daw evaluate --data songs --analysis separated --out analysis.json
     """
     if analysis is not None:
-        _measure_analysis(data, model, device, analysis, songs, out)
+        _measure_analysis(data, model, device, precision, analysis, songs, out)
         return
     from tsbs_daw import __version__
     from tsbs_daw.evaluation.evaluate import evaluate
     from tsbs_daw.evaluation.songs import find_test_songs, read_song
     from tsbs_daw.separation.separator import Separator
 
-    separator = Separator.load(model, device)
+    separator = Separator.load(model, device, precision=precision.value)
 
     def say(song: dict) -> None:
         scores = "  ".join(f"{stem} {part['full']['usdr_db']:.2f}" for stem, part in song["stems"].items())
@@ -53,6 +56,7 @@ def command(
 
     result = evaluate(data, separator, songs=songs, seconds=seconds, with_csdr=not no_csdr, progress=say)
     document = {**result, "model": model, "data": str(data), "device": str(separator.device), "version": __version__}
+    document["precision"] = separator.precision
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -67,7 +71,13 @@ def command(
 
 
 def _measure_analysis(
-    data: Path, model: str, device: str, listening: Listening, songs: int | None, out: Path | None
+    data: Path,
+    model: str,
+    device: str,
+    precision: PrecisionName,
+    listening: Listening,
+    songs: int | None,
+    out: Path | None,
 ) -> None:
     from tsbs_daw.evaluation.analysis import evaluate_analysis
     from tsbs_daw.separation.separator import Separator
@@ -80,7 +90,8 @@ def _measure_analysis(
             err=True,
         )
 
-    separator = Separator.load(model, device) if listening is Listening.separated else None
+    listens = listening is Listening.separated
+    separator = Separator.load(model, device, precision=precision.value) if listens else None
     result = evaluate_analysis([data], separator, listening=listening.value, songs=songs, progress=say)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

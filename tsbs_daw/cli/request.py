@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = "stems"
 
+
+class PrecisionName(str, Enum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 Files = Annotated[list[Path], typer.Argument(help="Audio files.", show_default=False, metavar="FILE")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder in which a folder for every song appears.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="An effect preset's name, or a YAML file.")]
@@ -25,6 +33,10 @@ Stage = Annotated[str, typer.Option(help="`full` runs both stages of the network
 Null = Annotated[bool, typer.Option("--null", help="Give the residual back, so that the stems sum to the source.")]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Separate what is there of a cut or damaged file.")]
 Device = Annotated[str | None, typer.Option(help="`auto`, `cpu`, `cuda` or `mps`; else TSBS_DAW_DEVICE, else auto.")]
+Precision = Annotated[
+    PrecisionName | None,
+    typer.Option(help="Of the matrix products; `auto`: the faster that costs no quality. Else TSBS_DAW_PRECISION."),
+]
 Start = Annotated[str, typer.Option(help="Where to begin: seconds, or minutes:seconds.", metavar="TIME")]
 Length = Annotated[str, typer.Option(help="How much to separate; without it, to the end.", metavar="TIME")]
 Song = Annotated[str, typer.Option(help="Name of the song's folder; without it, the file's name.")]
@@ -155,9 +167,13 @@ def _portion(path: Path, options: Options) -> tuple[int, int | None]:
     return start, length
 
 
-def settings_for(device: str | None) -> Settings:
-    """The environment's settings, on the device that the user chose."""
+def settings_for(device: str | None, precision: PrecisionName | None = None) -> Settings:
+    """The environment's settings, on the device and in the precision that the user chose."""
     from tsbs_daw.config import Settings
 
     found = Settings.from_environment()
-    return replace(found, device=device) if device else found
+    return replace(
+        found,
+        device=device or found.device,
+        precision=precision.value if precision else found.precision,
+    )

@@ -27,6 +27,7 @@ def command(
     null: request.Null = False,
     salvage: request.Salvage = False,
     device: request.Device = None,
+    precision: request.Precision = None,
     start: request.Start = "",
     length: request.Length = "",
     song: request.Song = "",
@@ -42,7 +43,7 @@ def command(
     from tsbs_daw.jobs.delivery.publish import remove_stale
 
     options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)
-    settings = request.settings_for(device)
+    settings = request.settings_for(device, precision)
     remove_stale(options.out, running=lambda job, fence: None)  # only what nobody has touched for a day
     failed = 0
     for file in files:

@@ -28,6 +28,7 @@ def command(
     null: request.Null = False,
     config: Config = None,
     device: request.Device = None,
+    precision: request.Precision = None,
     once: Once = False,
     as_json: Json = False,
 ) -> int:
@@ -43,7 +44,7 @@ def command(
     from tsbs_daw.jobs.delivery.janitor import Janitor
     from tsbs_daw.jobs.job import State
 
-    settings = request.settings_for(device)
+    settings = request.settings_for(device, precision)
     chosen = _chosen(folders or [], out, preset, model, stage, null, config)
     with news(as_json=as_json) as tell, Daemon(settings, chosen, listener=tell, once=once) as daemon:
         janitor = Janitor(daemon.store)

@@ -30,6 +30,17 @@ def choose_precision(name: str, device: torch.device, config: ModelConfig) -> to
     return torch.bfloat16 if worthwhile else torch.float32
 
 
+def mark(dtype: torch.dtype, config: ModelConfig) -> str | None:
+    """What results made in this precision are kept under.
+
+    None for float32 in a narrow network: nothing else was used for it before there was a choice, and what was kept
+    then is still right. For a wide one nobody can tell, so that is found no more.
+    """
+    if dtype == torch.float32 and config.feature_dim < WORTHWHILE_FEATURES:
+        return None
+    return str(dtype).removeprefix("torch.")
+
+
 def native_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 without converting it first."""
     # Asked for by name: torch says so from 2.6 on, and not on every processor.

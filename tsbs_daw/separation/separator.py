@@ -21,6 +21,7 @@ from tsbs_daw.hashing import file_sha256
 from tsbs_daw.model import checkpoint, registry
 from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut
 from tsbs_daw.separation.engine import Engine
+from tsbs_daw.separation.precision import mark
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,11 @@ class Separator:
     @property
     def precision(self) -> str:
         return str(self.engine.dtype).removeprefix("torch.")
+
+    @property
+    def precision_mark(self) -> str | None:
+        """Equal for two separators that give equal stems, as far as the precision goes; see `precision.mark`."""
+        return mark(self.engine.dtype, self.engine.config)
 
     @property
     def batch_size(self) -> int:

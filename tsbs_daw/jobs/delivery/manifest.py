@@ -107,6 +107,7 @@ class Manifest(Document):
     others:      what was made beside the stems
     residual_db: RMS of the source minus the sum of the dry stems, relative to the source's RMS
     timings_s:   seconds per step
+    precision:   of the matrix products; empty: written by a version that did not say
     """
 
     job: JobId
@@ -130,6 +131,7 @@ class Manifest(Document):
     residual_db: Level = None
     timings_s: dict[str, float] = Field(default_factory=dict)
     device: str = ""
+    precision: str = ""
     versions: dict[str, str] = Field(default_factory=lambda: versions())
     warnings: tuple[str, ...] = ()
 
@@ -145,10 +147,12 @@ def identity_of(
     start_samples: int,
     length_samples: int | None,
     delivery: str | None = None,
+    precision: str | None = None,
 ) -> str:
     """The hash of everything that decides what a run delivers. Two runs with the same identity are the same run.
 
     Args: delivery: what is delivered, as one text; None for what every song gets
+          precision: as it is kept under, see `separation.precision.mark`
     """
     decisive: dict[str, Any] = {
         "source": source_sha256,
@@ -159,8 +163,8 @@ def identity_of(
         "salvage": salvage,
         "portion": [start_samples, length_samples],
     }
-    if delivery is not None:  # only then: a run without one is equal to those of versions that knew of none
-        decisive["delivery"] = delivery
+    # Only then: a run without one is equal to those of versions that knew of none.
+    decisive |= {name: said for name, said in (("delivery", delivery), ("precision", precision)) if said is not None}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

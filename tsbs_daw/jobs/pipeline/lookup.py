@@ -51,7 +51,7 @@ def look_up(job: Job, settings: Settings) -> Request:
     delivery = job.delivery.applied_to(preset.delivery) if job.delivery else preset.delivery
     if problem := delivery.problem():
         raise UsageError(f"The delivery that was asked for cannot be: {problem}.")
-    separator = load_separator(job.model, settings.device, settings)
+    separator = load_separator(job.model, settings.device, settings, precision=settings.precision)
     preset.check_stems(separator.stems)
     try:
         source_sha256 = file_sha256(job.source.path)
@@ -67,6 +67,7 @@ def look_up(job: Job, settings: Settings) -> Request:
         start_samples=job.source.start_samples,
         length_samples=job.source.length_samples,
         delivery=None if delivery.plain else json.dumps(asdict(delivery), sort_keys=True),
+        precision=separator.precision_mark,
     )
     song = safe_name(job.song or job.source.path.stem)
     return Request(job, song, preset, delivery, separator, source_sha256, identity, settings.cache)

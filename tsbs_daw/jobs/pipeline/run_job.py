@@ -124,6 +124,7 @@ def _manifest(
         residual_db=rendering.residual_db,
         timings_s={name: round(seconds, 4) for name, seconds in timings_s.items()},
         device=str(request.separator.device),
+        precision=request.separator.precision,
         warnings=(*about.warnings, *finished.warnings),
     )
 

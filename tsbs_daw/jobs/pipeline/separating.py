@@ -23,12 +23,15 @@ def separate(
 ) -> CachedStems:
     """The stems, from the cache or computed into it. Raises: AudioError, DeviceError, JobCancelled, NoSpaceLeft"""
     job, separator = request.job, request.separator
+    # A precision that has no mark gives no entry, and with it the key of versions that knew of none.
+    precision = {} if separator.precision_mark is None else {"precision": separator.precision_mark}
     key = cache_key(
         source=request.source_sha256,
         model=separator.model_hash,
         stage=job.stage,
         portion=[job.source.start_samples, job.source.length_samples],
         salvage=job.salvage,
+        **precision,
     )
     if cached := cache.find(key):
         log.info("job %s: the stems are cached", job.id)

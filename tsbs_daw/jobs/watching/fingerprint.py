@@ -27,20 +27,26 @@ class Fingerprints:
 
     def __init__(self, settings: Settings):
         self._models = (_BUNDLED, settings.models)
+        self._precision = settings.precision
         self._presets: dict[str, Path] = {}
         self._known: dict[Path, tuple[tuple[int, int], str]] = {}
 
     def of_settings(self, folder: WatchFolder) -> str:
-        """The preset's content, the model's name, the options, and where the output goes."""
+        """The preset's content, the model's name, the options, where the output goes, the precision."""
         decisive = [self._of_preset(folder.preset), folder.preset, folder.model, folder.stage, folder.null]
-        decisive.append(os.fsencode(folder.output).hex())
+        decisive += [os.fsencode(folder.output).hex(), *self._chosen()]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     def of_model(self, name: str) -> str:
-        """The content of the checkpoint, wherever the name leads; the name itself while there is none."""
+        """The content of the checkpoint, wherever the name leads, and the precision; the name while there is none."""
         places = [Path(name)] if Path(name).is_absolute() else [at / f"{name}.safetensors" for at in self._models]
         found = next((digest for place in places if (digest := self._of_file(place, file_sha256)) != _UNUSABLE), None)
-        return found or hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+        digest = found or hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+        return "-".join((digest, *self._chosen()))
+
+    def _chosen(self) -> tuple[str, ...]:
+        """The precision, if one was asked for: without, everything is called as before there was a choice."""
+        return () if self._precision == "auto" else (self._precision,)
 
     def _of_preset(self, name: str) -> str:
         from tsbs_daw.effects.preset import preset_files, read_preset
