@@ -101,6 +101,34 @@ def test_decays_up_to_the_steepest_lose_nothing(monkeypatch):
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_several_threads_give_what_one_gives():
+    torch.manual_seed(0)
+    network, mixture = for_inference(TwoStageSeparator(SMALL)), 0.1 * torch.randn(1, 2, 20_000)
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3, tiles.side_by_side() + 9):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                found.append(network(mixture).estimates)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    for estimates in found[1:]:
+        torch.testing.assert_close(estimates, found[0], rtol=0, atol=1e-6 * float(found[0].abs().max()))
+
+
+def test_what_fails_in_one_thread_is_told():
+    threads = torch.get_num_threads()
+    unit = TiledSequenceUnit(SequenceUnit(SMALL), torch.float32)
+    try:
+        torch.set_num_threads(2)
+        with torch.inference_mode(), pytest.raises(RuntimeError):
+            unit(torch.randn(4, 10, 15))  # one feature too few
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_bfloat16_agrees_with_float32_above_40_db():
     torch.manual_seed(0)
     network = TwoStageSeparator(replace(SMALL, mask_blocks=2))

@@ -6,9 +6,10 @@ floor   the network's own multiply-adds, as the plain network has them, at the r
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def held_against_floor(
 
 def count_macs(run: Callable[[], Any]) -> int:
     """Multiply-adds of the matrix products and convolutions in `run`; transforms and pointwise work do not count."""
-    with FlopCounterMode(display=False) as counter:
+    with _one_thread(), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2
 
@@ -73,6 +74,17 @@ def own_macs(config: ModelConfig) -> int:
         network, chunk = TwoStageSeparator(config).eval(), torch.zeros(1, 2, config.chunk_samples)
     with torch.inference_mode():
         return count_macs(lambda: network(chunk))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """What looks at every operator sees those of its own thread only."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def time_s(run: Callable[[], Any], device: torch.device) -> float:
@@ -100,7 +112,7 @@ def share_in_products(run: Callable[[], Any], device: torch.device) -> float:
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with profile(activities=activities) as profiler:
+    with _one_thread(), profile(activities=activities) as profiler:
         run()
     field = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     own = {event.key: getattr(event, field) for event in profiler.key_averages()}

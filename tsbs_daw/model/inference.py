@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tsbs_daw.model.bands import Estimator
 from tsbs_daw.model.blocks import DualNet, group_norm
 from tsbs_daw.model.network import TwoStageSeparator
+from tsbs_daw.model.threads import for_each
 from tsbs_daw.model.tiles import TiledDualNet, keep_freed_memory, tanh
 
 
@@ -42,6 +43,8 @@ class BandwiseEstimator(nn.Module):
     def __init__(self, estimator: Estimator, dtype: torch.dtype):
         super().__init__()
         self.config, self.dtype = estimator.config, dtype
+        # Where a band is: the index of its group, and its place in it.
+        self._places = [(i, place) for i, group in enumerate(self.config.band_groups) for place in range(group.count)]
         self.register_buffer("norm_weight", estimator.norm_weight.detach().clone())
         self.register_buffer("norm_bias", estimator.norm_bias.detach().clone())
         for name in ("weight1", "bias1", "weight2", "bias2"):
@@ -54,13 +57,15 @@ class BandwiseEstimator(nn.Module):
         """(K, B, T, N) -> (B, S, T, F), complex."""
         _, batch, frames, _ = x.shape
         found = x.new_empty(batch, len(self.config.stems), frames, self.config.bins, 2)
-        for index, group in enumerate(self.config.band_groups):
-            weight, bias = getattr(self, f"weight3_{index}"), getattr(self, f"bias3_{index}")
-            for place in range(group.count):
-                begin = group.first_bin + place * group.band_width
-                part = found[..., begin : begin + group.band_width, :]
-                band = group.first_band + place
-                self._band(x[band], band, weight[place], bias[place], part)
+
+        def one(band: int) -> None:
+            index, place = self._places[band]
+            group = self.config.band_groups[index]
+            begin = group.first_bin + place * group.band_width
+            weight, bias = getattr(self, f"weight3_{index}")[place], getattr(self, f"bias3_{index}")[place]
+            self._band(x[band], band, weight, bias, found[..., begin : begin + group.band_width, :])
+
+        for_each(one, reversed(range(self.config.bands)))  # the widest first, so that none is left to one thread alone
         return torch.view_as_complex(found)
 
     def _band(self, x: Tensor, band: int, weight: Tensor, bias: Tensor, found: Tensor) -> None:

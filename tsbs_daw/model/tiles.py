@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tsbs_daw.model.blocks import DualNet, SequenceUnit, TransformAverageConcatenate, group_norm
 from tsbs_daw.model.mamba2 import ssd
+from tsbs_daw.model.threads import for_each, side_by_side
 
 # Bytes that the widest intermediate of a tile may take, for each thread. Measured on a Zen 4 with 1 MB of level-2 cache
 # per core: below half of it the calls themselves cost more than the misses, above thrice of it memory does.
@@ -43,9 +44,14 @@ def keep_freed_memory() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
-def tile_length(width: int, dtype: torch.dtype) -> int:
-    """How many tokens a tile has when the widest intermediate has `width` values for each."""
-    return max(1, TILE_BYTES * torch.get_num_threads() // (width * dtype.itemsize))
+def tiles(x: Tensor, row_bytes: int) -> list[Tensor]:
+    """Split along the first axis so that all threads have the same to do.
+
+    Args: row_bytes: what the widest intermediate takes for one row of x
+    """
+    at_once = side_by_side()
+    rounds = math.ceil(len(x) * row_bytes / (TILE_BYTES * torch.get_num_threads()))
+    return list(x.tensor_split(min(rounds * at_once, len(x))))
 
 
 def tanh(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -88,9 +94,7 @@ class TiledSequenceUnit(nn.Module):
 
     def forward(self, x: Tensor) -> None:
         """x: (S, L, N) with any strides, changed along L in place."""
-        tokens = tile_length(self.mixed, self.dtype)
-        for tile in x.split(max(1, tokens // x.shape[1])):
-            self._tile(tile)
+        for_each(self._tile, tiles(x, x.shape[1] * self.mixed * self.dtype.itemsize))
 
     def _tile(self, x: Tensor) -> None:
         config = self.config
@@ -188,9 +192,8 @@ class TiledChannelStep(nn.Module):
 
     def forward(self, x: Tensor, channels: int) -> None:
         """x: (K, B, T, N) with B = batch x channels, channels fastest; changed in place."""
-        tokens = tile_length(3 * x.shape[-1], self.dtype)
-        for tile in x.split(max(1, tokens // (x.shape[1] * x.shape[2]))):
-            self._tile(tile, channels)
+        width = 3 * x.shape[-1] * self.dtype.itemsize
+        for_each(lambda tile: self._tile(tile, channels), tiles(x, x.shape[1] * x.shape[2] * width))
 
     def _tile(self, x: Tensor, channels: int) -> None:
         h = group_norm(x, self.norm_weight, self.norm_bias).to(self.dtype)
