@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 from signals import song as sounds
@@ -78,6 +80,11 @@ def sounding(
         files.append(SongFile(name=name, kind=kind, file=f"{folder}/{name}.{ending}", color=color))
     there = {"folder": folder, "files": tuple(files), "duration_s": duration_s, "sample_rate": RATE, "channels": 1}
     return entry(title, **{**there, **values})
+
+
+def data_of(page: str) -> dict:
+    """What a page knows."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
 
 
 def catalogue(*songs: SongEntry, crate: str = "Test crate") -> Catalogue:

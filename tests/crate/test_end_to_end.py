@@ -19,6 +19,7 @@ import pytest
 import signals
 import soundfile
 from cli.program import environment, run, small_model, song_file
+from crate.page_crates import data_of
 from jobs.repeats import repeated
 from jobs.stage import state_of, until
 
@@ -203,6 +204,26 @@ def test_a_killed_crate_is_finished_by_the_next_run_and_nothing_is_done_twice(
             check_folder(place, song.folder)
         for name, when in there.items():
             assert (place / "out" / name / "manifest.json").stat().st_mtime_ns == when
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a session of its own")
+def test_the_catalogue_of_a_killed_crate_is_whole_and_knows_what_was_done(home: Path, model: Path, tmp_path: Path):
+    count, out = 40, tmp_path / "out"
+    for song in range(count):
+        song_file(tmp_path / "crate" / f"{song:02}.wav", seed=song)
+    with started(home, *arguments(tmp_path, model)) as process:
+        until((out / "catalogue.html").is_file, within_s=120)
+        process.kill()
+    songs = data_of((out / "catalogue.html").read_text(encoding="utf-8"))["songs"]
+    with (out / "catalogue.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for states in (
+        [song["state"] for song in songs],
+        [row["state"] for row in rows],
+        [song.state for song in catalogue_of(tmp_path).songs],
+    ):
+        assert len(states) == count and states.count("waiting") >= 1
+        assert states.count("done") >= 1 and states.count("done") + states.count("waiting") == count
 
 
 @needs_proc

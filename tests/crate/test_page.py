@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import pytest
-from crate.page_crates import HOSTILE, HOSTILE_FOLDER, analysis, catalogue, entry, mixed_crate
+from crate.page_crates import HOSTILE, HOSTILE_FOLDER, analysis, catalogue, data_of, entry, mixed_crate
 
 from tsbs_daw.crate.catalogue import SongEntry, SongFile
 from tsbs_daw.crate.page import NAME, embedded, write_page
@@ -33,10 +33,6 @@ class Elements(HTMLParser):
     def handle_data(self, data):
         if self.found and self.found[-1][0] in self.inside and data.strip():
             self.inside[self.found[-1][0]].append(data)
-
-
-def data(text: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +63,7 @@ def test_no_address_in_the_page_leads_anywhere_else(mixed):
 
 def test_a_hostile_name_is_data_and_nothing_else(mixed):
     assert mixed.count("<script") == 2 and "<img" not in mixed
-    assert data(mixed)["songs"][1]["title"] == HOSTILE
+    assert data_of(mixed)["songs"][1]["title"] == HOSTILE
     assert mixed.isascii() or not re.search(r"[\u202a-\u202e\u2028\u2029\ud800-\udfff]", mixed)
 
 
@@ -101,27 +97,29 @@ def test_a_name_that_is_no_utf_8_comes_back_byte_for_byte(tmp_path):
     name = os.fsdecode(b"caf\xe9.wav")
     assert unquote_to_bytes(relative_url(name)) == b"./caf\xe9.wav"
     song = SongEntry(source=name, state="done", folder=name, files=(SongFile(name=name, kind="stem", file=name),))
-    assert data(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]["title"] == "caf\udce9"
+    assert (
+        data_of(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]["title"] == "caf\udce9"
+    )
 
 
 def test_figures_that_json_has_not_are_left_out(tmp_path):
     song = entry("odd", analysis=analysis(math.inf, None, lufs=-math.inf))
-    found = data(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]
+    found = data_of(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]
     assert found["tempo"] is None and found["loudness"]["lufs"] is None
 
 
 def test_doubtful_figures_come_with_their_reason(mixed):
-    half = next(song for song in data(mixed)["songs"] if song["title"] == "Half")
+    half = next(song for song in data_of(mixed)["songs"] if song["title"] == "Half")
     assert set(half["doubts"]) == {"tempo", "key", "meter"}
     assert "30.2 or 121.0 BPM" in half["doubts"]["tempo"]
-    assert data(mixed)["songs"][0]["doubts"] == {}
+    assert data_of(mixed)["songs"][0]["doubts"] == {}
 
 
 def test_every_warning_is_given_once(tmp_path):
     notes = ("The tempo is doubtful; 60.0 or 240.0 BPM may be meant.", "The tempo changes.")
     heard = analysis(doubtful=True).model_copy(update={"notes": notes})
     song = entry("odd", analysis=heard, warnings=(*notes, "The loudness is missed."))
-    found = data(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]
+    found = data_of(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]
     assert found["warnings"] == ["The loudness is missed."] and found["notes"] == ["The tempo changes."]
     assert set(found["doubts"]) == {"tempo", "key", "meter"}
 
@@ -129,14 +127,14 @@ def test_every_warning_is_given_once(tmp_path):
 def test_a_file_that_is_not_there_is_shown_as_missing(tmp_path):
     files = (SongFile(name="vocals", kind="stem", file="gone/vocals.wav"), SongFile(name="x", kind="stem", file="../x"))
     song = entry("gone", folder="gone", files=files)
-    found = data(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]["files"]
+    found = data_of(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]["files"]
     assert [file["problem"] for file in found] == ["the file is missing"] * 2
 
 
 def test_a_second_page_replaces_the_first_and_leaves_nothing_behind(tmp_path):
     write_page(catalogue(entry("one")), tmp_path)
     path = write_page(catalogue(entry("one"), entry("two")), tmp_path)
-    assert [song["title"] for song in data(path.read_text(encoding="utf-8"))["songs"]] == ["one", "two"]
+    assert [song["title"] for song in data_of(path.read_text(encoding="utf-8"))["songs"]] == ["one", "two"]
     assert [file.name for file in tmp_path.iterdir()] == [NAME]
 
 
@@ -146,4 +144,4 @@ def test_a_page_that_cannot_be_written_is_an_error_in_one_sentence(tmp_path):
 
 
 def test_an_empty_crate_has_a_page(tmp_path):
-    assert data(write_page(catalogue(), tmp_path).read_text(encoding="utf-8"))["songs"] == []
+    assert data_of(write_page(catalogue(), tmp_path).read_text(encoding="utf-8"))["songs"] == []

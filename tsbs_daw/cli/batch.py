@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli import request
+from tsbs_daw.cli import delivery, request
 from tsbs_daw.cli.text import counted, duration, one_line
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tsbs_daw.crate.closing import Closing
     from tsbs_daw.crate.request import CrateRequest
     from tsbs_daw.crate.run import Crate
+    from tsbs_daw.jobs.job import DeliveryOptions
 
 DEFAULT_PRESET = "crate"
 
@@ -42,18 +43,25 @@ def command(
     device: request.Device = None,
     precision: request.Precision = None,
     as_json: Json = False,
+    form: delivery.Format = None,
+    loudness: delivery.Loudness = None,
+    sessions: delivery.Sessions = None,
+    loops: delivery.Loops = None,
+    stem_mp4: delivery.StemMp4 = None,
+    names: delivery.Names = None,
 ) -> int:
     """Prepare a whole crate of songs for remixing.
 
     Every song below FOLDER gets a folder with its stems, tempo, key and sessions, and the crate one session of all
-    songs, and a catalogue: catalogue.html to look at and listen to, .csv and .json. The preset says how files are
-    named, how loud they are, and what else is made.
+    songs, and a catalogue: catalogue.html to look at and listen to, .csv and .json. All three grow while the crate
+    runs. The preset says how files are named, how loud they are, and what else is made; flags change that for one run.
 
     A song that cannot be done stops nothing; the catalogue says why. Run the same command again, after new songs,
-    after Ctrl-C or a power cut: only what is missing or changed is done. A daemon that is running does the work; else
-    one is started here, with --workers songs at a time, each of which needs its own memory.
+    after Ctrl-C or a power cut: only what is missing or changed is done, and what failed is tried again. With other
+    flags, nothing is separated again; the songs get new folders beside the old ones. A daemon that is running does the
+    work; else one is started here, with --workers songs at a time, each of which needs its own memory.
 
-    Example: tsbs-daw batch ~/Music/crate --out ~/Music/remix
+    Example: tsbs-daw batch ~/Music/crate --out ~/Music/remix --format flac24 --loops 4,8
     """
     from tsbs_daw.cli.crate_news import crate_news
     from tsbs_daw.crate.closing import close_crate
@@ -61,7 +69,8 @@ def command(
     from tsbs_daw.jobs.options import DaemonOptions
 
     settings = request.settings_for(device, precision)
-    asked = _checked(folder, out, preset, model, stage, null, salvage, settings)
+    options = delivery.delivery_options(form, loudness, sessions, loops, stem_mp4, names)
+    asked = _checked(folder, out, preset, model, stage, null, salvage, options, settings)
     began = time.monotonic()
     with crate_news(as_json=as_json) as tell, _signals_as_interrupts():
         crate = Crate(asked, settings, options=DaemonOptions(workers=workers), listener=tell)
@@ -73,30 +82,39 @@ def command(
         closing = close_crate(catalogue, asked.out)
         for problem in closing.problems:
             tell.note(problem)
-    _sum_up(catalogue, closing, time.monotonic() - began, as_json=as_json)
+    _sum_up(catalogue, closing, time.monotonic() - began, crate.without_analysis, as_json=as_json)
     return 1 if closing.problems or any(song.state == "failed" for song in catalogue.songs) else 0
 
 
 def _checked(
-    folder: Path, out: Path, preset: str, model: str, stage: str, null: bool, salvage: bool, settings: Settings
+    folder: Path,
+    out: Path,
+    preset: str,
+    model: str,
+    stage: str,
+    null: bool,
+    salvage: bool,
+    options: DeliveryOptions | None,
+    settings: Settings,
 ) -> CrateRequest:
-    """Raises: UsageError: a preset, model or stage that cannot be; better found now than with every song"""
+    """Raises: UsageError: a preset, model, stage or delivery that cannot be; better found now than with every song"""
     from tsbs_daw.crate.request import CrateRequest
-    from tsbs_daw.effects.preset import load_preset
     from tsbs_daw.model.registry import resolve
 
-    options = request.Options.checked(out, preset, model, stage, null, salvage, "", "", "")
-    load_preset(options.preset)
-    resolve(options.model, settings)
-    return CrateRequest(
+    checked = request.Options.checked(out, preset, model, stage, null, salvage, "", "", "")
+    asked = CrateRequest(
         folder=folder.expanduser().absolute(),
-        out=options.out,
-        preset=options.preset,
-        model=options.model,
-        stage="mask" if options.stage == "mask" else "full",
+        out=checked.out,
+        preset=checked.preset,
+        model=checked.model,
+        stage="mask" if checked.stage == "mask" else "full",
         null=null,
         salvage=salvage,
+        options=options,
     )
+    asked.delivery()
+    resolve(asked.model, settings)
+    return asked
 
 
 @contextlib.contextmanager
@@ -124,13 +142,15 @@ def _interrupted(crate: Crate) -> str:
     return f"{said} Nothing is lost: run the same command again, and it goes on from here."
 
 
-def _sum_up(catalogue: Catalogue, closing: Closing, took_s: float, *, as_json: bool) -> None:
+def _sum_up(
+    catalogue: Catalogue, closing: Closing, took_s: float, without_analysis: list[str], *, as_json: bool
+) -> None:
     counts = dict.fromkeys(("done", "failed", "duplicate"), 0)
     for song in catalogue.songs:
         counts[song.state] += 1
     if as_json:
         files = {name: str(path) for name, path in closing.files.items()}
-        typer.echo(json.dumps({**counts, "took_s": round(took_s, 1), **files}))
+        typer.echo(json.dumps({**counts, "without_analysis": without_analysis, "took_s": round(took_s, 1), **files}))
         return
     typer.echo(
         f"{counted(len(catalogue.songs), 'song')} in {duration(took_s)}: {counts['done']} done, "
@@ -141,5 +161,8 @@ def _sum_up(catalogue: Catalogue, closing: Closing, took_s: float, *, as_json: b
             typer.echo(one_line(f"  {song.source}: {song.reason}"))
     for name, path in closing.files.items():
         typer.echo(one_line(f"{name}: {path}"))
+    if without_analysis:
+        many = counted(len(without_analysis), "song")
+        typer.echo(f"{many} without an analysis, which failed: run the same command again, and it is tried again.")
     if counts["failed"]:
         typer.echo("Run the same command again once that is mended: only what is missing is done.")

@@ -94,6 +94,7 @@ class Intake:
             stage=request.stage,
             null=request.null,
             salvage=request.salvage,
+            delivery=request.options,
             origin="batch",
             priority="batch",
         )
@@ -156,4 +157,5 @@ def _fingerprint(request: CrateRequest, settings: Settings) -> str:
     prints = Fingerprints(settings)
     folder = WatchFolder(request.folder, Path(os.sep), request.preset, request.model, request.stage, request.null)
     decisive = [prints.of_settings(folder), prints.of_model(request.model), str(request.salvage)]
+    decisive += [request.options.model_dump_json(exclude_none=True)] if request.options else []
     return hashlib.sha256("\n".join(decisive).encode()).hexdigest()

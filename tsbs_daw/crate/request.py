@@ -6,10 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tsbs_daw.effects.delivery import Delivery
+from tsbs_daw.effects.preset import load_preset
+from tsbs_daw.errors import UsageError
+from tsbs_daw.jobs.job import DeliveryOptions
+
 
 @dataclass(frozen=True)
 class CrateRequest:
-    """folder: where the songs are; out: where everything goes; both absolute. The rest as in a job."""
+    """folder: where the songs are; out: where everything goes; both absolute. The rest as in a job.
+
+    options: what is to be different from the preset's `delivery:`
+    """
 
     folder: Path
     out: Path
@@ -18,8 +26,17 @@ class CrateRequest:
     stage: Literal["full", "mask"] = "full"
     null: bool = False
     salvage: bool = False
+    options: DeliveryOptions | None = None
 
     @property
     def name(self) -> str:
         """What the crate is called."""
         return self.folder.name or "crate"
+
+    def delivery(self) -> Delivery:
+        """What every song is delivered as. Raises: PresetError; UsageError: it does not go together"""
+        delivery = load_preset(self.preset).delivery
+        delivery = self.options.applied_to(delivery) if self.options else delivery
+        if problem := delivery.problem():
+            raise UsageError(f"What was asked for cannot be delivered: {problem}.")
+        return delivery

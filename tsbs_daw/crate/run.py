@@ -2,8 +2,8 @@
 
     find -> hash -> known content? -> there already? -> ask the queue -> follow -> catalogue.json and .csv
 
-What was done in an earlier run is recognised; a song that failed is tried again. Wherever a run ends, also by
-`kill -9`, the next one goes on from there.
+What was done in an earlier run is recognised; a song that failed is tried again, and so is an analysis. Wherever a run
+ends, also by `kill -9`, the next one goes on from there.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tsbs_daw.crate.queue import Look, Queue, Where
 from tsbs_daw.crate.record import Record
 from tsbs_daw.crate.request import CrateRequest
 from tsbs_daw.errors import DaemonError, OutputError, TsbsDawError, UsageError, shown
+from tsbs_daw.jobs.delivery.equal import has_analysis
 from tsbs_daw.jobs.job import Result, State
 from tsbs_daw.jobs.options import DaemonOptions
 
@@ -61,8 +62,9 @@ class Crate:
         self._clock, self._next_look = Clock(), float("-inf")
         self._songs: list[Song] = []
         self._introduced: int | None = None
+        self._analyses = False
         self._queue = Queue(settings, self._options)
-        self._drawing = Drawing(request.out)
+        self._drawing = Drawing(request.out, lambda: self.record.catalogue)
 
     def run(self) -> Catalogue:
         """Until every song has come to its end.
@@ -82,6 +84,12 @@ class Crate:
             return self.record.catalogue
 
     @property
+    def without_analysis(self) -> list[str]:
+        """The songs that are done but for their analysis, which failed."""
+        entries = (song.entry for song in self._songs if self._analyses)
+        return [entry.source for entry in entries if entry.state == "done" and entry.analysis is None]
+
+    @property
     def ended(self) -> tuple[int, int]:
         """How many songs have come to their end, and how many there are."""
         return sum(song.ended for song in self._songs), len(self._songs)
@@ -93,6 +101,7 @@ class Crate:
 
     def _open(self) -> None:
         request = self.request
+        self._analyses = request.delivery().analyses
         excluded = (request.out, self._settings.home, self._settings.cache, self._settings.models)
         found = find_songs(request.folder, excluded=excluded)
         if not found:
@@ -202,9 +211,11 @@ class Crate:
         manifest = complete_manifest(folder)
         if manifest is None or not folder.is_relative_to(self.request.out):
             return False
+        if not fresh and self._analyses and not has_analysis(folder, manifest):
+            self._listener.note(f"{song.found.relative}: its analysis had failed, and is tried again.")
+            return False
         self._intake.note_done(song.found, folder)
         self._end(song, done_entry(song.entry, self.request.out, folder, manifest), fresh=fresh)
-        self._drawing.add(song.entry)
         return True
 
     def _fail(self, song: Song, reason: str) -> None:
@@ -213,6 +224,7 @@ class Crate:
     def _end(self, song: Song, entry: SongEntry, *, fresh: bool) -> None:
         song.entry, song.message = entry, ""
         self.record.changed()
+        self._drawing.add(entry)
         self._listener.ended(entry, fresh=fresh)
 
     def _view(self):
