@@ -8,14 +8,13 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tsbs_daw.model.bands import Estimator
 from tsbs_daw.model.blocks import DualNet, group_norm
 from tsbs_daw.model.network import TwoStageSeparator
 from tsbs_daw.model.threads import for_each
-from tsbs_daw.model.tiles import TiledDualNet, keep_freed_memory, tanh
+from tsbs_daw.model.tiles import TILE_BYTES, TiledDualNet, keep_freed_memory, tanh
 
 
 def for_inference(network: TwoStageSeparator, dtype: torch.dtype = torch.float32) -> TwoStageSeparator:
@@ -33,20 +32,18 @@ def for_inference(network: TwoStageSeparator, dtype: torch.dtype = torch.float32
     for stage in ("mask", "map"):
         blocks: list[DualNet] = list(getattr(network, f"{stage}_blocks"))
         setattr(lean, f"{stage}_blocks", nn.ModuleList(TiledDualNet(block, dtype) for block in blocks))
-        setattr(lean, f"{stage}_estimator", BandwiseEstimator(getattr(network, f"{stage}_estimator"), dtype))
+        setattr(lean, f"{stage}_estimator", TiledEstimator(getattr(network, f"{stage}_estimator"), dtype))
     return lean.eval().requires_grad_(False)
 
 
-class BandwiseEstimator(nn.Module):
-    """`bands.Estimator`, a band at a time, written straight to its place."""
+class TiledEstimator(nn.Module):
+    """`bands.Estimator`, some neighbouring bands of one width at a time, written straight to their place."""
 
     def __init__(self, estimator: Estimator, dtype: torch.dtype):
         super().__init__()
         self.config, self.dtype = estimator.config, dtype
-        # Where a band is: the index of its group, and its place in it.
-        self._places = [(i, place) for i, group in enumerate(self.config.band_groups) for place in range(group.count)]
-        self.register_buffer("norm_weight", estimator.norm_weight.detach().clone())
-        self.register_buffer("norm_bias", estimator.norm_bias.detach().clone())
+        self.register_buffer("norm_weight", estimator.norm_weight.detach()[:, None, None].clone())
+        self.register_buffer("norm_bias", estimator.norm_bias.detach()[:, None, None].clone())
         for name in ("weight1", "bias1", "weight2", "bias2"):
             self.register_buffer(name, getattr(estimator, name).detach().to(dtype, copy=True))
         for index, (weight, bias) in enumerate(zip(estimator.weight3, estimator.bias3, strict=True)):
@@ -57,25 +54,39 @@ class BandwiseEstimator(nn.Module):
         """(K, B, T, N) -> (B, S, T, F), complex."""
         _, batch, frames, _ = x.shape
         found = x.new_empty(batch, len(self.config.stems), frames, self.config.bins, 2)
-
-        def one(band: int) -> None:
-            index, place = self._places[band]
-            group = self.config.band_groups[index]
-            begin = group.first_bin + place * group.band_width
-            weight, bias = getattr(self, f"weight3_{index}")[place], getattr(self, f"bias3_{index}")[place]
-            self._band(x[band], band, weight, bias, found[..., begin : begin + group.band_width, :])
-
-        for_each(one, reversed(range(self.config.bands)))  # the widest first, so that none is left to one thread alone
+        # The widest first, so that none is left to one thread alone.
+        for_each(lambda run: self._run(x, *run, found), reversed(self._runs(batch * frames)))
         return torch.view_as_complex(found)
 
-    def _band(self, x: Tensor, band: int, weight: Tensor, bias: Tensor, found: Tensor) -> None:
-        """x: (B, T, N); weight, bias: of the last layer; found: (B, S, T, w, 2), where the result goes."""
-        stems, dtype = len(self.config.stems), self.dtype
-        h = group_norm(x, self.norm_weight[band], self.norm_bias[band]).to(dtype).flatten(0, 1)
-        h = tanh(F.linear(h, self.weight1[band], self.bias1[band]), dtype).unflatten(1, (stems, -1)).transpose(0, 1)
-        h = tanh(torch.baddbmm(self.bias2[band][:, None], h, self.weight2[band].mT), dtype)
-        y = torch.baddbmm(bias[:, None], h, weight.mT).float()
+    def _runs(self, tokens: int) -> list[tuple[int, slice]]:
+        """As many neighbours as a tile holds: the index of their group, and which of its bands."""
+        stems, runs = len(self.config.stems), []
+        for index, group in enumerate(self.config.band_groups):
+            widest = stems * max(self.config.feature_dim, 4 * group.band_width)
+            at_once = max(1, TILE_BYTES // (2 * tokens * widest * self.dtype.itemsize))
+            runs += [(index, slice(first, first + at_once)) for first in range(0, group.count, at_once)]
+        return runs
+
+    def _run(self, x: Tensor, index: int, places: slice, found: Tensor) -> None:
+        """x: (K, B, T, N); found: (B, S, T, F, 2), where the result goes."""
+        group, stems, dtype = self.config.band_groups[index], len(self.config.stems), self.dtype
+        bands = slice(*(group.first_band + place for place in places.indices(group.count)[:2]))
+        x = x[bands]
+        h = group_norm(x, self.norm_weight[bands], self.norm_bias[bands]).to(dtype).flatten(1, 2)
+        h = tanh(torch.baddbmm(self.bias1[bands, None], h, self.weight1[bands].mT)).to(dtype)
+        h = h.unflatten(-1, (stems, -1)).transpose(1, 2).flatten(0, 1)
+        h = tanh(_products(h, self.weight2[bands], self.bias2[bands])).to(dtype)
+        y = _products(h, getattr(self, f"weight3_{index}")[places], getattr(self, f"bias3_{index}")[places]).float()
         # The order of the published network (see Estimator._group).
-        y = y.transpose(0, 1).reshape(*x.shape[:2], 2, 2, stems, -1)
-        value, gate = y.permute(2, 0, 4, 1, 5, 3)
-        torch.mul(value, gate.sigmoid(), out=found)
+        y = y.unflatten(0, (-1, stems)).transpose(1, 2).reshape(*x.shape[:3], 2, 2, stems, group.band_width)
+        value, gate = y.permute(3, 4, 1, 5, 2, 0, 6)
+        bins = slice(*(group.first_bin + place * group.band_width for place in places.indices(group.count)[:2]))
+        place = found[..., bins, :].unflatten(-2, (-1, group.band_width))
+        gate = gate.sigmoid()
+        for part in (0, 1):  # real and imaginary
+            torch.mul(value[part], gate[part], out=place[..., part])
+
+
+def _products(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """h: (bands x S, tokens, n); weight: (bands, S, m, n); bias: (bands, S, m) -> (bands x S, tokens, m)."""
+    return torch.baddbmm(bias.flatten(0, 1)[:, None], h, weight.flatten(0, 1).mT)

@@ -26,7 +26,7 @@ from tsbs_daw.model.threads import for_each, side_by_side
 TILE_BYTES = 3 * 2**20
 
 # Rows of the matrix of C and B at a time. A row block meets only the columns that are not zero.
-ROWS = 65
+ROWS = 87
 
 # Up to here the matrix of C and B, quadratic in the length, is cheaper than carrying states of P x d_state per head.
 LONGEST_MATRIX = 512
@@ -54,9 +54,9 @@ def tiles(x: Tensor, row_bytes: int) -> list[Tensor]:
     return list(x.tensor_split(min(rounds * at_once, len(x))))
 
 
-def tanh(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """2 sigmoid(2 x) - 1, which is vectorised where tanh is not; computed in float32. May overwrite x."""
-    return x.float().mul_(2).sigmoid_().mul_(2).sub_(1).to(dtype)
+def tanh(x: Tensor) -> Tensor:
+    """2 sigmoid(2 x) - 1, which is vectorised where tanh is not, in float32. May overwrite x."""
+    return x.float().mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 class TiledSequenceUnit(nn.Module):
@@ -197,10 +197,12 @@ class TiledChannelStep(nn.Module):
 
     def _tile(self, x: Tensor, channels: int) -> None:
         h = group_norm(x, self.norm_weight, self.norm_bias).to(self.dtype)
-        h = tanh(F.linear(h, self.transform_weight, self.transform_bias), self.dtype).unflatten(1, (-1, channels))
-        average = tanh(F.linear(h.mean(2, keepdim=True), self.average_weight, self.average_bias), self.dtype)
-        out = F.linear(h, self.own_weight).add_(F.linear(average, self.shared_weight, self.concatenate_bias))
-        x.add_(tanh(out, torch.float32).flatten(1, 2))
+        h = tanh(F.linear(h, self.transform_weight, self.transform_bias)).unflatten(1, (-1, channels))
+        average = h.mean(2, keepdim=True).to(self.dtype)
+        average = tanh(F.linear(average, self.average_weight, self.average_bias)).to(self.dtype)
+        out = F.linear(h.to(self.dtype), self.own_weight)
+        out.add_(F.linear(average, self.shared_weight, self.concatenate_bias))
+        x.add_(tanh(out).flatten(1, 2))
 
 
 class TiledDualNet(nn.Module):
