@@ -90,11 +90,13 @@ class LossPart(_Part):
 
 
 class OptimiserPart(_Part):
-    """AdamW. The rate climbs for `warmup_steps`, then falls to `final_share` of itself at `total_steps`.
+    """The rate climbs for `warmup_steps`, then falls to `final_share` of itself at `total_steps`.
 
+    kind:  AdamW for everything, or Muon for the weights that are matrices; see tsbs_daw.training.optimiser
     train: the whole network, or the map stage alone on a mask stage that stays as it is
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     train: Literal["all", "map_stage"] = "all"
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)

@@ -30,6 +30,7 @@ from tsbs_daw.training.cpu import tune_cpu
 from tsbs_daw.training.curve import Curve
 from tsbs_daw.training.dataset import TrainingExcerpts, validation_excerpts
 from tsbs_daw.training.loss import LossTerms, TwoStageLoss
+from tsbs_daw.training.optimiser import make_optimiser
 from tsbs_daw.training.recipe import Recipe
 from tsbs_daw.training.schedule import ema_decay, learning_rate
 from tsbs_daw.training.song_folders import SongFolder, read_songs, require_whole, split_songs
@@ -98,7 +99,7 @@ class Trainer:
         if recipe.optimiser.train == "map_stage":
             self.raw_model.freeze_mask_stage()
         self.raw_model.checkpointing = recipe.model.gradient_checkpointing
-        self.raw_optimiser = make_optimiser(self.raw_model, recipe)
+        self.raw_optimiser = make_optimiser(self.raw_model, recipe.optimiser)
         self.model, self.optimiser = fabric.setup(self.raw_model, self.raw_optimiser)
         self.ema = copy.deepcopy(self.raw_model).requires_grad_(False).eval()
         self.loss = TwoStageLoss(recipe.loss, self.config.sample_rate).to(fabric.device)
@@ -288,22 +289,6 @@ class Trainer:
         if self.fabric.is_global_zero and self.progress.songs not in ("", digest):
             logger.warning("the training songs are not those that this run began with; the data order changes here")
         self.progress.songs = digest
-
-
-def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Weight decay on linear and convolution weights only: not on norms, biases, or the scan's own A, D and dt."""
-    settings = recipe.optimiser
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for name, parameter in named if is_decayed(name) == decayed], "weight_decay": decay}
-        for decayed, decay in ((True, settings.weight_decay), (False, 0.0))
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
-
-
-def is_decayed(name: str) -> bool:
-    """By name: parameters are stacked over bands and directions, so their number of axes tells nothing."""
-    return not any("bias" in part or "norm" in part or part in ("A_log", "D") for part in name.split("."))
 
 
 @torch.no_grad()
