@@ -6,6 +6,8 @@
 //          then gives them to the sound card in the same buffer
 //   nudge: a stem that is found to be off by less than FAR_S plays 2 % faster or slower for as long as that takes
 //   fetch: one that is further off hurries back unheard; if that does not help, all are cued again
+//   wait:  in Firefox every change of speed shifts the sound by 20 to 40 ms, of which its clock knows nothing; left
+//          alone, its clocks tell the truth and do not drift. There, whoever is ahead pauses until the last one is there
 // Clocks of elements are read several times before anything is done: some browsers' tick unevenly.
 
 const CLOSE_S = 0.0003;
@@ -16,6 +18,11 @@ const NUDGE = 0.02;
 const FETCH = 0.5;
 const FETCHES = 4;
 const READINGS = 3;
+const WAITS = 'mozInnerScreenX' in window; // Firefox
+const WAIT_CLOSE_S = 0.004;
+const WAIT_MOST_PATIENCE_S = 0.012;
+const WAIT_READINGS = 9;
+const WAIT_SETTLE_MS = 300;
 const WATCH_MS = 120;
 const PATIENCE_MS = 8000;
 
@@ -104,7 +111,7 @@ class Player extends EventTarget {
     for (const file of this.song.files) {
       if (file.audio || file.problem || !heard(this.song, file)) continue;
       file.audio = el('audio', { src: file.url, preload: 'auto', 'data-name': file.name });
-      Object.assign(file.audio, { file, readings: [], returning: null });
+      Object.assign(file.audio, { file, readings: [], returning: null, late: 0 });
       file.audio.preservesPitch = false; // a nudge shall cost nothing
       file.audio.addEventListener('error', () => this.broke(file));
       file.audio.addEventListener('ended', () => this.ended());
@@ -120,7 +127,7 @@ class Player extends EventTarget {
     const sounds = this.needed();
     for (const audio of sounds) {
       audio.pause();
-      Object.assign(audio, { fetches: 0, before: Infinity, patience: CLOSE_S });
+      Object.assign(audio, { fetches: 0, before: Infinity, waited: false, patience: WAITS ? WAIT_CLOSE_S : CLOSE_S });
       this.settle(audio);
       this.hear(audio);
     }
@@ -142,6 +149,10 @@ class Player extends EventTarget {
     const sounds = this.sounds().filter((audio) => !audio.file.broken && !audio.ended);
     if (sounds.length < 2 || sounds.some((audio) => audio.seeking)) return;
     const places = sounds.map((audio) => audio.currentTime);
+    if (WAITS) {
+      this.wait(sounds, places);
+      return;
+    }
     const middle = median(places);
     for (const [i, audio] of sounds.entries()) {
       if (audio.returning) continue;
@@ -170,6 +181,39 @@ class Player extends EventTarget {
     audio.before = off;
     audio.playbackRate = off > 0 ? 1 - step : 1 + step;
     audio.returning = setTimeout(() => this.settle(audio), (1000 * Math.abs(off)) / step);
+  }
+
+  /** Let every element that is ahead of the last one pause for as long. */
+  wait(sounds, places) {
+    if (sounds.some((audio) => audio.returning)) return;
+    const last = Math.min(...places);
+    for (const [i, audio] of sounds.entries()) audio.readings.push(places[i] - last);
+    if (sounds.some((audio) => audio.readings.length < WAIT_READINGS)) return;
+    const offs = sounds.map((audio) => median(audio.readings));
+    const least = Math.min(...offs);
+    for (const [i, audio] of sounds.entries()) {
+      const off = offs[i] - least;
+      audio.readings = [];
+      if (off > LOST_S) {
+        this.cue(last);
+        return;
+      }
+      if (audio.waited) {
+        audio.late = Math.max(0, audio.late - off / 2);
+        audio.patience = Math.min(WAIT_MOST_PATIENCE_S, 1.5 * audio.patience);
+        audio.waited = false;
+      }
+      if (off <= audio.patience) continue;
+      audio.waited = true;
+      audio.pause();
+      audio.returning = setTimeout(() => this.resume(audio), Math.max(0, 1000 * (off - audio.late)));
+    }
+  }
+
+  /** Let one that has waited play on; its clock is believed again after a moment. */
+  resume(audio) {
+    audio.play().catch(() => {}); // what is wrong with it, its own events say
+    audio.returning = setTimeout(() => this.settle(audio), WAIT_SETTLE_MS);
   }
 
   settle(audio) {
