@@ -132,6 +132,15 @@ def test_the_export_is_the_best_model_in_half_precision(songs, tmp_path, small_r
     assert json.loads(facts["recipe_settings"])["seed"] == 3
 
 
+def test_an_export_may_be_calibrated_on_songs_of_one_s_own(songs, tmp_path, small_recipe):
+    _run(small_recipe(), songs, tmp_path / "run")
+    export_best(tmp_path / "run", tmp_path / "small.safetensors", songs / "valid")
+    gains = json.loads(checkpoint.read_metadata(tmp_path / "small.safetensors")["map_gains"])
+    assert set(gains) == set(STEMS) and all(0 <= gain <= 1 for gain in gains.values())
+    with pytest.raises(DatasetError):
+        export_best(tmp_path / "run", tmp_path / "none.safetensors", tmp_path / "nothing")
+
+
 def test_a_run_without_validated_weights_cannot_be_exported(tmp_path):
     with pytest.raises(CheckpointError, match=r"no best\.safetensors"):
         export_best(tmp_path, tmp_path / "x.safetensors")

@@ -26,6 +26,10 @@ def command(
     export: Annotated[
         Path | None, typer.Option(help="Write the run's best weights in half precision; without --data, do only that.")
     ] = None,
+    calibrate_on: Annotated[
+        Path | None,
+        typer.Option(help="With --export: a folder of songs not trained on, to fit how much the map stage may add."),
+    ] = None,
 ) -> None:
     """Train a model on songs whose stems are known.
 
@@ -50,7 +54,7 @@ def command(
     if export is not None:
         from tsbs_daw.training.export import export_best
 
-        typer.echo(f"wrote {export}, {export_best(out, export) / 1e6:.2f} MB")
+        typer.echo(f"wrote {export}, {export_best(out, export, calibrate_on) / 1e6:.2f} MB")
 
 
 def _print_row(row: dict) -> None:

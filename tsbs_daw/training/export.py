@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tsbs_daw.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from tsbs_daw.model import TwoStageSeparator
 
-def export_best(run: Path, path: Path) -> int:
-    """Write the best averaged weights of a run in half precision.
+CALIBRATION_EXCERPTS = 160
+
+
+def export_best(run: Path, path: Path, calibrate_on: Path | None = None) -> int:
+    """Write the best averaged weights of a run in half precision, calibrated on the songs of a folder if there is one.
 
     Returns: the file's size in bytes
     Raises:  CheckpointError: the run has no validated weights yet
+             DatasetError: a song to calibrate on is broken
     """
     import torch
 
@@ -25,5 +32,24 @@ def export_best(run: Path, path: Path) -> int:
     recipe = run / "recipe.json"
     if recipe.is_file():
         facts["recipe_settings"] = json.dumps(json.loads(recipe.read_text(encoding="utf-8")))
-    checkpoint.save(checkpoint.load(best), path, facts, dtype=torch.float16)
+    network = checkpoint.load(best)
+    if calibrate_on is not None:
+        facts["map_gains"] = json.dumps(_calibrate(network, calibrate_on))
+    checkpoint.save(network, path, facts, dtype=torch.float16)
     return path.stat().st_size
+
+
+def _calibrate(network: TwoStageSeparator, folder: Path) -> dict[str, float]:
+    """Scale what the map stage adds; returns the factor of each stem."""
+    from tsbs_daw.evaluation.songs import list_song_folders
+    from tsbs_daw.training.calibrate import fit_map_gains, scale_map
+    from tsbs_daw.training.dataset import validation_excerpts
+    from tsbs_daw.training.song_folders import read_songs, require_whole
+
+    config = network.config
+    songs, problems = read_songs(list_song_folders(folder, config.stems), config.stems, config.sample_rate)
+    require_whole(problems, folder)
+    targets, _ = validation_excerpts(songs, segment_s=config.chunk_s, excerpts=CALIBRATION_EXCERPTS, seed=0)
+    gains = fit_map_gains(network, targets)
+    scale_map(network, gains)
+    return {stem: round(float(gain), 3) for stem, gain in zip(config.stems, gains, strict=True)}
