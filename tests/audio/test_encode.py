@@ -129,6 +129,17 @@ def test_an_mp3_of_a_high_rate_has_a_lower_one_and_says_so(tmp_path, rate, file_
     assert f"an MP3 cannot hold {rate} Hz" in writer.warnings[0]
 
 
+@pytest.mark.parametrize(("rate", "file_rate", "samples"), [(96000, 48000, 96001), (88200, 44100, 50001)])
+def test_an_mp3_of_a_high_rate_lasts_as_long_and_lies_where_it_was(tmp_path, rate, file_rate, samples):
+    sound = signals.sweep(samples, rate, high_hz=8000)
+    deliver(tmp_path / "song.mp3", "mp3", sound, rate)
+    found = found_in(tmp_path / "song.mp3")
+    factor = rate // file_rate
+    assert found.shape[1] == -(-samples // factor)
+    # A low sweep has little to lose when every second sample of it is left out.
+    assert lag(np.ascontiguousarray(sound[:, ::factor]), found) == 0
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("samples", [1, 500, 1151, 1152, 1153, 44100])
 def test_an_mp3_starts_and_ends_at_the_sample(tmp_path, channels, samples):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,22 @@ def test_a_folder_reached_through_a_link_is_looked_into(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
     (song,) = find_songs(tmp_path / "link", excluded=[tmp_path / "link" / "out"])
     assert song.path == tmp_path / "link" / "One.wav"
+
+
+def test_a_folder_that_cannot_be_listed_is_told_of(tmp_path, monkeypatch):
+    write_song(tmp_path / "One.wav")
+    write_song(tmp_path / "locked" / "Two.wav")
+    listing = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    one, locked = find_songs(tmp_path)
+    assert (one.relative, one.reason, locked.relative) == ("One.wav", None, "locked")
+    assert "cannot be listed (Permission denied)" in locked.reason
 
 
 def test_what_is_no_folder_is_wrong_use(tmp_path):

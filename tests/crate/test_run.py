@@ -206,6 +206,15 @@ def test_what_cannot_be_read_or_named_is_refused_with_a_reason(tmp_path):
     assert the(catalogue, "Good.wav").state == "done"
 
 
+def test_an_empty_file_is_said_to_be_empty_and_no_duplicate_of_another(tmp_path):
+    request = crate_in(tmp_path, "Good.wav")
+    for name in ("a.wav", "b.mp3"):
+        (request.folder / name).write_bytes(b"")
+    catalogue = run_crate(request)
+    reason = "It is empty (0 bytes); copy it again."
+    assert [(song.state, song.reason) for song in catalogue.songs] == [("done", None), *[("failed", reason)] * 2]
+
+
 def test_a_file_that_changes_while_it_is_read_waits_for_the_next_run(tmp_path, monkeypatch):
     from tsbs_daw.hashing import file_sha256
 

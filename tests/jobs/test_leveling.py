@@ -32,6 +32,11 @@ def test_no_true_peak_passes_the_ceiling_and_what_is_missing_is_said(loudest: st
     assert gain_db == pytest.approx(1.0) and "missed by 3.0 dB" in remark
 
 
+def test_what_is_missed_by_less_than_is_shown_is_not_told():
+    gain_db, remarks = shared_gain(replace(PLAIN, loudness_lufs=-12.98), levels(), [levels()])
+    assert (gain_db, remarks) == (5.0, ())
+
+
 def test_a_target_takes_peaks_down_even_where_it_is_reached():
     gain_db, remarks = shared_gain(replace(PLAIN, loudness_lufs=-18.0), levels(), [levels(1.0)])
     assert gain_db == pytest.approx(-2.0) and "missed by 2.0 dB" in remarks[0]

@@ -32,7 +32,7 @@ class FoundSong:
 
 
 def find_songs(folder: Path, *, excluded: Iterable[Path] = ()) -> list[FoundSong]:
-    """Every sound file below `folder`, in the order of their names.
+    """Every sound file below `folder`, and every folder that cannot be listed, in the order of their names.
 
     Left out: what is hidden or temporary, folders of stems that this program made, what is not sound by its ending,
     and what lies below one of `excluded`. A link that cannot be followed is found, with its reason.
@@ -50,6 +50,7 @@ def find_songs(folder: Path, *, excluded: Iterable[Path] = ()) -> list[FoundSong
         raise UsageError(
             f"{shown(folder)} cannot be listed ({error.strerror}); check its name and permissions."
         ) from error
+    found += [_unlisted(folder, relative, why) for relative, why in scanner.unlisted.items()]
     return sorted(found, key=lambda song: song.relative)
 
 
@@ -59,6 +60,12 @@ def _song(folder: Path, found: Found) -> FoundSong | None:
     reason = found.reason.replace("the watch folder", "the crate's folder") if found.reason else None
     relative = source_name(Path(found.relative)).replace(os.sep, "/")
     return FoundSong(relative, folder / found.relative, found.state, found.size_bytes, reason)
+
+
+def _unlisted(folder: Path, relative: str, why: str) -> FoundSong:
+    """Better one song too many in the catalogue than songs that nobody knows of."""
+    reason = f"It is a folder that cannot be listed ({why}); check its permissions."
+    return FoundSong(source_name(Path(relative)).replace(os.sep, "/"), folder / relative, "", 0, reason)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class Intake:
             raise Refused(song.reason)
         if not _is_text(song.path):
             raise Refused("Its name, or that of its folder, is not UTF-8; rename it.")
+        if not song.size_bytes:
+            raise Refused("It is empty (0 bytes); copy it again.")
         if self._known[song.relative].state != song.state:
             self._read(song)
         known = self._known[song.relative]
@@ -74,7 +76,7 @@ class Intake:
         first = self._first.setdefault(known.sha256, song)
         if first is song:
             return entry
-        reason = f"It has the same content as {shown(first.relative)}, which is done in its place."
+        reason = f"It has the same content as {shown(first.relative)}, which stands for both."
         return entry.model_copy(update={"state": "duplicate", "duplicate_of": first.relative, "reason": reason})
 
     def job_id(self, song: FoundSong) -> str:

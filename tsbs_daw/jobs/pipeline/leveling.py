@@ -36,8 +36,8 @@ def shared_gain(delivery: Delivery, mixture: Levels | None, files: Iterable[Leve
     if mixture is None or mixture.loudness_lufs is None:
         return min(0.0, room_db), (f"{target} cannot be reached: the song is too short or too quiet to have one.",)
     wanted_db = delivery.loudness_lufs - mixture.loudness_lufs
-    if wanted_db <= room_db:
-        return wanted_db, ()
+    if wanted_db <= room_db + 0.05:  # which would be shown as 0.0
+        return min(wanted_db, room_db), ()
     return room_db, (f"{target} is missed by {wanted_db - room_db:.1f} dB, which keeps all peaks below -1 dBTP.",)
 
 

@@ -54,12 +54,14 @@ class Scanner:
     Args:
         root:      absolute; recursive: look into subfolders
         excluded:  real paths that are left out with all they contain: outputs, the spool, other watch folders
+
+    unlisted: why folders were left out, by their paths below the root
     """
 
     def __init__(self, root: Path, *, recursive: bool, excluded: tuple[Path, ...] = ()):
         self._root, self._recursive = root, recursive
         self._excluded = frozenset(os.fspath(path) for path in excluded)
-        self._complained: set[str] = set()
+        self.unlisted: dict[str, str] = {}
         self._outputs: dict[str, tuple[int, bool]] = {}
 
     def scan(self) -> Iterator[Found]:
@@ -74,8 +76,8 @@ class Scanner:
             except OSError as error:
                 if is_root:
                     raise
-                if path not in self._complained:
-                    self._complained.add(path)
+                if relative not in self.unlisted:
+                    self.unlisted[relative] = error.strerror
                     log.warning("%r cannot be listed (%s); what is in it is left out", path, error.strerror)
                 continue
             if not is_root and self._is_our_output(path, entries):
