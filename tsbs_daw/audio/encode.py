@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,8 @@ from tsbs_daw.audio.delivery_format import DELIVERY_FORMATS, DeliveryFormat, del
 from tsbs_daw.audio.dither import Quantiser
 from tsbs_daw.audio.resample import Resampler, resampled_length
 from tsbs_daw.audio.tempo_chunks import acid_body, beats_in, smpl_body
-from tsbs_daw.audio.write import AudioWriter, chunk, clipping_warning, write_error
+from tsbs_daw.audio.write import AudioWriter, chunk, write_error
+from tsbs_daw.audio.writer import Writer
 from tsbs_daw.durable import sync_file
 from tsbs_daw.errors import OutputError, shown
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import soundfile
 
 __all__ = ["DELIVERY_FORMATS", "EncodedWriter", "delivery_format", "file_ending", "open_writer"]
-
-log = logging.getLogger(__name__)
 
 MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 MP3_OPTIONS = {"bitrate_mode": "CONSTANT", "compression_level": 0.0}  # 320 kbit/s
@@ -57,7 +55,7 @@ def open_writer(
     beats_per_bar: int = 4,
     key: str | None = None,
     dither: bool = True,
-) -> AudioWriter | EncodedWriter:
+) -> Writer:
     """A writer for one of `DELIVERY_FORMATS`. Its `clipped_samples` and, once closed, `warnings` are worth a look.
 
     Args:   time_reference_samples: where the sound starts in its session: BWF in WAV, a comment in FLAC; AIFF and MP3
@@ -98,11 +96,10 @@ def _seed(path: Path | str) -> int:
     return zlib.crc32(Path(path).name.encode("utf-8", "surrogateescape"))
 
 
-class EncodedWriter:
-    """A FLAC, AIFF or MP3 being written. A context manager; a file whose writing failed is removed.
+class EncodedWriter(Writer):
+    """A FLAC, AIFF or MP3 being written, see `Writer`.
 
     sample_rate: of the file; for MP3 it may be lower than that of the blocks
-    samples:     taken so far, at the rate of the blocks
     """
 
     def __init__(
@@ -116,7 +113,8 @@ class EncodedWriter:
     ):
         import soundfile
 
-        self.path, self.form, self.channels, self.samples = Path(path), form, channels, 0
+        super().__init__(path, channels)
+        self.form = form
         most = MOST_CHANNELS[form.container]
         if not 1 <= channels <= most:
             raise OutputError(
@@ -145,67 +143,38 @@ class EncodedWriter:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about what the format could not hold."""
-        return clipping_warning(self.path, self.clipped_samples) + (
-            (f"{shown(self.path)} is at {self.sample_rate} Hz: an MP3 cannot hold {self.source_rate} Hz.",)
-            if self.sample_rate != self.source_rate
-            else ()
-        )
+        said = f"{shown(self.path)} is at {self.sample_rate} Hz: an MP3 cannot hold {self.source_rate} Hz."
+        return super().warnings + ((said,) if self.sample_rate != self.source_rate else ())
 
-    def write(self, block: np.ndarray) -> None:
-        """Append.
-
-        Args:   block: (channels, samples), float32, at the rate that the writer was opened with
-        Raises: OutputError: NaN or infinity, another number of channels, too long for the format; NoSpaceLeft
-        """
-        if self._stream is None:
-            raise OutputError(f"{shown(self.path)} is closed already.")
-        if block.ndim != 2 or block.shape[0] != self.channels:
-            self._discard()
-            raise OutputError(f"{shown(self.path)} takes {self.channels} channels, not an array of {block.shape}.")
-        if not np.isfinite(block).all():
-            self._discard()
-            raise OutputError(f"{shown(self.path)} was to receive NaN or infinity; nothing of it is kept.")
-        self.samples += block.shape[1]
-        if self.form.container == "AIFF" and self.samples * self.channels * self.form.bits // 8 > AIFF_LIMIT_BYTES:
+    def _append(self, block: np.ndarray) -> None:
+        samples = self.samples + block.shape[1]
+        if self.form.container == "AIFF" and samples * self.channels * self.form.bits // 8 > AIFF_LIMIT_BYTES:
             self._discard()
             raise OutputError(f"{shown(self.path)} would be longer than an AIFF can be (4 GB); choose wav24.")
-        self._encode(self._resampler.process(np.asarray(block, np.float32)))
+        self._encode(self._resampler.process(block))
 
-    def close(self) -> None:
-        """Finish the file, make it durable, and read back its length. May be called again.
-
-        Raises: NoSpaceLeft; OutputError: the file on disk does not hold what was written
-        """
+    def _finish(self) -> None:
         import soundfile
 
-        if self._stream is None:
-            return
         self._encode(self._resampler.process(np.zeros((self.channels, 0), np.float32), last=True))
         try:
             self._stream.close()
             self._file.finish()
             if self.form.container == "FLAC":
                 _comment(self.path, *self._comments)
-            found = soundfile.info(str(self.path)).frames
         except (OSError, soundfile.LibsndfileError) as error:
             raise self._failed(error) from error
-        self._stream = self._file = None
-        due = resampled_length(self.samples, self.source_rate, self.sample_rate)
-        if found != due:
-            self.path.unlink(missing_ok=True)
-            raise OutputError(f"{shown(self.path)} holds {found} samples after {due} were written; check the disk.")
-        for warning in self.warnings:
-            log.warning("%s", warning)
 
-    def __enter__(self) -> EncodedWriter:
-        return self
+    def _found_samples(self) -> int:
+        import soundfile
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._discard()
+        try:
+            return soundfile.info(str(self.path)).frames
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise self._failed(error) from error
+
+    def _due_samples(self) -> int:
+        return resampled_length(self.samples, self.source_rate, self.sample_rate)
 
     def _encode(self, block: np.ndarray) -> None:
         """Hand (channels, samples) at the file's rate to the codec."""
@@ -231,15 +200,14 @@ class EncodedWriter:
             return write_error(self.path, cause)
         return OutputError(f"{shown(self.path)} could not be written as {self.form.name}: {cause}; choose wav24.")
 
-    def _discard(self) -> None:
-        stream, file, self._stream, self._file = self._stream, self._file, None, None
-        if file is None:
+    def _remove(self) -> None:
+        if self._file is None:
             return
-        file.broken = True  # what a codec still wants to write goes nowhere
-        if stream is not None:
+        self._file.broken = True  # what a codec still wants to write goes nowhere
+        if self._stream is not None:
             with contextlib.suppress(Exception):  # what failed has been told
-                stream.close()
-        file.remove()
+                self._stream.close()
+        self._file.remove()
 
 
 def _rate_for(form: DeliveryFormat, sample_rate: int) -> int:

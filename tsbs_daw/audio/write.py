@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import stat
 import struct
@@ -29,9 +28,8 @@ import numpy as np
 
 from tsbs_daw.audio.dither import Quantiser
 from tsbs_daw.audio.header import inspect
+from tsbs_daw.audio.writer import Writer
 from tsbs_daw.errors import AudioError, NoSpaceLeft, OutputError, shown
-
-log = logging.getLogger(__name__)
 
 RIFF_LIMIT_BYTES = (1 << 32) - 1  # beyond this a RIFF's 32-bit sizes cannot say how long it is
 UNKNOWN_32 = 0xFFFFFFFF
@@ -40,8 +38,8 @@ UNKNOWN_32 = 0xFFFFFFFF
 SUBTYPES = {"FLOAT": (3, 4), "PCM_16": (1, 2), "PCM_24": (1, 3)}
 
 
-class AudioWriter:
-    """A file being written. A context manager; a file whose writing failed is removed.
+class AudioWriter(Writer):
+    """A WAV being written, see `Writer`.
 
     Args:   subtype: "FLOAT", "PCM_16" or "PCM_24"; the PCM ones round, and cut off what lies beyond full scale
             time_reference_samples: where the sound starts in its session
@@ -67,8 +65,8 @@ class AudioWriter:
     ):
         if subtype not in SUBTYPES:
             raise OutputError(f"{shown(path)} cannot be written as {subtype}; choose one of {', '.join(SUBTYPES)}.")
-        self.path, self.sample_rate, self.channels, self.subtype = Path(path), sample_rate, channels, subtype
-        self.samples = 0
+        super().__init__(path, channels)
+        self.sample_rate, self.subtype = sample_rate, subtype
         self._quantiser = Quantiser(8 * SUBTYPES[subtype][1], seed=dither_seed)
         self._riff_limit, self._chunks = riff_limit_bytes, chunks
         self._bext = _bext(time_reference_samples, description)
@@ -83,41 +81,14 @@ class AudioWriter:
         return self._quantiser.clipped_samples
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences about what the format could not hold."""
-        return clipping_warning(self.path, self.clipped_samples)
-
-    @property
     def frame_bytes(self) -> int:
         return self.channels * SUBTYPES[self.subtype][1]
 
-    def write(self, block: np.ndarray) -> None:
-        """Append.
-
-        Args:   block: (channels, samples), float32
-        Raises: OutputError: NaN or infinity, or another number of channels; NoSpaceLeft
-        """
-        if self._file is None:
-            raise OutputError(f"{shown(self.path)} is closed already.")
-        if block.ndim != 2 or block.shape[0] != self.channels:
-            self._discard()
-            raise OutputError(f"{shown(self.path)} takes {self.channels} channels, not an array of {block.shape}.")
-        if not np.isfinite(block).all():
-            self._discard()
-            raise OutputError(f"{shown(self.path)} was to receive NaN or infinity; nothing of it is kept.")
-        if not block.shape[1]:
-            return
+    def _append(self, block: np.ndarray) -> None:
         with self._guarded():
-            self._file.write(self._encode(np.ascontiguousarray(block.T, np.float32)))
-        self.samples += block.shape[1]
+            self._file.write(self._encode(np.ascontiguousarray(block.T)))
 
-    def close(self) -> None:
-        """Finish the header, make the file durable, and read back its length. May be called again.
-
-        Raises: NoSpaceLeft; OutputError: the file on disk does not hold what was written
-        """
-        if self._file is None:
-            return
+    def _finish(self) -> None:
         with self._guarded():
             if self.samples * self.frame_bytes % 2:
                 self._file.write(b"\0")
@@ -126,28 +97,9 @@ class AudioWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-        self._file = None
-        try:
-            found = file_samples(self.path)
-            if found != self.samples:
-                raise OutputError(
-                    f"{shown(self.path)} holds {found} samples after {self.samples} were written; check the disk."
-                )
-        except OutputError:
-            if self.path.is_file():
-                self.path.unlink()
-            raise
-        for warning in self.warnings:
-            log.warning("%s", warning)
 
-    def __enter__(self) -> AudioWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._discard()
+    def _found_samples(self) -> int:
+        return file_samples(self.path)
 
     def _head(self) -> bytes:
         """Everything before the samples, for the length so far; its own length never changes."""
@@ -188,24 +140,14 @@ class AudioWriter:
             self._discard()
             raise write_error(self.path, error) from error
 
-    def _discard(self) -> None:
-        """Close and remove the file."""
-        if self._file is None:
+    def _remove(self) -> None:
+        if self._file is None:  # it could not be opened
             return
-        file, self._file = self._file, None
-        regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         with contextlib.suppress(OSError):  # it flushes, which is what may have failed
-            file.close()
+            self._file.close()
         if regular:  # a device is not ours to remove
             self.path.unlink(missing_ok=True)
-
-
-def clipping_warning(path: Path, clipped_samples: int) -> tuple[str, ...]:
-    """A sentence about samples beyond full scale, or none."""
-    if not clipped_samples:
-        return ()
-    many = f"{clipped_samples} samples" if clipped_samples > 1 else "1 sample"
-    return (f"{shown(path)} clips: {many} beyond full scale; lower the level, or deliver as wav32f.",)
 
 
 def write_error(path: Path, error: OSError) -> OutputError:
