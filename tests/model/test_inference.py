@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden_weights import CASE_A, CASE_B, GoldenCase
 
-from tsbs_daw.model import TINY, TwoStageSeparator, tiles
+from tsbs_daw.model import TINY, TwoStageSeparator, threads, tiles
 from tsbs_daw.model.blocks import SequenceUnit
 from tsbs_daw.model.inference import for_inference
 from tsbs_daw.model.tiles import TiledSequenceUnit
@@ -104,29 +104,37 @@ def test_decays_up_to_the_steepest_lose_nothing(monkeypatch):
 def test_several_threads_give_what_one_gives():
     torch.manual_seed(0)
     network, mixture = for_inference(TwoStageSeparator(SMALL)), 0.1 * torch.randn(1, 2, 20_000)
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     found = []
     try:
-        for count in (1, 2, 3, tiles.side_by_side() + 9):
+        for count in (1, 2, 3, threads.MOST_SIDE_BY_SIDE + 9):
             torch.set_num_threads(count)
             with torch.inference_mode():
                 found.append(network(mixture).estimates)
             assert torch.get_num_threads() == count
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     for estimates in found[1:]:
         torch.testing.assert_close(estimates, found[0], rtol=0, atol=1e-6 * float(found[0].abs().max()))
 
 
 def test_what_fails_in_one_thread_is_told():
-    threads = torch.get_num_threads()
-    unit = TiledSequenceUnit(SequenceUnit(SMALL), torch.float32)
+    before = torch.get_num_threads()
+    found = []
+
+    def fail(place: int) -> None:
+        found.append(place)
+        if place == 3:
+            raise ValueError("the third")
+
     try:
         torch.set_num_threads(2)
-        with torch.inference_mode(), pytest.raises(RuntimeError):
-            unit(torch.randn(4, 10, 15))  # one feature too few
+        with pytest.raises(ValueError, match="the third"), threads.side_by_side():
+            threads.for_each(fail, range(4))
+        assert torch.get_num_threads() == 2
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+    assert sorted(found) == [0, 1, 2, 3]
 
 
 def test_bfloat16_agrees_with_float32_above_40_db():

@@ -6,14 +6,16 @@ K bands, B batch x channels, T frames, F bins, N features, S stems, w bins of a 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tsbs_daw.model.bands import Estimator
+from tsbs_daw.model.bands import BandSplit, Estimator
 from tsbs_daw.model.blocks import DualNet, group_norm
-from tsbs_daw.model.network import TwoStageSeparator
-from tsbs_daw.model.threads import for_each
+from tsbs_daw.model.network import Separation, TwoStageSeparator
+from tsbs_daw.model.stft import STFT
+from tsbs_daw.model.threads import for_each, side_by_side
 from tsbs_daw.model.tiles import TILE_BYTES, TiledDualNet, keep_freed_memory, tanh
 
 
@@ -26,14 +28,63 @@ def for_inference(network: TwoStageSeparator, dtype: torch.dtype = torch.float32
     """
     keep_freed_memory()
     with torch.device("meta"):  # all its parameters are exchanged
-        lean = TwoStageSeparator(network.config)
-    for part in ("stft", "mask_split", "map_split", "fusion"):
-        setattr(lean, part, copy.deepcopy(getattr(network, part)))
+        lean = LeanSeparator(network.config)
+    lean.stft, lean.fusion = TiledSTFT(network.stft), copy.deepcopy(network.fusion)
     for stage in ("mask", "map"):
+        setattr(lean, f"{stage}_split", TiledSplit(getattr(network, f"{stage}_split")))
         blocks: list[DualNet] = list(getattr(network, f"{stage}_blocks"))
         setattr(lean, f"{stage}_blocks", nn.ModuleList(TiledDualNet(block, dtype) for block in blocks))
         setattr(lean, f"{stage}_estimator", TiledEstimator(getattr(network, f"{stage}_estimator"), dtype))
     return lean.eval().requires_grad_(False)
+
+
+class LeanSeparator(TwoStageSeparator):
+    """The same `forward`, with its tiles side by side."""
+
+    def forward(self, *args: Any, **options: Any) -> Separation:
+        with side_by_side():
+            return super().forward(*args, **options)
+
+
+class TiledSTFT(nn.Module):
+    """`stft.STFT`; its inverse, of which there are many, one waveform at a time."""
+
+    def __init__(self, stft: STFT):
+        super().__init__()
+        self.stft = copy.deepcopy(stft)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return self.stft(waveform)
+
+    def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
+        """(b, T, F) -> (b, samples)."""
+        found = spectrum.real.new_empty(len(spectrum), samples)
+
+        def one(place: int) -> None:
+            found[place] = self.stft.inverse(spectrum[place, None], samples)[0]
+
+        for_each(one, range(len(spectrum)))
+        return found
+
+
+class TiledSplit(nn.Module):
+    """`bands.BandSplit`, a group of bands at a time, written straight to its place."""
+
+    def __init__(self, split: BandSplit):
+        super().__init__()
+        self.groups = copy.deepcopy(split.groups)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """(B, T, F), complex -> (K, B, T, N)."""
+        parts = torch.view_as_real(spectrum)
+        bands, features = sum(part.group.count for part in self.groups), self.groups[0].weight.shape[1]
+        found = parts.new_empty(bands, *parts.shape[:2], features)
+
+        def one(part: nn.Module) -> None:
+            found[part.group.first_band :][: part.group.count] = part(parts)
+
+        for_each(one, reversed(self.groups))  # the widest first, so that none is left to one thread alone
+        return found
 
 
 class TiledEstimator(nn.Module):

@@ -6,8 +6,10 @@ core is busy with something else takes fewer tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
@@ -19,14 +21,34 @@ T = TypeVar("T")
 MOST_SIDE_BY_SIDE = 8
 
 
-def side_by_side() -> int:
+_here = threading.local()
+
+
+@contextmanager
+def side_by_side() -> Iterator[None]:
+    """Within, `for_each` has all of torch's threads to give work to, and everything else has one.
+
+    Threads that share an operation wait for each other at its end, busily: with every core taken by somebody else as
+    well, that was measured to cost several times the work.
+    """
+    threads = torch.get_num_threads()
+    _here.threads = threads
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        _here.threads = 1
+        torch.set_num_threads(threads)
+
+
+def at_once() -> int:
     """How many tiles are computed at once."""
-    return min(torch.get_num_threads(), MOST_SIDE_BY_SIDE)
+    return min(getattr(_here, "threads", 1), MOST_SIDE_BY_SIDE)
 
 
 def for_each(work: Callable[[T], None], tiles: Iterable[T]) -> None:
     """work(tile) for all of them, in any order. Raises: what `work` raised"""
-    threads, count, inference = torch.get_num_threads(), side_by_side(), torch.is_inference_mode_enabled()
+    count, inference = at_once(), torch.is_inference_mode_enabled()
     if count == 1:
         for tile in tiles:
             work(tile)
@@ -36,9 +58,8 @@ def for_each(work: Callable[[T], None], tiles: Iterable[T]) -> None:
         with torch.inference_mode(inference):  # which each thread has for itself
             work(tile)
 
-    for _ in _pool(count, threads // count).map(one, tiles):
+    for _ in _pool(count, _here.threads // count).map(one, tiles):
         pass
-    torch.set_num_threads(threads)  # for threads to come, which the pool's own took over
 
 
 @lru_cache(maxsize=1)

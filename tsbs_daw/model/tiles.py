@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tsbs_daw.model.blocks import DualNet, SequenceUnit, TransformAverageConcatenate, group_norm
 from tsbs_daw.model.mamba2 import ssd
-from tsbs_daw.model.threads import for_each, side_by_side
+from tsbs_daw.model.threads import at_once, for_each
 
 # Bytes that the widest intermediate of a tile may take, for each thread. Measured on a Zen 4 with 1 MB of level-2 cache
 # per core: below half of it the calls themselves cost more than the misses, above thrice of it memory does.
@@ -49,9 +49,8 @@ def tiles(x: Tensor, row_bytes: int) -> list[Tensor]:
 
     Args: row_bytes: what the widest intermediate takes for one row of x
     """
-    at_once = side_by_side()
-    rounds = math.ceil(len(x) * row_bytes / (TILE_BYTES * torch.get_num_threads()))
-    return list(x.tensor_split(min(rounds * at_once, len(x))))
+    rounds = math.ceil(len(x) * row_bytes / (TILE_BYTES * at_once()))
+    return list(x.tensor_split(min(rounds * at_once(), len(x))))
 
 
 def tanh(x: Tensor) -> Tensor:
