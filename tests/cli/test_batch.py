@@ -25,6 +25,12 @@ from tsbs_daw.crate.progress import Song, View
         (("crate", "--out", "out", "--model", "no such"), "model"),
         (("crate", "--out", "out", "--stage", "half"), "--stage"),
         (("crate", "--out", "out", "--workers", "0"), "--workers"),
+        (("crate", "--out", "out", "--format", "aac"), "--format"),
+        (("crate", "--out", "out", "--loudness", "3"), "--loudness"),
+        (("crate", "--out", "out", "--loops", "4,x"), "--loops 'x'"),
+        (("crate", "--out", "out", "--sessions", "live"), "--sessions 'live'"),
+        (("crate", "--out", "out", "--names", "{title}"), "has no {stem}"),
+        (("crate", "--out", "out", "--format", "mp3", "--loops", "8"), "MP3 cannot be cut"),
     ],
 )
 def test_what_cannot_be_a_crate_is_wrong_use(tmp_path: Path, words: tuple[str, ...], said: str):

@@ -116,6 +116,14 @@ def test_every_file_has_the_format_that_was_asked_for(studio, form, ending, subt
     assert studio.progress == sorted(studio.progress) and studio.progress[-1] <= 1
 
 
+def test_an_mp3_of_a_high_rate_is_told_of_and_lasts_as_long(studio):
+    result = studio.run(studio.song(sample_rate=96000), delivery={"format": "mp3"})
+    assert result.warnings == ("The MP3 files have 48000 Hz: they cannot have 96000.",)
+    for stem in STEMS:
+        info = soundfile.info(result.folder / f"{stem}.mp3")
+        assert (info.samplerate, info.frames) == (48000, 48000)
+
+
 def test_the_files_are_named_and_the_stems_are_called_as_ever(studio, analysed):
     analysed()
     path = studio.song("Nina Vale - What? Now.wav")
