@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cli.program import run
 
-from tsbs_daw.jobs.job import Job, Progress, Result, Source, State
+from tsbs_daw.jobs.job import DeliveryOptions, Job, Progress, Result, Source, State
 from tsbs_daw.jobs.queue.rows import Arrival
 from tsbs_daw.jobs.queue.spool import Spool
 from tsbs_daw.jobs.queue.store import JobStore
@@ -63,7 +63,8 @@ def home(tmp_path: Path) -> Path:
 def test_submit_writes_a_complete_request_with_every_option(home: Path, song: Path, tmp_path: Path):
     (song.parent / "mine.yaml").write_text("name: mine")
     options = ("--preset", "mine.yaml", "--stage", "mask", "--null", "--salvage", "--song", "Ночь", "--first")
-    job = submitted(home, song, *options, "--out", "stems")
+    options += ("--format", "mp3", "--loudness", "-16.5", "--sessions", "rpp", "--loops", "none", "--no-stem-mp4")
+    job = submitted(home, song, *options, "--names", "{bpm} {stem}", "--out", "stems")
     assert job == Job(
         id=job.id,
         source=Source(path=song),
@@ -74,6 +75,9 @@ def test_submit_writes_a_complete_request_with_every_option(home: Path, song: Pa
         stage="mask",
         null=True,
         salvage=True,
+        delivery=DeliveryOptions(
+            format="mp3", loudness_lufs=-16.5, sessions=("rpp",), loops=(), stem_mp4=False, names="{bpm} {stem}"
+        ),
         origin="cli",
         priority="interactive",
     )

@@ -141,3 +141,13 @@ def test_in_a_terminal_progress_is_a_bar(home: Path, model: Path, tmp_path: Path
     assert process.returncode == 0, shown.decode()
     assert "━" in shown.decode() and "[red]song.wav" in shown.decode(), "names are not markup"
     assert told.splitlines()[0] == str(tmp_path / "out" / "[red]song")
+
+
+def test_flags_say_how_the_files_are_delivered(home: Path, model: Path, tmp_path: Path):
+    song = song_file(tmp_path / "Kay - Song.wav", 1.0)
+    flags = ("--format", "flac24", "--names", "{artist} {stem}", "--sessions", "dawproject,rpp")
+    done = run(home, "separate", song, "--out", tmp_path / "out", "--model", model, *flags)
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(tmp_path / "out" / "Kay - Song")
+    assert manifest.format == "flac24" and manifest.sessions == ("Kay - Song.dawproject", "Kay - Song.RPP")
+    assert sorted(entry.file for entry in manifest.stems)[0] == "Kay bass.flac"

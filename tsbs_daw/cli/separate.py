@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tsbs_daw.cli import request
+from tsbs_daw.cli import delivery, request
 from tsbs_daw.cli.progress import reporting
 from tsbs_daw.cli.text import decibels, duration, one_line
 
@@ -32,6 +32,12 @@ def command(
     length: request.Length = "",
     song: request.Song = "",
     as_json: request.Json = False,
+    form: delivery.Format = None,
+    loudness: delivery.Loudness = None,
+    sessions: delivery.Sessions = None,
+    loops: delivery.Loops = None,
+    stem_mp4: delivery.StemMp4 = None,
+    names: delivery.Names = None,
 ) -> int:
     """Separate files here and now.
 
@@ -43,12 +49,13 @@ def command(
     from tsbs_daw.jobs.delivery.publish import remove_stale
 
     options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)
+    changes = delivery.delivery_options(form, loudness, sessions, loops, stem_mp4, names)
     settings = request.settings_for(device, precision)
     remove_stale(options.out, running=lambda job, fence: None)  # only what nobody has touched for a day
     failed = 0
     for file in files:
         try:
-            job = request.job_for(file, options, origin="cli", priority="interactive")
+            job = request.job_for(file, options, origin="cli", priority="interactive", delivery=changes)
             result, took_s = _separate(job, settings, quiet=as_json)
         except (UsageError, KeyboardInterrupt):
             raise

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tsbs_daw.cli import request
+from tsbs_daw.cli import delivery, request
 
 
 def command(
@@ -24,6 +24,12 @@ def command(
     song: request.Song = "",
     first: Annotated[bool, typer.Option("--first", help="Go before the jobs of watch folders and batches.")] = False,
     as_json: request.Json = False,
+    form: delivery.Format = None,
+    loudness: delivery.Loudness = None,
+    sessions: delivery.Sessions = None,
+    loops: delivery.Loops = None,
+    stem_mp4: delivery.StemMp4 = None,
+    names: delivery.Names = None,
 ) -> int:
     """Hand files to the daemon, which separates them in their turn.
 
@@ -37,12 +43,14 @@ def command(
 
     settings = Settings.from_environment()
     options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)
+    changes = delivery.delivery_options(form, loudness, sessions, loops, stem_mp4, names)
     failed = False
     alive = living_daemon(settings.spool)
     for file in files:
         try:
             priority = "interactive" if first else "batch"
-            job = request.submittable(request.job_for(file, options, origin="cli", priority=priority))
+            job = request.job_for(file, options, origin="cli", priority=priority, delivery=changes)
+            job = request.submittable(job)
         except AudioError as error:
             failed = True
             typer.echo(json.dumps({"file": str(file), "error": str(error)}) if as_json else f"{error}", err=not as_json)
