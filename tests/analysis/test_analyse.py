@@ -27,6 +27,7 @@ def test_what_is_heard_does_not_depend_on_how_the_sound_is_cut():
     pieces, loudness_of_pieces = listen_to(cut(sound, 1, 4096, 70_001, 333), RATE, 2)
     np.testing.assert_allclose(pieces.attacks, whole.attacks, atol=1e-4)
     np.testing.assert_allclose(pieces.pitches, whole.pitches, atol=1e-5)
+    np.testing.assert_allclose(pieces.low_pitches, whole.low_pitches, atol=1e-5)
     np.testing.assert_allclose(pieces.levels, whole.levels, rtol=1e-5, atol=1e-12)
     assert (pieces.duration_s, loudness_of_pieces) == (whole.duration_s, loudness)
 

@@ -69,8 +69,28 @@ def test_a_fifth_up_is_one_hour_on_and_the_relative_is_the_same_hour():
 def test_a_tone_is_heard_as_its_own_pitch_class(pitch):
     at = np.arange(RATE) / 22_050
     wave = 0.3 * np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * at)
-    pitches = PitchStream(1).add(wave[None].astype(np.float32), last=True)
+    pitches = PitchStream(1).add(wave[None].astype(np.float32), last=True)[0]
     assert pitches.shape[0] == PITCH_STEPS
     chroma = fold(pitches).sum(axis=1)
     assert chroma.argmax() == pitch % 12
     assert chroma.max() > 0.9 * chroma.sum()
+
+
+@pytest.mark.parametrize("pitch", [38, 45, 52])
+def test_overtones_are_not_taken_for_notes(pitch):
+    at = np.arange(RATE) / 22_050
+    partials = ((1, 1.0), (2, 0.6), (3, 0.5), (4, 0.4), (5, 0.3), (6, 0.3), (7, 0.2))
+    wave = sum(loud * np.sin(2 * np.pi * times * 440 * 2 ** ((pitch - 69) / 12) * at) for times, loud in partials)
+    both = PitchStream(1).add(0.2 * wave[None].astype(np.float32), last=True)
+    for pitches in both:
+        chroma = fold(pitches).sum(axis=1)
+        assert chroma.argmax() == pitch % 12
+        assert chroma.max() > 0.85 * chroma.sum()
+
+
+def test_the_lowest_notes_are_heard_apart_from_the_others():
+    at = np.arange(RATE) / 22_050
+    low, high = (0.3 * np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * at) for pitch in (36, 64))
+    every, lowest = PitchStream(1).add((low + high)[None].astype(np.float32), last=True)
+    assert fold(lowest).sum(axis=1).argmax() == 0
+    assert fold(every).sum(axis=1)[4] > 0.4 * fold(every).sum()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tsbs_daw.analysis.beats import Pulse
+from tsbs_daw.analysis.choice import weights
 from tsbs_daw.analysis.document import Analysis, Beats, Loudness, Tempo, TempoChange
 from tsbs_daw.analysis.evidence import Evidence, gather
 from tsbs_daw.analysis.features import Features
@@ -22,8 +23,6 @@ from tsbs_daw.errors import AnalysisError, AudioError
 
 log = logging.getLogger(__name__)
 
-# A figure less likely than this is marked as doubtful.
-DOUBT_TEMPO, DOUBT_METER, DOUBT_KEY = 0.75, 0.75, 0.8
 SAME_TEMPO = 0.02
 UNCLEAR, NO_PULSE = 0.12, 0.04  # repetition below which a pulse is doubtful, and below which there is none
 SHORT_S = 8.0  # too little to be sure of a tempo, a bar or a key
@@ -56,7 +55,7 @@ def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Featu
     tempo, beats = _tempo(candidates, evidence), _beats(candidates, evidence)
     sections = find_sections(song, parts, beats.downbeats_s or beats.times_s[::4], song.duration_s)
     short = song.duration_s < SHORT_S
-    key = find_key(song, parts, [section.start_s for section in sections], 1.01 if short else DOUBT_KEY)
+    key = find_key(song, parts, [section.start_s for section in sections], 1.01 if short else weights().doubt["key"])
     sounding = np.flatnonzero(is_sounding(song.levels, song.level_s, 0.0))
     analysis = Analysis(
         duration_s=round(song.duration_s, 6),
@@ -81,7 +80,7 @@ def _tempo(candidates: list[PulseCandidate], evidence: Evidence) -> Tempo:
     return Tempo(
         bpm=round(best.pulse.bpm, 3),
         confidence=confidence,
-        doubtful=confidence < DOUBT_TEMPO or best.clarity < UNCLEAR or evidence.duration_s < SHORT_S,
+        doubtful=confidence < weights().doubt["tempo"] or best.clarity < UNCLEAR or evidence.duration_s < SHORT_S,
         steady=best.pulse.steady,
         source=evidence.source,
         changes=_changes(best.pulse, evidence.duration_s),
@@ -119,7 +118,7 @@ def _beats(candidates: list[PulseCandidate], evidence: Evidence) -> Beats:
     if bars is None:
         return Beats(times_s=rounded, confidence=round(best.likelihood, 3))
     confidence = round(best.likelihood * bars.likelihood, 3)
-    doubtful = confidence < DOUBT_METER
+    doubtful = confidence < weights().doubt["bars"]
     return Beats(
         times_s=rounded,
         confidence=round(best.likelihood, 3),

@@ -1,11 +1,11 @@
-"""What tells of rhythm, as rows over time: attacks of the stems in bands, and changes of harmony.
+"""What tells of rhythm, as rows over time: attacks of stems and mixture in bands, changes of harmony, entries.
 
 A row that nothing is heard in is zero, and says nothing for or against any pulse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,13 @@ ROWS = {
     "other": ("other", "full", "mid"),
     "vocals": ("vocals", "full", "mid"),
 }
+MIXTURE_ROWS = {"mixture": "full", "mixture low": "low", "mixture high": "high"}
 PULSE_WEIGHTS = {"drums": 1.0, "bass": 0.5, "other": 0.5, "mixture": 0.5}
 SILENT = 1e-6  # mean square of a stem that holds nothing: -60 dB
 SLACK_FRAMES = 5  # an attack counts for a beat that is up to 23 ms away
 HARMONY_SPAN = 5  # pitch frames, 0.5 s, compared before and after
+ENTRY_S, ENTRY_DB = 1.5, 20.0  # compared before and after; a stem that gets so much louder comes in
+QUIET_DB = -60.0  # of full scale; below it a stem is not there
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,14 @@ def gather(mixture: Features, stems: Mapping[str, Features]) -> Evidence:
         attack = heard[stem].attack(band) if stem in heard else mixture.attack(instead)
         # A stem that was asked for and is silent stays silent; only the drums, which lead, are replaced.
         rows[row] = np.zeros(frames) if stem in stems and stem not in heard and stem != "drums" else _even(attack)
-    rows["mixture"] = _even(mixture.attack("full"))
+    # Separation blurs some attacks and loses others; the mixture is a second witness.
+    rows |= {name: _even(mixture.attack(band)) for name, band in MIXTURE_ROWS.items()}
     tonal = [heard[name] for name in ("other", "bass") if name in heard] if stems else [mixture]
     rows["chords"] = _even(_harmony_changes(sum(part.pitches for part in tonal), frames)) if tonal else np.zeros(frames)
+    rows["entries"] = _even(_entries(list(heard.values()) or [mixture], frames))
     rows = {name: _fit(row, frames) for name, row in rows.items()}
+    # When harmony changes is heard within half a second; which attack it was that changed it, to the hundredth.
+    rows["changes"] = _even(rows["chords"] * (rows["bass"] + rows["other"]))
     pulse = sum(weight * rows[name] for name, weight in PULSE_WEIGHTS.items())
     return Evidence(rows, pulse, "drums" if "drums" in heard else "mixture", mixture.duration_s)
 
@@ -88,3 +95,17 @@ def _harmony_changes(pitches: np.ndarray, frames: int) -> np.ndarray:
         alike = (before * after).sum(axis=0) / (np.linalg.norm(before, axis=0) * np.linalg.norm(after, axis=0) + 1e-9)
         change[span : span + len(alike)] = np.where(alike > 0, 1 - alike, 0)
     return np.interp(np.arange(frames) * ATTACK_S, np.arange(max(count, 1)) * PITCH_S, change if count else [0.0])
+
+
+def _entries(parts: Sequence[Features], frames: int) -> np.ndarray:
+    """Attacks of stems where they come in or get much louder."""
+    row = np.zeros(frames)
+    for part in parts:
+        span = max(round(ENTRY_S / part.level_s), 1)
+        levels = np.pad(part.levels.astype(np.float64), span)
+        sums = np.concatenate(([0.0], np.cumsum(levels)))
+        mean_db = 10 * np.log10(np.maximum((sums[span:] - sums[:-span]) / span, 10 ** (QUIET_DB / 10)))
+        rise = np.clip((mean_db[span:] - mean_db[:-span]) / ENTRY_DB, 0, 1)  # of a moment, from before to after it
+        at = np.interp(np.arange(frames) * ATTACK_S, np.arange(len(rise)) * part.level_s, rise)
+        row += _fit(part.attack("full"), frames) * np.square(at)
+    return row

@@ -1,6 +1,6 @@
 """What of a sound the analysis works on: attacks, pitches and levels over time, gathered block by block.
 
-All of it is small, about 4 kB for a second of sound, so two hours fit. The result does not depend on how the sound is
+All of it is small, about 5 kB for a second of sound, so two hours fit. The result does not depend on how the sound is
 cut into blocks. A row's frame f stands at f * hop / rate seconds.
 
 F frames. Sound is (channels, samples), float32. Powers are means over the channels, so nothing cancels out.
@@ -158,7 +158,7 @@ def _partials(power: np.ndarray) -> np.ndarray:
     steps = np.round(np.log2(partial_hz[bins, at] / PITCH_LOWEST_HZ) * PITCH_STEPS).astype(np.int64)
     kept = steps < rows
     found = np.bincount((at * rows + steps)[kept], weights=amplitude[bins, at][kept], minlength=frames * rows)
-    return found.reshape(frames, rows).T
+    return found.astype(np.float64).reshape(frames, rows).T  # of nothing, bincount counts in integers
 
 
 def _pitch_classes(partials: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:

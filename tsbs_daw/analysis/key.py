@@ -69,10 +69,11 @@ def camelot(tonic: int, mode: Mode) -> str:
 
 def describe_keys(mixture: Features, stems: Mapping[str, Features], openings_s: Sequence[float]) -> np.ndarray | None:
     """What speaks for each of KEYS: (24, features)."""
-    heard = {name: fold(stems[name].pitches) for name in SHARES if name in stems and sounds(stems[name])}
+    sounding = {name: stems[name] for name in SHARES if name in stems and sounds(stems[name])}
     if not any(name in stems for name in SHARES):
-        heard = {"other": fold(mixture.pitches)}
-    return describe_chroma(heard, openings_s)
+        sounding = {"other": mixture, "bass": mixture}
+    heard = {name: part.low_pitches if name == "bass" else part.pitches for name, part in sounding.items()}
+    return describe_chroma({name: fold(pitches) for name, pitches in heard.items()}, openings_s)
 
 
 def describe_chroma(heard: Mapping[str, np.ndarray], openings_s: Sequence[float]) -> np.ndarray | None:

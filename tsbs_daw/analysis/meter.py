@@ -11,7 +11,7 @@ from tsbs_daw.analysis.evidence import SLACK_FRAMES, Evidence
 from tsbs_daw.analysis.features import ATTACK_S
 
 METERS = (4, 3)
-ROWS = ("low", "mid", "high", "bass", "other", "vocals", "chords", "mixture")
+ROWS = ("low", "mid", "high", "bass", "other", "vocals", "chords", "mixture", "changes", "entries")
 FEWEST_BARS = 3
 
 
@@ -37,10 +37,9 @@ def find_bars(evidence: Evidence, beats_s: np.ndarray) -> Bars | None:
     return Bars(beats_per_bar, first, float(likely[best]), float(likely[same].sum()))
 
 
-def best_bar(strengths: np.ndarray, beats_s: np.ndarray) -> float:
-    """How much speaks for the likeliest bars of these beats; 0 with too few."""
-    candidates, features = describe_bars(strengths, beats_s)
-    return float(weighed("bar", features).max()) if candidates else 0.0
+def best_bar(features: np.ndarray) -> float:
+    """How much speaks for the likeliest of the bars that `describe_bars` describes; 0 where there are none."""
+    return float(weighed("bar", features).max()) if len(features) else 0.0
 
 
 def describe_bars(strengths: np.ndarray, beats_s: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:
@@ -68,7 +67,7 @@ def strengths_of_bars(evidence: Evidence) -> np.ndarray:
     """(rows of ROWS, F): the strongest attack near each moment."""
     from scipy.ndimage import maximum_filter1d
 
-    return np.stack([maximum_filter1d(evidence.rows[name], SLACK_FRAMES) for name in ROWS])
+    return np.stack([maximum_filter1d(evidence.rows[name], SLACK_FRAMES) for name in ROWS], dtype=np.float32)
 
 
 def _at_beats(strengths: np.ndarray, beats_s: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ answer says how sure it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from tsbs_daw.analysis.beats import Pulse, track
 from tsbs_daw.analysis.choice import likelihoods
 from tsbs_daw.analysis.evidence import SLACK_FRAMES, Evidence
 from tsbs_daw.analysis.features import ATTACK_S
-from tsbs_daw.analysis.meter import best_bar, strengths_of_bars
+from tsbs_daw.analysis.meter import best_bar, describe_bars, strengths_of_bars
 
 SLOWEST_BPM, FASTEST_BPM = 45.0, 220.0
 TEMPI_BPM = np.exp(np.arange(np.log(SLOWEST_BPM), np.log(FASTEST_BPM), 0.004))
@@ -23,7 +24,10 @@ PERIODS_S = 60.0 / TEMPI_BPM
 WINDOW_S, STEP_S = 12.0, 1.0
 USUAL_BPM = 112.0
 PEAKS = 4
-ROWS = ("low", "mid", "high", "bass", "other", "vocals", "chords")
+ROWS = (
+    "low", "mid", "high", "bass", "other", "vocals", "chords", "changes", "entries", "mixture low", "mixture high",
+)  # fmt: skip
+TURNS = ((2, ("low", "mid", "chords")), (4, ("low", "mid", "chords")), (3, ("low", "chords")))  # beats, and rows
 REPEATING = ("drums", "low", "mid", "bass", "other", "pulse")
 SHIFTS = (0.0, 0.25, 0.5, 0.75)
 DRIFT = 0.04  # of the tempo; more is a change of tempo
@@ -36,36 +40,50 @@ class PulseCandidate:
     clarity: float  # how plainly the attacks repeat at this period, 0..1
 
 
+@dataclass(frozen=True)
+class Described:
+    """A pulse, what speaks for it, (features,), and for each bar that its beats may make, (bars, features)."""
+
+    pulse: Pulse
+    features: np.ndarray
+    bars: np.ndarray
+    clarity: float
+
+
 def find_pulses(evidence: Evidence) -> list[PulseCandidate]:
     """The candidates, the likeliest first; none where nothing repeats."""
-    pulses, features, clarity = describe_pulses(evidence)
-    if not pulses:
+    described = describe_pulses(evidence)
+    if not described:
         return []
-    likely = likelihoods("pulse", features)
-    found = [PulseCandidate(*three) for three in zip(pulses, likely.tolist(), clarity, strict=True)]
+    likely = likelihoods("pulse", with_bars(described)).tolist()
+    found = [PulseCandidate(one.pulse, chance, one.clarity) for one, chance in zip(described, likely, strict=True)]
     return sorted(found, key=lambda candidate: -candidate.likelihood)
 
 
-def describe_pulses(evidence: Evidence) -> tuple[list[Pulse], np.ndarray, list[float]]:
-    """Candidates, what speaks for each, (candidates, features), and how clear each is."""
+def with_bars(described: Sequence[Described]) -> np.ndarray:
+    """(pulses, features): the last one is how well bars fit, by the weights that are in use."""
+    return np.asarray([np.append(one.features, best_bar(one.bars)) for one in described])
+
+
+def describe_pulses(evidence: Evidence) -> list[Described]:
     rows = {**evidence.rows, "pulse": evidence.pulse}
     if not evidence.pulse.any() or len(evidence.pulse) * ATTACK_S < 1.5:
-        return [], np.zeros((0, 0)), []
+        return []
     local = repetition(rows["pulse"])
     whole = {name: repetition(rows[name]).mean(axis=0) for name in REPEATING}
     strengths, for_bars = _standardised(evidence), strengths_of_bars(evidence)
-    clarity, pulses, features = [], [], []
+    found = []
     for tracked in _tracked(evidence, local):
         repeats = [float(np.interp(tracked.bpm, TEMPI_BPM, whole[name])) for name in REPEATING]
         octave = float(np.log2(tracked.bpm / USUAL_BPM))
         for shift in SHIFTS:
             pulse = tracked.moved(shift)
-            pulses.append(pulse)
-            clarity.append(repeats[-1])
-            fit = _fit(strengths, pulse, evidence.duration_s)
-            bar = best_bar(for_bars, pulse.at(pulse.numbers(evidence.duration_s)))
-            features.append(np.concatenate((fit, repeats, (bar, -octave * octave, octave))))
-    return pulses, np.asarray(features), clarity
+            features = np.concatenate(
+                (_fit(strengths, pulse, evidence.duration_s), repeats, (-octave * octave, octave))
+            )
+            _, bars = describe_bars(for_bars, pulse.at(pulse.numbers(evidence.duration_s)))
+            found.append(Described(pulse, features, bars, repeats[-1]))
+    return found
 
 
 def repetition(row: np.ndarray) -> np.ndarray:
@@ -144,7 +162,7 @@ def _standardised(evidence: Evidence) -> np.ndarray:
     """(rows of ROWS, F): how much stronger than usual the attacks near each moment are."""
     from scipy.ndimage import maximum_filter1d
 
-    strengths = np.stack([maximum_filter1d(evidence.rows[name], SLACK_FRAMES) for name in ROWS])
+    strengths = np.stack([maximum_filter1d(evidence.rows[name], SLACK_FRAMES) for name in ROWS], dtype=np.float32)
     mean = strengths.mean(axis=1, keepdims=True) + 0.05
     return (strengths - mean) / (strengths.std(axis=1, keepdims=True) + 0.05)
 
@@ -153,14 +171,14 @@ def _fit(strengths: np.ndarray, pulse: Pulse, duration_s: float) -> np.ndarray:
     """How strong the rows are on the beats and between them, and whether they take turns every 2, 3 or 4 beats."""
     numbers = pulse.numbers(duration_s)
     if len(numbers) < 2:
-        return np.zeros(29)
+        return np.zeros(3 * len(ROWS) + sum(len(rows) for _, rows in TURNS))
     on, after, off, before = (
         strengths[:, _frames(pulse.at(numbers + shift), strengths.shape[1])] for shift in (0, 0.25, 0.5, 0.75)
     )
     turns = []
-    for beats, rows in ((2, (0, 1, 6)), (4, (0, 1, 6)), (3, (0, 6))):
+    for beats, rows in TURNS:
         turn = np.exp(-2j * np.pi * np.arange(len(numbers)) / beats)
-        turns += np.abs((on[list(rows)] * turn).mean(axis=1)).tolist()
+        turns += np.abs((on[[ROWS.index(row) for row in rows]] * turn).mean(axis=1)).tolist()
     return np.concatenate((on.mean(axis=1), off.mean(axis=1), (after.mean(axis=1) + before.mean(axis=1)) / 2, turns))
 
 
