@@ -67,7 +67,7 @@ class Conversation:
 @pytest.fixture
 def worker(tmp_path: Path):
     conversation = Conversation(tmp_path)
-    assert conversation.hear("ready") == {"event": "ready"}
+    assert conversation.hear("ready") == {"event": "ready", "songs": 1}
     yield conversation
     conversation.close()
 

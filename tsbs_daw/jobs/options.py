@@ -36,6 +36,7 @@ SHARE = WatchTimings(span_s=10.0, sample_every_s=2.5, rescan_s=10.0)
 class DaemonOptions:
     """How long things may take, and how often they may fail.
 
+    songs_at_once:  how many songs one worker separates at a time; 0: what suits the device, one on a processor
     busy_tick_s, idle_tick_s: pause between two ticks, while something goes on and while nothing does
     lease_s:        a worker that says nothing for so long is dead
     stall_s:        a job that moves nowhere for so long hangs
@@ -50,6 +51,7 @@ class DaemonOptions:
 
     runner: str = PIPELINE
     workers: int = 1
+    songs_at_once: int = 0
     busy_tick_s: float = 0.2
     idle_tick_s: float = 1.0
     lease_s: float = 30.0

@@ -22,16 +22,20 @@ from tsbs_daw.model import TwoStageSeparator
 from tsbs_daw.model.inference import for_inference
 from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
 from tsbs_daw.separation.precision import choose_precision
+from tsbs_daw.separation.transfer import Joined, Pending, Transfer, on_host
 
 log = logging.getLogger(__name__)
 
 SHORTEST_S = 0.5  # a chunk shorter than this hears too little to tell stems apart
 MEMORY_SHARE = 0.6  # of a device's free memory that a batch may plan with
 LARGEST_BATCH = 32
+# What lacks memory says so in these words, where it has no exception of its own.
+OUT_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "CUDA error: out of memory")
 
 
 class Engine:
-    """
+    """One thread at a time: `batching` sees to that.
+
     Args: precision: one of precision.NAMES; batch_size: chunks at once; 0 is what fits the device
     """
 
@@ -41,6 +45,7 @@ class Engine:
         self.network = _prepared(network, device, self.dtype)
         self.batch_size = self._whole_batch = batch_size or _batch_size(network, device)
         self.piece_samples: int | None = None  # the longest that is computed at once; None: any length
+        self._transfer = Transfer(device)
         self._processor: nn.Module | None = None  # stands in for a device without memory
 
     def begin(self) -> None:
@@ -53,39 +58,41 @@ class Engine:
         Returns: (batch, stems, channels, samples), float32
         Raises:  DeviceError: too little memory for the shortest chunk, even on the processor
         """
+        return self.start(mixtures, stage).array()
+
+    def start(self, mixtures: np.ndarray, stage: str = "full") -> Pending:
+        """`estimate`, not waited for where the device computes by itself. Memory is taken, or lacks, at once."""
         while True:
             try:
-                return self._run(mixtures, stage)
+                return self._start(mixtures, stage)
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
                 reason = error.with_traceback(None)  # whose frames hold on to what is to be freed
             self._step_down(len(mixtures), mixtures.shape[-1], reason)
 
-    def _run(self, mixtures: np.ndarray, stage: str) -> np.ndarray:
+    def _start(self, mixtures: np.ndarray, stage: str) -> Pending:
         if len(mixtures) > self.batch_size:
             halves = np.array_split(mixtures, range(self.batch_size, len(mixtures), self.batch_size))
-            return np.concatenate([self.estimate(half, stage) for half in halves])
+            return Joined([self.start(half, stage) for half in halves], np.concatenate)
         if self.piece_samples is None or mixtures.shape[-1] <= self.piece_samples:
-            return self._compute(mixtures, stage)
+            with torch.inference_mode():
+                mixture = on_host(mixtures) if self._processor else self._transfer.upload(mixtures)
+                return self._transfer.download(self.run(mixture, stage))
         fade = round(OVERLAP * self.piece_samples)
-        overlap_add = OverlapAdd(fade)
-        pieces = cut([mixtures], self.piece_samples, fade)
-        return np.concatenate([overlap_add.add(p.start, self.estimate(p.audio, stage), p.last) for p in pieces], -1)
+        pieces = list(cut([mixtures], self.piece_samples, fade))
 
-    def _compute(self, mixtures: np.ndarray, stage: str) -> np.ndarray:
-        mixture = torch.from_numpy(np.ascontiguousarray(mixtures, np.float32))
-        if self.device.type == "cuda":
-            mixture = mixture.pin_memory()
-        with torch.inference_mode():
-            return self.run(mixture, stage).float().cpu().numpy()
+        def join(found: list[np.ndarray]) -> np.ndarray:
+            add = OverlapAdd(fade).add
+            return np.concatenate([add(p.start, part, p.last) for p, part in zip(pieces, found, strict=True)], -1)
+
+        return Joined([self.start(piece.audio, stage) for piece in pieces], join)
 
     def run(self, mixture: Tensor, stage: str = "full") -> Tensor:
         """The network as it is used, at once and whatever it needs: (B, C, samples) -> (B, S, C, samples)."""
         network, device = (self._processor, torch.device("cpu")) if self._processor else (self.network, self.device)
         with self._mixed_precision(device):
-            mixture = mixture.to(device, non_blocking=True)
-            return network(mixture, mask_only=stage == "mask", final_only=True).estimates
+            return network(mixture.to(device), mask_only=stage == "mask", final_only=True).estimates
 
     def _mixed_precision(self, device: torch.device) -> contextlib.AbstractContextManager:
         """The tiled network converts by itself; on other devices torch does it."""
@@ -112,12 +119,13 @@ class Engine:
                 f"{'' if self.device.type == 'cpu' else ' or use --device cpu'}."
             ) from reason
         if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # what is under way lets go of its memory
             torch.cuda.empty_cache()
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
     """A device says it by the exception's class, the processor's allocator in words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _prepared(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -6,6 +6,7 @@ S stems, C channels. The stems have the mixture's sample rate and exactly its nu
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from tsbs_daw.config import Settings
 from tsbs_daw.errors import DeviceError, JobCancelled
 from tsbs_daw.hashing import file_sha256
 from tsbs_daw.model import checkpoint, registry
+from tsbs_daw.separation.batching import Batcher, Ticket
 from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.precision import mark
@@ -26,8 +28,14 @@ from tsbs_daw.separation.precision import mark
 log = logging.getLogger(__name__)
 
 
+SONGS_ON_CUDA = 4  # while one is decoded and another written, there are two whose chunks keep the device busy
+
+
 class Separator:
-    """A network on a device. `load` makes one; `separate` takes arrays, `stream` takes songs of any length."""
+    """A network on a device. `load` makes one; `separate` takes arrays, `stream` takes songs of any length.
+
+    Several threads may separate a song each: their chunks are computed in common batches.
+    """
 
     def __init__(
         self,
@@ -39,6 +47,7 @@ class Separator:
         precision: str = "auto",
     ):
         self.engine = Engine(network, device, batch_size=batch_size, precision=precision)
+        self.batcher = Batcher(self.engine)
         self.device = device
         self.model_hash = model_hash
         self.chunk_samples = network.config.chunk_samples
@@ -140,16 +149,27 @@ class Separator:
     def _batches(
         self, chunks: Iterator[Chunk], stage: str, cancelled: Callable[[], bool] | None
     ) -> Iterator[tuple[Chunk, np.ndarray]]:
-        """Each chunk with its estimate, (stems, channels, samples), computed `batch_size` at a time."""
-        self.engine.begin()
+        """Each chunk with its estimate, (stems, channels, samples), computed `batch_size` at a time.
+
+        Where the device computes by itself, the next batch is read and begun before the last one is waited for.
+        """
+        self.batcher.begin()
+        under_way: deque[tuple[list[Chunk], list[Ticket]]] = deque()
         while batch := list(islice(chunks, self.engine.batch_size)):
             if cancelled and cancelled():
                 raise JobCancelled("The job was cancelled.")
             heard = [chunk for chunk in batch if np.any(chunk.audio)]  # silence in, silence out, at no cost
-            found = iter(self.engine.estimate(np.stack([chunk.audio for chunk in heard]), stage) if heard else ())
-            for chunk in batch:
-                silent = np.zeros((len(self.stems), *chunk.audio.shape), np.float32)
-                yield chunk, next(found) if np.any(chunk.audio) else silent
+            under_way.append((batch, self.batcher.submit([chunk.audio for chunk in heard], stage)))
+            if len(under_way) > self.batcher.ahead:
+                yield from self._answers(*under_way.popleft())
+        for batch, tickets in under_way:
+            yield from self._answers(batch, tickets)
+
+    def _answers(self, batch: list[Chunk], tickets: list[Ticket]) -> Iterator[tuple[Chunk, np.ndarray]]:
+        found = iter(tickets)
+        for chunk in batch:
+            silent = np.zeros((len(self.stems), *chunk.audio.shape), np.float32)
+            yield chunk, next(found).array() if np.any(chunk.audio) else silent
 
     def _overlap_add(self, estimates: Iterator[tuple[Chunk, np.ndarray]]) -> Iterator[np.ndarray]:
         overlap_add = OverlapAdd(self.fade_samples)
@@ -167,6 +187,12 @@ class _Counted:
         for block in self.blocks:
             self.samples += block.shape[-1]
             yield block
+
+
+def songs_at_once(device: str) -> int:
+    """How many songs one process had best separate at a time on this device."""
+    on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    return SONGS_ON_CUDA if on_cuda else 1
 
 
 def choose_device(name: str) -> torch.device:

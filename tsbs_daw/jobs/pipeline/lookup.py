@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,14 @@ from tsbs_daw.jobs.delivery.names import safe_name
 from tsbs_daw.jobs.job import Job
 from tsbs_daw.separation import Separator
 
-load_separator = lru_cache(maxsize=1)(Separator.load)  # the model stays loaded from job to job
+_loaded = lru_cache(maxsize=1)(Separator.load)  # the model stays loaded from job to job
+_loading = threading.Lock()  # two jobs at once want one model, and one engine for both
+
+
+def load_separator(model: str, settings: Settings) -> Separator:
+    """The one that all jobs of this process share which want the same."""
+    with _loading:
+        return _loaded(model, settings.device, settings, precision=settings.precision)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ def look_up(job: Job, settings: Settings) -> Request:
     delivery = job.delivery.applied_to(preset.delivery) if job.delivery else preset.delivery
     if problem := delivery.problem():
         raise UsageError(f"The delivery that was asked for cannot be: {problem}.")
-    separator = load_separator(job.model, settings.device, settings, precision=settings.precision)
+    separator = load_separator(job.model, settings)
     preset.check_stems(separator.stems)
     try:
         source_sha256 = file_sha256(job.source.path)

@@ -21,6 +21,7 @@ from tsbs_daw.jobs.pipeline.rendering import Rendering, render
 from tsbs_daw.jobs.pipeline.separating import Progress, separate
 from tsbs_daw.jobs.pipeline.stem_cache import CachedStems, StemCache
 from tsbs_daw.jobs.pipeline.stopwatch import Stopwatch
+from tsbs_daw.separation.separator import songs_at_once  # noqa: F401  (the worker asks the module of its runner)
 
 log = logging.getLogger(__name__)
 

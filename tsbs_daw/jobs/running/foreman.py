@@ -43,7 +43,7 @@ class Foreman:
 
     @property
     def busy(self) -> bool:
-        return any(slot.lease for slot in self._slots)
+        return any(slot.leases for slot in self._slots)
 
     @property
     def worker_pids(self) -> list[int]:
@@ -56,20 +56,18 @@ class Foreman:
             slot.listen(now)
             if slot.failed_starts > failed_starts:
                 self._register.tell("worker", message=slot.complaint)
-            if slot.lease is None:
-                continue
-            if slot.lease.outcome is None:
-                self._note_progress(slot.lease, now)
-            else:
-                self._conclude(slot.lease, slot.lease.outcome, now)
-                slot.lease = None
+            for lease in list(slot.leases):
+                if lease.outcome is None:
+                    self._note_progress(lease, now)
+                else:
+                    self._conclude(lease, lease.outcome, now)
+                    slot.leases.remove(lease)
 
     def heed_cancels(self, now: float) -> None:
         """Ask workers to end jobs that are not wanted any more, and end those that wait."""
-        for slot in self._slots:
-            lease = slot.lease
-            if lease is not None and lease.outcome is None and lease.dropped is None and self._unwanted(lease.row):
-                slot.drop(now)
+        for slot, lease in self._leases():
+            if lease.outcome is None and lease.dropped is None and self._unwanted(lease.row):
+                slot.drop(lease, now)
         if now - self._looked_for_cancels < _LOOK_FOR_CANCELS_S:
             return
         self._looked_for_cancels = now
@@ -86,15 +84,15 @@ class Foreman:
     def give_work(self, now: float) -> None:
         """Lease waiting jobs to workers that are ready; start a worker when one is missing."""
         for slot in self._slots:
-            if slot.lease is not None:
-                continue
-            row = self._next(now)
-            if row is None:
-                return
-            if not slot.free:
-                slot.start(now)
-                continue
-            self._lease(slot, row, now)
+            for _ in range(slot.room):
+                row = self._next(now)
+                if row is None:
+                    return
+                if not slot.ready:
+                    slot.start(now)
+                if not slot.takes(row):
+                    break
+                self._lease(slot, row, now)
 
     def check_workers_start(self) -> None:
         """Raises: DaemonError: none of them can, and that was tried often enough"""
@@ -103,7 +101,7 @@ class Foreman:
 
     def sweep(self, now: float) -> None:
         """Jobs that run in the store but in nobody's hands, after an error between two steps, wait again."""
-        held = {slot.lease.row.id for slot in self._slots if slot.lease}
+        held = {lease.row.id for _, lease in self._leases()}
         for row in self._store.rows([State.RUNNING]):
             if row.id not in held and row.lease_until < now:
                 self._requeue(row, Requeued.RETRIED)
@@ -115,20 +113,23 @@ class Foreman:
     def release(self, now: float) -> None:
         """Ask every worker to let go of its job, so that another run can take it up."""
         self.releasing = True
-        for slot in self._slots:
-            slot.drop(now)
+        for slot, lease in self._leases():
+            slot.drop(lease, now)
 
     def close(self) -> None:
         """End all workers; what they still had is queued again, at no cost to the job."""
-        leases = [slot.lease for slot in self._slots if slot.lease is not None]
+        leases = [lease for _, lease in self._leases()]
         for slot in self._slots:
-            if slot.lease is None:
-                slot.close()
-            else:
+            if slot.leases:
                 slot.kill()
-            slot.lease = None
+            else:
+                slot.close()
+            slot.leases = []
         for lease in leases:
             self._requeue(lease.row, Requeued.RELEASED)
+
+    def _leases(self) -> list[tuple[WorkerSlot, Lease]]:
+        return [(slot, lease) for slot in self._slots for lease in slot.leases]
 
     def _next(self, now: float) -> JobRow | None:
         """The next job that really needs a worker."""
@@ -195,7 +196,7 @@ class Foreman:
             self._conclude_done(row, outcome)
         elif wish is not None:
             self._register.finish(row, wish, fence=row.fence, error=_why(wish))
-        elif self.releasing:
+        elif self.releasing or outcome.kind == "released":
             self._requeue(row, Requeued.RELEASED)
         elif outcome.kind == "cancelled":
             self._register.finish(row, State.CANCELLED, fence=row.fence, error=_why(State.CANCELLED))
@@ -228,14 +229,15 @@ class Foreman:
         self._register.tell("retrying", row, message=outcome.error)
 
     def _conclude_crashed(self, row: JobRow, outcome: Outcome) -> None:
-        if row.crashes + 1 >= self._options.crash_limit:
+        if not outcome.company and row.crashes + 1 >= self._options.crash_limit:
             error = (
                 f"The separation worker crashed {row.crashes + 1} times on {row.song} ({outcome.error}); "
                 "the worker's log has the details, `tsbs-daw jobs retry` tries again."
             )
             self._register.finish(row, State.DEAD, fence=row.fence, error=error)
             return
-        error = f"The separation worker crashed on {row.song} ({outcome.error})."
+        others = " and others, which run alone now" if outcome.company else ""
+        error = f"The separation worker crashed on {row.song}{others} ({outcome.error})."
         self._requeue(row, Requeued.CRASHED, error=error)
         self._register.tell("retrying", row, message=error)
 

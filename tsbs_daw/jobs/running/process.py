@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,19 @@ class WorkerProcess:
     """Start `python -m tsbs_daw.jobs.running.worker` and talk to it.
 
     Args:
-        runner:   `module:function` for its `--runner`
-        log_path: where its stderr goes
-        wake:     called, from a thread, when something has come
+        arguments: of the worker: --runner, --songs, --device
+        log_path:  where its stderr goes
+        wake:      called, from a thread, when something has come
     """
 
-    def __init__(self, runner: str, log_path: Path, wake: Callable[[], None]):
+    def __init__(self, arguments: Sequence[str], log_path: Path, wake: Callable[[], None]):
         log_path.parent.mkdir(parents=True, exist_ok=True)
         _rotate(log_path)
         self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._wake = wake
         with log_path.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tsbs_daw.jobs.running.worker", "--runner", runner],
+                [sys.executable, "-m", "tsbs_daw.jobs.running.worker", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -1,13 +1,15 @@
-"""The process that owns a device and a loaded model, and runs one job after the other.
+"""The process that owns a device and a loaded model, and runs one job after the other, or several at once.
 
-    python -m tsbs_daw.jobs.running.worker [--runner module:function]
+    python -m tsbs_daw.jobs.running.worker [--runner module:function] [--songs 4] [--device cuda]
+
+Jobs that run at once have a thread each; what they have in common is the separator, whose batches hold chunks of all.
 
 Lines of JSON come in on stdin, lines of JSON go out on what was stdout; anything that a library prints goes to stderr,
 which the daemon sends to the worker's log.
 
     in   {"job": {...}, "folder": ..., "fence": n, "attempt": n, "settings": {...}}
          {"drop": id, "fence": n}     end this run of the job: cancelled, or released for another run
-    out  {"event": "ready"} or {"event": "unusable", "error"}    once, after loading
+    out  {"event": "ready", "songs": 4} or {"event": "unusable", "error"}    once, after loading
          {"event": "alive"}                                      every second, busy or not
          {"event": "progress", "fraction", "message"}            these and the following with "id" and "fence"
          {"event": "done", "result"}   {"event": "failed", "error", "retryable"}   {"event": "cancelled" or "lost"}
@@ -95,12 +97,12 @@ class Assignment:
 
 
 class Worker:
-    """Takes orders from a queue that a thread fills from stdin."""
+    """Takes orders from a queue that a thread fills from stdin. Args: songs: how many orders at once"""
 
-    def __init__(self, channel: Channel, runner: Runner):
-        self._channel, self._runner = channel, runner
+    def __init__(self, channel: Channel, runner: Runner, songs: int = 1):
+        self._channel, self._runner, self._songs = channel, runner, songs
         self._orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._current: Assignment | None = None
+        self._running: set[Assignment] = set()
         self._dropped: set[tuple[str, int]] = set()
 
     def listen(self, stream: BinaryIO) -> None:
@@ -110,17 +112,28 @@ class Worker:
                 self._dropped.add((order["drop"], order["fence"]))
             else:
                 self._orders.put(order)
-        if self._current is not None:
+        if self._running:
             os._exit(0)  # in the middle of a job there is nobody left to report to
         self._orders.put(None)
 
     def run(self) -> None:
+        """Until the end of the orders. A song alone stays in the main thread."""
+        others = [threading.Thread(target=self._take_orders, daemon=True) for _ in range(1, self._songs)]
+        for thread in others:
+            thread.start()
+        self._take_orders()
+        for thread in others:
+            thread.join()
+
+    def _take_orders(self) -> None:
         while (order := self._orders.get()) is not None:
-            self._current = Assignment(order, self._channel, self._dropped)
+            assignment = Assignment(order, self._channel, self._dropped)
+            self._running.add(assignment)
             try:
-                run_assignment(self._current, self._runner)
+                run_assignment(assignment, self._runner)
             finally:
-                self._current = None
+                self._running.discard(assignment)
+        self._orders.put(None)  # for the next thread
 
 
 def run_assignment(assignment: Assignment, runner: Runner) -> None:
@@ -171,6 +184,18 @@ def load_runner(name: str) -> Runner:
     return getattr(importlib.import_module(module), function)
 
 
+def songs_for(runner: Runner, asked: int, device: str) -> int:
+    """How many at once: what was asked for, else what the runner's module says of this device, else one."""
+    suited = getattr(sys.modules[runner.__module__], "songs_at_once", None)
+    return asked or (suited(device) if suited else 1)
+
+
+def _end_at_once(failure: threading.ExceptHookArgs) -> None:
+    """A thread that falls takes the process with it: then the daemon knows, and nobody waits for its job."""
+    log.error("a thread of the worker failed", exc_info=failure.exc_value)
+    os._exit(1)
+
+
 def _stay_alive(channel: Channel) -> None:
     """Say so every second; a process that is stopped or swapped out cannot, and its lease runs out."""
     pause = threading.Event()
@@ -186,14 +211,18 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m tsbs_daw.jobs.running.worker", description="Started by the daemon."
     )
     parser.add_argument("--runner", default=DEFAULT_RUNNER, help=argparse.SUPPRESS)
+    parser.add_argument("--songs", type=int, default=0, help="How many at once; 0: what suits the device.")
+    parser.add_argument("--device", default="auto", help="What the jobs will be computed on.")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     faulthandler.enable()  # a crash in a codec or a driver leaves its stack in the log
     channel = Channel.instead_of_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the daemon too, and it decides
+    threading.excepthook = _end_at_once
     threading.Thread(target=_stay_alive, args=(channel,), daemon=True).start()
     try:
         runner = load_runner(options.runner)
+        songs = songs_for(runner, options.songs, options.device)
     except Exception as error:
         log.exception("the worker cannot start")
         what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -201,8 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
             "unusable", error=f"The separation worker cannot start ({what}); `tsbs-daw doctor` says what is missing."
         )
         return 1
-    channel.send("ready")
-    worker = Worker(channel, runner)
+    channel.send("ready", songs=songs)
+    worker = Worker(channel, runner, songs)
     threading.Thread(target=worker.listen, args=(sys.stdin.buffer,), daemon=True).start()
     worker.run()
     return 0

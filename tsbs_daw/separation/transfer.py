@@ -1,0 +1,94 @@
+"""Arrays to a device and back, and what is on its way.
+
+On CUDA both ways go through pinned memory, on streams of their own: while a batch is computed, the next one comes and
+the last one goes. PyTorch keeps the pinned buffers for the next batch of that size. On other devices a copy is a copy.
+None of the CUDA side has run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def on_host(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+class Pending(Protocol):
+    """An array that may not be there yet."""
+
+    def wait(self) -> None:
+        """Until it is there."""
+
+    def array(self) -> np.ndarray:
+        """It, waited for."""
+
+
+class Transfer:
+    """Copies to `device` and back."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        cuda = device.type == "cuda"
+        self._way_in, self._way_out = (torch.cuda.Stream(device) if cuda else None for _ in range(2))
+
+    def upload(self, array: np.ndarray) -> Tensor:
+        """float32, on the device; what is computed of it next waits for it by itself."""
+        here = on_host(array)
+        if self._way_in is None:
+            return here.to(self.device)
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._way_in):
+            there = here.pin_memory().to(self.device, non_blocking=True)
+        computing.wait_stream(self._way_in)
+        there.record_stream(computing)
+        return there
+
+    def download(self, there: Tensor) -> Pending:
+        """float32, on its way once it is computed."""
+        there = there.float()
+        if self._way_out is None or not there.is_cuda:
+            return Arriving(there.cpu())
+        self._way_out.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._way_out):
+            here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
+            here.copy_(there, non_blocking=True)
+            there.record_stream(self._way_out)
+            return Arriving(here, self._way_out.record_event())
+
+
+class Arriving:
+    """A tensor in the host's memory, whole once its event has happened."""
+
+    def __init__(self, here: Tensor, event: torch.cuda.Event | None = None):
+        self._here, self._event = here, event
+
+    def wait(self) -> None:
+        if self._event is not None:
+            self._event.synchronize()
+
+    def array(self) -> np.ndarray:
+        self.wait()
+        return self._here.numpy()
+
+
+class Joined:
+    """Several that become one, put together when it is asked for."""
+
+    def __init__(self, parts: Sequence[Pending], join: Callable[[list[np.ndarray]], np.ndarray]):
+        self._parts, self._join = parts, join
+        self._whole: np.ndarray | None = None
+
+    def wait(self) -> None:
+        for part in self._parts:
+            part.wait()
+
+    def array(self) -> np.ndarray:
+        if self._whole is None:
+            self._whole = self._join([part.array() for part in self._parts])
+        return self._whole
