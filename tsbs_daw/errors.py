@@ -15,6 +15,7 @@
     │   ├── CheckpointError        wrong hash, names, shapes, or format
     │   └── DownloadError          the network; retryable
     ├── DeviceError                the accelerator: absent, unusable, or out of memory
+    │   └── DeviceLost             it failed, and nothing can be computed on it in this process any more
     ├── EffectError                an effect chain or plug-in failed
     ├── OutputError                stems could not be written
     │   └── NoSpaceLeft            the disk is full; retryable
@@ -104,6 +105,10 @@ class DownloadError(ModelError):
 
 
 class DeviceError(TsbsDawError):
+    pass
+
+
+class DeviceLost(DeviceError):
     pass
 
 

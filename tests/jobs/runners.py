@@ -8,6 +8,7 @@ What happens is said by the first word of the song's name:
     refuse   raises UnreadableAudio     full     the disk is full the first two times, while stems are written
     print    prints to stdout, in Python and in C, then delivers
     break    raises something that nobody expects
+    lose     finds the device lost, the first time
     (else)   delivers at once
 
 Every run leaves a line in <home>/runs.log, every publication one in <home>/published.log.
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tsbs_daw.config import Settings
-from tsbs_daw.errors import JobCancelled, UnreadableAudio
+from tsbs_daw.errors import DeviceLost, JobCancelled, UnreadableAudio
 from tsbs_daw.hashing import file_sha256
 from tsbs_daw.jobs.delivery.equal import find_equal_run
 from tsbs_daw.jobs.delivery.manifest import FILE_NAME, FileEntry, Manifest, NamedHash, SourceEntry, identity_of
@@ -147,6 +148,11 @@ def _break(job: Job, **_: object) -> None:
     raise ZeroDivisionError("nobody expects this")
 
 
+def _lose(job: Job, *, attempt: int, **_: object) -> None:
+    if attempt == 1:
+        raise DeviceLost("The GPU failed (CUDA error: an illegal memory access was encountered); start again.")
+
+
 ACTS = {
     "crash": _crash,
     "once": _once,
@@ -157,6 +163,7 @@ ACTS = {
     "refuse": _refuse,
     "print": _print,
     "break": _break,
+    "lose": _lose,
 }
 
 RUNNERS_FOLDER = Path(__file__).parent

@@ -157,3 +157,15 @@ def test_a_daemon_that_ends_releases_all_songs_of_a_worker(tmp_path):
         row = row_of(settings, job)
         assert (row.state, row.attempts, row.crashes) == (State.QUEUED, 0, 0)
     assert not list(Path(tmp_path / "out").rglob(".tmp-*"))
+
+
+def test_a_device_that_is_lost_is_found_again_by_the_next_worker_and_costs_no_song_its_stems(tmp_path):
+    settings = settings_in(tmp_path)
+    jobs = [job_for(tmp_path, song) for song in ("slow", "lose")]
+    for job in jobs:
+        submit(settings.spool, job)
+    with DaemonThread(settings, options=TWO, once=True) as daemon:
+        daemon.wait()
+    assert [state(settings, job) for job in jobs] == [State.DONE, State.DONE]
+    assert {row_of(settings, job).crashes for job in jobs} == {1}
+    assert len(lines(settings, "published.log")) == 2

@@ -16,6 +16,10 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder in which a
 Folders = Annotated[list[Path] | None, typer.Argument(help="Folders that songs are dropped into.", metavar="FOLDER")]
 Config = Annotated[Path | None, typer.Option(help="A YAML file with folders, each with its own preset and output.")]
 Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then end.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(help="How many songs at a time; else what suits the device, one on a processor.", min=1, max=16),
+]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON for everything that happens, for scripts.")]
 
 
@@ -29,6 +33,7 @@ def command(
     config: Config = None,
     device: request.Device = None,
     precision: request.Precision = None,
+    at_once: AtOnce = None,
     once: Once = False,
     as_json: Json = False,
 ) -> int:
@@ -43,10 +48,12 @@ def command(
     from tsbs_daw.jobs.daemon import Daemon
     from tsbs_daw.jobs.delivery.janitor import Janitor
     from tsbs_daw.jobs.job import State
+    from tsbs_daw.jobs.options import DaemonOptions
 
     settings = request.settings_for(device, precision)
     chosen = _chosen(folders or [], out, preset, model, stage, null, config)
-    with news(as_json=as_json) as tell, Daemon(settings, chosen, listener=tell, once=once) as daemon:
+    options = DaemonOptions(songs_at_once=at_once or 0)
+    with news(as_json=as_json) as tell, Daemon(settings, chosen, options=options, listener=tell, once=once) as daemon:
         janitor = Janitor(daemon.store)
         janitor.sweep()
         tell.clean_up_with(janitor)

@@ -8,6 +8,7 @@ nothing of this existed.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tsbs_daw.errors import DeviceLost
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.transfer import Pending
 
@@ -102,7 +104,8 @@ class Batcher:
 
     def _compute_some(self) -> None:
         while len(self._under_way) > self.ahead:
-            self._under_way.popleft().wait()  # what comes meanwhile goes into this batch
+            with contextlib.suppress(DeviceLost):  # told to those whose batch it was
+                self._under_way.popleft().wait()  # what comes meanwhile goes into this batch
         with self._changed:
             if self._another_song:
                 self._another_song = False
@@ -121,7 +124,7 @@ class Batcher:
             songs: dict[object, list[Ticket]] = {}
             for ticket in batch:
                 songs.setdefault(ticket.owner, []).append(ticket)
-            if len(songs) == 1:
+            if len(songs) == 1 or isinstance(error, DeviceLost):
                 for ticket in batch:
                     ticket.fail(error)
                 return

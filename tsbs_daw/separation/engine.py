@@ -22,7 +22,7 @@ from tsbs_daw.model import TwoStageSeparator
 from tsbs_daw.model.inference import for_inference
 from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
 from tsbs_daw.separation.precision import choose_precision
-from tsbs_daw.separation.transfer import Joined, Pending, Transfer, on_host
+from tsbs_daw.separation.transfer import Joined, Pending, Transfer, losses_named, on_host
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class Engine:
                 return self._start(mixtures, stage)
             except RuntimeError as error:
                 if not _out_of_memory(error):
-                    raise
+                    with losses_named():
+                        raise
                 reason = error.with_traceback(None)  # whose frames hold on to what is to be freed
             self._step_down(len(mixtures), mixtures.shape[-1], reason)
 

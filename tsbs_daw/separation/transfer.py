@@ -7,23 +7,38 @@ None of the CUDA side has run on a GPU yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tsbs_daw.errors import DeviceLost
+
 
 def on_host(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+@contextlib.contextmanager
+def losses_named() -> Iterator[None]:
+    """Raises: DeviceLost: in place of CUDA's own error, after which it answers nothing but the same again"""
+    try:
+        yield
+    except RuntimeError as error:
+        if "CUDA error" not in str(error):
+            raise
+        what = str(error).partition("\n")[0]
+        raise DeviceLost(f"The GPU failed ({what}); start again, and if it stays so, use --device cpu.") from error
 
 
 class Pending(Protocol):
     """An array that may not be there yet."""
 
     def wait(self) -> None:
-        """Until it is there."""
+        """Until it is there. Raises: DeviceLost"""
 
     def array(self) -> np.ndarray:
         """It, waited for."""
@@ -70,7 +85,8 @@ class Arriving:
 
     def wait(self) -> None:
         if self._event is not None:
-            self._event.synchronize()
+            with losses_named():
+                self._event.synchronize()
 
     def array(self) -> np.ndarray:
         self.wait()

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tsbs_daw.config import Settings
-from tsbs_daw.errors import JobCancelled, LeaseLost, TsbsDawError
+from tsbs_daw.errors import DeviceLost, JobCancelled, LeaseLost, TsbsDawError
 from tsbs_daw.jobs.job import Job, Result
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,9 @@ def run_assignment(assignment: Assignment, runner: Runner) -> None:
     except LeaseLost as error:
         log.warning("job %s: %s", job.id, error)
         assignment.send("lost")
+    except DeviceLost:
+        log.exception("job %s: the device is lost, and this process with it", job.id)
+        os._exit(1)  # another process can have the device again; the daemon decides what becomes of the jobs
     except TsbsDawError as error:
         log.info("job %s failed", job.id, exc_info=True)
         assignment.send("failed", error=str(error), retryable=error.retryable)
