@@ -129,6 +129,7 @@ class Worker:
         while (order := self._orders.get()) is not None:
             assignment = Assignment(order, self._channel, self._dropped)
             self._running.add(assignment)
+            threading.current_thread().name = assignment.job.id  # the log shows it on every line
             try:
                 run_assignment(assignment, self._runner)
             finally:
@@ -217,7 +218,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--songs", type=int, default=0, help="How many at once; 0: what suits the device.")
     parser.add_argument("--device", default="auto", help="What the jobs will be computed on.")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    line = "%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=line, stream=sys.stderr)
     faulthandler.enable()  # a crash in a codec or a driver leaves its stack in the log
     channel = Channel.instead_of_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the daemon too, and it decides
