@@ -12,18 +12,20 @@ from jobs.stage import job_for, settings_in, worker_environment
 
 from tsbs_daw import machine
 from tsbs_daw.jobs.job import Job, State
+from tsbs_daw.jobs.options import PIPELINE
 from tsbs_daw.jobs.running.process import worker_environment as environment_of_worker
+from tsbs_daw.jobs.running.worker import load_runner, songs_for
 
 
 class Conversation:
     """Orders in, events out. `alive` events are left out: they come when they want."""
 
-    def __init__(self, home: Path, runner: str = "runners:run"):
+    def __init__(self, home: Path, runner: str = "runners:run", *arguments: str):
         self.home, self.settings = home, settings_in(home)
         self.settings.home.mkdir(parents=True, exist_ok=True)
         self.log = (home / "worker.log").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tsbs_daw.jobs.running.worker", "--runner", runner],
+            [sys.executable, "-m", "tsbs_daw.jobs.running.worker", "--runner", runner, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -181,3 +183,24 @@ def test_a_worker_leaves_a_core_to_everybody_else_unless_it_is_told_otherwise(mo
         monkeypatch.setattr(machine, "usable_cores", lambda cores=cores: cores)
         assert environment_of_worker({"PATH": "/bin"}) == {"PATH": "/bin", "OMP_NUM_THREADS": threads}
     assert environment_of_worker({"OMP_NUM_THREADS": "5"}) == {"OMP_NUM_THREADS": "5"}
+
+
+def test_several_jobs_run_at_once_and_the_next_waits_for_a_place(tmp_path):
+    worker = Conversation(tmp_path, "runners:run", "--songs", "2")
+    assert worker.hear("ready") == {"event": "ready", "songs": 2}
+    first, second = worker.order("hang"), worker.order("hang 2")
+    begun = {worker.hear("progress")["id"] for _ in range(2)}
+    assert begun == {first.id, second.id}
+    third = worker.order("Night Drive")
+    worker.say({"drop": second.id, "fence": 1})
+    assert worker.hear("cancelled")["id"] == second.id
+    assert worker.hear("done")["id"] == third.id
+    worker.process.stdin.close()
+    assert worker.process.wait(10) == 0, "with a job running in a thread"
+    worker.close()
+
+
+def test_how_many_jobs_at_once_is_asked_for_or_suits_the_device():
+    pipeline, stand_in = load_runner(PIPELINE), load_runner("jobs.runners:run")
+    assert [songs_for(pipeline, 0, device) for device in ("cpu", "cuda", "cuda:1")] == [1, 4, 4]
+    assert [songs_for(pipeline, 3, "cpu"), songs_for(stand_in, 0, "cuda"), songs_for(stand_in, 2, "cpu")] == [3, 1, 2]
