@@ -20,7 +20,7 @@ def die_at(step: str) -> None:
     """`module:Class.method:before` or `:after`: end this process there, the first time, as `kill -9` would."""
     module, name, when = step.split(":")
     owner_name, method_name = name.split(".")
-    owner = getattr(importlib.import_module(f"tsbs_daw.jobs.{module}"), owner_name)
+    owner = getattr(importlib.import_module(f"tsbs_daw.jobs.queue.{module}"), owner_name)
     real = getattr(owner, method_name)
 
     def deadly(*positional: object, **named: object) -> object:
