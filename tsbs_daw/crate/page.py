@@ -8,6 +8,7 @@ from the delivered files, by URLs relative to the page, so that the folder can b
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import hashlib
 import importlib.resources
@@ -44,6 +45,8 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
         forget_all_but(folder, (song.folder or song.source for song in catalogue.songs))
         write_atomically(path, _page(catalogue, songs))
     except OSError as error:
+        with contextlib.suppress(OSError):
+            path.with_name(f"{NAME}.tmp").unlink(missing_ok=True)  # others need the room
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise NoSpaceLeft(
                 f"The disk is full at {shown(path)}; make room and run the same command again."
