@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tsbs_daw.model import TwoStageSeparator
-from tsbs_daw.training.optimiser import Muon, is_decayed, is_matrix, make_optimiser, orthogonalise
+from tsbs_daw.training.optimiser import Muon, band_levels, is_decayed, is_matrix, make_optimiser, orthogonalise
 from tsbs_daw.training.recipe import OptimiserPart
 
 
@@ -16,7 +17,8 @@ def test_weight_decay_leaves_norms_biases_and_the_scan_s_own_parameters_alone(sm
                for name, _ in model.named_parameters() if is_decayed(name)}  # fmt: skip
     assert decayed == {"weight", "weight1", "weight2", "weight3", "in_proj", "out_proj", "conv_weight"}
     groups = make_optimiser(model, OptimiserPart(kind=kind)).param_groups
-    assert groups[0]["weight_decay"] > groups[1]["weight_decay"] == 0
+    kept = {parameter for group in groups if group["weight_decay"] == 0 for parameter in group["params"]}
+    assert kept == {parameter for name, parameter in model.named_parameters() if not is_decayed(name)}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
@@ -65,3 +67,32 @@ def test_a_step_has_the_size_that_the_learning_rate_says():
     optimiser.step()
     size = matrix.detach().square().mean((1, 2)).sqrt()
     assert ((size > 0.1e-2) & (size < 0.3e-2)).all()  # 0.2 of the rate, which is what a step of AdamW's has
+
+
+def test_the_map_stage_s_answers_go_further_in_louder_bands(small_recipe):
+    torch.manual_seed(0)
+    model = TwoStageSeparator(small_recipe().model_config_value())
+    levels = torch.linspace(1, 17, 17)
+    optimiser = make_optimiser(model, OptimiserPart(kind="muon", weight_decay=0), levels)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimiser.step()
+    after = dict(model.named_parameters())
+    bias = (after["map_estimator.bias3.0"] - before["map_estimator.bias3.0"]).abs().flatten(1)
+    values, gates = bias.chunk(2, dim=1)
+    torch.testing.assert_close(values, values[:1] * levels[:16, None], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(gates, values[:1].expand_as(gates), rtol=1e-3, atol=1e-6)
+    same = [name for name in before if name.startswith("mask_estimator.bias3")]
+    assert all((after[name] - before[name]).abs().max() < 1.01e-3 for name in same)
+
+
+def test_band_levels_are_those_of_the_mixture_that_the_network_sees(small_recipe):
+    model = TwoStageSeparator(small_recipe().model_config_value())
+    tone = np.sin(2 * np.pi * 3000 * np.arange(44_100) / 44_100).astype(np.float32)  # bin 34.8 of 512: band 2
+    targets = np.stack([tone, 0 * tone, 0 * tone, 0 * tone])[None, :, None].repeat(2, axis=2)
+    levels = band_levels(model, targets)
+    assert levels.argmax() == 2 and levels.shape == (17,)
+    louder = band_levels(model, targets * 10)
+    ratio = 1.0 if model.config.unit_level else 10.0
+    torch.testing.assert_close(louder, levels * ratio, rtol=1e-4, atol=1e-6)

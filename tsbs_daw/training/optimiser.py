@@ -6,26 +6,67 @@ or direction, so Muon is written out for stacks.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tsbs_daw.model import TwoStageSeparator
 from tsbs_daw.training.recipe import OptimiserPart
 
 # Of the quintic iteration that drives all singular values towards one (K. Jordan et al., "Muon", 2024).
 NEWTON_SCHULZ, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
-def make_optimiser(model: nn.Module, settings: OptimiserPart) -> torch.optim.Optimizer:
-    """Of what is to be trained. Weight decay on linear and convolution weights only: see `is_decayed`."""
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices = [parameter for name, parameter in named if settings.kind == "muon" and is_matrix(name)]
-    decayed = [parameter for name, parameter in named if is_decayed(name) and not (matrices and is_matrix(name))]
-    rest = [parameter for name, parameter in named if not is_decayed(name)]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+def make_optimiser(
+    model: nn.Module, settings: OptimiserPart, map_levels: Tensor | None = None
+) -> torch.optim.Optimizer:
+    """Of what is to be trained. Weight decay on linear and convolution weights only: see `is_decayed`.
+
+    Args: map_levels: (K,), what `band_levels` measured, where the map stage shall learn in its units (Muon only)
+    """
+    decay = {True: settings.weight_decay, False: 0.0}
+    kinds: dict[tuple, dict] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            turned, scale = settings.kind == "muon" and is_matrix(name), _scale(model, name, map_levels)
+            key = (is_decayed(name), turned, None if scale is None else name)
+            group = {"params": [], "weight_decay": decay[is_decayed(name)]}
+            extras = {"orthogonal": turned, "scale": scale} if settings.kind == "muon" else {}
+            kinds.setdefault(key, group | extras)["params"].append(parameter)
     if settings.kind == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
-    groups.append({"params": matrices, "weight_decay": settings.weight_decay, "orthogonal": True})
-    return Muon(groups, lr=settings.learning_rate, betas=settings.betas)
+        return torch.optim.AdamW(list(kinds.values()), lr=settings.learning_rate, betas=settings.betas, fused=True)
+    return Muon(list(kinds.values()), lr=settings.learning_rate, betas=settings.betas)
+
+
+@torch.no_grad()
+def band_levels(network: TwoStageSeparator, targets: np.ndarray) -> Tensor:
+    """Half the level of the mixture's spectrum in each band, as the network sees it: about what a mask leaves wrong.
+
+    Args:    targets: (excerpts, S, C, samples)
+    Returns: (K,)
+    """
+    power = torch.zeros(network.config.bins)
+    for stems in targets:
+        mixture = torch.from_numpy(stems.sum(axis=0))[None]
+        power += network.spectrum(mixture / network.level(mixture)).abs().square().mean((0, 1))
+    widths = network.config.band_widths
+    return torch.stack([band.mean() for band in (power / len(targets)).split(widths)]).sqrt() / 2
+
+
+def _scale(model: nn.Module, name: str, map_levels: Tensor | None) -> Tensor | None:
+    """How much further than others the weights of the map stage's last layer go, in the shape of the parameter.
+
+    Its answers are spectra, whose numbers lie a thousandfold apart between the bands, and at one rate for all the loud
+    bands are never reached. Only the half that is the value has a level, not the half that is the gate.
+    """
+    if map_levels is None or not name.startswith(("map_estimator.weight3.", "map_estimator.bias3.")):
+        return None
+    parameter, group = model.get_parameter(name), model.config.band_groups[int(name.rsplit(".", 1)[1])]
+    scale = torch.ones_like(parameter)
+    outputs = scale.flatten(1, 2)  # of all stems together, the first half are values
+    levels = map_levels[group.first_band : group.first_band + group.count].to(scale)
+    outputs[:, : outputs.shape[1] // 2] = levels.reshape(-1, *[1] * (outputs.ndim - 1))
+    return scale
 
 
 def is_decayed(name: str) -> bool:
@@ -41,11 +82,15 @@ def is_matrix(name: str) -> bool:
 class Muon(torch.optim.Optimizer):
     """Groups with `orthogonal` move by their momentum with all singular values made one; the others as in AdamW.
 
+    `scale`, in a parameter's shape, makes some of its weights go further: as if they were written in larger units.
+
     A step has the root mean square that AdamW's has (arXiv 2502.16982), so one learning rate serves both.
     """
 
     def __init__(self, groups: list[dict], lr: float, betas: tuple[float, float], momentum: float = 0.9):
-        super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum, "eps": 1e-8, "orthogonal": False})
+        super().__init__(
+            groups, {"lr": lr, "betas": betas, "momentum": momentum, "eps": 1e-8, "orthogonal": False, "scale": None}
+        )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -54,7 +99,8 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.sub_(group["lr"] * move(parameter.grad, self.state[parameter], group))
+                    change = group["lr"] * move(parameter.grad, self.state[parameter], group)
+                    parameter.sub_(change if group["scale"] is None else change * group["scale"].to(change))
 
     def _by_direction(self, gradient: Tensor, state: dict, group: dict) -> Tensor:
         if not state:

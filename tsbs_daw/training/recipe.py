@@ -94,10 +94,12 @@ class OptimiserPart(_Part):
 
     kind:  AdamW for everything, or Muon for the weights that are matrices; see tsbs_daw.training.optimiser
     train: the whole network, or the map stage alone on a mask stage that stays as it is
+    map_levels: the map stage learns in units of each band's level, without which it hardly adds anything (Muon only)
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
     train: Literal["all", "map_stage"] = "all"
+    map_levels: bool = False
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
@@ -110,6 +112,12 @@ class OptimiserPart(_Part):
     batch: int = Field(4, gt=0, description="examples per device and pass")
     accumulate: int = Field(1, gt=0, description="passes per step")
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    @model_validator(mode="after")
+    def _levels_need_muon(self) -> OptimiserPart:
+        if self.map_levels and self.kind != "muon":
+            raise ValueError("map_levels needs kind: muon")
+        return self
 
 
 class ValidationPart(_Part):

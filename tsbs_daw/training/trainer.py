@@ -30,7 +30,7 @@ from tsbs_daw.training.cpu import tune_cpu
 from tsbs_daw.training.curve import Curve
 from tsbs_daw.training.dataset import TrainingExcerpts, validation_excerpts
 from tsbs_daw.training.loss import LossTerms, TwoStageLoss
-from tsbs_daw.training.optimiser import make_optimiser
+from tsbs_daw.training.optimiser import band_levels, make_optimiser
 from tsbs_daw.training.recipe import Recipe
 from tsbs_daw.training.schedule import ema_decay, learning_rate
 from tsbs_daw.training.song_folders import SongFolder, read_songs, require_whole, split_songs
@@ -99,7 +99,12 @@ class Trainer:
         if recipe.optimiser.train == "map_stage":
             self.raw_model.freeze_mask_stage()
         self.raw_model.checkpointing = recipe.model.gradient_checkpointing
-        self.raw_optimiser = make_optimiser(self.raw_model, recipe.optimiser)
+        part = recipe.validation
+        self.validation_targets, _ = validation_excerpts(
+            held_out, segment_s=part.segment_s, excerpts=part.excerpts, seed=recipe.seed
+        )
+        levels = band_levels(self.raw_model, self.validation_targets) if recipe.optimiser.map_levels else None
+        self.raw_optimiser = make_optimiser(self.raw_model, recipe.optimiser, levels)
         self.model, self.optimiser = fabric.setup(self.raw_model, self.raw_optimiser)
         self.ema = copy.deepcopy(self.raw_model).requires_grad_(False).eval()
         self.loss = TwoStageLoss(recipe.loss, self.config.sample_rate).to(fabric.device)
@@ -115,10 +120,6 @@ class Trainer:
             seed=recipe.seed,
             batch=recipe.optimiser.batch,
             rank=fabric.global_rank,
-        )
-        part = recipe.validation
-        self.validation_targets, _ = validation_excerpts(
-            held_out, segment_s=part.segment_s, excerpts=part.excerpts, seed=recipe.seed
         )
         if fabric.is_global_zero:
             self.curve = Curve(self.out / "curve.jsonl", resume_step=self.progress.step)
