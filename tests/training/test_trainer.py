@@ -135,8 +135,13 @@ def test_the_export_is_the_best_model_in_half_precision(songs, tmp_path, small_r
 def test_an_export_may_be_calibrated_on_songs_of_one_s_own(songs, tmp_path, small_recipe):
     _run(small_recipe(), songs, tmp_path / "run")
     export_best(tmp_path / "run", tmp_path / "small.safetensors", songs / "valid")
-    gains = json.loads(checkpoint.read_metadata(tmp_path / "small.safetensors")["map_gains"])
-    assert set(gains) == set(STEMS) and all(0 <= gain <= 1 for gain in gains.values())
+    assert checkpoint.read_metadata(tmp_path / "small.safetensors")["calibrated_on"] == "1 songs"
+    export_best(tmp_path / "run", tmp_path / "as-it-is.safetensors")
+    calibrated, plain = (
+        checkpoint.load(tmp_path / f"{name}.safetensors").state_dict() for name in ("small", "as-it-is")
+    )
+    changed = {name for name in plain if not torch.equal(plain[name], calibrated[name])}
+    assert changed and all(name.startswith(("map_estimator.weight3", "map_estimator.bias3")) for name in changed)
     with pytest.raises(DatasetError):
         export_best(tmp_path / "run", tmp_path / "none.safetensors", tmp_path / "nothing")
 

@@ -11,7 +11,7 @@ from tsbs_daw.errors import CheckpointError
 if TYPE_CHECKING:
     from tsbs_daw.model import TwoStageSeparator
 
-CALIBRATION_EXCERPTS = 160
+EXCERPTS_A_SONG = 8
 
 
 def export_best(run: Path, path: Path, calibrate_on: Path | None = None) -> int:
@@ -34,13 +34,13 @@ def export_best(run: Path, path: Path, calibrate_on: Path | None = None) -> int:
         facts["recipe_settings"] = json.dumps(json.loads(recipe.read_text(encoding="utf-8")))
     network = checkpoint.load(best)
     if calibrate_on is not None:
-        facts["map_gains"] = json.dumps(_calibrate(network, calibrate_on))
+        facts["calibrated_on"] = f"{_calibrate(network, calibrate_on)} songs"
     checkpoint.save(network, path, facts, dtype=torch.float16)
     return path.stat().st_size
 
 
-def _calibrate(network: TwoStageSeparator, folder: Path) -> dict[str, float]:
-    """Scale what the map stage adds; returns the factor of each stem."""
+def _calibrate(network: TwoStageSeparator, folder: Path) -> int:
+    """Scale what the map stage adds; returns how many songs decided."""
     from tsbs_daw.evaluation.songs import list_song_folders
     from tsbs_daw.training.calibrate import fit_map_gains, scale_map
     from tsbs_daw.training.dataset import validation_excerpts
@@ -49,7 +49,6 @@ def _calibrate(network: TwoStageSeparator, folder: Path) -> dict[str, float]:
     config = network.config
     songs, problems = read_songs(list_song_folders(folder, config.stems), config.stems, config.sample_rate)
     require_whole(problems, folder)
-    targets, _ = validation_excerpts(songs, segment_s=config.chunk_s, excerpts=CALIBRATION_EXCERPTS, seed=0)
-    gains = fit_map_gains(network, targets)
-    scale_map(network, gains)
-    return {stem: round(float(gain), 3) for stem, gain in zip(config.stems, gains, strict=True)}
+    targets, _ = validation_excerpts(songs, segment_s=config.chunk_s, excerpts=EXCERPTS_A_SONG * len(songs), seed=0)
+    scale_map(network, fit_map_gains(network, targets))
+    return len(songs)
