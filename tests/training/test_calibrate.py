@@ -53,7 +53,7 @@ def test_the_factor_is_what_the_targets_ask_for(network, share):
         masked[1] -= take
         targets.append((masked + (mixture[0] - masked.sum(0)) / 4).numpy())
     targets = np.stack(targets)
-    gains = fit_map_gains(network, targets)
+    gains = fit_map_gains(network, [targets])
     assert gains.shape == (4, network.config.bands)
     assert (gains[0] / share).median().item() == pytest.approx(1 / 1.3, abs=0.1)  # the ridge takes a little of all
     scores = []
@@ -68,4 +68,4 @@ def test_the_factor_is_what_the_targets_ask_for(network, share):
 def test_a_stem_that_never_sounds_is_left_without_additions(network):
     targets = np.random.default_rng(0).standard_normal((2, 4, 2, 8000)).astype(np.float32) * 0.1
     targets[:, 3] = 0
-    assert (fit_map_gains(network, targets)[3] == 0).all()
+    assert (fit_map_gains(network, [targets])[3] == 0).all()

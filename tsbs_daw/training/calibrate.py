@@ -7,6 +7,8 @@ nothing afterwards. S stems, K bands.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,26 +21,37 @@ RIDGE = 0.3
 
 
 @torch.no_grad()
-def fit_map_gains(network: TwoStageSeparator, targets: np.ndarray) -> Tensor:
-    """The factors with which the map stage's additions lower the mean error level most. Below zero where it is wrong.
+def fit_map_gains(network: TwoStageSeparator, songs: Iterable[np.ndarray]) -> Tensor:
+    """The factors with which the map stage's additions lower the songs' mean error level most. Below zero where wrong.
 
-    An error's level counts in dB, as SDR does, so an excerpt weighs the more, the less the mask stage left to mend.
+    An error's level counts in dB, as SDR does, so a song weighs the more, the less the mask stage left to mend in it.
 
-    Args:    targets: (excerpts, S, C, samples); the mixture is their sum
+    Args:    songs: targets of each song's excerpts, (excerpts, S, C, samples); the mixture is their sum
     Returns: (S, K)
     """
     network.eval()
-    along, energy = (torch.zeros(targets.shape[1], network.config.bands, dtype=torch.float64) for _ in range(2))
-    for stems in targets:
-        separation = network(torch.from_numpy(stems.sum(axis=0))[None])
-        missing = torch.from_numpy(stems) - separation.mask_estimates[0]
-        added = separation.estimates[0] - separation.mask_estimates[0]
-        sounds = torch.from_numpy(np.sqrt(np.square(stems).mean(axis=(1, 2))) >= SILENT_RMS)
-        weight = sounds / missing.double().square().sum((1, 2)).clamp(min=1e-12)
-        ours, theirs = (network.spectrum(part).unflatten(0, part.shape[:2]) for part in (added, missing))
-        along += weight[:, None] * _by_band((ours.conj() * theirs).real, network)
-        energy += weight[:, None] * _by_band(ours.abs().square(), network)
+    along = energy = torch.zeros(len(network.config.stems), network.config.bands, dtype=torch.float64)
+    for excerpts in songs:
+        sums = [_sums(network, stems) for stems in excerpts]
+        song_along, song_energy, left = (torch.stack(part).sum(0) for part in zip(*sums, strict=True))
+        weight = (left > 0) / left.clamp(min=1e-12)
+        along = along + weight[:, None] * song_along
+        energy = energy + weight[:, None] * song_energy
     return (along / (energy + RIDGE * energy.mean(1, keepdim=True)).clamp(min=1e-12)).float()
+
+
+def _sums(network: TwoStageSeparator, stems: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Of an excerpt: added x missing and added squared, (S, K), and the energy that is missing, (S,).
+
+    All are zero for a stem that does not sound.
+    """
+    separation = network(torch.from_numpy(stems.sum(axis=0))[None])
+    missing = torch.from_numpy(stems) - separation.mask_estimates[0]
+    added = separation.estimates[0] - separation.mask_estimates[0]
+    sounds = torch.from_numpy(np.sqrt(np.square(stems).mean(axis=(1, 2))) >= SILENT_RMS)
+    ours, theirs = (network.spectrum(part).unflatten(0, part.shape[:2]) for part in (added, missing))
+    along, energy = _by_band((ours.conj() * theirs).real, network), _by_band(ours.abs().square(), network)
+    return sounds[:, None] * along, sounds[:, None] * energy, sounds * missing.double().square().sum((1, 2))
 
 
 def _by_band(values: Tensor, network: TwoStageSeparator) -> Tensor:

@@ -11,7 +11,7 @@ from tsbs_daw.errors import CheckpointError
 if TYPE_CHECKING:
     from tsbs_daw.model import TwoStageSeparator
 
-EXCERPTS_A_SONG = 8
+EXCERPTS_A_SONG = 10
 
 
 def export_best(run: Path, path: Path, calibrate_on: Path | None = None) -> int:
@@ -49,6 +49,8 @@ def _calibrate(network: TwoStageSeparator, folder: Path) -> int:
     config = network.config
     songs, problems = read_songs(list_song_folders(folder, config.stems), config.stems, config.sample_rate)
     require_whole(problems, folder)
-    targets, _ = validation_excerpts(songs, segment_s=config.chunk_s, excerpts=EXCERPTS_A_SONG * len(songs), seed=0)
-    scale_map(network, fit_map_gains(network, targets))
+    each = (
+        validation_excerpts([song], segment_s=config.chunk_s, excerpts=EXCERPTS_A_SONG, seed=0)[0] for song in songs
+    )
+    scale_map(network, fit_map_gains(network, each))
     return len(songs)
