@@ -73,6 +73,11 @@ def song(page, title: str):
     return page.locator(".entry").filter(has=page.locator(f".title:text-is({title!r})"))
 
 
+def words(found) -> str:
+    """What a part of an entry says; its `inner_text` is empty as long as the entry is out of sight."""
+    return found.text_content()
+
+
 def sounds(page, what: str) -> dict:
     """A property of each element that plays, by its file's name."""
     return page.eval_on_selector_all("audio", f"all => Object.fromEntries(all.map(a => [a.dataset.name, a.{what}]))")
@@ -80,7 +85,7 @@ def sounds(page, what: str) -> dict:
 
 def test_the_page_opens_with_every_song_and_its_figures(page):
     assert len(titles(page)) == 10
-    first = song(page, "First Song").inner_text()
+    first = words(song(page, "First Song"))
     assert all(figure in first for figure in ("Somebody", "120.0", "8A", "A minor", "−12.0", "−100", "0:20"))
     assert page.title() == "Test crate – catalogue"
     assert page.locator("#summary").inner_text() == "7 of 10 songs ready · 1:54 · 1 waiting · 1 failed · 1 duplicate"
@@ -185,7 +190,7 @@ def test_tempo_key_vocals_and_state_filter(page):
     page.locator("#clear").click()
     page.get_by_label("Failed 1").check(force=True)
     assert titles(page) == ["Cut"]
-    assert "It is cut short; copy it again." in song(page, "Cut").inner_text()
+    assert "It is cut short; copy it again." in words(song(page, "Cut"))
 
 
 @pytest.mark.parametrize(
@@ -219,13 +224,13 @@ def test_the_songs_that_fit_the_chosen_one_are_marked(page, crate, percent):
     expected = compatible(crate[1].songs, percent)
     for chosen in ("First Song", "Half", "Far", "Keyless", "Beatless"):
         song(page, chosen).locator("button.name").first.click()
-        marked = page.locator(".entry.fits .row .title").all_inner_texts()
+        marked = page.locator(".entry.fits .row .title").all_text_contents()
         source = next(one.source for one in crate[1].songs if one.title == chosen)
         names = {one.source: one.title for one in crate[1].songs}
         assert set(marked) == {names[match.source] for match in expected[source]}
     song(page, "First Song").locator("button.name").first.click()
     if percent == 6:
-        assert song(page, "Half").locator(".fit").inner_text() == "half time, −0.8 %, relative key"
+        assert words(song(page, "Half").locator(".fit")) == "half time, −0.8 %, relative key"
         page.get_by_role("button", name="Show only these").click()
         assert titles(page) == ["First Song", HOSTILE, "Émile", "Half", "Keyless"]
         page.keyboard.press("Escape")
@@ -237,17 +242,17 @@ def test_doubtful_figures_are_marked_and_explained(page):
     assert half.locator(".row .doubtful").count() == 2
     assert "(doubtful)" in half.locator(".row .tempo").text_content()
     half.locator("button.name").click()
-    assert "it may be 30.2 or 121.0 BPM" in half.locator(".remarks").inner_text()
+    assert "it may be 30.2 or 121.0 BPM" in words(half.locator(".remarks"))
     assert song(page, "First Song").locator(".doubtful").count() == 0
 
 
 def test_sections_and_silences_are_on_the_time_axis(page):
     found = song(page, "First Song")
     found.locator("button.name").first.click()
-    assert found.locator(".section").all_inner_texts() == ["A", "B"]
+    assert found.locator(".section").all_text_contents() == ["A", "B"]
     assert found.locator(".section").first.evaluate("part => part.style.width") == "40%"
     assert found.locator(".silence").first.evaluate("part => [part.style.left, part.style.width]") == ["0%", "25%"]
-    assert "from 0:05" in found.locator(".lane-head").first.inner_text()
+    assert "from 0:05" in words(found.locator(".lane-head").first)
 
 
 def test_hostile_names_are_words_and_nothing_more(page):
@@ -255,15 +260,15 @@ def test_hostile_names_are_words_and_nothing_more(page):
     found.locator(".play").click()
     page.wait_for_function("() => document.querySelectorAll('audio').length === 4")
     page.wait_for_function("() => [...document.querySelectorAll('audio')].every(a => a.readyState > 2 && !a.error)")
-    assert found.locator("bdi.title").inner_text() == HOSTILE
-    assert HOSTILE in found.locator(".remarks").inner_text()
+    assert words(found.locator("bdi.title")) == HOSTILE
+    assert HOSTILE in words(found.locator(".remarks"))
     assert page.evaluate("window.pwned") is None
     assert page.locator("img, iframe, object, embed, script[src]").count() == 0
     assert "\u202e" not in page.locator("body").inner_text()
 
 
 def test_songs_that_are_not_ready_say_why(page):
-    assert "It waits for its turn." in song(page, "Later").inner_text()
+    assert "It waits for its turn." in words(song(page, "Later"))
     assert not song(page, "Cut").locator(".play").is_visible()
     song(page, "Twin").get_by_role("button", name="Go to it").click()
     assert song(page, "Far").locator(".panel").is_visible()

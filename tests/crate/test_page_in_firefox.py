@@ -15,12 +15,19 @@ SOUNDS = "const all = [...document.querySelectorAll('audio')], at = all.map(a =>
 PLAYING = f"{SOUNDS} return all.length === 4 && all.every(a => !a.paused && a.currentTime > 0 && !a.muted);"
 # Less than what the one is put off by, and more than its clocks' own unevenness on a busy machine.
 TOGETHER = f"{SOUNDS} return all.every(a => !a.paused) && Math.max(...at) - Math.min(...at) < 0.1;"
+# Measured in the page: what the driver asks for later, the page may have mended before it is asked.
 PUT_OFF = """
   window.speeds = 0;
-  for (const one of document.querySelectorAll('audio')) one.addEventListener('ratechange', () => window.speeds++);
-  const bass = document.querySelector('audio[data-name=bass]');
+  const all = [...document.querySelectorAll('audio')];
+  for (const one of all) one.addEventListener('ratechange', () => window.speeds++);
+  const bass = all.find(one => one.dataset.name === 'bass');
   bass.pause();
-  setTimeout(() => { bass.play(); window.off = true; }, 400);
+  const behind = setInterval(() => {
+    if (Math.max(...all.map(one => one.currentTime)) - bass.currentTime < 0.4) return;
+    clearInterval(behind);
+    bass.play();
+    window.off = true;
+  }, 20);
 """
 
 
@@ -41,6 +48,5 @@ def test_a_stem_that_falls_behind_is_waited_for_at_its_own_speed(page: Firefox):
     page.wait_for(TOGETHER)
     page.run(PUT_OFF)
     page.wait_for("return window.off")
-    assert not page.run(TOGETHER)
     page.wait_for(TOGETHER)
     assert page.run("return window.speeds") == 0, "its clocks lie after a change of speed"
