@@ -56,7 +56,7 @@ def _one_stem_song() -> KnownSong:
 
 
 def test_known_shares_have_known_scores():
-    result = measure_song(_one_stem_song(), Shares(full=0.9, mask=0.5), with_csdr=False)
+    result = measure_song(_one_stem_song(), Shares(full=0.9, mask=0.5))
     drums = result["stems"]["drums"]
     assert drums["full"]["usdr_db"] == pytest.approx(20.0, abs=1e-2)
     assert drums["mask"]["usdr_db"] == pytest.approx(20 * np.log10(2), abs=1e-2)
@@ -66,7 +66,7 @@ def test_known_shares_have_known_scores():
 
 
 def test_a_stem_that_does_not_sound_is_not_measured():
-    assert set(measure_song(_one_stem_song(), Shares(1, 1), with_csdr=False)["stems"]) == {"drums"}
+    assert set(measure_song(_one_stem_song(), Shares(1, 1))["stems"]) == {"drums"}
 
 
 def test_csdr_is_measured_for_every_kind():
@@ -80,7 +80,7 @@ def test_csdr_is_measured_for_every_kind():
 
 
 def test_the_summary_tells_what_each_stage_gains():
-    results = [measure_song(_one_stem_song(), Shares(0.9, 0.5), with_csdr=False) for _ in range(2)]
+    results = [measure_song(_one_stem_song(), Shares(0.9, 0.5)) for _ in range(2)]
     drums = summarise(results, STEMS)["stems"]["drums"]
     assert drums["songs"] == 2
     assert drums["map_stage_adds_db"] == pytest.approx(20 - 6.02, abs=0.02)
@@ -110,13 +110,13 @@ def test_a_real_network_is_measured_from_files_to_json(tmp_path, separator):
     for number in range(2):
         write_song(tmp_path / f"song {number}", number)
     seen = []
-    document = evaluate(tmp_path, separator, seconds=1.0, with_csdr=False, progress=seen.append)
+    document = evaluate(tmp_path, separator, seconds=1.0, progress=seen.append)
     assert [song["name"] for song in seen] == ["song 0", "song 1"]
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     for stem in STEMS:
         row = document["summary"]["stems"][stem]
         assert row["oracle"]["usdr_db"] > row["mixture"]["usdr_db"]
-        assert {"usdr_db", "si_sdr_db"} == set(row["full"]) == set(row["mixture"])
+        assert {"usdr_db", "si_sdr_db", "csdr_db"} == set(row["full"]) == set(row["mixture"])
     assert document["silence"]["digital_db"] is None
     assert document["songs"][0]["seconds"] == 1.0
 
@@ -181,7 +181,7 @@ def test_the_command_prints_a_table_and_writes_the_files(tmp_path, capsys):
     write_song(tmp_path / "songs" / "song", 0)
     model = tmp_path / "small.safetensors"
     checkpoint.save(network(), model)
-    arguments = ["--data", str(tmp_path / "songs"), "--model", str(model), "--seconds", "1", "--no-csdr"]
+    arguments = ["--data", str(tmp_path / "songs"), "--model", str(model), "--seconds", "1"]
     files = ["--out", str(tmp_path / "r" / "result.json"), "--picture", str(tmp_path / "r" / "picture.png")]
     assert cli.run(cli.find("evaluate"), [*arguments, *files]) == 0
     printed = capsys.readouterr()

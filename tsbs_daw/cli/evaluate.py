@@ -24,7 +24,6 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Write every measure of every song to this JSON file.")] = None,
     songs: Annotated[int | None, typer.Option(min=1, help="Only this many songs, the first by name.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Only this much from the middle of each song.")] = None,
-    no_csdr: Annotated[bool, typer.Option("--no-csdr", help="Leave BSS Eval out; it takes long.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw spectrograms of 10 s of the first song.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[PrecisionName, typer.Option(help="Of the matrix products.")] = PrecisionName.auto,
@@ -54,7 +53,7 @@ def command(
         scores = "  ".join(f"{stem} {part['full']['usdr_db']:.2f}" for stem, part in song["stems"].items())
         typer.echo(f"{song['name']}: {scores}", err=True)
 
-    result = evaluate(data, separator, songs=songs, seconds=seconds, with_csdr=not no_csdr, progress=say)
+    result = evaluate(data, separator, songs=songs, seconds=seconds, progress=say)
     document = {**result, "model": model, "data": str(data), "device": str(separator.device), "version": __version__}
     document["precision"] = separator.precision
     if out is not None:
@@ -106,17 +105,12 @@ def _print_table(document: dict) -> None:
     summary = document["summary"]
     table = Table(title=f"{document['model']} on {summary['songs']} songs of {document['data']} (dB)")
     names = {"full": "mask + map", "mask": "mask alone", "mixture": "the mixture", "oracle": "ideal ratio mask"}
-    with_csdr = any("csdr_db" in part["full"] for part in summary["stems"].values())
-    for column in ("stem", "estimate", "uSDR", *(["cSDR"] if with_csdr else []), "SI-SDR", "over the mixture"):
+    for column in ("stem", "estimate", "uSDR", "cSDR", "SI-SDR", "over the mixture"):
         table.add_column(column, justify="left" if column in ("stem", "estimate") else "right")
     for stem, part in summary["stems"].items():
         for kind, name in names.items():
             gain = part["improvement_db"].get(kind)
-            scores = [
-                part[kind]["usdr_db"],
-                *([part[kind].get("csdr_db")] if with_csdr else []),
-                part[kind]["si_sdr_db"],
-            ]
+            scores = [part[kind][measure] for measure in ("usdr_db", "csdr_db", "si_sdr_db")]
             cells = ["" if score is None else f"{score:.2f}" for score in scores]
             table.add_row(
                 stem if kind == "full" else "", name, *cells, "" if gain is None else f"{gain:+.2f}",

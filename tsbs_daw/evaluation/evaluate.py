@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tsbs_daw.evaluation.metrics import bss_eval_frames, csdr, si_sdr, usdr
+from tsbs_daw.evaluation.metrics import csdr, sdr_frames, si_sdr, usdr
 from tsbs_daw.evaluation.oracle import ideal_ratio_mask
 from tsbs_daw.evaluation.songs import KnownSong, find_test_songs, read_song
 from tsbs_daw.separation.separator import Separator
@@ -32,7 +32,6 @@ def evaluate(
     *,
     songs: int | None = None,
     seconds: float | None = None,
-    with_csdr: bool = True,
     progress: Callable[[dict], None] = lambda song: None,
 ) -> dict:
     """Measure on the first `songs` songs of `data`, on `seconds` from the middle of each.
@@ -43,7 +42,7 @@ def evaluate(
     folders = find_test_songs(data, separator.stems)[:songs]
     results = []
     for folder in folders:
-        result = measure_song(read_song(folder, separator.stems, seconds), separator, with_csdr=with_csdr)
+        result = measure_song(read_song(folder, separator.stems, seconds), separator)
         logger.info("%s: %s", folder.name, result)
         results.append(result)
         progress(result)
@@ -57,7 +56,7 @@ def evaluate(
     }
 
 
-def measure_song(song: KnownSong, separator: Separator, *, with_csdr: bool = True) -> dict:
+def measure_song(song: KnownSong, separator: Separator) -> dict:
     """Every measure of one song, for both stages, the mixture and the oracle."""
     begin = time.perf_counter()
     full = _stack(separator.separate(song.mixture, song.sample_rate), separator.stems)
@@ -73,12 +72,11 @@ def measure_song(song: KnownSong, separator: Separator, *, with_csdr: bool = Tru
         for index, stem in enumerate(separator.stems)
         if _rms_db(song.targets[index]) > SILENT_DB
     }
-    if with_csdr:
-        for kind in KINDS:
-            frames = bss_eval_frames(song.targets, estimates[kind], song.sample_rate)
-            for index, stem in enumerate(separator.stems):
-                if stem in stems:
-                    stems[stem][kind]["csdr_db"] = _rounded(csdr(frames[index]))
+    for kind in KINDS:
+        frames = sdr_frames(song.targets, estimates[kind], song.sample_rate)
+        for index, stem in enumerate(separator.stems):
+            if stem in stems:
+                stems[stem][kind]["csdr_db"] = _rounded(csdr(frames[index]))
     return {
         "name": song.name,
         "seconds": round(song.seconds, 3),
@@ -140,10 +138,8 @@ def summarise(songs: list[dict], stems: tuple[str, ...]) -> dict:
 
 def _summarise_kind(rows: list[dict]) -> dict:
     summary = {key: _rounded(np.mean([row[key] for row in rows])) for key in ("usdr_db", "si_sdr_db")}
-    frames = [row["csdr_db"] for row in rows if row.get("csdr_db") is not None]
-    if frames:
-        summary["csdr_db"] = _rounded(np.median(frames))
-    return summary
+    medians = [row["csdr_db"] for row in rows if row["csdr_db"] is not None]
+    return {**summary, "csdr_db": _rounded(np.median(medians)) if medians else None}
 
 
 def _stack(stems: dict[str, np.ndarray], order: tuple[str, ...]) -> np.ndarray:

@@ -7,14 +7,7 @@ cSDR    SDR of BSS Eval v4, the median over frames of 1 s
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import warnings
-from pathlib import Path
-
 import numpy as np
-
-from tsbs_daw.errors import UsageError
 
 EPS = 1e-7
 
@@ -36,42 +29,31 @@ def si_sdr(target: np.ndarray, estimate: np.ndarray) -> float:
     return float(10.0 * np.log10((np.dot(projection, projection) + EPS) / (np.dot(error, error) + EPS)))
 
 
-def bss_eval_frames(targets: np.ndarray, estimates: np.ndarray, sample_rate: int, frame_s: float = 1.0) -> np.ndarray:
-    """SDR of BSS Eval v4 frame by frame, by museval.
+def sdr_frames(targets: np.ndarray, estimates: np.ndarray, sample_rate: int, frame_s: float = 1.0) -> np.ndarray:
+    """SDR of BSS Eval v4 frame by frame: museval's numbers without its distortion filters, which take minutes a song.
+
+    The filters split an estimate's error into space, interference and artefacts (ISR, SIR, SAR). The SDR takes the sum
+    of the three, in which they cancel: what is left is the estimate minus the target (arXiv 1804.06267, section 3).
 
     Args:    targets, estimates: (S, channels, samples)
-    Returns: (S, frames) in dB; NaN where a target or an estimate is silent, as museval has it
+    Returns: (S, frames) in dB; NaN where any target or estimate is silent, infinite where one is perfect: as museval
     """
-    frame = round(frame_s * sample_rate)
-    # What comes here is (S, samples, channels); museval warns of silent stems, whose frames are NaN anyway.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scores = _museval_metrics().bss_eval(
-            np.moveaxis(np.asarray(targets, dtype=np.float64), 1, 2),
-            np.moveaxis(np.asarray(estimates, dtype=np.float64), 1, 2),
-            window=frame,
-            hop=frame,
-            compute_permutation=False,
-            framewise_filters=False,
-            bsseval_sources_version=False,
-        )
-    return np.asarray(scores[0])
+    count = targets.shape[-1]
+    frame = min(round(frame_s * sample_rate), count)
+
+    def cut(stems: np.ndarray) -> np.ndarray:
+        """(S, channels, samples) -> (S, channels, frames, frame)"""
+        whole = np.asarray(stems, dtype=np.float64)[..., : count // frame * frame]
+        return whole.reshape(*stems.shape[:2], -1, frame)
+
+    wanted, found = cut(targets), cut(estimates)
+    silent = [(stems.sum(axis=1) == 0).all(axis=-1).any(axis=0) for stems in (wanted, found)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        frames = 10 * np.log10(np.square(wanted).sum(axis=(1, 3)) / np.square(found - wanted).sum(axis=(1, 3)))
+    return np.where(silent[0] | silent[1], np.nan, frames)
 
 
 def csdr(frames: np.ndarray) -> float | None:
     """Median over the frames that say something; None when none does."""
     finite = frames[np.isfinite(frames)]
     return float(np.median(finite)) if finite.size else None
-
-
-@functools.cache
-def _museval_metrics():
-    """museval's metrics without museval's data set reader, whose import fails where ffmpeg is not installed."""
-    package = importlib.util.find_spec("museval")
-    if package is None or not package.submodule_search_locations:
-        raise UsageError("cSDR needs museval: pip install 'tsbs-daw[train]', or ask for --no-csdr")
-    path = Path(package.submodule_search_locations[0]) / "metrics.py"
-    spec = importlib.util.spec_from_file_location("tsbs_daw_museval_metrics", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
