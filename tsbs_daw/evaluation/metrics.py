@@ -33,7 +33,7 @@ def sdr_frames(targets: np.ndarray, estimates: np.ndarray, sample_rate: int, fra
     """SDR of BSS Eval v4 frame by frame: museval's numbers without its distortion filters, which take minutes a song.
 
     The filters split an estimate's error into space, interference and artefacts (ISR, SIR, SAR). The SDR takes the sum
-    of the three, in which they cancel: what is left is the estimate minus the target (arXiv 1804.06267, section 3).
+    of the three, in which they cancel: what is left is the estimate minus the target (arXiv 1804.06267).
 
     Args:    targets, estimates: (S, channels, samples)
     Returns: (S, frames) in dB; NaN where any target or estimate is silent, infinite where one is perfect: as museval
