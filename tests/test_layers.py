@@ -1,10 +1,12 @@
-"""Imports go one way: each package may import those that stand below it."""
+"""Imports go one way: each package may import those that stand below it, and no modules import each other."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,17 @@ def imported(path: Path, inside: str = "tsbs_daw") -> set[str]:
     return {part for part in found if part and ((package / part).exists() or (package / f"{part}.py").exists())}
 
 
+def modules_of(tree: ast.AST) -> Iterator[str]:
+    """What a module imports when it runs, wherever in it; names taken from a module as modules, too."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from modules_of(node)
+
+
 def files_of(package: Path, part: str) -> list[Path]:
     module = package / f"{part}.py"
     return [module] if module.exists() else sorted((package / part).rglob("*.py"))
@@ -75,6 +88,12 @@ def test_the_parts_of_jobs_import_only_what_stands_below_them():
         for path in files_of(PACKAGE / "jobs", part):
             above = imported(path, "tsbs_daw.jobs") - set(JOBS[: height + 1])
             assert not above, f"{path.relative_to(PACKAGE)} imports {sorted(above)}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    paths = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in paths.items()}
+    graphlib.TopologicalSorter({name: set(modules_of(tree)) & set(trees) for name, tree in trees.items()}).prepare()
 
 
 def test_only_the_command_line_prints():

@@ -16,25 +16,8 @@ import numpy as np
 
 from tsbs_daw.effects.chain import LocalChain
 from tsbs_daw.effects.output import Effect
-from tsbs_daw.effects.wire import receive, send
+from tsbs_daw.effects.wire import effect_from_json, receive, send
 from tsbs_daw.errors import EffectError
-
-
-def effect_to_json(effect: Effect) -> dict:
-    """An effect as plain JSON values."""
-    return {
-        "name": effect.name,
-        "parameters": dict(effect.parameters),
-        "children": [effect_to_json(child) for child in effect.children],
-        "path": effect.path,
-        "plugin": effect.plugin,
-    }
-
-
-def effect_from_json(found: dict) -> Effect:
-    """The inverse of `effect_to_json`."""
-    children = tuple(effect_from_json(child) for child in found["children"])
-    return Effect(found["name"], found["parameters"], children, found["path"], found["plugin"])
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from tsbs_daw.config import Settings
 from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.quarantine import Quarantine
 from tsbs_daw.effects.table import PLUGIN
-from tsbs_daw.effects.wire import receive, send
+from tsbs_daw.effects.wire import effect_to_json, receive, send
 from tsbs_daw.errors import EffectError, shown
 
 log = logging.getLogger(__name__)
@@ -136,8 +136,6 @@ class ChainProcess:
 
     def start(self, sample_rate: int) -> None:
         """Have the chain built. Raises: EffectError"""
-        from tsbs_daw.effects.child import effect_to_json
-
         chain = [effect_to_json(effect) for effect in self.chain]
         asked = {"chain": chain, "sample_rate": sample_rate, "channels": self.channels}
         with self._watched(BOOT_S, "while it started"):

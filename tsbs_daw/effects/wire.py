@@ -13,6 +13,8 @@ from __future__ import annotations
 import struct
 from typing import IO
 
+from tsbs_daw.effects.output import Effect
+
 _HEADER = struct.Struct("<cI")
 LARGEST_PAYLOAD = 1 << 30
 
@@ -39,3 +41,20 @@ def receive(stream: IO[bytes]) -> tuple[bytes, bytes]:
     if len(payload) < length:
         raise EOFError
     return kind, payload
+
+
+def effect_to_json(effect: Effect) -> dict:
+    """An effect as plain JSON values."""
+    return {
+        "name": effect.name,
+        "parameters": dict(effect.parameters),
+        "children": [effect_to_json(child) for child in effect.children],
+        "path": effect.path,
+        "plugin": effect.plugin,
+    }
+
+
+def effect_from_json(found: dict) -> Effect:
+    """The inverse of `effect_to_json`."""
+    children = tuple(effect_from_json(child) for child in found["children"])
+    return Effect(found["name"], found["parameters"], children, found["path"], found["plugin"])
