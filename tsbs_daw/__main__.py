@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from tsbs_daw import cli
 from tsbs_daw.config import Settings
-from tsbs_daw.errors import JobCancelled, TsbsDawError, UsageError
+from tsbs_daw.errors import JobCancelled, TsbsDawError
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def _run(arguments: Sequence[str]) -> int:
         return cli.INTERRUPTED
     except TsbsDawError as error:
         _say(str(error))
-        return 2 if isinstance(error, UsageError) else 1
+        return error.exit_code
     except Exception as error:
         return _bug(error, settings)
 

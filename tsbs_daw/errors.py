@@ -42,13 +42,18 @@ def shown(path: Path | str) -> str:
 
 
 class TsbsDawError(Exception):
-    """Base of the tree. `retryable` says whether the same job may succeed later without a change."""
+    """Base of the tree.
+
+    retryable: whether the same job may succeed later without a change
+    exit_code: of a program that this error ends
+    """
 
     retryable = False
+    exit_code = 1
 
 
 class UsageError(TsbsDawError):
-    pass
+    exit_code = 2
 
 
 class SettingsError(UsageError):

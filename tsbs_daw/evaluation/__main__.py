@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from tsbs_daw.errors import TsbsDawError, UsageError
+from tsbs_daw.errors import TsbsDawError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,12 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         _fit(options.songs, options.out, options.model, options.sketches, options.heard)
-    except UsageError as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    except TsbsDawError as problem:
-        print(problem, file=sys.stderr)
-        return 1
+    except TsbsDawError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     return 0
 
 

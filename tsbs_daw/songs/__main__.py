@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tsbs_daw.errors import TsbsDawError, UsageError
+from tsbs_daw.errors import TsbsDawError
 from tsbs_daw.songs.casting import TIMBRES
 from tsbs_daw.songs.dataset import SPLITS, render_dataset
 
@@ -41,12 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
             subtype="FLOAT" if options.float else "PCM_16",
             progress=lambda done, total, folder: print(f"{done}/{total} {folder}", flush=True),
         )  # fmt: skip
-    except UsageError as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    except TsbsDawError as problem:
-        print(problem, file=sys.stderr)
-        return 1
+    except TsbsDawError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     return 0
 
 
