@@ -5,6 +5,7 @@ What happens is said by the first word of the song's name:
     crash    dies by SIGKILL            once     dies the first time, delivers the second
     hang     never ends, but is alive   stop     stops its whole process, as a debugger would; goes on when continued
     deaf     never ends, ignores cancel slow     takes a second, asks whether it is cancelled
+    held     goes on when the test lets it, see `way_of`; asks whether it is cancelled
     refuse   raises UnreadableAudio     full     the disk is full the first two times, while stems are written
     print    prints to stdout, in Python and in C, then delivers
     break    raises something that nobody expects
@@ -49,7 +50,7 @@ def run(
     progress(0.1, "separating")
     act = ACTS.get(song.split()[0])
     if act is not None:
-        act(job, attempt=attempt, cancelled=cancelled)
+        act(job, attempt=attempt, cancelled=cancelled, way=way_of(settings, song))
     progress(0.9, "writing")
     full = song.startswith("full") and attempt < 3
     return deliver(job, song, settings, fence, cancelled, full=full)
@@ -77,9 +78,16 @@ def deliver(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if cancelled():
                 raise JobCancelled
-            folder = delivery.publish(_manifest(job, song, digest, identity)).folder
-        note(settings, "published.log", f"{job.id} {fence} {folder.name} {digest}")
+            published = delivery.publish(_manifest(job, song, digest, identity))
+        folder = published.folder
+        if not published.recognised:
+            note(settings, "published.log", f"{job.id} {fence} {folder.name} {digest}")
     return Result(id=job.id, state=State.DONE, folder=folder, manifest=folder / FILE_NAME, deliver=job.deliver)
+
+
+def way_of(settings: Settings, song: str) -> Path:
+    """The file that lets a held song go on."""
+    return settings.home / f"{song} may go"
 
 
 def note(settings: Settings, name: str, line: str) -> None:
@@ -135,6 +143,13 @@ def _slow(job: Job, *, cancelled: Callable[[], bool], **_: object) -> None:
         time.sleep(0.02)
 
 
+def _held(job: Job, *, cancelled: Callable[[], bool], way: Path, **_: object) -> None:
+    while not way.exists():
+        if cancelled():
+            raise JobCancelled
+        time.sleep(0.02)
+
+
 def _refuse(job: Job, **_: object) -> None:
     raise UnreadableAudio(f"{job.source.path} is not audio; give a sound file.")
 
@@ -160,6 +175,7 @@ ACTS = {
     "stop": _stop,
     "deaf": _deaf,
     "slow": _slow,
+    "held": _held,
     "refuse": _refuse,
     "print": _print,
     "break": _break,

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from jobs.runners import RUNNER, RUNNERS_FOLDER
+from jobs.runners import RUNNER, RUNNERS_FOLDER, way_of
+from patience import PATIENCE_S
 
 from tsbs_daw.config import Settings
 from tsbs_daw.jobs.daemon import Daemon
@@ -32,7 +33,7 @@ QUICK = DaemonOptions(
     runner=RUNNER,
     busy_tick_s=0.02,
     idle_tick_s=0.1,
-    lease_s=20.0,
+    lease_s=120.0,
     retry_first_s=0.05,
     restart_first_s=0.02,
     cancel_kill_s=0.5,
@@ -68,14 +69,20 @@ def job_for(folder: Path, song: str, *, seed: int = 0, **values: object) -> Job:
     return Job(source=Source(path=source), output=folder / "out", song=song, **values)
 
 
-def until(condition: Callable[[], object], *, daemon: Daemon | None = None, within_s: float = 30.0) -> None:
-    """Wait for something to become true, ticking a daemon meanwhile. Fails after `within_s`."""
-    end = time.monotonic() + within_s
+def until(condition: Callable[[], object], *, daemon: Daemon | None = None) -> None:
+    """Wait for something to become true, ticking a daemon meanwhile."""
+    end = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < end, f"still not true after {within_s} s"
+        assert time.monotonic() < end, f"still not true after {PATIENCE_S:.0f} s"
         if daemon is not None:
             daemon.tick(time.monotonic())
         time.sleep(0.01)
+
+
+def let_go(settings: Settings, *songs: str) -> None:
+    """Let held songs go on."""
+    for song in songs:
+        way_of(settings, song).touch()
 
 
 def result_of(settings: Settings, job: Job) -> Result | None:
@@ -139,8 +146,8 @@ class DaemonProcess:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def wait(self, within_s: float = 30.0) -> int:
-        return self.process.wait(within_s)
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE_S)
 
 
 class DaemonThread:
@@ -182,7 +189,7 @@ class DaemonThread:
 
     def wait(self) -> None:
         """For one that ends by itself."""
-        self._thread.join(60.0)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
     def kinds(self, song: str = "") -> list[str]:
@@ -229,5 +236,5 @@ def state_of(pid: int) -> str:
     """The letter that Linux shows for a process: T stopped, Z dead and not buried; empty when it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may go while it is read
         return ""

@@ -81,8 +81,8 @@ def test_cancelling_ends_it(monkeypatch):
 def test_progress_grows_and_does_not_arrive(monkeypatch):
     monkeypatch.setattr(analysing, "TELL_EVERY_S", 0.1)
     told: list[float] = []
-    with pytest.raises(AnalysisError):
-        run(monkeypatch, "time.sleep(2)", report=told.append)
+    with pytest.raises(JobCancelled):
+        run(monkeypatch, "time.sleep(600)", report=told.append, cancelled=lambda: len(told) == 8)
     assert told == sorted(told) and told[0] > 0 and told[-1] < 1
 
 

@@ -15,6 +15,7 @@ from jobs.stage import (
     DaemonProcess,
     DaemonThread,
     job_for,
+    let_go,
     lines,
     python_path,
     result_of,
@@ -114,34 +115,35 @@ def test_an_unreadable_request_gets_its_answer(tmp_path, settings):
 
 
 def test_an_id_that_is_under_way_is_not_taken_twice(tmp_path, settings):
-    job = job_for(tmp_path, "slow")
+    job = job_for(tmp_path, "held")
     submit(settings.spool, job)
     with DaemonThread(settings) as daemon:
         until(lambda: songs_run(settings))
         submit(settings.spool, job)
         until(lambda: "failed" in daemon.kinds())
+        let_go(settings, "held")
         until(lambda: "done" in daemon.kinds())
     refused, done = sorted(settings.spool.glob("done/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
     assert "under way" in json.loads(refused.read_text())["error"]
     assert json.loads(done.read_text())["state"] == "done"
-    assert songs_run(settings) == ["slow"]
+    assert songs_run(settings) == ["held"]
 
 
 def test_progress_and_a_heartbeat_can_be_followed(tmp_path, settings):
     job = job_for(tmp_path, "hang")
     submit(settings.spool, job)
     with DaemonThread(settings):
-        until(lambda: read_progress(settings.spool, job.id))
+        until(lambda: (heard := read_progress(settings.spool, job.id)) and heard.message)
         progress = read_progress(settings.spool, job.id)
         assert (progress.state, progress.fraction, progress.message) == (State.RUNNING, 0.1, "separating")
-        assert living_daemon(settings.spool) is not None
+        until(lambda: living_daemon(settings.spool))
         row = row_of(settings, job)
         assert row.state is State.RUNNING
     assert living_daemon(settings.spool) is None
 
 
 def test_a_waiting_job_can_be_cancelled_and_a_finished_one_retried(tmp_path, settings):
-    first, waiting = job_for(tmp_path, "slow"), job_for(tmp_path, "Waiting")
+    first, waiting = job_for(tmp_path, "held"), job_for(tmp_path, "Waiting")
     submit(settings.spool, first)
     submit(settings.spool, waiting)
     with DaemonThread(settings):
@@ -149,11 +151,12 @@ def test_a_waiting_job_can_be_cancelled_and_a_finished_one_retried(tmp_path, set
         request_cancel(settings.spool, waiting.id)
         until(lambda: result_of(settings, waiting))
         assert result_of(settings, waiting).state is State.CANCELLED
+        let_go(settings, "held")
         until(lambda: result_of(settings, first))
         request_retry(settings.spool, waiting.id)
         until(lambda: result_of(settings, waiting))
         assert result_of(settings, waiting).state is State.DONE
-    assert songs_run(settings) == ["slow", "Waiting"]
+    assert songs_run(settings) == ["held", "Waiting"]
 
 
 def test_a_failed_watched_file_can_be_retried_from_its_copy(tmp_path, settings):
@@ -227,13 +230,14 @@ def test_an_idle_worker_is_let_go_and_comes_back(tmp_path, settings):
 
 
 def test_several_workers_share_the_jobs(tmp_path, settings):
-    jobs = [job_for(tmp_path, "slow", seed=number) for number in range(2)]
+    jobs = [job_for(tmp_path, "held", seed=number) for number in range(2)]
     for job in jobs:
         submit(settings.spool, job)
     with DaemonThread(settings, options=replace(QUICK, workers=2)) as daemon:
         until(lambda: len(songs_run(settings)) == 2)
         assert len(daemon.daemon.worker_pids) == 2
         assert not any(result_of(settings, job) for job in jobs)
+        let_go(settings, "held")
         until(lambda: all(result_of(settings, job) for job in jobs))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from jobs import publishing
 from jobs.publishing import SONG, identity, manifest_for, publish
+from patience import PATIENCE_S
 
 from tsbs_daw.errors import LeaseLost, NoSpaceLeft, OutputError
 from tsbs_daw.jobs.delivery import publish as module
@@ -197,7 +198,7 @@ def test_publishers_at_the_same_moment_never_mix_or_overwrite(tmp_path: Path, le
         running.append(subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, text=True))
     start.touch()
     for process in running:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, said
     folders = sorted(output.iterdir())
     assert len(folders) == len(set(letters)), [folder.name for folder in folders]

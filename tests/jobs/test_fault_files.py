@@ -31,6 +31,7 @@ from jobs.stage import (
     QUICK,
     DaemonThread,
     ignored,
+    let_go,
     lines,
     python_path,
     rows,
@@ -40,6 +41,7 @@ from jobs.stage import (
     wav_bytes,
     write_song,
 )
+from patience import PATIENCE_S
 
 from tsbs_daw.config import Settings
 from tsbs_daw.jobs.job import State
@@ -47,6 +49,9 @@ from tsbs_daw.jobs.queue.store import JobStore
 from tsbs_daw.jobs.watching.copying import Budget
 from tsbs_daw.jobs.watching.folders import WatchFolder
 from tsbs_daw.jobs.watching.watchers import make_watchers
+
+# What a file's header promises is waited for longer than any test takes.
+WAITING = replace(QUICK, local=replace(QUICK.local, incomplete_s=PATIENCE_S))
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +76,9 @@ class Place:
         return [line.rsplit(" ", 1)[1] for line in lines(self.settings, "published.log")]
 
     def wait_for(self, *contents: bytes) -> None:
+        """Until their stems are published, and the daemon has written that down."""
         wanted = {hashlib.sha256(content).hexdigest() for content in contents}
-        until(lambda: wanted <= set(self.published()))
+        until(lambda: wanted <= set(self.published()) and not rows(self.settings, State.RUNNING))
 
     def states(self) -> list[State]:
         return [row.state for row in rows(self.settings)]
@@ -87,9 +93,11 @@ def test_a_flood_of_files_is_found(tmp_path, count):
         folder.mkdir(exist_ok=True)
         (folder / f"{number}.wav").touch()
     store = JobStore.open(place.settings.store)
-    (watcher,) = make_watchers((place.folder,), place.settings, store, Budget(1), QUICK)
+    full = Budget(1)
+    full.take(2)  # so that nothing is copied while they are counted
+    (watcher,) = make_watchers((place.folder,), place.settings, store, full, QUICK)
     watcher.start()
-    until(lambda: watcher.pending == count, within_s=60.0)
+    until(lambda: watcher.pending == count)
     watcher.stop()
     store.close()
     assert watcher.failure is None
@@ -179,15 +187,16 @@ def test_a_file_that_is_replaced_all_the_time_ends_with_its_final_content(tmp_pa
 def test_a_song_that_goes_away_while_it_runs_is_finished(tmp_path, deed, times):
     for folder in rounds(tmp_path, times):
         place = Place(folder)
-        path = write_song(place.root / "slow.wav")
-        with place.daemon():
+        path = write_song(place.root / "held.wav")
+        with place.daemon(options=WAITING):
             until(lambda place=place: lines(place.settings, "runs.log"))
             if deed == "rename":
-                path.rename(place.root / "slow too.wav")
+                path.rename(place.root / "held too.wav")
             elif deed == "delete":
                 path.unlink()
             else:
                 path.write_bytes(b"")
+            let_go(place.settings, "held")
             place.wait_for(wav_bytes())
             if deed == "rename":
                 until(lambda place=place: State.DUPLICATE in place.states())

@@ -29,7 +29,6 @@ pytestmark = pytest.mark.skipif(not BUNDLED.is_file(), reason="the bundled model
 SEED, SECONDS = 9005, 20.0  # 64 BPM, E flat major
 
 
-@pytest.mark.timeout(600)
 def test_a_song_becomes_a_session_that_agrees_with_what_it_is(tmp_path):
     score = cast(compose(SEED, SECONDS), "builtin")
     truth, studio = truth_of(score), Studio(tmp_path)
@@ -65,7 +64,6 @@ def test_a_song_becomes_a_session_that_agrees_with_what_it_is(tmp_path):
     assert studio.phrases == ["reading", "separating", "writing", "analysing"]
 
 
-@pytest.mark.timeout(600)
 def test_a_watch_folder_delivers_as_its_preset_says(tmp_path):
     studio, settings = Studio(tmp_path), settings_in(tmp_path)
     preset = studio.preset('outputs: []\ndelivery: {format: flac24, names: "{title} {stem}", source: reference}\n')
@@ -74,7 +72,7 @@ def test_a_watch_folder_delivers_as_its_preset_says(tmp_path):
     dropped = studio.song("in/Rain.wav")
     options = replace(DaemonOptions(), restart_first_s=0.05)
     with DaemonProcess(settings, (folder,), once=True, options=options) as daemon:
-        assert daemon.wait(300) == 0, daemon.log.read_text()
+        assert daemon.wait() == 0, daemon.log.read_text()
     assert [row.state for row in rows(settings)] == [State.DONE]
     made = tmp_path / "stems" / "Rain"
     assert {path.name for path in made.iterdir()} == {f"Rain {stem}.flac" for stem in STEMS} | {

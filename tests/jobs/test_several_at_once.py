@@ -15,6 +15,7 @@ from jobs.stage import (
     QUICK,
     DaemonThread,
     job_for,
+    let_go,
     lines,
     python_path,
     result_of,
@@ -24,6 +25,7 @@ from jobs.stage import (
     visible_sets,
 )
 from jobs.studio import STEMS, Studio, stem_of
+from patience import PATIENCE_S
 
 from tsbs_daw.jobs.job import Job, Source, State
 from tsbs_daw.jobs.options import PIPELINE
@@ -69,12 +71,14 @@ def test_two_songs_at_once_give_the_stems_that_each_gives_alone(tmp_path):
 def test_a_song_that_fails_and_one_that_is_cancelled_leave_the_one_beside_them_alone(tmp_path, times):
     for folder in rounds(tmp_path, times):
         settings = settings_in(folder)
-        good, bad, unwanted = (job_for(folder, song) for song in ("slow", "break", "hang"))
+        good, bad, unwanted = (job_for(folder, song) for song in ("held", "break", "hang"))
         for job in (good, bad, unwanted):
             submit(settings.spool, job)
-        with DaemonThread(settings, options=replace(TWO, songs_at_once=3)) as daemon:
+        with DaemonThread(settings, options=replace(TWO, songs_at_once=3, cancel_kill_s=PATIENCE_S)) as daemon:
             until(lambda settings=settings, jobs=(good, bad, unwanted): running(settings, *jobs))
             request_cancel(settings.spool, unwanted.id)
+            until(lambda settings=settings, jobs=(bad, unwanted): all(result_of(settings, j) for j in jobs))
+            let_go(settings, good.song)
             until(lambda settings=settings, jobs=(good, bad, unwanted): all(result_of(settings, j) for j in jobs))
             assert len(daemon.daemon.worker_pids) == 1
         assert [state(settings, job) for job in (good, bad, unwanted)] == [State.DONE, State.FAILED, State.CANCELLED]
@@ -85,12 +89,14 @@ def test_a_song_that_fails_and_one_that_is_cancelled_leave_the_one_beside_them_a
 @repeated(50)
 def test_a_cancelled_song_whose_worker_must_be_killed_costs_the_others_no_attempt(tmp_path, times):
     for folder in rounds(tmp_path, times):
-        settings, deaf, other = settings_in(folder), job_for(folder, "deaf"), job_for(folder, "slow")
+        settings, deaf, other = settings_in(folder), job_for(folder, "deaf"), job_for(folder, "held")
         for job in (deaf, other):
             submit(settings.spool, job)
         with DaemonThread(settings, options=replace(TWO, cancel_kill_s=0.1)):
             until(lambda settings=settings, jobs=(deaf, other): running(settings, *jobs))
             request_cancel(settings.spool, deaf.id)
+            until(lambda settings=settings, deaf=deaf: result_of(settings, deaf))
+            let_go(settings, other.song)
             until(lambda settings=settings, jobs=(deaf, other): all(result_of(settings, job) for job in jobs))
         assert [state(settings, job) for job in (deaf, other)] == [State.CANCELLED, State.DONE]
         row = row_of(settings, other)
@@ -102,12 +108,13 @@ def test_a_cancelled_song_whose_worker_must_be_killed_costs_the_others_no_attemp
 def test_songs_whose_worker_is_killed_are_run_again_one_by_one(tmp_path, times):
     for folder in rounds(tmp_path, times):
         settings = settings_in(folder)
-        jobs = [job_for(folder, f"slow {number}", seed=number) for number in range(2)]
+        jobs = [job_for(folder, f"held {number}", seed=number) for number in range(2)]
         for job in jobs:
             submit(settings.spool, job)
         with DaemonThread(settings, options=TWO) as daemon:
             until(lambda settings=settings, jobs=jobs: running(settings, *jobs))
             os.kill(daemon.daemon.worker_pids[0], signal.SIGKILL)
+            let_go(settings, *(job.song for job in jobs))
             until(lambda settings=settings, jobs=jobs: all(result_of(settings, job) for job in jobs))
         assert [state(settings, job) for job in jobs] == [State.DONE, State.DONE]
         assert daemon.kinds()[-6:] == ["retrying", "retrying", "started", "done", "started", "done"]
@@ -140,7 +147,7 @@ def test_a_worker_that_stands_still_loses_all_its_songs_and_each_is_tried_again(
     frozen, other = job_for(tmp_path, "stop"), job_for(tmp_path, "slow")
     for job in (other, frozen):
         submit(settings.spool, job)
-    with DaemonThread(settings, options=replace(TWO, lease_s=4.0), once=True) as daemon:
+    with DaemonThread(settings, options=replace(TWO, lease_s=10.0), once=True) as daemon:
         daemon.wait()
     assert [state(settings, job) for job in (frozen, other)] == [State.DONE, State.DONE]
     assert len(lines(settings, "published.log")) == 2
@@ -161,10 +168,12 @@ def test_a_daemon_that_ends_releases_all_songs_of_a_worker(tmp_path):
 
 def test_a_device_that_is_lost_is_found_again_by_the_next_worker_and_costs_no_song_its_stems(tmp_path):
     settings = settings_in(tmp_path)
-    jobs = [job_for(tmp_path, song) for song in ("slow", "lose")]
+    jobs = [job_for(tmp_path, song) for song in ("held", "lose")]
     for job in jobs:
         submit(settings.spool, job)
     with DaemonThread(settings, options=TWO, once=True) as daemon:
+        until(lambda: daemon.kinds().count("retrying") == 2)
+        let_go(settings, "held")
         daemon.wait()
     assert [state(settings, job) for job in jobs] == [State.DONE, State.DONE]
     assert {row_of(settings, job).crashes for job in jobs} == {1}

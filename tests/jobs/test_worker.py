@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from jobs.stage import job_for, settings_in, worker_environment
+from patience import PATIENCE_S
 
 from tsbs_daw import machine
 from tsbs_daw.jobs.job import Job, State
@@ -149,7 +150,7 @@ def test_the_cancel_file_is_seen_without_the_daemon(worker):
 
 
 def test_a_run_whose_job_was_given_away_publishes_nothing(worker):
-    job = worker.order("slow")
+    job = worker.order("held")
     worker.hear("progress")
     (worker.home / "jobs" / job.id / "fence").write_text("2")
     assert worker.hear("lost")["fence"] == 1
@@ -158,14 +159,14 @@ def test_a_run_whose_job_was_given_away_publishes_nothing(worker):
 
 def test_the_end_of_stdin_ends_an_idle_worker(worker):
     worker.process.stdin.close()
-    assert worker.process.wait(10) == 0
+    assert worker.process.wait(PATIENCE_S) == 0
 
 
 def test_the_end_of_stdin_ends_a_worker_in_the_middle_of_a_job(worker):
     worker.order("deaf")
     worker.hear("progress")
     worker.process.stdin.close()
-    assert worker.process.wait(10) == 0
+    assert worker.process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("runner", ["no_such_module:run", "runners:no_such_function"])
@@ -174,7 +175,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path, runner):
     event = conversation.hear("unusable")
     assert "no_such" in event["error"]
     assert "doctor" in event["error"]
-    assert conversation.process.wait(10) == 1
+    assert conversation.process.wait(PATIENCE_S) == 1
     conversation.close()
 
 
@@ -196,7 +197,7 @@ def test_several_jobs_run_at_once_and_the_next_waits_for_a_place(tmp_path):
     assert worker.hear("cancelled")["id"] == second.id
     assert worker.hear("done")["id"] == third.id
     worker.process.stdin.close()
-    assert worker.process.wait(10) == 0, "with a job running in a thread"
+    assert worker.process.wait(PATIENCE_S) == 0, "with a job running in a thread"
     worker.close()
 
 
