@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsbs_daw.cli import delivery, request
+from tsbs_daw.cli.grouped import grouped
 from tsbs_daw.cli.text import counted, duration, one_line
 
 if TYPE_CHECKING:
-    from tsbs_daw.config import Settings
     from tsbs_daw.crate.catalogue import Catalogue
     from tsbs_daw.crate.closing import Closing
     from tsbs_daw.crate.request import CrateRequest
     from tsbs_daw.crate.run import Crate
-    from tsbs_daw.jobs.job import DeliveryOptions
 
-DEFAULT_PRESET = "crate"
+DEFAULT_TREATMENT = request.Treatment(preset="crate")
 
 Folder = Annotated[Path, typer.Argument(help="The folder with the songs; its subfolders too.", metavar="FOLDER")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the songs' folders and the catalogue.")]
@@ -31,24 +30,17 @@ Workers = Annotated[int, typer.Option(help="How many songs at a time.", min=1, m
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON for every song, for scripts.")]
 
 
+@grouped
 def command(
     folder: Folder,
+    *,
     out: Out,
-    preset: request.Preset = DEFAULT_PRESET,
-    workers: Workers = 1,
-    model: request.Model = "default",
-    stage: request.Stage = "full",
-    null: request.Null = False,
+    treatment: request.Treatment = DEFAULT_TREATMENT,
     salvage: request.Salvage = False,
-    device: request.Device = None,
-    precision: request.Precision = None,
+    workers: Workers = 1,
+    compute: request.Compute,
     as_json: Json = False,
-    form: delivery.Format = None,
-    loudness: delivery.Loudness = None,
-    sessions: delivery.Sessions = None,
-    loops: delivery.Loops = None,
-    stem_mp4: delivery.StemMp4 = None,
-    names: delivery.Names = None,
+    changes: delivery.Changes,
 ) -> int:
     """Prepare a whole crate of songs for remixing.
 
@@ -67,10 +59,11 @@ def command(
     from tsbs_daw.crate.closing import close_crate
     from tsbs_daw.crate.run import Crate
     from tsbs_daw.jobs.options import DaemonOptions
+    from tsbs_daw.model.registry import resolve
 
-    settings = request.settings_for(device, precision)
-    options = delivery.delivery_options(form, loudness, sessions, loops, stem_mp4, names)
-    asked = _checked(folder, out, preset, model, stage, null, salvage, options, settings)
+    settings = compute.settings()
+    asked = _request(folder, out, treatment, salvage, changes)
+    resolve(asked.model, settings)  # a typo is better found now than with every song
     began = time.monotonic()
     with crate_news(as_json=as_json) as tell, _signals_as_interrupts():
         crate = Crate(asked, settings, options=DaemonOptions(workers=workers), listener=tell)
@@ -86,34 +79,16 @@ def command(
     return 1 if closing.problems or any(song.state == "failed" for song in catalogue.songs) else 0
 
 
-def _checked(
-    folder: Path,
-    out: Path,
-    preset: str,
-    model: str,
-    stage: str,
-    null: bool,
-    salvage: bool,
-    options: DeliveryOptions | None,
-    settings: Settings,
+def _request(
+    folder: Path, out: Path, treatment: request.Treatment, salvage: bool, changes: delivery.Changes
 ) -> CrateRequest:
-    """Raises: UsageError: a preset, model, stage or delivery that cannot be; better found now than with every song"""
+    """Raises: UsageError: a preset, stage or delivery that cannot be"""
     from tsbs_daw.crate.request import CrateRequest
-    from tsbs_daw.model.registry import resolve
 
-    checked = request.Options.checked(out, preset, model, stage, null, salvage, "", "", "")
-    asked = CrateRequest(
-        folder=folder.expanduser().absolute(),
-        out=checked.out,
-        preset=checked.preset,
-        model=checked.model,
-        stage="mask" if checked.stage == "mask" else "full",
-        null=null,
-        salvage=salvage,
-        options=options,
-    )
+    options = changes.options()
+    places = request.whole_path(folder), request.whole_path(out)
+    asked = CrateRequest(*places, **vars(treatment.checked()), salvage=salvage, options=options)
     asked.delivery()
-    resolve(asked.model, settings)
     return asked
 
 

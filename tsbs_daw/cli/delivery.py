@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,35 +45,39 @@ Names = Annotated[
 ]
 
 
-def delivery_options(
-    form: FormatName | None,
-    loudness_lufs: float | None,
-    sessions: str | None,
-    loops: str | None,
-    stem_mp4: bool | None,
-    names: str | None,
-) -> DeliveryOptions | None:
-    """What was asked for; None if nothing was. Raises: UsageError: it cannot be"""
-    from pydantic import ValidationError
+@dataclass(frozen=True)
+class Changes:
+    """What is to be different from the preset's `delivery:`, for one run."""
 
-    from tsbs_daw.jobs.job import DeliveryOptions
+    form: Format = None
+    loudness: Loudness = None
+    sessions: Sessions = None
+    loops: Loops = None
+    stem_mp4: StemMp4 = None
+    names: Names = None
 
-    asked = {
-        "format": form and form.value,
-        "loudness_lufs": loudness_lufs,
-        "sessions": _parts(sessions),
-        "loops": _parts(loops),
-        "stem_mp4": stem_mp4,
-        "names": names,
-    }
-    asked = {name: value for name, value in asked.items() if value is not None}
-    try:
-        return DeliveryOptions(**asked) if asked else None
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).removesuffix("_lufs").replace("_", "-")
-        said = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"--{name} {first['input']!r} cannot be: {said[:1].lower()}{said[1:]}.") from error
+    def options(self) -> DeliveryOptions | None:
+        """What was asked for; None if nothing was. Raises: UsageError: it cannot be"""
+        from pydantic import ValidationError
+
+        from tsbs_daw.jobs.job import DeliveryOptions
+
+        asked = {
+            "format": self.form and self.form.value,
+            "loudness_lufs": self.loudness,
+            "sessions": _parts(self.sessions),
+            "loops": _parts(self.loops),
+            "stem_mp4": self.stem_mp4,
+            "names": self.names,
+        }
+        asked = {name: value for name, value in asked.items() if value is not None}
+        try:
+            return DeliveryOptions(**asked) if asked else None
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]).removesuffix("_lufs").replace("_", "-")
+            said = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"--{name} {first['input']!r} cannot be: {said[:1].lower()}{said[1:]}.") from error
 
 
 def _parts(text: str | None) -> tuple[str, ...] | None:

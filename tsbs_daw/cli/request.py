@@ -1,4 +1,4 @@
-"""What `separate` and `submit` have in common: options, and the job that they make of a file."""
+"""What commands that separate have in common: groups of options, and the job that they make of a file."""
 
 from __future__ import annotations
 
@@ -46,49 +46,68 @@ _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 
 
 @dataclass(frozen=True)
+class Treatment:
+    """What is done to a song."""
+
+    preset: Preset = "none"
+    model: Model = "default"
+    stage: Stage = "full"
+    null: Null = False
+
+    def checked(self) -> Treatment:
+        """With whole paths. Raises: UsageError: there is no such stage"""
+        if self.stage not in ("full", "mask"):
+            raise UsageError(f"--stage is {self.stage!r}; choose `full` or `mask`.")
+        preset, model = name_or_path(self.preset, (".yaml", ".yml")), name_or_path(self.model, (".safetensors",))
+        return replace(self, preset=preset, model=model)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """How much of a file is separated, and what that is called."""
+
+    salvage: Salvage = False
+    start: Start = ""
+    length: Length = ""
+    song: Song = ""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """On what is computed, and how."""
+
+    device: Device = None
+    precision: Precision = None
+
+    def settings(self) -> Settings:
+        """The environment's settings, but for what the user chose."""
+        from tsbs_daw.config import Settings
+
+        found = Settings.from_environment()
+        precision = self.precision.value if self.precision else found.precision
+        return replace(found, device=self.device or found.device, precision=precision)
+
+
+@dataclass(frozen=True)
 class Options:
     """What the user chose, checked; the same for every file of one call."""
 
     out: Path
-    preset: str
-    model: str
-    stage: str
-    null: bool
+    treatment: Treatment
     salvage: bool
     start_s: float
     length_s: float | None
     song: str | None
 
     @classmethod
-    def checked(
-        cls,
-        out: Path,
-        preset: str,
-        model: str,
-        stage: str,
-        null: bool,
-        salvage: bool,
-        start: str,
-        length: str,
-        song: str,
-    ) -> Options:
+    def checked(cls, out: Path, treatment: Treatment, excerpt: Excerpt) -> Options:
         """Raises: UsageError: a choice that cannot be"""
-        if stage not in ("full", "mask"):
-            raise UsageError(f"--stage is {stage!r}; choose `full` or `mask`.")
-        length_s = seconds(length, "--length") if length else None
+        treatment = treatment.checked()
+        length_s = seconds(excerpt.length, "--length") if excerpt.length else None
         if length_s is not None and length_s <= 0:
             raise UsageError("--length is zero; give it more, or leave it out to separate to the end.")
-        return cls(
-            out=out.expanduser().absolute(),
-            preset=name_or_path(preset, (".yaml", ".yml")),
-            model=name_or_path(model, (".safetensors",)),
-            stage=stage,
-            null=null,
-            salvage=salvage,
-            start_s=seconds(start, "--start") if start else 0.0,
-            length_s=length_s,
-            song=song or None,
-        )
+        start_s = seconds(excerpt.start, "--start") if excerpt.start else 0.0
+        return cls(whole_path(out), treatment, excerpt.salvage, start_s, length_s, excerpt.song or None)
 
 
 def seconds(text: str, option: str) -> float:
@@ -103,7 +122,11 @@ def seconds(text: str, option: str) -> float:
 def name_or_path(text: str, endings: tuple[str, ...]) -> str:
     """A name as it is; what looks like a file, as an absolute path."""
     looks_like_a_file = text.lower().endswith(endings) or "/" in text or "\\" in text
-    return str(Path(text).expanduser().absolute()) if looks_like_a_file else text
+    return str(whole_path(Path(text))) if looks_like_a_file else text
+
+
+def whole_path(path: Path) -> Path:
+    return path.expanduser().absolute()
 
 
 def job_for(file: Path, options: Options, **fields: Any) -> Job:
@@ -116,7 +139,7 @@ def job_for(file: Path, options: Options, **fields: Any) -> Job:
 
     from tsbs_daw.jobs.job import Job, Source
 
-    path = file.expanduser().absolute()
+    path = whole_path(file)
     if not path.is_file():
         what = "is a folder; `tsbs-daw watch` takes folders" if path.is_dir() else "is not there; check its name"
         raise UnreadableAudio(f"{shown(path)} {what}.")
@@ -126,11 +149,8 @@ def job_for(file: Path, options: Options, **fields: Any) -> Job:
             source=Source(path=path, start_samples=start, length_samples=length),
             output=options.out,
             song=options.song,
-            preset=options.preset,
-            model=options.model,
-            stage=options.stage,
-            null=options.null,
             salvage=options.salvage,
+            **vars(options.treatment),
             **fields,
         )
     except ValidationError as error:
@@ -165,15 +185,3 @@ def _portion(path: Path, options: Options) -> tuple[int, int | None]:
             "choose an earlier one."
         )
     return start, length
-
-
-def settings_for(device: str | None, precision: PrecisionName | None = None) -> Settings:
-    """The environment's settings, on the device and in the precision that the user chose."""
-    from tsbs_daw.config import Settings
-
-    found = Settings.from_environment()
-    return replace(
-        found,
-        device=device or found.device,
-        precision=precision.value if precision else found.precision,
-    )

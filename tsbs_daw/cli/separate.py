@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tsbs_daw.cli import delivery, request
+from tsbs_daw.cli.grouped import grouped
 from tsbs_daw.cli.progress import reporting
 from tsbs_daw.cli.text import decibels, duration, one_line
 
@@ -18,26 +19,16 @@ if TYPE_CHECKING:
     from tsbs_daw.jobs.job import Job, Result
 
 
+@grouped
 def command(
     files: request.Files,
+    *,
     out: request.Out = Path(request.DEFAULT_OUT),
-    preset: request.Preset = "none",
-    model: request.Model = "default",
-    stage: request.Stage = "full",
-    null: request.Null = False,
-    salvage: request.Salvage = False,
-    device: request.Device = None,
-    precision: request.Precision = None,
-    start: request.Start = "",
-    length: request.Length = "",
-    song: request.Song = "",
+    treatment: request.Treatment,
+    excerpt: request.Excerpt,
+    compute: request.Compute,
     as_json: request.Json = False,
-    form: delivery.Format = None,
-    loudness: delivery.Loudness = None,
-    sessions: delivery.Sessions = None,
-    loops: delivery.Loops = None,
-    stem_mp4: delivery.StemMp4 = None,
-    names: delivery.Names = None,
+    changes: delivery.Changes,
 ) -> int:
     """Separate files here and now.
 
@@ -48,14 +39,14 @@ def command(
     from tsbs_daw.errors import TsbsDawError, UsageError
     from tsbs_daw.jobs.delivery.publish import remove_stale
 
-    options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)
-    changes = delivery.delivery_options(form, loudness, sessions, loops, stem_mp4, names)
-    settings = request.settings_for(device, precision)
+    options = request.Options.checked(out, treatment, excerpt)
+    delivered = changes.options()
+    settings = compute.settings()
     remove_stale(options.out, running=lambda job, fence: None)  # only what nobody has touched for a day
     failed = 0
     for file in files:
         try:
-            job = request.job_for(file, options, origin="cli", priority="interactive", delivery=changes)
+            job = request.job_for(file, options, origin="cli", priority="interactive", delivery=delivered)
             result, took_s = _separate(job, settings, quiet=as_json)
         except (UsageError, KeyboardInterrupt):
             raise

@@ -9,27 +9,19 @@ from typing import Annotated
 import typer
 
 from tsbs_daw.cli import delivery, request
+from tsbs_daw.cli.grouped import grouped
 
 
+@grouped
 def command(
     files: request.Files,
+    *,
     out: request.Out = Path(request.DEFAULT_OUT),
-    preset: request.Preset = "none",
-    model: request.Model = "default",
-    stage: request.Stage = "full",
-    null: request.Null = False,
-    salvage: request.Salvage = False,
-    start: request.Start = "",
-    length: request.Length = "",
-    song: request.Song = "",
+    treatment: request.Treatment,
+    excerpt: request.Excerpt,
     first: Annotated[bool, typer.Option("--first", help="Go before the jobs of watch folders and batches.")] = False,
     as_json: request.Json = False,
-    form: delivery.Format = None,
-    loudness: delivery.Loudness = None,
-    sessions: delivery.Sessions = None,
-    loops: delivery.Loops = None,
-    stem_mp4: delivery.StemMp4 = None,
-    names: delivery.Names = None,
+    changes: delivery.Changes,
 ) -> int:
     """Hand files to the daemon, which separates them in their turn.
 
@@ -42,14 +34,14 @@ def command(
     from tsbs_daw.jobs.queue.spool import living_daemon, submit
 
     settings = Settings.from_environment()
-    options = request.Options.checked(out, preset, model, stage, null, salvage, start, length, song)
-    changes = delivery.delivery_options(form, loudness, sessions, loops, stem_mp4, names)
+    options = request.Options.checked(out, treatment, excerpt)
+    delivered = changes.options()
     failed = False
     alive = living_daemon(settings.spool)
     for file in files:
         try:
             priority = "interactive" if first else "batch"
-            job = request.job_for(file, options, origin="cli", priority=priority, delivery=changes)
+            job = request.job_for(file, options, origin="cli", priority=priority, delivery=delivered)
             job = request.submittable(job)
         except AudioError as error:
             failed = True

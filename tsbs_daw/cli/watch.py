@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsbs_daw.cli import request
+from tsbs_daw.cli.grouped import grouped
 
 if TYPE_CHECKING:
     from tsbs_daw.jobs.watching.folders import WatchFolder
@@ -23,16 +24,14 @@ AtOnce = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON for everything that happens, for scripts.")]
 
 
+@grouped
 def command(
     folders: Folders = None,
+    *,
     out: Out = None,
-    preset: request.Preset = "none",
-    model: request.Model = "default",
-    stage: request.Stage = "full",
-    null: request.Null = False,
+    treatment: request.Treatment,
     config: Config = None,
-    device: request.Device = None,
-    precision: request.Precision = None,
+    compute: request.Compute,
     at_once: AtOnce = None,
     once: Once = False,
     as_json: Json = False,
@@ -50,8 +49,8 @@ def command(
     from tsbs_daw.jobs.job import State
     from tsbs_daw.jobs.options import DaemonOptions
 
-    settings = request.settings_for(device, precision)
-    chosen = _chosen(folders or [], out, preset, model, stage, null, config)
+    settings = compute.settings()
+    chosen = _chosen(folders or [], out, treatment, config)
     options = DaemonOptions(songs_at_once=at_once or 0)
     with news(as_json=as_json) as tell, Daemon(settings, chosen, options=options, listener=tell, once=once) as daemon:
         janitor = Janitor(daemon.store)
@@ -65,7 +64,7 @@ def command(
 
 
 def _chosen(
-    folders: list[Path], out: Path | None, preset: str, model: str, stage: str, null: bool, config: Path | None
+    folders: list[Path], out: Path | None, treatment: request.Treatment, config: Path | None
 ) -> tuple[WatchFolder, ...]:
     """Raises: UsageError: folders without --out, beside --config, or not there; SettingsError; PresetError"""
     from tsbs_daw.effects.preset import load_preset
@@ -79,21 +78,12 @@ def _chosen(
     else:
         if folders and out is None:
             raise UsageError("Watching needs --out, the folder that the stems go to.")
-        options = request.Options.checked(out or Path(), preset, model, stage, null, False, "", "", "")
+        asked = vars(treatment.checked())
         for folder in folders:
             if not folder.expanduser().is_dir():
                 raise UsageError(f"{shown(folder)} is not a folder; make it, or check its name.")
-        found = tuple(
-            WatchFolder(
-                path=folder.expanduser().absolute(),
-                output=options.out,
-                preset=options.preset,
-                model=options.model,
-                stage="mask" if options.stage == "mask" else "full",
-                null=null,
-            )
-            for folder in folders
-        )
+        output = request.whole_path(out or Path())
+        found = tuple(WatchFolder(request.whole_path(folder), output, **asked) for folder in folders)
     for name in sorted({folder.preset for folder in found}):
         load_preset(name)  # a typo is better found now than with the first song
     return found
