@@ -131,6 +131,29 @@ def test_a_file_that_is_not_there_is_shown_as_missing(tmp_path):
     assert [file["problem"] for file in found] == ["the file is missing"] * 2
 
 
+def test_what_there_is_to_open_is_linked(tmp_path):
+    made = {"loops": 24, "loops_folder": "a/b/loops", "stem_mp4": "a/b/b.stem.mp4"}
+    song = entry("b", folder="a/b", sessions=("a/b/b.RPP", "a/b/b.dawproject"), **made)
+    found = data_of(write_page(catalogue(song, entry("bare")), tmp_path).read_text(encoding="utf-8"))
+    assert {link["name"]: link["url"] for link in found["songs"][0]["links"]} == {
+        "Folder": "./a/b/",
+        "b.RPP": "./a/b/b.RPP",
+        "b.dawproject": "./a/b/b.dawproject",
+        "24 loops": "./a/b/loops/",
+        "b.stem.mp4": "./a/b/b.stem.mp4",
+    }
+    assert found["songs"][1]["links"] == [] and found["links"] == []
+
+
+def test_the_session_and_the_table_of_the_crate_are_linked_once_they_are_there(tmp_path):
+    crate = catalogue(entry("one"), crate="Fri/day")
+    for name in (crate.session, "catalogue.csv"):
+        (tmp_path / name).touch()
+    found = data_of(write_page(crate, tmp_path).read_text(encoding="utf-8"))
+    assert [link["url"] for link in found["links"]] == [f"./{crate.session}", "./catalogue.csv"]
+    assert crate.session.endswith(".RPP") and "/" not in crate.session
+
+
 def test_a_second_page_replaces_the_first_and_leaves_nothing_behind(tmp_path):
     write_page(catalogue(entry("one")), tmp_path)
     path = write_page(catalogue(entry("one"), entry("two")), tmp_path)

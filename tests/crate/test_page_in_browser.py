@@ -91,6 +91,24 @@ def test_the_page_opens_with_every_song_and_its_figures(page):
     assert page.locator("#summary").inner_text() == "7 of 10 songs ready · 1:54 · 1 waiting · 1 failed · 1 duplicate"
 
 
+def test_the_whole_crate_and_each_song_can_be_opened_from_the_page(opened, tmp_path):
+    made = {"sessions": ("one/One.RPP",), "loops": 2, "loops_folder": "one/loops", "stem_mp4": "one/One.stem.mp4"}
+    crate = catalogue(entry("One", folder="one", **made))
+    (tmp_path / crate.session).touch()
+    write_page(crate, tmp_path)
+    page = opened(tmp_path)
+    links = "all => Object.fromEntries(all.map(a => [a.textContent, a.href]))"
+    inside = tmp_path.as_uri() + "/"
+    assert page.eval_on_selector_all("#whole a", links) == {crate.session: inside + crate.session.replace(" ", "%20")}
+    page.locator(".title").click()
+    assert page.eval_on_selector_all(".panel a", links) == {
+        "Folder": inside + "one/",
+        "One.RPP": inside + "one/One.RPP",
+        "2 loops": inside + "one/loops/",
+        "One.stem.mp4": inside + "one/One.stem.mp4",
+    }
+
+
 def test_the_waveforms_of_the_stems_are_drawn_in_their_colours(page):
     script = """canvas => {
       const {width, height} = canvas;

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from tsbs_daw.analysis.document import Analysis
+from tsbs_daw.jobs.delivery.names import safe_name
 from tsbs_daw.jobs.job import Document, Part
 
 SongState = Literal["done", "failed", "duplicate", "waiting"]
@@ -39,6 +40,8 @@ class SongEntry(Part):
     residual_db:  RMS of the source minus the sum of the dry stems, relative to the source's RMS
     gain_db:      the one gain that all its files share
     sessions:     its session files
+    loops:        how many loops were cut from it; loops_folder: where they are
+    stem_mp4:     its file for DJ decks
     """
 
     source: str
@@ -57,6 +60,9 @@ class SongEntry(Part):
     gain_db: float = 0.0
     files: tuple[SongFile, ...] = ()
     sessions: tuple[str, ...] = ()
+    loops: int = 0
+    loops_folder: str | None = None
+    stem_mp4: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -67,3 +73,8 @@ class Catalogue(Document):
     crate: str
     preset: str
     songs: tuple[SongEntry, ...] = ()
+
+    @property
+    def session(self) -> str:
+        """What the session of all songs is called; it lies beside the catalogue."""
+        return f"{safe_name(self.crate, fallback='crate')}.RPP"

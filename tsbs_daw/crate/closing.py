@@ -28,8 +28,8 @@ def close_crate(catalogue: Catalogue, out: Path) -> Closing:
     from tsbs_daw.crate.session import write_session
 
     closing = Closing({"catalogue": out / JSON})
-    _make(closing, "page", lambda: write_page(catalogue, out))
     _make(closing, "session", lambda: write_session(catalogue, out))
+    _make(closing, "page", lambda: write_page(catalogue, out))  # after it, as it leads to it
     return closing
 
 

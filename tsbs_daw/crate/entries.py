@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -62,8 +63,20 @@ def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) 
             for entry in manifest.stems
         ),
         sessions=tuple(f"{place}/{name}" for name in _sessions(folder, manifest.sessions)),
+        **_others(place, manifest),
         warnings=(*manifest.warnings, *complaint),
     )
+
+
+def _others(place: str, manifest: Manifest) -> dict[str, Any]:
+    """What was made beside the stems and sessions."""
+    loops = [entry.file for entry in manifest.others if entry.kind == "loop"]
+    stems = [entry.file for entry in manifest.others if entry.kind == "stem.mp4"]
+    return {
+        "loops": len(loops),
+        "loops_folder": str(PurePosixPath(place, loops[0]).parent) if loops else None,
+        "stem_mp4": f"{place}/{stems[0]}" if stems else None,
+    }
 
 
 def _relative(folder: Path, out: Path) -> str:

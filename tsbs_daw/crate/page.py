@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tsbs_daw.crate.catalogue import Catalogue
 from tsbs_daw.crate.matching import TEMPO_PERCENT
-from tsbs_daw.crate.page_rows import rows
+from tsbs_daw.crate.page_rows import relative_url, rows
+from tsbs_daw.crate.table import NAME as TABLE
 from tsbs_daw.crate.waveform import forget_all_but
 from tsbs_daw.durable import write_atomically
 from tsbs_daw.errors import NoSpaceLeft, OutputError, shown
@@ -43,7 +44,8 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
     try:
         songs = rows(catalogue, folder)
         forget_all_but(folder, (song.folder or song.source for song in catalogue.songs))
-        write_atomically(path, _page(catalogue, songs))
+        beside = [name for name in (catalogue.session, TABLE) if (folder / name).is_file()]
+        write_atomically(path, _page(catalogue, songs, beside))
     except OSError as error:
         with contextlib.suppress(OSError):
             path.with_name(f"{NAME}.tmp").unlink(missing_ok=True)  # others need the room
@@ -57,13 +59,15 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
     return path
 
 
-def _page(catalogue: Catalogue, songs: list[dict]) -> str:
+def _page(catalogue: Catalogue, songs: list[dict], beside: list[str]) -> str:
+    """Args: beside: files of the whole crate that the page leads to"""
     style, program = _part("catalogue.css"), _program()
     data = {
         "crate": catalogue.crate,
         "preset": catalogue.preset,
         "created": catalogue.created.isoformat(),
         "tempoPercent": TEMPO_PERCENT,
+        "links": [{"name": name, "url": relative_url(name)} for name in beside],
         "songs": songs,
     }
     policy = (

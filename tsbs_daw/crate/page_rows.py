@@ -43,23 +43,31 @@ def _row(song: SongEntry, folder: Path) -> dict[str, Any]:
         "state": song.state,
         "reason": song.reason,
         "duplicateOf": song.duplicate_of,
-        "folder": relative_url(song.folder) + "/" if song.folder else None,
         "durationS": _number(song.duration_s),
         "sampleRate": song.sample_rate,
         "channels": song.channels,
         "residualDb": _number(song.residual_db),
         "gainDb": _number(song.gain_db),
         "files": [_file(file, drawn[file.file], analysis) for file in song.files],
-        "sessions": [
-            {"name": PurePosixPath(path).name, "url": relative_url(path)}
-            for path in song.sessions
-            if inside(folder, path) is not None
-        ],
+        "links": _links(song, folder),
         "warnings": [warning for warning in song.warnings if analysis is None or warning not in analysis.notes],
         # Doubts are told with their figures.
         "notes": [note for note in analysis.notes if "doubtful" not in note] if analysis else [],
         **_heard(analysis),
     }
+
+
+def _links(song: SongEntry, folder: Path) -> list[dict[str, str]]:
+    """What there is to open beside the sounds: the folder, the sessions, and what was made for decks and samplers."""
+    places = [(song.folder, "Folder"), *((path, PurePosixPath(path).name) for path in song.sessions)]
+    places += [(song.loops_folder, f"{song.loops} loop{'s' if song.loops != 1 else ''}")]
+    places += [(song.stem_mp4, PurePosixPath(song.stem_mp4).name)] if song.stem_mp4 else []
+    folders = (song.folder, song.loops_folder)
+    return [
+        {"name": name, "url": relative_url(path) + ("/" if path in folders else "")}
+        for path, name in places
+        if path and inside(folder, path) is not None
+    ]
 
 
 def _heard(analysis: Analysis | None) -> dict[str, Any]:

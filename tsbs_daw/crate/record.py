@@ -12,13 +12,14 @@ from tsbs_daw.crate.intake import Intake
 from tsbs_daw.crate.memory import remember
 from tsbs_daw.crate.progress import Song
 from tsbs_daw.crate.request import CrateRequest
+from tsbs_daw.crate.table import NAME as CSV
 from tsbs_daw.crate.table import to_csv
 from tsbs_daw.durable import write_atomically
 from tsbs_daw.errors import OutputError, shown
 
 log = logging.getLogger(__name__)
 
-JSON, CSV = "catalogue.json", "catalogue.csv"
+JSON = "catalogue.json"
 
 _EVERY_S = 2.0
 _SHARE = 20  # at most a twentieth of the time is spent on writing

@@ -13,7 +13,6 @@ from tsbs_daw.daw.session import Session
 from tsbs_daw.effects.preset import load_preset
 from tsbs_daw.errors import OutputError, PresetError, shown
 from tsbs_daw.jobs.delivery.manifest import FileEntry
-from tsbs_daw.jobs.delivery.names import safe_name
 from tsbs_daw.jobs.pipeline.facts import Facts
 from tsbs_daw.jobs.pipeline.sessions import grouped_tracks, with_analysis
 
@@ -29,7 +28,7 @@ def write_session(catalogue: Catalogue, out: Path) -> Path | None:
     sources = _sources_of_outputs(catalogue.preset)
     done = (song for song in catalogue.songs if song.state == "done")
     songs = [found for song in done if (found := _crate_song(song, out, sources)) is not None]
-    path = out / f"{safe_name(catalogue.crate, fallback='crate')}.RPP"
+    path = out / catalogue.session
     if not songs:
         return None
     temporary = path.with_name(f"{path.name}.tmp")

@@ -12,6 +12,8 @@ from tsbs_daw.crate.catalogue import Catalogue, SongEntry
 
 Cell = str | float | int | bool | None
 
+NAME = "catalogue.csv"
+
 BYTE_ORDER_MARK = "\ufeff"  # without it, Excel takes UTF-8 for something else
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -56,6 +58,9 @@ COLUMNS: dict[str, Callable[[SongEntry], Cell]] = {
     "sessions": lambda song: " | ".join(song.sessions),
     "warnings": lambda song: " | ".join(song.warnings),
     "sha256": lambda song: song.sha256,
+    "loops": lambda song: song.loops if song.state == "done" else None,
+    "loops_folder": lambda song: song.loops_folder,
+    "stem_mp4": lambda song: song.stem_mp4,
 }
 
 

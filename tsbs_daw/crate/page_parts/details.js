@@ -178,8 +178,7 @@ function figures(song) {
       `${(song.sampleRate / 1000).toLocaleString('en')} kHz`,
       song.channels === 1 ? 'mono' : song.channels === 2 ? 'stereo' : many(song.channels ?? 0, 'channel'),
     );
-  const links = song.sessions.map((one) => link(one.name, one.url));
-  if (song.folder) links.unshift(link('Folder', song.folder));
+  const links = song.links.map((one) => link(one.name, one.url));
   if (links.length) add('Open', el('span', { class: 'links' }, ...links), '', 'wide');
   add('Source', name(song.source, { class: 'path' }), '', 'wide');
   return list;

@@ -18,6 +18,8 @@ function introduce(page, data) {
   find('summary').textContent = words.filter(Boolean).join(' · ');
   const when = new Date(data.created).toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'short' });
   find('made').append('Preset ', name(data.preset), el('br'), when);
+  find('whole').append(...data.links.map((one) => link(one.name, one.url)));
+  find('whole').hidden = !data.links.length;
   const open = others[0][0] ? ' It is not finished: load this page again to see more.' : '';
   find('made').append(open ? el('small', { text: open }) : '');
   warn(page);
