@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from daw.sessions import random_session
 
-from tsbs_daw.daw.grid import Change, bars_before, changes_of, fitted, steps, with_lead_in
+from tsbs_daw.daw.grid import SCRAP_S, Change, bars_before, changes_of, fitted, steps, with_lead_in
 
 
 def change(at_s: float | Fraction, bpm: float = 120, beats: int | None = 4) -> Change:
@@ -45,15 +45,27 @@ def test_a_lead_in_of_one_bar_and_one_beat_becomes_two_bars_the_second_of_one_qu
     assert float(found[1].bpm) == pytest.approx(100)  # one quarter in 0.6 s
 
 
-@pytest.mark.parametrize("start_ms", [6, 20, 50, 100, 250, 999])
+@pytest.mark.parametrize("start_ms", [23, 50, 100, 250, 999])
 def test_a_song_that_begins_within_its_files_first_second_gets_a_bar_line_there(start_ms: int):
     found = steps(fitted([change(Fraction(start_ms, 1000), 128)]))
     assert found[-1].at_s == Fraction(start_ms, 1000) and not any(step.cut for step in found)
-    assert all(20 <= step.bpm <= 666 for step in found)
+    assert all(20 <= step.bpm <= 666 and step.bar[1] <= 16 for step in found)
 
 
-def test_a_lead_in_that_nobody_hears_is_dropped():
-    assert fitted([change(Fraction(3, 1000))]) == [change(0)]
+@pytest.mark.parametrize("start_ms", [1, 6, 12, 22])
+@pytest.mark.parametrize("beats", [3, 4])
+def test_a_lead_in_too_short_for_a_bar_belongs_to_the_first_which_ends_in_time(start_ms: int, beats: int):
+    start_s = Fraction(start_ms, 1000)
+    found = steps(fitted([change(start_s, 120, beats)]))
+    assert [(step.at_s, step.bar, step.quarters) for step in found] == [
+        (0, (beats, 4), 0),
+        (start_s + Fraction(beats, 2), None, beats),
+    ]
+    assert 118 < found[0].bpm < 120 == found[1].bpm
+
+
+def test_a_short_lead_in_before_a_bar_in_which_the_tempo_changes_is_dropped():
+    assert fitted([change(Fraction(3, 1000)), change(1, 125, None)]) == [change(0), change(1, 125, None)]
 
 
 def test_a_bar_cut_short_inside_the_song_is_written_as_a_short_bar():
@@ -82,7 +94,7 @@ def test_any_tempo_map_keeps_its_times_and_its_tempos():
         session = random_session(rng, tempo=True)
         changes = changes_of(session, Fraction(session.start_samples, session.sample_rate))
         assert [float(found.bpm) for found in changes] == [found.bpm for found in session.tempo]
-        dropped = {changes[0].at_s} if changes[0].at_s < Fraction(6, 1000) else set()
+        dropped = {changes[0].at_s} if changes[0].at_s < SCRAP_S else set()
         for written in (with_steps(changes), steps(fitted(changes))):
             assert written[0].at_s == 0 and written[0].quarters == 0
             assert all(a.at_s < b.at_s and a.quarters < b.quarters for a, b in pairwise(written))
@@ -99,4 +111,6 @@ def test_bars_of_a_steady_song_are_whole_wherever_it_begins():
         found = steps(fitted([change(start_s, bpm, beats)]))
         assert not any(step.cut for step in found)
         assert all(20 <= step.bpm <= 666 for step in found)
-        assert found[-1].at_s == start_s or start_s < Fraction(6, 1000)
+        assert all(step.bar is None or step.bar[1] <= 16 for step in found)
+        second_s = start_s + beats * 60 / Fraction(bpm)
+        assert found[-1].at_s == (start_s if start_s >= SCRAP_S else second_s)

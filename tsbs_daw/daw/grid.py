@@ -16,6 +16,8 @@ from tsbs_daw.daw.session import Session
 DEFAULT_BPM, DEFAULT_BEATS = 120, 4  # what a new project of any DAW has
 
 _SLOWEST, _FASTEST = 20, 666  # bpm that every DAW takes
+_UNITS = (4, 8, 16)  # and the notes that bars are counted in
+SCRAP_S = Fraction(60, _UNITS[-1] // 4 * _FASTEST)  # no bar is shorter
 _CLOSE = Fraction(1, 1000)  # quarter notes: below what is heard or seen
 
 
@@ -89,12 +91,11 @@ def fitted(changes: Sequence[Change]) -> list[Change]:
 
     It is counted in quarters, or in shorter notes if need be, and gets the tempo nearest to the song's that ends it in
     time. Where none does (a change of tempo within that bar, or a few milliseconds), the bar stays cut.
-    Less than 6 ms before the song's first bar are that bar's: no tempo is that fast.
     Args: changes: of one song, from `changes_of`
     """
     found: list[Change] = []
     bar_length = Fraction(0)
-    for step in steps(with_lead_in(changes, Fraction(0), Fraction(60, 16 * _FASTEST))):
+    for step in steps(_from_zero(changes)):
         if step.cut:
             bar = _last_bar(found[-1], step, bar_length)
             if bar is not None and bar.at_s == found[-1].at_s:
@@ -106,16 +107,29 @@ def fitted(changes: Sequence[Change]) -> list[Change]:
     return found
 
 
+def _from_zero(changes: Sequence[Change]) -> list[Change]:
+    """With a lead-in. What is too short for a bar belongs to the song's first one, which is that much slower."""
+    if not changes or changes[0].bar is None or not 0 < changes[0].at_s < SCRAP_S:
+        return with_lead_in(changes, Fraction(0))
+    first, rest = changes[0], changes[1:]
+    quarters = Fraction(first.bar[0] * 4, first.bar[1])
+    end_s = first.at_s + quarters * 60 / first.bpm
+    if rest and rest[0].at_s < end_s:
+        return with_lead_in(changes, Fraction(0), SCRAP_S)
+    whole = Change(Fraction(0), quarters * 60 / end_s, first.bar)
+    return [whole, *([] if rest and rest[0].at_s == end_s else [Change(end_s, first.bpm)]), *rest]
+
+
 def _last_bar(last: Change, step: Step, bar_length: Fraction) -> Change | None:
     """The bar that ends where `step` cuts it. A scrap of less than half a beat is added to the bar before it."""
     lengths = [step.cut, step.cut + bar_length] if step.cut >= Fraction(1, 2) else [step.cut + bar_length, step.cut]
     for length in lengths:
         start_s = step.at_s - length * 60 / last.bpm
-        for unit in (4, 8, 16, 32, 64):
+        for unit in _UNITS:
             exact = length * unit / 4
             count = max(1, round(exact))
             bpm = last.bpm * count / exact
-            near = Fraction(4, 5) <= count / exact <= Fraction(5, 4) or unit == 64
+            near = Fraction(4, 5) <= count / exact <= Fraction(5, 4) or unit == _UNITS[-1]
             if start_s >= last.at_s and near and _SLOWEST <= bpm <= _FASTEST:
                 return Change(start_s, bpm, (count, unit))
     return None
