@@ -9,7 +9,8 @@ from tsbs_daw.songs import compose
 from tsbs_daw.songs.dsp import SAMPLE_RATE, filter_frames, frames_of, stream
 from tsbs_daw.songs.phonation import pulses
 from tsbs_daw.songs.score import Sung
-from tsbs_daw.songs.voice import random_singer, sing
+from tsbs_daw.songs.singer import random_singer
+from tsbs_daw.songs.voice import sing
 
 SCORE = compose(1000, 6.0, style="pop")
 

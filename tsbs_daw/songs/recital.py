@@ -12,8 +12,8 @@ from tsbs_daw.songs.dsp import HOP, N_FFT, filter_frames, midi_hz
 from tsbs_daw.songs.mixing import process
 from tsbs_daw.songs.phonation import FRAME_S, pitch_curve, pulses, smooth
 from tsbs_daw.songs.score import Score, Sung
+from tsbs_daw.songs.singer import Singer
 from tsbs_daw.songs.speech import ANALYSIS, Spoken, speak
-from tsbs_daw.songs.voice import Singer
 
 LONGEST_CONSONANT_S = 0.16
 SPOKEN_PITCH_HZ = 95.0

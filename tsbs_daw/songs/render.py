@@ -11,8 +11,9 @@ from tsbs_daw.songs.playing import play_part
 from tsbs_daw.songs.recital import recite
 from tsbs_daw.songs.sampled import play_font_kit, play_font_part
 from tsbs_daw.songs.score import STEMS, Part, Score
+from tsbs_daw.songs.singer import random_singer
 from tsbs_daw.songs.timbres import BASS_FAMILIES, FAMILIES
-from tsbs_daw.songs.voice import random_singer, sing
+from tsbs_daw.songs.voice import sing
 
 PUMPING = ("house", "trance", "synthwave", "pop", "dnb")
 
