@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from effects.preset_files import check_refused, written
 
 from tsbs_daw.effects.delivery import FIELDS, PLAIN, Delivery, template_fields, template_problem
 from tsbs_daw.effects.preset import load_preset
-from tsbs_daw.errors import PresetError
 
 GOOD = """\
 outputs: []
@@ -23,12 +23,6 @@ delivery:
   markers: bars
   source: copy
 """
-
-
-def written(folder: Path, text: str) -> Path:
-    path = folder / "mine.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def test_everything_is_read(tmp_path: Path):
@@ -89,13 +83,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, old: str, new: st
         text = text.replace("  loops: [4, 8 bars]\n", "")
     if "delivery: wav24" in new:
         text = text.partition("#")[0]
-    path = written(tmp_path, text)
-    with pytest.raises(PresetError) as caught:
-        load_preset(path)
-    error = caught.value
-    assert what in str(error)
-    assert str(error).startswith(f"{path}:{error.line}:{error.column}: ") and str(error)[-1] in ".?"
-    assert "\n".join(text.split("\n")[error.line - 1 :])[error.column - 1 :].startswith(place)
+    check_refused(tmp_path, text, place, what)
 
 
 def test_what_needs_an_analysis_gets_one_without_asking(tmp_path: Path):

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from effects.preset_files import check_refused, written
 
 from tsbs_daw.effects.output import Effect
 from tsbs_daw.effects.preset import list_presets, load_preset, preset_files, read_preset
@@ -34,12 +35,6 @@ outputs:
   - name: vocals up
     from: vocals
 """
-
-
-def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def test_everything_is_read(tmp_path: Path):
@@ -112,14 +107,7 @@ def test_everything_is_read(tmp_path: Path):
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, old: str, new: str, place: str, what: str):
     assert old in GOOD
-    text = GOOD.replace(old, new, 1)
-    path = written(tmp_path, text)
-    with pytest.raises(PresetError) as caught:
-        load_preset(path)
-    error = caught.value
-    assert what in str(error)
-    assert str(error).startswith(f"{path}:{error.line}:{error.column}: ") and str(error)[-1] in ".?"
-    assert "\n".join(text.split("\n")[error.line - 1 :])[error.column - 1 :].startswith(place)
+    check_refused(tmp_path, GOOD.replace(old, new, 1), place, what)
 
 
 def test_a_preset_without_outputs_key_is_refused(tmp_path: Path):
