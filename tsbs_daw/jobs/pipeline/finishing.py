@@ -13,9 +13,12 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TypeVar
+
+import torch
 
 from tsbs_daw import __version__
 from tsbs_daw.analysis.document import Analysis
@@ -92,7 +95,9 @@ class Finisher:
         """Raises: OutputError, NoSpaceLeft, JobCancelled"""
         if self.request.delivery.plain:
             with self.watch.step("session"):
-                entries = tuple(entry_of(self.folder / rendered.file, rendered) for rendered in self.rendering.files)
+                files = self.rendering.files
+                with ThreadPoolExecutor(torch.get_num_threads(), "hash") as pool:
+                    entries = tuple(pool.map(entry_of, (self.folder / one.file for one in files), files))
                 return Finished(entries, self._sessions(self._session(sessions.bare_tracks(entries))))
         tags = read_tags(self.request.job.source.path)
         facts = facts_of(self.request.song, tags.artist, tags.title)

@@ -1,20 +1,28 @@
 """Stems -> the files of a song: dry stems, outputs of the preset, and the mixture where it is wanted, each measured
-while it is written. They are 32-bit float WAVs; `encoding` makes other formats of them."""
+while it is written. They are 32-bit float WAVs; `encoding` makes other formats of them.
+
+A block goes through effects, into its file and through its meter for all files at once, on the cores that the network
+computed on a moment ago.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from tsbs_daw.audio.measure import Levels, Meter, db
 from tsbs_daw.audio.write import AudioWriter
 from tsbs_daw.effects.chain import OutputRenderer
 from tsbs_daw.effects.preset import Preset
-from tsbs_daw.jobs.pipeline.stem_cache import CachedStems
+from tsbs_daw.jobs.pipeline.stem_cache import CachedStems, Separation
 from tsbs_daw.jobs.pipeline.stopwatch import Stopwatch
 
 # The colours that tell stems apart also for the colour-blind (Okabe and Ito); others take turns.
@@ -70,12 +78,6 @@ class _Track:
     writer: AudioWriter = field(repr=False)
     meter: Meter = field(repr=False)
 
-    def write(self, audio: np.ndarray, watch: Stopwatch) -> None:
-        with watch.step("write"):
-            self.writer.write(audio)
-        with watch.step("measure"):
-            self.meter.add(audio)
-
     def finished(self) -> Rendered:
         return Rendered(
             self.name, self.kind, self.file, self.color, self.muted, self.sources, self.meter.levels()
@@ -103,52 +105,73 @@ def render(
     about = cached.about
     left_out, done = 0.0, 0
     with ExitStack() as files:
-
-        def track(
-            name: str, kind: str, file: str, color: str, muted: bool, sources: tuple[str, ...],
-            renderer: OutputRenderer | None = None,
-        ) -> _Track:  # fmt: skip
-            writer = AudioWriter(
-                folder / file, about.sample_rate, about.channels,
-                time_reference_samples=time_reference_samples, description=description,
-            )  # fmt: skip
-            meter = Meter(about.sample_rate, about.channels)
-            return _Track(name, kind, file, color, muted, sources, renderer, files.enter_context(writer), meter)
-
-        outputs = []
-        for o in preset.outputs:
-            renderer = files.enter_context(OutputRenderer(o, about.sample_rate, about.channels))
-            outputs.append(track(o.name, "output", f"{o.name}.wav", o.color, False, o.sources, renderer))
-        names = dry_names(about.stems, {output.name for output in preset.outputs})
-        dry = [
-            track(name, "stem", f"{name}.wav", stem_color(stem, place), bool(outputs), (stem,))
-            for place, (stem, name) in enumerate(zip(about.stems, names, strict=True))
-        ]
-        whole = track(SOURCE_NAME, "source", MIXTURE_FILE, SOURCE_COLOR, True, about.stems) if with_mixture else None
+        tracks = _tracks(files, about, preset, folder, time_reference_samples, description, with_mixture)
+        renderers = [track.renderer for track in tracks if track.renderer]
+        writers, meters = [track.writer for track in tracks], [track.meter for track in tracks]
         stems_sum = Meter(about.sample_rate, about.channels)
+        # The last to come is the first to go: no file is closed while somebody still writes to it.
+        pool = files.enter_context(ThreadPoolExecutor(torch.get_num_threads(), "render"))
+
+        def each(step: str, work: Callable[..., Any], *values: Iterable[Any]) -> list[Any]:
+            with watch.step(step):
+                return list(pool.map(work, *values))
+
         for stems, residual in watch.each("read stems", cached.blocks(null=null)):
-            for stem, part in zip(dry, stems.values(), strict=True):
-                stem.write(part, watch)
             done += residual.shape[1]
-            for output in outputs:
-                with watch.step("effects"):
-                    audio = output.renderer.process(stems, last=done == about.samples)
-                output.write(audio, watch)
-            if whole is not None:
+            audio, measured = list(stems.values()), list(meters)
+            if renderers:
+                process = partial(OutputRenderer.process, stems=stems, last=done == about.samples)
+                audio = each("effects", process, renderers) + audio
+            if with_mixture:
                 together = np.sum(list(stems.values()), axis=0, dtype=np.float64)
-                whole.write((together + residual).astype(np.float32), watch)
-                with watch.step("measure"):
-                    stems_sum.add(together.astype(np.float32))
+                audio += [(together + residual).astype(np.float32), together.astype(np.float32)]
+                measured.append(stems_sum)
+            each("write", AudioWriter.write, writers, audio)  # what is left over is only measured
+            each("measure", Meter.add, measured, audio)
             left_out += float(np.square(residual, dtype=np.float64).sum())
             progress(done)
-        with watch.step("write"):
-            files.close()
+        each("write", AudioWriter.close, writers)
+    finished = [track.finished() for track in tracks]
     return Rendering(
-        tuple(t.finished() for t in (*outputs, *dry)),
+        tuple(one for one in finished if one.kind != "source"),
         _residual_db(left_out, cached),
-        whole.finished() if whole else None,
-        stems_sum.levels() if whole else None,
+        finished[-1] if with_mixture else None,
+        stems_sum.levels() if with_mixture else None,
     )
+
+
+def _tracks(
+    files: ExitStack,
+    about: Separation,
+    preset: Preset,
+    folder: Path,
+    time_reference_samples: int,
+    description: str,
+    with_mixture: bool,
+) -> list[_Track]:
+    """Every file, open until `files` is closed: the outputs, the dry stems, and the mixture last."""
+
+    def track(
+        name: str, kind: str, file: str, color: str, muted: bool, sources: tuple[str, ...],
+        renderer: OutputRenderer | None = None,
+    ) -> _Track:  # fmt: skip
+        writer = AudioWriter(
+            folder / file, about.sample_rate, about.channels,
+            time_reference_samples=time_reference_samples, description=description,
+        )  # fmt: skip
+        meter = Meter(about.sample_rate, about.channels)
+        return _Track(name, kind, file, color, muted, sources, renderer, files.enter_context(writer), meter)
+
+    found = []
+    for o in preset.outputs:
+        renderer = files.enter_context(OutputRenderer(o, about.sample_rate, about.channels))
+        found.append(track(o.name, "output", f"{o.name}.wav", o.color, False, o.sources, renderer))
+    names = dry_names(about.stems, {output.name for output in preset.outputs})
+    for place, (stem, name) in enumerate(zip(about.stems, names, strict=True)):
+        found.append(track(name, "stem", f"{name}.wav", stem_color(stem, place), bool(preset.outputs), (stem,)))
+    if with_mixture:
+        found.append(track(SOURCE_NAME, "source", MIXTURE_FILE, SOURCE_COLOR, True, about.stems))
+    return found
 
 
 def dry_names(stems: tuple[str, ...], taken: set[str]) -> list[str]:

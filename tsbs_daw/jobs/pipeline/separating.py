@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -48,17 +49,43 @@ def separate(
         def report(done: int) -> None:
             progress(request.separation_share * done / samples if samples else 0.0, "separating")
 
-        with cache.writing(key, separator.stems, reader) as writer:
+        with cache.writing(key, separator.stems, reader) as writer, _Behind() as behind:
             source = _Tee(watch.each("decode", reader.blocks()))
             stream = separator.stream(
                 source, reader.info.sample_rate, stage=job.stage, progress=report, cancelled=cancelled
             )
             for stems in watch.each("separate", stream):
                 with watch.step("cache"):
-                    writer.write(stems, source.take(stems.shape[-1]))
+                    behind.do(writer.write, stems, source.take(stems.shape[-1]))
+            with watch.step("cache"):
+                behind.wait()
     cached = cache.find(key)
     assert cached is not None, "what was written a moment ago is there"
     return cached
+
+
+class _Behind:
+    """Does one thing in a thread of its own, while the caller makes ready the next. A context manager."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "behind")
+        self._doing: Future[None] | None = None
+
+    def __enter__(self) -> _Behind:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def do(self, work: Callable[..., None], *values: np.ndarray) -> None:
+        """Begin it, when the thing before is done. Raises: what that raised"""
+        self.wait()
+        self._doing = self._pool.submit(work, *values)
+
+    def wait(self) -> None:
+        """Until nothing is left to do. Raises: what doing it raised"""
+        if self._doing is not None:
+            self._doing.result()
 
 
 class _Tee:
