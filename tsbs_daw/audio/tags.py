@@ -2,13 +2,14 @@
 
 | written to | as |
 |---|---|
-| WAV | ID3v2.3 in an `id3 ` chunk (Traktor, Serato, Rekordbox, REAPER), LIST INFO (Windows, editors), `acid` (tempo) |
+| WAV | ID3v2.3 in an `id3 ` chunk (Traktor, Serato, Rekordbox, REAPER), LIST INFO (Windows, editors) |
 | AIFF | ID3v2.3 in an `ID3 ` chunk |
 | MP3 | ID3v2.3 |
 | FLAC | Vorbis comments (BPM, INITIALKEY), a picture block |
 | MP4 | iTunes atoms (tmpo, initialkey), covr |
 
-Version 2.3 with UTF-16 is what every player and DJ program reads. Neither the sound nor `bext` is touched.
+Version 2.3 with UTF-16 is what every player and DJ program reads. Neither the sound nor `bext` is touched, nor `acid`,
+which is for whoever writes the sound: DAWs stretch by it, and a song may have a tempo and yet change it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from tsbs_daw.audio.formats.common import Header, Refused
+from tsbs_daw.audio.formats.common import Refused
 from tsbs_daw.audio.header import inspect, open_regular
-from tsbs_daw.audio.riff import append_chunks, chunk_names
-from tsbs_daw.audio.tempo_chunks import acid_body, beats_in
+from tsbs_daw.audio.riff import append_chunks
 from tsbs_daw.audio.write import chunk, write_error
 from tsbs_daw.durable import sync_file
 from tsbs_daw.errors import AudioError, OutputError, TsbsDawError, shown
@@ -153,7 +153,7 @@ def write_tags(path: Path | str, tags: Tags, *, bpm: float | None = None, key: s
     writers = {"FLAC": _write_flac, "AIFF": _write_aiff, "MP3": _write_mp3, "MP4": _write_mp4}
     try:
         if header.container in ("WAV", "RF64"):
-            _write_wav(path, tags, tempo, key, header)
+            _write_wav(path, tags, tempo, key)
         elif header.container in writers:
             _on_a_copy(path, lambda copy: writers[header.container](copy, tags, tempo, key))
         else:
@@ -206,7 +206,7 @@ def _fill_id3(frames, tags: Tags, tempo: str, key: str) -> None:
     frames.update_to_v23()
 
 
-def _write_wav(path: Path, tags: Tags, tempo: str, key: str, header: Header) -> None:
+def _write_wav(path: Path, tags: Tags, tempo: str, key: str) -> None:
     import io
 
     from mutagen.id3 import ID3
@@ -217,9 +217,6 @@ def _write_wav(path: Path, tags: Tags, tempo: str, key: str, header: Header) -> 
     texts = {INFO_NAMES[name]: text for name, text in tags.texts().items()}
     info = b"".join(chunk(name, text.encode("utf-8") + b"\0") for name, text in texts.items())
     chunks = {b"id3 ": body.getvalue()} | ({b"LIST": b"INFO" + info} if info else {})
-    if tempo and header.samples and b"acid" not in chunk_names(path):
-        beats = beats_in(header.samples, header.sample_rate, float(tempo))
-        chunks[b"acid"] = acid_body(float(tempo), beats, key=key, loop=False)
     append_chunks(path, chunks, instead_of=(b"id3 ", b"ID3 ", b"INFO"))
 
 

@@ -55,13 +55,12 @@ class Encoding:
                 report: told the samples that were done since
         Raises: OutputError, NoSpaceLeft, JobCancelled
         """
-        tempo = self.facts.analysis.tempo if self.facts.analysis else None
         key = self.facts.sure_key
         with soundfile.SoundFile(raw) as file, open_writer(
             path, self.form, file.samplerate, file.channels,
             time_reference_samples=self.time_reference_samples,
             description=f"{rendered.name} of {self.facts.song}",
-            tempo_bpm=self.facts.sure_bpm if tempo and tempo.steady else None,
+            **self._tempo(),
             key=key.name if key else None,
         ) as writer:  # fmt: skip
             for block in _blocks(file, self.gain_db):
@@ -74,6 +73,15 @@ class Encoding:
         if rate != asked:
             warnings += (f"The {delivery_format(self.form).container} files have {rate} Hz: they cannot have {asked}.",)
         return entry_of(path, rendered, self.gain_db), warnings
+
+    def _tempo(self) -> dict[str, float | int]:
+        """What DAWs may stretch the file by: the tempo of a song that keeps it, and its bars."""
+        analysis, bpm = self.facts.analysis, self.facts.sure_bpm
+        if analysis is None or bpm is None or not analysis.tempo.steady:
+            return {}
+        beats = analysis.beats
+        bars = {"beats_per_bar": beats.beats_per_bar} if beats.beats_per_bar and not beats.meter_doubtful else {}
+        return {"tempo_bpm": bpm, **bars}
 
     def _tag(self, path: Path, rendered: Rendered) -> tuple[str, ...]:
         tags = self.song_tags
