@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsbs_daw.songs.score import Chord, Note, Section
+from tsbs_daw.songs.score import Note, Score, Section
 from tsbs_daw.songs.theory import nearest_in, scale_step
 
 # "step+length kind" in steps of a quarter beat within a bar of four
@@ -47,31 +47,23 @@ def _parse(text: str) -> list[tuple[int, int, str]]:
 _FIGURES = {name: _parse(text) for name, text in _FIGURE_TEXT.items()}
 
 
-def bass_notes(
-    figure: str,
-    section: Section,
-    chords: list[Chord],
-    scale: tuple[int, ...],
-    bar_beats: int,
-    low: int,
-    rng: np.random.Generator,
-) -> list[Note]:
+def bass_notes(figure: str, section: Section, score: Score, low: int, rng: np.random.Generator) -> list[Note]:
     """Notes of one section. `low` is the lowest MIDI pitch of the instrument; roots lie within the octave above it."""
-    steps_in_bar = bar_beats * 4
+    steps_in_bar = score.bar_beats * 4
     pattern = [
         (step, min(length, steps_in_bar - step), kind) for step, length, kind in _FIGURES[figure] if step < steps_in_bar
     ]
-    if bar_beats == 3 and figure == "fifths":
+    if score.bar_beats == 3 and figure == "fifths":
         pattern = [(0, 4, "root")] if rng.random() < 0.5 else [(0, 11, "root")]
     notes: list[Note] = []
-    first, last = section.bar * bar_beats, (section.bar + section.bars) * bar_beats
+    first, end = score.beats_of(section)
     for bar in range(section.bars):
         for step, length, kind in pattern:
             if rng.random() < 0.04 and step:
                 continue
-            beat = first + bar * bar_beats + step / 4
-            beats = min(length / 4, last - beat)
-            pitch = _pitch(kind, beat, chords, scale, low, rng)
+            beat = first + bar * score.bar_beats + step / 4
+            beats = min(length / 4, end - beat)
+            pitch = _pitch(kind, beat, score, low, rng)
             accent = 1.0 if step % 4 == 0 else 0.85
             glide = None
             if figure == "slides" and notes and rng.random() < 0.35:
@@ -82,15 +74,8 @@ def bass_notes(
     return notes
 
 
-def chord_at(chords: list[Chord], beat: float) -> Chord:
-    for chord in chords:
-        if chord.beat <= beat + 1e-6 < chord.beat + chord.beats:
-            return chord
-    return chords[-1]
-
-
-def _pitch(kind: str, beat: float, chords: list[Chord], scale, low: int, rng: np.random.Generator) -> int:
-    chord = chord_at(chords, beat)
+def _pitch(kind: str, beat: float, score: Score, low: int, rng: np.random.Generator) -> int:
+    chord = score.chord_at(beat)
     root = low + (chord.root - low) % 12
     third = chord.intervals[1] if len(chord.intervals) > 2 else 7
     fifth = 7 if 7 in chord.intervals else 6 if 6 in chord.intervals else 7
@@ -106,10 +91,10 @@ def _pitch(kind: str, beat: float, chords: list[Chord], scale, low: int, rng: np
         return root + 9
     if kind == "seventh":
         return root + 10
-    following = chord_at(chords, beat + 1.0)
+    following = score.chord_at(beat + 1.0)
     goal = low + (following.root - low) % 12
     if kind == "next":
         return goal
     if kind == "approach":
         return goal + int(rng.choice([-1, 1, 2, -2]))
-    return scale_step(scale, nearest_in(scale, root), int(rng.choice([-1, 1, 2, 4])))
+    return scale_step(score.scale, nearest_in(score.scale, root), int(rng.choice([-1, 1, 2, 4])))

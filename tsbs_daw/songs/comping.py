@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsbs_daw.songs.bassline import chord_at
-from tsbs_daw.songs.score import Chord, Note, Section
+from tsbs_daw.songs.score import Chord, Note, Score, Section
 from tsbs_daw.songs.theory import nearest_in, scale_step, voice_chord
 
 # Where a chord sounds within a bar of 16 steps: "step+length ..." | another rhythm
@@ -34,36 +33,24 @@ def _parse(text: str) -> list[list[tuple[int, int]]]:
 RHYTHMS = {name: _parse(text) for name, text in _RHYTHM_TEXT.items()}
 
 
-def comp_notes(
-    figure: str,
-    section: Section,
-    chords: list[Chord],
-    scale: tuple[int, ...],
-    bar_beats: int,
-    centre: float,
-    rng: np.random.Generator,
-) -> list[Note]:
+def comp_notes(figure: str, section: Section, score: Score, centre: float, rng: np.random.Generator) -> list[Note]:
     """Notes of one accompanying part in one section, around the MIDI pitch `centre`."""
-    makers = {"pads": _pads, "arpeggio": _arpeggio, "riff": _riff}
-    maker = makers.get(figure, _struck)
-    return maker(figure, section, chords, scale, bar_beats, centre, rng)
+    melodic = {"pads": _pads, "arpeggio": _arpeggio, "riff": _riff}
+    if figure in melodic:
+        return melodic[figure](section, score, centre, rng)
+    return _struck(figure, section, score, centre, rng)
 
 
-def _within(section: Section, chords: list[Chord], bar_beats: int) -> list[Chord]:
-    first, last = section.bar * bar_beats, (section.bar + section.bars) * bar_beats
-    return [chord for chord in chords if first <= chord.beat < last]
-
-
-def _pads(figure, section, chords, scale, bar_beats, centre, rng) -> list[Note]:
+def _pads(section: Section, score: Score, centre: float, rng: np.random.Generator) -> list[Note]:
     size = int(rng.choice([3, 4, 4]))
     notes, voicing = [], None
-    for chord in _within(section, chords, bar_beats):
+    for chord in score.chords_of(section):
         voicing = voice_chord(chord, centre, voicing, size)
         notes += [Note(chord.beat, chord.beats * 0.98, pitch, 0.6 + 0.2 * section.energy) for pitch in voicing]
     return notes
 
 
-def _struck(figure, section, chords, scale, bar_beats, centre, rng) -> list[Note]:
+def _struck(figure: str, section: Section, score: Score, centre: float, rng: np.random.Generator) -> list[Note]:
     choices = RHYTHMS[figure]
     rhythm = choices[int(rng.integers(len(choices)))]
     size = {"power": 3, "gallop": 3, "strum": int(rng.choice([4, 5, 6]))}.get(figure, int(rng.choice([3, 4])))
@@ -73,12 +60,12 @@ def _struck(figure, section, chords, scale, bar_beats, centre, rng) -> list[Note
     voicing: tuple[int, ...] | None = None
     current: Chord | None = None
     for bar in range(section.bars):
-        start = (section.bar + bar) * bar_beats
+        start = (section.bar + bar) * score.bar_beats
         for order, (step, length) in enumerate(rhythm):
-            if step >= bar_beats * 4 or (rng.random() < 0.05 and step):
+            if step >= score.bar_beats * 4 or (rng.random() < 0.05 and step):
                 continue
             beat = start + step / 4
-            chord = chord_at(chords, beat)
+            chord = score.chord_at(beat)
             if chord is not current:
                 if figure in ("power", "gallop"):
                     root = int(low) + (chord.root - int(low)) % 12
@@ -86,7 +73,7 @@ def _struck(figure, section, chords, scale, bar_beats, centre, rng) -> list[Note
                 else:
                     voicing = voice_chord(chord, low, voicing, size)
                 current = chord
-            beats = min(length / 4, bar_beats - step / 4) * staccato
+            beats = min(length / 4, score.bar_beats - step / 4) * staccato
             velocity = (0.8 if step % 4 == 0 else 0.65) * (0.8 + 0.2 * section.energy) + rng.normal(0, 0.05)
             pitches = voicing[::-1] if figure == "strum" and order % 2 else voicing
             if figure == "montuno" and order % 2:
@@ -97,13 +84,13 @@ def _struck(figure, section, chords, scale, bar_beats, centre, rng) -> list[Note
     return notes
 
 
-def _arpeggio(figure, section, chords, scale, bar_beats, centre, rng) -> list[Note]:
-    unit = float(rng.choice([0.25, 0.5, 0.5, 1 / 3])) if bar_beats == 4 else 0.5
+def _arpeggio(section: Section, score: Score, centre: float, rng: np.random.Generator) -> list[Note]:
+    unit = float(rng.choice([0.25, 0.5, 0.5, 1 / 3])) if score.bar_beats == 4 else 0.5
     shape = rng.choice(["up", "down", "updown", "random", "alberti"])
     size = int(rng.choice([3, 4, 5, 6]))
     gate = float(rng.choice([0.6, 0.95, 1.8]))
     notes, voicing = [], None
-    for chord in _within(section, chords, bar_beats):
+    for chord in score.chords_of(section):
         voicing = voice_chord(chord, centre, voicing, size)
         order = {
             "up": list(voicing), "down": list(voicing[::-1]), "updown": list(voicing) + list(voicing[-2:0:-1]),
@@ -116,26 +103,26 @@ def _arpeggio(figure, section, chords, scale, bar_beats, centre, rng) -> list[No
     return notes
 
 
-def _riff(figure, section, chords, scale, bar_beats, centre, rng) -> list[Note]:
+def _riff(section: Section, score: Score, centre: float, rng: np.random.Generator) -> list[Note]:
     """A motif of one or two bars, repeated and bent to each chord."""
     bars = int(rng.choice([1, 2]))
     steps, position = [], 0
-    total = bars * bar_beats * 4
+    total = bars * score.bar_beats * 4
     while position < total:
         length = int(rng.choice([1, 2, 2, 3, 4, 6], p=[0.1, 0.3, 0.2, 0.15, 0.15, 0.1]))
         if rng.random() < 0.72:
             steps.append((position, min(length, total - position), int(rng.choice([-2, -1, -1, 0, 1, 1, 2, 3]))))
         position += length
-    notes = []
+    notes, (_, end) = [], score.beats_of(section)
     for repeat in range(0, section.bars, bars):
-        pitch = nearest_in(scale, centre)
+        pitch = nearest_in(score.scale, centre)
         for step, length, move in steps:
-            beat = (section.bar + repeat) * bar_beats + step / 4
-            if beat >= (section.bar + section.bars) * bar_beats:
+            beat = (section.bar + repeat) * score.bar_beats + step / 4
+            if beat >= end:
                 break
-            pitch = scale_step(scale, pitch, move) if move else pitch
-            pitch = nearest_in(scale, centre) if abs(pitch - centre) > 10 else pitch
-            sounding = nearest_in(chord_at(chords, beat).pitch_classes, pitch) if step % 4 == 0 else pitch
+            pitch = scale_step(score.scale, pitch, move) if move else pitch
+            pitch = nearest_in(score.scale, centre) if abs(pitch - centre) > 10 else pitch
+            sounding = nearest_in(score.chord_at(beat).pitch_classes, pitch) if step % 4 == 0 else pitch
             velocity = 0.8 if step % 4 == 0 else 0.65
             notes.append(Note(beat, length / 4 * float(rng.choice([0.6, 0.95])), sounding, velocity))
     return notes

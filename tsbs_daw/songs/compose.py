@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tsbs_daw.songs.bassline import bass_notes
 from tsbs_daw.songs.comping import comp_notes
 from tsbs_daw.songs.drumming import choose_groove, drum_hits
 from tsbs_daw.songs.dsp import stream
-from tsbs_daw.songs.score import Chord, Note, Part, Score, Section
+from tsbs_daw.songs.score import Chord, Note, Part, Score, Section, Sung
 from tsbs_daw.songs.singing import backing_chords, harmony_of, lexicon, rap_line, sung_line
 from tsbs_daw.songs.styles import STYLES, Style
 from tsbs_daw.songs.theory import PROGRESSIONS, chord_on, scale_of
@@ -16,8 +18,6 @@ from tsbs_daw.songs.theory import PROGRESSIONS, chord_on, scale_of
 # Voice types: lowest and highest comfortable MIDI pitch.
 VOICES = {"soprano": (60, 79), "alto": (55, 74), "tenor": (48, 68), "baritone": (43, 63), "bass": (39, 59)}
 REGISTERS = {"bell": 76, "flute": 74, "whistle": 79, "kalimba": 72, "harp": 64, "brass": 60, "fiddle": 69}
-
-
 ELECTRONIC_STYLES = ("house", "trance", "dnb", "synthwave", "trap", "pop")
 
 
@@ -54,7 +54,7 @@ def compose(seed: int, duration_s: float = 40.0, *, style: str | None = None, co
         parts += _accompaniment(score, table, stream(seed, "other"))
     if "vocals" in roles:
         parts += _vocals(score, table, stream(seed, "vocals"))
-    return Score(**{**score.__dict__, "parts": tuple(parts)})
+    return replace(score, parts=tuple(parts))
 
 
 def _form(bars: int, roles: set[str], rng: np.random.Generator, complete: bool) -> list[Section]:
@@ -124,7 +124,7 @@ def _bass(score: Score, style: Style, rng: np.random.Generator) -> Part:
     for section in score.sections:
         if "bass" in section.playing:
             figure = figures.get(section.name, figures["verse"])
-            notes += bass_notes(figure, section, list(score.chords), score.scale, score.bar_beats, low, rng)
+            notes += bass_notes(figure, section, score, low, rng)
     return Part(
         "bass", "bass", tuple(notes), {"family": family, "seed": int(rng.integers(2**31))}, {"figures": figures}
     )
@@ -148,7 +148,7 @@ def _accompaniment(score: Score, style: Style, rng: np.random.Generator) -> list
                 continue
             if leading and "lead instrument" not in section.playing and rng.random() < 0.5:
                 continue
-            notes += comp_notes(figure, section, list(score.chords), score.scale, score.bar_beats, centre, rng)
+            notes += comp_notes(figure, section, score, centre, rng)
         timbre = {"family": family, "seed": int(rng.integers(2**31))}
         parts.append(Part(f"{figure}-{index}", "other", tuple(notes), timbre, {"figure": figure}))
     if score.style in ELECTRONIC_STYLES and rng.random() < 0.5:
@@ -176,36 +176,44 @@ def _vocals(score: Score, style: Style, rng: np.random.Generator) -> list[Part]:
     low += int(rng.integers(0, 3))
     words = lexicon(rng, int(rng.integers(10, 26)))
     busy = float(rng.uniform(0.2, 0.9))
-    lead: list = []
-    chorus: list = []
-    backing: list[list] = [[], [], []]
+    lead: list[Sung] = []
+    chorus: list[Sung] = []
+    backing: list[list[Sung]] = [[], [], []]
     vowel = str(rng.choice(["oo", "ah", "oh"]))
     for section in score.sections:
         if "vocals" not in section.playing:
             continue
         if "lead voice" in section.playing:
             if kind == "rap" and section.name != "chorus":
-                line = rap_line(section, score.bar_beats, low, words, rng)
+                line = rap_line(section, score, low, words, rng)
             else:
-                line = sung_line(section, list(score.chords), score.scale, score.bar_beats, low, high, words, busy, rng)
+                line = sung_line(section, score, low, high, words, busy, rng)
             lead += line
             if section.name == "chorus":
                 chorus += line
         if "backing" in section.playing and rng.random() < 0.6:
             for number, line in enumerate(backing):
-                line += backing_chords(section, list(score.chords), score.bar_beats, low + 7, number, vowel)
-    seed = int(rng.integers(2**31))
-    base = {"family": "voice", "voice": voice, "kind": kind}
-    parts = [Part("lead", "vocals", tuple(lead), {**base, "seed": seed}, {"role": "lead"})]
+                line += backing_chords(section, score, low + 7, number, vowel)
+    timbre = {"family": "voice", "voice": voice, "kind": kind, "seed": int(rng.integers(2**31))}
+    return [_voice("lead", lead, timbre), *_around_the_lead(chorus, backing, timbre, score, rng)]
+
+
+def _around_the_lead(
+    chorus: list[Sung], backing: list[list[Sung]], lead: dict, score: Score, rng: np.random.Generator
+) -> list[Part]:
+    """A double and a harmony in choruses, and chords behind. lead: its timbre"""
+    parts, seed = [], lead["seed"]
     if chorus and rng.random() < 0.6:
-        parts.append(Part("double", "vocals", tuple(chorus), {**base, "seed": seed, "take": 1}, {"role": "double"}))
-    if chorus and kind != "rap" and rng.random() < 0.55:
-        steps = int(rng.choice([2, -2, 2, -5]))
-        line = harmony_of(chorus, score.scale, steps)
-        parts.append(Part("harmony", "vocals", tuple(line), {**base, "seed": seed + 1, "take": 2}, {"role": "harmony"}))
+        parts.append(_voice("double", chorus, {**lead, "take": 1}))
+    if chorus and lead["kind"] != "rap" and rng.random() < 0.55:
+        line = harmony_of(chorus, score.scale, int(rng.choice([2, -2, 2, -5])))
+        parts.append(_voice("harmony", line, {**lead, "seed": seed + 1, "take": 2}))
     if rng.random() < 0.4:
         for number, line in enumerate(backing[: int(rng.choice([2, 3]))]):
             if line:
-                timbre = {**base, "seed": seed + 2 + number, "take": 3 + number}
-                parts.append(Part(f"backing-{number}", "vocals", tuple(line), timbre, {"role": "backing"}))
+                parts.append(_voice(f"backing-{number}", line, {**lead, "seed": seed + 2 + number, "take": 3 + number}))
     return parts
+
+
+def _voice(name: str, line: list[Sung], timbre: dict) -> Part:
+    return Part(name, "vocals", tuple(line), timbre, {"role": name.partition("-")[0]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -86,6 +87,22 @@ class Score:
     chords: tuple[Chord, ...]
     parts: tuple[Part, ...]
     duration_s: float
+
+    def beats_of(self, section: Section) -> tuple[int, int]:
+        """A section's first beat, and the one after its last."""
+        return section.bar * self.bar_beats, (section.bar + section.bars) * self.bar_beats
+
+    def chords_of(self, section: Section) -> Iterator[Chord]:
+        """The chords that begin in a section."""
+        first, end = self.beats_of(section)
+        return (chord for chord in self.chords if first <= chord.beat < end)
+
+    def chord_at(self, beat: float) -> Chord:
+        """The chord that sounds at a beat; after the song's end, its last."""
+        for chord in self.chords:
+            if chord.beat <= beat + 1e-6 < chord.beat + chord.beats:
+                return chord
+        return self.chords[-1]
 
     def seconds(self, beat: float) -> float:
         """Time of a beat, swing included."""

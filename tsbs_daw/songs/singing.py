@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tsbs_daw.songs.bassline import chord_at
-from tsbs_daw.songs.score import Chord, Section, Sung
+from tsbs_daw.songs.score import Score, Section, Sung
 from tsbs_daw.songs.theory import nearest_in, scale_step
 
 ONSETS = (
@@ -118,19 +117,12 @@ def _rhythm(beats: int, busy: float, rng: np.random.Generator) -> list[tuple[flo
 
 
 def sung_line(
-    section: Section,
-    chords: list[Chord],
-    scale: tuple[int, ...],
-    bar_beats: int,
-    low: int,
-    high: int,
-    words: list,
-    busy: float,
-    rng: np.random.Generator,
+    section: Section, score: Score, low: int, high: int, words: list, busy: float, rng: np.random.Generator
 ) -> list[Sung]:
-    """A melody of phrases A A' B A'' over a section, within the singer's range."""
+    """A melody of phrases A A' B A'' over a section, within the singer's range from `low` to `high`."""
+    scale = score.scale
     phrase_bars = 2 if section.bars % 2 == 0 else 1
-    beats = phrase_bars * bar_beats
+    beats = phrase_bars * score.bar_beats
     centre = low + (high - low) * (0.4 + 0.25 * section.energy)
     motifs = []
     for _ in range(2):
@@ -143,8 +135,8 @@ def sung_line(
         rhythm, moves, text = motifs[1 if index % 4 == 2 else 0]
         if rng.random() < 0.5:
             text = [words[int(rng.integers(len(words)))] for _ in rhythm]
-        start = (section.bar + index * phrase_bars) * bar_beats
-        pitch = nearest_in(chord_at(chords, start).pitch_classes, centre + rng.normal(0, 2))
+        start = (section.bar + index * phrase_bars) * score.bar_beats
+        pitch = nearest_in(score.chord_at(start).pitch_classes, centre + rng.normal(0, 2))
         if rng.random() < 0.12:
             continue
         for order, ((beat, length), move, syllable) in enumerate(zip(rhythm, moves, text, strict=True)):
@@ -153,7 +145,7 @@ def sung_line(
             if not low <= pitch <= high:
                 pitch = nearest_in(scale, centre)
             if beat % 1 == 0 or order == len(rhythm) - 1:
-                pitch = nearest_in(chord_at(chords, start + beat).pitch_classes, pitch)
+                pitch = nearest_in(score.chord_at(start + beat).pitch_classes, pitch)
             velocity = float(np.clip(0.7 + 0.2 * section.energy + rng.normal(0, 0.07), 0.4, 1.0))
             line.append(Sung(start + beat, length, pitch, velocity, *syllable, phrase_start=order == 0))
             if length >= 1.0 and rng.random() < 0.15:  # two notes on one vowel
@@ -165,9 +157,10 @@ def sung_line(
     return line
 
 
-def rap_line(section: Section, bar_beats: int, low: int, words: list, rng: np.random.Generator) -> list[Sung]:
+def rap_line(section: Section, score: Score, low: int, words: list, rng: np.random.Generator) -> list[Sung]:
     """Rhythmic speech: sixteenths and eighths around a low pitch that wanders and falls at the end of a line."""
     line: list[Sung] = []
+    bar_beats = score.bar_beats
     for bar in range(section.bars):
         position, start = float(rng.choice([0.0, 0.25, 0.5])), (section.bar + bar) * bar_beats
         end = bar_beats - float(rng.choice([0.0, 0.25, 0.5, 1.0]))
@@ -189,15 +182,11 @@ def harmony_of(line: list[Sung], scale: tuple[int, ...], steps: int) -> list[Sun
     return [replace(note, pitch=scale_step(scale, nearest_in(scale, note.pitch), steps)) for note in line]
 
 
-def backing_chords(
-    section: Section, chords: list[Chord], bar_beats: int, centre: float, voice: int, vowel: str
-) -> list[Sung]:
+def backing_chords(section: Section, score: Score, centre: float, voice: int, vowel: str) -> list[Sung]:
     """Held vowels on chord tones: "ooh" and "aah" behind the lead."""
-    first, last = section.bar * bar_beats, (section.bar + section.bars) * bar_beats
     line = []
-    for chord in chords:
-        if first <= chord.beat < last:
-            classes = chord.pitch_classes
-            pitch = nearest_in((classes[voice % len(classes)],), centre + 3 * voice)
-            line.append(Sung(chord.beat, chord.beats * 0.95, pitch, 0.6, (), (vowel,), (), phrase_start=True))
+    for chord in score.chords_of(section):
+        classes = chord.pitch_classes
+        pitch = nearest_in((classes[voice % len(classes)],), centre + 3 * voice)
+        line.append(Sung(chord.beat, chord.beats * 0.95, pitch, 0.6, (), (vowel,), (), phrase_start=True))
     return line
