@@ -8,6 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from patience import PATIENCE_S
+
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """One thread for each process: threads that wait for each other on a busy machine take many times as long."""
@@ -24,7 +26,7 @@ def run(home: Path, *arguments: str | Path, cwd: Path | None = None, **more: str
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=240,
+        timeout=PATIENCE_S,
         check=False,
     )
 

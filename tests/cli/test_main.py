@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli.program import environment, run
+from patience import PATIENCE_S
 
 
 def sentences(done) -> list[str]:
@@ -72,7 +73,7 @@ def test_a_bug_is_shown_when_no_file_can_be_written(tmp_path: Path):
 def test_an_interrupt_ends_with_130_and_no_traceback(tmp_path: Path):
     code = (
         "import sys, time\nfrom tsbs_daw import __main__, cli\nimport typer\n"
-        "def waiting():\n    '''Example: x'''\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "def waiting():\n    '''Example: x'''\n    print('ready', flush=True)\n    time.sleep(3600)\n"
         "import tsbs_daw.cli.submit\ntsbs_daw.cli.submit.command = waiting\n"
         "sys.argv = ['tsbs-daw', 'submit']\n__main__.main()\n"
     )
@@ -85,7 +86,7 @@ def test_an_interrupt_ends_with_130_and_no_traceback(tmp_path: Path):
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert said.strip().splitlines()[-1] == "tsbs-daw: interrupted."
     assert "Traceback" not in said

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli.program import environment, run
+from patience import PATIENCE_S
 
 from tsbs_daw.config import resource_folder
 
@@ -69,7 +70,7 @@ def test_a_running_reaper_is_noticed(resource: Path, tmp_path: Path):
     shutil.copy(shutil.which("sleep"), tmp_path / "reaper")
     home = tmp_path / "home"
     assert "Start REAPER and look" in run(home, "reaper", "install", "--resource", resource).stdout
-    reaper = subprocess.Popen([tmp_path / "reaper", "60"])
+    reaper = subprocess.Popen([tmp_path / "reaper", "3600"])
     try:
         done = run(home, "reaper", "install", "--resource", resource)
     finally:
@@ -107,5 +108,5 @@ def test_the_command_that_reaper_runs_starts_a_daemon_for_its_spool(resource: Pa
             time.sleep(0.05)
     finally:
         daemon.send_signal(signal.SIGINT)
-        _, said = daemon.communicate(timeout=60)
+        _, said = daemon.communicate(timeout=PATIENCE_S)
     assert daemon.returncode == 0, said

@@ -13,6 +13,7 @@ import pytest
 import rpp
 import soundfile
 from cli.program import environment, run, small_model, song_file
+from patience import PATIENCE_S
 
 from tsbs_daw.jobs.delivery.manifest import read_manifest
 
@@ -137,7 +138,7 @@ def test_in_a_terminal_progress_is_a_bar(home: Path, model: Path, tmp_path: Path
         pass
     finally:
         os.close(controller)
-    told, _ = process.communicate(timeout=60)
+    told, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, shown.decode()
     assert "━" in shown.decode() and "[red]song.wav" in shown.decode(), "names are not markup"
     assert told.splitlines()[0] == str(tmp_path / "out" / "[red]song")

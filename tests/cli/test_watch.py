@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli.program import environment, run, small_model, song_file
+from patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_a_second_daemon_refuses_and_the_first_ends_cleanly_when_asked(home: Pat
         assert f"A daemon (process {first.pid}) is at work" in submitted.stdout
     finally:
         first.send_signal(signal.SIGINT)
-        _, said = first.communicate(timeout=60)
+        _, said = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 0 and "Traceback" not in said
     assert not (home / "spool" / "heartbeat.json").exists()
 

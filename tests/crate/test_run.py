@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from jobs.stage import (
     QUICK,
     DaemonThread,
     job_for,
+    let_go,
     lines,
     python_path,
     result_of,
@@ -23,6 +23,7 @@ from jobs.stage import (
     until,
     write_song,
 )
+from patience import PATIENCE_S
 
 from tsbs_daw.crate.catalogue import Catalogue
 from tsbs_daw.crate.memory import FILE_NAME as MEMORY
@@ -234,7 +235,7 @@ def test_a_file_that_changes_while_it_is_read_waits_for_the_next_run(tmp_path, m
 
 
 def test_an_interrupt_keeps_what_is_done_and_the_next_run_goes_on(tmp_path):
-    request = crate_in(tmp_path, "A first.wav", "slow B.wav", "slow C.wav", "slow D.wav")
+    request = crate_in(tmp_path, "A first.wav", "held B.wav", "held C.wav", "held D.wav")
 
     def interrupt(view):
         if view.counts["done"]:
@@ -243,8 +244,9 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_run_goes_on(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_crate(request, Ears(interrupt))
     left = written(tmp_path)
-    assert the(left, "A first.wav").state == "done" and the(left, "slow D.wav").state == "waiting"
-    assert "run the same command again" in the(left, "slow D.wav").reason
+    assert the(left, "A first.wav").state == "done" and the(left, "held D.wav").state == "waiting"
+    assert "run the same command again" in the(left, "held D.wav").reason
+    let_go(settings_in(tmp_path), "held B", "held C", "held D")
     assert set(states(run_crate(request)).values()) == {"done"}
     published = [line.split()[2] for line in lines(settings_in(tmp_path), "published.log")]
     assert len(published) == 4
@@ -261,13 +263,14 @@ def test_a_daemon_that_is_there_does_the_work(tmp_path):
 
 
 def test_a_daemon_that_ends_is_replaced(tmp_path):
-    request = crate_in(tmp_path, "slow A.wav", "slow B.wav", "slow C.wav")
+    request = crate_in(tmp_path, "A.wav", "held B.wav", "held C.wav")
     daemon = DaemonThread(settings_in(tmp_path))
     stopping = []
 
     def stop(view):
         if view.counts["done"] and not stopping:
             stopping.append(daemon.daemon.stop())
+            let_go(settings_in(tmp_path), "held B", "held C")
 
     with daemon:
         until(lambda: (settings_in(tmp_path).spool / "heartbeat.json").exists())
@@ -299,7 +302,7 @@ def test_two_runs_of_one_crate_do_not_meet(tmp_path):
     begun, refused = threading.Event(), []
 
     def second():
-        begun.wait(30)
+        begun.wait(PATIENCE_S)
         try:
             run_crate(request)
         except DaemonError as error:
@@ -310,9 +313,7 @@ def test_two_runs_of_one_crate_do_not_meet(tmp_path):
 
     def hold(view):
         begun.set()
-        end = time.monotonic() + 30
-        while not refused and time.monotonic() < end:
-            time.sleep(0.01)
+        until(lambda: refused)
 
     run_crate(request, Ears(hold))
     thread.join()
@@ -320,11 +321,13 @@ def test_two_runs_of_one_crate_do_not_meet(tmp_path):
 
 
 def test_several_workers_share_a_crate(tmp_path):
-    request = crate_in(tmp_path, "slow A.wav", "slow B.wav")
+    request = crate_in(tmp_path, "held A.wav", "held B.wav")
     seen = []
 
     def look(view):
         seen.append(len(view.at_work))
+        if seen[-1] == 2:
+            let_go(settings_in(tmp_path), "held A", "held B")
 
     run_crate(request, Ears(look), options=replace(QUICK, workers=2))
     assert max(seen) == 2
