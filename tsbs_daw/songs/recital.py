@@ -29,40 +29,73 @@ def recite(
     rng: np.random.Generator,
     loose_s: float = 0.012,
 ) -> np.ndarray:
-    """Sing a line with a speaker's syllables: (samples,) float32."""
-    frames = samples // HOP + 2
-    place = np.full(frames, -1, dtype=int)  # which syllable sounds in a frame
-    at = np.zeros(frames)  # and which moment of it
-    level, notes, since_s = np.zeros(frames), np.full(frames, np.nan), np.full(frames, np.nan)
-    spoken: dict[tuple, int] = {}
-    library: list[Spoken] = []
-    previous = 0
-    for index, note in enumerate(line):
-        key = (note.onset, note.vowel, note.coda)
-        if key not in spoken:
-            spoken[key] = len(library)
-            library.append(speak(speaker, key, tract))
+    """Sing a line with a speaker's syllables: (samples,) float32. `loose_s` is how far they stray from the beat."""
+    text = _Text(samples // HOP + 2, speaker, tract)
+    for note, following in zip(line, (*line[1:], None), strict=False):
+        spoken = text.learn(note)
         start_s = score.seconds(note.beat) + float(rng.normal(0, loose_s))
         end_s = score.seconds(note.beat + note.beats)
-        if index + 1 < len(line):
-            end_s = min(end_s, score.seconds(line[index + 1].beat) - 0.05)
-        first, last = int(start_s / FRAME_S), int(end_s / FRAME_S)
-        if first < 4 or last >= frames - 40 or last - first < 8:
-            continue
-        begin, moments = _moments(library[spoken[key]], first, last, previous + 1)
-        span = slice(begin, begin + len(moments))
-        place[span], at[span] = spoken[key], moments
-        level[span] = note.velocity * (0.8 + 0.2 * rng.random())
-        level[begin], level[span.stop - 1] = 0.3 * level[begin], 0.3 * level[span.stop - 1]
-        notes[span] = note.pitch
-        since_s[first : span.stop] = (np.arange(first, span.stop) - first) * FRAME_S
-        if note.phrase_start:
-            notes[begin : begin + 2] = note.pitch - singer.scoop * rng.random()
-        previous = span.stop
-    active = np.flatnonzero(place >= 0)
+        if following is not None:
+            end_s = min(end_s, score.seconds(following.beat) - 0.05)
+        text.say(note, spoken, int(start_s / FRAME_S), int(end_s / FRAME_S), singer.scoop, rng)
+    active = np.flatnonzero(text.syllable >= 0)
     if not len(active):
         return np.zeros(samples, dtype=np.float32)
-    return _synthesise(place, at, smooth(level, 3), notes, since_s, library, active, singer, samples, rng)
+    return _synthesise(text, active, singer, samples, rng)
+
+
+class _Text:
+    """What is said in each frame: (F,) each.
+
+    syllable, moment: which one of `library`, -1 where none, and which of its frames
+    level:            0..1
+    pitch, since_s:   MIDI pitch as written, and the time since the note began; NaN where nothing is sung
+    """
+
+    def __init__(self, frames: int, speaker: str, tract: float):
+        self.frames, self._speaker, self._tract = frames, speaker, tract
+        self.syllable, self.moment, self.level = np.full(frames, -1), np.zeros(frames), np.zeros(frames)
+        self.pitch, self.since_s = np.full((2, frames), np.nan)
+        self.library: list[Spoken] = []
+        self._known: dict[tuple, int] = {}
+        self._end = 0
+
+    def learn(self, note: Sung) -> int:
+        """The number of a note's syllable in `library`, spoken once."""
+        key = (note.onset, note.vowel, note.coda)
+        if key not in self._known:
+            self._known[key] = len(self.library)
+            self.library.append(speak(self._speaker, key, self._tract))
+        return self._known[key]
+
+    def say(self, note: Sung, spoken: int, first: int, last: int, scoop: float, rng: np.random.Generator) -> None:
+        """Lay a syllable on frames `first` to `last`, its first consonants before them; too short, it is left out."""
+        if first < 4 or last >= self.frames - 40 or last - first < 8:
+            return
+        begin, moments = _moments(self.library[spoken], first, last, self._end + 1)
+        end = self._end = begin + len(moments)
+        self.syllable[begin:end], self.moment[begin:end] = spoken, moments
+        self.level[begin:end] = note.velocity * (0.8 + 0.2 * rng.random())
+        self.level[[begin, end - 1]] *= 0.3
+        self.pitch[begin:end] = note.pitch
+        self.since_s[first:end] = np.arange(end - first) * FRAME_S
+        if note.phrase_start:
+            self.pitch[begin : begin + 2] = note.pitch - scoop * rng.random()
+
+    def spectra(self, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cepstra of the active frames, (active, Q) float32, and how voiced every frame is, (F,)."""
+        cepstra = np.zeros((len(active), max(spoken.cepstra.shape[1] for spoken in self.library)), dtype=np.float32)
+        voiced = np.zeros(self.frames)
+        for number, spoken in enumerate(self.library):
+            mine = np.flatnonzero(self.syllable[active] == number)
+            last = len(spoken.voiced) - 1
+            moment = np.clip(self.moment[active[mine]], 0, last)
+            low = np.minimum(moment.astype(int), max(last - 1, 0))
+            share = (moment - low)[:, None].astype(np.float32)
+            between = spoken.cepstra[low] * (1 - share) + spoken.cepstra[np.minimum(low + 1, last)] * share
+            cepstra[mine, : spoken.cepstra.shape[1]] = between
+            voiced[active[mine]] = np.interp(moment, np.arange(last + 1), spoken.voiced)
+        return cepstra, voiced
 
 
 def _moments(spoken: Spoken, first: int, last: int, earliest: int) -> tuple[int, np.ndarray]:
@@ -84,33 +117,16 @@ def _moments(spoken: Spoken, first: int, last: int, earliest: int) -> tuple[int,
     return begin, np.concatenate([onset, vowel, coda])
 
 
-def _synthesise(place, at, level, notes, since_s, library, active, singer: Singer, samples: int, rng) -> np.ndarray:
-    frames = len(place)
-    quefrencies = max(spoken.cepstra.shape[1] for spoken in library)
-    cepstra = np.zeros((len(active), quefrencies), dtype=np.float32)
-    voiced = np.zeros(frames)
-    for number, spoken in enumerate(library):
-        mine = np.flatnonzero(place[active] == number)
-        if not len(mine):
-            continue
-        moment = np.clip(at[active[mine]], 0, len(spoken.voiced) - 1)
-        low = (
-            np.minimum(moment.astype(int), len(spoken.voiced) - 2)
-            if len(spoken.voiced) > 1
-            else np.zeros(len(mine), int)
-        )
-        share = (moment - low)[:, None].astype(np.float32)
-        width = spoken.cepstra.shape[1]
-        high = np.minimum(low + 1, len(spoken.voiced) - 1)
-        cepstra[mine, :width] = spoken.cepstra[low] * (1 - share) + spoken.cepstra[high] * share
-        voiced[active[mine]] = np.interp(moment, np.arange(len(spoken.voiced)), spoken.voiced)
-    f0_hz = midi_hz(pitch_curve(notes, since_s, singer, rng))
+def _synthesise(text: _Text, active: np.ndarray, singer: Singer, samples: int, rng: np.random.Generator) -> np.ndarray:
+    cepstra, voiced = text.spectra(active)
+    level = smooth(text.level, 3)
+    f0_hz = midi_hz(pitch_curve(text.pitch, text.since_s, singer, rng))
     positions = np.arange(samples) / HOP
 
     def per_sample(curve):
-        return np.interp(positions, np.arange(frames), curve).astype(np.float32)
+        return np.interp(positions, np.arange(text.frames), curve).astype(np.float32)
 
-    shimmer = 1.0 + 0.04 * rng.standard_normal(frames)
+    shimmer = 1.0 + 0.04 * rng.standard_normal(text.frames)
     tone = level * np.sqrt(voiced) * np.sqrt(f0_hz / SPOKEN_PITCH_HZ) * shimmer
     hiss = level * np.sqrt(0.3 * singer.friction * np.clip(1.0 - voiced, 0, 1) + singer.breath * 0.05 * voiced)
     # In the analysis window a harmonic of amplitude A shows as A * ANALYSIS / 4,
