@@ -18,10 +18,11 @@ from tsbs_daw.evaluation.analysis import STEMS, Heard, hear, read_cut_truth
 from tsbs_daw.evaluation.songs import find_test_songs
 from tsbs_daw.evaluation.truth import Truth
 from tsbs_daw.separation.separator import Separator
+from tsbs_daw.songs.dataset import SPLITS
 
 log = logging.getLogger(__name__)
 
-FIRST_TEST_SEED = 9500
+FIRST_TEST_SEED = SPLITS["test"].start
 UNMEASURED = Loudness(integrated_lufs=None, range_lu=None, true_peak_db=None)  # nothing is learnt from loudness
 
 
@@ -50,7 +51,9 @@ def hear_songs(
 def _seed(song: Path) -> int:
     seed = int(json.loads((song / "song.json").read_text(encoding="utf-8"))["seed"])
     if seed >= FIRST_TEST_SEED:
-        raise DatasetError(f"{shown(song)} belongs to the test split; learn from songs with seeds below 9500.")
+        raise DatasetError(
+            f"{shown(song)} belongs to the test split; learn from songs with seeds below {FIRST_TEST_SEED}."
+        )
     return seed
 
 

@@ -37,11 +37,11 @@ from typing import Any, BinaryIO
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import DeviceLost, JobCancelled, LeaseLost, TsbsDawError
 from tsbs_daw.jobs.job import Job, Result
+from tsbs_daw.jobs.options import PIPELINE
 
 log = logging.getLogger(__name__)
 
 ALIVE_EVERY_S = 1.0
-DEFAULT_RUNNER = "tsbs_daw.jobs.pipeline.run_job:run_job"
 
 Runner = Callable[..., Result]
 
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tsbs_daw.jobs.running.worker", description="Started by the daemon."
     )
-    parser.add_argument("--runner", default=DEFAULT_RUNNER, help=argparse.SUPPRESS)
+    parser.add_argument("--runner", default=PIPELINE, help=argparse.SUPPRESS)
     parser.add_argument("--songs", type=int, default=0, help="How many at once; 0: what suits the device.")
     parser.add_argument("--device", default="auto", help="What the jobs will be computed on.")
     options = parser.parse_args(arguments)
