@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 import signals
 
+from tsbs_daw.audio.formats.mp4 import Box, boxes
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.tags import Tags, read_tags
 from tsbs_daw.errors import OutputError
 from tsbs_daw.remix import stem_mp4
-from tsbs_daw.remix.stem_box import MASTERING_DSP, read_stem_box
+from tsbs_daw.remix.stem_box import MASTERING_DSP
 from tsbs_daw.remix.stem_mp4 import write_stem_mp4
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="needs the extra [media]")
@@ -33,6 +35,18 @@ def song_files(folder: Path, samples: int = SAMPLES, rate: int = RATE, channels:
         total += sound
         stems.append((name, color, signals.write_file(folder / f"{name}.wav", sound, rate)))
     return signals.write_file(folder / "song.wav", total, rate), stems
+
+
+def read_stem_box(path: Path) -> dict | None:
+    """What the `stem` box says; None without one."""
+    with path.open("rb") as file:
+        parents = [Box(b"", 0, file.seek(0, 2))]
+        for name in (b"moov", b"udta", b"stem"):
+            parents = [box for parent in parents for box in boxes(file, parent.body, parent.end) if box.name == name]
+        if not parents:
+            return None
+        file.seek(parents[0].body)
+        return json.loads(file.read(parents[0].end - parents[0].body))
 
 
 def tracks_of(path: Path) -> list[np.ndarray]:

@@ -55,17 +55,5 @@ def with_stems(moov: bytes, body: bytes, children: Sequence[Box], start: int) ->
     return moov[: udta.body - 8 - start] + _box(b"udta", inside + stem) + moov[udta.end - start :]
 
 
-def read_stem_box(path: Path) -> dict | None:
-    """What the box says; None without one."""
-    with path.open("rb") as file:
-        parents = [Box(b"", 0, file.seek(0, 2))]
-        for name in (b"moov", b"udta", b"stem"):
-            parents = [box for parent in parents for box in boxes(file, parent.body, parent.end) if box.name == name]
-        if not parents:
-            return None
-        file.seek(parents[0].body)
-        return json.loads(file.read(parents[0].end - parents[0].body))
-
-
 def _box(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(body), name) + body
