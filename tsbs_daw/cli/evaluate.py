@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tsbs_daw.cli.request import PrecisionName
+
+if TYPE_CHECKING:
+    from tsbs_daw.separation.separator import Separator
 
 
 class Listening(str, Enum):
@@ -39,15 +42,30 @@ def command(
 
     Example: tsbs-daw evaluate --data songs --analysis separated --out analysis.json
     """
-    if analysis is not None:
-        _measure_analysis(data, model, device, precision, analysis, songs, out)
-        return
-    from tsbs_daw import __version__
-    from tsbs_daw.evaluation.evaluate import evaluate
-    from tsbs_daw.evaluation.songs import find_test_songs, read_song
     from tsbs_daw.separation.separator import Separator
 
-    separator = Separator.load(model, device, precision=precision.value)
+    separates = analysis in (None, Listening.separated)
+    separator = Separator.load(model, device, precision=precision.value) if separates else None
+    if analysis is not None:
+        document = _measure_analysis(data, separator, analysis, songs)
+        _write(document, out)
+        typer.echo(json.dumps(document["summary"], indent=1))
+        return
+    document = _measure_stems(data, model, separator, songs, seconds)
+    _write(document, out)
+    if picture is not None:
+        _draw_first_song(data, separator, picture)
+    if as_json:
+        typer.echo(json.dumps({key: value for key, value in document.items() if key != "songs"}, indent=1))
+    else:
+        _print_table(document)
+
+
+def _measure_stems(
+    data: Path, model: str, separator: Separator, songs: int | None, seconds: float | None
+) -> dict[str, Any]:
+    from tsbs_daw import __version__
+    from tsbs_daw.evaluation.evaluate import evaluate
 
     def say(song: dict) -> None:
         scores = "  ".join(f"{stem} {part['full']['usdr_db']:.2f}" for stem, part in song["stems"].items())
@@ -55,31 +73,13 @@ def command(
 
     result = evaluate(data, separator, songs=songs, seconds=seconds, progress=say)
     document = {**result, "model": model, "data": str(data), "device": str(separator.device), "version": __version__}
-    document["precision"] = separator.precision
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    if picture is not None:
-        from tsbs_daw.evaluation.picture import draw_picture
-
-        draw_picture(read_song(find_test_songs(data, separator.stems)[0], separator.stems, 10.0), separator, picture)
-    if as_json:
-        typer.echo(json.dumps({key: value for key, value in document.items() if key != "songs"}, indent=1))
-    else:
-        _print_table(document)
+    return document | {"precision": separator.precision}
 
 
 def _measure_analysis(
-    data: Path,
-    model: str,
-    device: str,
-    precision: PrecisionName,
-    listening: Listening,
-    songs: int | None,
-    out: Path | None,
-) -> None:
+    data: Path, separator: Separator | None, listening: Listening, songs: int | None
+) -> dict[str, Any]:
     from tsbs_daw.evaluation.analysis import evaluate_analysis
-    from tsbs_daw.separation.separator import Separator
 
     def say(song: dict) -> None:
         tempo, key = song["tempo"], song["key"]
@@ -89,13 +89,21 @@ def _measure_analysis(
             err=True,
         )
 
-    listens = listening is Listening.separated
-    separator = Separator.load(model, device, precision=precision.value) if listens else None
-    result = evaluate_analysis([data], separator, listening=listening.value, songs=songs, progress=say)
+    return evaluate_analysis([data], separator, listening=listening.value, songs=songs, progress=say)
+
+
+def _draw_first_song(data: Path, separator: Separator, picture: Path) -> None:
+    from tsbs_daw.evaluation.picture import draw_picture
+    from tsbs_daw.evaluation.songs import find_test_songs, read_song
+
+    first = find_test_songs(data, separator.stems)[0]
+    draw_picture(read_song(first, separator.stems, 10.0), separator, picture)
+
+
+def _write(document: dict[str, Any], out: Path | None) -> None:
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    typer.echo(json.dumps(result["summary"], indent=1))
+        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _print_table(document: dict) -> None:
