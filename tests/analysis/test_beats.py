@@ -28,6 +28,27 @@ def test_a_steady_tempo_is_found_to_a_thousandth_and_its_beats_to_a_hundredth_of
     assert found.tempo.changes[0].at_s == pytest.approx(found.beats.times_s[0], abs=1e-4)
 
 
+def soft_drums(beats: np.ndarray, duration_s: float, rise_s: float) -> np.ndarray:
+    """A boom on every beat that is loudest `rise_s` after it: mono (1, samples)."""
+    time = np.arange(round(0.15 * RATE)) / RATE
+    boom = np.minimum(time / rise_s, 1) * np.exp(-time / 0.04) * (0.5 * np.sin(120 * np.pi * time))
+    hiss = noise(len(time), channels=1)[0] * np.minimum(time / rise_s, 1) * np.exp(-time / 0.04)
+    sound = np.zeros(round(duration_s * RATE) + len(time), np.float32)
+    for beat in beats:
+        start = round(beat * RATE)
+        sound[start : start + len(time)] += boom + hiss
+    return sound[None, : round(duration_s * RATE)]
+
+
+@pytest.mark.parametrize("rise_s", [0.0, 0.005, 0.010])
+def test_beats_lie_where_attacks_begin_and_not_behind(rise_s: float):
+    beats = beats_at(128.37, 0.233)
+    sound = soft_drums(beats, DURATION_S, rise_s) if rise_s else drum_kit(beats, DURATION_S)
+    times = np.asarray(analyse_sounds(sound, drums=sound).beats.times_s)
+    away = np.asarray([time - beats[np.abs(time - beats).argmin()] for time in times])
+    assert -0.006 < np.median(away) < rise_s / 2, "a soft attack has begun when it is half as loud"
+
+
 def test_a_tempo_that_rises_gets_a_map_whose_beats_follow_it():
     beats = [0.4]
     while beats[-1] < 40:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 SAME_TEMPO = 0.02
 UNCLEAR, NO_PULSE = 0.12, 0.04  # repetition below which a pulse is doubtful, and below which there is none
 SHORT_S = 8.0  # too little to be sure of a tempo, a bar or a key
+# An attack is seen where it rises fastest. Grids and loops are cut where it begins: in the drums of songs, that much
+# earlier, or a loop would begin behind its first kick and end with the next one's (measured on generated songs).
+RISE_S = 0.006
 
 
 def analyse(mixture: Path, stems: Mapping[str, Path], *, sample_rate_hint: int | None = None) -> Analysis:
@@ -99,8 +102,8 @@ def _changes(pulse: Pulse, duration_s: float) -> tuple[TempoChange, ...]:
     numbers = pulse.numbers(duration_s)
     if not len(numbers):
         return ()
-    first_s = max(float(pulse.at(numbers[:1])[0]), 0.0)
-    starts = pulse.seconds_at_knots[:-1]
+    first_s = max(float(pulse.at(numbers[:1])[0]) - RISE_S, 0.0)
+    starts = pulse.seconds_at_knots[:-1] - RISE_S
     inside = [(first_s, pulse.tempi_bpm[max(int(np.searchsorted(starts, first_s, side="right")) - 1, 0)])]
     inside += [(at, bpm) for at, bpm in zip(starts, pulse.tempi_bpm, strict=True) if first_s < at < duration_s]
     if pulse.steady:
@@ -113,7 +116,7 @@ def _beats(candidates: list[PulseCandidate], evidence: Evidence) -> Beats:
         return Beats()
     best = candidates[0]
     times = np.maximum(best.pulse.at(best.pulse.numbers(evidence.duration_s)), 0.0)
-    rounded = tuple(np.round(times, 6).tolist())
+    rounded = tuple(np.round(np.maximum(times - RISE_S, 0.0), 6).tolist())
     bars = find_bars(evidence, times)
     if bars is None:
         return Beats(times_s=rounded, confidence=round(best.likelihood, 3))
