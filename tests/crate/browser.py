@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from patience import PATIENCE_S
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = ("--no-sandbox", "--disable-dev-shm-usage")  # root in a container, which has little shared memory
@@ -20,7 +21,7 @@ def browser() -> Iterator:
     if program is None:
         pytest.skip("no Chromium here")
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=program, headless=True, args=FLAGS)
+        chromium = driver.chromium.launch(executable_path=program, headless=True, args=FLAGS, timeout=1000 * PATIENCE_S)
         try:
             yield chromium
         finally:

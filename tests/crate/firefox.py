@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 PROGRAMS = ("firefox-esr", "firefox")
-PATIENCE_S = 90.0
 
 
 class Firefox:

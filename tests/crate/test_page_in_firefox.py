@@ -41,7 +41,6 @@ def page(tmp_path: Path) -> Iterator[Firefox]:
         yield driven
 
 
-@pytest.mark.timeout(400)
 def test_a_stem_that_falls_behind_is_waited_for_at_its_own_speed(page: Firefox):
     page.run("document.querySelector('.entry .play').click();")
     page.wait_for(PLAYING)
