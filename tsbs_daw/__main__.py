@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from tsbs_daw import cli
 from tsbs_daw.config import Settings
-from tsbs_daw.errors import JobCancelled, TsbsDawError
+from tsbs_daw.errors import JobCancelled, TsbsDawError, described
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def _run(arguments: Sequence[str]) -> int:
         _say(str(error))
         return error.exit_code
     except Exception as error:
-        return _bug(error, settings)
+        return _unforeseen(error, settings)
 
 
 def _dispatch(arguments: Sequence[str], settings: Settings) -> int:
@@ -59,15 +59,21 @@ def _dispatch(arguments: Sequence[str], settings: Settings) -> int:
     return cli.run(entry, arguments[1:])
 
 
-def _bug(error: Exception, settings: Settings) -> int:
-    from tsbs_daw.cli import logs
+def _unforeseen(error: Exception, settings: Settings) -> int:
+    """What the system or the installation is the cause of is told like any other error; the rest is a bug."""
+    from tsbs_daw.cli import failures, logs
 
     text = "".join(traceback.format_exception(error))
     kept = logs.keep_traceback(settings, text)
+    if isinstance(error, OSError) and (sentence := failures.refused(error)):
+        _say(sentence)
+        return 1
+    if isinstance(error, ModuleNotFoundError) and (sentence := failures.lacking(error)):
+        _say(sentence)
+        return 2
     if kept is None:
         print(text, file=sys.stderr)
-    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    _say(f"this is a bug ({what}); please report it" + (f" with the end of {kept}." if kept else "."))
+    _say(f"this is a bug ({described(error)}); please report it" + (f" with the end of {kept}." if kept else "."))
     return 1
 
 
@@ -76,7 +82,9 @@ def _say(sentence: str) -> None:
 
 
 def _print_any_character() -> None:
-    """A song's name must not end the program on a terminal, or in a pipe, that cannot show it."""
+    """A song's name must not end the program on a terminal, or in a pipe, that cannot show it, or where none is."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- open to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,0 +1,75 @@
+"""What the system or the installation is the cause of: one sentence and no talk of a bug."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli.program import environment, run
+
+from tsbs_daw.cli import failures
+
+
+def failing(home: Path, error: str) -> subprocess.CompletedProcess[str]:
+    """The program, with a command that raises `error`."""
+    code = (
+        "import sys\nfrom tsbs_daw import __main__, cli\n"
+        f"def failing(entry, arguments): raise {error}\n"
+        "cli.run = failing\nsys.argv = ['tsbs-daw', 'jobs', 'list']\n__main__.main()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment(home), capture_output=True, text=True, check=False
+    )
+
+
+def test_missing_rights_are_told_with_the_file_and_no_traceback(tmp_path: Path):
+    """Also where the home itself is refused, so that no traceback can be kept."""
+    (tmp_path / "home").write_text("a file where the home should be")
+    for home in (tmp_path, tmp_path / "home"):
+        done = failing(home, "PermissionError(13, 'Permission denied', '/locked/song.wav')")
+        assert done.returncode == 1
+        assert done.stderr == (
+            "tsbs-daw: '/locked/song.wav' cannot be used (Permission denied); check its permissions, "
+            "or choose another place.\n"
+        )
+
+
+def test_a_full_disk_is_told_with_what_did_not_fit():
+    assert "'/x/run' cannot be written, as the disk is full" in failures.refused(
+        OSError(errno.ENOSPC, "full", "/x/run")
+    )
+    assert failures.refused(OSError(errno.EBADF, "bad")) is None, "a bug"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_output_that_does_not_fit_is_no_bug(tmp_path: Path):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tsbs_daw", "--help"],
+            env=environment(tmp_path), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("tsbs-daw: What is printed cannot be written")
+
+
+def test_a_missing_extra_is_named(tmp_path: Path):
+    done = failing(tmp_path, "ModuleNotFoundError('No module', name='lightning_fabric')")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "tsbs-daw: This needs lightning-fabric, which is not installed: pip install 'tsbs-daw[train]'.\n"
+    )
+    assert failures.lacking(ModuleNotFoundError(name="numpy")) is None, "no extra's, so a bug"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell closes the streams")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_not_matter(tmp_path: Path, closed: str):
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m tsbs_daw jobs list {closed}', sys.executable],
+        env=environment(tmp_path), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run(tmp_path, "jobs", "list").stdout == "There are no jobs.\n"
