@@ -46,7 +46,6 @@ def separated(manifest: Manifest) -> bool:
     return "separate" in manifest.timings_s
 
 
-@pytest.mark.timeout(1800)
 def test_an_analysis_that_failed_is_tried_again_and_nothing_is_separated_again(place: Path, model: Path):
     words = arguments(place, model, preset="crate")
     for said in ("", "its analysis had failed, and is tried again"):  # the second fails like the first
@@ -65,7 +64,6 @@ def test_an_analysis_that_failed_is_tried_again_and_nothing_is_separated_again(p
     assert folders(place) == {name: manifest}
 
 
-@pytest.mark.timeout(1800)
 def test_another_flag_makes_anew_what_it_changes_and_nothing_else(place: Path, model: Path):
     words = arguments(place, model, preset="crate")
     assert run(place / "home", *words).returncode == 0

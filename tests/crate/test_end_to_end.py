@@ -118,7 +118,7 @@ def write_odd_songs(crate: Path) -> set[str]:
     return {"mono.wav", "silence.flac", "=2+5 さくら 🌸.wav", "AC:DC/What?.wav"}
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(os.name == "nt", reason="names that Windows does not have")
 def test_a_crate_of_good_odd_and_bad_songs(home: Path, model: Path, tmp_path: Path):
     song_file(tmp_path / "crate" / "Kay - Good.wav", 2.0)
@@ -174,7 +174,6 @@ def done_songs(place: Path) -> Iterator:
 
 
 @needs_proc
-@pytest.mark.timeout(1800)
 @repeated(20)
 @pytest.mark.parametrize("with_daemon", [False, True], ids=["own daemon", "another daemon"])
 def test_a_killed_crate_is_finished_by_the_next_run_and_nothing_is_done_twice(

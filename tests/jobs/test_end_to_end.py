@@ -47,7 +47,7 @@ def check_set(result: Result, source: Path) -> None:
         assert (found.samplerate, found.frames, found.channels) == (info.samplerate, info.frames, info.channels)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @repeated(20)
 def test_a_killed_daemon_and_a_killed_worker_lose_nothing_and_repeat_nothing(tmp_path, times):
     for place in rounds(tmp_path, times):
