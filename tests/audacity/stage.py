@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cli.program import environment
+from patience import PATIENCE_S
 from programs import display, process
 
 MODULE = Path("/usr/lib/audacity/modules/mod-script-pipe.so")
@@ -73,16 +74,16 @@ class Audacity:
         self.settings = folder / "home" / ".config" / "audacity"
 
     @contextlib.contextmanager
-    def open(self, within_s: float) -> Iterator[Audacity]:
+    def open(self) -> Iterator[Audacity]:
         with display() as name:
             home = {"HOME": str(self.folder / "home"), "DISPLAY": name}
             env = {key: value for key, value in environment(self.folder).items() if not key.startswith("XDG_")} | home
-            self._find_plugins(env, within_s)
+            self._find_plugins(env)
             self._configure(with_pipe=True)
             try:
                 log = (self.folder / "audacity.log").open("ab")
                 with log, process(["audacity"], env, stdout=log, stderr=log) as self.program:
-                    self._connect(within_s)
+                    self._connect()
                     yield self
                     os.write(self.to, b"Exit:\n")
                     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -91,7 +92,7 @@ class Audacity:
                 for pipe in (TO, FROM):
                     pipe.unlink(missing_ok=True)
 
-    def do(self, command: str, within_s: float = 60.0) -> str:
+    def do(self, command: str, within_s: float = PATIENCE_S) -> str:
         """One command. Returns: what it says before its closing line"""
         os.write(self.to, f"{command}\n".encode())
         answer = b""
@@ -117,23 +118,30 @@ class Audacity:
             text += _WITH_PIPE.format(module=MODULE, time=changed)
         (self.settings / "audacity.cfg").write_text(text, encoding="utf-8")
 
-    def _find_plugins(self, env: dict[str, str], within_s: float) -> None:
-        """The first start looks for plug-ins, and the pipe would hang meanwhile. So it happens without the pipe."""
+    def _find_plugins(self, env: dict[str, str]) -> None:
+        """The first start looks for plug-ins, and the pipe would hang meanwhile. So it happens without the pipe.
+
+        They are found when the list of them has not changed for as long as it took to begin with it, whatever that is
+        on this machine, and at least for 4 s.
+        """
         self._configure(with_pipe=False)
         found = self.settings / "pluginregistry.cfg"
-        end, quiet_since, size = time.monotonic() + within_s, time.monotonic(), -1
+        began = quiet_since = time.monotonic()
+        quiet_s, size = 4.0, -1
         with (self.folder / "first start.log").open("ab") as log, process(["audacity"], env, stdout=log, stderr=log):
-            while size <= 0 or time.monotonic() - quiet_since < 4.0:
-                assert time.monotonic() < end, "the plug-ins were not found in time"
+            while size <= 0 or time.monotonic() - quiet_since < quiet_s:
+                assert time.monotonic() - began < PATIENCE_S, "the plug-ins were not found in time"
                 now = found.stat().st_size if found.exists() else -1
                 if now != size:
+                    if size <= 0:
+                        quiet_s = max(quiet_s, time.monotonic() - began)
                     size, quiet_since = now, time.monotonic()
                 time.sleep(0.1)
         shutil.rmtree(self.temporary)
         self.temporary.mkdir()
 
-    def _connect(self, within_s: float) -> None:
-        end = time.monotonic() + within_s
+    def _connect(self) -> None:
+        end = time.monotonic() + PATIENCE_S
         while not (TO.exists() and FROM.exists()):
             assert self.program.poll() is None and time.monotonic() < end, "the script pipe did not come"
             time.sleep(0.1)
@@ -147,5 +155,10 @@ class Audacity:
                 break
             except Unanswered:
                 assert time.monotonic() < end, "Audacity does not answer"
-        while select.select([self.answers], [], [], 1.0)[0]:  # what comes late
-            os.read(self.answers, 65536)
+        # Answers come in their order: what was late has come when this word comes back.
+        os.write(self.to, b'Message: Text="the last of them"\n')
+        answer = b""
+        while not (b"the last of them" in answer and answer.endswith(b"\n\n")):
+            assert time.monotonic() < end, f"Audacity does not answer: {answer!r}"
+            if select.select([self.answers], [], [], 0.2)[0]:
+                answer += os.read(self.answers, 65536)

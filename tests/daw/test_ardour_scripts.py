@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from tsbs_daw.daw import ardour_scripts
 from tsbs_daw.daw.ardour_scripts import SIGNALS, Script
@@ -37,7 +38,7 @@ end
 def lua(program: str, tmp_path: Path) -> str:
     file = tmp_path / "program.lua"
     file.write_bytes(program.encode("latin-1"))
-    done = subprocess.run([LUA, str(file)], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([LUA, str(file)], capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.decode("latin-1")
 

@@ -13,6 +13,7 @@ import pedalboard
 import pytest
 import signals
 import soundfile
+from patience import PATIENCE_S
 
 from tsbs_daw.effects.chain import render
 from tsbs_daw.effects.output import Effect, Output
@@ -136,4 +137,4 @@ def test_reading_a_preset_loads_no_audio_library():
         "heavy = {'pedalboard', 'numpy', 'torch', 'soundfile'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)

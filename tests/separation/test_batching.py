@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import signals
 import torch
+from patience import PATIENCE_S
 
 from tsbs_daw.errors import DeviceError, JobCancelled
 from tsbs_daw.model import TINY, Separation, TwoStageSeparator
@@ -40,7 +41,7 @@ class Echo(torch.nn.Module):
         self.begun.set()
         if self.gate is not None and not self.batches:
             self.batches.append(len(mixture))
-            assert self.gate.wait(30)
+            assert self.gate.wait(PATIENCE_S)
         else:
             self.batches.append(len(mixture))
         if len(mixture) > self.room:
@@ -71,7 +72,7 @@ def separate_at_once(separator: Separator, mixtures: list[np.ndarray], **options
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive(), "it hangs"
     return found
 
@@ -118,13 +119,13 @@ def submit_behind_a_gate(batcher: Batcher, network: Echo, chunks: list[list[np.n
     first = threading.Thread(target=batcher.submit, args=([np.zeros((2, 22050), np.float32)],))
     others = [threading.Thread(target=submit, args=(place,)) for place in range(len(chunks))]
     first.start()
-    assert network.begun.wait(30)
+    assert network.begun.wait(PATIENCE_S)
     for count, thread in enumerate(others, 1):
         thread.start()
         waiting(batcher, sum(map(len, chunks[:count])))
     network.gate.set()
     for thread in (first, *others):
-        thread.join(30)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
     return tickets
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE_S
 from safetensors.torch import load_file
 from song_files import STEMS, write_song
 
@@ -237,7 +238,7 @@ def test_the_command_trains_with_two_processes_and_exports(songs, tmp_path, smal
     command = [sys.executable, "-m", "tsbs_daw", "train", str(recipe), "--data", str(songs), "--out", str(out)]
     command += ["--device", "cpu", "--devices", "2", "--set", "optimiser.total_steps=2", "--export", str(exported)]
     environment = {**os.environ, "TSBS_DAW_HOME": str(tmp_path / "home")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 steps are done" in done.stdout
     assert done.stdout.count("validation SDR") == 1
