@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import os
-import platform
 import re
 import shutil
 import signal
@@ -25,7 +23,8 @@ from typing import Any
 
 from tsbs_daw import machine
 from tsbs_daw.config import Settings
-from tsbs_daw.errors import shown
+from tsbs_daw.daw.reaper_folder import usual_folder
+from tsbs_daw.errors import described, shown
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +90,9 @@ def _caught(topic: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Find
         yield from check()
     except Exception as error:  # the doctor's one boundary: what a check does not expect is what it is there to find
         log.exception("the check of %s failed", topic)
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        yield Finding(topic, Status.PROBLEM, f"The check itself failed ({what}).", "Please report this line.")
+        yield Finding(
+            topic, Status.PROBLEM, f"The check itself failed ({described(error)}).", "Please report this line."
+        )
 
 
 def _python() -> Iterator[Finding]:
@@ -207,17 +207,8 @@ def _daemon(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def reaper_folder() -> Path:
-    """Where REAPER keeps its settings and scripts on this system, there or not."""
-    if platform.system() == "Darwin":
-        return Path.home() / "Library" / "Application Support" / "REAPER"
-    if platform.system() == "Windows":
-        return Path(os.environ.get("APPDATA", Path.home() / "AppData" / "Roaming")) / "REAPER"
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "REAPER"
-
-
 def _reaper() -> Iterator[Finding]:
-    folder = reaper_folder()
+    folder = usual_folder()
     if folder.is_dir():
         yield Finding("REAPER", Status.OK, f"its folder is {folder}")
     else:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tsbs_daw.config import Settings
-from tsbs_daw.errors import TsbsDawError
+from tsbs_daw.errors import TsbsDawError, described
 
 Finding = dict[str, str]
 
@@ -47,8 +47,11 @@ def imports(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
             importlib.import_module(name)
         except Exception as error:  # a broken wheel raises whatever it likes
             broken = True
-            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            yield finding("problem", f"{name} cannot be imported ({what}).", f"`pip install --force-reinstall {name}`.")
+            yield finding(
+                "problem",
+                f"{name} cannot be imported ({described(error)}).",
+                f"`pip install --force-reinstall {name}`.",
+            )
     if not broken:
         yield finding("ok", f"all {len(CORE)} packages import")
 

@@ -1,7 +1,8 @@
-"""Making what was written survive a power cut: contents first, then the names that lead to them."""
+"""Making what was written survive a power cut: contents first, then the names that lead to them. And a full disk."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -50,3 +51,8 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     write_synced(temporary, text)
     temporary.replace(path)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether something could not be written for lack of room: on the disk, or in the user's share of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

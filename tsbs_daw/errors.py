@@ -41,6 +41,11 @@ def shown(path: Path | str) -> str:
     return "'" + "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text) + "'"
 
 
+def described(error: BaseException) -> str:
+    """What anything that was raised says, its class first, in one line for a sentence."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 class TsbsDawError(Exception):
     """Base of the tree.
 

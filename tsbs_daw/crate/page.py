@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
 import hashlib
 import importlib.resources
 import json
@@ -21,7 +20,7 @@ from tsbs_daw.crate.matching import TEMPO_PERCENT
 from tsbs_daw.crate.page_rows import relative_url, rows
 from tsbs_daw.crate.table import NAME as TABLE
 from tsbs_daw.crate.waveform import forget_all_but
-from tsbs_daw.durable import write_atomically
+from tsbs_daw.durable import disk_is_full, write_atomically
 from tsbs_daw.errors import NoSpaceLeft, OutputError, shown
 
 NAME = "catalogue.html"
@@ -49,7 +48,7 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
     except OSError as error:
         with contextlib.suppress(OSError):
             path.with_name(f"{NAME}.tmp").unlink(missing_ok=True)  # others need the room
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        if disk_is_full(error):
             raise NoSpaceLeft(
                 f"The disk is full at {shown(path)}; make room and run the same command again."
             ) from error

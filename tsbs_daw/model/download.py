@@ -9,7 +9,6 @@ server in between starts again from nothing and two versions are never glued tog
 
 from __future__ import annotations
 
-import errno
 import http.client
 import json
 import logging
@@ -27,6 +26,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+from tsbs_daw.durable import disk_is_full
 from tsbs_daw.errors import DownloadError, NoSpaceLeft
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def _raise_if_final(error: Exception, url: str, part: Path) -> None:
     """Turn what another try cannot mend into an error of ours."""
     if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 416, 429):
         raise DownloadError(f"{url} answered {error.code} {error.reason}; the file may have moved.") from error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+    if disk_is_full(error):
         raise NoSpaceLeft(f"The disk is full at {part}; make room and run the same command again.") from error
     if isinstance(error, PermissionError):
         raise DownloadError(f"{part} cannot be written ({error.strerror}); check who owns the folder.") from error

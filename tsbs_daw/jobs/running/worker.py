@@ -20,7 +20,6 @@ The end of stdin ends the process, whatever it is doing: the daemon is gone, and
 from __future__ import annotations
 
 import argparse
-import errno
 import faulthandler
 import importlib
 import json
@@ -35,7 +34,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tsbs_daw.config import Settings
-from tsbs_daw.errors import DeviceLost, JobCancelled, LeaseLost, TsbsDawError
+from tsbs_daw.durable import disk_is_full
+from tsbs_daw.errors import DeviceLost, JobCancelled, LeaseLost, TsbsDawError, described
 from tsbs_daw.jobs.job import Job, Result
 from tsbs_daw.jobs.options import PIPELINE
 
@@ -161,23 +161,18 @@ def run_assignment(assignment: Assignment, runner: Runner) -> None:
     except TsbsDawError as error:
         log.info("job %s failed", job.id, exc_info=True)
         assignment.send("failed", error=str(error), retryable=error.retryable)
-    except OSError as error:
-        log.exception("job %s failed", job.id)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        assignment.send("failed", error=_unexpected(job, error), retryable=full)
     except (Exception, SystemExit) as error:
         log.exception("job %s failed", job.id)
-        assignment.send("failed", error=_unexpected(job, error), retryable=False)
+        assignment.send("failed", error=_unexpected(job, error), retryable=disk_is_full(error))
 
 
 def _unexpected(job: Job, error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_is_full(error):
         return f"The disk is full, so {job.source.path.name} could not be finished; make room, it is tried again."
     if isinstance(error, MemoryError):
         return f"There is not enough memory to separate {job.source.path.name}; close other programs and retry the job."
-    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return (
-        f"Something unexpected happened to {job.source.path.name} ({what}); "
+        f"Something unexpected happened to {job.source.path.name} ({described(error)}); "
         "the worker's log has the details, `tsbs-daw jobs retry` tries again."
     )
 
@@ -230,10 +225,8 @@ def main(arguments: list[str] | None = None) -> int:
         songs = songs_for(runner, options.songs, options.device)
     except Exception as error:
         log.exception("the worker cannot start")
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        channel.send(
-            "unusable", error=f"The separation worker cannot start ({what}); `tsbs-daw doctor` says what is missing."
-        )
+        what = f"The separation worker cannot start ({described(error)}); `tsbs-daw doctor` says what is missing."
+        channel.send("unusable", error=what)
         return 1
     channel.send("ready", songs=songs)
     worker = Worker(channel, runner, songs)

@@ -10,7 +10,6 @@ Events only cause a look. One thread per watch folder does all of it, so that a 
 
 from __future__ import annotations
 
-import errno
 import logging
 import queue
 import threading
@@ -18,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tsbs_daw.durable import disk_is_full
 from tsbs_daw.jobs.options import WatchTimings, back_off
 from tsbs_daw.jobs.queue.register import Event
 from tsbs_daw.jobs.queue.rows import Arrival
@@ -247,7 +247,7 @@ class Watcher:
     def _cannot_take(self, found: Found, error: OSError, now: float) -> None:
         failures = self._failures.get(found.relative, (0, 0.0))[0] + 1
         self._failures[found.relative] = (failures, now + back_off(failures, 2.0, 60.0))
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = disk_is_full(error)
         log.warning("%s cannot be copied to the spool: %s", self.folder.path / found.relative, error)
         if full and failures >= _TRIES and self._context.patience_s is not None:
             self._leave(found.relative, "there is no room in the spool")
