@@ -49,7 +49,8 @@ def test_a_song_is_a_row_with_what_was_measured():
 def test_what_is_not_known_is_an_empty_cell():
     waiting, bare = table(SongEntry(source="b.wav", state="failed", reason="No."), entry("c.wav", None, None))
     assert {name for name, cell in waiting.items() if cell} == {"source", "state", "reason"}
-    assert (bare["tempo_bpm"], bare["key"], bare["camelot"], bare["key_doubtful"]) == ("", "", "", "")
+    unheard = ("tempo_bpm", "tempo_confidence", "tempo_doubtful", "tempo_steady", "beats_per_bar", "meter_doubtful")
+    assert {bare[name] for name in (*unheard, "key", "camelot", "key_doubtful")} == {""}
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-2", "@sum(a1)", "\tx", "\rx", "  =cmd|'/c calc'!a0", "\n=1"])

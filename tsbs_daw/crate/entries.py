@@ -43,7 +43,8 @@ def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) 
         state="done",
         folder=place,
         artist=manifest.artist or waiting.artist,
-        title=manifest.title or waiting.title,
+        # A folder's name is cleaned and may have a number; without a tag, the file's own name is the better title.
+        title=waiting.title if manifest.title in ("", manifest.song) else manifest.title,
         duration_s=source.samples / source.sample_rate,
         sample_rate=source.sample_rate,
         channels=source.channels,

@@ -17,6 +17,7 @@ from tsbs_daw.crate.request import CrateRequest
 from tsbs_daw.errors import UsageError, shown
 from tsbs_daw.hashing import file_sha256
 from tsbs_daw.jobs.job import Job, Source
+from tsbs_daw.jobs.pipeline.facts import facts_of
 from tsbs_daw.jobs.queue.admission import source_name
 from tsbs_daw.jobs.watching.fingerprint import Fingerprints
 from tsbs_daw.jobs.watching.folders import WatchFolder
@@ -55,8 +56,8 @@ class Intake:
 
     def entry(self, song: FoundSong) -> SongEntry:
         """Of a song that waits for its turn."""
-        artist, title = artist_and_title(song.relative)
-        return SongEntry(source=song.relative, artist=artist, title=title)
+        named = facts_of(PurePosixPath(song.relative).stem, "", "")
+        return SongEntry(source=song.relative, artist=named.artist, title=named.title)
 
     def take_up(self, song: FoundSong) -> SongEntry:
         """Find out what is in the file, if that is not known. Raises: Refused: it cannot be read, or cannot be named
@@ -141,13 +142,6 @@ def _check_same_crate(request: CrateRequest, memory: Memory) -> None:
         raise UsageError(
             f"{shown(request.out)} has the songs of {shown(before)}; give every crate an --out folder of its own."
         )
-
-
-def artist_and_title(source: str) -> tuple[str, str]:
-    """As far as a name like `Artist - Title.wav` tells them."""
-    name = PurePosixPath(source).stem
-    artist, _, title = name.partition(" - ")
-    return (artist.strip(), title.strip()) if title.strip() else ("", name)
 
 
 def _is_text(path: Path) -> bool:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from tsbs_daw.analysis.document import Analysis
+from tsbs_daw.analysis.document import Analysis, Tempo
 from tsbs_daw.crate.catalogue import Catalogue, SongEntry
 
 Cell = str | float | int | bool | None
@@ -23,6 +23,11 @@ def _of(analysis: Callable[[Analysis], Cell]) -> Callable[[SongEntry], Cell]:
     return lambda song: analysis(song.analysis) if song.analysis is not None else None
 
 
+def _of_tempo(tempo: Callable[[Tempo], Cell]) -> Callable[[SongEntry], Cell]:
+    """Nothing where there is no tempo, of which nothing could be doubtful, either."""
+    return _of(lambda found: tempo(found.tempo) if found.tempo.bpm is not None else None)
+
+
 def _vocals_from(analysis: Analysis) -> Cell:
     return analysis.stems["vocals"].first_sound_s if "vocals" in analysis.stems else None
 
@@ -36,12 +41,12 @@ COLUMNS: dict[str, Callable[[SongEntry], Cell]] = {
     "title": lambda song: song.title,
     "folder": lambda song: song.folder,
     "duration_s": lambda song: song.duration_s,
-    "tempo_bpm": _of(lambda found: found.tempo.bpm),
-    "tempo_confidence": _of(lambda found: found.tempo.confidence),
-    "tempo_doubtful": _of(lambda found: found.tempo.doubtful),
-    "tempo_steady": _of(lambda found: found.tempo.steady),
+    "tempo_bpm": _of_tempo(lambda tempo: tempo.bpm),
+    "tempo_confidence": _of_tempo(lambda tempo: tempo.confidence),
+    "tempo_doubtful": _of_tempo(lambda tempo: tempo.doubtful),
+    "tempo_steady": _of_tempo(lambda tempo: tempo.steady),
     "beats_per_bar": _of(lambda found: found.beats.beats_per_bar),
-    "meter_doubtful": _of(lambda found: found.beats.meter_doubtful),
+    "meter_doubtful": _of(lambda found: found.beats.meter_doubtful if found.beats.beats_per_bar else None),
     "key": _of(lambda found: found.key.name if found.key else None),
     "camelot": _of(lambda found: found.key.camelot if found.key else None),
     "key_confidence": _of(lambda found: found.key.confidence if found.key else None),
