@@ -15,6 +15,7 @@ import numpy as np
 import signals
 import soundfile
 from cli.program import environment
+from patience import PATIENCE_S
 from reaper.model import Item, Project
 from reaper.stand_in import Reaper
 
@@ -68,11 +69,11 @@ class Studio:
     def run(self, action: str):
         return self.reaper.run(self.scripts / f"tsbs-daw_{action}.lua")
 
-    def until(self, condition: Callable[[], object], within_s: float = 60.0) -> None:
+    def until(self, condition: Callable[[], object]) -> None:
         """Let REAPER tick until something is true."""
-        end = time.monotonic() + within_s
+        end = time.monotonic() + PATIENCE_S
         while not condition():
-            assert time.monotonic() < end, f"not within {within_s} s: {self.tickets()}"
+            assert time.monotonic() < end, f"not within {PATIENCE_S:.0f} s: {self.tickets()}"
             self.reaper.tick()
             time.sleep(0.005)
 
@@ -109,7 +110,8 @@ class DaemonByHand:
         (self.spool / "heartbeat.json").write_text(json.dumps(beat))
 
     def claim(self) -> list[dict]:
-        """Take every request. Returns: the jobs"""
+        """Take every request, and be alive. Returns: the jobs"""
+        self.beat()
         (self.spool / "jobs").mkdir(exist_ok=True)
         found = []
         for folder in sorted((self.spool / "inbox").glob("*")):
@@ -183,8 +185,8 @@ class DaemonProcess:
                 [sys.executable, "-m", "tsbs_daw", "watch"], env=env or environment(home), stdout=log, stderr=log
             )
 
-    def wait_until_alive(self, within_s: float = 120.0) -> None:
-        end = time.monotonic() + within_s
+    def wait_until_alive(self) -> None:
+        end = time.monotonic() + PATIENCE_S
         while not (self.home / "spool" / "heartbeat.json").exists():
             assert self.process.poll() is None and time.monotonic() < end, (self.home / "daemon.log").read_text()
             time.sleep(0.05)

@@ -31,7 +31,7 @@ def report(studio: Studio) -> list[str]:
     studio.reaper.patient = True  # it says itself what it does, and blocks for a moment
     studio.run("Self-test")
     path = studio.reaper.folder / "Data" / "TSBS-DAW" / "self-test" / "report.json"
-    studio.until(path.exists, 30)
+    studio.until(path.exists)
     return json.loads(path.read_text(encoding="utf-8"))["lines"]
 
 
