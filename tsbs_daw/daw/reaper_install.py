@@ -18,6 +18,7 @@ from pathlib import Path
 import tsbs_daw
 from tsbs_daw.config import resource_folder
 from tsbs_daw.daw import reaper_keys
+from tsbs_daw.durable import write_atomically
 from tsbs_daw.errors import OutputError, shown
 
 NAME = "TSBS-DAW"
@@ -155,9 +156,7 @@ def installation(resource: Path) -> Installation:
 def _write_settings(resource: Path, settings: dict[str, object]) -> None:
     folder = resource / "Data" / NAME
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "installed.json.tmp"
-    temporary.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    temporary.replace(folder / "installed.json")
+    write_atomically(folder / "installed.json", json.dumps(settings, indent=2))
 
 
 def _replace_folder(source: Path, target: Path, more: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ import logging
 import time
 from pathlib import Path
 
+from tsbs_daw.durable import write_atomically
 from tsbs_daw.errors import EffectError, shown
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,7 @@ class Quarantine:
         return entries
 
     def _write(self, entries: dict[str, dict]) -> None:
-        temporary = self.file.with_name(self.file.name + ".tmp")
-        temporary.write_text(json.dumps(entries, indent=2), encoding="utf-8")
-        temporary.replace(self.file)
+        write_atomically(self.file, json.dumps(entries, indent=2))
 
 
 def modified_ns(plugin: Path) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
+from tsbs_daw.durable import write_atomically
 from tsbs_daw.errors import OutputError, UsageError
 from tsbs_daw.songs.casting import cast
 from tsbs_daw.songs.compose import compose
@@ -96,9 +97,7 @@ def write_song(folder: Path, score: Score, stems: dict[str, np.ndarray], subtype
             whole = {**stems, "mixture": sum(stems[name] for name in STEMS)}
         for name, audio in whole.items():
             sf.write(folder / f"{name}.wav", audio.T, SAMPLE_RATE, subtype=subtype)
-        text = json.dumps(truth_of(score), indent=1)
-        (folder / "song.json.tmp").write_text(text, encoding="utf-8")
-        (folder / "song.json.tmp").replace(folder / "song.json")
+        write_atomically(folder / "song.json", json.dumps(truth_of(score), indent=1))
     except (OSError, sf.LibsndfileError) as problem:
         raise OutputError(
             f"The song could not be written to {folder}: {problem}; free space or choose another folder."

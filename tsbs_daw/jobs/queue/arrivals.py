@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from tsbs_daw.durable import write_synced
+from tsbs_daw.durable import write_atomically, write_synced
 from tsbs_daw.errors import JobFormatError, shown
 from tsbs_daw.jobs.job import Job, Source
 from tsbs_daw.jobs.queue.admission import source_name
@@ -28,8 +28,7 @@ def write_arrival(folder: Path, arrival: Arrival) -> None:
         note = {"schema": SCHEMA, "file": asdict(arrival.file)}
         note |= {"model_hash": arrival.model_hash, "source_bytes": arrival.source_bytes}
         write_synced(folder / INTAKE, json.dumps(note, indent=2))
-    write_synced(folder / "job.json.tmp", arrival.job.to_json())
-    (folder / "job.json.tmp").replace(folder / "job.json")
+    write_atomically(folder / "job.json", arrival.job.to_json())
 
 
 def read_arrival(folder: Path, job: Job, *, finished: bool = False) -> Arrival:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tsbs_daw.durable import sync_folder, write_atomically, write_synced
+from tsbs_daw.durable import sync_folder, write_atomically
 from tsbs_daw.errors import DaemonError, JobFormatError, shown
 from tsbs_daw.jobs.job import Document, Heartbeat, Job, Progress, Result, State
 
@@ -109,14 +109,11 @@ class Spool:
 
     def write_fence(self, job_id: str, fence: int) -> None:
         """Tell whoever still works on this job under an older number that it is not theirs any more."""
-        path = self.folder(job_id) / "fence"
-        temporary = path.with_name("fence.tmp")
-        temporary.write_text(str(fence), encoding="ascii")
-        temporary.replace(path)
+        _replace(self.folder(job_id) / "fence", str(fence))
 
     def write_progress(self, progress: Progress) -> None:
         """Not synced: a power cut may lose it, and the disk is spared."""
-        _replace(self.folder(progress.id) / "progress.json", progress)
+        _replace(self.folder(progress.id) / "progress.json", progress.to_json())
 
     def cancel_wanted(self, job_id: str) -> bool:
         return (self.folder(job_id) / "cancel").exists()
@@ -140,7 +137,7 @@ class Spool:
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
     def beat(self, heartbeat: Heartbeat) -> None:
-        _replace(self.root / "heartbeat.json", heartbeat)
+        _replace(self.root / "heartbeat.json", heartbeat.to_json())
 
     def stop_beating(self) -> None:
         (self.root / "heartbeat.json").unlink(missing_ok=True)
@@ -170,8 +167,7 @@ def submit(spool_root: Path, job: Job) -> Path:
     try:
         inbox.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
-        write_synced(folder / "job.json.tmp", job.to_json())
-        (folder / "job.json.tmp").replace(folder / "job.json")
+        write_atomically(folder / "job.json", job.to_json())
         sync_folder(folder)
         sync_folder(inbox)
     except FileExistsError as error:
@@ -244,9 +240,10 @@ def _read(path: Path, kind: type[AnyDocument]) -> AnyDocument | None:
         return None
 
 
-def _replace(path: Path, document: Document) -> None:
+def _replace(path: Path, text: str) -> None:
+    """As `write_atomically`, but not synced: for what matters only while this daemon lives."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(document.to_json(), encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
