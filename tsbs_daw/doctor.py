@@ -34,6 +34,8 @@ NEEDED_DISK_BYTES = 2_000_000_000  # a song of 10 minutes gives about 1 GB of fl
 
 
 class Status(str, Enum):
+    """How bad a finding is."""
+
     OK = "ok"
     NOTE = "note"  # worth knowing; everything needed works without it
     PROBLEM = "problem"
@@ -51,6 +53,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
+    """All that the doctor found."""
+
     findings: tuple[Finding, ...]
 
     @property

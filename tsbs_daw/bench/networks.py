@@ -88,6 +88,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def time_s(run: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until the device has finished one run."""
     began = time.perf_counter()
     run()
     if device.type == "cuda":

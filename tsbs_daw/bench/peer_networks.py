@@ -53,6 +53,7 @@ PEERS = (
 
 
 def installed() -> list[Peer]:
+    """The peers whose packages are here."""
     return [peer for peer in PEERS if importlib.util.find_spec(peer.package)]
 
 

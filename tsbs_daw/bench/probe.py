@@ -175,6 +175,7 @@ def size(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def peers(request: dict[str, Any]) -> dict[str, Any]:
+    """Sizes of this network beside the peers that are installed, each on chunks of its own length."""
     from tsbs_daw.bench.peer_networks import time_peers
     from tsbs_daw.separation.separator import choose_device
 
@@ -182,6 +183,7 @@ def peers(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def reference(request: dict[str, Any]) -> dict[str, Any]:
+    """This network beside the same in its plain form."""
     from tsbs_daw.bench.peer_networks import time_reference
     from tsbs_daw.separation.separator import choose_device
 
@@ -205,6 +207,7 @@ def stems(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def overlap(request: dict[str, Any]) -> dict[str, Any]:
+    """Chunk lengths and overlaps, against SDR and time."""
     from tsbs_daw.bench.overlap import measure_overlaps
 
     return {"table": measure_overlaps(request["model"], request["device"], request["quick"])}

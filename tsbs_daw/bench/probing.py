@@ -17,6 +17,7 @@ PROBE_LIMIT_S = 3600.0
 
 
 def work_folder() -> tempfile.TemporaryDirectory[str]:
+    """Where probes leave their answers; gone after the `with`."""
     return tempfile.TemporaryDirectory(prefix="tsbs-daw-bench-", ignore_cleanup_errors=True)
 
 

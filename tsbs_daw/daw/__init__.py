@@ -1,0 +1,1 @@
+"""Session files that DAWs open, and what is installed into DAWs."""

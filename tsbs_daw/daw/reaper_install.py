@@ -65,6 +65,7 @@ class Installation:
 
 
 def source_folder() -> Path:
+    """Where the scripts are in this installation of the program."""
     return resource_folder("reaper_scripts") / NAME
 
 
@@ -87,6 +88,7 @@ def start_command(home: Path, python: Path, platform: str = sys.platform) -> str
 def settings_document(
     spool: Path, start: str | None, presets: Iterable[PresetEntry], stems: Sequence[str]
 ) -> dict[str, object]:
+    """What installed.json says. Args: start: how a daemon is started; None: it cannot be"""
     found = {"schema": SCHEMA, "version": tsbs_daw.__version__, "spool": str(spool), "stems": list(stems)}
     if start is not None:
         found["start"] = start

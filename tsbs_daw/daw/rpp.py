@@ -88,6 +88,7 @@ def _point(step: Step) -> str:
 
 
 def marker(index: int, at_s: Fraction, name: str, key: str) -> str:
+    """One line: a marker at a place on the timeline."""
     return f"MARKER {index} {number(at_s)} {quoted(name)} 0 0 1 B {guid(key)} 0"
 
 
@@ -162,10 +163,12 @@ def item(at_s: Fraction, length_s: Fraction, name: str, file: str, key: str, *, 
 
 
 def block(opening: str, content: Lines) -> Lines:
+    """Lines between `<opening` and `>`."""
     return [f"<{opening}", *(f"  {line}" for line in content), ">"]
 
 
 def peak_color(color: str) -> int:
+    """#rrggbb as PEAKCOL has it, see above."""
     red, green, blue = bytes.fromhex(color.removeprefix("#"))
     return _CUSTOM_COLOR | blue << 16 | green << 8 | red
 

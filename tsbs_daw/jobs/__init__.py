@@ -1,0 +1,1 @@
+"""Jobs: their contract, their queue, the workers that run them, and the daemon around it all."""

@@ -31,6 +31,7 @@ def available() -> bool:
 
 
 def usable(tensor: Tensor) -> bool:
+    """Whether the kernels take this tensor."""
     return tensor.is_cuda and tensor.dtype != torch.float64 and available()
 
 

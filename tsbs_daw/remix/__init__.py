@@ -1,0 +1,1 @@
+"""What is made of stems beside sessions: loops on the bar lines, and Stems files for DJ decks."""

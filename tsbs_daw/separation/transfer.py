@@ -19,6 +19,7 @@ from tsbs_daw.errors import DeviceLost
 
 
 def on_host(array: np.ndarray) -> Tensor:
+    """An array as a float32 tensor in ordinary memory."""
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 

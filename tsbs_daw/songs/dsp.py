@@ -22,10 +22,12 @@ def stream(seed: int, *names: object) -> np.random.Generator:
 
 
 def midi_hz(pitch: np.ndarray | float) -> np.ndarray | float:
+    """MIDI pitches, fractions included, in Hz."""
     return 440.0 * 2.0 ** ((np.asarray(pitch, dtype=np.float64) - 69.0) / 12.0)
 
 
 def gain(level_db: float) -> float:
+    """The factor of a level."""
     return float(10.0 ** (level_db / 20.0))
 
 
@@ -78,6 +80,7 @@ def play_tables(tables: np.ndarray, times_s: np.ndarray, phase: np.ndarray) -> n
 
 
 def steady_phase(frequency_hz: float, samples: int, start: float = 0.0) -> np.ndarray:
+    """Phase in cycles of a constant frequency: (samples,)."""
     return start + (frequency_hz / SAMPLE_RATE) * np.arange(samples)
 
 

@@ -118,6 +118,7 @@ def strip_other(family: str, figure: str, rng: np.random.Generator) -> list:
 
 
 def strip_bass(family: str, rng: np.random.Generator) -> list:
+    """The channel strip of a bass."""
     chain: list = [HighpassFilter(30)]
     if family in ("drive", "reese") or rng.random() < 0.25:
         chain += [
@@ -138,6 +139,7 @@ def strip_bass(family: str, rng: np.random.Generator) -> list:
 
 
 def strip_vocal(role: str, rng: np.random.Generator) -> list:
+    """The channel strip of a voice. Args: role: "lead", or one of those around it"""
     chain: list = [HighpassFilter(_u(rng, 70, 130)), *_equaliser(rng, 3.0)]
     chain.append(Compressor(_u(rng, -32, -20), _u(rng, 2.5, 6), _u(rng, 2, 12), _u(rng, 60, 180)))
     chain.append(HighShelfFilter(_u(rng, 5000, 9000), _u(rng, -1, 5)))

@@ -10,6 +10,8 @@ STEMS = ("vocals", "drums", "bass", "other")
 
 @dataclass(frozen=True)
 class Note:
+    """One note of an instrument."""
+
     beat: float
     beats: float
     pitch: float  # MIDI number; fractions are cents
@@ -19,6 +21,8 @@ class Note:
 
 @dataclass(frozen=True)
 class Hit:
+    """One stroke on a drum kit."""
+
     beat: float
     piece: str  # "kick", "snare", ...
     velocity: float
@@ -51,6 +55,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
+    """A stretch of bars with a name of its own, and who plays in it."""
+
     name: str
     bar: int
     bars: int
@@ -60,6 +66,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Chord:
+    """A chord that sounds from `beat` on."""
+
     beat: float
     beats: float
     root: int  # pitch class
@@ -73,6 +81,8 @@ class Chord:
 
 @dataclass(frozen=True)
 class Score:
+    """A whole song, as written."""
+
     seed: int
     style: str
     tonic: int  # pitch class

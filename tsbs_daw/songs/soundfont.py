@@ -39,6 +39,8 @@ DRUM_CHANNEL = 9
 
 @dataclass(frozen=True)
 class Font:
+    """A sound font that may be installed."""
+
     name: str
     file: str
     kits: tuple[int, ...]  # programs of its drum kits
@@ -194,6 +196,7 @@ PROGRAMS = {
 
 @cache
 def any_program() -> tuple[int, ...]:
+    """Every program but those of basses."""
     return tuple(
         sorted({program for family, programs in PROGRAMS.items() for program in programs if not 32 <= program <= 39})
     )

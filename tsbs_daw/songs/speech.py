@@ -52,6 +52,7 @@ class Spoken:
 
 
 def require_espeak() -> None:
+    """Raises: UsageError: espeak-ng is not installed"""
     if shutil.which("espeak-ng") is None:
         raise UsageError("espeak-ng is not installed; install it (Debian: espeak-ng) or use --timbres builtin.")
 

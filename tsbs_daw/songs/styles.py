@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Style:
+    """What a style draws from."""
+
     tempo: tuple[float, float]
     meters: tuple[str, ...]
     modes: tuple[str, ...]

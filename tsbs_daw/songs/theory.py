@@ -34,6 +34,7 @@ PROGRESSIONS = {
 
 
 def scale_of(tonic: int, mode: str) -> tuple[int, ...]:
+    """Pitch classes of a scale, from its tonic up."""
     return tuple((tonic + step) % 12 for step in MODES[mode])
 
 

@@ -18,6 +18,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Timbre:
+    """One instrument: how its spectrum begins, evolves and ends. Each kind reads the fields that it has a use for."""
+
     family: str
     kind: str
     attack_s: float = 0.004
@@ -57,10 +59,12 @@ def uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Equally likely in every octave from `low` to `high`."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def random_body(rng: np.random.Generator, count: int, low_hz: float, high_hz: float, most: float):
+    """`count` resonances, (frequency_hz, width_hz, gain) each, with gains from 0.4 to `most`."""
     return tuple(
         (
             float(np.exp(rng.uniform(np.log(low_hz), np.log(high_hz)))),

@@ -1,0 +1,1 @@
+"""The durable queue: jobs in SQLite, and the spool's folders in which they come and go."""

@@ -102,6 +102,7 @@ def _supersede(connection: sqlite3.Connection, arrival: Arrival) -> list[str]:
 
 
 def columns_of(arrival: Arrival) -> dict[str, object]:
+    """A queued job's columns, as far as they are not the table's defaults."""
     job, file = arrival.job, arrival.file
     return {
         "id": job.id,
@@ -120,6 +121,7 @@ def columns_of(arrival: Arrival) -> dict[str, object]:
 
 
 def song_name(job: Job) -> str:
+    """What the job's song is called, as text that any file can hold."""
     return source_name(job.song if job.song is not None else job.source.path.stem)
 
 
@@ -140,5 +142,6 @@ def _run_again(connection: sqlite3.Connection, columns: dict[str, object]) -> No
 
 
 def insert(connection: sqlite3.Connection, verb: str, columns: dict[str, object]) -> None:
+    """Add a row to `jobs`. Args: verb: INSERT, or INSERT OR IGNORE"""
     names = ", ".join(columns)
     connection.execute(f"{verb} INTO jobs ({names}) VALUES ({', '.join(':' + name for name in columns)})", columns)

@@ -40,6 +40,7 @@ class SeenFile:
 
 
 def remember(connection: sqlite3.Connection, file: SeenFile) -> None:
+    """Note what became of a file, in place of what was known of it."""
     connection.execute(
         "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
@@ -55,6 +56,7 @@ def remember(connection: sqlite3.Connection, file: SeenFile) -> None:
 
 
 def recall(connection: sqlite3.Connection, root: str, relative: str) -> SeenFile | None:
+    """What is known of a file."""
     row = connection.execute(
         "SELECT * FROM files WHERE root = ? AND relative = ?", (os.fsencode(root), os.fsencode(relative))
     ).fetchone()
@@ -68,6 +70,7 @@ def files_of(database: Database, root: str) -> dict[str, SeenFile]:
 
 
 def ignored_files(database: Database) -> list[SeenFile]:
+    """Those of all watch folders that are no jobs."""
     return [_from_row(row) for row in database.read("SELECT * FROM files WHERE reason IS NOT NULL")]
 
 

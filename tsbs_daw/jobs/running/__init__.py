@@ -1,0 +1,1 @@
+"""Worker processes, and the leases under which jobs are theirs."""

@@ -1,0 +1,1 @@
+"""Watch folders: what is completely written in them comes into the queue."""
