@@ -140,8 +140,11 @@ function scenes.cancel ()
   return "cancelled"
 end
 
+local since = 0
 function scenes.cancelled ()
-  return delivered (0) and "ready"
+  since = since + 1
+  if delivered (0) then return "ready" end
+  return since % 150 == 0 and "cancel" -- what was pressed came too early for the window: once more, in a new one
 end
 
 function scenes.ready ()

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from cli.program import environment
+from patience import PATIENCE_S
 from programs import display, process
 
 from tsbs_daw.daw import ardour_scripts
@@ -69,7 +70,12 @@ class Studio:
             's:save_state ("", false, false, false, false, false) close_session () quit ()\n'
         )
         done = subprocess.run(
-            [PROGRAMS[1], str(script)], env=self.environment, capture_output=True, text=True, timeout=120, check=False
+            [PROGRAMS[1], str(script)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
         assert self.session.is_file(), done.stdout + done.stderr
 
@@ -93,7 +99,7 @@ class Studio:
         hook.text = base64.b64encode(state.encode()).decode()
         path.write_bytes(ET.tostring(root, encoding="UTF-8", xml_declaration=True))
 
-    def play(self, scene: str, within_s: float, *, meanwhile=lambda _: None, picture: Path | None = None) -> None:
+    def play(self, scene: str, *, meanwhile=lambda _: None, picture: Path | None = None) -> None:
         """Start Ardour with the session, wait until the driver is ready, and end it.
 
         Args: meanwhile: called again and again with the environment that Ardour runs in, its display among it
@@ -104,7 +110,7 @@ class Studio:
             with process(
                 ["ardour", "-a", "-n", "-d", "-O", str(self.session)], running, stdout=log, stderr=log
             ) as ardour:
-                end = time.monotonic() + within_s
+                end = time.monotonic() + PATIENCE_S
                 while not (self.folder / "ready").exists():
                     assert not (self.folder / "failed").exists(), (self.folder / "failed").read_text()
                     assert ardour.poll() is None and time.monotonic() < end, self.told(ardour.poll())
