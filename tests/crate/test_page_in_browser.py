@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from crate.browser import browser
-from crate.page_crates import HOSTILE, catalogue, entry, mixed_crate, sounding
+from crate.page_crates import HOSTILE, analysis, catalogue, entry, mixed_crate, sounding
 from patience import PATIENCE_S
 
 from tsbs_daw.crate.matching import compatible
@@ -291,6 +291,22 @@ def test_the_songs_that_fit_the_chosen_one_are_marked(page, crate, percent):
         assert titles(page) == ["First Song", HOSTILE, "Émile", "Half", "Keyless"]
         page.keyboard.press("Escape")
         assert len(titles(page)) == 10
+
+
+def test_nothing_is_cut_off_on_a_phone(opened, tmp_path):
+    found = analysis(220.0, "12A", doubtful=True)
+    write_page(catalogue(entry("One", analysis=found, warnings=("It is.",)), entry("Two", artist="")), tmp_path)
+    page = opened(tmp_path)
+    page.set_viewport_size({"width": 360, "height": 800})
+    over = "all => all.map(one => one.getBoundingClientRect().right - one.closest('%s').getBoundingClientRect().right)"
+    assert max(page.eval_on_selector_all(".chip", over % ".entry")) <= 0
+    assert max(page.eval_on_selector_all("#filters input, #filters select", over % "form")) <= 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_song_of_no_artist_shows_its_file(page):
+    assert "/music/cut.mp3" in words(song(page, "Cut").locator(".under"))
+    assert "/music/" not in words(song(page, "Far").locator(".under"))
 
 
 def test_doubtful_figures_are_marked_and_explained(page):

@@ -32,7 +32,9 @@ function row(song, app) {
       el('span', { class: 'warnings', title: song.warnings.map(shown).join('\n'), text: `${many(count, 'warning')}` }),
     );
   }
-  const under = el('span', { class: 'under' }, song.artist ? name(song.artist) : null, ...marks, song.badge);
+  // Songs without tags may be called alike; their files are not.
+  const whose = name(song.artist || song.source);
+  const under = el('span', { class: 'under' }, whose, ...marks, song.badge);
   song.line = el(
     'div',
     { class: 'row', role: 'row', onclick: (event) => event.target.closest('button, a, .picture') || app.choose(song) },
