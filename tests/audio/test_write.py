@@ -54,11 +54,13 @@ def test_blocks_of_any_memory_layout_are_taken(tmp_path):
 
 @pytest.mark.parametrize("place", [0, 1, 48000 * 86400, (1 << 32) + 5])
 def test_the_time_reference_comes_back(tmp_path, place):
-    write(tmp_path / "stem.wav", signals.noise(100), 48000, time_reference_samples=place, description="vocals of é")
+    write(
+        tmp_path / "stem.wav", signals.noise(100), 48000, time_reference_samples=place, description="vocals of Jóga 東"
+    )
     assert probe(tmp_path / "stem.wav").time_reference_samples == place
     data = (tmp_path / "stem.wav").read_bytes()
     body = data.index(b"bext") + 8
-    assert data[body : body + 256].rstrip(b"\0") == b"vocals of ?"
+    assert data[body : body + 256].rstrip(b"\0") == b"vocals of Joga ?"
     assert data[body - 4 : body] == (602).to_bytes(4, "little")
     assert data[body + 256 : body + 288].rstrip(b"\0") == b"tsbs-daw"
 

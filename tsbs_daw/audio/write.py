@@ -20,6 +20,7 @@ import errno
 import os
 import stat
 import struct
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -180,6 +181,8 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _bext(time_reference_samples: int, description: str) -> bytes:
-    text = description.encode("ascii", "replace")[:256]
+    # ASCII, says the standard: letters lose their accents, and others become question marks.
+    plain = "".join(c for c in unicodedata.normalize("NFKD", description) if not unicodedata.combining(c))
+    text = plain.encode("ascii", "replace")[:256]
     #      description, originator, reference, date and time, time reference, version, UMID, reserved
     return struct.pack("<256s32s32s18sQH64s190s", text, b"tsbs-daw", b"", b"", time_reference_samples, 1, b"", b"")
