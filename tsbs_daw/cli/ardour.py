@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tsbs_daw.cli.answer import AsJson, about_the_daemon, say_json
 
 if TYPE_CHECKING:
     from tsbs_daw.daw.ardour_install import Installation
@@ -17,7 +18,6 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", help="One configuration folder of Ardour, if not the usual ones.", metavar="FOLDER"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
 @app.command()
@@ -59,7 +59,7 @@ def uninstall(config: Config = None) -> None:
 
 
 @app.command()
-def status(config: Config = None, as_json: Json = False) -> None:
+def status(config: Config = None, as_json: AsJson = False) -> None:
     """Say what is installed, and whether a daemon is there to do the work. The exit code is 1 if something is missing.
 
     Example: tsbs-daw ardour status
@@ -74,15 +74,13 @@ def status(config: Config = None, as_json: Json = False) -> None:
     alive = living_daemon(spool)
     if as_json:
         folders = [{**vars(one), "config": str(one.config)} for one in found]
-        typer.echo(json.dumps({"folders": folders, "daemon": alive.pid if alive else None}, indent=2))
+        say_json({"folders": folders, "daemon": alive.pid if alive else None})
     else:
         for one in found:
             typer.echo(_told(one))
             if one.spool not in (None, spool.as_posix()):
                 typer.echo(f"It looks into {one.spool}, and this program's spool is {spool}; install again.")
-        typer.echo(
-            f"A daemon (process {alive.pid}) is at work." if alive else "No daemon is running: `tsbs-daw watch` is one."
-        )
+        typer.echo(about_the_daemon(alive))
     if not all(one.complete for one in found):
         raise typer.Exit(1)
 

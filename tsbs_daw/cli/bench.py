@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tsbs_daw.cli.answer import AsJson, say_json
 
 if TYPE_CHECKING:
     from tsbs_daw.bench.row import Row
@@ -21,7 +22,7 @@ def command(
         bool, typer.Option("--complete", help="Everything, peers and growth too: an hour or more.")
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny lengths: shows that it runs, not how fast.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Measure speed and memory on this machine, each figure beside its target.
 
@@ -41,7 +42,7 @@ def command(
         if not as_json:
             typer.echo(_text(row))
     if as_json:
-        typer.echo(json.dumps(_report(options, rows), indent=2))
+        say_json(_report(options, rows))
     return 1 if any(row.ok is False for row in rows) and not quick else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tsbs_daw.cli.answer import AsJson, say_json
 from tsbs_daw.cli.text import table
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def command(
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name, or a .safetensors file.")] = "default",
     seed: Annotated[int, typer.Option(help="Another number, another song.")] = 9905,
     length_s: Annotated[float, typer.Option("--seconds", help="How long the song is.")] = 20.0,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Make a short song, separate it, and show what came of it.
 
@@ -50,7 +50,10 @@ def command(
     if result is None or result.folder is None:
         return 1
     facts = _facts(folder, result, targets)
-    typer.echo(json.dumps(facts, indent=2) if as_json else _report(facts))
+    if as_json:
+        say_json(facts)
+    else:
+        typer.echo(_report(facts))
     return 0
 
 

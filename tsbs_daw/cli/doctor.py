@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tsbs_daw.cli.answer import AsJson, say_json
 
 if TYPE_CHECKING:
     from tsbs_daw.doctor import Finding
@@ -15,7 +16,7 @@ _MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
 def command(
     model: Annotated[str, typer.Option(help="The model that the tiny job uses: a name or a file.")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Say what works on this machine, and what to do about the rest.
 
@@ -34,7 +35,7 @@ def command(
             _show(finding)
     report = Report(tuple(found))
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        say_json(report.to_dict())
     else:
         problems = sum(finding.status == "problem" for finding in found)
         typer.echo(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsbs_daw.cli import text
+from tsbs_daw.cli.answer import AsJson, say_json
 
 if TYPE_CHECKING:
     from tsbs_daw.config import Settings
@@ -16,14 +17,13 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, show, retry and cancel jobs.\n\nExample: tsbs-daw jobs list", no_args_is_help=True)
 
 Ids = Annotated[list[str], typer.Argument(help="Job ids; the last few characters are enough.", metavar="ID")]
-Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
 
 
 @app.command("list")
 def list_jobs(
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(help="How many, newest first; 0 for all.")] = 20,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first.
 
@@ -36,7 +36,7 @@ def list_jobs(
     found = [job for job in found if not state or job["state"] in state]
     found = found[:limit] if limit > 0 else found
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        say_json(found)
         return
     if not found:
         typer.echo("There are no jobs." if not state else f"There are no jobs that are {' or '.join(state)}.")
@@ -47,7 +47,7 @@ def list_jobs(
 
 @app.command()
 def show(
-    job_id: Annotated[str, typer.Argument(help="A job's id, or the end of it.", metavar="ID")], as_json: Json = False
+    job_id: Annotated[str, typer.Argument(help="A job's id, or the end of it.", metavar="ID")], as_json: AsJson = False
 ):
     """Show everything about one job.
 
@@ -59,7 +59,7 @@ def show(
     (full_id,) = _full_ids(settings, [job_id])
     job = next(job for job in _everything(settings, _states([]), -1) if job["id"] == full_id)
     if as_json:
-        typer.echo(json.dumps(job, indent=2))
+        say_json(job)
         return
     result = job.pop("result") or {}
     request = job.pop("request") or {}

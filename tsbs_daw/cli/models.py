@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tsbs_daw.cli.answer import AsJson, say_json
+
 if TYPE_CHECKING:
     from tsbs_daw.model.registry import Entry
 
 app = typer.Typer(no_args_is_help=True, help="The models by name: list, show, pull, convert.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
 @app.command("list")
@@ -29,7 +28,7 @@ def list_(as_json: AsJson = False) -> None:
 
     entries = list_models()
     if as_json:
-        typer.echo(json.dumps([_facts(entry) for entry in entries], indent=2))
+        say_json([_facts(entry) for entry in entries])
         return
     width = max(len(entry.name) for entry in entries)
     for entry in entries:
@@ -49,7 +48,7 @@ def show(
 
     facts = _facts(find(model))
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        say_json(facts)
         return
     for key, value in facts.items():
         if value not in (None, "", {}, []):
@@ -91,7 +90,7 @@ def convert(
     names = tuple(name.strip() for name in stems.split(",") if name.strip())
     path = convert_into(checkpoint, output, config=config, stems=names, overwrite=overwrite)
     if as_json:
-        typer.echo(json.dumps(_facts(find(str(path))), indent=2))
+        say_json(_facts(find(str(path))))
     else:
         typer.echo(f"converted: {path}")
 
@@ -168,7 +167,3 @@ def _progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
             typer.echo(f"{label}: {done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else ""), err=True)
 
     yield say
-
-
-if __name__ == "__main__":
-    app()

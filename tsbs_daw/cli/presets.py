@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tsbs_daw.cli.answer import AsJson, say_json
+
 if TYPE_CHECKING:
     from tsbs_daw.effects.output import Effect, Output
     from tsbs_daw.effects.preset import Preset
 
 app = typer.Typer(no_args_is_help=True, help="Effect presets: list, show, check.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
 @app.command("list")
@@ -40,7 +39,10 @@ def list_(as_json: AsJson = False) -> None:
             continue
         rows.append((name, origin, preset.description))
         facts.append(_facts(preset) | {"origin": origin})
-    typer.echo(json.dumps(facts, indent=2) if as_json else table(("NAME", "FROM", "WHAT IT IS FOR"), rows))
+    if as_json:
+        say_json(facts)
+    else:
+        typer.echo(table(("NAME", "FROM", "WHAT IT IS FOR"), rows))
 
 
 @app.command()
@@ -53,7 +55,7 @@ def show(preset: Annotated[str, typer.Argument(help="A preset's name or file.")]
 
     found = load_preset(preset)
     if as_json:
-        typer.echo(json.dumps(_facts(found), indent=2))
+        say_json(_facts(found))
         return
     typer.echo(f"{found.name}: {found.description}\n{found.path}")
     for output in found.outputs:
@@ -85,7 +87,7 @@ def effects(
     kinds = [EFFECTS[name]] if name else list(EFFECTS.values())
     if as_json:
         facts = {kind.name: {parameter.name: parameter.facts() for parameter in kind.parameters} for kind in kinds}
-        typer.echo(json.dumps(facts, indent=2))
+        say_json(facts)
         return
     for kind in kinds:
         typer.echo(kind.name)
@@ -116,7 +118,7 @@ def check(
         except (PresetError, EffectError) as error:
             answers.append({"preset": file, "error": str(error), "outputs": []})
     if as_json:
-        typer.echo(json.dumps(answers, indent=2))
+        say_json(answers)
     for answer in () if as_json else answers:
         if answer["error"]:
             typer.echo(answer["error"], err=True)
@@ -202,7 +204,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-if __name__ == "__main__":
-    app()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tsbs_daw.cli.answer import AsJson, about_the_daemon, say_json
 
 if TYPE_CHECKING:
     from tsbs_daw.daw.reaper_install import Installation, PresetEntry
@@ -19,7 +20,6 @@ Resource = Annotated[
     Path | None,
     typer.Option("--resource", help="REAPER's resource folder, for a portable installation.", metavar="FOLDER"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
 @app.command()
@@ -73,7 +73,7 @@ def uninstall(resource: Resource = None) -> None:
 
 
 @app.command()
-def status(resource: Resource = None, as_json: Json = False) -> None:
+def status(resource: Resource = None, as_json: AsJson = False) -> None:
     """Say what is installed, and whether a daemon is there to do the work. The exit code is 1 if something is missing.
 
     Example: tsbs-daw reaper status
@@ -88,14 +88,12 @@ def status(resource: Resource = None, as_json: Json = False) -> None:
     alive = living_daemon(settings.spool)
     if as_json:
         facts = {**vars(found), "resource": str(found.resource), "daemon": alive.pid if alive else None}
-        typer.echo(json.dumps(facts, indent=2))
+        say_json(facts)
     else:
         typer.echo(_told(found))
         if found.spool is not None and found.spool != str(settings.spool):
             typer.echo(f"It looks into {found.spool}, and this program's spool is {settings.spool}; install again.")
-        typer.echo(
-            f"A daemon (process {alive.pid}) is at work." if alive else "No daemon is running: `tsbs-daw watch` is one."
-        )
+        typer.echo(about_the_daemon(alive))
     if found.version is None or found.missing:
         raise typer.Exit(1)
 
