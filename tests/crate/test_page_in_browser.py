@@ -118,7 +118,7 @@ def test_the_page_opens_with_every_song_and_its_figures(page):
 
 def test_the_whole_crate_and_each_song_can_be_opened_from_the_page(opened, tmp_path):
     made = {"sessions": ("one/One.RPP",), "loops": 2, "loops_folder": "one/loops", "stem_mp4": "one/One.stem.mp4"}
-    crate = catalogue(entry("One", folder="one", **made))
+    crate = catalogue(entry("One", folder="one", gain_db=-3.0, **made))
     (tmp_path / crate.session).touch()
     write_page(crate, tmp_path)
     page = opened(tmp_path)
@@ -132,6 +132,7 @@ def test_the_whole_crate_and_each_song_can_be_opened_from_the_page(opened, tmp_p
         "2 loops": inside + "one/loops/",
         "One.stem.mp4": inside + "one/One.stem.mp4",
     }
+    assert "true peak −1.0 dB, before the gain" in words(page.locator(".panel"))
 
 
 def test_the_waveforms_of_the_stems_are_drawn_in_their_colours(page):

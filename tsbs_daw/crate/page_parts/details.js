@@ -167,7 +167,8 @@ function figures(song) {
   if (loudness && loudness.lufs !== null) {
     const range = loudness.rangeLu === null ? '' : `range ${decimal(loudness.rangeLu)} LU`;
     const peak = loudness.peakDb === null ? '' : `true peak ${decimal(loudness.peakDb)} dB`;
-    add('Loudness', `${decimal(loudness.lufs)} LUFS`, [range, peak].filter(Boolean).join(', '));
+    const when = song.gainDb ? 'before the gain' : '';
+    add('Loudness', `${decimal(loudness.lufs)} LUFS`, [range, peak, when].filter(Boolean).join(', '));
   }
   if (song.residualDb !== null) add('Null residual', `${decimal(song.residualDb)} dB`, 'song minus its stems');
   if (song.introS) add('First sound', clock(song.introS));
