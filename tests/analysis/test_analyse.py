@@ -45,6 +45,21 @@ def test_files_are_analysed_and_the_document_survives_json(tmp_path):
     assert Analysis.model_validate_json(text) == found
 
 
+@pytest.mark.parametrize(
+    "names", [(), ("drums", "bass", "other", "vocals"), ("vocals", "instrumental"), ("drums", "other")], ids=str
+)
+def test_pitches_that_are_not_kept_change_nothing(tmp_path, names):
+    """Only those are kept that something is concluded from: the same comes of a hearing of everything."""
+    sounds = song(12.0)
+    sounds = {"instrumental": sum(part for name, part in sounds.items() if name != "vocals"), **sounds}
+    sounds["mixture"] = sounds["instrumental"] + sounds["vocals"]
+    for name in ("mixture", *names):
+        soundfile.write(tmp_path / f"{name}.wav", sounds[name].T, RATE, subtype="FLOAT")
+    found = analyse(tmp_path / "mixture.wav", {name: tmp_path / f"{name}.wav" for name in names})
+    assert found == analyse_sounds(sounds["mixture"], **{name: sounds[name] for name in names})
+    assert found.key is not None and len(found.beats.times_s) > 10
+
+
 def test_a_file_that_cannot_be_read_is_an_error_of_the_analysis(tmp_path):
     path = tmp_path / "song.wav"
     path.write_bytes(b"no sound at all, but long enough to look at")

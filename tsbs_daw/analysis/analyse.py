@@ -13,7 +13,7 @@ from tsbs_daw.analysis.choice import weights
 from tsbs_daw.analysis.document import Analysis, Beats, Loudness, Tempo, TempoChange
 from tsbs_daw.analysis.evidence import Evidence, gather
 from tsbs_daw.analysis.features import Features
-from tsbs_daw.analysis.key import find_key
+from tsbs_daw.analysis.key import SHARES, find_key
 from tsbs_daw.analysis.listen import listen
 from tsbs_daw.analysis.meter import find_bars
 from tsbs_daw.analysis.sections import find_sections
@@ -41,11 +41,22 @@ def analyse(mixture: Path, stems: Mapping[str, Path], *, sample_rate_hint: int |
     heard: dict[str, tuple[Features, Loudness]] = {}
     for name, path in {"": mixture, **stems}.items():
         try:
-            heard[name] = listen(Path(path))
+            heard[name] = listen(Path(path), **_asked(name, stems))
         except AudioError as problem:
             raise AnalysisError(f"The song cannot be analysed: {problem}") from problem
     song, loudness = heard.pop("")
     return conclude(song, loudness, heard)
+
+
+def _asked(name: str, stems: Mapping[str, Path]) -> dict[str, bool]:
+    """What of a file's pitches `conclude` looks at; they are most of what is kept of a file, and cost most of the time.
+
+    Harmony and sections take those of accompaniment and bass, the key also the voice's and the bass's lowest; the
+    mixture's stand in for stems that are not there. name: "" is the mixture
+    """
+    if name:
+        return {"pitches": name in SHARES, "low_pitches": name == "bass"}
+    return {"pitches": not {"other", "bass"} & {*stems}, "low_pitches": not {*SHARES} & {*stems}}
 
 
 def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Features, Loudness]]) -> Analysis:

@@ -34,8 +34,8 @@ QUIET_DB = -60.0  # of full scale; below it a stem is not there
 
 @dataclass(frozen=True)
 class Evidence:
-    """rows: name -> (F,), ATTACK_S apart, each with a root mean square of 1, or zero
-    pulse: (F,) the rows together, for finding beats
+    """rows: name -> (F,) float32, ATTACK_S apart, each with a root mean square of 1, or zero
+    pulse: (F,) float64, the rows together, for finding beats
     source: what drums stands for: "drums", or "mixture" without a drums stem that sounds
     """
 
@@ -44,25 +44,42 @@ class Evidence:
     source: str
     duration_s: float
 
+    def near(self, names: Sequence[str], times_s: np.ndarray) -> np.ndarray:
+        """(names, times): the strongest attack near each moment.
+
+        Looked for where it is asked for: the same for every frame would be as large as the rows.
+        """
+        frames = np.round(times_s / ATTACK_S).astype(np.int64)
+        last = len(self.pulse) - 1
+        frames = np.clip(frames, 0, last)[:, None] + np.arange(SLACK_FRAMES) - SLACK_FRAMES // 2
+        frames = np.clip(frames, 0, last)
+        return np.stack([self.rows[name][frames].max(axis=1) for name in names])
+
 
 def gather(mixture: Features, stems: Mapping[str, Features]) -> Evidence:
     """stems: by name; any may be missing or silent."""
     frames = mixture.attacks.shape[1]
     heard = {name: stem for name, stem in stems.items() if sounds(stem)}
-    rows = {}
+    rows, pulse = {}, np.zeros(frames)
+
+    def put(name: str, row: np.ndarray) -> None:
+        even = _even(_fit(row, frames))
+        rows[name] = even.astype(np.float32)
+        if name in PULSE_WEIGHTS:
+            np.add(pulse, PULSE_WEIGHTS[name] * even, out=pulse)
+
+    put("entries", _entries(list(heard.values()) or [mixture], frames))
     for row, (stem, band, instead) in ROWS.items():
-        attack = heard[stem].attack(band) if stem in heard else mixture.attack(instead)
         # A stem that was asked for and is silent stays silent; only the drums, which lead, are replaced.
-        rows[row] = np.zeros(frames) if stem in stems and stem not in heard and stem != "drums" else _even(attack)
-    # Separation blurs some attacks and loses others; the mixture is a second witness.
-    rows |= {name: _even(mixture.attack(band)) for name, band in MIXTURE_ROWS.items()}
+        silent = stem in stems and stem not in heard and stem != "drums"
+        attack = heard[stem].attack(band) if stem in heard else mixture.attack(instead)
+        put(row, np.zeros(frames) if silent else attack)
+    for row, band in MIXTURE_ROWS.items():  # separation blurs some attacks and loses others; this is a second witness
+        put(row, mixture.attack(band))
     tonal = [heard[name] for name in ("other", "bass") if name in heard] if stems else [mixture]
-    rows["chords"] = _even(_harmony_changes(sum(part.pitches for part in tonal), frames)) if tonal else np.zeros(frames)
-    rows["entries"] = _even(_entries(list(heard.values()) or [mixture], frames))
-    rows = {name: _fit(row, frames) for name, row in rows.items()}
+    put("chords", _harmony_changes(sum(part.pitches for part in tonal), frames) if tonal else np.zeros(frames))
     # When harmony changes is heard within half a second; which attack it was that changed it, to the hundredth.
-    rows["changes"] = _even(rows["chords"] * (rows["bass"] + rows["other"]))
-    pulse = sum(weight * rows[name] for name, weight in PULSE_WEIGHTS.items())
+    put("changes", rows["chords"] * (rows["bass"] + rows["other"]))
     return Evidence(rows, pulse, "drums" if "drums" in heard else "mixture", mixture.duration_s)
 
 

@@ -1,6 +1,6 @@
 """What of a sound the analysis works on: attacks, pitches and levels over time, gathered block by block.
 
-All of it is small, about 5 kB for a second of sound, so two hours fit. The result does not depend on how the sound is
+All of it is small, at most 5 kB for a second of sound, so two hours fit. The result does not depend on how the sound is
 cut into blocks. A row's frame f stands at f * hop / rate seconds.
 
 F frames. Sound is (channels, samples), float32. Powers are means over the channels, so nothing cancels out.
@@ -40,7 +40,7 @@ OVERTONES = {3: 0.6, 5: 0.4, 7: 0.4}
 class Features:
     """attacks: (4, F) mean rise in dB over the bands of BANDS, ATTACK_S apart
     pitches: (36, F) how strong each third of a semitone is, from A upwards, PITCH_S apart
-    low_pitches: (36, F) the same of notes below 250 Hz
+    low_pitches: (36, F) the same of notes below 250 Hz; either has no frames where it was not asked for
     levels:  (F,) mean square, level_s apart; the last frame may hold fewer samples
     """
 

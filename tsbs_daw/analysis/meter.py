@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsbs_daw.analysis.choice import likelihoods, weighed
-from tsbs_daw.analysis.evidence import SLACK_FRAMES, Evidence
-from tsbs_daw.analysis.features import ATTACK_S
+from tsbs_daw.analysis.evidence import Evidence
 
 METERS = (4, 3)
 ROWS = ("low", "mid", "high", "bass", "other", "vocals", "chords", "mixture", "changes", "entries")
@@ -27,7 +26,7 @@ class Bars:
 
 def find_bars(evidence: Evidence, beats_s: np.ndarray) -> Bars | None:
     """None with fewer beats than make three bars."""
-    candidates, features = describe_bars(strengths_of_bars(evidence), beats_s)
+    candidates, features = describe_bars(evidence, beats_s)
     if not candidates:
         return None
     likely = likelihoods("bar", features)
@@ -42,11 +41,11 @@ def best_bar(features: np.ndarray) -> float:
     return float(weighed("bar", features).max()) if len(features) else 0.0
 
 
-def describe_bars(strengths: np.ndarray, beats_s: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:
+def describe_bars(evidence: Evidence, beats_s: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:
     """Candidates (beats per bar, first downbeat), and what speaks for each, (candidates, features)."""
     if len(beats_s) < FEWEST_BARS * max(METERS):
         return [], np.zeros((0, 0))
-    strengths = _at_beats(strengths, beats_s)
+    strengths = _at_beats(evidence, beats_s)
     candidates, features = [], []
     for beats_per_bar in METERS:
         usable = len(beats_s) // beats_per_bar * beats_per_bar
@@ -63,15 +62,7 @@ def describe_bars(strengths: np.ndarray, beats_s: np.ndarray) -> tuple[list[tupl
     return candidates, np.asarray(features)
 
 
-def strengths_of_bars(evidence: Evidence) -> np.ndarray:
-    """(rows of ROWS, F): the strongest attack near each moment."""
-    from scipy.ndimage import maximum_filter1d
-
-    return np.stack([maximum_filter1d(evidence.rows[name], SLACK_FRAMES) for name in ROWS], dtype=np.float32)
-
-
-def _at_beats(strengths: np.ndarray, beats_s: np.ndarray) -> np.ndarray:
+def _at_beats(evidence: Evidence, beats_s: np.ndarray) -> np.ndarray:
     """(rows of ROWS, beats), standardised over the beats."""
-    frames = np.clip(np.round(beats_s / ATTACK_S).astype(np.int64), 0, strengths.shape[1] - 1)
-    at = np.log1p(strengths[:, frames])
+    at = np.log1p(evidence.near(ROWS, beats_s))
     return (at - at.mean(axis=1, keepdims=True)) / (at.std(axis=1, keepdims=True) + 0.05)

@@ -16,7 +16,7 @@ from tsbs_daw.analysis.beats import Pulse, track
 from tsbs_daw.analysis.choice import likelihoods
 from tsbs_daw.analysis.evidence import SLACK_FRAMES, Evidence
 from tsbs_daw.analysis.features import ATTACK_S
-from tsbs_daw.analysis.meter import best_bar, describe_bars, strengths_of_bars
+from tsbs_daw.analysis.meter import best_bar, describe_bars
 
 SLOWEST_BPM, FASTEST_BPM = 45.0, 220.0
 TEMPI_BPM = np.exp(np.arange(np.log(SLOWEST_BPM), np.log(FASTEST_BPM), 0.004))
@@ -28,7 +28,7 @@ ROWS = (
     "low", "mid", "high", "bass", "other", "vocals", "chords", "changes", "entries", "mixture low", "mixture high",
 )  # fmt: skip
 TURNS = ((2, ("low", "mid", "chords")), (4, ("low", "mid", "chords")), (3, ("low", "chords")))  # beats, and rows
-REPEATING = ("drums", "low", "mid", "bass", "other", "pulse")
+REPEATING = ("drums", "low", "mid", "bass", "other")  # and the pulse
 SHIFTS = (0.0, 0.25, 0.5, 0.75)
 DRIFT = 0.04  # of the tempo; more is a change of tempo
 
@@ -66,37 +66,34 @@ def with_bars(described: Sequence[Described]) -> np.ndarray:
 
 
 def describe_pulses(evidence: Evidence) -> list[Described]:
-    rows = {**evidence.rows, "pulse": evidence.pulse}
     if not evidence.pulse.any() or len(evidence.pulse) * ATTACK_S < 1.5:
         return []
-    local = repetition(rows["pulse"])
-    whole = {name: repetition(rows[name]).mean(axis=0) for name in REPEATING}
-    strengths, for_bars = _standardised(evidence), strengths_of_bars(evidence)
-    found = []
-    for tracked in _tracked(evidence, local):
-        repeats = [float(np.interp(tracked.bpm, TEMPI_BPM, whole[name])) for name in REPEATING]
+    tempi, clarity = _tempi(evidence.pulse)
+    repeating = [*(_mean(repetition(evidence.rows[name])) for name in REPEATING), clarity]
+    usual, found = _usual(evidence), []
+    for tracked in _tracked(evidence, tempi):
+        repeats = [float(np.interp(tracked.bpm, TEMPI_BPM, row)) for row in repeating]
         octave = float(np.log2(tracked.bpm / USUAL_BPM))
         for shift in SHIFTS:
             pulse = tracked.moved(shift)
-            features = np.concatenate(
-                (_fit(strengths, pulse, evidence.duration_s), repeats, (-octave * octave, octave))
-            )
-            _, bars = describe_bars(for_bars, pulse.at(pulse.numbers(evidence.duration_s)))
+            features = np.concatenate((_fit(evidence, usual, pulse), repeats, (-octave * octave, octave)))
+            _, bars = describe_bars(evidence, pulse.at(pulse.numbers(evidence.duration_s)))
             found.append(Described(pulse, features, bars, repeats[-1]))
     return found
 
 
 def repetition(row: np.ndarray) -> np.ndarray:
-    """How strongly a row repeats at each of PERIODS_S, in windows STEP_S apart: (windows, periods)."""
+    """How strongly a row repeats at each of PERIODS_S, in windows STEP_S apart: (windows, periods), float32."""
     from librosa.core import autocorrelate
     from scipy.ndimage import maximum_filter1d
 
     length = min(round(WINDOW_S / ATTACK_S), len(row))
     starts = range(0, len(row) - length + 1, round(STEP_S / ATTACK_S))
     overlap = length / (length - np.arange(length))
-    found = np.zeros((len(starts), len(TEMPI_BPM)))
+    found = np.zeros((len(starts), len(TEMPI_BPM)), np.float32)
     for number, start in enumerate(starts):
-        window = row[start : start + length] - row[start : start + length].mean()
+        window = row[start : start + length].astype(np.float64)
+        window -= window.mean()
         similar = autocorrelate(window) * overlap
         if similar[0] > 1e-9:
             similar = maximum_filter1d(similar / similar[0], 3)
@@ -106,16 +103,25 @@ def repetition(row: np.ndarray) -> np.ndarray:
     return found
 
 
-def _tracked(evidence: Evidence, local: np.ndarray) -> list[Pulse]:
-    """Beats at each period that may be the song's."""
+def _mean(rows: np.ndarray) -> np.ndarray:
+    return rows.mean(axis=0, dtype=np.float64)
+
+
+def _tempi(pulse: np.ndarray) -> tuple[list[float] | list[np.ndarray], np.ndarray]:
+    """Tempi that may be the song's, in BPM, of all of it or of each window; how strongly it repeats at PERIODS_S."""
     usual = 0.12 * np.square(np.log2(TEMPI_BPM / USUAL_BPM))
-    path = _tempo_path(local - usual)
+    local = repetition(pulse)
+    mean, path = _mean(local), _tempo_path(local, usual)
     if path.max() / path.min() > 1 + DRIFT:
-        starts: list = [path * rate for rate in (1.0, 2.0, 0.5) if SLOWEST_BPM < np.median(path) * rate < FASTEST_BPM]
-    else:
-        starts = _peaks(local.mean(axis=0) - usual)
+        rates = (rate for rate in (1.0, 2.0, 0.5) if SLOWEST_BPM < np.median(path) * rate < FASTEST_BPM)
+        return [path * rate for rate in rates], mean
+    return _peaks(mean - usual), mean
+
+
+def _tracked(evidence: Evidence, tempi: Sequence[float | np.ndarray]) -> list[Pulse]:
+    """Beats at each of the tempi."""
     found: list[Pulse] = []
-    for tempo in starts:
+    for tempo in tempi:
         pulse = track(evidence.pulse, tempo, evidence.duration_s, STEP_S)
         if pulse is None or not SLOWEST_BPM <= pulse.bpm <= FASTEST_BPM:
             continue
@@ -136,10 +142,13 @@ def _peaks(score: np.ndarray) -> list[float]:
     return tempi
 
 
-def _tempo_path(score: np.ndarray, stiffness: float = 30.0, reach: int = 12) -> np.ndarray:
-    """The likeliest tempo of each window, which rather stays than moves (Viterbi): (windows,) BPM."""
+def _tempo_path(score: np.ndarray, cost: np.ndarray, stiffness: float = 30.0, reach: int = 12) -> np.ndarray:
+    """The likeliest tempo of each window, which rather stays than moves (Viterbi): (windows,) BPM.
+
+    Args: score: (windows, tempi); cost: (tempi,), of each tempo in each window
+    """
     windows, tempi = score.shape
-    best, came_from = score[0].copy(), np.zeros((windows, tempi), np.int16)
+    best, came_from = score[0] - cost, np.zeros((windows, tempi), np.int16)
     jump = 0.6  # to any tempo: what a sudden change must be worth
     moves = np.arange(-reach, reach + 1)
     costs = stiffness * np.square(moves * 0.004)
@@ -150,7 +159,7 @@ def _tempo_path(score: np.ndarray, stiffness: float = 30.0, reach: int = 12) -> 
         near, top = choices[move, np.arange(tempi)], int(best.argmax())
         leap = best[top] - jump > near
         came_from[window] = np.where(leap, top, np.arange(tempi) + moves[move])
-        best = np.where(leap, best[top] - jump, near) + score[window]
+        best = np.where(leap, best[top] - jump, near) + score[window] - cost
     index, path = int(best.argmax()), np.zeros(windows)
     for window in range(windows - 1, -1, -1):
         path[window] = TEMPI_BPM[index]
@@ -158,29 +167,28 @@ def _tempo_path(score: np.ndarray, stiffness: float = 30.0, reach: int = 12) -> 
     return path
 
 
-def _standardised(evidence: Evidence) -> np.ndarray:
-    """(rows of ROWS, F): how much stronger than usual the attacks near each moment are."""
+def _usual(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and spread of the strongest attacks near every moment, (rows of ROWS, 1) each."""
     from scipy.ndimage import maximum_filter1d
 
-    strengths = np.stack([maximum_filter1d(evidence.rows[name], SLACK_FRAMES) for name in ROWS], dtype=np.float32)
-    mean = strengths.mean(axis=1, keepdims=True) + 0.05
-    return (strengths - mean) / (strengths.std(axis=1, keepdims=True) + 0.05)
+    found = []
+    for name in ROWS:
+        strongest = maximum_filter1d(evidence.rows[name], SLACK_FRAMES)
+        found.append((strongest.mean() + 0.05, strongest.std() + 0.05))
+    mean, spread = np.asarray(found, np.float32).T[..., None]
+    return mean, spread
 
 
-def _fit(strengths: np.ndarray, pulse: Pulse, duration_s: float) -> np.ndarray:
+def _fit(evidence: Evidence, usual: tuple[np.ndarray, np.ndarray], pulse: Pulse) -> np.ndarray:
     """How strong the rows are on the beats and between them, and whether they take turns every 2, 3 or 4 beats."""
-    numbers = pulse.numbers(duration_s)
+    numbers, (mean, spread) = pulse.numbers(evidence.duration_s), usual
     if len(numbers) < 2:
         return np.zeros(3 * len(ROWS) + sum(len(rows) for _, rows in TURNS))
     on, after, off, before = (
-        strengths[:, _frames(pulse.at(numbers + shift), strengths.shape[1])] for shift in (0, 0.25, 0.5, 0.75)
+        (evidence.near(ROWS, pulse.at(numbers + shift)) - mean) / spread for shift in (0, 0.25, 0.5, 0.75)
     )
     turns = []
     for beats, rows in TURNS:
         turn = np.exp(-2j * np.pi * np.arange(len(numbers)) / beats)
         turns += np.abs((on[[ROWS.index(row) for row in rows]] * turn).mean(axis=1)).tolist()
     return np.concatenate((on.mean(axis=1), off.mean(axis=1), (after.mean(axis=1) + before.mean(axis=1)) / 2, turns))
-
-
-def _frames(times_s: np.ndarray, count: int) -> np.ndarray:
-    return np.clip(np.round(times_s / ATTACK_S).astype(np.int64), 0, count - 1)

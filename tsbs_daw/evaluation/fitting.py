@@ -20,7 +20,7 @@ from tsbs_daw.analysis.choice import Weights, using
 from tsbs_daw.analysis.evidence import gather
 from tsbs_daw.analysis.features import Features
 from tsbs_daw.analysis.key import KEYS, describe_keys
-from tsbs_daw.analysis.meter import describe_bars, strengths_of_bars
+from tsbs_daw.analysis.meter import describe_bars
 from tsbs_daw.analysis.sections import find_sections
 from tsbs_daw.analysis.tempo import Described, describe_pulses, with_bars
 from tsbs_daw.evaluation.analysis import Heard, compare, summarise
@@ -57,7 +57,7 @@ def lesson(heard: Heard, truth: Truth) -> Lesson:
     evidence = gather(mixture, stems)
     pulses = describe_pulses(evidence)
     beats_s = np.asarray(truth.beats_s)
-    bars, described = describe_bars(strengths_of_bars(evidence), beats_s)
+    bars, described = describe_bars(evidence, beats_s)
     first = int(np.argmin(np.abs(beats_s - truth.downbeats_s[0])))
     right_bars = np.asarray([bar == (truth.beats_per_bar, first % truth.beats_per_bar) for bar in bars])
     sections = find_sections(mixture, stems, truth.downbeats_s, truth.duration_s)
