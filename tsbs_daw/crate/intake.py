@@ -20,7 +20,6 @@ from tsbs_daw.jobs.job import Job, Source
 from tsbs_daw.jobs.pipeline.facts import facts_of
 from tsbs_daw.jobs.queue.admission import source_name
 from tsbs_daw.jobs.watching.fingerprint import Fingerprints
-from tsbs_daw.jobs.watching.folders import WatchFolder
 from tsbs_daw.jobs.watching.scan import file_state
 
 log = logging.getLogger(__name__)
@@ -151,7 +150,7 @@ def _is_text(path: Path) -> bool:
 def _fingerprint(request: CrateRequest, settings: Settings) -> str:
     """Equal for two runs that shall give the same result of the same song."""
     prints = Fingerprints(settings)
-    folder = WatchFolder(request.folder, Path(os.sep), request.preset, request.model, request.stage, request.null)
-    decisive = [prints.of_settings(folder), prints.of_model(request.model), str(request.salvage)]
+    anywhere = Path(os.sep)  # a crate may be moved
+    decisive = [prints.of_treatment(request, anywhere), prints.of_model(request.model), str(request.salvage)]
     decisive += [request.options.model_dump_json(exclude_none=True)] if request.options else []
     return hashlib.sha256("\n".join(decisive).encode()).hexdigest()

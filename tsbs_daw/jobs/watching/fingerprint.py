@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from tsbs_daw.config import Settings
 from tsbs_daw.errors import PresetError
@@ -20,6 +21,15 @@ from tsbs_daw.jobs.watching.folders import WatchFolder
 
 _BUNDLED = Path(__file__).parent.parent / "model" / "weights"
 _UNUSABLE = "unusable"  # what is wrong with it, the job will say
+
+
+class Treatment(Protocol):
+    """What is done to a song, as a watch folder, a crate or a job says it."""
+
+    preset: str
+    model: str
+    stage: str
+    null: bool
 
 
 class Fingerprints:
@@ -32,9 +42,13 @@ class Fingerprints:
         self._known: dict[Path, tuple[tuple[int, int], str]] = {}
 
     def of_settings(self, folder: WatchFolder) -> str:
+        """What is done to the songs of a folder, and where they go."""
+        return self.of_treatment(folder, folder.output)
+
+    def of_treatment(self, asked: Treatment, output: Path) -> str:
         """The preset's content, the model's name, the options, where the output goes, the precision."""
-        decisive = [self._of_preset(folder.preset), folder.preset, folder.model, folder.stage, folder.null]
-        decisive += [os.fsencode(folder.output).hex(), *self._chosen()]
+        decisive = [self._of_preset(asked.preset), asked.preset, asked.model, asked.stage, asked.null]
+        decisive += [os.fsencode(output).hex(), *self._chosen()]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     def of_model(self, name: str) -> str:
