@@ -72,6 +72,16 @@ def test_one_that_hangs_is_ended(monkeypatch):
         run(monkeypatch, "time.sleep(600)", limit_s=1.0)
 
 
+@pytest.mark.parametrize("duration_s", [2, 240, 7200])
+def test_a_twentieth_of_a_core_is_enough_time(monkeypatch, duration_s: float):
+    given: list[float] = []
+    monkeypatch.setattr(analysing, "COMMAND", (sys.executable, "-c", ""))
+    monkeypatch.setattr(analysing, "_wait", lambda child, duration, limit_s, *rest: given.append(limit_s))
+    with pytest.raises(AnalysisError):
+        analysing.analyse_apart(Path("m.wav"), {}, duration_s, report=lambda share: None, cancelled=lambda: False)
+    assert given[0] > 20 * (25 + duration_s / 20)
+
+
 def test_cancelling_ends_it(monkeypatch):
     began = time.monotonic()
     with pytest.raises(JobCancelled):

@@ -25,7 +25,9 @@ from tsbs_daw.errors import AnalysisError, JobCancelled
 log = logging.getLogger(__name__)
 
 FILE_NAME = "analysis.json"
-LIMIT_S = 300.0  # and the song's own length: an analysis takes a small part of it
+# An analysis takes 5 s of a core and a twentieth of the song's length, the first one after an installation 20 s more.
+# A machine that is busy all night gives it a fifteenth of a core.
+LIMIT_S, LIMIT_FOR_EACH_S = 1800.0, 3.0
 LOOK_EVERY_S = 0.1
 TELL_EVERY_S = 1.0
 MOST_KEPT = 2000  # analyses of some 20 kB
@@ -69,10 +71,10 @@ def analyse_apart(
     """The analysis of a song's files.
 
     Args:   report: told a fraction that grows and never reaches 1: how far it is, nobody knows
-            limit_s: None: five minutes and the song's length
+            limit_s: None: half an hour and three times the song's length
     Raises: AnalysisError: for whatever reason; JobCancelled
     """
-    limit_s = LIMIT_S + duration_s if limit_s is None else limit_s
+    limit_s = LIMIT_S + LIMIT_FOR_EACH_S * duration_s if limit_s is None else limit_s
     with tempfile.TemporaryDirectory(prefix="tsbs-daw-") as folder, (Path(folder) / "log").open("w+b") as words:
         answer = Path(folder) / "answer.json"
         plan = {"mixture": str(mixture), "stems": {n: str(p) for n, p in stems.items()}, "answer": str(answer)}
