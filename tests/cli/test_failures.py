@@ -73,3 +73,18 @@ def test_closed_streams_do_not_matter(tmp_path: Path, closed: str):
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert run(tmp_path, "jobs", "list").stdout == "There are no jobs.\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_log_line_that_does_not_fit_is_lost_without_a_word(tmp_path: Path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "jobs.log").symlink_to("/dev/full")
+    code = (
+        "import logging, sys\nfrom tsbs_daw import __main__, cli\n"
+        "def saying(entry, arguments): logging.getLogger('tsbs_daw').info('hello'); return 0\n"
+        "cli.run = saying\nsys.argv = ['tsbs-daw', 'jobs', 'list']\n__main__.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

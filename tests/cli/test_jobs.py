@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
-from cli.program import run
+from cli.program import environment, run
+from rights import PYTHON, needs_rights
 
 from tsbs_daw.jobs.job import DeliveryOptions, Job, Progress, Result, Source, State
 from tsbs_daw.jobs.queue.rows import Arrival
@@ -93,10 +95,30 @@ def test_submit_says_that_no_daemon_is_running_and_the_job_waits(home: Path, son
 
 
 def test_one_bad_file_does_not_stop_the_others(home: Path, song: Path):
-    done = run(home, "submit", song.parent / "gone.wav", song, song.parent)
+    done = run(home, "submit", song.parent / "gone.wav", song, song.parent, song.parent / ("long" * 100))
     assert done.returncode == 1
     errors = done.stderr.splitlines()
-    assert len(errors) == 2 and "is not there" in errors[0] and "is a folder" in errors[1]
+    assert len(errors) == 3 and "is not there" in errors[0] and "is a folder" in errors[1]
+    assert "is not there" in errors[2]
+    assert len(Spool(home / "spool").waiting()) == 1
+
+
+@needs_rights
+def test_a_file_without_rights_does_not_stop_the_others(home: Path, song: Path):
+    """Neither one that may not be read, nor one in a folder that may not be entered."""
+    other = song.parent / "locked" / "song.wav"
+    other.parent.mkdir()
+    other.write_bytes(song.read_bytes())
+    other.parent.chmod(0)
+    try:
+        done = subprocess.run(
+            [*PYTHON, "-m", "tsbs_daw", "submit", other, song],
+            env=environment(home), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        other.parent.chmod(0o700)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"'{other}' cannot be read (Permission denied); check its permissions."]
     assert len(Spool(home / "spool").waiting()) == 1
 
 

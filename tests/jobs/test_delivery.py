@@ -13,6 +13,7 @@ import pytest
 from jobs import publishing
 from jobs.publishing import SONG, identity, manifest_for, publish
 from patience import PATIENCE_S
+from rights import PYTHON, needs_rights
 
 from tsbs_daw.errors import LeaseLost, NoSpaceLeft, OutputError
 from tsbs_daw.jobs.delivery import publish as module
@@ -251,6 +252,18 @@ def test_too_little_space_is_said_with_figures_before_anything_is_written(tmp_pa
     assert caught.value.retryable
     ensure_space(tmp_path / "not" / "yet", 1, "Song")
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_rights
+def test_a_folder_without_rights_is_said_before_anything_is_separated(tmp_path: Path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    code = (
+        "import sys, pathlib\nfrom tsbs_daw.jobs.delivery.publish import ensure_space\n"
+        "ensure_space(pathlib.Path(sys.argv[1]), 1, 'Song')\n"
+    )
+    asked = [*PYTHON, "-c", code, str(tmp_path / "locked" / "not" / "yet")]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert "OutputError" in done.stderr and "locked cannot be written to; check its permissions" in done.stderr
 
 
 def test_the_estimate_covers_what_is_written():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +24,11 @@ class _LogFile(logging.handlers.RotatingFileHandler):
             return super()._open()
         except OSError:
             return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- logging closes it
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A line that the disk has no room for is lost; anything else is a mistake in the line."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def log_path(settings: Settings, command: str) -> Path:

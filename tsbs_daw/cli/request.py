@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -25,7 +26,8 @@ class PrecisionName(str, Enum):
     bfloat16 = "bfloat16"
 
 
-Files = Annotated[list[Path], typer.Argument(help="Audio files.", show_default=False, metavar="FILE")]
+# Readable or not: of each file is told by itself.
+Files = Annotated[list[Path], typer.Argument(help="Audio files.", show_default=False, metavar="FILE", readable=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder in which a folder for every song appears.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="An effect preset's name, or a YAML file.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A model's name, or a .safetensors file.")]
@@ -140,9 +142,7 @@ def job_for(file: Path, options: Options, **fields: Any) -> Job:
     from tsbs_daw.jobs.job import Job, Source
 
     path = whole_path(file)
-    if not path.is_file():
-        what = "is a folder; `tsbs-daw watch` takes folders" if path.is_dir() else "is not there; check its name"
-        raise UnreadableAudio(f"{shown(path)} {what}.")
+    _check_is_a_file(path)
     start, length = _portion(path, options)
     try:
         return Job(
@@ -156,6 +156,20 @@ def job_for(file: Path, options: Options, **fields: Any) -> Job:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"--{first['loc'][0]}: {first['msg']}.") from error
+
+
+def _check_is_a_file(path: Path) -> None:
+    """Raises: UnreadableAudio"""
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise UnreadableAudio(f"{shown(path)} cannot be read ({error.strerror}); check its permissions.") from error
+    except OSError:
+        pass
+    if os.path.isdir(path):  # noqa: PTH112 -- a Path's own raises for names that are too long
+        raise UnreadableAudio(f"{shown(path)} is a folder; `tsbs-daw batch` and `tsbs-daw watch` take folders.")
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise UnreadableAudio(f"{shown(path)} is not there; check its name.")
 
 
 def submittable(job: Job) -> Job:

@@ -184,7 +184,9 @@ class Delivery:
 
 
 def ensure_space(output: Path, estimate_bytes: int, song: str) -> None:
-    """Raises NoSpaceLeft, with figures, unless `output`'s disk has 1.5 times the estimate."""
+    """Raises NoSpaceLeft, with figures, unless `output`'s disk has 1.5 times the estimate; OutputError: no rights."""
+    if not os.access(place := _existing(output), os.W_OK):
+        raise OutputError(f"{place} cannot be written to; check its permissions, or choose another folder.")
     needed, free = int(estimate_bytes * SPACE_MARGIN), _free_bytes(output)
     if free < needed:
         raise NoSpaceLeft(
@@ -271,9 +273,14 @@ def _last_change_unix_s(folder: Path) -> float:
 
 def _free_bytes(folder: Path) -> int:
     """Free space of the disk that `folder` is on, or will be on once it is made."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    """`folder`, or the next one above it that is there."""
     for place in (folder, *folder.parents):
         if place.exists():
-            return shutil.disk_usage(place).free
+            return place
     raise OutputError(f"The disk of {folder} is not there; connect it, or choose another folder.")
 
 
