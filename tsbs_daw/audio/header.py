@@ -95,7 +95,7 @@ def inspect(path: Path, *, salvage: bool = False) -> Header:
     if header.fault:
         if not salvage:
             fault = header.fault
-            raise fault.kind(f"{name} {fault.what}; {fault.remedy}, or take what is there with --salvage.")
+            raise fault.kind(f"{name} {fault.what}; {fault.remedy}, or take what is there with `separate --salvage`.")
         warnings.append(header.fault.what)
     suffix = path.suffix.lower()
     if suffix in AUDIO_SUFFIXES and suffix not in SUFFIXES[header.container]:
