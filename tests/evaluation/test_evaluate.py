@@ -131,6 +131,13 @@ def test_the_test_folder_is_preferred_then_valid(tmp_path):
         find_test_songs(tmp_path / "test" / "a", STEMS)
 
 
+def test_songs_to_train_on_alone_are_not_measured_with(tmp_path):
+    write_song(tmp_path / "train" / "a", 0)
+    with pytest.raises(DatasetError, match=r"none to measure with; put some into .*test"):
+        find_test_songs(tmp_path, STEMS)
+    assert [path.name for path in find_test_songs(tmp_path / "train", STEMS)] == ["a"]
+
+
 def test_the_excerpt_is_from_the_middle_and_the_mixture_from_its_file(tmp_path):
     folder = write_song(tmp_path / "song", 0, subtype="FLOAT")
     stems = song(2.0, seed=0)

@@ -13,8 +13,10 @@ from patience import PATIENCE_S
 from safetensors.torch import load_file
 from song_files import STEMS, write_song
 
+from tsbs_daw.cli import train as command
 from tsbs_daw.errors import CheckpointError, DatasetError, NonFiniteLoss, SettingsError
 from tsbs_daw.model import TwoStageSeparator, checkpoint
+from tsbs_daw.training import trainer
 from tsbs_daw.training.curve import read_curve
 from tsbs_daw.training.dataset import TrainingExcerpts
 from tsbs_daw.training.export import export_best
@@ -22,6 +24,7 @@ from tsbs_daw.training.loss import TwoStageLoss
 from tsbs_daw.training.optimiser import make_optimiser
 from tsbs_daw.training.recipe import Recipe
 from tsbs_daw.training.song_folders import read_songs
+from tsbs_daw.training.state import Progress
 from tsbs_daw.training.trainer import RunOptions, train
 
 
@@ -150,6 +153,14 @@ def test_an_export_may_be_calibrated_on_songs_of_one_s_own(songs, tmp_path, smal
 def test_a_run_without_validated_weights_cannot_be_exported(tmp_path):
     with pytest.raises(CheckpointError, match=r"no best\.safetensors"):
         export_best(tmp_path, tmp_path / "x.safetensors")
+
+
+def test_a_run_that_was_stopped_before_its_first_validation_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "_StopOnSignal", lambda: None)
+    for best_sdr_db, says in ((None, True), (1.5, False)):
+        monkeypatch.setattr(trainer, "train", lambda *_, best=best_sdr_db: Progress(step=3, best_sdr_db=best))
+        command.command("tiny-bundled", tmp_path / "run", tmp_path)
+        assert ("No best.safetensors yet" in capsys.readouterr().out) is says
 
 
 def test_a_run_is_not_overwritten(songs, tmp_path, small_recipe):

@@ -51,6 +51,8 @@ def command(
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return  # several processes run this very command; the first one speaks and exports for all
         typer.echo(f"{progress.step} steps are done; the run is in {out}")
+        if progress.best_sdr_db is None:
+            typer.echo("No best.safetensors yet: it stopped before its first validation; go on with --resume.")
     if export is not None:
         from tsbs_daw.training.export import export_best
 

@@ -46,6 +46,11 @@ def find_test_songs(data: Path, stems: tuple[str, ...]) -> list[Path]:
         found = list_song_folders(folder, stems) if folder.is_dir() else []
         if found:
             return found
+    if (data / "train").is_dir():
+        raise DatasetError(
+            f"the folder {data} has songs to train on and none to measure with; put some into {data / 'test'}, or name "
+            f"{data / 'train'} itself"
+        )
     raise DatasetError(
         f"the folder {data} holds no song/{stems[0]}.wav; give a folder of songs, or of test/ with songs"
     )
