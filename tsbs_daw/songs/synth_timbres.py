@@ -94,34 +94,43 @@ def fm(family: str, rng) -> Timbre:
 
 
 def bass_synth(family: str, rng) -> Timbre:
-    if family == "fm":
-        return Timbre(
-            family,
-            "fm",
-            attack_s=0.003,
-            decay_s=log_uniform(rng, 0.2, 1.0),
-            sustain=uniform(rng, 0.3, 0.9),
-            release_s=0.05,
-            ratio=float(rng.choice([1, 1, 2, 3])),
-            fm_index=log_uniform(rng, 0.8, 3.0),
-            sweep_s=log_uniform(rng, 0.05, 0.4),
-        )
-    if family in ("sub", "808"):
-        return Timbre(
-            family,
-            "subtractive",
-            attack_s=0.004,
-            decay_s=log_uniform(rng, 0.5, 2.0) if family == "808" else 2.0,
-            sustain=uniform(rng, 0.0, 0.3) if family == "808" else uniform(rng, 0.7, 1.0),
-            release_s=uniform(rng, 0.05, 0.2),
-            wave=str(rng.choice(["sine", "triangle", "sine2"])),
-            pulse_width=0.5,
-            cutoff_hz=log_uniform(rng, 800, 2500),
-            resonance=0.7,
-            slopes=1,
-            sweep=1.0,
-            sweep_s=0.1,
-        )
+    kinds = {"fm": _fm_bass, "sub": _sub_bass, "808": _sub_bass}
+    return kinds.get(family, _filtered_bass)(family, rng)
+
+
+def _fm_bass(family: str, rng) -> Timbre:
+    return Timbre(
+        family,
+        "fm",
+        attack_s=0.003,
+        decay_s=log_uniform(rng, 0.2, 1.0),
+        sustain=uniform(rng, 0.3, 0.9),
+        release_s=0.05,
+        ratio=float(rng.choice([1, 1, 2, 3])),
+        fm_index=log_uniform(rng, 0.8, 3.0),
+        sweep_s=log_uniform(rng, 0.05, 0.4),
+    )
+
+
+def _sub_bass(family: str, rng) -> Timbre:
+    return Timbre(
+        family,
+        "subtractive",
+        attack_s=0.004,
+        decay_s=log_uniform(rng, 0.5, 2.0) if family == "808" else 2.0,
+        sustain=uniform(rng, 0.0, 0.3) if family == "808" else uniform(rng, 0.7, 1.0),
+        release_s=uniform(rng, 0.05, 0.2),
+        wave=str(rng.choice(["sine", "triangle", "sine2"])),
+        pulse_width=0.5,
+        cutoff_hz=log_uniform(rng, 800, 2500),
+        resonance=0.7,
+        slopes=1,
+        sweep=1.0,
+        sweep_s=0.1,
+    )
+
+
+def _filtered_bass(family: str, rng) -> Timbre:
     reese = family == "reese"
     return Timbre(
         family,
