@@ -6,9 +6,9 @@ import errno
 import importlib.metadata
 import re
 
+from tsbs_daw.durable import disk_is_full
 from tsbs_daw.errors import shown
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OF_AN_EXTRA = re.compile(r"([\w.-]+).*\bextra == ['\"](\w+)['\"]")
 
@@ -16,7 +16,7 @@ _OF_AN_EXTRA = re.compile(r"([\w.-]+).*\bextra == ['\"](\w+)['\"]")
 def refused(error: OSError) -> str | None:
     """One sentence for a full disk and for missing rights; None for anything else, which is a bug."""
     what = shown(error.filename) if error.filename else "What is printed"
-    if error.errno in _NO_ROOM:
+    if disk_is_full(error):
         return f"{what} cannot be written, as the disk is full; make room, and run the same command again."
     if error.errno in _NO_RIGHT:
         return f"{what} cannot be used ({error.strerror}); check its permissions, or choose another place."
