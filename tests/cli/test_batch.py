@@ -55,11 +55,11 @@ def test_a_song_that_ended_is_one_line_whatever_its_name_is():
     assert _ending(done) == "a.wav: done -> a\n  note: One.\n  note: Two."
 
 
-def shown(view: View, failures: list[SongEntry]) -> list[str]:
+def shown(view: View, failures: list[SongEntry], width: int = 100) -> list[str]:
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=100, color_system=None)
-    console.print(_picture(view, failures))
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(_picture(view, failures, wide=width >= 80))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
@@ -71,6 +71,13 @@ def test_the_table_shows_the_crate_its_songs_at_work_and_the_latest_failures():
     assert lines[0].startswith("crate") and lines[0].endswith("10 of 20 songs, 7 failed, about 5 min left")
     assert "Kay [bold].wav" in lines[1] and lines[1].endswith("separating")
     assert lines[2:] == ["7 failed:", *(f"  {number}.wav: No." for number in range(2, 7)), "The disk is full."]
+
+
+def test_a_narrow_terminal_shows_names_too():
+    at_work = Song(FoundSong("Kay [bold].wav", None, "", 1), SongEntry(source="x"), "job", True, 0.5, "separating")
+    lines = shown(View({"done": 2, "failed": 0, "duplicate": 0, "waiting": 18}, (at_work,), 300.0, ""), [], width=42)
+    assert "Kay [bold].wav" in lines[1] and lines[1].endswith("separating")
+    assert lines[2] == "2 of 20 songs, about 5 min left"
 
 
 def test_how_it_stands_is_plain():

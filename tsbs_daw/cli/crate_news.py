@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tsbs_daw.cli.progress import ROOM_FOR_ALL
 from tsbs_daw.cli.text import counted, duration, one_line
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class _Table(_Lines):
         super().ended(entry, fresh=fresh)
 
     def look(self, view: View) -> None:
-        self._live.update(_picture(view, self._failures))
+        self._live.update(_picture(view, self._failures, wide=self._live.console.width >= ROOM_FOR_ALL))
 
     def _say(self, line: str, stream: Any) -> None:
         if stream is sys.stdout and not sys.stdout.isatty():
@@ -109,23 +110,29 @@ def crate_news(*, as_json: bool) -> Iterator[_Lines]:
     tell.finish()
 
 
-def _picture(view: View, failures: list[SongEntry]) -> RenderableType:
+def _picture(view: View, failures: list[SongEntry], *, wide: bool) -> RenderableType:
+    """Where there is little room, names have more of it than bars."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
+    bar = 24 if wide else 8
     table = Table.grid(padding=(0, 2))
     table.add_column(max_width=40, overflow="ellipsis", no_wrap=True)
-    table.add_column(width=24)
+    table.add_column(width=bar)
     table.add_column(no_wrap=True)
     share = sum(song.fraction for song in view.at_work) + view.ended
-    table.add_row(Text("crate", style="bold"), ProgressBar(view.total, share, width=24), Text(_standing(view)))
+    table.add_row(
+        Text("crate", style="bold"), ProgressBar(view.total, share, width=bar), Text(_standing(view) if wide else "")
+    )
     for song in view.at_work:
         name, message = one_line(song.found.relative), one_line(song.message)
-        table.add_row(Text(f"  {name}"), ProgressBar(1.0, song.fraction, width=24), Text(message))
+        table.add_row(Text(f"  {name}"), ProgressBar(1.0, song.fraction, width=bar), Text(message))
     lines = [Text(one_line(f"  {one.source}: {one.reason}"), style="red") for one in failures[-_FAILURES_SHOWN:]]
     lines = [Text(f"{len(failures)} failed:", style="red"), *lines] if failures else []
+    if not wide:
+        lines.insert(0, Text(_standing(view)))
     if view.note:
         lines.append(Text(one_line(view.note), style="yellow"))
     return Group(table, *lines)

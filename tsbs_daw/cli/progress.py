@@ -10,6 +10,7 @@ from typing import Protocol
 from tsbs_daw.cli.text import one_line
 
 _LINE_EVERY = 0.1
+ROOM_FOR_ALL = 80  # columns of a terminal
 
 
 class Report(Protocol):
@@ -46,12 +47,17 @@ class _Lines:
 
 @contextmanager
 def _bar(name: str) -> Iterator[Report]:
+    """Where there is no room for all of it, the name is cut, and the bar and the time left are not shown."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
-    song = TextColumn("{task.fields[song]}", markup=False)
-    message_column = TextColumn("{task.description}", markup=False)
-    columns = (song, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), message_column)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    longest = min(40, max(console.width - 20, 8))
+    song = TextColumn("{task.fields[song]}", markup=False, table_column=Column(no_wrap=True, max_width=longest))
+    share = TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4))
+    message_column = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=10))
+    drawn = (BarColumn(), share, TimeRemainingColumn()) if console.width >= ROOM_FOR_ALL else (share,)
+    with Progress(song, *drawn, message_column, console=console, transient=True) as bars:
         task = bars.add_task("", total=1.0, song=one_line(name))
         yield lambda fraction, message: bars.update(task, completed=fraction, description=message)
