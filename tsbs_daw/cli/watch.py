@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder in which a folder for every song appears.")]
 Folders = Annotated[list[Path] | None, typer.Argument(help="Folders that songs are dropped into.", metavar="FOLDER")]
-Config = Annotated[Path | None, typer.Option(help="A YAML file with folders, each with its own preset and output.")]
+Config = Annotated[Path | None, typer.Option(help="A YAML file: `folders:` and a list of {path:, output:, preset:}.")]
 Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then end.")]
 AtOnce = Annotated[
     int | None,
