@@ -40,29 +40,41 @@ def test_a_band_s_additions_follow_its_own_factor(network):
     torch.testing.assert_close(after[4:6, :, 100:], before[4:6, :, 100:], atol=1e-2, rtol=1e-2)
 
 
-@pytest.mark.parametrize("share", [0.4, -0.5])
-def test_the_factor_is_what_the_targets_ask_for(network, share):
-    """Where the mask stage lacks `share` of what the map stage adds to the first stem, at the second one's cost."""
-    targets = []
+def lacking(network: TwoStageSeparator, share: float, seed: int) -> np.ndarray:
+    """Targets whose mask estimate lacks `share` of what the map stage adds to the first stem, at the second's cost."""
+    generator, targets = torch.Generator().manual_seed(seed), []
     for _ in range(3):
-        mixture = torch.randn(1, 2, 8000) * 0.1
+        mixture = torch.randn(1, 2, 8000, generator=generator) * 0.1
         with torch.no_grad():
             masked = network(mixture).mask_estimates[0]
         take = share * added(network, mixture)[0, 0]
         masked[0] += take
         masked[1] -= take
         targets.append((masked + (mixture[0] - masked.sum(0)) / 4).numpy())
-    targets = np.stack(targets)
-    gains = fit_map_gains(network, [targets])
+    return np.stack(targets)
+
+
+@pytest.mark.parametrize("songs", [1, 4])
+@pytest.mark.parametrize("share", [0.4, -0.5])
+def test_the_factor_is_what_the_targets_ask_for(network, share, songs):
+    targets = [lacking(network, share, seed) for seed in range(songs)]
+    gains = fit_map_gains(network, targets)
     assert gains.shape == (4, network.config.bands)
     assert (gains[0] / share).median().item() == pytest.approx(1 / 1.3, abs=0.1)  # the ridge takes a little of all
     scores = []
     for _ in range(2):
         with torch.no_grad():
-            estimate = network(torch.from_numpy(targets[0].sum(0))[None]).estimates[0, 0].numpy()
-        scores.append(usdr(targets[0][0], estimate))
+            estimate = network(torch.from_numpy(targets[0][0].sum(0))[None]).estimates[0, 0].numpy()
+        scores.append(usdr(targets[0][0][0], estimate))
         scale_map(network, gains)
     assert scores[1] > scores[0] + 6
+
+
+def test_where_songs_disagree_the_factor_is_nothing(network):
+    agreed = fit_map_gains(network, [lacking(network, 0.4, seed) for seed in range(4)])
+    apart = fit_map_gains(network, [lacking(network, share, seed) for seed, share in enumerate((0.4, -0.3, 0.4, -0.3))])
+    assert agreed[0].median() > 0.25
+    assert (apart[0] == 0).float().mean() > 0.9
 
 
 def test_a_stem_that_never_sounds_is_left_without_additions(network):

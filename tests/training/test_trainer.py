@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from song_files import STEMS, write_song
 
 from tsbs_daw.cli import train as command
-from tsbs_daw.errors import CheckpointError, DatasetError, NonFiniteLoss, SettingsError
+from tsbs_daw.errors import CheckpointError, DatasetError, NonFiniteLoss, SettingsError, UsageError
 from tsbs_daw.model import TwoStageSeparator, checkpoint
 from tsbs_daw.training import trainer
 from tsbs_daw.training.curve import read_curve
@@ -148,6 +149,27 @@ def test_an_export_may_be_calibrated_on_songs_of_one_s_own(songs, tmp_path, smal
     assert changed and all(name.startswith(("map_estimator.weight3", "map_estimator.bias3")) for name in changed)
     with pytest.raises(DatasetError):
         export_best(tmp_path / "run", tmp_path / "none.safetensors", tmp_path / "nothing")
+
+
+def test_an_export_may_keep_a_share_of_the_weights_it_began_from(songs, tmp_path, small_recipe):
+    torch.manual_seed(7)
+    older = TwoStageSeparator(small_recipe().model_config_value())
+    checkpoint.save(older, tmp_path / "older.safetensors")
+    _run(small_recipe(), songs, tmp_path / "run", init=tmp_path / "older.safetensors")
+    export_best(tmp_path / "run", tmp_path / "mean.safetensors", init=tmp_path / "older.safetensors", keep=0.25)
+    own = checkpoint.load(tmp_path / "run" / "best.safetensors").state_dict()
+    mean = checkpoint.load(tmp_path / "mean.safetensors").state_dict()
+    for name, value in older.state_dict().items():
+        assert torch.allclose(mean[name], 0.25 * value + 0.75 * own[name], rtol=1e-3, atol=1e-4)
+    assert checkpoint.read_metadata(tmp_path / "mean.safetensors")["kept_of_init"] == "0.25"
+    checkpoint.save(TwoStageSeparator(replace(older.config, d_state=8)), tmp_path / "other.safetensors")
+    with pytest.raises(SettingsError, match="another shape"):
+        export_best(tmp_path / "run", tmp_path / "x.safetensors", init=tmp_path / "other.safetensors", keep=0.25)
+
+
+def test_keeping_needs_something_to_keep_and_a_file_to_write(tmp_path):
+    with pytest.raises(UsageError, match="--init"):
+        command.command("tiny-bundled", tmp_path, export=tmp_path / "x.safetensors", keep=0.5)
 
 
 def test_a_run_without_validated_weights_cannot_be_exported(tmp_path):

@@ -30,6 +30,9 @@ def command(
         Path | None,
         typer.Option(help="With --export: a folder of songs not trained on, to fit how much the map stage may add."),
     ] = None,
+    keep: Annotated[
+        float, typer.Option(min=0, max=1, help="With --export and --init: the share of those first weights to keep.")
+    ] = 0.0,
 ) -> None:
     """Train a model on songs whose stems are known.
 
@@ -40,12 +43,13 @@ def command(
 
     if data is None and export is None:
         raise UsageError("Nothing to do: give --data to train, or --export to write the weights of the run in --out.")
+    if keep and (init is None or export is None):
+        raise UsageError("--keep is a share of the weights of --init in what --export writes; give both.")
     settings = load_recipe(recipe, changes or [])
+    begin_from = _resolved(init)
     if data is not None:
-        from tsbs_daw.model.registry import resolve
         from tsbs_daw.training.trainer import RunOptions, train
 
-        begin_from = None if init is None else resolve(init)
         options = RunOptions(data, out, resume, max_minutes, device, devices, skip_broken, begin_from)
         progress = train(settings, options, _StopOnSignal(), _print_row)
         if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -56,7 +60,14 @@ def command(
     if export is not None:
         from tsbs_daw.training.export import export_best
 
-        typer.echo(f"wrote {export}, {export_best(out, export, calibrate_on) / 1e6:.2f} MB")
+        size = export_best(out, export, calibrate_on, init=begin_from, keep=keep)
+        typer.echo(f"wrote {export}, {size / 1e6:.2f} MB")
+
+
+def _resolved(model: str | None) -> Path | None:
+    from tsbs_daw.model.registry import resolve
+
+    return None if model is None else resolve(model)
 
 
 def _print_row(row: dict) -> None:

@@ -1,8 +1,8 @@
 """How much of what the map stage adds to keep, per stem and band: fitted on songs that it was not trained on.
 
 The map stage learns its corrections on the training songs, and is surer of them than it may be. One factor for each
-stem and band, the least squares solution on held-out songs, takes that back; it goes into the weights, and costs
-nothing afterwards. S stems, K bands.
+stem and band, the least squares solution on held-out songs, takes that back, and more so where these songs disagree; it
+goes into the weights, and costs nothing afterwards. S stems, K bands.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from tsbs_daw.training.validate import SILENT_RMS
 
 # As if each band added this share of the mean band more, without any use: bands that add little stay near zero.
 RIDGE = 0.3
+# A factor less than the square root of this many standard errors from zero is zero; others shrink towards it, as
+# the positive part of James and Stein's estimator does. Two is where a factor begins to pay on songs not seen.
+DOUBT = 2.0
 
 
 @torch.no_grad()
@@ -30,14 +33,26 @@ def fit_map_gains(network: TwoStageSeparator, songs: Iterable[np.ndarray]) -> Te
     Returns: (S, K)
     """
     network.eval()
-    along = energy = torch.zeros(len(network.config.stems), network.config.bands, dtype=torch.float64)
+    along, energy = [], []
     for excerpts in songs:
         sums = [_sums(network, stems) for stems in excerpts]
         song_along, song_energy, left = (torch.stack(part).sum(0) for part in zip(*sums, strict=True))
-        weight = (left > 0) / left.clamp(min=1e-12)
-        along = along + weight[:, None] * song_along
-        energy = energy + weight[:, None] * song_energy
-    return (along / (energy + RIDGE * energy.mean(1, keepdim=True)).clamp(min=1e-12)).float()
+        weight = ((left > 0) / left.clamp(min=1e-12))[:, None]
+        along.append(weight * song_along)
+        energy.append(weight * song_energy)
+    cost = torch.stack(energy).sum(0)
+    gains = torch.stack(along).sum(0) / (cost + RIDGE * cost.mean(1, keepdim=True)).clamp(min=1e-12)
+    return (gains * _trust(torch.stack(along), torch.stack(energy))).float()
+
+
+def _trust(along: Tensor, energy: Tensor) -> Tensor:
+    """How much of each factor to keep, 0 to 1, by how far the songs agree on it: (songs, S, K) twice -> (S, K)."""
+    songs, total = len(along), along.sum(0)
+    if songs < 2:
+        return torch.ones_like(total)
+    apart = along - total / energy.sum(0).clamp(min=1e-12) * energy
+    variance = songs / (songs - 1) * apart.square().sum(0)
+    return (1 - DOUBT * variance / total.square().clamp(min=1e-24)).clamp(min=0)
 
 
 def _sums(network: TwoStageSeparator, stems: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
