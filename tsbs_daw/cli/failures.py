@@ -10,7 +10,8 @@ from tsbs_daw.durable import disk_is_full
 from tsbs_daw.errors import shown
 
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
-_OF_AN_EXTRA = re.compile(r"([\w.-]+).*\bextra == ['\"](\w+)['\"]")
+# Of `test`, which holds what others do and more, nothing is said: it is for who works on the program.
+_OF_AN_EXTRA = re.compile(r"([\w.-]+).*\bextra == ['\"](?!test)(\w+)['\"]")
 
 
 def refused(error: OSError) -> str | None:
