@@ -95,7 +95,8 @@ def inspect(path: Path, *, salvage: bool = False) -> Header:
     if header.fault:
         if not salvage:
             fault = header.fault
-            raise fault.kind(f"{name} {fault.what}; {fault.remedy}, or take what is there with `separate --salvage`.")
+            way_out = f"{fault.remedy}, or take what is there with `--salvage` (separate, batch)"
+            raise fault.kind(f"{name} {fault.what}; {way_out}.")
         warnings.append(header.fault.what)
     suffix = path.suffix.lower()
     if suffix in AUDIO_SUFFIXES and suffix not in SUFFIXES[header.container]:

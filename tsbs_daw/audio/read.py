@@ -279,7 +279,7 @@ class AudioReader:
         name = shown(self._path)
         if not self._salvage:
             raise TruncatedAudio(
-                f"{name} is cut short: {how}; copy it again, or take what is there with `separate --salvage`."
+                f"{name} is cut short: {how}; copy it again, or take what is there with `--salvage` (separate, batch)."
             )
         if not self._known_cut:  # else the warning is there already
             self._warn(f"{name} is cut short: {how}.")
@@ -296,12 +296,12 @@ class AudioReader:
         if found["kind"] == "decode" and found["at_end"]:
             return TruncatedAudio(
                 f"{name} is cut short: it ends after sample {found['samples']}; "
-                "copy it again, or take what is there with `separate --salvage`."
+                "copy it again, or take what is there with `--salvage` (separate, batch)."
             )
         if found["kind"] == "decode":
             return UnreadableAudio(
                 f"{name} is damaged after sample {found['samples']} ({reason}); copy it again, "
-                "or take what comes before with `separate --salvage`."
+                "or take what comes before with `--salvage` (separate, batch)."
             )
         if found["kind"] == "memory":
             return UnreadableAudio(f"{name} asks for more memory than a song needs; it is damaged or hostile.")

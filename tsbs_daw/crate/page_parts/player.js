@@ -25,6 +25,7 @@ const WAIT_READINGS = 9;
 const WAIT_SETTLE_MS = 300;
 const WATCH_MS = 120;
 const PATIENCE_MS = 8000;
+const END_S = 0.05; // who plays a song that is at its end, plays it again
 
 class Player extends EventTarget {
   constructor() {
@@ -60,7 +61,7 @@ class Player extends EventTarget {
 
   /** Go to a place of the song that is loaded; it goes on playing if it did. */
   seek(atS) {
-    const place = Math.min(Math.max(0, atS), Math.max(0, this.length - 0.05));
+    const place = Math.min(Math.max(0, atS), Math.max(0, this.length - 2 * END_S));
     if (this.playing) return this.cue(place);
     this.place = place;
     this.tell();
@@ -122,7 +123,7 @@ class Player extends EventTarget {
 
   async cue(atS) {
     const turn = (this.turn += 1);
-    this.place = atS >= this.length - 0.05 ? 0 : atS;
+    this.place = atS >= this.length - END_S ? 0 : atS;
     this.playing = this.cueing = true;
     const sounds = this.needed();
     for (const audio of sounds) {

@@ -174,7 +174,7 @@ def submit(spool_root: Path, job: Job) -> Path:
         raise DaemonError(f"{shown(folder)} is already there; give the job an id of its own.") from error
     except OSError as error:
         raise DaemonError(
-            f"The job cannot be written to {shown(folder)} ({error.strerror}); make room there."
+            f"The job cannot be written to {shown(folder)} ({error.strerror}); make room or check permissions there."
         ) from error
     return folder
 

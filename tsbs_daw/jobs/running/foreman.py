@@ -157,7 +157,7 @@ class Foreman:
             try:
                 self._spool.write_fence(leased.id, leased.fence)
             except OSError as error:
-                sentence = f"The spool cannot be written to ({error.strerror}); make room there."
+                sentence = f"The spool cannot be written to ({error.strerror}); make room or check permissions there."
                 self._conclude_failed(leased, Outcome("failed", error=sentence, retryable=True), now)
                 return
             slot.give(leased, folder, now)
