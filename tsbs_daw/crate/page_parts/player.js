@@ -25,7 +25,7 @@ const WAIT_READINGS = 9;
 const WAIT_SETTLE_MS = 300;
 const WATCH_MS = 120;
 const PATIENCE_MS = 8000;
-const END_S = 0.05; // who plays a song that is at its end, plays it again
+const END_S = 0.05; // nothing is to be heard of a song after this much before its end
 
 class Player extends EventTarget {
   constructor() {
@@ -37,10 +37,11 @@ class Player extends EventTarget {
     setInterval(() => this.playing && !this.cueing && this.align(), WATCH_MS);
   }
 
-  /** Play a song from a place; without one, from where it was. */
+  /** Play a song from a place; without one, from where it was, or again if it was at its end. */
   play(song, atS = null) {
     if (song !== this.song) this.load(song);
-    return this.cue(atS ?? this.position);
+    const again = this.position > this.length - 2 * END_S;
+    return this.cue(atS !== null ? this.within(atS) : again ? 0 : this.position);
   }
 
   pause() {
@@ -61,7 +62,7 @@ class Player extends EventTarget {
 
   /** Go to a place of the song that is loaded; it goes on playing if it did. */
   seek(atS) {
-    const place = Math.min(Math.max(0, atS), Math.max(0, this.length - 2 * END_S));
+    const place = this.within(atS);
     if (this.playing) return this.cue(place);
     this.place = place;
     this.tell();
@@ -75,6 +76,11 @@ class Player extends EventTarget {
     if (joins && this.playing) this.cue(this.position);
     else this.sounds().forEach((audio) => this.hear(audio));
     this.tell();
+  }
+
+  /** The place, or the nearest at which the song still sounds. */
+  within(atS) {
+    return Math.min(Math.max(0, atS), Math.max(0, this.length - END_S));
   }
 
   get position() {
@@ -123,7 +129,7 @@ class Player extends EventTarget {
 
   async cue(atS) {
     const turn = (this.turn += 1);
-    this.place = atS >= this.length - END_S ? 0 : atS;
+    this.place = atS;
     this.playing = this.cueing = true;
     const sounds = this.needed();
     for (const audio of sounds) {
