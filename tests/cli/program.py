@@ -31,6 +31,19 @@ def run(home: Path, *arguments: str | Path, cwd: Path | None = None, **more: str
     )
 
 
+def shown_on(controller: int) -> bytes:
+    """All that comes to a terminal's controlling end, until nobody holds the other; closes it."""
+    shown = b""
+    try:
+        while part := os.read(controller, 65536):
+            shown += part
+    except OSError:  # Linux says so when the other side has closed
+        pass
+    finally:
+        os.close(controller)
+    return shown
+
+
 def small_model(path: Path, seed: int = 0) -> Path:
     """A checkpoint with random weights that separates badly and quickly."""
     import torch

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli.program import environment
+from cli.program import environment, shown_on
 
 CODE = """
 import sys
@@ -30,14 +30,7 @@ def test_how_far_it_is_and_at_what_has_room_in_every_terminal(tmp_path: Path, co
         stderr=terminal,
     )
     os.close(terminal)
-    shown = b""
-    try:
-        while part := os.read(controller, 65536):
-            shown += part
-    except OSError:  # Linux says so when the other side has closed
-        pass
-    finally:
-        os.close(controller)
+    shown = shown_on(controller)
     assert process.wait() == 0
     assert b"42%" in shown and b"separating" in shown and b"A song with" in shown
     assert ("━".encode() in shown) is bar

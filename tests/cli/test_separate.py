@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rpp
 import soundfile
-from cli.program import environment, run, small_model, song_file
+from cli.program import environment, run, shown_on, small_model, song_file
 from patience import PATIENCE_S
 
 from tsbs_daw.jobs.delivery.manifest import read_manifest
@@ -130,14 +130,7 @@ def test_in_a_terminal_progress_is_a_bar(home: Path, model: Path, tmp_path: Path
         text=True,
     )
     os.close(terminal)
-    shown = b""
-    try:
-        while part := os.read(controller, 65536):
-            shown += part
-    except OSError:  # Linux says so when the other side has closed
-        pass
-    finally:
-        os.close(controller)
+    shown = shown_on(controller)
     told, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, shown.decode()
     assert "━" in shown.decode() and "[red]song.wav" in shown.decode(), "names are not markup"
