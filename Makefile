@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-for-tests
 # The scripts for REAPER and Ardour. Needs luacheck (Debian: lua-check) and npm.
 lint-lua:
 	luacheck -q --config reaper_scripts/.luacheckrc reaper_scripts
-	luacheck -q --config tsbs_daw/daw/ardour/.luacheckrc tsbs_daw/daw/ardour tests/ardour
+	luacheck -q --config tsbs_daw/integrations/ardour/.luacheckrc tsbs_daw/integrations/ardour tests/ardour
 	npm install --silent --no-audit --no-fund --prefix build/stylua @johnnymorganz/stylua-bin@2.5.2
 	build/stylua/node_modules/.bin/stylua --check --config-path reaper_scripts/stylua.toml reaper_scripts
 

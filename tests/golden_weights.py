@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tsbs_daw.model import ModelConfig, TwoStageSeparator, load_reference_state_dict, reference_state_dict
+from tsbs_daw.network import ModelConfig, TwoStageSeparator, load_reference_state_dict, reference_state_dict
 
-GOLDEN_FILE = Path(__file__).parent / "model" / "data" / "model_golden.npz"
+GOLDEN_FILE = Path(__file__).parent / "network" / "data" / "model_golden.npz"
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Sequence
 
 from tsbs_daw import cli
-from tsbs_daw.config import Settings
-from tsbs_daw.errors import JobCancelled, TsbsDawError, described
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import JobCancelled, TsbsDawError, described
 
 
 def main() -> None:
@@ -61,14 +61,14 @@ def _dispatch(arguments: Sequence[str], settings: Settings) -> int:
 
 def _unforeseen(error: Exception, settings: Settings) -> int:
     """What the system or the installation is the cause of is told like any other error; the rest is a bug."""
-    from tsbs_daw.cli import failures, logs
+    from tsbs_daw.cli import errors, logs
 
     text = "".join(traceback.format_exception(error))
     kept = logs.keep_traceback(settings, text)
-    if isinstance(error, OSError) and (sentence := failures.refused(error)):
+    if isinstance(error, OSError) and (sentence := errors.refused(error)):
         _say(sentence)
         return 1
-    if isinstance(error, ModuleNotFoundError) and (sentence := failures.lacking(error)):
+    if isinstance(error, ModuleNotFoundError) and (sentence := errors.lacking(error)):
         _say(sentence)
         return 2
     if kept is None:

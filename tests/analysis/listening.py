@@ -6,8 +6,8 @@ import numpy as np
 from signals import RATE
 
 from tsbs_daw.analysis.analyse import conclude
-from tsbs_daw.analysis.document import Analysis
-from tsbs_daw.analysis.listen import listen_to
+from tsbs_daw.analysis.extract import listen_to
+from tsbs_daw.contracts.analysis import Analysis
 
 
 def analyse_sounds(mixture: np.ndarray, sample_rate: int = RATE, **stems: np.ndarray) -> Analysis:

@@ -7,9 +7,9 @@ from analysis.listening import analyse_sounds
 from signals import RATE, chords, drum_kit, song, tone
 
 from tsbs_daw.analysis.analyse import analyse
-from tsbs_daw.analysis.document import Analysis
-from tsbs_daw.analysis.listen import listen, listen_to
-from tsbs_daw.errors import AnalysisError
+from tsbs_daw.analysis.extract import listen, listen_to
+from tsbs_daw.contracts.analysis import Analysis
+from tsbs_daw.core.errors import AnalysisError
 
 
 def cut(sound: np.ndarray, *sizes: int) -> list[np.ndarray]:

@@ -17,8 +17,8 @@ import signals
 import soundfile
 from ardour.stage import RATE, VERSION, SavedTrack, Studio, missing, press_in_window, saved_tracks
 from cli.program import environment, run
-from patience import PATIENCE_S
 from programs import process
+from timeouts import PATIENCE_S
 
 pytestmark = [
     pytest.mark.skipif(

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 from cli.program import environment
-from patience import PATIENCE_S
 from programs import display, process
+from timeouts import PATIENCE_S
 
 MODULE = Path("/usr/lib/audacity/modules/mod-script-pipe.so")
 # One name for each user, whatever the configuration: an Audacity that somebody works with has the same.

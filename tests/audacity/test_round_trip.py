@@ -13,8 +13,8 @@ import signals
 import soundfile
 from audacity.stage import Audacity, missing
 from cli.program import environment, run
-from patience import PATIENCE_S
 from programs import process
+from timeouts import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 

@@ -12,10 +12,10 @@ import signals
 import soundfile
 from wav_loops import acid_of, instrument_of
 
-from tsbs_daw.audio.encode import DELIVERY_FORMATS, file_ending, open_writer
-from tsbs_daw.audio.header import inspect
+from tsbs_daw.audio.encoders import DELIVERY_FORMATS, file_ending, open_writer
+from tsbs_daw.audio.headers.probe import inspect
 from tsbs_daw.audio.read import probe
-from tsbs_daw.errors import NoSpaceLeft, OutputError
+from tsbs_daw.core.errors import NoSpaceLeft, OutputError
 
 LOSSLESS = [name for name, form in DELIVERY_FORMATS.items() if form.exact]
 CUT = [name for name in LOSSLESS if DELIVERY_FORMATS[name].bits]

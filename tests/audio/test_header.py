@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import signals
 
-from tsbs_daw.audio.header import inspect
+from tsbs_daw.audio.headers.probe import inspect
 from tsbs_daw.audio.read import open_audio, probe
-from tsbs_daw.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio
+from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
 LENGTH = 160_000
 PAGE = 64_000  # Ogg loses whole pages, of a second and more

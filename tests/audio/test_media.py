@@ -14,11 +14,11 @@ import pytest
 import signals
 
 from tsbs_daw.audio import read
-from tsbs_daw.audio.header import inspect
+from tsbs_daw.audio.headers.completeness import seems_unfinished
+from tsbs_daw.audio.headers.probe import inspect
 from tsbs_daw.audio.read import open_audio, probe
 from tsbs_daw.audio.tags import Tags, read_tags, write_tags
-from tsbs_daw.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio
-from tsbs_daw.jobs.watching.completeness import seems_unfinished
+from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="needs the extra [media]")
 

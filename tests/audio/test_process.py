@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import signals
-from patience import PATIENCE_S
+from timeouts import PATIENCE_S
 
-from tsbs_daw.audio.process import STALL_S, DecoderProcess
+from tsbs_daw.audio.decoder.process import STALL_S, DecoderProcess
 from tsbs_daw.audio.read import open_audio, probe
-from tsbs_daw.errors import UnreadableAudio
+from tsbs_daw.core.errors import UnreadableAudio
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
 

@@ -16,13 +16,13 @@ import soundfile
 from mutagen.flac import Picture
 from wav_loops import acid_of
 
-from tsbs_daw.audio.encode import DELIVERY_FORMATS, file_ending, open_writer
-from tsbs_daw.audio.header import inspect
+from tsbs_daw.audio.encoders import DELIVERY_FORMATS, file_ending, open_writer
+from tsbs_daw.audio.headers.probe import inspect
 from tsbs_daw.audio.read import probe
 from tsbs_daw.audio.riff import chunk_names
 from tsbs_daw.audio.tags import Tags, read_tags, repaired, short_key, write_tags
-from tsbs_daw.audio.write import AudioWriter
-from tsbs_daw.errors import OutputError
+from tsbs_daw.audio.wav_writer import AudioWriter
+from tsbs_daw.core.errors import OutputError
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 20
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(999)

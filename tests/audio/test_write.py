@@ -11,8 +11,8 @@ import signals
 import soundfile
 
 from tsbs_daw.audio.read import open_audio, probe
-from tsbs_daw.audio.write import AudioWriter, file_samples
-from tsbs_daw.errors import NoSpaceLeft, OutputError
+from tsbs_daw.audio.wav_writer import AudioWriter, file_samples
+from tsbs_daw.core.errors import NoSpaceLeft, OutputError
 
 
 def write(path: Path, sound: np.ndarray, rate: int = 44100, **options) -> AudioWriter:

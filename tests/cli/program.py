@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from patience import PATIENCE_S
+from timeouts import PATIENCE_S
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -48,8 +48,8 @@ def small_model(path: Path, seed: int = 0) -> Path:
     """A checkpoint with random weights that separates badly and quickly."""
     import torch
 
-    from tsbs_daw.model import TINY, TwoStageSeparator
-    from tsbs_daw.model.checkpoint import save
+    from tsbs_daw.network import TINY, TwoStageSeparator
+    from tsbs_daw.network.checkpoint import save
 
     torch.manual_seed(seed)
     config = replace(TINY, feature_dim=8, mask_blocks=1, map_blocks=1, d_state=4, headdim=8)

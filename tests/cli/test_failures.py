@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cli.program import environment, run
 
-from tsbs_daw.cli import failures
+from tsbs_daw.cli import errors
 
 
 def failing(home: Path, error: str) -> subprocess.CompletedProcess[str]:
@@ -39,10 +39,8 @@ def test_missing_rights_are_told_with_the_file_and_no_traceback(tmp_path: Path):
 
 
 def test_a_full_disk_is_told_with_what_did_not_fit():
-    assert "'/x/run' cannot be written, as the disk is full" in failures.refused(
-        OSError(errno.ENOSPC, "full", "/x/run")
-    )
-    assert failures.refused(OSError(errno.EBADF, "bad")) is None, "a bug"
+    assert "'/x/run' cannot be written, as the disk is full" in errors.refused(OSError(errno.ENOSPC, "full", "/x/run"))
+    assert errors.refused(OSError(errno.EBADF, "bad")) is None, "a bug"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
@@ -61,7 +59,7 @@ def test_a_missing_extra_is_named(tmp_path: Path):
     assert done.stderr == (
         "tsbs-daw: This needs lightning-fabric, which is not installed: pip install 'tsbs-daw[train]'.\n"
     )
-    assert failures.lacking(ModuleNotFoundError(name="numpy")) is None, "no extra's, so a bug"
+    assert errors.lacking(ModuleNotFoundError(name="numpy")) is None, "no extra's, so a bug"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell closes the streams")

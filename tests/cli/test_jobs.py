@@ -12,10 +12,10 @@ import pytest
 from cli.program import environment, run
 from rights import PYTHON, needs_rights
 
-from tsbs_daw.jobs.job import DeliveryOptions, Job, Progress, Result, Source, State
-from tsbs_daw.jobs.queue.rows import Arrival
-from tsbs_daw.jobs.queue.spool import Spool
-from tsbs_daw.jobs.queue.store import JobStore
+from tsbs_daw.contracts.job import DeliveryOptions, Job, Progress, Result, Source, State
+from tsbs_daw.queue.records import Arrival
+from tsbs_daw.queue.spool import Spool
+from tsbs_daw.queue.store import JobStore
 
 
 @pytest.fixture

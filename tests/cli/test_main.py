@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli.program import environment, run
-from patience import PATIENCE_S
+from timeouts import PATIENCE_S
 
 
 def sentences(done) -> list[str]:

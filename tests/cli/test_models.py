@@ -10,7 +10,7 @@ from golden_weights import CASE_B
 from typer.testing import CliRunner
 
 from tsbs_daw.cli.models import app
-from tsbs_daw.errors import UnknownModel
+from tsbs_daw.core.errors import UnknownModel
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from cli.program import environment, run
-from patience import PATIENCE_S
+from timeouts import PATIENCE_S
 
-from tsbs_daw.config import resource_folder
+from tsbs_daw.core.config import resource_folder
 
 
 @pytest.fixture

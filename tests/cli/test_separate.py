@@ -13,9 +13,9 @@ import pytest
 import rpp
 import soundfile
 from cli.program import environment, run, shown_on, small_model, song_file
-from patience import PATIENCE_S
+from timeouts import PATIENCE_S
 
-from tsbs_daw.jobs.delivery.manifest import read_manifest
+from tsbs_daw.contracts.manifest import read_manifest
 
 
 @pytest.fixture(scope="module")

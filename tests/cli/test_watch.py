@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli.program import environment, run, small_model, song_file
-from patience import PATIENCE_S
+from timeouts import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

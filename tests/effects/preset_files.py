@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tsbs_daw.effects.preset import load_preset
-from tsbs_daw.errors import PresetError
+from tsbs_daw.core.errors import PresetError
+from tsbs_daw.presets.preset import load_preset
 
 
 def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:

@@ -10,11 +10,11 @@ import pytest
 import signals
 import soundfile
 
+from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects.chain import OutputRenderer, render
 from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.stages import BLOCK_SAMPLES
 from tsbs_daw.effects.table import EFFECTS
-from tsbs_daw.errors import EffectError
 
 RATE = signals.RATE
 

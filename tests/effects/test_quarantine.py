@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects.quarantine import Quarantine
-from tsbs_daw.errors import EffectError
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pedalboard
 import pytest
 import signals
 import soundfile
-from patience import PATIENCE_S
+from timeouts import PATIENCE_S
 
 from tsbs_daw.effects.chain import render
 from tsbs_daw.effects.output import Effect, Output
@@ -132,7 +132,7 @@ def test_closest_name_is_found_whatever_its_capitals():
 def test_reading_a_preset_loads_no_audio_library():
     code = (
         "import sys\n"
-        "from tsbs_daw.effects.preset import list_presets\n"
+        "from tsbs_daw.presets.preset import list_presets\n"
         "assert len(list_presets()) >= 10\n"
         "heavy = {'pedalboard', 'numpy', 'torch', 'soundfile'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import signals
-from patience import PATIENCE_S
+from timeouts import PATIENCE_S
 
+from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects import vst3
 from tsbs_daw.effects.chain import OutputRenderer, render
 from tsbs_daw.effects.output import Effect, Output
+from tsbs_daw.effects.protocol import receive
 from tsbs_daw.effects.quarantine import Quarantine
 from tsbs_daw.effects.vst3 import PluginHost, find_plugin, forgive_plugins
-from tsbs_daw.effects.wire import receive
-from tsbs_daw.errors import EffectError
 
 RATE = signals.RATE
 POSIX = os.name == "posix"

@@ -22,12 +22,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from patience import PATIENCE_S
 from reaper.model import Item
 from reaper.stage import STEMS, DaemonProcess, Studio, song_file, stem_items
 from reaper.stand_in import BETWEEN_TICKS_S
+from timeouts import PATIENCE_S
 
-from tsbs_daw import __version__, machine
+from tsbs_daw import __version__
+from tsbs_daw.core import machine
 
 TARGET_S = 5.0
 ROWS: dict[str, tuple[str, dict[str, float]]] = {

@@ -15,11 +15,11 @@ import numpy as np
 import signals
 import soundfile
 from cli.program import environment
-from patience import PATIENCE_S
 from reaper.model import Item, Project
 from reaper.stand_in import Reaper
+from timeouts import PATIENCE_S
 
-from tsbs_daw.config import resource_folder
+from tsbs_daw.core.config import resource_folder
 
 STEMS = ["vocals", "drums", "bass", "other"]
 SCRIPTS = "TSBS-DAW"

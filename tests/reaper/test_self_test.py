@@ -10,8 +10,9 @@ import pytest
 from reaper.signatures import functions
 from reaper.stage import DaemonByHand, Studio
 
-from tsbs_daw.config import resource_folder
-from tsbs_daw.daw import reaper_install, reaper_keys
+from tsbs_daw.core.config import resource_folder
+from tsbs_daw.integrations.reaper import install
+from tsbs_daw.integrations.reaper import keys as reaper_keys
 
 FOLDER = resource_folder("reaper_scripts") / "TSBS-DAW"
 
@@ -20,7 +21,7 @@ FOLDER = resource_folder("reaper_scripts") / "TSBS-DAW"
 def _installed(studio: Studio) -> None:
     """As `tsbs-daw reaper install` does it; then REAPER begins."""
     path = studio.reaper.folder / "Data" / "TSBS-DAW" / "installed.json"
-    reaper_install.install(studio.reaper.folder, json.loads(path.read_text(encoding="utf-8")))
+    install.install(studio.reaper.folder, json.loads(path.read_text(encoding="utf-8")))
     studio.reaper = studio.reaper.quit()
     studio.reaper.open(studio.project)
     studio.reaper.begin()

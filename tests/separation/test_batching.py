@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import signals
 import torch
-from patience import PATIENCE_S
+from timeouts import PATIENCE_S
 
-from tsbs_daw.errors import DeviceError, JobCancelled
-from tsbs_daw.model import TINY, Separation, TwoStageSeparator
+from tsbs_daw.core.errors import DeviceError, JobCancelled
+from tsbs_daw.network import TINY, Separation, TwoStageSeparator
 from tsbs_daw.separation import Separator
 from tsbs_daw.separation.batching import Batcher
 from tsbs_daw.separation.engine import Engine

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tsbs_daw.errors import DeviceError, UsageError
-from tsbs_daw.model import FULL, TINY, Separation, TwoStageSeparator
+from tsbs_daw.core.errors import DeviceError, UsageError
+from tsbs_daw.network import FULL, TINY, Separation, TwoStageSeparator
 from tsbs_daw.separation import Separator, engine, precision
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.precision import choose_precision, mark

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tsbs_daw.errors import DeviceError, JobCancelled
-from tsbs_daw.model import TINY, Separation, TwoStageSeparator
+from tsbs_daw.core.errors import DeviceError, JobCancelled
+from tsbs_daw.network import TINY, Separation, TwoStageSeparator
 from tsbs_daw.separation import Separator
 from tsbs_daw.separation.separator import choose_device
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tsbs_daw.errors import DeviceLost
-from tsbs_daw.model import TINY, Separation
+from tsbs_daw.core.errors import DeviceLost
+from tsbs_daw.network import TINY, Separation
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.transfer import Arriving, Joined, Transfer
 

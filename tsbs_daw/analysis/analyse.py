@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from tsbs_daw.analysis.beats import Pulse
-from tsbs_daw.analysis.choice import weights
-from tsbs_daw.analysis.document import Analysis, Beats, Loudness, Tempo, TempoChange
-from tsbs_daw.analysis.evidence import Evidence, gather
+from tsbs_daw.analysis.classifier import weights
+from tsbs_daw.analysis.extract import listen
 from tsbs_daw.analysis.features import Features
 from tsbs_daw.analysis.key import SHARES, find_key
-from tsbs_daw.analysis.listen import listen
-from tsbs_daw.analysis.meter import find_bars
+from tsbs_daw.analysis.metre import find_bars
+from tsbs_daw.analysis.rhythm_features import Evidence, gather
 from tsbs_daw.analysis.sections import find_sections
 from tsbs_daw.analysis.silences import is_sounding, loud_power, stem_sound
 from tsbs_daw.analysis.tempo import PulseCandidate, find_pulses
-from tsbs_daw.errors import AnalysisError, AudioError
+from tsbs_daw.contracts.analysis import Analysis, Beats, Loudness, Tempo, TempoChange
+from tsbs_daw.core.errors import AnalysisError, AudioError
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from tsbs_daw.analysis.choice import likelihoods
-from tsbs_daw.analysis.document import Key
-from tsbs_daw.analysis.evidence import sounds
+from tsbs_daw.analysis.classifier import likelihoods
 from tsbs_daw.analysis.features import PITCH_S, Features
 from tsbs_daw.analysis.pitch import fold
+from tsbs_daw.analysis.rhythm_features import sounds
+from tsbs_daw.contracts.analysis import Key
 
 Mode = Literal["major", "minor"]
 TONICS = {

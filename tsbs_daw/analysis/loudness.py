@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsbs_daw.analysis.document import Loudness
 from tsbs_daw.audio.measure import Meter
+from tsbs_daw.contracts.analysis import Loudness
 
 RANGE_NEEDS_S = 3.0
 

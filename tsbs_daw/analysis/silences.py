@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsbs_daw.analysis.document import Loudness, Span, StemSound
 from tsbs_daw.analysis.features import Features
+from tsbs_daw.contracts.analysis import Loudness, Span, StemSound
 
 INAUDIBLE_DB = -60.0
 BELOW_LOUD_DB = 30.0  # of the stem: its traces

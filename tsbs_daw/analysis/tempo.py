@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsbs_daw.analysis.beats import Pulse, track
-from tsbs_daw.analysis.choice import likelihoods
-from tsbs_daw.analysis.evidence import SLACK_FRAMES, Evidence
+from tsbs_daw.analysis.classifier import likelihoods
 from tsbs_daw.analysis.features import ATTACK_S
-from tsbs_daw.analysis.meter import best_bar, describe_bars
+from tsbs_daw.analysis.metre import best_bar, describe_bars
+from tsbs_daw.analysis.rhythm_features import SLACK_FRAMES, Evidence
 
 SLOWEST_BPM, FASTEST_BPM = 45.0, 220.0
 TEMPI_BPM = np.exp(np.arange(np.log(SLOWEST_BPM), np.log(FASTEST_BPM), 0.004))

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from tsbs_daw.durable import sync_file
+from tsbs_daw.core.files import sync_file
 
 
 class CodecFile:

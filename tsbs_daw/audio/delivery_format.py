@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tsbs_daw.errors import OutputError
+from tsbs_daw.core.errors import OutputError
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tsbs_daw.audio.formats.common import Header, Refused
-from tsbs_daw.audio.header import check_limits, inspect
-from tsbs_daw.audio.process import MEMORY_BYTES, STALL_S, DecoderProcess, document
-from tsbs_daw.errors import NonFiniteAudio, TruncatedAudio, UnreadableAudio, UnsupportedAudio, shown
+from tsbs_daw.audio.decoder.process import MEMORY_BYTES, STALL_S, DecoderProcess, document
+from tsbs_daw.audio.headers.common import Header, Refused
+from tsbs_daw.audio.headers.probe import check_limits, inspect
+from tsbs_daw.core.errors import NonFiniteAudio, TruncatedAudio, UnreadableAudio, UnsupportedAudio, shown
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from tsbs_daw.audio.formats.common import MAX_CHUNKS
-from tsbs_daw.audio.write import UNKNOWN_32, chunk, write_error
-from tsbs_daw.durable import sync_file
-from tsbs_daw.errors import OutputError, shown
+from tsbs_daw.audio.headers.common import MAX_CHUNKS
+from tsbs_daw.audio.wav_writer import UNKNOWN_32, chunk, write_error
+from tsbs_daw.core.errors import OutputError, shown
+from tsbs_daw.core.files import sync_file
 
 HEAD_BYTES = 64  # where sizes are
 TAIL_BYTES = 64 << 20  # of chunks behind the sound that are carried over; tags with a large cover have less

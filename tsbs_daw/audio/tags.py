@@ -25,12 +25,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from tsbs_daw.audio.formats.common import Refused
-from tsbs_daw.audio.header import inspect, open_regular
+from tsbs_daw.audio.headers.common import Refused
+from tsbs_daw.audio.headers.probe import inspect, open_regular
 from tsbs_daw.audio.riff import append_chunks
-from tsbs_daw.audio.write import chunk, write_error
-from tsbs_daw.durable import sync_file
-from tsbs_daw.errors import AudioError, OutputError, TsbsDawError, shown
+from tsbs_daw.audio.wav_writer import chunk, write_error
+from tsbs_daw.core.errors import AudioError, OutputError, TsbsDawError, shown
+from tsbs_daw.core.files import sync_file
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tsbs_daw.errors import OutputError, shown
+from tsbs_daw.core.errors import OutputError, shown
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tsbs_daw.errors import UsageError
+from tsbs_daw.core.errors import UsageError
 
 PROGRAM = "tsbs-daw"
 INTERRUPTED = 130

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsbs_daw.cli.answer import AsJson, about_the_daemon, say_json
+from tsbs_daw.cli.json_output import AsJson, about_the_daemon, say_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.daw.ardour_install import Installation
+    from tsbs_daw.integrations.ardour.install import Installation
 
 app = typer.Typer(no_args_is_help=True, help="The Ardour scripts: install, uninstall, status.")
 
@@ -32,10 +32,10 @@ def install(
 
     Example: tsbs-daw ardour install
     """
-    from tsbs_daw.config import Settings
-    from tsbs_daw.daw import ardour_install
-    from tsbs_daw.daw.ardour_folder import find_folders
-    from tsbs_daw.effects.preset import load_preset
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.integrations.ardour import install as ardour_install
+    from tsbs_daw.integrations.ardour.folder import find_folders
+    from tsbs_daw.presets.preset import load_preset
 
     folders = find_folders(config)
     load_preset(preset)  # a typo is better found now than in Ardour
@@ -50,8 +50,8 @@ def uninstall(config: Config = None) -> None:
 
     Example: tsbs-daw ardour uninstall
     """
-    from tsbs_daw.daw import ardour_install
-    from tsbs_daw.daw.ardour_folder import find_folders
+    from tsbs_daw.integrations.ardour import install as ardour_install
+    from tsbs_daw.integrations.ardour.folder import find_folders
 
     for folder in find_folders(config):
         ardour_install.uninstall(folder)
@@ -64,10 +64,10 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
 
     Example: tsbs-daw ardour status
     """
-    from tsbs_daw.config import Settings
-    from tsbs_daw.daw import ardour_install
-    from tsbs_daw.daw.ardour_folder import find_folders
-    from tsbs_daw.jobs.queue.spool import living_daemon
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.integrations.ardour import install as ardour_install
+    from tsbs_daw.integrations.ardour.folder import find_folders
+    from tsbs_daw.queue.spool import living_daemon
 
     found = [ardour_install.installation(folder) for folder in find_folders(config)]
     spool = Settings.from_environment().spool

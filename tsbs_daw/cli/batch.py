@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsbs_daw.cli import delivery, request
-from tsbs_daw.cli.grouped import grouped
-from tsbs_daw.cli.text import counted, duration, one_line
+from tsbs_daw.cli.formatting import counted, duration, one_line
+from tsbs_daw.cli.option_groups import grouped
 
 if TYPE_CHECKING:
-    from tsbs_daw.crate.catalogue import Catalogue
-    from tsbs_daw.crate.closing import Closing
-    from tsbs_daw.crate.request import CrateRequest
-    from tsbs_daw.crate.run import Crate
+    from tsbs_daw.batch.catalogue_document import Catalogue
+    from tsbs_daw.batch.export import Closing
+    from tsbs_daw.batch.request import CrateRequest
+    from tsbs_daw.batch.run import Crate
 
 DEFAULT_TREATMENT = request.Treatment(preset="crate")
 
@@ -55,11 +55,11 @@ def command(
 
     Example: tsbs-daw batch ~/Music/crate --out ~/Music/remix --format flac24 --loops 4,8
     """
-    from tsbs_daw.cli.crate_news import crate_news
-    from tsbs_daw.crate.closing import close_crate
-    from tsbs_daw.crate.run import Crate
-    from tsbs_daw.jobs.options import DaemonOptions
-    from tsbs_daw.model.registry import resolve
+    from tsbs_daw.batch.export import close_crate
+    from tsbs_daw.batch.run import Crate
+    from tsbs_daw.cli.batch_progress import crate_news
+    from tsbs_daw.models.registry import resolve
+    from tsbs_daw.queue.options import DaemonOptions
 
     settings = compute.settings()
     asked = _request(folder, out, treatment, salvage, changes)
@@ -83,7 +83,7 @@ def _request(
     folder: Path, out: Path, treatment: request.Treatment, salvage: bool, changes: delivery.Changes
 ) -> CrateRequest:
     """Raises: UsageError: a preset, stage or delivery that cannot be"""
-    from tsbs_daw.crate.request import CrateRequest
+    from tsbs_daw.batch.request import CrateRequest
 
     options = changes.options()
     places = request.whole_path(folder), request.whole_path(out)

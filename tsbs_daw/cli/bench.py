@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.answer import AsJson, say_json
+from tsbs_daw.cli.json_output import AsJson, say_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.bench.row import Row
+    from tsbs_daw.lab.bench.row import Row
 
 
 def command(
@@ -30,8 +30,8 @@ def command(
 
     Example: tsbs-daw bench --only separate --only memory.long
     """
-    from tsbs_daw.bench.measure import measure
-    from tsbs_daw.bench.row import Options
+    from tsbs_daw.lab.bench.measure import measure
+    from tsbs_daw.lab.bench.row import Options
 
     options = Options(model, preset, device, seconds, quick, tuple(only or ()), complete)
     rows = []
@@ -62,7 +62,8 @@ def _report(options: Any, rows: list[Row]) -> dict[str, Any]:
     import importlib.metadata
     from dataclasses import asdict
 
-    from tsbs_daw import __version__, machine
+    from tsbs_daw import __version__
+    from tsbs_daw.core import machine
 
     return {
         "schema": 1,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsbs_daw.effects.delivery import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, SESSIONS
-from tsbs_daw.errors import UsageError
+from tsbs_daw.core.errors import UsageError
+from tsbs_daw.presets.delivery import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, SESSIONS
 
 if TYPE_CHECKING:
-    from tsbs_daw.jobs.job import DeliveryOptions
+    from tsbs_daw.contracts.job import DeliveryOptions
 
 NONE = "none"
 _FIELDS = [f"{{{field}}}" for field in FIELDS]
@@ -60,7 +60,7 @@ class Changes:
         """What was asked for; None if nothing was. Raises: UsageError: it cannot be"""
         from pydantic import ValidationError
 
-        from tsbs_daw.jobs.job import DeliveryOptions
+        from tsbs_daw.contracts.job import DeliveryOptions
 
         asked = {
             "format": self.form and self.form.value,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.answer import AsJson, say_json
-from tsbs_daw.cli.text import table
+from tsbs_daw.cli.formatting import table
+from tsbs_daw.cli.json_output import AsJson, say_json
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tsbs_daw.jobs.job import Result
+    from tsbs_daw.contracts.job import Result
 
 SONG = "Demo Song"
 
@@ -61,16 +61,16 @@ def _model_file(model: str) -> str:
     """The daemon of the demo has a home of its own, so a model of the user's goes to it as a file."""
     if model == "default":
         return model
-    from tsbs_daw.model.registry import resolve
+    from tsbs_daw.models.registry import resolve
 
     return str(resolve(model))
 
 
 def _drop_song(folder: Path, seed: int, length_s: float) -> dict[str, np.ndarray]:
     """Write the parts to originals/ and the mixture to drop/. Returns the parts, (2, samples) each."""
-    from tsbs_daw.audio.write import AudioWriter
-    from tsbs_daw.errors import OutputError
-    from tsbs_daw.songs import compose_demo
+    from tsbs_daw.audio.wav_writer import AudioWriter
+    from tsbs_daw.core.errors import OutputError
+    from tsbs_daw.lab.songs import compose_demo
 
     stems, sample_rate = compose_demo(seed, length_s)
     try:
@@ -88,10 +88,10 @@ def _drop_song(folder: Path, seed: int, length_s: float) -> dict[str, np.ndarray
 
 def _watch_once(folder: Path, preset: str, model: str) -> Result | None:
     """Run the daemon as its user would, with a home of its own beside any daemon at work. None: it failed, and said."""
-    from tsbs_daw.config import Settings
-    from tsbs_daw.effects.preset import user_folder
-    from tsbs_daw.jobs.job import Result
-    from tsbs_daw.jobs.queue.spool import Spool
+    from tsbs_daw.contracts.job import Result
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.presets.preset import user_folder
+    from tsbs_daw.queue.spool import Spool
 
     home = folder / ".home"
     shutil.rmtree(home, ignore_errors=True)
@@ -112,8 +112,8 @@ def _watch_once(folder: Path, preset: str, model: str) -> Result | None:
 def _facts(folder: Path, result: Result, targets: dict[str, np.ndarray]) -> dict[str, Any]:
     """Where everything is, and the SDR of every stem: as separated, and of the mixture itself for comparison."""
     from tsbs_daw.audio.read import open_audio
-    from tsbs_daw.evaluation.metrics import usdr
-    from tsbs_daw.jobs.delivery.manifest import read_manifest
+    from tsbs_daw.contracts.manifest import read_manifest
+    from tsbs_daw.lab.evaluation.metrics import usdr
 
     assert result.folder is not None
     manifest = read_manifest(result.folder)

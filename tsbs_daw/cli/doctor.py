@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsbs_daw.cli.answer import AsJson, say_json
+from tsbs_daw.cli.json_output import AsJson, say_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.doctor import Finding
+    from tsbs_daw.doctor.checks import Finding
 
 _MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
@@ -25,8 +25,8 @@ def command(
 
     Example: tsbs-daw doctor
     """
-    from tsbs_daw.config import Settings
-    from tsbs_daw.doctor import Report, examine
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.doctor.checks import Report, examine
 
     found = []
     for finding in examine(Settings.from_environment(), model):

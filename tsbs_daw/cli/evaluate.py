@@ -65,7 +65,7 @@ def _measure_stems(
     data: Path, model: str, separator: Separator, songs: int | None, seconds: float | None
 ) -> dict[str, Any]:
     from tsbs_daw import __version__
-    from tsbs_daw.evaluation.evaluate import evaluate
+    from tsbs_daw.lab.evaluation.evaluate import evaluate
 
     def say(song: dict) -> None:
         scores = "  ".join(f"{stem} {part['full']['usdr_db']:.2f}" for stem, part in song["stems"].items())
@@ -79,7 +79,7 @@ def _measure_stems(
 def _measure_analysis(
     data: Path, separator: Separator | None, listening: Listening, songs: int | None
 ) -> dict[str, Any]:
-    from tsbs_daw.evaluation.analysis import evaluate_analysis
+    from tsbs_daw.lab.evaluation.analysis import evaluate_analysis
 
     def say(song: dict) -> None:
         tempo, key = song["tempo"], song["key"]
@@ -93,8 +93,8 @@ def _measure_analysis(
 
 
 def _draw_first_song(data: Path, separator: Separator, picture: Path) -> None:
-    from tsbs_daw.evaluation.picture import draw_picture
-    from tsbs_daw.evaluation.songs import find_test_songs, read_song
+    from tsbs_daw.lab.evaluation.picture import draw_picture
+    from tsbs_daw.lab.evaluation.songs import find_test_songs, read_song
 
     first = find_test_songs(data, separator.stems)[0]
     draw_picture(read_song(first, separator.stems, 10.0), separator, picture)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli import text
-from tsbs_daw.cli.answer import AsJson, say_json
+from tsbs_daw.cli import formatting
+from tsbs_daw.cli.json_output import AsJson, say_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.config import Settings
-    from tsbs_daw.jobs.queue.rows import JobRow
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.queue.records import JobRow
 
 app = typer.Typer(help="List, show, retry and cancel jobs.\n\nExample: tsbs-daw jobs list", no_args_is_help=True)
 
@@ -29,7 +29,7 @@ def list_jobs(
 
     Example: tsbs-daw jobs list --state failed
     """
-    from tsbs_daw.config import Settings
+    from tsbs_daw.core.config import Settings
 
     settings = Settings.from_environment()
     found = _everything(settings, _states(state or []), limit if limit > 0 else -1)
@@ -41,8 +41,8 @@ def list_jobs(
     if not found:
         typer.echo("There are no jobs." if not state else f"There are no jobs that are {' or '.join(state)}.")
         return
-    rows = ([job["id"], _state(job), text.ago(job["created_unix_s"]), job["song"], _note(job)] for job in found)
-    typer.echo(text.table(["ID", "STATE", "SINCE", "SONG", ""], rows))
+    rows = ([job["id"], _state(job), formatting.ago(job["created_unix_s"]), job["song"], _note(job)] for job in found)
+    typer.echo(formatting.table(["ID", "STATE", "SINCE", "SONG", ""], rows))
 
 
 @app.command()
@@ -53,7 +53,7 @@ def show(
 
     Example: tsbs-daw jobs show 3f9a
     """
-    from tsbs_daw.config import Settings
+    from tsbs_daw.core.config import Settings
 
     settings = Settings.from_environment()
     (full_id,) = _full_ids(settings, [job_id])
@@ -69,7 +69,7 @@ def show(
         "song": job["song"],
         "source": job["source"],
         "preset, model": f"{request.get('preset', '?')}, {request.get('model', '?')}",
-        "asked for": f"{text.ago(job['created_unix_s'])}, from {job['origin']}",
+        "asked for": f"{formatting.ago(job['created_unix_s'])}, from {job['origin']}",
         "attempts": str(job["attempts"]),
         "error": job["error"],
         "folder": result.get("folder"),
@@ -78,7 +78,7 @@ def show(
     }
     lines |= {f"warning {number}": warning for number, warning in enumerate(result.get("warnings", ()), start=1)}
     shown = [[name, value] for name, value in lines.items() if value]
-    typer.echo(text.table(["", ""], shown).strip("\n"))
+    typer.echo(formatting.table(["", ""], shown).strip("\n"))
 
 
 @app.command()
@@ -92,10 +92,10 @@ def retry(
 
     Example: tsbs-daw jobs retry --failed
     """
-    from tsbs_daw.config import Settings
-    from tsbs_daw.errors import UsageError
-    from tsbs_daw.jobs.job import State
-    from tsbs_daw.jobs.queue.spool import request_retry
+    from tsbs_daw.contracts.job import State
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.core.errors import UsageError
+    from tsbs_daw.queue.spool import request_retry
 
     settings = Settings.from_environment()
     chosen = _full_ids(settings, job_ids or [])
@@ -117,8 +117,8 @@ def cancel(job_ids: Ids) -> None:
 
     Example: tsbs-daw jobs cancel 3f9a
     """
-    from tsbs_daw.config import Settings
-    from tsbs_daw.jobs.queue.spool import request_cancel
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.queue.spool import request_cancel
 
     settings = Settings.from_environment()
     for job_id in _full_ids(settings, job_ids):
@@ -128,8 +128,8 @@ def cancel(job_ids: Ids) -> None:
 
 
 def _states(names: list[str]) -> tuple[Any, ...]:
-    from tsbs_daw.errors import UsageError
-    from tsbs_daw.jobs.job import State
+    from tsbs_daw.contracts.job import State
+    from tsbs_daw.core.errors import UsageError
 
     known = {state.value: state for state in State}
     for name in names:
@@ -139,7 +139,7 @@ def _states(names: list[str]) -> tuple[Any, ...]:
 
 
 def _stored(settings: Settings, states: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
-    from tsbs_daw.jobs.queue.store import JobStore
+    from tsbs_daw.queue.store import JobStore
 
     store = JobStore.open_for_reading(settings.store)
     if store is None:
@@ -170,9 +170,9 @@ def _from_row(row: JobRow) -> dict[str, Any]:
 
 def _unclaimed(settings: Settings) -> list[dict[str, Any]]:
     """Requests that no daemon has taken up yet, in the form of `_from_row`; newest first."""
-    from tsbs_daw.errors import JobFormatError
-    from tsbs_daw.jobs.queue.spool import Spool
-    from tsbs_daw.jobs.queue.store import song_name, source_name
+    from tsbs_daw.core.errors import JobFormatError
+    from tsbs_daw.queue.spool import Spool
+    from tsbs_daw.queue.store import song_name, source_name
 
     spool = Spool(settings.spool)
     if not spool.inbox.is_dir():
@@ -204,7 +204,7 @@ def _everything(settings: Settings, states: tuple[Any, ...], limit: int) -> list
 
 def _full_ids(settings: Settings, wanted: list[str]) -> list[str]:
     """Raises: UsageError: no job, or several, with this id or end of an id"""
-    from tsbs_daw.errors import UsageError
+    from tsbs_daw.core.errors import UsageError
 
     known = [job["id"] for job in _everything(settings, _states([]), -1)] if wanted else []
     full = []
@@ -226,7 +226,7 @@ def _note(job: dict[str, Any]) -> str:
 
 
 def _mention_a_missing_daemon(settings: Settings) -> None:
-    from tsbs_daw.jobs.queue.spool import living_daemon
+    from tsbs_daw.queue.spool import living_daemon
 
     if living_daemon(settings.spool) is None:
         typer.echo("No daemon is running: this takes effect when `tsbs-daw watch` is started.")

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tsbs_daw.config import Settings
+from tsbs_daw.core.config import Settings
 
 _FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _BYTES = 5_000_000

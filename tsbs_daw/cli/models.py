@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.answer import AsJson, say_json
+from tsbs_daw.cli.json_output import AsJson, say_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.model.registry import Entry
+    from tsbs_daw.models.registry import Entry
 
 app = typer.Typer(no_args_is_help=True, help="The models by name: list, show, pull, convert.")
 
@@ -24,7 +24,7 @@ def list_(as_json: AsJson = False) -> None:
 
     Example: tsbs-daw models list
     """
-    from tsbs_daw.model.registry import list_models
+    from tsbs_daw.models.registry import list_models
 
     entries = list_models()
     if as_json:
@@ -44,7 +44,7 @@ def show(
 
     Example: tsbs-daw models show musdb18
     """
-    from tsbs_daw.model.registry import find
+    from tsbs_daw.models.registry import find
 
     facts = _facts(find(model))
     if as_json:
@@ -63,7 +63,7 @@ def pull(
 
     Example: tsbs-daw models pull musdb18
     """
-    from tsbs_daw.model import registry
+    from tsbs_daw.models import registry
 
     with _progress(f"pulling {model}") as progress:
         path = registry.pull(model, progress=progress)
@@ -85,7 +85,7 @@ def convert(
 
     Example: tsbs-daw models convert model_bs_mamba2.ckpt mine --stems drums,bass,other,vocals
     """
-    from tsbs_daw.model.registry import convert_into, find
+    from tsbs_daw.models.registry import convert_into, find
 
     names = tuple(name.strip() for name in stems.split(",") if name.strip())
     path = convert_into(checkpoint, output, config=config, stems=names, overwrite=overwrite)
@@ -101,7 +101,7 @@ def path(model: Annotated[str, typer.Argument(help="A model's name or file.")] =
 
     Example: tsbs-daw models path default
     """
-    from tsbs_daw.model.registry import resolve
+    from tsbs_daw.models.registry import resolve
 
     typer.echo(resolve(model))
 
@@ -125,7 +125,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
 
 def _facts_of_file(path: Path) -> dict[str, Any]:
     """What the file says of itself: the network's shape, and the notes its maker left."""
-    from tsbs_daw.model.checkpoint import read_config, read_metadata
+    from tsbs_daw.network.checkpoint import read_config, read_metadata
 
     config = read_config(path)
     notes = {key: value for key, value in read_metadata(path).items() if key not in ("config", "format", "name")}

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.answer import AsJson, say_json
+from tsbs_daw.cli.json_output import AsJson, say_json
 
 if TYPE_CHECKING:
     from tsbs_daw.effects.output import Effect, Output
-    from tsbs_daw.effects.preset import Preset
+    from tsbs_daw.presets.preset import Preset
 
 app = typer.Typer(no_args_is_help=True, help="Effect presets: list, show, check.")
 
@@ -23,9 +23,9 @@ def list_(as_json: AsJson = False) -> None:
 
     Example: tsbs-daw presets list
     """
-    from tsbs_daw.cli.text import table
-    from tsbs_daw.effects.preset import preset_files, read_preset, user_folder
-    from tsbs_daw.errors import PresetError
+    from tsbs_daw.cli.formatting import table
+    from tsbs_daw.core.errors import PresetError
+    from tsbs_daw.presets.preset import preset_files, read_preset, user_folder
 
     rows, facts = [], []
     for name, path in preset_files().items():
@@ -51,7 +51,7 @@ def show(preset: Annotated[str, typer.Argument(help="A preset's name or file.")]
 
     Example: tsbs-daw presets show vocal-cleanup
     """
-    from tsbs_daw.effects.preset import load_preset
+    from tsbs_daw.presets.preset import load_preset
 
     found = load_preset(preset)
     if as_json:
@@ -79,8 +79,8 @@ def effects(
 
     Example: tsbs-daw presets effects Compressor
     """
+    from tsbs_daw.core.errors import UsageError
     from tsbs_daw.effects.table import EFFECTS, did_you_mean
-    from tsbs_daw.errors import UsageError
 
     if name is not None and name not in EFFECTS:
         raise UsageError(f"There is no effect {name!r}{did_you_mean(name, list(EFFECTS)) or '.'}")
@@ -109,7 +109,7 @@ def check(
 
     Example: tsbs-daw presets check my-chain.yaml --run
     """
-    from tsbs_daw.errors import EffectError, PresetError
+    from tsbs_daw.core.errors import EffectError, PresetError
 
     answers = []
     for file in files:
@@ -132,12 +132,12 @@ def check(
 
 def _checked(file: str, run: bool) -> list[dict[str, Any]]:
     """What is known of each output of a preset. Raises: PresetError, EffectError"""
-    from tsbs_daw.effects.preset import load_preset
+    from tsbs_daw.presets.preset import load_preset
 
     preset = load_preset(file)
     if not run:
         return [{"name": output.name} for output in preset.outputs]
-    from tsbs_daw.effects.rehearsal import rehearse
+    from tsbs_daw.effects.dry_run import rehearse
     from tsbs_daw.effects.vst3 import forgive_plugins
 
     answers = []
@@ -149,7 +149,7 @@ def _checked(file: str, run: bool) -> list[dict[str, Any]]:
 
 
 def _heard(output: dict[str, Any]) -> str:
-    from tsbs_daw.cli.text import decibels
+    from tsbs_daw.cli.formatting import decibels
 
     if output["change_lu"] is None:
         return "silent on noise"

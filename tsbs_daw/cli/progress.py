@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from tsbs_daw.cli.text import one_line
+from tsbs_daw.cli.formatting import one_line
 
 _LINE_EVERY = 0.1
 ROOM_FOR_ALL = 80  # columns of a terminal

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsbs_daw.cli.answer import AsJson, about_the_daemon, say_json
+from tsbs_daw.cli.json_output import AsJson, about_the_daemon, say_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.daw.reaper_install import Installation, PresetEntry
+    from tsbs_daw.integrations.reaper.install import Installation, PresetEntry
 
 app = typer.Typer(no_args_is_help=True, help="The REAPER actions: install, uninstall, status.")
 
@@ -36,10 +36,10 @@ def install(
 
     Example: tsbs-daw reaper install
     """
-    from tsbs_daw.config import Settings
-    from tsbs_daw.daw import reaper_install
-    from tsbs_daw.daw.reaper_folder import find_folder
-    from tsbs_daw.daw.reaper_running import reaper_is_running
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.integrations.reaper import install as reaper_install
+    from tsbs_daw.integrations.reaper.folder import find_folder
+    from tsbs_daw.integrations.reaper.running import reaper_is_running
 
     folder = find_folder(resource)
     settings = Settings.from_environment()
@@ -64,8 +64,8 @@ def uninstall(resource: Resource = None) -> None:
 
     Example: tsbs-daw reaper uninstall
     """
-    from tsbs_daw.daw import reaper_install
-    from tsbs_daw.daw.reaper_folder import find_folder
+    from tsbs_daw.integrations.reaper import install as reaper_install
+    from tsbs_daw.integrations.reaper.folder import find_folder
 
     folder = find_folder(resource)
     reaper_install.uninstall(folder)
@@ -78,10 +78,10 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
 
     Example: tsbs-daw reaper status
     """
-    from tsbs_daw.config import Settings
-    from tsbs_daw.daw import reaper_install
-    from tsbs_daw.daw.reaper_folder import find_folder
-    from tsbs_daw.jobs.queue.spool import living_daemon
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.integrations.reaper import install as reaper_install
+    from tsbs_daw.integrations.reaper.folder import find_folder
+    from tsbs_daw.queue.spool import living_daemon
 
     found = reaper_install.installation(find_folder(resource))
     settings = Settings.from_environment()
@@ -105,7 +105,7 @@ def serve(home: Annotated[Path, typer.Option(help="Folder of the spool, the queu
     Example: tsbs-daw reaper serve --home ~/.local/share/tsbs-daw
     """
     from tsbs_daw.cli import watch
-    from tsbs_daw.config import Settings
+    from tsbs_daw.core.config import Settings
 
     if home.absolute() != Settings.from_environment().home:
         os.environ["TSBS_DAW_HOME"] = str(home)
@@ -120,8 +120,8 @@ def actions(
 
     Example: tsbs-daw reaper actions
     """
-    from tsbs_daw.daw.reapack import preset_actions
-    from tsbs_daw.daw.reaper_install import source_folder
+    from tsbs_daw.integrations.reaper.install import source_folder
+    from tsbs_daw.integrations.reaper.reapack import preset_actions
 
     target = folder or source_folder()
     for name, content in preset_actions(_presets()).items():
@@ -141,8 +141,8 @@ def index(
     """
     from datetime import datetime, timezone
 
-    from tsbs_daw.daw import reapack
-    from tsbs_daw.daw.reaper_install import source_folder
+    from tsbs_daw.integrations.reaper import reapack
+    from tsbs_daw.integrations.reaper.install import source_folder
 
     moment = time or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     out.write_text(reapack.index(source_folder(), url, moment), encoding="utf-8")
@@ -159,8 +159,8 @@ def _told(found: Installation) -> str:
 
 
 def _presets() -> list[PresetEntry]:
-    from tsbs_daw.daw.reaper_install import PresetEntry
-    from tsbs_daw.effects.preset import list_presets
+    from tsbs_daw.integrations.reaper.install import PresetEntry
+    from tsbs_daw.presets.preset import list_presets
 
     return [
         PresetEntry(preset.name, preset.description, tuple(output.name for output in preset.outputs))
@@ -170,10 +170,10 @@ def _presets() -> list[PresetEntry]:
 
 def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
     """All presets that can be read, and the actions of the user's own. What cannot be offered is told, and left out."""
-    from tsbs_daw.daw.reapack import preset_actions
-    from tsbs_daw.daw.reaper_install import PresetEntry
-    from tsbs_daw.effects.preset import preset_files, read_preset, user_folder
-    from tsbs_daw.errors import TsbsDawError
+    from tsbs_daw.core.errors import TsbsDawError
+    from tsbs_daw.integrations.reaper.install import PresetEntry
+    from tsbs_daw.integrations.reaper.reapack import preset_actions
+    from tsbs_daw.presets.preset import preset_files, read_preset, user_folder
 
     entries, actions = [], {}
     for path in preset_files().values():
@@ -190,7 +190,7 @@ def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
 
 def _stems() -> tuple[str, ...]:
     """Of the bundled model, in its order."""
-    from tsbs_daw.model.checkpoint import read_config
-    from tsbs_daw.model.registry import resolve
+    from tsbs_daw.models.registry import resolve
+    from tsbs_daw.network.checkpoint import read_config
 
     return read_config(resolve("default")).stems

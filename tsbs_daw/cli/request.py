@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.errors import AudioError, UnreadableAudio, UsageError, shown
+from tsbs_daw.core.errors import AudioError, UnreadableAudio, UsageError, shown
 
 if TYPE_CHECKING:
-    from tsbs_daw.config import Settings
-    from tsbs_daw.jobs.job import Job
+    from tsbs_daw.contracts.job import Job
+    from tsbs_daw.core.config import Settings
 
 DEFAULT_OUT = "stems"
 
@@ -83,7 +83,7 @@ class Compute:
 
     def settings(self) -> Settings:
         """The environment's settings, but for what the user chose."""
-        from tsbs_daw.config import Settings
+        from tsbs_daw.core.config import Settings
 
         found = Settings.from_environment()
         precision = self.precision.value if self.precision else found.precision
@@ -139,7 +139,7 @@ def job_for(file: Path, options: Options, **fields: Any) -> Job:
     """
     from pydantic import ValidationError
 
-    from tsbs_daw.jobs.job import Job, Source
+    from tsbs_daw.contracts.job import Job, Source
 
     path = whole_path(file)
     _check_is_a_file(path)

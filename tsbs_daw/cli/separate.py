@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from tsbs_daw.cli import delivery, request
-from tsbs_daw.cli.grouped import grouped
+from tsbs_daw.cli.formatting import decibels, duration, one_line
+from tsbs_daw.cli.option_groups import grouped
 from tsbs_daw.cli.progress import reporting
-from tsbs_daw.cli.text import decibels, duration, one_line
 
 if TYPE_CHECKING:
-    from tsbs_daw.config import Settings
-    from tsbs_daw.jobs.job import Job, Result
+    from tsbs_daw.contracts.job import Job, Result
+    from tsbs_daw.core.config import Settings
 
 
 @grouped
@@ -36,8 +36,8 @@ def command(
 
     Example: tsbs-daw separate song.wav --out stems --preset karaoke --null
     """
-    from tsbs_daw.errors import TsbsDawError, UsageError
-    from tsbs_daw.jobs.delivery.publish import remove_stale
+    from tsbs_daw.core.errors import TsbsDawError, UsageError
+    from tsbs_daw.pipeline.publish import remove_stale
 
     options = request.Options.checked(out, treatment, excerpt)
     delivered = changes.options()
@@ -61,7 +61,7 @@ def command(
 
 
 def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, float]:
-    from tsbs_daw.jobs.pipeline.run_job import run_job
+    from tsbs_daw.pipeline.run import run_job
 
     begun_s = time.monotonic()
     with reporting(job.song or job.source.path.name, quiet=quiet) as report:
@@ -77,7 +77,7 @@ def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, flo
 
 
 def _summary(result: Result, took_s: float) -> str:
-    from tsbs_daw.jobs.delivery.manifest import read_manifest
+    from tsbs_daw.contracts.manifest import read_manifest
 
     assert result.folder is not None
     manifest = read_manifest(result.folder)

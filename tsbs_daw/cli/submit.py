@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tsbs_daw.cli import delivery, request
-from tsbs_daw.cli.grouped import grouped
+from tsbs_daw.cli.option_groups import grouped
 
 
 @grouped
@@ -29,9 +29,9 @@ def command(
 
     Example: tsbs-daw submit song.wav --out stems --preset karaoke
     """
-    from tsbs_daw.config import Settings
-    from tsbs_daw.errors import AudioError
-    from tsbs_daw.jobs.queue.spool import living_daemon, submit
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.core.errors import AudioError
+    from tsbs_daw.queue.spool import living_daemon, submit
 
     settings = Settings.from_environment()
     options = request.Options.checked(out, treatment, excerpt)

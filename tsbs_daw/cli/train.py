@@ -38,8 +38,8 @@ def command(
 
     Example: tsbs-daw train tiny-bundled --data songs --out runs/tiny --max-minutes 60
     """
-    from tsbs_daw.errors import UsageError
-    from tsbs_daw.training.recipe import load_recipe
+    from tsbs_daw.core.errors import UsageError
+    from tsbs_daw.lab.training.recipe import load_recipe
 
     if data is None and export is None:
         raise UsageError("Nothing to do: give --data to train, or --export to write the weights of the run in --out.")
@@ -48,7 +48,7 @@ def command(
     settings = load_recipe(recipe, changes or [])
     begin_from = _resolved(init)
     if data is not None:
-        from tsbs_daw.training.trainer import RunOptions, train
+        from tsbs_daw.lab.training.trainer import RunOptions, train
 
         options = RunOptions(data, out, resume, max_minutes, device, devices, skip_broken, begin_from)
         progress = train(settings, options, _StopOnSignal(), _print_row)
@@ -58,14 +58,14 @@ def command(
         if progress.best_sdr_db is None:
             typer.echo("No best.safetensors yet: it stopped before its first validation; go on with --resume.")
     if export is not None:
-        from tsbs_daw.training.export import export_best
+        from tsbs_daw.lab.training.export import export_best
 
         size = export_best(out, export, calibrate_on, init=begin_from, keep=keep)
         typer.echo(f"wrote {export}, {size / 1e6:.2f} MB")
 
 
 def _resolved(model: str | None) -> Path | None:
-    from tsbs_daw.model.registry import resolve
+    from tsbs_daw.models.registry import resolve
 
     return None if model is None else resolve(model)
 

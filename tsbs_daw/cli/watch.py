@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsbs_daw.cli import request
-from tsbs_daw.cli.grouped import grouped
+from tsbs_daw.cli.option_groups import grouped
 
 if TYPE_CHECKING:
-    from tsbs_daw.jobs.watching.folders import WatchFolder
+    from tsbs_daw.watch.folders import WatchFolder
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder in which a folder for every song appears.")]
 Folders = Annotated[list[Path] | None, typer.Argument(help="Folders that songs are dropped into.", metavar="FOLDER")]
@@ -43,11 +43,11 @@ def command(
 
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
     """
-    from tsbs_daw.cli.news import news
-    from tsbs_daw.jobs.daemon import Daemon
-    from tsbs_daw.jobs.delivery.janitor import Janitor
-    from tsbs_daw.jobs.job import State
-    from tsbs_daw.jobs.options import DaemonOptions
+    from tsbs_daw.cli.watch_progress import news
+    from tsbs_daw.contracts.job import State
+    from tsbs_daw.daemon.cleanup import Janitor
+    from tsbs_daw.daemon.daemon import Daemon
+    from tsbs_daw.queue.options import DaemonOptions
 
     settings = compute.settings()
     chosen = _chosen(folders or [], out, treatment, config)
@@ -67,9 +67,9 @@ def _chosen(
     folders: list[Path], out: Path | None, treatment: request.Treatment, config: Path | None
 ) -> tuple[WatchFolder, ...]:
     """Raises: UsageError: folders without --out, beside --config, or not there; SettingsError; PresetError"""
-    from tsbs_daw.effects.preset import load_preset
-    from tsbs_daw.errors import UsageError, shown
-    from tsbs_daw.jobs.watching.folders import WatchFolder, load_folders
+    from tsbs_daw.core.errors import UsageError, shown
+    from tsbs_daw.presets.preset import load_preset
+    from tsbs_daw.watch.folders import WatchFolder, load_folders
 
     if config is not None and folders:
         raise UsageError("Name folders or --config, not both; the folders can go into the file.")

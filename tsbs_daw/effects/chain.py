@@ -13,9 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
+from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.stages import build, run
-from tsbs_daw.errors import EffectError
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import logging
 import time
 from pathlib import Path
 
-from tsbs_daw.durable import write_atomically
-from tsbs_daw.errors import EffectError, shown
+from tsbs_daw.core.errors import EffectError, shown
+from tsbs_daw.core.files import write_atomically
 
 log = logging.getLogger(__name__)
 

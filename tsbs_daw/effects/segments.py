@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tsbs_daw.effects.instances import build_instances
+from tsbs_daw.effects.effect_errors import build_instances
 from tsbs_daw.effects.output import Effect
 
 SEGMENT_S = 20.0

@@ -16,11 +16,11 @@ from typing import Protocol
 
 import numpy as np
 
-from tsbs_daw.effects.instances import Instances, build_instances
+from tsbs_daw.core.errors import EffectError
+from tsbs_daw.effects.effect_errors import Instances, build_instances
 from tsbs_daw.effects.output import Effect
 from tsbs_daw.effects.segments import SegmentedStage
 from tsbs_daw.effects.table import EFFECTS
-from tsbs_daw.errors import EffectError
 
 BLOCK_SAMPLES = 8192
 LONGEST_DELAY_S = 60.0  # an effect that still owes samples after so much silence will never give them

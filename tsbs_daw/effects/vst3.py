@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tsbs_daw.config import Settings
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import EffectError, shown
 from tsbs_daw.effects.output import Effect, Output
+from tsbs_daw.effects.protocol import effect_to_json, receive, send
 from tsbs_daw.effects.quarantine import Quarantine
 from tsbs_daw.effects.table import PLUGIN
-from tsbs_daw.effects.wire import effect_to_json, receive, send
-from tsbs_daw.errors import EffectError, shown
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tsbs_daw.errors import DeviceLost
+from tsbs_daw.core.errors import DeviceLost
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.transfer import Pending
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsbs_daw.errors import DeviceError
-from tsbs_daw.model import TwoStageSeparator
-from tsbs_daw.model.inference import for_inference
+from tsbs_daw.core.errors import DeviceError
+from tsbs_daw.network import TwoStageSeparator
+from tsbs_daw.network.inference import for_inference
 from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
 from tsbs_daw.separation.precision import choose_precision
 from tsbs_daw.separation.transfer import Joined, Pending, Transfer, losses_named, on_host

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tsbs_daw.errors import UsageError
-from tsbs_daw.model import ModelConfig
+from tsbs_daw.core.errors import UsageError
+from tsbs_daw.network import ModelConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NAMES = ("auto", *DTYPES)

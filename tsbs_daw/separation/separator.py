@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from tsbs_daw.audio.resample import Resampler
-from tsbs_daw.config import Settings
-from tsbs_daw.errors import DeviceError, JobCancelled
-from tsbs_daw.hashing import file_sha256
-from tsbs_daw.model import checkpoint, registry
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import DeviceError, JobCancelled
+from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.models import registry
+from tsbs_daw.network import checkpoint
 from tsbs_daw.separation.batching import Batcher, Ticket
 from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut
 from tsbs_daw.separation.engine import Engine

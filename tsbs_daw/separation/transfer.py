@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsbs_daw.errors import DeviceLost
+from tsbs_daw.core.errors import DeviceLost
 
 
 def on_host(array: np.ndarray) -> Tensor:

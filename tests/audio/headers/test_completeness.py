@@ -1,0 +1,87 @@
+"""Whether more of a sound file is to come. Every file is written by the real encoder, then cut anywhere."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import signals
+import soundfile
+
+from tsbs_daw.audio.headers.completeness import seems_unfinished
+
+COMPLETE = [
+    ("WAV", "PCM_16"),
+    ("WAV", "FLOAT"),
+    ("RF64", "PCM_24"),
+    ("AIFF", "PCM_16"),
+    ("FLAC", "PCM_16"),
+    ("FLAC", "PCM_24"),
+    ("OGG", "VORBIS"),
+]
+
+
+def encoded(kind: str, subtype: str, samples: int = 30_000) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, signals.noise(samples, channels=2).T, 44100, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path):
+    def ask(data: bytes) -> bool:
+        path = tmp_path / "song.wav"
+        path.write_bytes(data)
+        return seems_unfinished(path)
+
+    return ask
+
+
+@pytest.mark.parametrize(("kind", "subtype"), COMPLETE)
+def test_a_complete_file_is_finished(unfinished, kind, subtype):
+    assert not unfinished(encoded(kind, subtype))
+
+
+@pytest.mark.parametrize(("kind", "subtype"), COMPLETE)
+def test_a_file_cut_anywhere_is_not(unfinished, kind, subtype):
+    data = encoded(kind, subtype)
+    # of the last frame of a FLAC only the beginning can be found: a cut within that one frame is left to the reader
+    end = len(data) - 4096 * 2 * 4 if kind == "FLAC" else len(data)
+    cuts = random.Random(1).sample(range(12, end), 60)
+    assert [cut for cut in cuts if not unfinished(data[:cut])] == []
+
+
+@pytest.mark.parametrize("data", [b"", bytes(100), bytes(1_000_000)])
+def test_an_empty_or_preallocated_file_is_not(unfinished, data):
+    assert unfinished(data)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_a_wav_whose_header_does_not_say_is_taken_as_it_is(unfinished, size):
+    data = bytearray(encoded("WAV", "PCM_16"))
+    struct.pack_into("<I", data, data.index(b"data") + 4, size)
+    assert not unfinished(bytes(data[:5000]))
+
+
+@pytest.mark.parametrize("data", [b"x", b"<html>" * 50, b"RIFF\0\0\0\0AVI " + bytes(50), b"%PDF-1.4" + bytes(9)])
+def test_what_is_no_sound_is_left_to_the_reader(unfinished, data):
+    assert not unfinished(data)
+
+
+@pytest.mark.parametrize(
+    "start", [b"RIFF\xff\xff\xff\xffWAVE", b"FORM\xff\xff\xff\xffAIFF", b"fLaC", b"fLaC\0\0\0\x22"]
+)
+def test_rubbish_after_a_known_name_neither_raises_nor_hangs(unfinished, start):
+    generator = np.random.default_rng(3)
+    for _ in range(100):
+        unfinished(start + generator.integers(0, 256, generator.integers(0, 400), dtype=np.uint8).tobytes())
+    unfinished(start + b"\xff\xf8" * 200_000)
+
+
+def test_a_missing_file_raises(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        seems_unfinished(tmp_path / "gone.wav")

@@ -1,0 +1,153 @@
+"""The doctor finds what is broken, says what to do, and survives everything it looks at."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from golden_weights import CASE_B
+
+from tsbs_daw.contracts.job import Heartbeat
+from tsbs_daw.core.config import Settings
+from tsbs_daw.doctor import checks
+from tsbs_daw.doctor.checks import Finding, Report, Status, examine
+from tsbs_daw.doctor.probe import CORE
+from tsbs_daw.network import TwoStageSeparator
+from tsbs_daw.network.checkpoint import save
+from tsbs_daw.queue.spool import Spool
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    home = tmp_path / "home"
+    return Settings(home, home / "cache", home / "models")
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "small.safetensors"
+    save(TwoStageSeparator(CASE_B.config), path)
+    return path
+
+
+def found(findings, topic: str) -> list[Finding]:
+    return [finding for finding in findings if finding.topic == topic]
+
+
+def broken_package(folder: Path, name: str, code: str) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(code)
+
+
+def test_on_a_machine_that_works_the_command_says_so_in_json_and_ends_with_0(tmp_path, small_model):
+    ended = subprocess.run(
+        [sys.executable, "-m", "tsbs_daw", "doctor", "--json", "--model", str(small_model)],
+        env=os.environ | {"TSBS_DAW_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+    )
+    report = json.loads(ended.stdout)
+    problems = [finding for finding in report["findings"] if finding["status"] == "problem"]
+    assert not problems and report["ok"] and ended.returncode == 0
+    told = {finding["topic"]: finding["what"] for finding in report["findings"]}
+    assert "separated into one, two" in told["job"]
+    assert "Mamba-2 scan" in told["device"]
+    assert report["machine"]["cores"] >= 1
+    assert not (tmp_path / "home" / "spool").exists(), "the tiny job must not touch the user's own spool"
+
+
+def test_a_missing_model_is_a_problem_with_a_way_out_and_the_command_ends_with_1(settings):
+    findings = list(checks._probe("job", settings, "musdb18"))
+    assert [finding.status for finding in findings] == [Status.PROBLEM]
+    assert "models pull musdb18" in findings[0].what
+    assert not Report(tuple(findings)).ok
+
+
+def test_folders_that_cannot_be_written_are_problems_and_the_rest_is_still_looked_at(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    home = tmp_path / "file" / "home"
+    monkeypatch.setattr(checks, "_probe", lambda name, settings, model: iter(()))
+    findings = list(examine(Settings(home, home / "cache", home / "models")))
+    assert {finding.status for finding in found(findings, "folders")} == {Status.PROBLEM}
+    assert "TSBS_DAW_HOME" in found(findings, "folders")[0].advice
+    assert found(findings, "memory") and found(findings, "daemon") and found(findings, "REAPER")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("raise ImportError('libcudart.so is missing')", "libcudart.so is missing"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"),
+        ("import os; os._exit(3)", "exit code 3"),
+    ],
+    ids=["does not import", "crashes", "exits"],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals end processes differently there")
+def test_a_broken_torch_is_found_and_does_not_take_the_doctor_with_it(settings, tmp_path, monkeypatch, code, told):
+    broken_package(tmp_path / "broken", "torch", code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    for probe in ("imports", "device", "job"):
+        findings = list(checks._probe(probe, settings, "default"))
+        problems = [finding for finding in findings if finding.status is Status.PROBLEM]
+        assert any(told in finding.what for finding in problems)
+        assert all(finding.advice for finding in problems)
+
+
+def test_a_broken_audio_library_is_named(settings, tmp_path, monkeypatch):
+    broken_package(tmp_path / "broken", "soundfile", "raise OSError('sndfile library not found')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    [problem] = checks._probe("imports", settings, "default")
+    assert problem.status is Status.PROBLEM and problem.what.startswith("soundfile cannot be imported")
+
+
+def test_a_probe_that_hangs_is_ended(settings, tmp_path, monkeypatch):
+    broken_package(tmp_path / "broken", "torch", "import time; time.sleep(100)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    monkeypatch.setattr(checks, "PROBE_LIMIT_S", 1.0)
+    [problem] = checks._probe("device", settings, "default")
+    assert problem.status is Status.PROBLEM and "within 1 s" in problem.what
+
+
+def test_a_check_that_fails_in_an_unforeseen_way_is_itself_a_finding():
+    def check():
+        yield Finding("x", Status.OK, "half of it works")
+        raise ZeroDivisionError("nobody thought of this")
+
+    findings = list(checks._caught("x", check))
+    assert [finding.status for finding in findings] == [Status.OK, Status.PROBLEM]
+    assert "nobody thought of this" in findings[1].what
+
+
+def test_a_living_daemon_is_seen_and_a_dead_one_is_not(settings):
+    assert next(checks._daemon(settings)).status is Status.NOTE
+    spool = Spool(settings.spool)
+    spool.create()
+    spool.beat(Heartbeat(schema=1, pid=4242, version="9", updated_unix_s=time.time()))
+    assert "4242" in next(checks._daemon(settings)).what
+    spool.beat(Heartbeat(schema=1, pid=4242, version="9", updated_unix_s=time.time() - 60))
+    assert next(checks._daemon(settings)).status is Status.NOTE
+
+
+def test_locks_are_tried_between_two_processes(settings):
+    settings.home.mkdir()
+    assert next(checks._locks(settings)).status is Status.OK
+
+
+def test_little_memory_and_little_space_are_problems(settings, monkeypatch):
+    monkeypatch.setattr(checks.machine, "memory_bytes", lambda: (8_000_000_000, 500_000_000))
+    assert next(checks._memory()).status is Status.PROBLEM
+    monkeypatch.setattr(checks, "NEEDED_DISK_BYTES", 1 << 60)
+    assert all(finding.status is Status.PROBLEM and finding.advice for finding in checks._space(settings))
+
+
+def test_every_needed_package_of_the_metadata_is_imported_by_the_probe():
+    needed = [line for line in importlib.metadata.requires("tsbs-daw") if "extra ==" not in line]
+    names = {re.match(r"[A-Za-z0-9_-]+", line)[0].lower() for line in needed}
+    assert names == {"pyyaml" if name == "yaml" else name for name in CORE}

@@ -1,0 +1,112 @@
+"""The list of scripts in use: what is written is run by real Lua, as Ardour does when it opens a session."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from timeouts import PATIENCE_S
+
+from tsbs_daw.integrations.ardour import scripts
+from tsbs_daw.integrations.ardour.scripts import SIGNALS, Script
+
+LUA = shutil.which("lua5.3")
+needs_lua = pytest.mark.skipif(LUA is None, reason="lua5.3 is not installed")
+
+AWKWARD = 'ardour { name = "x" }\nfunction factory (a)\n\tlocal t = "scripts[7] = nil \\"\\\\ \\0 ♪"\n\treturn t\nend\n'
+ACTION = Script("an action", AWKWARD, hook=False)
+HOOK = Script("a hook", AWKWARD, hook=True)
+
+# How Ardour writes its table of actions: each value by %q, functions as compiled code.
+SERIALIZE = """
+local function plain (o) return type (o) == "number" and tostring (o) or string.format ("%q", o) end
+local function serialize (name, value)
+  local text = name .. " = "
+  if type (value) == "function" then return text .. string.format ("%q", string.dump (value, true)) end
+  if type (value) ~= "table" then return text .. plain (value) .. " " end
+  text = text .. "{} "
+  for key, one in pairs (value) do text = text .. serialize (name .. "[" .. plain (key) .. "]", one) .. " " end
+  return text
+end
+"""
+
+
+def lua(program: str, tmp_path: Path) -> str:
+    file = tmp_path / "program.lua"
+    file.write_bytes(program.encode("latin-1"))
+    done = subprocess.run([LUA, str(file)], capture_output=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode("latin-1")
+
+
+def state(content: bytes, tag: str = "ActionScript") -> str:
+    return base64.b64decode(next(ET.fromstring(content).iter(tag)).text or "").decode("latin-1")
+
+
+def as_ardour_writes_it(content: bytes, tmp_path: Path) -> bytes:
+    """The actions, loaded and written by Ardour."""
+    program = f"{state(content)}\n{SERIALIZE}\nfor _, s in pairs (scripts) do s.f = load (s.f) end\n"
+    root = ET.fromstring(content)
+    text = lua(program + 'io.write (serialize ("scripts", scripts))', tmp_path)
+    next(root.iter("ActionScript")).text = base64.b64encode(text.encode("latin-1")).decode()
+    return ET.tostring(root)
+
+
+def test_what_is_added_is_registered_and_what_is_removed_is_not():
+    content = scripts.add(b"", [HOOK, ACTION], SIGNALS[7])
+    assert scripts.registered(content) == {"a hook", "an action"}
+    assert scripts.registered(scripts.add(content, [HOOK, ACTION], SIGNALS[7])) == {"a hook", "an action"}
+    assert scripts.remove(content, ["a hook", "an action"]) == b""
+    assert scripts.registered(scripts.remove(content, ["a hook"])) == {"an action"}
+
+
+def test_other_scripts_keep_their_slots():
+    theirs = [Script(f"their {number}", AWKWARD, hook=number == 2) for number in range(3)]
+    content = scripts.add(b"", theirs, SIGNALS[7])
+    both = scripts.add(content, [HOOK, ACTION], SIGNALS[7])
+    assert scripts.registered(both) == {"their 0", "their 1", "their 2", "a hook", "an action"}
+    left = scripts.remove(both, ["a hook", "an action"])
+    assert scripts.registered(left) == {"their 0", "their 1", "their 2"}
+    again = scripts.add(left, [ACTION], SIGNALS[7])
+    assert 'scripts[3]["n"] = "an action"' in state(again)
+
+
+def test_no_slot_is_taken_from_another_script():
+    full = [Script(f"their {number}", AWKWARD, hook=False) for number in range(scripts.SLOTS)]
+    content = scripts.add(b"", full, SIGNALS[7])
+    with pytest.raises(ValueError, match="slots are taken"):
+        scripts.add(content, [ACTION], SIGNALS[7])
+
+
+@pytest.mark.parametrize("content", [b"<UIScripts>", b"<Session/>", b"\xff\xfe"])
+def test_a_file_of_another_kind_is_refused(content: bytes):
+    with pytest.raises(ValueError, match="it "):
+        scripts.registered(content)
+
+
+def test_the_hook_listens_to_the_timer_alone():
+    (hook,) = ET.fromstring(scripts.add(b"", [HOOK], SIGNALS[7])).iter("LuaCallback")
+    bits = hook.get("signals", "")
+    assert len(bits) == 49 and bits.count("1") == 1 and bits[::-1].index("1") == 47
+
+
+@needs_lua
+def test_lua_finds_the_scripts_text_and_its_factory(tmp_path: Path):
+    content = scripts.add(b"", [ACTION], SIGNALS[7])
+    program = f"{state(content)}\nio.write (scripts[1].n, '|', scripts[1].s, '|', load (scripts[1].f) (scripts[1].a))"
+    name, text, made = lua(program, tmp_path).encode("latin-1").decode().split("|")
+    assert (name, text, made) == ("an action", AWKWARD, 'scripts[7] = nil "\\ \0 ♪')
+
+
+@needs_lua
+def test_a_list_that_ardour_wrote_anew_is_understood(tmp_path: Path):
+    theirs = Script('their "one"', AWKWARD, hook=False)
+    content = as_ardour_writes_it(scripts.add(b"", [theirs, ACTION], SIGNALS[7]), tmp_path)
+    assert scripts.registered(content) == {'their \\"one\\"', "an action"}
+    left = as_ardour_writes_it(scripts.remove(content, ["an action"]), tmp_path)
+    assert scripts.registered(left) == {'their \\"one\\"'}
+    assert scripts.remove(content, ["an action", 'their \\"one\\"']) == b""

@@ -1,0 +1,159 @@
+"""The scripts' way into a REAPER and out again: nothing of the user's is lost."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tsbs_daw.core.errors import OutputError, UsageError
+from tsbs_daw.integrations.reaper import install, reapack
+from tsbs_daw.integrations.reaper import keys as reaper_keys
+from tsbs_daw.integrations.reaper.folder import find_folder, usual_folder
+
+KEYS = (
+    "KEY 1 83 _RS81d700e4103e0b7cd24bc80c9f4ad8ab647eeb8a 0\r\n"
+    'SCR 4 0 RS0123456789abcdef0123456789abcdef01234567 "Custom: mine.lua" "mine.lua"\r\n'
+    'ACT 0 0 "3f" "Custom: Ümläut \\"quoted\\"" 40044 1013\r\n'
+    "a line of a later version"
+).encode()
+SETTINGS = {"schema": 1, "version": "1", "spool": "/spool"}
+
+
+@pytest.fixture
+def resource(tmp_path: Path) -> Path:
+    (tmp_path / "reaper.ini").touch()
+    (tmp_path / "reaper-kb.ini").write_bytes(KEYS)
+    (tmp_path / "Scripts").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "expected"),
+    [
+        ("linux", {"HOME": "/home/a"}, "/home/a/.config/REAPER"),
+        ("linux", {"HOME": "/home/a", "XDG_CONFIG_HOME": "/conf"}, "/conf/REAPER"),
+        ("darwin", {"HOME": "/Users/a"}, "/Users/a/Library/Application Support/REAPER"),
+        ("win32", {"USERPROFILE": "C:/a", "APPDATA": "C:/a/Roaming"}, "C:/a/Roaming/REAPER"),
+        ("win32", {"USERPROFILE": "D:/a"}, "D:/a/AppData/Roaming/REAPER"),
+    ],
+)  # fmt: skip
+def test_the_resource_folder_of_each_system(platform: str, environment: dict[str, str], expected: str):
+    assert usual_folder(platform, environment).as_posix() == expected
+
+
+def test_a_folder_without_reapers_settings_is_wrong_use(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"has no reaper\.ini"):
+        find_folder(tmp_path)
+    with pytest.raises(UsageError, match="is not there"):
+        find_folder(tmp_path / "gone")
+    (tmp_path / "reaper.ini").touch()
+    assert find_folder(tmp_path) == tmp_path
+
+
+def test_all_actions_are_registered_and_the_rest_of_the_file_stays(resource: Path):
+    found = install.install(resource, SETTINGS)
+    content = (resource / "reaper-kb.ini").read_bytes()
+    assert content.startswith(KEYS + b"\r\n") and content.count(b"\n") == content.count(b"\r\n")
+    assert len(found.actions) == len(list(install.source_folder().glob("tsbs-daw_*.lua"))) and not found.missing
+    assert (resource / "reaper-kb.ini.before-tsbs-daw").read_bytes() == KEYS
+    assert (found.scripts / "lib" / "use.lua").is_file() and not list(found.scripts.rglob(".*"))
+    assert found.version == "1" and found.spool == "/spool"
+
+
+def test_installing_again_changes_nothing(resource: Path):
+    install.install(resource, SETTINGS)
+    before = {path: path.read_bytes() for path in resource.rglob("*") if path.is_file()}
+    install.install(resource, SETTINGS)
+    assert {path: path.read_bytes() for path in resource.rglob("*") if path.is_file()} == before
+
+
+def test_an_update_removes_scripts_that_are_no_more(resource: Path):
+    folder = install.install(resource, SETTINGS).scripts
+    (folder / "lib" / "old.lua").touch()
+    install.install(resource, SETTINGS)
+    assert not (folder / "lib" / "old.lua").exists()
+    assert sorted(path.name for path in (resource / "Scripts").iterdir()) == ["TSBS-DAW", "__startup.lua"]
+
+
+def test_uninstalling_gives_back_the_files_as_they_were(resource: Path):
+    startup = resource / "Scripts" / "__startup.lua"
+    startup.write_bytes(b"-- mine\r\nreaper.defer(f)")
+    (resource / "reaper-kb.ini").write_bytes(KEYS + b"\r\n")
+    install.install(resource, SETTINGS)
+    assert b"tsbs-daw begin" in startup.read_bytes()
+    found = install.uninstall(resource)
+    assert startup.read_bytes() == b"-- mine\r\nreaper.defer(f)\r\n"
+    assert (resource / "reaper-kb.ini").read_bytes() == KEYS + b"\r\n"
+    assert not (resource / "Scripts" / "TSBS-DAW").exists() and found.version is None and not found.actions
+
+
+def test_scripts_that_reaper_registered_by_their_whole_path_go_too(resource: Path):
+    line = f'SCR 4 0 RSabc "Custom: x.lua" "{resource.as_posix()}/Scripts/TSBS-DAW/x.lua"\r\n'.encode()
+    left = reaper_keys.remove_scripts(KEYS + b"\r\n" + line, "TSBS-DAW", resource / "Scripts")
+    assert left == KEYS + b"\r\n"
+
+
+def test_an_id_of_reapers_own_is_kept(resource: Path):
+    line = b'SCR 4 0 RSown "Custom: tsbs-daw_Jobs.lua" TSBS-DAW/tsbs-daw_Jobs.lua\n'
+    assert reaper_keys.add_scripts(line, ["TSBS-DAW/tsbs-daw_Jobs.lua"]) == line
+
+
+def test_without_a_list_of_actions_one_is_made(resource: Path):
+    (resource / "reaper-kb.ini").unlink()
+    assert install.install(resource, SETTINGS).actions
+    install.uninstall(resource)
+    assert (resource / "reaper-kb.ini").read_bytes() == b""
+
+
+def test_the_list_of_actions_keeps_its_permissions_and_survives_a_failed_write(resource: Path):
+    keys = resource / "reaper-kb.ini"
+    keys.chmod(0o640)
+    (resource / "reaper-kb.ini.tsbs-daw.tmp").mkdir()
+    with pytest.raises(OutputError, match="it is as it was"):
+        reaper_keys.rewrite(keys, b"new")
+    assert keys.read_bytes() == KEYS
+    (resource / "reaper-kb.ini.tsbs-daw.tmp").rmdir()
+    assert reaper_keys.rewrite(keys, b"new") and not reaper_keys.rewrite(keys, b"new")
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o640
+
+
+def test_settings_alone_for_scripts_from_elsewhere(resource: Path):
+    install.install(resource, SETTINGS, scripts=False)
+    assert not (resource / "Scripts" / "TSBS-DAW").exists() and (resource / "reaper-kb.ini").read_bytes() == KEYS
+    assert json.loads((resource / "Data/TSBS-DAW/installed.json").read_text()) == SETTINGS
+
+
+@pytest.mark.parametrize("home", ['/with"quote', "/with$(dollar)", "/with\nnewline", "/with\\backslash"])
+def test_a_path_that_cannot_be_quoted_safely_gives_no_command(home: str):
+    assert install.start_command(Path(home), Path("/usr/bin/python3"), "linux") is None
+
+
+def test_the_command_that_starts_a_daemon_is_quoted():
+    command = install.start_command(Path("/home/a b"), Path("/opt/my python/bin/python"), "linux")
+    assert command == '"/opt/my python/bin/python" -m tsbs_daw reaper serve --home "/home/a b"'
+
+
+def test_on_windows_no_console_window_is_opened(tmp_path: Path):
+    (tmp_path / "pythonw.exe").touch()
+    command = install.start_command(Path("C:/home"), tmp_path / "python.exe", "win32")
+    assert "pythonw.exe" in command
+
+
+def test_the_index_lists_every_file_once_with_its_url():
+    folder = install.source_folder()
+    root = ElementTree.fromstring(reapack.index(folder, "https://example.org/0abc/", "2026-01-31T12:00:00Z"))
+    (package,) = root.iter("reapack")
+    files = [source.get("file", package.get("name")) for source in package.iter("source")]
+    assert sorted(files) == sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.lua"))
+    mains = [source for source in package.iter("source") if source.get("main")]
+    assert len(mains) == len(list(folder.glob("*.lua")))
+    assert mains[-1].text.startswith("https://example.org/0abc/TSBS-DAW/tsbs-daw_") and " " not in mains[-1].text
+
+
+def test_an_index_needs_a_secure_url():
+    with pytest.raises(UsageError, match="no https URL"):
+        reapack.index(install.source_folder(), "ftp://x", "2026-01-31T12:00:00Z")

@@ -1,0 +1,59 @@
+"""One gain for a whole song: to a loudness, never beyond the true peak that is allowed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tsbs_daw.audio.measure import Levels
+from tsbs_daw.pipeline.leveling import after_gain, shared_gain
+from tsbs_daw.presets.delivery import PLAIN
+
+
+def levels(true_peak_db: float | None = -6.0, loudness_lufs: float | None = -18.0) -> Levels:
+    return Levels(true_peak_db, true_peak_db, true_peak_db and true_peak_db - 12, loudness_lufs, 44100)
+
+
+def test_without_a_target_the_level_stays():
+    assert shared_gain(PLAIN, levels(), [levels(), levels(3.0)]) == (0.0, ())
+    assert shared_gain(replace(PLAIN, format="wav24"), levels(), [levels(-0.1)]) == (0.0, ())
+
+
+def test_the_mixture_comes_to_its_target():
+    assert shared_gain(replace(PLAIN, loudness_lufs=-14.0), levels(), [levels()]) == (4.0, ())
+    assert shared_gain(replace(PLAIN, loudness_lufs=-23.0), levels(), [levels()]) == (-5.0, ())
+
+
+@pytest.mark.parametrize("loudest", ["a file", "the mixture"])
+def test_no_true_peak_passes_the_ceiling_and_what_is_missing_is_said(loudest: str):
+    mixture, file = (levels(-2.0), levels()) if loudest == "the mixture" else (levels(), levels(-2.0))
+    gain_db, (remark,) = shared_gain(replace(PLAIN, loudness_lufs=-14.0), mixture, [levels(-30.0), file])
+    assert gain_db == pytest.approx(1.0) and "missed by 3.0 dB" in remark
+
+
+def test_what_is_missed_by_less_than_is_shown_is_not_told():
+    gain_db, remarks = shared_gain(replace(PLAIN, loudness_lufs=-12.98), levels(), [levels()])
+    assert (gain_db, remarks) == (5.0, ())
+
+
+def test_a_target_takes_peaks_down_even_where_it_is_reached():
+    gain_db, remarks = shared_gain(replace(PLAIN, loudness_lufs=-18.0), levels(), [levels(1.0)])
+    assert gain_db == pytest.approx(-2.0) and "missed by 2.0 dB" in remarks[0]
+
+
+def test_a_format_that_cannot_hold_a_peak_gets_all_files_lower():
+    gain_db, (remark,) = shared_gain(replace(PLAIN, format="flac16"), levels(), [levels(0.5)])
+    assert gain_db == pytest.approx(-1.5) and "1.5 dB lower" in remark
+
+
+def test_silence_and_what_is_too_short_for_a_loudness_stay():
+    asked = replace(PLAIN, loudness_lufs=-14.0, format="mp3")
+    assert shared_gain(asked, levels(None, None), [levels(None, None)]) == (0.0, ())
+    gain_db, (remark,) = shared_gain(asked, levels(-20.0, None), [levels(-20.0, None)])
+    assert gain_db == 0.0 and "cannot be reached" in remark
+
+
+def test_a_gain_shifts_every_level_and_leaves_silence_alone():
+    assert after_gain(levels(), 2.0) == Levels(-4.0, -4.0, -16.0, -16.0, 44100)
+    assert after_gain(levels(None, None), 2.0) == levels(None, None)

@@ -1,0 +1,103 @@
+"""The `delivery:` section: what it says, and what is refused, with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from effects.preset_files import check_refused, written
+
+from tsbs_daw.presets.delivery import FIELDS, PLAIN, Delivery, template_fields, template_problem
+from tsbs_daw.presets.preset import load_preset
+
+GOOD = """\
+outputs: []
+delivery:
+  format: wav24
+  names: "{artist} - {title} [{bpm} BPM {camelot}] {stem}"
+  loudness: -14 LUFS
+  sessions: [rpp, dawproject]
+  analysis: true
+  loops: [4, 8 bars]
+  stem_mp4: true
+  markers: bars
+  source: copy
+"""
+
+
+def test_everything_is_read(tmp_path: Path):
+    assert load_preset(written(tmp_path, GOOD)).delivery == Delivery(
+        format="wav24",
+        names="{artist} - {title} [{bpm} BPM {camelot}] {stem}",
+        loudness_lufs=-14.0,
+        sessions=("rpp", "dawproject"),
+        analysis=True,
+        loops=(4, 8),
+        stem_mp4=True,
+        markers="bars",
+        source="copy",
+    )
+
+
+@pytest.mark.parametrize("text", ["outputs: []\n", "outputs: []\ndelivery:\n", "outputs: []\ndelivery: {}\n"])
+def test_without_a_section_delivery_is_plain(tmp_path: Path, text: str):
+    delivery = load_preset(written(tmp_path, text)).delivery
+    assert delivery == PLAIN and delivery.plain and not delivery.analyses
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "what"),
+    [
+        ("format: wav24", "fromat: wav24", "fromat", "did you mean 'format'?"),
+        ("wav24", "wav42", "wav42", "did you mean 'wav24'?"),
+        ("wav24", "ogg", "ogg", "there are wav32f,"),
+        ("{artist}", "{artits}", '"{artits', "has no field 'artits'; did you mean 'artist'?"),
+        ("{artist}", "{0}", '"{0}', "has no field '0'; there are artist,"),
+        ("{artist}", "{artist", '"{artist', "a field is written like {stem}"),
+        ("{artist}", "{{artist}}", '"{{artist', "a brace that belongs to no field"),
+        ("{bpm}", "{bpm:.0f}", '"{artist', "write {bpm}"),
+        (" {stem}", "", '"{artist', "has no {stem}"),
+        ("{artist} -", "{artist}/", '"{artist', "has the character '/'"),
+        ('"{artist} - {title} [{bpm} BPM {camelot}] {stem}"', "{stem}", "{stem}", "a text in quotes"),
+        ("{artist}", "x" * 200, '"xxx', "longer than 200"),
+        ("-14 LUFS", "-14 dB", "-14 dB", "must be a number"),
+        ("-14 LUFS", "-3", "-3", "from -40 to -5 LUFS, not -3"),
+        ("dawproject", "als", "als", "a session cannot be 'als'"),
+        ("dawproject", "rpp", "rpp]", "named twice"),
+        ("analysis: true", "analysis: yes", "yes", "true or false"),
+        ("analysis: true", "analysis: false", "false", "need the analysis"),
+        ("[4, 8 bars]", "[4, 4]", "4]", "named twice"),
+        ("[4, 8 bars]", "2.5", "2.5", "a whole number of bars"),
+        ("[4, 8 bars]", "[65]", "65", "from 1 to 64"),
+        ("wav24", "mp3", "mp3", "to the sample"),
+        ("wav24\n", "mp3\n  loops: []\n  # ", "mp3", "compressed twice"),
+        ("markers: bars", "markers: beats", "beats", "did you mean 'bars'?"),
+        ("source: copy", "source: [copy]", "[copy]", "must be a text"),
+        ("delivery:\n", "delivery: wav24\n#", "wav24", "must be a mapping"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, old: str, new: str, place: str, what: str):
+    assert old in GOOD
+    text = GOOD.replace(old, new, 1)
+    if "loops: []" in new:
+        text = text.replace("  loops: [4, 8 bars]\n", "")
+    if "delivery: wav24" in new:
+        text = text.partition("#")[0]
+    check_refused(tmp_path, text, place, what)
+
+
+def test_what_needs_an_analysis_gets_one_without_asking(tmp_path: Path):
+    for asked in ("loops: 4", 'names: "{stem} {bpm}"', 'names: "{key} {stem}"', "analysis: true"):
+        assert load_preset(written(tmp_path, f"outputs: []\ndelivery: \n  {asked}\n")).delivery.analyses
+    for asked in ('names: "{artist} {stem}"', "loudness: -14", "markers: bars", "format: mp3"):
+        assert not load_preset(written(tmp_path, f"outputs: []\ndelivery: \n  {asked}\n")).delivery.analyses
+
+
+def test_a_template_names_its_fields():
+    whole = " ".join(f"{{{field}}}" for field in FIELDS)
+    assert template_fields(whole) == FIELDS and template_problem(whole) is None
+
+
+def test_a_changed_section_is_another_preset(tmp_path: Path):
+    first = load_preset(written(tmp_path, GOOD)).sha256
+    assert load_preset(written(tmp_path, GOOD.replace("-14", "-13"))).sha256 != first

@@ -1,0 +1,69 @@
+"""The YAML file of the watch folders: what it may say, and what is said about what it may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tsbs_daw.core.errors import SettingsError
+from tsbs_daw.watch.folders import WatchFolder, check_folders, load_folders
+
+
+def load(tmp_path: Path, text: str) -> tuple[WatchFolder, ...]:
+    path = tmp_path / "folders.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_folders(path)
+
+
+def test_folders_are_read_and_paths_start_at_the_file(tmp_path):
+    folders = load(
+        tmp_path,
+        """
+        folders:
+          - {path: drop, output: stems}
+          - {path: /in, output: ~/stems, preset: karaoke, model: musdb18, stage: mask, null: true, recursive: false}
+          - {path: own, output: stems, preset: my/preset.yaml}
+        """,
+    )
+    assert folders[0] == WatchFolder(tmp_path / "drop", tmp_path / "stems")
+    output = Path("~/stems").expanduser()
+    assert folders[1] == WatchFolder(Path("/in"), output, "karaoke", "musdb18", "mask", True, False)
+    assert folders[2].preset == str(tmp_path / "my" / "preset.yaml")
+
+
+def test_the_readmes_example_can_be_used(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    text = next(block for block in readme.split("```yaml\n")[1:] if block.startswith("folders:")).split("```")[0]
+    assert [folder.preset for folder in load(tmp_path, text)] == ["none", "karaoke"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    {
+        "folders: []": "folders: List should have at least 1 item",
+        "": "the file: Input should be a valid dictionary",
+        "folders: [{path: a}]": "folders.0.output: Field required",
+        "folders: [{path: a, output: b, pressed: none}]": "folders.0.pressed: Extra inputs are not permitted",
+        "folders: [{path: a, output: b, stage: half}]": "folders.0.stage: Input should be 'full' or 'mask'",
+        "folders:\n  - path: [a": r"folders\.yaml:2:\d+: this is not valid YAML",
+        "folders: [{path: a, output: b}, {path: a/../a, output: c}]": "listed twice",
+        "a: !!python/object:os.system x": "not valid YAML",
+        "x" * 70_000: "larger than 64 KiB",
+    }.items(),
+)
+def test_mistakes_are_named_with_their_place(tmp_path, text, sentence):
+    with pytest.raises(SettingsError, match=sentence) as raised:
+        load(tmp_path, text)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_is_a_sentence(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_folders(tmp_path / "none.yaml")
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    (tmp_path / "song.wav").touch()
+    with pytest.raises(SettingsError, match="is a file"):
+        check_folders([WatchFolder(tmp_path / "song.wav", tmp_path / "out")])

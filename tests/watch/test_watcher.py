@@ -1,0 +1,275 @@
+"""A watch folder, step by step, at times that the test chooses."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from harness.stage import settings_in, wav_bytes, write_song
+
+from tsbs_daw.queue.events import Event
+from tsbs_daw.queue.options import DaemonOptions
+from tsbs_daw.queue.records import Arrival
+from tsbs_daw.queue.seen import SeenFile
+from tsbs_daw.queue.spool import Spool
+from tsbs_daw.queue.store import JobStore
+from tsbs_daw.watch import copying, watcher
+from tsbs_daw.watch.copying import Budget
+from tsbs_daw.watch.folders import WatchFolder
+from tsbs_daw.watch.watcher import Watcher
+from tsbs_daw.watch.watchers import make_watchers
+
+POLLING = replace(DaemonOptions(), share=DaemonOptions().local)  # no threads: the test makes time pass
+
+
+class Watched:
+    """A watcher on <folder>/in whose clock stands still until the test moves it."""
+
+    def __init__(self, folder: Path, *, budget_bytes: int = 1 << 40, once: bool = False, **options: object):
+        self.root, self.settings = folder / "in", settings_in(folder)
+        self.spool = Spool(self.settings.spool)
+        self.spool.create()
+        self.store = JobStore.open(self.settings.store)
+        self.budget = Budget(budget_bytes)
+        self.watch = WatchFolder(self.root, folder / "out", **({"polling": True} | options))
+        self.now, self.once = 1000.0, once
+        self.restart()
+
+    def restart(self) -> None:
+        self.watcher: Watcher = make_watchers(
+            (self.watch,), self.settings, self.store, self.budget, POLLING, once=self.once
+        )[0]
+
+    def pass_time(self, seconds: float) -> list[Arrival | SeenFile | Event]:
+        """Step every quarter of a second, and enqueue what arrives. Returns: the news"""
+        news = []
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.25
+            self.watcher.step(self.now)
+            found = self.watcher.news()
+            self.store.enqueue(item for item in found if isinstance(item, Arrival))
+            self.store.remember_files(item for item in found if isinstance(item, SeenFile))
+            news += found
+        return news
+
+    def songs(self, seconds: float) -> list[str]:
+        return [item.file.relative for item in self.pass_time(seconds) if isinstance(item, Arrival)]
+
+
+@pytest.fixture
+def watched(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    watched = Watched(tmp_path)
+    yield watched
+    watched.store.close()
+
+
+def test_a_song_that_stands_still_becomes_a_job_after_two_seconds(watched):
+    path = write_song(watched.root / "Night Drive.wav")
+    assert watched.songs(2.0) == []
+    (arrival,) = watched.pass_time(1.0)
+    folder = watched.spool.folder(arrival.job.id)
+    copy = arrival.job.source.path
+    assert copy.parent.parent == folder
+    assert copy.read_bytes() == path.read_bytes()
+    assert arrival.file.input_hash == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (arrival.job.song, arrival.job.origin, arrival.job.priority) == ("Night Drive", "watch", "batch")
+    assert arrival.job.output == watched.watch.output
+    assert arrival.job.deliver == {"watched": str(path)}
+    assert watched.spool.read_request(folder) == arrival.job
+    assert watched.songs(60.0) == []
+
+
+def test_a_growing_file_is_waited_for(watched):
+    path = watched.root / "a.mp3"
+    for size in range(1, 20):
+        path.write_bytes(b"sound" * size)
+        assert watched.songs(1.5) == []
+    assert watched.songs(4.0) == ["a.mp3"]
+
+
+def test_a_file_shorter_than_its_header_says_is_waited_for_but_not_for_ever(watched):
+    data, path = wav_bytes(), watched.root / "a.wav"
+    path.write_bytes(data[:500])
+    assert [(item.kind, item.song) for item in watched.pass_time(50.0)] == [("waiting", "a.wav")]
+    path.write_bytes(data)
+    assert watched.songs(4.0) == ["a.wav"]
+    path.write_bytes(data[:600])
+    assert watched.songs(58.0) == []
+    assert watched.songs(40.0) == ["a.wav"]  # the reader will say what is wrong with it
+
+
+def test_an_old_mtime_makes_no_difference(watched):
+    path = write_song(watched.root / "a.wav")
+    os.utime(path, (1, 1))
+    assert watched.songs(2.0) == []
+    assert watched.songs(1.0) == ["a.wav"]
+
+
+def test_restarting_repeats_nothing_and_forgets_nothing(watched):
+    write_song(watched.root / "a.wav")
+    write_song(watched.root / "notes.txt")
+    assert len(watched.pass_time(4.0)) == 2
+    watched.restart()
+    write_song(watched.root / "b.wav", 1)
+    (arrival,) = watched.pass_time(4.0)
+    assert arrival.file.relative == "b.wav"
+
+
+def test_another_preset_concerns_every_song_again(watched):
+    write_song(watched.root / "a.wav")
+    assert watched.songs(4.0) == ["a.wav"]
+    watched.watch = replace(watched.watch, preset="karaoke")
+    watched.restart()
+    assert watched.songs(4.0) == ["a.wav"]
+
+
+def test_songs_of_subfolders_go_to_subfolders(watched):
+    write_song(watched.root / "Album" / "CD 1" / "a.wav")
+    (arrival,) = watched.pass_time(4.0)
+    assert arrival.job.output == watched.watch.output / "Album" / "CD 1"
+
+
+@pytest.mark.parametrize(
+    "name", ["new\nline", "caf\u00e9 \U0001f3b5", "cafe\u0301", "not utf8 \udcff", "-rf", "a" * 240]
+)
+def test_any_name_is_a_song(watched, name):
+    write_song(watched.root / name / f"{name}.wav")
+    (arrival,) = watched.pass_time(4.0)
+    assert arrival.job.to_json().encode("utf-8")
+    assert arrival.file.relative == os.path.join(name, f"{name}.wav")  # noqa: PTH118
+    assert watched.store.files_of(str(watched.root))[arrival.file.relative] == arrival.file
+    assert watched.songs(40.0) == []
+
+
+def test_other_files_are_recorded_once(watched):
+    write_song(watched.root / "notes.txt")
+    (ignored,) = watched.pass_time(1.0)
+    assert (ignored.relative, ignored.job_id) == ("notes.txt", None)
+    (watched.root / "notes.txt").write_text("changed")
+    assert watched.pass_time(60.0) == []
+    assert [file.relative for file in watched.store.ignored()] == ["notes.txt"]
+
+
+def test_a_file_replaced_while_it_is_copied_is_taken_anew(watched, monkeypatch):
+    path = write_song(watched.root / "a.wav", 1)
+    real = copying.sync_file
+    replaced = []
+
+    def replace_it_now(descriptor: int) -> None:
+        if not replaced:
+            replaced.append(write_song(watched.root / "b.tmp", 2).replace(path))
+        real(descriptor)
+
+    monkeypatch.setattr(copying, "sync_file", replace_it_now)
+    (arrival,) = watched.pass_time(8.0)
+    assert replaced
+    assert arrival.job.source.path.read_bytes() == wav_bytes(2)
+    assert watched.spool.live_folders() == [watched.spool.folder(arrival.job.id)]
+
+
+def test_a_file_written_to_while_it_is_copied_is_taken_anew(watched, monkeypatch):
+    path = write_song(watched.root / "a.mp3", 1)
+    real = copying.sync_file
+    written = []
+
+    def write_now(descriptor: int) -> None:
+        if not written:
+            with path.open("ab") as file:
+                written.append(file.write(b"more"))
+        real(descriptor)
+
+    monkeypatch.setattr(copying, "sync_file", write_now)
+    (arrival,) = watched.pass_time(8.0)
+    assert arrival.job.source.path.read_bytes() == wav_bytes(1) + b"more"
+
+
+def test_a_missing_folder_is_offline_and_comes_back(watched):
+    write_song(watched.root / "a.wav")
+    assert watched.songs(4.0) == ["a.wav"]
+    away = watched.root.rename(watched.root.with_name("away"))
+    assert [event.kind for event in watched.pass_time(60.0)] == ["offline"]
+    away.rename(watched.root)
+    write_song(watched.root / "b.wav", 1)
+    news = watched.pass_time(6.0)
+    assert [item.kind for item in news if isinstance(item, Event)] == ["online"]
+    assert [item.file.relative for item in news if isinstance(item, Arrival)] == ["b.wav"]
+
+
+def test_only_so_much_is_copied_ahead(tmp_path):
+    (tmp_path / "in").mkdir()
+    watched = Watched(tmp_path, budget_bytes=2500)
+    for number in range(5):
+        write_song(watched.root / f"{number}.wav", number)
+    assert watched.songs(5.0) == ["0.wav", "1.wav"]
+    assert watched.watcher.pending == 3
+    assert watched.budget.refused
+    watched.budget.set(0)
+    assert watched.songs(2.0) == ["2.wav", "3.wav"]
+    watched.store.close()
+
+
+def test_a_file_larger_than_the_budget_is_copied_all_the_same(tmp_path):
+    watched = Watched(tmp_path, budget_bytes=1)
+    write_song(watched.root / "a.wav")
+    assert watched.songs(4.0) == ["a.wav"]
+    watched.store.close()
+
+
+def test_a_full_disk_is_waited_for(watched, monkeypatch):
+    write_song(watched.root / "a.wav")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copying, "sync_file", full)
+        assert watched.pass_time(200.0) == []
+        assert watched.spool.live_folders() == []
+    assert watched.songs(62.0) == ["a.wav"]
+
+
+@pytest.mark.parametrize(
+    ("error", "after_s"),
+    [(PermissionError(errno.EACCES, "Permission denied"), 4), (OSError(errno.EIO, "I/O error"), 200)],
+)
+def test_a_file_that_cannot_be_read_is_ignored_with_the_reason(watched, monkeypatch, error, after_s):
+    write_song(watched.root / "a.wav")
+
+    def unreadable(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(watcher, "take_in", unreadable)
+    (ignored,) = watched.pass_time(after_s)
+    assert error.strerror in ignored.reason
+    assert watched.pass_time(60.0) == []
+    monkeypatch.undo()
+    (watched.root / "a.wav").chmod(0o600)
+    assert watched.songs(40.0) == ["a.wav"]
+
+
+def test_once_waits_for_what_is_still_only_so_long(tmp_path):
+    (tmp_path / "in").mkdir()
+    watched = Watched(tmp_path, once=True)
+    growing = watched.root / "growing.mp3"
+    write_song(watched.root / "a.wav")
+    found = []
+    for second in range(20):
+        growing.write_bytes(b"x" * (second + 1))
+        found += watched.songs(1.0)
+    assert found == ["a.wav"]
+    assert watched.watcher.settled
+    watched.store.close()
+
+
+def test_events_are_followed_by_looks_and_the_rest_is_silence(watched):
+    watched.pass_time(10.0)
+    assert watched.watcher.step(watched.now) > 10.0
+    watched.watcher._on_event()
+    write_song(watched.root / "a.wav")
+    assert watched.songs(3.0) == ["a.wav"]

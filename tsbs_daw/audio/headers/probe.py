@@ -1,0 +1,192 @@
+"""Tell what a file is by its content, and whether it is all there, before anything decodes it.
+
+Allocates nothing that a file asks for, reads a bounded part of it, and needs neither numpy nor a decoder.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from tsbs_daw.audio.headers.chunked import read_aiff, read_au, read_caf
+from tsbs_daw.audio.headers.common import Header, Refused
+from tsbs_daw.audio.headers.flac import read_flac
+from tsbs_daw.audio.headers.mp4 import looks_like_mp4, read_mp4
+from tsbs_daw.audio.headers.mpeg import looks_like_mpeg, read_mpeg, skip_padding
+from tsbs_daw.audio.headers.ogg import read_ogg
+from tsbs_daw.audio.headers.streams import EBML, looks_like_adts, read_adts, read_matroska
+from tsbs_daw.audio.headers.wav import W64_RIFF, read_w64, read_wav
+from tsbs_daw.core.errors import UnreadableAudio, UnsupportedAudio, shown
+
+MAX_CHANNELS = 32
+MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 384_000
+MAX_ID3_TAGS = 16
+
+# Endings that go with a container; a file that is something else is read all the same, and told of.
+SUFFIXES = {
+    "WAV": (".wav", ".wave", ".bwf", ".rf64"),
+    "RF64": (".wav", ".wave", ".bwf", ".rf64", ".bw64"),
+    "W64": (".w64",),
+    "AIFF": (".aif", ".aiff", ".aifc", ".afc"),
+    "CAF": (".caf",),
+    "AU": (".au", ".snd"),
+    "FLAC": (".flac", ".fla"),
+    "OGG": (".ogg", ".oga", ".opus"),
+    "MP3": (".mp3", ".mp2", ".mp1", ".mpga", ".mpa"),
+    "MP4": (".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".alac"),
+    "MATROSKA": (".mkv", ".mka", ".webm"),
+    "AAC": (".aac", ".adts"),
+}
+AUDIO_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+# What other things start with, so that the refusal can name them.
+OTHER_SOUND = {
+    (0, b"\x30\x26\xb2\x75"): "a Windows Media file",
+    (0, b"MAC "): "a Monkey's Audio file",
+    (0, b"wvpk"): "a WavPack file",
+    (0, b"DSD "): "a DSD file",
+    (0, b"FRM8"): "a DSD file",
+    (0, b"TTA1"): "a True Audio file",
+    (0, b"#!AMR"): "an AMR recording",
+    (0, b"MThd"): "a MIDI file, which has notes and no sound",
+    (8, b"AVI "): "a video",
+    (0, b"Creative Voice File"): "a VOC file",
+}
+NOT_SOUND = {
+    b"<!doctype": "a web page: the download went wrong",
+    b"<html": "a web page: the download went wrong",
+    b"<?xml": "an XML document",
+    b"pk\x03\x04": "a ZIP archive: unpack it first",
+    b"rar!": "a RAR archive: unpack it first",
+    b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"%pdf": "a PDF document",
+    b"\x89png": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"gif8": "a picture",
+    b"<reaper_project": "a REAPER project: render it to a file",
+}
+
+
+def inspect(path: Path, *, salvage: bool = False) -> Header:
+    """What the file says about itself.
+
+    Args:   salvage: where something is missing, warn about it and go on with what is there
+    Returns: a Header whose warnings are whole sentences, and whose fault, if any, is among them
+    Raises: UnreadableAudio: not audio, empty, damaged, not a file
+            TruncatedAudio: shorter than it promises
+            UnsupportedAudio: a format, a number of channels or a rate that cannot be separated
+    """
+    name = shown(path)
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            header = _read(file, size)
+        check_limits(header.channels, header.sample_rate)
+    except Refused as refused:
+        raise refused.kind(f"{name} {refused.what}.") from refused
+    except OSError as error:
+        raise UnreadableAudio(f"{name} cannot be opened: {error.strerror or error}.") from error
+    warnings = list(header.warnings)
+    if header.fault:
+        if not salvage:
+            fault = header.fault
+            way_out = f"{fault.remedy}, or take what is there with `--salvage` (separate, batch)"
+            raise fault.kind(f"{name} {fault.what}; {way_out}.")
+        warnings.append(header.fault.what)
+    suffix = path.suffix.lower()
+    if suffix in AUDIO_SUFFIXES and suffix not in SUFFIXES[header.container]:
+        warnings.append(f"is named {suffix}, and is {header.container}; its content decided")
+    return replace(header, warnings=tuple(f"{name} {what}." for what in warnings))
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file, and only a file: a pipe or a device would wait, or never end. Raises: Refused, OSError"""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise Refused(UnreadableAudio, f"is {kind}; name an audio file")
+    return path.open("rb")
+
+
+def check_limits(channels: int | None, sample_rate: int | None) -> None:
+    """Raises: Refused: channels or rate, as far as they are known, cannot be separated"""
+    if channels is not None and not 1 <= channels <= MAX_CHANNELS:
+        raise Refused(UnsupportedAudio, f"has {channels} channels; from 1 to {MAX_CHANNELS} can be separated")
+    if sample_rate is not None and not MIN_RATE_HZ <= sample_rate <= MAX_RATE_HZ:
+        raise Refused(
+            UnsupportedAudio,
+            f"has a sample rate of {sample_rate} Hz; convert it to one between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz",
+        )
+
+
+def _read(file: BinaryIO, size: int) -> Header:
+    """Find the reader for what the file starts with, and let it read."""
+    if size == 0:
+        raise Refused(UnreadableAudio, "is empty (0 bytes); copy it again")
+    reader = _chunk_reader(file.read(16))
+    if reader:
+        return reader(file, size)
+    start = _after_id3(file, size)
+    file.seek(start)
+    magic = file.read(4)
+    if magic == b"fLaC":
+        return read_flac(file, size, start)
+    if magic == b"OggS":
+        return read_ogg(file, size, start)
+    first = skip_padding(file, start)
+    if looks_like_mpeg(file, first):
+        return read_mpeg(file, size, first)
+    if looks_like_adts(file, start):
+        return read_adts(file, size, start)
+    raise _unknown(file, size)
+
+
+def _chunk_reader(magic: bytes) -> Callable[[BinaryIO, int], Header] | None:
+    """The reader of a format that starts at the file's first byte."""
+    if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
+        return read_wav
+    if looks_like_mp4(magic):
+        return read_mp4
+    if magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
+        return read_aiff
+    if magic == W64_RIFF:
+        return read_w64
+    return {b"caff": read_caf, b".snd": read_au, b"dns.": read_au, EBML: read_matroska}.get(magic[:4])
+
+
+def _after_id3(file: BinaryIO, size: int) -> int:
+    """Where the sound starts behind ID3v2 tags."""
+    position = 0
+    for _ in range(MAX_ID3_TAGS):
+        file.seek(position)
+        tag = file.read(10)
+        if len(tag) < 10 or tag[:3] != b"ID3" or any(byte & 0x80 for byte in tag[6:]):
+            break
+        footer = 10 if tag[5] & 0x10 else 0
+        length = tag[6] << 21 | tag[7] << 14 | tag[8] << 7 | tag[9]
+        position = min(position + 10 + length + footer, size)
+    return position
+
+
+def _unknown(file: BinaryIO, size: int) -> Refused:
+    """The refusal for a file that none of the readers knows."""
+    file.seek(0)
+    start = file.read(4096)
+    for (offset, magic), what in OTHER_SOUND.items():
+        if start[offset:].startswith(magic):
+            return Refused(UnsupportedAudio, f"is {what}, which cannot be read; convert it to WAV or FLAC")
+    for magic, what in NOT_SOUND.items():
+        if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(magic):
+            return Refused(UnreadableAudio, f"is not audio but {what}")
+    if not start.strip(b"\0"):
+        return Refused(UnreadableAudio, "starts with nothing but zeros: it was not copied or recorded to its end")
+    if start[:3] == b"ID3":
+        return Refused(UnreadableAudio, "holds tags and no sound behind them; copy it again")
+    if size < 44:
+        return Refused(UnreadableAudio, f"is too short for audio ({size} bytes); copy it again")
+    return Refused(UnreadableAudio, "is not audio, or of an unknown kind; convert it to WAV or FLAC")

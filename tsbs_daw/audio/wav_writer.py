@@ -1,0 +1,188 @@
+"""Write WAV files: 32-bit float samples as they are, with the place in the session (BWF) that they belong to.
+
+    RIFF/RF64  size    WAVE
+    JUNK/ds64  28      room for 64-bit sizes; becomes ds64, and RIFF RF64, beyond 4 GB (EBU Tech 3306)
+    fmt        16/40   format 3, IEEE float; 40 bytes (extensible) for more than two channels
+    fact       4       samples per channel
+    bext       602     EBU Tech 3285 version 1; time reference in samples since midnight
+    ...                what the caller wants there: `acid`, `smpl`
+    data       ...
+
+Samples above 1.0 stay above 1.0. No date is written: the same sound gives the same bytes.
+
+Axes: (channels, samples), float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import struct
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tsbs_daw.audio.dither import Quantiser
+from tsbs_daw.audio.headers.probe import inspect
+from tsbs_daw.audio.writer import Writer
+from tsbs_daw.core.errors import AudioError, NoSpaceLeft, OutputError, shown
+
+RIFF_LIMIT_BYTES = (1 << 32) - 1  # beyond this a RIFF's 32-bit sizes cannot say how long it is
+UNKNOWN_32 = 0xFFFFFFFF
+
+# subtype: format tag, bytes per sample
+SUBTYPES = {"FLOAT": (3, 4), "PCM_16": (1, 2), "PCM_24": (1, 3)}
+
+
+class AudioWriter(Writer):
+    """A WAV being written, see `Writer`.
+
+    Args:   subtype: "FLOAT", "PCM_16" or "PCM_24"; the PCM ones round, and cut off what lies beyond full scale
+            time_reference_samples: where the sound starts in its session
+            description: the `bext` chunk's, ASCII, at most 256 characters
+            dither_seed: of the PCM ones' dither; None: plain rounding
+            chunks: more chunks for the header, from the number of samples; their length must not depend on it
+            riff_limit_bytes: size from which the file is an RF64
+    Raises: NoSpaceLeft: the disk is full; OutputError: anything else that stops the writing
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        sample_rate: int,
+        channels: int,
+        *,
+        subtype: str = "FLOAT",
+        time_reference_samples: int = 0,
+        description: str = "",
+        dither_seed: int | None = None,
+        chunks: Callable[[int], bytes] = lambda samples: b"",
+        riff_limit_bytes: int = RIFF_LIMIT_BYTES,
+    ):
+        if subtype not in SUBTYPES:
+            raise OutputError(f"{shown(path)} cannot be written as {subtype}; choose one of {', '.join(SUBTYPES)}.")
+        super().__init__(path, channels)
+        self.sample_rate, self.subtype = sample_rate, subtype
+        self._quantiser = Quantiser(8 * SUBTYPES[subtype][1], seed=dither_seed)
+        self._riff_limit, self._chunks = riff_limit_bytes, chunks
+        self._bext = _bext(time_reference_samples, description)
+        self._file: BinaryIO | None = None
+        with self._guarded():
+            self._file = self.path.open("wb")
+            self._file.write(self._head())
+
+    @property
+    def clipped_samples(self) -> int:
+        """How many lay beyond full scale and were cut off; a float file has none."""
+        return self._quantiser.clipped_samples
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.channels * SUBTYPES[self.subtype][1]
+
+    def _append(self, block: np.ndarray) -> None:
+        with self._guarded():
+            self._file.write(self._encode(np.ascontiguousarray(block.T)))
+
+    def _finish(self) -> None:
+        with self._guarded():
+            if self.samples * self.frame_bytes % 2:
+                self._file.write(b"\0")
+            self._file.seek(0)
+            self._file.write(self._head())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def _found_samples(self) -> int:
+        return file_samples(self.path)
+
+    def _head(self) -> bytes:
+        """Everything before the samples, for the length so far; its own length never changes."""
+        tag, width = SUBTYPES[self.subtype]
+        data_bytes = self.samples * self.frame_bytes
+        rate_bytes = self.sample_rate * self.frame_bytes
+        if self.channels > 2:  # extensible; mask 0: the channels have no speakers' names
+            layout = (0xFFFE, self.channels, self.sample_rate, rate_bytes, self.frame_bytes, 8 * width)
+            guid = struct.pack("<HHIQ", tag, 0, 0x00100000, 0x719B3800AA000080)
+            fmt = struct.pack("<HHIIHH", *layout) + struct.pack("<HHI", 22, 8 * width, 0) + guid
+        else:
+            fmt = struct.pack("<HHIIHH", tag, self.channels, self.sample_rate, rate_bytes, self.frame_bytes, 8 * width)
+        middle = b"WAVE", chunk(b"fmt ", fmt), chunk(b"bext", self._bext) + self._chunks(self.samples)
+        fixed = 12 + 36 + 12 + len(middle[1]) + len(middle[2]) + 8
+        file_bytes = fixed + data_bytes + data_bytes % 2
+        if file_bytes - 8 <= self._riff_limit:
+            head, sizes, data = struct.pack("<4sI", b"RIFF", file_bytes - 8), chunk(b"JUNK", bytes(28)), data_bytes
+        else:
+            head, data = struct.pack("<4sI", b"RF64", UNKNOWN_32), UNKNOWN_32
+            sizes = chunk(b"ds64", struct.pack("<QQQI", file_bytes - 8, data_bytes, self.samples, 0))
+        fact = chunk(b"fact", struct.pack("<I", min(self.samples, UNKNOWN_32)))
+        return b"".join((head, middle[0], sizes, middle[1], fact, middle[2], struct.pack("<4sI", b"data", data)))
+
+    def _encode(self, frames: np.ndarray) -> memoryview:
+        """The bytes of (samples, channels) frames."""
+        if self.subtype == "FLOAT":
+            return memoryview(frames.astype("<f4", copy=False)).cast("B")
+        width = SUBTYPES[self.subtype][1]
+        whole = self._quantiser.quantise(frames).astype("<i4")
+        return memoryview(np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4)[:, :width])).cast("B")
+
+    @contextlib.contextmanager
+    def _guarded(self):
+        """Turn the system's refusals into ours, and leave no torso of a file behind."""
+        try:
+            yield
+        except OSError as error:
+            self._discard()
+            raise write_error(self.path, error) from error
+
+    def _remove(self) -> None:
+        if self._file is None:  # it could not be opened
+            return
+        regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        with contextlib.suppress(OSError):  # it flushes, which is what may have failed
+            self._file.close()
+        if regular:  # a device is not ours to remove
+            self.path.unlink(missing_ok=True)
+
+
+def write_error(path: Path, error: OSError) -> OutputError:
+    """The system's refusal to write, in our words."""
+    name = shown(path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceLeft(f"The disk is full: {name} could not be written; make room and try again.")
+    if error.errno == errno.EFBIG:
+        return OutputError(f"{name} is too large for the disk's file system; choose another disk.")
+    return OutputError(f"{name} could not be written: {error.strerror or error}.")
+
+
+def file_samples(path: Path | str) -> int:
+    """Samples per channel of a WAV file, from its header, which must agree with its size.
+
+    Raises: OutputError: there is no such thing at `path`
+    """
+    try:
+        samples = inspect(Path(path)).samples
+    except AudioError as error:
+        raise OutputError(f"{shown(path)} was not written as it should be: {error}") from error
+    if samples is None:
+        raise OutputError(f"{shown(path)} does not say how long it is.")
+    return samples
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A RIFF chunk, padded to an even length."""
+    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+
+
+def _bext(time_reference_samples: int, description: str) -> bytes:
+    # ASCII, says the standard: letters lose their accents, and others become question marks.
+    plain = "".join(c for c in unicodedata.normalize("NFKD", description) if not unicodedata.combining(c))
+    text = plain.encode("ascii", "replace")[:256]
+    #      description, originator, reference, date and time, time reference, version, UMID, reserved
+    return struct.pack("<256s32s32s18sQH64s190s", text, b"tsbs-daw", b"", b"", time_reference_samples, 1, b"", b"")

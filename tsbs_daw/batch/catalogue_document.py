@@ -1,0 +1,80 @@
+"""catalogue.json: what became of every song of a crate, and where its files are.
+
+Paths inside a catalogue are relative to the crate's out folder and have forward slashes, so that the folder can be
+moved or given away. Levels are in dB relative to full scale; None is silence, or what nobody measured.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from tsbs_daw.contracts.analysis import Analysis
+from tsbs_daw.contracts.job import Document, Part
+from tsbs_daw.core.filenames import safe_name
+
+SongState = Literal["done", "failed", "duplicate", "waiting"]
+
+
+class SongFile(Part):
+    """One audio file of a song. kind "source": the song itself, as a muted reference."""
+
+    name: str
+    kind: Literal["stem", "output", "source"]
+    file: str
+    color: str = "#999999"
+    muted: bool = False
+    loudness_lufs: float | None = None
+    true_peak_db: float | None = None
+
+
+class SongEntry(Part):
+    """One song.
+
+    source:       its path, as it was found
+    reason:       why it is not done, or what it waits for: one plain sentence; None when it is done
+    duplicate_of: source of the song with the same content, if it is a duplicate
+    folder:       where its files are; None until it is done
+    residual_db:  RMS of the source minus the sum of the dry stems, relative to the source's RMS
+    gain_db:      the one gain that all its files share
+    sessions:     its session files
+    loops:        how many loops were cut from it; loops_folder: where they are
+    stem_mp4:     its file for DJ decks
+    """
+
+    source: str
+    sha256: str | None = None
+    state: SongState = "waiting"
+    reason: str | None = None
+    duplicate_of: str | None = None
+    folder: str | None = None
+    artist: str = ""
+    title: str = ""
+    duration_s: float | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    analysis: Analysis | None = None
+    residual_db: float | None = None
+    gain_db: float = 0.0
+    files: tuple[SongFile, ...] = ()
+    sessions: tuple[str, ...] = ()
+    loops: int = 0
+    loops_folder: str | None = None
+    stem_mp4: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Catalogue(Document):
+    """The whole crate. crate: its name; preset: the name of the preset that it was made with."""
+
+    created: AwareDatetime = Field(default_factory=lambda: datetime.now(timezone.utc))
+    crate: str
+    preset: str
+    songs: tuple[SongEntry, ...] = ()
+
+    @property
+    def session(self) -> str:
+        """What the session of all songs is called; it lies beside the catalogue."""
+        return f"{safe_name(self.crate, fallback='crate')}.RPP"

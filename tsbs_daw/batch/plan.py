@@ -1,0 +1,156 @@
+"""What is known of a song before it is done: its content, its place, its job, and whether another one is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from tsbs_daw.batch.catalogue_document import SongEntry
+from tsbs_daw.batch.queue import job_id
+from tsbs_daw.batch.request import CrateRequest
+from tsbs_daw.batch.scan import FoundSong, places
+from tsbs_daw.batch.state import Memory, Remembered, recall
+from tsbs_daw.contracts.job import Job, Source
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import UsageError, shown
+from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.pipeline.song_info import facts_of
+from tsbs_daw.queue.enqueue import source_name
+from tsbs_daw.watch.fingerprint import Fingerprints
+from tsbs_daw.watch.scan import file_state
+
+log = logging.getLogger(__name__)
+
+_READINGS = 3  # of a file that changes while it is read
+
+
+class Refused(Exception):
+    """Not an error, but a word between this module and the crate: this file cannot become a song. One sentence."""
+
+
+class Intake:
+    """Remembers, in `memory`, what it finds out.
+
+    Raises: UsageError: the out folder is another crate's
+    """
+
+    def __init__(self, request: CrateRequest, settings: Settings, found: Sequence[FoundSong]):
+        self._request, self._settings_hash = request, _fingerprint(request, settings)
+        memory = recall(request.out)
+        _check_same_crate(request, memory)
+        there = {song.relative for song in found}
+        self._known = {name: known for name, known in memory.songs.items() if known.folder or name in there}
+        self._first: dict[str, FoundSong] = {}
+        given = places(found, {relative: known.place for relative, known in self._known.items()})
+        for relative, place in given.items():
+            self._known.setdefault(relative, Remembered(place=place))
+        self._gone = self._known.keys() - given.keys()
+
+    @property
+    def memory(self) -> Memory:
+        return Memory(folder=source_name(self._request.folder), songs=self._known)
+
+    def entry(self, song: FoundSong) -> SongEntry:
+        """Of a song that waits for its turn."""
+        named = facts_of(PurePosixPath(song.relative).stem, "", "")
+        return SongEntry(source=song.relative, artist=named.artist, title=named.title)
+
+    def take_up(self, song: FoundSong) -> SongEntry:
+        """Find out what is in the file, if that is not known. Raises: Refused: it cannot be read, or cannot be named
+
+        Returns: its entry: waiting, or the duplicate of another
+        """
+        if song.reason is not None:
+            raise Refused(song.reason)
+        if not _is_text(song.path):
+            raise Refused("Its name, or that of its folder, is not UTF-8; rename it.")
+        if not song.size_bytes:
+            raise Refused("It is empty (0 bytes); copy it again.")
+        if self._known[song.relative].state != song.state:
+            self._read(song)
+        known = self._known[song.relative]
+        entry = self.entry(song).model_copy(update={"sha256": known.sha256})
+        first = self._first.setdefault(known.sha256, song)
+        if first is song:
+            return entry
+        reason = f"It has the same content as {shown(first.relative)}, which stands for both."
+        return entry.model_copy(update={"state": "duplicate", "duplicate_of": first.relative, "reason": reason})
+
+    def job_id(self, song: FoundSong) -> str:
+        known = self._known[song.relative]
+        place = (self._request.out, known.place.folder, known.place.song)
+        return job_id(song.path, known.sha256, *place, self._settings_hash)
+
+    def job(self, song: FoundSong) -> Job:
+        request, place = self._request, self._known[song.relative].place
+        return Job(
+            id=self.job_id(song),
+            source=Source(path=song.path),
+            output=request.out / place.folder,
+            song=place.song,
+            preset=request.preset,
+            model=request.model,
+            stage=request.stage,
+            null=request.null,
+            salvage=request.salvage,
+            delivery=request.options,
+            origin="batch",
+            priority="batch",
+        )
+
+    def known_folder(self, song: FoundSong) -> Path | None:
+        """Where this content is, made with these settings, if it was done in an earlier run under whatever name."""
+        mine = self._known[song.relative]
+        for relative in (song.relative, *sorted(self._gone)):
+            known = self._known[relative]
+            if known.folder is not None and (known.sha256, known.settings) == (mine.sha256, self._settings_hash):
+                return self._request.out / known.folder
+        return None
+
+    def note_done(self, song: FoundSong, folder: Path) -> None:
+        self._remember(song, folder=folder.relative_to(self._request.out).as_posix(), settings=self._settings_hash)
+
+    def _read(self, song: FoundSong) -> None:
+        """Raises: Refused: it cannot be read, or does not hold still"""
+        state = song.state
+        for _ in range(_READINGS):
+            try:
+                before = file_state(song.path.stat())
+                digest = file_sha256(song.path)
+                state = file_state(song.path.stat())
+            except OSError as error:
+                raise Refused(f"It cannot be read ({error.strerror}); check the file and its permissions.") from error
+            if state == before:
+                known = self._known[song.relative]
+                folder = known.folder if known.sha256 == digest else None  # touched, or another song by now
+                self._remember(song, state=state, sha256=digest, folder=folder)
+                return
+        raise Refused("It is still being written; run the same command again once it is there.")
+
+    def _remember(self, song: FoundSong, **values: object) -> None:
+        self._known[song.relative] = self._known[song.relative].model_copy(update=values)
+
+
+def _check_same_crate(request: CrateRequest, memory: Memory) -> None:
+    """A crate that was moved is the same; its old folder is not there any more."""
+    before = Path(memory.folder) if memory.folder else request.folder
+    if before.is_dir() and not before.samefile(request.folder):
+        raise UsageError(
+            f"{shown(request.out)} has the songs of {shown(before)}; give every crate an --out folder of its own."
+        )
+
+
+def _is_text(path: Path) -> bool:
+    return source_name(path) == str(path)
+
+
+def _fingerprint(request: CrateRequest, settings: Settings) -> str:
+    """Equal for two runs that shall give the same result of the same song."""
+    prints = Fingerprints(settings)
+    anywhere = Path(os.sep)  # a crate may be moved
+    decisive = [prints.of_treatment(request, anywhere), prints.of_model(request.model), str(request.salvage)]
+    decisive += [request.options.model_dump_json(exclude_none=True)] if request.options else []
+    return hashlib.sha256("\n".join(decisive).encode()).hexdigest()

@@ -1,0 +1,181 @@
+"""The crate's side of the queue: asks for songs, follows them, and sees to it that a daemon is at work.
+
+A job's id is made of what it is to do, so that a crate which was killed finds its jobs again, wherever they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from tsbs_daw.batch.embedded_daemon import OwnDaemon
+from tsbs_daw.contracts.job import Job, Result, State
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import DaemonError, JobFormatError
+from tsbs_daw.queue.options import DaemonOptions
+from tsbs_daw.queue.spool import Spool, living_daemon, read_progress, read_result, request_retry, submit
+
+_PATIENCE_S = 20.0  # for a daemon that holds its lock and gives no sign of life: it may be starting, or ending
+_GONE_AFTER = 3  # looks
+
+
+def job_id(*decisive: object) -> str:
+    """An id that is the same whenever the same is asked for."""
+    return "crate-" + hashlib.sha256(json.dumps([str(part) for part in decisive]).encode()).hexdigest()[:32]
+
+
+class Where(Enum):
+    WAITING = "waiting"
+    AT_WORK = "at work"
+    ENDED = "ended"
+    GONE = "gone"  # someone has removed it
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a job stands. result: once it has ended; None if it cannot be read"""
+
+    where: Where
+    fraction: float = 0.0
+    message: str = ""
+    result: Result | None = None
+
+
+class Queue:
+    """Use it in a `with`: at its end, a daemon of its own is stopped; what was asked for stays asked for.
+
+    Args: options: of a daemon of its own
+    """
+
+    def __init__(self, settings: Settings, options: DaemonOptions):
+        self._settings, self._options = settings, options
+        self._spool = Spool(settings.spool)
+        self._own: OwnDaemon | None = None
+        self._trouble: tuple[float, DaemonError] | None = None
+        self._missed: dict[str, int] = {}
+        self._since_unix_s = time.time()
+        self.other_daemon: int | None = None  # the process of the one that is at work, if it is not its own
+
+    def __enter__(self) -> Queue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own is None:
+            return
+        try:
+            self._own.stop()
+        except KeyboardInterrupt:
+            self._own.stop()
+            raise
+
+    @property
+    def paused(self) -> str:
+        """Why nothing is started, one sentence; empty usually."""
+        return self._own.paused if self._own is not None else ""
+
+    def ended_well(self, job_id: str) -> Result | None:
+        """The result of a job that is done."""
+        result = self._result(job_id)
+        return result if result is not None and result.state is State.DONE else None
+
+    def ask(self, job: Job) -> None:
+        """Let a job run, once more if it has ended; one that waits or runs already is left to it.
+
+        Raises: DaemonError: the spool cannot be written to
+        """
+        if any((place / job.id).exists() for place in (self._spool.inbox, self._spool.jobs)):
+            return
+        if (self._spool.done / job.id / "job.json").is_file():
+            request_retry(self._settings.spool, job.id)
+        else:
+            submit(self._settings.spool, job)
+
+    def keep_going(self) -> None:
+        """See to it that a daemon is at work. Raises: TsbsDawError: it cannot be"""
+        if self._own is not None:
+            self._own.check()
+            return
+        alive = living_daemon(self._settings.spool)
+        self.other_daemon = alive.pid if alive else None
+        if alive is None:
+            self._start_own()
+
+    def _start_own(self) -> None:
+        """Another daemon may hold the lock without a heartbeat: while it starts, while it ends, or when it hangs."""
+        own = OwnDaemon(self._settings, self._options)
+        try:
+            while not own.running:
+                own.check()
+                time.sleep(0.02)
+        except DaemonError as error:
+            since, _ = self._trouble = self._trouble or (time.monotonic(), error)
+            if time.monotonic() - since > _PATIENCE_S:
+                raise
+        except BaseException:
+            own.stop()
+            raise
+        else:
+            self._own, self._trouble = own, None
+
+    def somebody_waits(self) -> bool:
+        """Whether a DAW waits for a daemon that ends with the crate."""
+        if self._own is None:
+            return False
+        self._own.check()
+        return any(
+            self._is_interactive(place / name)
+            for place in (self._spool.inbox, self._spool.jobs)
+            for name in _names(place)
+        )
+
+    def _is_interactive(self, folder: Path) -> bool:
+        try:
+            return self._spool.read_request(folder).priority == "interactive"
+        except JobFormatError:
+            return False
+
+    def look(self, job_ids: Iterable[str]) -> dict[str, Look]:
+        """How these jobs stand. They move from inbox/ to jobs/ to done/, and are looked for in this order."""
+        waiting, claimed = _names(self._spool.inbox), _names(self._spool.jobs)
+        return {job_id: self._look(job_id, waiting, claimed) for job_id in job_ids}
+
+    def _look(self, job_id: str, waiting: set[str], claimed: set[str]) -> Look:
+        if job_id in waiting:
+            return Look(Where.WAITING)
+        if job_id in claimed:
+            return self._progress(job_id)
+        result = self._result(job_id)
+        if result is not None:
+            self._missed.pop(job_id, None)
+            return Look(Where.ENDED, result=result)
+        missed = self._missed[job_id] = self._missed.get(job_id, 0) + 1
+        return Look(Where.GONE if missed >= _GONE_AFTER else Where.WAITING)
+
+    def _progress(self, job_id: str) -> Look:
+        try:
+            progress = read_progress(self._settings.spool, job_id)
+        except (OSError, JobFormatError):
+            progress = None
+        known = progress is not None and progress.updated_unix_s >= self._since_unix_s  # else of a daemon that died
+        if not known or progress.state is not State.RUNNING:
+            return Look(Where.WAITING, message=progress.message if known else "")
+        return Look(Where.AT_WORK, progress.fraction, progress.message)
+
+    def _result(self, job_id: str) -> Result | None:
+        try:
+            return read_result(self._settings.spool, job_id)
+        except (OSError, JobFormatError):
+            return None
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208 -- names are all that is needed
+    except OSError:
+        return set()

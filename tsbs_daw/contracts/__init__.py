@@ -1,0 +1,1 @@
+"""The JSON documents that the program reads and writes, and nothing else."""

@@ -1,0 +1,1 @@
+"""What every part needs: errors, settings, durable files, safe names, the machine."""

@@ -1,0 +1,64 @@
+"""Settings of the application: where files live, and what to compute on.
+
+Read once at the edge, and handed inwards as a frozen value.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`TSBS_DAW_HOME` moves all folders below one; `TSBS_DAW_DEVICE` and `TSBS_DAW_PRECISION` say how to compute.
+
+    home:      the spool, the job store, logs
+    cache:     separated stems by content, plug-in quarantine
+    models:    downloaded and converted checkpoints
+    device:    what the network runs on: "auto", "cpu", "cuda", "cuda:1", "mps"
+    precision: of its matrix products: "auto", "float32", "bfloat16"
+    """
+
+    home: Path
+    cache: Path
+    models: Path
+    device: str = "auto"
+    precision: str = "auto"
+
+    @property
+    def spool(self) -> Path:
+        return self.home / "spool"
+
+    @property
+    def store(self) -> Path:
+        return self.home / "jobs.sqlite3"
+
+    @classmethod
+    def from_texts(cls, texts: dict[str, str]) -> Settings:
+        """From the same fields as texts, as they travel to another process."""
+        choices = {name: texts[name] for name in ("device", "precision") if name in texts}
+        return cls(**{name: Path(text) for name, text in texts.items() if name not in choices}, **choices)
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """`TSBS_DAW_HOME` if it is set, else the platform's own folders."""
+        home = os.environ.get("TSBS_DAW_HOME")
+        choices = [os.environ.get(f"TSBS_DAW_{name}", "auto") for name in ("DEVICE", "PRECISION")]
+        if home:
+            root = Path(home).expanduser().absolute()
+            return cls(root, root / "cache", root / "models", *choices)
+        import platformdirs
+
+        data = platformdirs.user_data_path("tsbs-daw", appauthor=False)
+        return cls(data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models", *choices)
+
+
+def resource_folder(name: str) -> Path:
+    """The folder `presets` or `reaper_scripts`: inside the installed package, or at the top of a checkout."""
+    import importlib.resources
+
+    package = Path(str(importlib.resources.files("tsbs_daw")))
+    installed = package / "resources" / name
+    return installed if installed.is_dir() else package.parent / name

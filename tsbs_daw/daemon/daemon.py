@@ -1,0 +1,280 @@
+"""The daemon: takes requests in, hands them to workers, and writes down what came of them.
+
+It is one loop around one function, `tick(now)`, and everything that has to survive is in the store and the spool. A
+tick that is interrupted anywhere, even by `kill -9`, is made good by `recovery` at the next start. Torch never comes
+into this process.
+
+A daemon that is killed costs its running job an attempt, which only decides the order, but no crash: it was not the
+job that killed it. A daemon that is asked to stop lets its job finish for a moment, then puts it back untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from types import FrameType
+
+import tsbs_daw
+from tsbs_daw.contracts.job import Heartbeat, State
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
+from tsbs_daw.daemon.dispatcher import Foreman
+from tsbs_daw.daemon.recovery import recover
+from tsbs_daw.queue.events import Listener, Register
+from tsbs_daw.queue.locks import DaemonLocks
+from tsbs_daw.queue.options import DaemonOptions
+from tsbs_daw.queue.spool import Spool
+from tsbs_daw.queue.store import JobStore
+from tsbs_daw.watch.copying import Budget
+from tsbs_daw.watch.folders import WatchFolder, check_folders
+from tsbs_daw.watch.ingest import Reception
+from tsbs_daw.watch.watchers import make_watchers
+
+log = logging.getLogger(__name__)
+
+_HOUSEKEEPING_S = 10.0
+_PRUNE_S = 3600.0
+_BALLAST_S = 2.0
+
+
+class Daemon:
+    """One per home, and per watch folder. Use it in a `with`; then `run()`, or `run_once()`.
+
+    Args:
+        settings: where home, cache and models are
+        folders:  what to watch; none for the spool alone
+        listener: told of everything that happens, in the daemon's thread; see `register.Event`
+        once:     handle what is there, then end
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folders: Sequence[WatchFolder] = (),
+        *,
+        options: DaemonOptions | None = None,
+        listener: Listener | None = None,
+        once: bool = False,
+    ):
+        check_folders(folders)
+        self.settings, self.folders, self.options = settings, tuple(folders), options or DaemonOptions()
+        self._listener, self._once = listener, once
+        self._locks, self._wake = DaemonLocks(), threading.Event()
+        self._stops = 0
+        self._last_tick: float | None = None
+        self._last_beat = self._last_housekeeping = self._last_prune = self._last_ballast = float("-inf")
+        self._paused = False
+
+    def __enter__(self) -> Daemon:
+        """Raises: DaemonError: another daemon is there; NoSpaceLeft; SettingsError"""
+        try:
+            self._open()
+        except BaseException:
+            self._locks.release()
+            raise
+        return self
+
+    def _open(self) -> None:
+        self._locks.lock_home(self.settings.home)
+        for folder in self.folders:
+            self._locks.lock_folder(folder.path)
+        spool = Spool(self.settings.spool)
+        spool.create()
+        self.store = JobStore.open(self.settings.store)
+        self.register = Register(self.store, spool, self._listener)
+        self._foreman = Foreman(self.options, self.settings, self.register, uuid.uuid4().hex, self._wake.set)
+        self._budget = Budget(self.options.copies_bytes)
+        reception = Reception(self.register)
+        recover(self.register, reception)
+        self._budget.set(self.store.live_source_bytes())
+        watchers = make_watchers(self.folders, self.settings, self.store, self._budget, self.options, once=self._once)
+        self._reception, self._watchers = reception, watchers
+
+    def __exit__(self, *_: object) -> None:
+        for watcher in self._watchers:
+            watcher.stop()
+        try:
+            self._foreman.close()
+        finally:
+            self.register.spool.stop_beating()
+            self.store.close()
+            self._locks.release()
+
+    # Running
+
+    def run(self) -> Counter[State]:
+        """Until `stop`, SIGTERM or Ctrl-C; with `once`, until everything that was there is done.
+
+        Returns: how many jobs ended in which state
+        Raises: DaemonError: a part of the daemon, or with `once` the worker, cannot do its work
+        """
+        before, options = self._catch_signals(), self.options
+        try:
+            for watcher in self._watchers:
+                watcher.start()
+            while not self._stops and not (self._once and self.finished):
+                busy = self.tick(time.monotonic())
+                self._wait(options.busy_tick_s if busy or self._once else options.idle_tick_s)
+            if self._stops:
+                self._wind_up()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self.register.ended
+
+    def stop(self) -> None:
+        """Wind up soon; called again, without waiting for the running job to finish. Safe in a signal handler."""
+        self._stops += 1
+
+    def tick(self, now: float) -> bool:
+        """Do once whatever there is to do.
+
+        Args:    now: seconds of the monotonic clock
+        Returns: whether something is going on
+        """
+        self._notice_sleep(now)
+        self._beat(now)
+        try:
+            self._work(now)
+            self._keep_house(now)
+            self._resume(now)
+        except NoSpaceLeft as error:
+            self._pause(str(error))
+        except sqlite3.DatabaseError as error:
+            if "locked" not in str(error):
+                raise DaemonError(
+                    f"The job database {shown(self.settings.store)} failed ({error}); start again."
+                ) from error
+            log.warning("the job database is locked by another program; trying again")  # every step may be repeated
+        return self._foreman.busy or not self._reception.empty or any(watcher.pending for watcher in self._watchers)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do for now."""
+        watched = all(watcher.settled for watcher in self._watchers)
+        return watched and self._reception.empty and self.store.live_count() == 0 and self.register.all_settled
+
+    @property
+    def ticked(self) -> bool:
+        """Whether it is open and has begun to work."""
+        return self._last_tick is not None
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The processes that run now."""
+        return self._foreman.worker_pids
+
+    def _work(self, now: float) -> None:
+        for watcher in self._watchers:
+            if watcher.failure is not None:
+                raise DaemonError(
+                    f"Watching {watcher.folder.path} failed ({watcher.failure}); start again."
+                ) from watcher.failure
+        self._foreman.hear(now)
+        self._foreman.heed_cancels(now)
+        self.register.settle_rest()
+        if self._paused or self._stops:
+            return
+        self._reception.tick(self._watchers)
+        if any(watcher.pending for watcher in self._watchers):
+            self._foreman.prepare(now)  # loading takes seconds, as does making sure that a file is complete
+        self._foreman.give_work(now)
+        if self._once:
+            self._foreman.check_workers_start()
+        if self._budget.refused:
+            self._budget.set(self.store.live_source_bytes())
+
+    def _keep_house(self, now: float) -> None:
+        if now - self._last_housekeeping < _HOUSEKEEPING_S:
+            return
+        self._last_housekeeping = now
+        self._foreman.sweep(now)
+        if now - self._last_prune >= _PRUNE_S:
+            self._last_prune = now
+            pruned = self.register.spool.prune(time.time(), self.options.done_days)
+            if pruned:
+                log.info(
+                    "%d finished jobs' folders were older than %g days and are removed", pruned, self.options.done_days
+                )
+
+    def _wind_up(self) -> None:
+        """Let running jobs finish, then let go, then die. Together less than the 10 s that a system grants."""
+        log.info("stopping")
+        options = self.options
+        for watcher in self._watchers:
+            watcher.ask_to_stop()
+        until = time.monotonic() + options.finish_s
+        while self._foreman.busy and time.monotonic() < until and self._stops < 2:
+            self.tick(time.monotonic())
+            self._wait(options.busy_tick_s / 2)
+        self._foreman.release(time.monotonic())
+        until = time.monotonic() + options.release_s
+        while self._foreman.busy and time.monotonic() < until:
+            self.tick(time.monotonic())
+            self._wait(options.busy_tick_s / 2)
+
+    # Small duties
+
+    def _notice_sleep(self, now: float) -> None:
+        """After the sleep of a laptop, or of this process alone, the workers are not to blame for it."""
+        if self._last_tick is not None and now - self._last_tick > 5.0:
+            self._foreman.grant(now - self._last_tick)
+        self._last_tick = now
+
+    def _beat(self, now: float) -> None:
+        if now - self._last_beat < self.options.heartbeat_s:
+            return
+        self._last_beat = now
+        try:
+            beat = Heartbeat(pid=os.getpid(), version=tsbs_daw.__version__, updated_unix_s=time.time())
+            self.register.spool.beat(beat)
+        except OSError as error:
+            log.warning("the heartbeat cannot be written: %s", error)
+
+    def _pause(self, why: str) -> None:
+        if not self._paused:
+            self._paused = True
+            log.error("%s", why)
+            self.register.tell("paused", message=why)
+
+    def _resume(self, now: float) -> None:
+        """Go on once the ballast fits on the disk again."""
+        database = self.store.database
+        if database.short_of_space and now - self._last_ballast < _BALLAST_S:
+            return
+        self._last_ballast = now
+        if database.short_of_space and not database.restore_ballast():
+            self._pause(
+                f"The disk of {self.settings.home} is nearly full; make room, nothing new is started until then."
+            )
+        elif self._paused:
+            self._paused = False
+            log.info("there is room again")
+            self.register.tell("resumed", message="There is room again.")
+
+    def _wait(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _catch_signals(self) -> dict[int, object]:
+        """Handlers only count; the loop acts. Only the main thread may set them. Returns: the ones before
+
+        What was ignored stays ignored, as `nohup` wants it.
+        """
+
+        def count(number: int, frame: FrameType | None) -> None:
+            self.stop()
+
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        return {number: signal.signal(number, count) for number in heeded}

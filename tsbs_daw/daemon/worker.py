@@ -1,0 +1,237 @@
+"""The process that owns a device and a loaded model, and runs one job after the other, or several at once.
+
+    python -m tsbs_daw.daemon.worker [--runner module:function] [--songs 4] [--device cuda]
+
+Jobs that run at once have a thread each; what they have in common is the separator, whose batches hold chunks of all.
+
+Lines of JSON come in on stdin, lines of JSON go out on what was stdout; anything that a library prints goes to stderr,
+which the daemon sends to the worker's log.
+
+    in   {"job": {...}, "folder": ..., "fence": n, "attempt": n, "settings": {...}}
+         {"drop": id, "fence": n}     end this run of the job: cancelled, or released for another run
+    out  {"event": "ready", "songs": 4} or {"event": "unusable", "error"}    once, after loading
+         {"event": "alive"}                                      every second, busy or not
+         {"event": "progress", "fraction", "message"}            these and the following with "id" and "fence"
+         {"event": "done", "result"}   {"event": "failed", "error", "retryable"}   {"event": "cancelled" or "lost"}
+
+The end of stdin ends the process, whatever it is doing: the daemon is gone, and the next one starts the job afresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import importlib
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tsbs_daw.contracts.job import Job, Result
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import DeviceLost, JobCancelled, LeaseLost, TsbsDawError, described
+from tsbs_daw.core.files import disk_is_full
+from tsbs_daw.queue.options import PIPELINE
+
+log = logging.getLogger(__name__)
+
+ALIVE_EVERY_S = 1.0
+
+Runner = Callable[..., Result]
+
+
+class Channel:
+    """The stream of events. Any thread may send."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream, self._lock = stream, threading.Lock()
+
+    @classmethod
+    def instead_of_stdout(cls) -> Channel:
+        """Keep stdout for events, and let everything that is printed, in Python or in C, go to stderr."""
+        stream = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+        return cls(stream)
+
+    def send(self, event: str, **values: Any) -> None:
+        line = json.dumps({"event": event, **values}).encode() + b"\n"
+        with self._lock:
+            self._stream.write(line)
+            self._stream.flush()
+
+
+class Assignment:
+    """One job under one lease: tells whether it is still wanted."""
+
+    def __init__(self, order: dict[str, Any], channel: Channel, dropped: set[tuple[str, int]]):
+        self.job = Job.from_json(json.dumps(order["job"]), "the worker's order")
+        self.fence, self.attempt = int(order["fence"]), int(order["attempt"])
+        self.folder = Path(order["folder"])
+        self.settings = Settings.from_texts(order["settings"])
+        self._channel, self._dropped = channel, dropped
+
+    def send(self, event: str, **values: Any) -> None:
+        self._channel.send(event, id=self.job.id, fence=self.fence, **values)
+
+    def progress(self, fraction: float, message: str) -> None:
+        self.send("progress", fraction=min(max(float(fraction), 0.0), 1.0), message=str(message))
+
+    def cancelled(self) -> bool:
+        """Whether the user, or the daemon, wants it to end.
+
+        Raises: LeaseLost: the job is another worker's now; nothing of this run may be published
+        """
+        try:
+            current = int((self.folder / "fence").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            current = -1  # the folder has gone to done/
+        if current != self.fence:
+            raise LeaseLost(f"The job {self.job.id} was given to another worker; this run of it is dropped.")
+        return (self.job.id, self.fence) in self._dropped or (self.folder / "cancel").exists()
+
+
+class Worker:
+    """Takes orders from a queue that a thread fills from stdin. Args: songs: how many orders at once"""
+
+    def __init__(self, channel: Channel, runner: Runner, songs: int = 1):
+        self._channel, self._runner, self._songs = channel, runner, songs
+        self._orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._running: set[Assignment] = set()
+        self._dropped: set[tuple[str, int]] = set()
+
+    def listen(self, stream: BinaryIO) -> None:
+        for line in stream:
+            order = json.loads(line)
+            if "drop" in order:
+                self._dropped.add((order["drop"], order["fence"]))
+            else:
+                self._orders.put(order)
+        if self._running:
+            os._exit(0)  # in the middle of a job there is nobody left to report to
+        self._orders.put(None)
+
+    def run(self) -> None:
+        """Until the end of the orders. A song alone stays in the main thread."""
+        others = [threading.Thread(target=self._take_orders, daemon=True) for _ in range(1, self._songs)]
+        for thread in others:
+            thread.start()
+        self._take_orders()
+        for thread in others:
+            thread.join()
+
+    def _take_orders(self) -> None:
+        while (order := self._orders.get()) is not None:
+            assignment = Assignment(order, self._channel, self._dropped)
+            self._running.add(assignment)
+            threading.current_thread().name = assignment.job.id  # the log shows it on every line
+            try:
+                run_assignment(assignment, self._runner)
+            finally:
+                self._running.discard(assignment)
+        self._orders.put(None)  # for the next thread
+
+
+def run_assignment(assignment: Assignment, runner: Runner) -> None:
+    """Run the job and send what came of it; every exception becomes one sentence."""
+    job = assignment.job
+    try:
+        result = runner(
+            job,
+            settings=assignment.settings,
+            fence=assignment.fence,
+            attempt=assignment.attempt,
+            progress=assignment.progress,
+            cancelled=assignment.cancelled,
+        )
+        assignment.send("done", result=json.loads(result.to_json()))
+    except JobCancelled:
+        assignment.send("cancelled")
+    except LeaseLost as error:
+        log.warning("job %s: %s", job.id, error)
+        assignment.send("lost")
+    except DeviceLost:
+        log.exception("job %s: the device is lost, and this process with it", job.id)
+        os._exit(1)  # another process can have the device again; the daemon decides what becomes of the jobs
+    except TsbsDawError as error:
+        log.info("job %s failed", job.id, exc_info=True)
+        assignment.send("failed", error=str(error), retryable=error.retryable)
+    except (Exception, SystemExit) as error:
+        log.exception("job %s failed", job.id)
+        assignment.send("failed", error=_unexpected(job, error), retryable=disk_is_full(error))
+
+
+def _unexpected(job: Job, error: BaseException) -> str:
+    if disk_is_full(error):
+        return f"The disk is full, so {job.source.path.name} could not be finished; make room, it is tried again."
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory to separate {job.source.path.name}; close other programs and retry the job."
+    return (
+        f"Something unexpected happened to {job.source.path.name} ({described(error)}); "
+        "the worker's log has the details, `tsbs-daw jobs retry` tries again."
+    )
+
+
+def load_runner(name: str) -> Runner:
+    """`module:function`; the module is imported here, which loads torch and takes its seconds."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def songs_for(runner: Runner, asked: int, device: str) -> int:
+    """How many at once: what was asked for, else what the runner's module says of this device, else one."""
+    suited = getattr(sys.modules[runner.__module__], "songs_at_once", None)
+    return asked or (suited(device) if suited else 1)
+
+
+def _end_at_once(failure: threading.ExceptHookArgs) -> None:
+    """A thread that falls takes the process with it: then the daemon knows, and nobody waits for its job."""
+    log.error("a thread of the worker failed", exc_info=failure.exc_value)
+    os._exit(1)
+
+
+def _stay_alive(channel: Channel) -> None:
+    """Say so every second; a process that is stopped or swapped out cannot, and its lease runs out."""
+    pause = threading.Event()
+    while not pause.wait(ALIVE_EVERY_S):
+        try:
+            channel.send("alive")
+        except OSError:
+            os._exit(0)  # the daemon is gone
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tsbs_daw.daemon.worker", description="Started by the daemon.")
+    parser.add_argument("--runner", default=PIPELINE, help=argparse.SUPPRESS)
+    parser.add_argument("--songs", type=int, default=0, help="How many at once; 0: what suits the device.")
+    parser.add_argument("--device", default="auto", help="What the jobs will be computed on.")
+    options = parser.parse_args(arguments)
+    line = "%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=line, stream=sys.stderr)
+    faulthandler.enable()  # a crash in a codec or a driver leaves its stack in the log
+    channel = Channel.instead_of_stdout()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the daemon too, and it decides
+    threading.excepthook = _end_at_once
+    threading.Thread(target=_stay_alive, args=(channel,), daemon=True).start()
+    try:
+        runner = load_runner(options.runner)
+        songs = songs_for(runner, options.songs, options.device)
+    except Exception as error:
+        log.exception("the worker cannot start")
+        what = f"The separation worker cannot start ({described(error)}); `tsbs-daw doctor` says what is missing."
+        channel.send("unusable", error=what)
+        return 1
+    channel.send("ready", songs=songs)
+    worker = Worker(channel, runner, songs)
+    threading.Thread(target=worker.listen, args=(sys.stdin.buffer,), daemon=True).start()
+    worker.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

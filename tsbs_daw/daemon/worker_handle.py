@@ -1,0 +1,230 @@
+"""A place for one worker: the process, if there is one, and the jobs it has on lease."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tsbs_daw.core.config import Settings
+from tsbs_daw.daemon.worker_process import WorkerProcess
+from tsbs_daw.queue.options import DaemonOptions, back_off
+from tsbs_daw.queue.records import JobRow
+
+log = logging.getLogger(__name__)
+
+OUTCOMES = ("done", "failed", "cancelled", "lost", "crashed", "released")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a lease ended.
+
+    kind:      one of OUTCOMES
+    result:    the result document, when done
+    error:     a sentence when it failed, the way it died when it crashed
+    retryable: trying again may help
+    blameless: a crash for which the job is not to blame
+    company:   others were running in the worker that crashed, and it may have been them
+    """
+
+    kind: str
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    retryable: bool = False
+    blameless: bool = False
+    company: bool = False
+
+
+@dataclass
+class Lease:
+    """A job in a worker's hands. Times are of the monotonic clock.
+
+    heard: when the worker last said anything; moved: when the job last made progress
+    dropped: when it was asked to end; outcome: how it ended, until the store knows
+    told, told_what, extended: when, and what, was last written down of it
+    """
+
+    row: JobRow
+    heard: float
+    moved: float
+    fraction: float = 0.0
+    message: str = ""
+    dropped: float | None = None
+    outcome: Outcome | None = None
+    told: float = float("-inf")
+    told_what: tuple[float, str] = (-1.0, "")
+    extended: float = 0.0
+
+
+class WorkerSlot:
+    """Starts the worker when there is work, hears what it says, and ends it when it hangs.
+
+    A job that a worker has crashed with is given to one that has no other, and gets no company: so that what crashes
+    again is it, and no other job is harmed.
+    """
+
+    def __init__(self, options: DaemonOptions, settings: Settings, log_path: Path, wake: Callable[[], None]):
+        self._options, self._settings, self._log_path, self._wake = options, settings, log_path, wake
+        self.process: WorkerProcess | None = None
+        self.leases: list[Lease] = []
+        self.ready = False
+        self._places = 1  # how many jobs at once, as the worker says
+        self.failed_starts = 0
+        self.complaint = ""  # why the worker cannot start, for people
+        self._reason = ""  # the same, in the words of the one that is just ending
+        self._crashes_in_a_row = 0
+        self._restart_at = 0.0
+        self._idle_since: float | None = None
+
+    @property
+    def room(self) -> int:
+        """How many more jobs fit."""
+        return self._places - len(self.leases)
+
+    def takes(self, row: JobRow) -> bool:
+        """Whether it can begin this job now."""
+        alone = any(other.crashes for other in (row, *(lease.row for lease in self.leases)))
+        return self.ready and (not self.leases if alone else self.room > 0)
+
+    def start(self, now: float) -> None:
+        """Have a worker ready soon. Does nothing while there is one, or while the last one's crash is too fresh."""
+        self._idle_since = None
+        if self.process is not None or now < self._restart_at:
+            return
+        try:
+            options = self._options
+            arguments = ["--runner", options.runner, "--songs", str(options.songs_at_once)]
+            self.process = WorkerProcess([*arguments, "--device", self._settings.device], self._log_path, self._wake)
+        except OSError as error:
+            self._note_failed_start(
+                f"The separation worker cannot be started ({error}); is there memory, and disk?", now
+            )
+        else:
+            log.info("worker %d started", self.process.pid)
+
+    def give(self, row: JobRow, folder: Path, now: float) -> None:
+        settings = self._settings
+        self.leases.append(Lease(row, heard=now, moved=now))
+        self._idle_since = None
+        self.process.send(
+            {
+                "job": row.job.model_dump(mode="json", by_alias=True),
+                "folder": str(folder),
+                "fence": row.fence,
+                "attempt": row.attempts,
+                "settings": {name: str(value) for name, value in asdict(settings).items()},
+            }
+        )
+
+    def drop(self, lease: Lease, now: float) -> None:
+        """Ask the worker to end this run of a job."""
+        if self.process is not None and lease.dropped is None:
+            lease.dropped = now
+            self.process.send({"drop": lease.row.id, "fence": lease.row.fence})
+
+    def listen(self, now: float) -> None:
+        """Take in what the worker said, and find out whether it is dead or hangs."""
+        if self.process is None:
+            return
+        dead = self.process.dead  # asked first: then nothing can come after the events below
+        for event in self.process.events():
+            self._hear(event, now)
+        if dead:
+            self._bury(now)
+        elif self.leases:
+            self._watch_over(now)
+        elif self.ready:
+            self._idle_since = now if self._idle_since is None else self._idle_since
+            if now - self._idle_since > self._options.worker_idle_s:
+                log.info("worker %d has had nothing to do and is let go", self.process.pid)
+                self.close()
+
+    def grant(self, seconds: float) -> None:
+        """The daemon itself was asleep: nobody is late."""
+        for lease in self.leases:
+            lease.heard += seconds
+            lease.moved += seconds
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.close()
+        self.process, self.ready, self._idle_since = None, False, None
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.close()
+
+    def _hear(self, event: dict[str, Any], now: float) -> None:
+        kind, run = event.get("event"), (event.get("id"), event.get("fence"))
+        lease = next((lease for lease in self.leases if (lease.row.id, lease.row.fence) == run), None)
+        for other in self.leases:  # the process lives, and they with it
+            other.heard = now
+        if kind == "ready":
+            self.ready, self.failed_starts, self.complaint = True, 0, ""
+            self._places = event["songs"]
+        elif kind == "unusable":
+            self._reason = str(event.get("error"))
+        elif kind == "alive":
+            pass
+        elif lease is None:
+            log.warning("job %s: %s under lease %s is not listened to", run[0], kind, run[1])
+        elif kind == "progress":
+            if (event["fraction"], event["message"]) != (lease.fraction, lease.message):
+                lease.moved = now
+            lease.fraction, lease.message = max(lease.fraction, event["fraction"]), event["message"]
+        elif kind in OUTCOMES:
+            self._crashes_in_a_row = 0
+            details = {name: event[name] for name in ("result", "error", "retryable") if name in event}
+            lease.outcome = lease.outcome or Outcome(kind, **details)
+
+    def _watch_over(self, now: float) -> None:
+        options = self._options
+        for lease in self._open_leases():
+            if lease.dropped is not None and now - lease.dropped > options.cancel_kill_s:
+                log.warning("job %s does not end when it is asked to; its worker is killed", lease.row.id)
+                lease.outcome = Outcome("cancelled")
+                for other in self._open_leases():
+                    other.outcome = Outcome("released")
+            elif now - lease.heard > options.lease_s:
+                self._crashed(f"it did not answer for {options.lease_s:.0f} s")
+            elif now - lease.moved > options.stall_s:
+                self._crashed(f"it made no progress for {options.stall_s:.0f} s")
+            if lease.outcome is not None:
+                self.kill()
+                return
+
+    def _open_leases(self) -> list[Lease]:
+        return [lease for lease in self.leases if lease.outcome is None]
+
+    def _crashed(self, error: str, *, blameless: bool = False) -> None:
+        """All that run fall with their worker, whichever of them it was."""
+        fallen = self._open_leases()
+        for lease in fallen:
+            log.error("job %s: its worker died: %s", lease.row.id, error)
+            lease.outcome = Outcome("crashed", error=error, blameless=blameless, company=len(fallen) > 1)
+
+    def _bury(self, now: float) -> None:
+        process, ready = self.process, self.ready
+        ended, blameless = process.how_it_ended, process.was_told_to_end
+        self.close()
+        self._crashed(ended, blameless=blameless)
+        if not ready:
+            complaint = f"The separation worker ended while it started ({ended}); see {self._log_path}."
+            self._note_failed_start(self._reason or complaint, now)
+        else:
+            self._wait_to_restart(now)
+
+    def _note_failed_start(self, complaint: str, now: float) -> None:
+        self.failed_starts += 1
+        self.complaint, self._reason = complaint, ""
+        log.error("%s", complaint)
+        self._wait_to_restart(now)
+
+    def _wait_to_restart(self, now: float) -> None:
+        self._crashes_in_a_row += 1
+        options = self._options
+        self._restart_at = now + back_off(self._crashes_in_a_row, options.restart_first_s, options.restart_longest_s)

@@ -1,0 +1,1 @@
+"""Checks of this machine: what is installed, and what it really computes."""

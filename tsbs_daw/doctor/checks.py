@@ -1,0 +1,264 @@
+"""What works on this machine, found out by doing it, and what to do about the rest.
+
+Light checks run here; whatever could take the process with it (a driver, a kernel, a broken wheel) runs in a child,
+`doctor_probe`. A check that fails in a way nobody thought of is a finding too, never the end of the doctor.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from tsbs_daw.core import machine
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import described, shown
+from tsbs_daw.integrations.reaper.folder import usual_folder
+
+log = logging.getLogger(__name__)
+
+PROBE_LIMIT_S = 300.0
+NEEDED_MEMORY_BYTES = 2_000_000_000  # one job needs less than 1.5 GB, and the system wants to live too
+NEEDED_DISK_BYTES = 2_000_000_000  # a song of 10 minutes gives about 1 GB of float stems and cached stems
+
+
+class Status(str, Enum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    NOTE = "note"  # worth knowing; everything needed works without it
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. `advice` says what to do; a problem always has one."""
+
+    topic: str
+    status: Status
+    what: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the doctor found."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.status is not Status.PROBLEM for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "ok": self.ok,
+            "machine": machine.describe(),
+            "findings": [asdict(f) for f in self.findings],
+        }
+
+
+def examine(settings: Settings, model: str = "default") -> Iterator[Finding]:
+    """Every check in turn, each finding as soon as it is known; the slow ones come last."""
+    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("folders", lambda: _folders(settings)),
+        ("space", lambda: _space(settings)),
+        ("memory", _memory),
+        ("locks", lambda: _locks(settings)),
+        ("daemon", lambda: _daemon(settings)),
+        ("REAPER", _reaper),
+        ("imports", lambda: _probe("imports", settings, model)),
+        ("device", lambda: _probe("device", settings, model)),
+        ("job", lambda: _probe("job", settings, model)),
+    ]
+    for topic, check in checks:
+        yield from _caught(topic, check)
+
+
+def _caught(topic: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except Exception as error:  # the doctor's one boundary: what a check does not expect is what it is there to find
+        log.exception("the check of %s failed", topic)
+        yield Finding(
+            topic, Status.PROBLEM, f"The check itself failed ({described(error)}).", "Please report this line."
+        )
+
+
+def _python() -> Iterator[Finding]:
+    facts = machine.describe()
+    yield Finding("python", Status.OK, f"Python {facts['python']} on {facts['system']}, {facts['processor']}")
+
+
+def _packages() -> Iterator[Finding]:
+    """Versions of everything that the package asks for, by extra; what belongs to an extra may be missing."""
+    versions: dict[str, list[str]] = {"": [f"tsbs-daw {importlib.metadata.version('tsbs-daw')}"]}
+    missing: dict[str, list[str]] = {}
+    for requirement in importlib.metadata.requires("tsbs-daw") or []:
+        name = re.match(r"[A-Za-z0-9_.-]+", requirement)[0]
+        match = re.search(r"extra == ['\"](\w+)['\"]", requirement)
+        extra = match[1] if match else ""
+        try:
+            version = importlib.metadata.version(name)
+            versions.setdefault(extra, []).append(f"{name} {version}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.setdefault(extra, []).append(name)
+    for extra, names in versions.items():
+        yield Finding("packages", Status.OK, f"[{extra}] {', '.join(names)}" if extra else ", ".join(names))
+    for extra, names in missing.items():
+        if not extra:
+            advice = "Run `pip install --upgrade tsbs-daw`."
+            yield Finding("packages", Status.PROBLEM, f"Missing: {', '.join(names)}.", advice)
+        elif extra != "test":
+            advice = f"Optional; `pip install 'tsbs-daw[{extra}]'` brings it."
+            yield Finding("packages", Status.NOTE, f"[{extra}] is not complete: no {', '.join(names)}", advice)
+
+
+def _folders(settings: Settings) -> Iterator[Finding]:
+    """A file is written, renamed over another, read and removed in each folder."""
+    for name, folder in (("home", settings.home), ("cache", settings.cache), ("models", settings.models)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".doctor-", dir=folder) as inside:
+                old, new = Path(inside) / "old", Path(inside) / "new"
+                old.write_text("old", encoding="utf-8")
+                new.write_text("new", encoding="utf-8")
+                new.replace(old)
+                works = old.read_text(encoding="utf-8") == "new"
+            reason = "a rename did not replace the file"
+        except OSError as error:
+            works, reason = False, error.strerror or str(error)
+        if works:
+            yield Finding("folders", Status.OK, f"{name}: {folder}")
+        else:
+            advice = "Check who owns it, or set TSBS_DAW_HOME to a folder of yours."
+            yield Finding(
+                "folders", Status.PROBLEM, f"{name}: {shown(folder)} cannot be written to ({reason}).", advice
+            )
+
+
+def _space(settings: Settings) -> Iterator[Finding]:
+    for folder in (settings.home, settings.cache):
+        existing = next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
+        free = shutil.disk_usage(existing).free
+        what = f"{free / 1e9:.1f} GB free at {existing}"
+        if free < NEEDED_DISK_BYTES:
+            yield Finding("space", Status.PROBLEM, f"Only {what}.", "Make room there, or set TSBS_DAW_HOME elsewhere.")
+        else:
+            yield Finding("space", Status.OK, what)
+
+
+def _memory() -> Iterator[Finding]:
+    total, available = machine.memory_bytes()
+    known = available if available is not None else total
+    if known is None:
+        yield Finding("memory", Status.NOTE, "This system does not say how much memory there is")
+    elif known < NEEDED_MEMORY_BYTES:
+        what = f"Only {known / 1e9:.1f} GB of memory."
+        yield Finding("memory", Status.PROBLEM, what, "Close other programs: a separation needs up to 1.5 GB.")
+    else:
+        yield Finding("memory", Status.OK, f"{known / 1e9:.1f} GB of memory" + (" free" if available else ""))
+
+
+# Tries for a lock that another process holds; says whether it was kept out.
+_SECOND_PROCESS = """
+import sys, filelock
+try:
+    filelock.FileLock(sys.argv[1]).acquire(timeout=0)
+except filelock.Timeout:
+    sys.exit(7)
+"""
+
+
+def _locks(settings: Settings) -> Iterator[Finding]:
+    """A real second process must not get a lock that this one holds: two daemons depend on it."""
+    from filelock import FileLock
+
+    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=settings.home) as folder:
+        path = str(Path(folder) / "lock")
+        with FileLock(path, timeout=0):
+            held = subprocess.run([sys.executable, "-c", _SECOND_PROCESS, path], capture_output=True, timeout=60)
+    if held.returncode == 7:
+        yield Finding("locks", Status.OK, "file locks keep a second process out")
+    else:
+        advice = "Set TSBS_DAW_HOME to a folder on a local disk; some network shares have no locks."
+        yield Finding("locks", Status.PROBLEM, f"File locks do not work in {shown(settings.home)}.", advice)
+
+
+def _daemon(settings: Settings) -> Iterator[Finding]:
+    from tsbs_daw.queue.spool import living_daemon
+
+    heartbeat = living_daemon(settings.spool)
+    if heartbeat is None:
+        yield Finding("daemon", Status.NOTE, "no daemon is running", "`tsbs-daw watch FOLDER --out FOLDER` starts one.")
+    else:
+        yield Finding(
+            "daemon", Status.OK, f"a daemon is at work (process {heartbeat.pid}, version {heartbeat.version})"
+        )
+
+
+def _reaper() -> Iterator[Finding]:
+    folder = usual_folder()
+    if folder.is_dir():
+        yield Finding("REAPER", Status.OK, f"its folder is {folder}")
+    else:
+        advice = "Only needed for the actions inside REAPER; a portable REAPER keeps its folder elsewhere."
+        yield Finding("REAPER", Status.NOTE, f"no folder at {folder}", advice)
+
+
+def _probe(name: str, settings: Settings, model: str) -> Iterator[Finding]:
+    """Run one of `doctor_probe`'s checks in a process of its own; its death is a finding."""
+    with tempfile.TemporaryDirectory(prefix="tsbs-daw-doctor-") as folder:
+        answer = Path(folder) / "answer.json"
+        request = {"probe": name, "model": model, "folder": folder}
+        request |= {"settings": {key: str(value) for key, value in asdict(settings).items()}}
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "tsbs_daw.doctor.probe", json.dumps(request)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=PROBE_LIMIT_S,
+            )
+        except subprocess.TimeoutExpired:
+            what = f"It did not end within {PROBE_LIMIT_S:.0f} s."
+            yield Finding(name, Status.PROBLEM, what, "Try `--device cpu`; if that works, update the device's driver.")
+            return
+        if not answer.is_file():
+            yield Finding(name, Status.PROBLEM, f"It ended early ({_ending(ended)}).", _ADVICE[name])
+            return
+        for found in json.loads(answer.read_text(encoding="utf-8")):
+            yield Finding(name, Status(found["status"]), found["what"], found["advice"])
+
+
+_ADVICE = {
+    "imports": "Install again: `pip install --force-reinstall tsbs-daw`.",
+    "device": "Install torch again for this machine (https://pytorch.org/get-started), and update the device's driver.",
+    "job": "See the problems above first; if there are none, please report this line.",
+}
+
+
+def _ending(ended: subprocess.CompletedProcess[bytes]) -> str:
+    """ "signal SIGSEGV" or "exit code 1", and the last line it wrote."""
+    how = f"exit code {ended.returncode}"
+    if ended.returncode < 0:
+        try:
+            how = f"signal {signal.Signals(-ended.returncode).name}"
+        except ValueError:
+            how = f"signal {-ended.returncode}"
+    last = ended.stderr.decode("utf-8", errors="replace").strip().splitlines()[-1:]
+    return ": ".join([how, *last])

@@ -1,0 +1,179 @@
+"""Make pedalboard's effects from a preset's, and give each the channels that it can take.
+
+Audio is float32 (channels, samples). Some effects handle two channels at most (measured: a reverb leaves three
+untouched, a convolution mixes them up), and a plug-in has the channels its maker gave it. More channels are handed to
+several instances in groups: pairs, or one by one. A channel that is left alone with a stereo-only plug-in (a mono song)
+is sent to both of its sides, and the mean of what comes back is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tsbs_daw.core.errors import EffectError, shown
+from tsbs_daw.effects.output import Effect
+from tsbs_daw.effects.table import EFFECTS, PLUGIN, EffectKind, Value, did_you_mean
+
+NYQUIST_SHARE = 0.98  # of half the sample rate: filters above it become unstable
+
+
+@dataclass
+class Group:
+    """An instance and its channels. `doubled`: one channel, sent to both sides of a stereo-only plug-in."""
+
+    channels: slice
+    instance: Any
+    doubled: bool = False
+
+
+class Instances:
+    """The instances of one effect, together taking all channels."""
+
+    def __init__(self, effect: Effect, groups: list[Group], channels: int):
+        self.effect, self.groups, self.channels = effect, groups, channels
+
+    def process(self, block: np.ndarray, sample_rate: int, block_samples: int, reset: bool = False) -> np.ndarray:
+        """Raises: EffectError: what the library said, with the effect's name"""
+        parts = []
+        for group in self.groups:
+            part = block[group.channels]
+            part = np.repeat(part, 2, axis=0) if group.doubled else part
+            with blame(self.effect):
+                done = group.instance.process(part, sample_rate, buffer_size=block_samples, reset=reset)
+            parts.append(done.mean(axis=0, keepdims=True) if group.doubled else done)
+        if len({part.shape[1] for part in parts}) != 1:
+            raise EffectError(f"The effect {self.effect} delays one channel more than another; remove it.")
+        return np.concatenate(parts, axis=0, dtype=np.float32)
+
+
+@dataclass
+class PitchShifter:
+    """pedalboard's `PitchShift`, by pedalboard's better algorithm.
+
+    Its effect of that name wavers by up to half a semitone on a steady note (measured; a long tone comes out as several
+    tones side by side). `time_stretch` holds the note to a cent, and can only be called with a whole sound.
+    """
+
+    semitones: float = 0.0
+
+    def process(self, audio: np.ndarray, sample_rate: int, buffer_size: int, reset: bool) -> np.ndarray:
+        if self.semitones == 0 or not audio.any():
+            return audio
+        from pedalboard import time_stretch
+
+        return time_stretch(audio, sample_rate, pitch_shift_in_semitones=self.semitones, preserve_formants=False)
+
+
+@contextmanager
+def blame(effect: Effect) -> Iterator[None]:
+    """Turn whatever a native library raises into an EffectError that names the effect."""
+    try:
+        yield
+    except EffectError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise EffectError(f"The effect {effect} failed: {said}; change or remove it in the preset.") from error
+
+
+def build_instances(effect: Effect, sample_rate: int, channels: int, block_samples: int) -> Instances:
+    """Raises: EffectError: unknown effect, wrong parameter, or what pedalboard refuses"""
+    if effect.name == PLUGIN:
+        return _plugin_instances(effect, sample_rate, channels, block_samples)
+    kind = EFFECTS.get(effect.name)
+    if kind is None:
+        raise EffectError(f"There is no effect {effect.name!r}; correct its name.")
+    arguments = _arguments(effect, kind, sample_rate)
+    size = min(channels, kind.max_channels or channels)
+    with blame(effect):
+        import pedalboard
+
+        make = PitchShifter if effect.name == "PitchShift" else getattr(pedalboard, effect.name)
+        return Instances(effect, [Group(part, make(**arguments)) for part in _slices(channels, size)], channels)
+
+
+def _slices(channels: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, channels)) for start in range(0, channels, size)]
+
+
+def _arguments(effect: Effect, kind: EffectKind, sample_rate: int) -> dict[str, Any]:
+    """The parameters as pedalboard wants them; checked again, for an effect that did not come from a file."""
+    arguments: dict[str, Any] = {}
+    for name, value in effect.parameters.items():
+        parameter = kind.parameter(name)
+        problem = parameter.problem(value) if parameter else "is unknown"
+        if problem:
+            raise EffectError(f"The effect {effect.name} cannot be made: {name} {problem}; change it.")
+        if parameter.frequency:
+            value = min(float(value), NYQUIST_SHARE * sample_rate / 2)
+        arguments[name] = _choice(effect.name, value) if parameter.kind == "choice" else value
+        if parameter.kind == "file":
+            _check_response(effect, str(value))
+    return arguments
+
+
+def _choice(effect_name: str, value: Value) -> Any:
+    import pedalboard
+
+    names = pedalboard.LadderFilter.Mode if effect_name == "LadderFilter" else pedalboard.Resample.Quality
+    return getattr(names, str(value))
+
+
+def _check_response(effect: Effect, path: str) -> None:
+    """pedalboard takes a file that is not audio for an empty response and changes nothing, without a word."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            usable = file.frames > 0 and file.channels <= 2
+    except (soundfile.SoundFileError, OSError) as error:
+        raise EffectError(f"The impulse response {shown(path)} cannot be read; check the file.") from error
+    if not usable:
+        raise EffectError(f"The impulse response {shown(path)} must be mono or stereo and not empty; choose another.")
+
+
+def _plugin_instances(effect: Effect, sample_rate: int, channels: int, block_samples: int) -> Instances:
+    """A plug-in says which channels it takes only by refusing others: try all at once, pairs, then one by one."""
+    first = _load_plugin(effect)
+    for width in dict.fromkeys((channels, 2, 1)):
+        if _accepts(effect, first, width, sample_rate, block_samples):
+            parts = _slices(channels, width)
+            loaded = [first, *(_load_plugin(effect) for _ in parts[1:])]
+            doubled = [part.stop - part.start < width for part in parts]
+            return Instances(effect, [Group(*group) for group in zip(parts, loaded, doubled, strict=True)], channels)
+    raise EffectError(f"The plug-in {effect} takes neither {channels} channels nor two nor one; choose another.")
+
+
+def _accepts(effect: Effect, plugin: Any, width: int, sample_rate: int, block_samples: int) -> bool:
+    try:
+        plugin.process(np.zeros((width, block_samples), np.float32), sample_rate, buffer_size=block_samples)
+    except ValueError as error:
+        if "channel" not in str(error):
+            with blame(effect):
+                raise
+        return False
+    finally:
+        plugin.reset()
+    return True
+
+
+def _load_plugin(effect: Effect) -> Any:
+    with blame(effect):
+        import pedalboard
+
+        plugin = pedalboard.VST3Plugin(effect.path, plugin_name=effect.plugin or None)
+        if not plugin.is_effect:
+            raise EffectError(f"The plug-in {effect} is an instrument and has no audio input; choose an effect.")
+        names = list(plugin.parameters)
+        for name, value in effect.parameters.items():
+            if name not in names:
+                closest = did_you_mean(name, names) or f"; it has {', '.join(names[:20])}"
+                raise EffectError(f"The plug-in {effect} has no parameter {name!r}{closest}")
+            setattr(plugin, name, value)
+        plugin.reset()  # without it, pedalboard does not make up for the plug-in's latency in a stream (measured)
+        return plugin

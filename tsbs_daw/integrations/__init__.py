@@ -1,0 +1,1 @@
+"""Installers of the scripts for DAWs."""

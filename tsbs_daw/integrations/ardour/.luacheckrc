@@ -1,0 +1,8 @@
+-- luacheck --config tsbs_daw/integrations/ardour/.luacheckrc tsbs_daw/integrations/ardour tests/ardour
+std = "lua53"
+max_line_length = 120
+globals = { "ardour", "signals", "factory" }
+read_globals = {
+  "ARDOUR", "ArdourUI", "C", "Editing", "Editor", "LuaDialog", "LuaSignal", "PBD", "Session", "Temporal",
+  os = { fields = { "forkexec" } },
+}

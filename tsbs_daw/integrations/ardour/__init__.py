@@ -1,0 +1,1 @@
+"""Installs the scripts into Ardour."""

@@ -1,0 +1,168 @@
+"""Puts the scripts into an Ardour, and takes them out again.
+
+<config>/scripts/tsbs-daw_*.lua            the scripts, with the spool's place written into them
+<config>/ui_scripts                        which scripts are in use
+<config>/ui_scripts.before-tsbs-daw        as it was before the first installation
+
+Ardour keeps a copy of each script that is in use inside ui_scripts, so both are written.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tsbs_daw.core.errors import OutputError, SettingsError, shown
+from tsbs_daw.integrations.ardour import scripts as ardour_scripts
+from tsbs_daw.integrations.ardour.folder import version_of
+from tsbs_daw.integrations.ardour.scripts import SIGNALS, Script, lua_quoted
+
+BACKUP = f"{ardour_scripts.FILE}.before-tsbs-daw"
+FILES = ("tsbs-daw_background.lua", "tsbs-daw_separate_region.lua", "tsbs-daw_jobs.lua")
+
+_NAME = re.compile(r'(?m)^  name = "(.+)",$')
+_HOOK = re.compile(r'(?m)^  \["type"\] = "EditorHook",$')
+_SPOOL = re.compile(r'(?m)^  local SPOOL = ("(?:[^"\\]|\\.)*")')
+_PRESET = re.compile(r'(?m)^  local PRESET = ("(?:[^"\\]|\\.)*")')
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What is in one configuration folder.
+
+    files:   the scripts that are there, of `FILES`
+    in_use:  the names of those that Ardour runs
+    missing: the names of those that it does not
+    spool:   where the installed scripts look for the daemon; None: not installed
+    """
+
+    config: Path
+    files: tuple[str, ...]
+    in_use: tuple[str, ...]
+    missing: tuple[str, ...]
+    spool: str | None
+
+    @property
+    def complete(self) -> bool:
+        return len(self.files) == len(FILES) and not self.missing
+
+
+def scripts(spool: Path, preset: str = "none") -> dict[str, Script]:
+    """The scripts by file name, as an installation has them. Args: preset: what the action asks for"""
+    found = {}
+    for name in FILES:
+        text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+        text = _filled(_PRESET, _filled(_SPOOL, text, spool.as_posix()), preset)
+        found[name] = Script(_name_in(text), text, hook=_HOOK.search(text) is not None)
+    return found
+
+
+def install(config: Path, spool: Path, preset: str = "none") -> Installation:
+    """Copy the scripts and, where this version's way is known, let Ardour use them.
+
+    Raises: OutputError: something cannot be written; SettingsError: ui_scripts cannot be understood, or is full
+    """
+    wanted = scripts(spool, preset)
+    for name, script in wanted.items():
+        _write(config / "scripts" / name, script.text.encode())
+    signals = SIGNALS.get(version_of(config) or 0)
+    if signals is not None:
+        path = config / ardour_scripts.FILE
+        before = _read(path)
+        try:
+            after = ardour_scripts.add(before, list(wanted.values()), signals)
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        if before and not (config / BACKUP).exists():
+            _write(config / BACKUP, before)
+        _write(path, after)
+    return installation(config)
+
+
+def uninstall(config: Path) -> Installation:
+    """Take the scripts out; other scripts stay. Raises: OutputError, SettingsError"""
+    path = config / ardour_scripts.FILE
+    before = _read(path)
+    if before:
+        try:
+            left = ardour_scripts.remove(before, [script.name for script in scripts(Path()).values()])
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        if left:
+            _write(path, left)
+        else:
+            _remove(path)  # there was nothing but ours
+    for gone in [config / "scripts" / name for name in FILES] + [config / BACKUP]:
+        _remove(gone)
+    return installation(config)
+
+
+def installation(config: Path) -> Installation:
+    """What is there now. Raises: SettingsError: ui_scripts cannot be understood"""
+    path = config / ardour_scripts.FILE
+    try:
+        known = ardour_scripts.registered(_read(path))
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    names = [script.name for script in scripts(Path()).values()]
+    texts = {name: _read(config / "scripts" / name).decode("utf-8", "replace") for name in FILES}
+    spool = _SPOOL.search(texts[FILES[0]])
+    return Installation(
+        config=config,
+        files=tuple(name for name, text in texts.items() if text),
+        in_use=tuple(name for name in names if name in known),
+        missing=tuple(name for name in names if name not in known),
+        spool=_unquoted(spool[1]) if spool else None,
+    )
+
+
+def _filled(constant: re.Pattern[str], text: str, value: str) -> str:
+    return constant.sub(lambda match: match[0].replace(match[1], lua_quoted(value)), text)
+
+
+def _name_in(text: str) -> str:
+    match = _NAME.search(text)
+    assert match, "every script has a name"
+    return match[1]
+
+
+def _unquoted(literal: str) -> str:
+    """The text of a literal that `lua_quoted` wrote."""
+
+    def byte(match: re.Match[bytes]) -> bytes:
+        found = match[1]
+        return bytes([int(found)]) if found.isdigit() else found.replace(b"n", b"\n")
+
+    found = re.sub(rb"\\(\d{3}|.)", byte, literal[1:-1].encode())
+    return found.decode("utf-8", "replace")
+
+
+def _damaged(path: Path, error: ValueError) -> SettingsError:
+    return SettingsError(f"{shown(path)} cannot be changed: {error}; look at it in Ardour's Script Manager.")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise OutputError(f"{shown(path)} cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{shown(path)} cannot be written ({error.strerror}); check its permissions.") from error
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{shown(path)} cannot be removed ({error.strerror}); close Ardour.") from error

@@ -1,0 +1,1 @@
+"""Installs the actions into REAPER."""

@@ -1,1 +1,0 @@
-"""Jobs: their contract, their queue, the workers that run them, and the daemon around it all."""

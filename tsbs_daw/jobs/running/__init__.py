@@ -1,1 +1,0 @@
-"""Worker processes, and the leases under which jobs are theirs."""

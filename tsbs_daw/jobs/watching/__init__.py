@@ -1,1 +1,0 @@
-"""Watch folders: what is completely written in them comes into the queue."""

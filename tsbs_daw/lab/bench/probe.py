@@ -1,0 +1,221 @@
+"""The measurements that need a process of their own: `python -m tsbs_daw.lab.bench.probe REQUEST`.
+
+REQUEST is JSON: which probe, and the options; the answer goes to `answer.json` in its folder. A process that measures
+its own peak memory must have done nothing else, so the song is made by another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tsbs_daw.core import machine
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import TsbsDawError
+
+SONG_SEED = 11
+SONG_S = 20.0  # a longer one is this one over and over: the network's work does not depend on the notes
+SAMPLE_RATE = 44100
+
+
+def main(request: dict[str, Any]) -> None:
+    probes = (resolve, song, random_model, separate, network, size, peers, reference, stems, overlap)
+    try:
+        answer = {probe.__name__: probe for probe in probes}[request["probe"]](request)
+    except TsbsDawError as error:
+        answer = {"error": str(error), "kind": type(error).__name__}
+    (Path(request["folder"]) / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+def resolve(request: dict[str, Any]) -> dict[str, Any]:
+    """The model's file, looked up once."""
+    from tsbs_daw.models.registry import resolve
+
+    return {"path": str(resolve(request["model"]))}
+
+
+def song(request: dict[str, Any]) -> dict[str, Any]:
+    """A composed song of the wanted length, as a file."""
+    import numpy as np
+
+    from tsbs_daw.audio.wav_writer import AudioWriter
+    from tsbs_daw.lab.songs.compose import compose
+    from tsbs_daw.lab.songs.render import render
+
+    path = Path(request["folder"]).absolute() / f"{request['file']}.wav"
+    mixture = sum(render(compose(SONG_SEED, 5.0 if request["quick"] else SONG_S, complete=True)).values())
+    left = round(request["seconds"] * SAMPLE_RATE)
+    with AudioWriter(path, SAMPLE_RATE, 2) as writer:
+        while left > 0:
+            writer.write(np.ascontiguousarray(mixture[:, :left]))
+            left -= mixture.shape[1]
+    return {"path": str(path)}
+
+
+def random_model(request: dict[str, Any]) -> dict[str, Any]:
+    """A model file of one size, with random weights."""
+    import torch
+
+    from tsbs_daw.lab.bench.networks import SIZES, random_network
+    from tsbs_daw.network.checkpoint import save
+
+    path = Path(request["folder"]).absolute() / f"{request['size']}.safetensors"
+    save(random_network(SIZES[request["size"]], torch.device("cpu")), path)
+    return {"path": str(path)}
+
+
+def separate(request: dict[str, Any]) -> dict[str, Any]:
+    """A job for each source, the whole way; the last one is timed."""
+    from tsbs_daw.contracts.job import Job, Source
+    from tsbs_daw.pipeline.run import run_job
+
+    folder = Path(request["folder"]).absolute()
+    settings = Settings(folder / "home", folder / "cache", Settings.from_environment().models)
+    options = {"fence": 1, "attempt": 1}
+    options |= {"progress": lambda fraction, message: None, "cancelled": lambda: False}
+    named = {"output": folder / "out", "preset": request["preset"], "model": request["model"]}
+    with ChildrenPeak() as children:
+        for path in request["sources"]:
+            job = Job(schema=1, source=Source(path=Path(path)), **named)
+            began = time.perf_counter()
+            result = run_job(job, settings=settings, **options)
+            wall_s = time.perf_counter() - began
+    own_bytes = machine.own_peak_bytes()
+    manifest = json.loads(result.manifest.read_text(encoding="utf-8"))
+    return {
+        "seconds": result.samples / result.sample_rate,
+        "wall_s": wall_s,
+        "timings_s": manifest["timings_s"],
+        "peak_bytes": None if own_bytes is None else own_bytes + children.peak_bytes,
+    }
+
+
+class ChildrenPeak:
+    """The most memory that this process's children had at once, looked at five times a second.
+
+    The system's own count for children cannot serve: a child that was started by a large process begins with its size.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> ChildrenPeak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._end.wait(0.2):
+            self.peak_bytes = max(self.peak_bytes, machine.children_bytes(os.getpid()) or 0)
+
+
+def network(request: dict[str, Any]) -> dict[str, Any]:
+    """The model that is asked for, on chunks, held against the machine's own speed at matrix products."""
+    import torch
+
+    from tsbs_daw.lab.bench.networks import PRECISIONS, count_macs, held_against_floor
+    from tsbs_daw.separation import Separator
+
+    separator = Separator.load(request["model"], request["device"])
+    batch = separator.batch_size
+    chunk = torch.randn(batch, 2, separator.chunk_samples, device=separator.device) * 0.1
+    with torch.inference_mode():
+        macs = count_macs(lambda: separator.engine.run(chunk))
+        dtype = PRECISIONS[separator.precision]
+        found = held_against_floor(
+            lambda: separator.engine.run(chunk), macs, separator.device, dtype, _rounds(request, 8)
+        )
+    audio_s = batch * separator.chunk_samples / separator.engine.config.sample_rate
+    return found | {
+        "device": str(separator.device),
+        "speed": audio_s / found["seconds"],
+        "macs_per_s_of_audio": macs / audio_s,
+    }
+
+
+def size(request: dict[str, Any]) -> dict[str, Any]:
+    """One size of the network in one precision, with random weights: speed, floor, memory."""
+    import torch
+
+    from tsbs_daw.lab.bench import networks
+    from tsbs_daw.separation.separator import choose_device
+
+    device, config = choose_device(request["device"]), networks.SIZES[request["size"]]
+    dtype = networks.PRECISIONS[request["precision"]]
+    engine = networks.random_engine(config, device, request["precision"])
+    chunk = networks.random_chunk(config, device)
+
+    def run() -> None:
+        engine.run(chunk)
+
+    with torch.inference_mode():
+        run()
+        peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else machine.own_peak_bytes()
+        macs, executed_macs = networks.own_macs(config), networks.count_macs(run)
+        found = networks.held_against_floor(run, macs, device, dtype, _rounds(request, 5))
+        share = networks.share_in_products(run, device)
+    return found | {
+        "device": str(device),
+        "speed": config.chunk_s / found["seconds"],
+        "macs_per_s_of_audio": macs / config.chunk_s,
+        "executed_macs_per_s_of_audio": executed_macs / config.chunk_s,
+        "share_in_products": share,
+        "peak_bytes": peak_bytes,
+    }
+
+
+def peers(request: dict[str, Any]) -> dict[str, Any]:
+    """Sizes of this network beside the peers that are installed, each on chunks of its own length."""
+    from tsbs_daw.lab.bench.peer_networks import time_peers
+    from tsbs_daw.separation.separator import choose_device
+
+    return time_peers(choose_device(request["device"]), _rounds(request, 5), request["quick"])
+
+
+def reference(request: dict[str, Any]) -> dict[str, Any]:
+    """This network beside the same in its plain form."""
+    from tsbs_daw.lab.bench.peer_networks import time_reference
+    from tsbs_daw.separation.separator import choose_device
+
+    return time_reference(choose_device(request["device"]), _rounds(request, 3), request["quick"])
+
+
+def stems(request: dict[str, Any]) -> dict[str, Any]:
+    """Seconds per second of audio of the bundled size with one stem, two, and so on to eight."""
+    from dataclasses import replace
+
+    from tsbs_daw.lab.bench.networks import SIZES, random_chunk, random_engine
+    from tsbs_daw.lab.bench.peer_networks import time_in_turn
+    from tsbs_daw.separation.separator import choose_device
+
+    device, runs = choose_device(request["device"]), {}
+    for count in (1, 2, 4, 8):
+        config = replace(SIZES["tiny"], stems=tuple(f"stem {index}" for index in range(count)))
+        engine, chunk = random_engine(config, device), random_chunk(config, device)
+        runs[str(count)] = (lambda engine=engine, chunk=chunk: engine.run(chunk), config.chunk_s)
+    return time_in_turn(runs, device, _rounds(request, 5))
+
+
+def overlap(request: dict[str, Any]) -> dict[str, Any]:
+    """Chunk lengths and overlaps, against SDR and time."""
+    from tsbs_daw.lab.bench.overlap import measure_overlaps
+
+    return {"table": measure_overlaps(request["model"], request["device"], request["quick"])}
+
+
+def _rounds(request: dict[str, Any], rounds: int) -> int:
+    return 1 if request["quick"] else rounds
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,68 @@
+"""Fit the weights of the analysis: `python -m tsbs_daw.lab.evaluation fit SONGS --out WEIGHTS.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from tsbs_daw.core.errors import TsbsDawError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tsbs_daw.lab.evaluation", description="Fit the analysis to songs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    fitting = commands.add_parser(
+        "fit",
+        help="write weights.json, by songs of the project's generator",
+        epilog="example: python -m tsbs_daw.lab.evaluation fit data --out tsbs_daw/analysis/weights.json",
+    )
+    fitting.add_argument("songs", type=Path, nargs="+", help="folders of songs with song.json; none of the test split")
+    fitting.add_argument("--out", type=Path, required=True)
+    fitting.add_argument("--model", default="default", help="whose stems are listened to")
+    fitting.add_argument("--sketches", type=int, default=2000, help="sketched scores that teach keys")
+    fitting.add_argument("--heard", type=Path, help="keep here what was heard, for a second run")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        _fit(options.songs, options.out, options.model, options.sketches, options.heard)
+    except TsbsDawError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _fit(folders: list[Path], out: Path, model: str, sketches: int, kept: Path | None) -> None:
+    from tsbs_daw.lab.evaluation.feature_cache import hear_songs
+    from tsbs_daw.lab.evaluation.fit import learn
+    from tsbs_daw.separation.separator import Separator
+
+    separator = Separator.load(model, "cpu")
+    songs, seeds = hear_songs(folders, separator, kept)
+    learned = learn(songs, sketches)
+    how = {
+        "command": "python -m tsbs_daw.lab.evaluation fit SONGS --out tsbs_daw/analysis/weights.json",
+        "model_hash": separator.model_hash,
+        "songs": len(songs),
+        "seeds": seeds,
+        "sketches": sketches,
+    }
+    out.write_text(_laid_out({**learned, "how": how}), encoding="utf-8")
+    print(json.dumps({"doubt": learned["doubt"], "unseen": learned["unseen"]}, indent=1))
+
+
+def _laid_out(document: dict[str, dict]) -> str:
+    """JSON with a line for each question, so that a change of one can be seen."""
+    parts = [
+        f" {json.dumps(part)}: {{\n"
+        + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
+        + "\n }"
+        for part, values in document.items()
+    ]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""Measure the analysis on songs of the project's generator, whose tempo, beats, bars, key and sections are known.
+
+The generator's songs begin on a downbeat. Real ones do not, so some tenths of each are cut away before it is heard.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tsbs_daw.analysis.analyse import conclude
+from tsbs_daw.analysis.extract import listen_to
+from tsbs_daw.analysis.features import Features
+from tsbs_daw.analysis.key import TONICS
+from tsbs_daw.audio.read import open_audio
+from tsbs_daw.contracts.analysis import Analysis, Loudness
+from tsbs_daw.core.errors import UsageError
+from tsbs_daw.lab.evaluation.songs import find_test_songs, stem_file
+from tsbs_daw.lab.evaluation.truth import Truth, read_truth
+from tsbs_daw.separation.separator import Separator
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+STEMS = ("vocals", "drums", "bass", "other")
+TEMPO_WITHIN = 0.02
+BEATS_RIGHT = 0.8  # F-measure from which beats are called right
+OCTAVES = (0.5, 2.0)
+Listening = Literal["separated", "true", "none"]
+Heard = dict[str, tuple[Features, Loudness]]
+
+
+def evaluate_analysis(
+    folders: Sequence[Path],
+    separator: Separator | None,
+    *,
+    listening: Listening = "separated",
+    songs: int | None = None,
+    progress: Callable[[dict], None] = lambda song: None,
+) -> dict:
+    """Analyse the songs of data sets, and compare.
+
+    Args:    separator: needed for separated stems
+             listening: to the separated stems, the true ones, or "none": to the mixture alone
+             songs: only this many of each folder, the first by name
+    Returns: a JSON-ready document; progress gets each song's part of it
+    Raises:  DatasetError, AudioError
+    """
+    if listening == "separated" and separator is None:
+        raise UsageError("Separated stems need a model; name one, or listen to the true stems or none.")
+    results = []
+    for folder in folders:
+        for song in find_test_songs(folder, STEMS)[:songs]:
+            heard = hear(song, separator, listening)
+            results.append({"name": song.name, **compare(conclude(*heard.pop(""), heard), read_cut_truth(song))})
+            progress(results[-1])
+    return document(results, listening, separator.model_hash if separator else None)
+
+
+def document(results: list[dict], listening: Listening, model_hash: str | None) -> dict:
+    return {
+        "schema": SCHEMA,
+        "listening": listening,
+        "model_hash": model_hash,
+        "summary": summarise(results),
+        "songs": results,
+    }
+
+
+def hear(song: Path, separator: Separator | None, listening: Listening) -> Heard:
+    """What there is to hear of a song; the mixture's name is ""."""
+    audio, sample_rate = _read(song / "mixture.wav", cut_of(song))
+    parts = {"": audio}
+    if listening == "separated":
+        parts |= separator.separate(audio, sample_rate)
+    elif listening == "true":
+        parts |= {stem: _read(stem_file(song, stem), cut_of(song))[0] for stem in STEMS}
+    return {name: listen_to([part], sample_rate, len(part)) for name, part in parts.items()}
+
+
+def cut_of(song: Path) -> float:
+    """Seconds that are cut from a song's start: 0.1 to 2, always the same ones."""
+    digits = "".join(letter for letter in song.name if letter.isdigit())
+    return (int(digits or 0) * 7919 % 1900 + 100) / 1000
+
+
+def read_cut_truth(song: Path) -> Truth:
+    return read_truth(song).after(cut_of(song))
+
+
+def compare(analysis: Analysis, truth: Truth) -> dict:
+    """An analysis against the truth: what was said, what is right, and what was marked as doubtful."""
+    return {
+        "tempo": _compare_tempo(analysis, truth),
+        "beats": _compare_beats(analysis, truth),
+        "key": _compare_key(analysis, truth),
+        "sections": {"f_measure": _boundaries(analysis, truth)},
+    }
+
+
+def _compare_tempo(analysis: Analysis, truth: Truth) -> dict:
+    said = analysis.tempo
+    ratio = said.bpm / truth.tempo_bpm if said.bpm else None
+    right = ratio is not None and abs(ratio - 1) <= TEMPO_WITHIN
+    octave = ratio is not None and any(abs(ratio / of - 1) <= TEMPO_WITHIN for of in OCTAVES)
+    return {
+        "bpm": said.bpm,
+        "true_bpm": truth.tempo_bpm,
+        "confidence": said.confidence,
+        "doubtful": said.doubtful,
+        "source": said.source,
+        "right": right,
+        "octave_error": octave,
+        "exact": ratio is not None and abs(ratio - 1) <= 0.0005,
+        "right_or_marked_octave": right or (octave and said.doubtful),
+    }
+
+
+def _compare_beats(analysis: Analysis, truth: Truth) -> dict:
+    import mir_eval
+
+    said = analysis.beats
+    f_measure = mir_eval.beat.f_measure(np.asarray(truth.beats_s), np.asarray(said.times_s))
+    of_bars = mir_eval.beat.f_measure(np.asarray(truth.downbeats_s), np.asarray(said.downbeats_s))
+    true, found = np.asarray(truth.beats_s), np.asarray(said.times_s)
+    away = np.abs(true[:, None] - found[None]).min(axis=1) if len(found) else np.asarray([np.inf])
+    near = away[away < 0.07]
+    return {
+        "f_measure": round(float(f_measure), 4),
+        "downbeats_f_measure": round(float(of_bars), 4),
+        "median_error_ms": round(float(np.median(near)) * 1000, 2) if len(near) else None,
+        "confidence": said.confidence,
+        "beats_per_bar": said.beats_per_bar,
+        "true_beats_per_bar": truth.beats_per_bar,
+        "meter_confidence": said.meter_confidence,
+        "meter_doubtful": said.meter_doubtful,
+        "bars_right": bool(of_bars >= BEATS_RIGHT and said.beats_per_bar == truth.beats_per_bar),
+    }
+
+
+def _compare_key(analysis: Analysis, truth: Truth) -> dict:
+    said, (tonic, mode) = analysis.key, truth.key
+    found = "none"
+    if said is not None:
+        step = (TONICS[said.mode].index(said.tonic) - tonic) % 12
+        if said.mode == mode:
+            found = {0: "exact", 5: "fifth", 7: "fifth"}.get(step, "wrong")
+        else:
+            found = {0: "parallel", 9 if mode == "major" else 3: "relative"}.get(step, "wrong")
+    return {
+        "key": said.name if said else None,
+        "true_key": f"{TONICS[mode][tonic]} {mode}",
+        "camelot": said.camelot if said else None,
+        "confidence": said.confidence if said else 0.0,
+        "doubtful": said.doubtful if said else True,
+        "found": found,
+        "exact_or_relative": found in ("exact", "relative"),
+    }
+
+
+def _boundaries(analysis: Analysis, truth: Truth) -> float:
+    """F-measure of the sections' boundaries within 3 s, ends of the song left out."""
+    import mir_eval
+
+    spans = []
+    for starts in ([section.start_s for section in analysis.sections], truth.sections_s):
+        times = [0.0, *(at for at in starts if 0.5 < at < truth.duration_s - 0.5), truth.duration_s]
+        spans.append(np.asarray(list(pairwise(times))))
+    if min(len(spans[0]), len(spans[1])) == 1:
+        return float(len(spans[0]) == len(spans[1]))
+    return round(float(mir_eval.segment.detection(spans[1], spans[0], window=3.0, trim=True)[2]), 4)
+
+
+def summarise(songs: Sequence[Mapping]) -> dict:
+    """Shares over all songs, and how often a figure that is not marked as doubtful is wrong all the same."""
+    tempo, beats, key = ([song[part] for song in songs] for part in ("tempo", "beats", "key"))
+    errors_ms = [song["median_error_ms"] for song in beats if song["median_error_ms"] is not None]
+    return {
+        "songs": len(songs),
+        "tempo_right": _share(song["right"] for song in tempo),
+        "tempo_right_or_marked_octave": _share(song["right_or_marked_octave"] for song in tempo),
+        "tempo_right_or_octave": _share(song["right"] or song["octave_error"] for song in tempo),
+        "tempo_within_0_05_percent": _share(song["exact"] for song in tempo),
+        "beats_f_measure": _mean(song["f_measure"] for song in beats),
+        "beats_median_error_ms": round(float(np.median(errors_ms)), 2) if errors_ms else None,
+        "downbeats_f_measure": _mean(song["downbeats_f_measure"] for song in beats),
+        "meter_right": _share(song["beats_per_bar"] == song["true_beats_per_bar"] for song in beats),
+        "bars_right": _share(song["bars_right"] for song in beats),
+        "key_exact": _share(song["found"] == "exact" for song in key),
+        "key_exact_or_relative": _share(song["exact_or_relative"] for song in key),
+        "sections_f_measure": _mean(song["sections"]["f_measure"] for song in songs),
+        "trust": {
+            "tempo": _trust((song["doubtful"], song["right"]) for song in tempo),
+            "bars": _trust((song["meter_doubtful"], song["bars_right"]) for song in beats),
+            "key": _trust((song["doubtful"], song["exact_or_relative"]) for song in key),
+        },
+    }
+
+
+def _trust(marked: Iterable[tuple[bool, bool]]) -> dict:
+    pairs = list(marked)
+    sure = [right for doubtful, right in pairs if not doubtful]
+    doubtful = [right for doubtful, right in pairs if doubtful]
+    return {
+        "not_doubtful": len(sure),
+        "of_these_wrong": sum(not right for right in sure),
+        "doubtful": len(doubtful),
+        "of_those_wrong": sum(not right for right in doubtful),
+    }
+
+
+def _share(flags: Iterable[bool]) -> float:
+    return _mean(float(flag) for flag in flags)
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return round(float(np.mean(known)), 4) if known else 0.0
+
+
+def _read(path: Path, cut_s: float) -> tuple[np.ndarray, int]:
+    """A file without its first seconds."""
+    with open_audio(path) as reader:
+        blocks = list(reader.blocks())
+        return np.concatenate(blocks, axis=1)[:, int(cut_s * reader.info.sample_rate) :], reader.info.sample_rate

@@ -1,0 +1,156 @@
+"""Measure a model on songs whose stems are known. S stems; audio is (channels, samples).
+
+Each song is separated twice, whole and by the mask stage alone, and compared with two things that are no model: the
+mixture itself (what doing nothing gives) and the ideal ratio mask (what a perfect mask gives).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tsbs_daw.lab.evaluation.metrics import csdr, sdr_frames, si_sdr, usdr
+from tsbs_daw.lab.evaluation.oracle import ideal_ratio_mask
+from tsbs_daw.lab.evaluation.songs import KnownSong, find_test_songs, read_song
+from tsbs_daw.separation.separator import Separator
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+KINDS = ("full", "mask", "mixture", "oracle")
+SILENT_DB = -60.0  # a stem whose RMS over the excerpt is below this is not measured
+FRAME_S = 0.1
+
+
+def evaluate(
+    data: Path,
+    separator: Separator,
+    *,
+    songs: int | None = None,
+    seconds: float | None = None,
+    progress: Callable[[dict], None] = lambda song: None,
+) -> dict:
+    """Measure on the first `songs` songs of `data`, on `seconds` from the middle of each.
+
+    Returns: a JSON-ready document; `progress` gets each song's part of it as soon as it is measured
+    Raises:  DatasetError: no songs, or one that cannot be read
+    """
+    folders = find_test_songs(data, separator.stems)[:songs]
+    results = []
+    for folder in folders:
+        result = measure_song(read_song(folder, separator.stems, seconds), separator)
+        logger.info("%s: %s", folder.name, result)
+        results.append(result)
+        progress(result)
+    return {
+        "schema": SCHEMA,
+        "model_hash": separator.model_hash,
+        "stems": list(separator.stems),
+        "silence": silence_level(separator),
+        "summary": summarise(results, separator.stems),
+        "songs": results,
+    }
+
+
+def measure_song(song: KnownSong, separator: Separator) -> dict:
+    """Every measure of one song, for both stages, the mixture and the oracle."""
+    begin = time.perf_counter()
+    full = _stack(separator.separate(song.mixture, song.sample_rate), separator.stems)
+    separation_s = time.perf_counter() - begin
+    estimates = {
+        "full": full,
+        "mask": _stack(separator.separate(song.mixture, song.sample_rate, stage="mask"), separator.stems),
+        "mixture": np.broadcast_to(song.mixture, song.targets.shape),
+        "oracle": ideal_ratio_mask(song.targets, song.mixture),
+    }
+    stems = {
+        stem: {kind: _measure_stem(song.targets[index], estimates[kind][index]) for kind in KINDS}
+        for index, stem in enumerate(separator.stems)
+        if _rms_db(song.targets[index]) > SILENT_DB
+    }
+    for kind in KINDS:
+        frames = sdr_frames(song.targets, estimates[kind], song.sample_rate)
+        for index, stem in enumerate(separator.stems):
+            if stem in stems:
+                stems[stem][kind]["csdr_db"] = _rounded(csdr(frames[index]))
+    return {
+        "name": song.name,
+        "seconds": round(song.seconds, 3),
+        "separation_s": round(separation_s, 3),
+        "stem_over_mixture_db": _rounded(stem_over_mixture(full, song.mixture, song.sample_rate)),
+        "residual_db": _rounded(_rms_db(song.mixture - full.sum(axis=0)) - _rms_db(song.mixture)),
+        "stems": stems,
+    }
+
+
+def _measure_stem(target: np.ndarray, estimate: np.ndarray) -> dict:
+    return {"usdr_db": _rounded(usdr(target, estimate)), "si_sdr_db": _rounded(si_sdr(target, estimate))}
+
+
+def stem_over_mixture(estimates: np.ndarray, mixture: np.ndarray, sample_rate: int) -> float:
+    """How far any stem is above the mixture in any frame of 0.1 s, in dB; frames of a silent mixture do not count."""
+    frame = max(1, round(FRAME_S * sample_rate))
+    frames = max(1, mixture.shape[-1] // frame)
+
+    def power(audio: np.ndarray) -> np.ndarray:
+        cut = audio[..., : frames * frame]
+        return np.square(cut.reshape(*cut.shape[:-1], frames, -1), dtype=np.float64).mean(axis=(-3, -1))
+
+    floor = 10.0 ** (SILENT_DB / 10.0)
+    below = power(mixture)
+    sounding = below > floor
+    if not sounding.any():
+        return float("-inf")
+    return float(10.0 * np.log10((power(estimates)[:, sounding] / below[sounding]).max() + 1e-20))
+
+
+def silence_level(separator: Separator, seconds: float = 4.0) -> dict:
+    """The loudest stem, RMS in dBFS, for digital silence and for a faint noise of -100 dBFS; None is exact silence."""
+    rate = separator.network.config.sample_rate
+    faint = np.random.default_rng(0).normal(0.0, 1e-5, (2, round(seconds * rate))).astype(np.float32)
+    levels = {}
+    for name, audio in (("digital_db", np.zeros_like(faint)), ("noise_at_minus_100_db", faint)):
+        levels[name] = _rounded(max(_rms_db(stem) for stem in separator.separate(audio, rate).values()))
+    return levels
+
+
+def summarise(songs: list[dict], stems: tuple[str, ...]) -> dict:
+    """Over songs: the mean of uSDR and SI-SDR, the median of cSDR; and what each stage gains over the mixture."""
+    summary: dict = {"songs": len(songs), "stems": {}}
+    for stem in stems:
+        measured = [song["stems"][stem] for song in songs if stem in song["stems"]]
+        if not measured:
+            continue
+        table = {kind: _summarise_kind([song[kind] for song in measured]) for kind in KINDS}
+        gain = {kind: _rounded(table[kind]["usdr_db"] - table["mixture"]["usdr_db"]) for kind in ("full", "mask")}
+        added = _rounded(table["full"]["usdr_db"] - table["mask"]["usdr_db"])
+        summary["stems"][stem] = {"songs": len(measured), **table, "improvement_db": gain, "map_stage_adds_db": added}
+    over = [song["stem_over_mixture_db"] for song in songs if song["stem_over_mixture_db"] is not None]
+    summary["stem_over_mixture_db"] = max(over) if over else None
+    spent = sum(song["separation_s"] for song in songs)
+    summary["times_real_time"] = round(sum(song["seconds"] for song in songs) / spent, 2) if spent else None
+    return summary
+
+
+def _summarise_kind(rows: list[dict]) -> dict:
+    summary = {key: _rounded(np.mean([row[key] for row in rows])) for key in ("usdr_db", "si_sdr_db")}
+    medians = [row["csdr_db"] for row in rows if row["csdr_db"] is not None]
+    return {**summary, "csdr_db": _rounded(np.median(medians)) if medians else None}
+
+
+def _stack(stems: dict[str, np.ndarray], order: tuple[str, ...]) -> np.ndarray:
+    return np.stack([stems[stem] for stem in order])
+
+
+def _rms_db(audio: np.ndarray) -> float:
+    power = float(np.mean(np.square(audio, dtype=np.float64)))
+    return 10.0 * np.log10(power) if power > 0 else float("-inf")
+
+
+def _rounded(value: float | None) -> float | None:
+    """For JSON, which knows no infinity: None."""
+    return round(float(value), 3) if value is not None and np.isfinite(value) else None

@@ -1,0 +1,227 @@
+"""A recipe: everything that decides a training run except where the songs are. YAML -> validated, frozen.
+
+A recipe that ships with the package is named by its file's stem (`tiny-bundled`); any other is given by path.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tsbs_daw.core.errors import SettingsError
+
+FORMAT = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelPart(_Part):
+    """Which network: one of the three sizes, with fields of ModelConfig replaced."""
+
+    size: Literal["tiny", "lite", "full"]
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    gradient_checkpointing: bool = False
+
+
+class DataPart(_Part):
+    """How excerpts are drawn.
+
+    coherent_probability: an example takes all stems from one place of one song, else each from a song of its own
+    active_share:         share of excerpts whose place is drawn among the seconds where the stem sounds
+    """
+
+    segment_s: float = Field(3.0, gt=0, le=60)
+    coherent_probability: float = Field(0.0, ge=0, le=1)
+    active_share: float = Field(0.95, ge=0, le=1)
+    active_above_db: float = Field(-45.0, description="a second whose RMS is above this (dBFS) counts as active")
+    loader_processes: int = Field(0, ge=0, le=64)
+
+
+class EffectPart(_Part):
+    """Probability, per stem, of each pedalboard effect. All zero: pedalboard is not even imported."""
+
+    equaliser: float = Field(0.0, ge=0, le=1)
+    compressor: float = Field(0.0, ge=0, le=1)
+    reverb: float = Field(0.0, ge=0, le=1)
+    pitch: float = Field(0.0, ge=0, le=1)
+    codec: float = Field(0.0, ge=0, le=1)
+    saturation: float = Field(0.0, ge=0, le=1)
+
+
+class AugmentPart(_Part):
+    """Cheap augmentation of levels and channels, then the optional effects."""
+
+    gain_min_db: float = -9.0
+    gain_max_db: float = 3.0
+    swap_channels: float = Field(0.5, ge=0, le=1)
+    flip_polarity: float = Field(0.5, ge=0, le=1)
+    silence_stem: float = Field(0.1, ge=0, le=1)
+    effects: EffectPart = EffectPart()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentPart:
+        if self.gain_min_db > self.gain_max_db:
+            raise ValueError("gain_min_db must not be above gain_max_db")
+        return self
+
+
+class LossPart(_Part):
+    """Weights of the terms; see tsbs_daw.lab.training.loss.
+
+    tilt_db_per_octave: how much more an error in the spectrum weighs an octave higher; 3 makes pink noise even
+    sdr_weight:         of the error's level in dB below the mixture, which is what SDR counts; 0: leave it out
+    """
+
+    final_weight: float = Field(1.0, ge=0)
+    mask_weight: float = Field(1.0, ge=0)
+    time_weight: float = Field(1.0, ge=0)
+    spectrum_weight: float = Field(1.0, ge=0)
+    sdr_weight: float = Field(0.0, ge=0)
+    n_ffts: tuple[int, ...] = (2048,)
+    tilt_db_per_octave: float = Field(0.0, ge=0, le=12)
+    equalise_stems: bool = True
+
+
+class OptimiserPart(_Part):
+    """The rate climbs for `warmup_steps`, then falls to `final_share` of itself at `total_steps`.
+
+    kind:  AdamW for everything, or Muon for the weights that are matrices; see tsbs_daw.lab.training.optimiser
+    train: the whole network, or the map stage alone on a mask stage that stays as it is
+    map_levels: the map stage learns in units of each band's level, without which it hardly adds anything (Muon only)
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    train: Literal["all", "map_stage"] = "all"
+    map_levels: bool = False
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup_steps: int = Field(500, ge=0)
+    total_steps: int = Field(100_000, gt=0)
+    decay: Literal["cosine", "exponential", "constant"] = "cosine"
+    final_share: float = Field(0.02, gt=0, le=1)
+    clip_norm: float = Field(5.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    batch: int = Field(4, gt=0, description="examples per device and pass")
+    accumulate: int = Field(1, gt=0, description="passes per step")
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    @model_validator(mode="after")
+    def _levels_need_muon(self) -> OptimiserPart:
+        if self.map_levels and self.kind != "muon":
+            raise ValueError("map_levels needs kind: muon")
+        return self
+
+
+class ValidationPart(_Part):
+    """Fixed excerpts of the songs held out; the best checkpoint is the one with the highest mean SDR on them."""
+
+    every_steps: int = Field(500, gt=0)
+    excerpts: int = Field(24, gt=0)
+    segment_s: float = Field(3.0, gt=0, le=60)
+
+
+class LogPart(_Part):
+    curve_every_steps: int = Field(20, gt=0)
+    checkpoint_every_steps: int = Field(250, gt=0)
+    keep_every_steps: int = Field(0, ge=0, description="also keep the averaged weights at every such step; 0: never")
+    tensorboard: bool = False
+
+
+class Recipe(_Part):
+    """One training run. `seed` and the step number decide every example."""
+
+    format: Literal[1] = FORMAT
+    name: str
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    model: ModelPart
+    data: DataPart = DataPart()
+    augment: AugmentPart = AugmentPart()
+    loss: LossPart = LossPart()
+    optimiser: OptimiserPart = OptimiserPart()
+    validation: ValidationPart = ValidationPart()
+    log: LogPart = LogPart()
+
+    def model_config_value(self):
+        """The ModelConfig that this recipe trains.
+
+        Raises SettingsError when an override names no field of ModelConfig.
+        """
+        from tsbs_daw import model as networks
+
+        base = {"tiny": networks.TINY, "lite": networks.LITE, "full": networks.FULL}[self.model.size]
+        overrides = {key: _frozen(value) for key, value in self.model.overrides.items()}
+        try:
+            return replace(base, **overrides)
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"the recipe {self.name} has model overrides that do not fit: {error}") from error
+
+
+def _frozen(value: Any) -> Any:
+    """YAML lists as tuples, all the way down: ModelConfig is hashable."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def recipe_folder() -> Path:
+    return Path(str(importlib.resources.files("tsbs_daw.lab.training"))) / "recipes"
+
+
+def list_recipes() -> list[str]:
+    return sorted(path.stem for path in recipe_folder().glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe and apply `part.field=value` changes, whose values are read as YAML.
+
+    Raises SettingsError: no such recipe, no YAML, or a value that does not fit.
+    """
+    path = _find(name_or_path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"the recipe {path} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"the recipe {path} holds no settings; see the recipes in {recipe_folder()}")
+    for change in changes:
+        _apply(document, change)
+    return recipe_from_document(document, str(path))
+
+
+def recipe_from_document(document: dict, origin: str) -> Recipe:
+    """Validate a plain document; `origin` is what the message names."""
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"the recipe {origin} has a wrong setting {place}: {first['msg']}") from error
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    bundled = recipe_folder() / f"{name_or_path}.yaml"
+    if bundled.is_file():
+        return bundled
+    raise SettingsError(f"there is no recipe {name_or_path}; choose one of {', '.join(list_recipes())}, or give a file")
+
+
+def _apply(document: dict, change: str) -> None:
+    key, separator, value = change.partition("=")
+    if not separator or not key.strip():
+        raise SettingsError(f"the change {change!r} is not of the form part.field=value")
+    *parts, last = key.strip().split(".")
+    for part in parts:
+        document = document.setdefault(part, {})
+        if not isinstance(document, dict):
+            raise SettingsError(f"the change {change!r} names no setting")
+    document[last] = yaml.safe_load(value)

@@ -1,0 +1,111 @@
+"""The state of a training run in one safetensors file: weights, their average, the optimiser, and where it stands.
+
+Tensor names: `model.<name>`, `ema.<name>`, `optimiser.<name of the parameter>.<field>`. The recipe and the counters
+are JSON in the metadata. No pickle; written beside and renamed, so a crash leaves the previous state whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tsbs_daw.core.errors import CheckpointError
+
+FORMAT = "1"
+
+
+@dataclass
+class Progress:
+    """step: how many are done; best_sdr_db: the best mean SDR validated so far; trained_s: time spent in steps."""
+
+    step: int = 0
+    best_sdr_db: float | None = None
+    best_step: int = 0
+    trained_s: float = 0.0
+    songs: str = ""
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    recipe: dict,
+) -> None:
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for field, value in optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser.{name}.{field}"] = torch.as_tensor(value)
+    metadata = {"tsbs_daw_training": FORMAT, "recipe": json.dumps(recipe), "progress": json.dumps(asdict(progress))}
+    write_tensors(path, tensors, metadata)
+
+
+def load_state(path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
+    """Put everything back in place. Raises CheckpointError when the file is not a state of this model."""
+    tensors, metadata = read_tensors(path)
+    _load_weights(model, tensors, "model.", path)
+    _load_weights(ema, tensors, "ema.", path)
+    _load_optimiser(optimiser, model, tensors)
+    return Progress(**json.loads(metadata["progress"]))
+
+
+def read_recipe(path: Path) -> dict:
+    """The recipe document that the run at `path` follows."""
+    return json.loads(_read_metadata(path)["recipe"])
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write beside, flush to the disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    with temporary.open("r+b") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    metadata = _read_metadata(path)
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"the training state {path} cannot be read: {error}") from error
+    if metadata.get("tsbs_daw_training") != FORMAT:
+        raise CheckpointError(f"the file {path} is not a training state of this version; start again without --resume")
+    return metadata
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Through the optimiser's own load_state_dict, which knows on which device each field belongs."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    state = {}
+    for index, parameter in enumerate(parameters):
+        prefix = f"optimiser.{names[parameter]}."
+        fields = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+        if fields:
+            state[index] = fields
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _load_weights(module: nn.Module, tensors: dict[str, Tensor], prefix: str, path: Path) -> None:
+    weights = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"the training state {path} does not fit the recipe's model: {error}") from error

@@ -1,0 +1,240 @@
+"""A file from the network that arrives whole, or stays a part that the next try goes on with.
+
+    FILE.part        the bytes so far
+    FILE.part.json   which address they came from, and the server's mark (ETag or date) of that version
+
+A later try asks for the rest with `Range` and sends the mark with `If-Range`, so that a file that changed on the
+server in between starts again from nothing and two versions are never glued together.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from tsbs_daw.core.errors import DownloadError, NoSpaceLeft
+from tsbs_daw.core.files import disk_is_full
+
+log = logging.getLogger(__name__)
+
+ProgressCallback = Callable[[int, "int | None"], None]  # bytes so far, bytes in all or None
+
+BLOCK_BYTES = 1 << 18
+STALL_S = 30.0
+TRIES_WITHOUT_PROGRESS = 4
+LARGEST_BYTES = 4 << 30  # no checkpoint of this model comes near; a server that never ends must not fill the disk
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known about FILE.part: enough to ask for the rest of the same version."""
+
+    url: str
+    mark: str  # a strong ETag, or a Last-Modified date
+
+
+class _Cut(Exception):
+    """The connection ended early; another try may go on."""
+
+
+class _SameSecurityRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from https to a connection that anyone on the way can change."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+            raise DownloadError(f"{req.full_url} redirects to the unprotected address {newurl}, which is not followed.")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def download(
+    url: str,
+    destination: Path,
+    *,
+    progress: ProgressCallback | None = None,
+    pause_s: float = 1.0,
+    largest_bytes: int = LARGEST_BYTES,
+) -> Path:
+    """Fetch `url` to `destination`, going on with what an earlier try left.
+
+    Args:    pause_s: wait before a second try; each further one waits twice as long
+    Returns: `destination`, complete and on the disk
+    Raises:  DownloadError: the network, the server, or another download of the same file; the part is kept
+             NoSpaceLeft:   the file does not fit; the part is kept
+    """
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise DownloadError(f"{url} is not a web address; give one that starts with https://.")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{destination}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise DownloadError(f"{destination.name} is already being downloaded; wait for that to end.") from error
+    with lock:
+        _fetch_with_retries(url, destination, progress or (lambda done, total: None), pause_s, largest_bytes)
+    return destination
+
+
+def _fetch_with_retries(
+    url: str, destination: Path, progress: ProgressCallback, pause_s: float, largest_bytes: int
+) -> None:
+    part = destination.with_name(destination.name + ".part")
+    note = destination.with_name(destination.name + ".part.json")
+    fruitless = 0
+    while True:
+        before = _size(part)
+        try:
+            _fetch_rest(url, part, note, progress, largest_bytes)
+            break
+        except (_Cut, OSError, http.client.HTTPException) as error:
+            _raise_if_final(error, url, part)
+            fruitless = 0 if _size(part) > before else fruitless + 1
+            if fruitless >= TRIES_WITHOUT_PROGRESS:
+                raise DownloadError(
+                    f"{url} could not be downloaded ({_reason(error)}); run the same command again "
+                    f"to go on after the {_size(part):,} bytes that are here."
+                ) from error
+            log.warning("download of %s was cut (%s), trying again", url, _reason(error))
+            time.sleep(pause_s * 2 ** max(0, fruitless - 1))
+    part.replace(destination)
+    note.unlink(missing_ok=True)
+
+
+def _raise_if_final(error: Exception, url: str, part: Path) -> None:
+    """Turn what another try cannot mend into an error of ours."""
+    if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 416, 429):
+        raise DownloadError(f"{url} answered {error.code} {error.reason}; the file may have moved.") from error
+    if disk_is_full(error):
+        raise NoSpaceLeft(f"The disk is full at {part}; make room and run the same command again.") from error
+    if isinstance(error, PermissionError):
+        raise DownloadError(f"{part} cannot be written ({error.strerror}); check who owns the folder.") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code} {error.reason}"
+    return str(getattr(error, "reason", None) or error or type(error).__name__)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _fetch_rest(url: str, part: Path, note: Path, progress: ProgressCallback, largest_bytes: int) -> None:
+    """One request: append what is missing to `part`, or start it again.
+
+    Raises: _Cut: fewer bytes came than were promised
+    """
+    known = _read_note(note)
+    have = _size(part) if known is not None and known.url == url else 0
+    headers = {"User-Agent": "tsbs-daw", "Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": known.mark}
+    opener = urllib.request.build_opener(_SameSecurityRedirects)
+    try:
+        answer = opener.open(urllib.request.Request(url, headers=headers), timeout=STALL_S)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and have:
+            if _total_of(error.headers) == have:  # the whole file is here; only the rename was missing
+                return
+            note.unlink(missing_ok=True)  # the part is longer than the file: start again
+        raise
+    with answer:
+        start = _start_of(answer, have, note)
+        total = _total_of(answer.headers) if start else _length_of(answer.headers)
+        _check_size(url, part, start, total, largest_bytes)
+        _write_note(note, url, answer.headers)
+        with part.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            file.truncate()
+            done = _copy(answer, file, start, total, progress, largest_bytes)
+    if total is not None and done != total:
+        raise _Cut(f"{done:,} of {total:,} bytes came")
+
+
+def _start_of(answer: http.client.HTTPResponse, have: int, note: Path) -> int:
+    """Where the answer's first byte belongs: after what we have, or at the beginning."""
+    if answer.status != 206:
+        return 0
+    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != have:
+        note.unlink(missing_ok=True)  # a server that miscounts: the next try takes the whole file
+        raise _Cut("the server sent another range than asked for")
+    return have
+
+
+def _length_of(headers: http.client.HTTPMessage) -> int | None:
+    value = headers.get("Content-Length", "")
+    return int(value) if value.isdigit() else None
+
+
+def _total_of(headers: http.client.HTTPMessage) -> int | None:
+    """The whole file's size, from `Content-Range: bytes 5-9/10` or `bytes */10`."""
+    match = re.search(r"/(\d+)$", headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
+
+
+def _check_size(url: str, part: Path, start: int, total: int | None, largest_bytes: int) -> None:
+    if total is None:
+        return
+    if total > largest_bytes:
+        raise DownloadError(f"{url} is {total:,} bytes long, more than any model here; check the address.")
+    free = shutil.disk_usage(part.parent).free + (0 if start else _size(part))
+    if total - start > free:
+        raise NoSpaceLeft(
+            f"{url} needs {total - start:,} more bytes and {part.parent} has {free:,} free; make room and try again."
+        )
+
+
+def _copy(
+    answer: BinaryIO, file: BinaryIO, done: int, total: int | None, progress: ProgressCallback, largest_bytes: int
+) -> int:
+    """Copy to the end of the answer; what came before a cut is on the disk for the next try."""
+    try:
+        progress(done, total)
+        while block := answer.read(BLOCK_BYTES):
+            done += len(block)
+            if done > largest_bytes:
+                raise DownloadError("The server sends more than any model here is long; check the address.")
+            file.write(block)
+            progress(done, total)
+    finally:
+        file.flush()
+        os.fsync(file.fileno())
+    return done
+
+
+def _read_note(note: Path) -> Part | None:
+    """None if there is none or it cannot be used: then the download starts again, which is always right."""
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+        return Part(url=str(found["url"]), mark=str(found["mark"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be used (%s), downloading from the beginning", note, error)
+        return None
+
+
+def _write_note(note: Path, url: str, headers: http.client.HTTPMessage) -> None:
+    """Remember the server's mark. Without a strong one the rest cannot be asked for safely, so nothing is kept."""
+    tag = headers.get("ETag", "")
+    mark = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
+    if mark:
+        note.write_text(json.dumps(asdict(Part(url, mark)), indent=2), encoding="utf-8")
+    else:
+        note.unlink(missing_ok=True)

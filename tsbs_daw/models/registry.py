@@ -1,0 +1,269 @@
+"""Models by name: the bundled one, the known one to pull, what the user converted, and any local path.
+
+default            in the package
+musdb18            pulled on request: downloaded, its hash recorded, converted
+<name>             <models>/<name>.safetensors, made by `tsbs-daw models convert`
+a path             any .safetensors file
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import CheckpointError, NoSpaceLeft, OutputError, UnknownModel, shown
+from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.models.convert import DEFAULT_STEMS, convert
+from tsbs_daw.models.download import download
+from tsbs_daw.models.hashes import HashRecord
+
+log = logging.getLogger(__name__)
+
+BUNDLED = Path(__file__).parent / "weights" / "default.safetensors"
+SUFFIX = ".safetensors"
+PICKLES = (".ckpt", ".pt", ".pth", ".th", ".bin", ".pkl", ".chpt")
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that this program knows by name.
+
+    url:       None for the bundled one
+    size_bytes: roughly, for the check of free space before the server says it
+    sdr_db:    what was published or measured, per stem, and on what, in `measured_on`
+    """
+
+    name: str
+    description: str
+    licence: str
+    url: str | None = None
+    config: str = "full"
+    stems: tuple[str, ...] = DEFAULT_STEMS
+    size_bytes: int = 0
+    sdr_db: dict[str, float] = field(default_factory=dict)
+    measured_on: str = ""
+
+
+KNOWN = {
+    model.name: model
+    for model in (
+        KnownModel(
+            name="default",
+            description="The small model of this package, for any laptop; its own card says what it was trained on.",
+            licence="Apache-2.0",
+            config="tiny",
+        ),
+        KnownModel(
+            name="musdb18",
+            description="A community checkpoint of the full model, trained on MUSDB18-HQ with segments of 3 s.",
+            licence=(
+                "The repository that publishes it is under the MIT licence and says nothing of the weights themselves; "
+                "MUSDB18-HQ is for education and research, so ask before commercial use."
+            ),
+            url=(
+                "https://github.com/ZFTurbo/Music-Source-Separation-Training/releases/download/v1.0.9/"
+                "model_bs_mamba2_ep_11_sdr_6.8723.ckpt"
+            ),
+            size_bytes=143_000_000,
+            sdr_db={"drums": 8.15, "bass": 5.82, "other": 5.16, "vocals": 8.36, "mean": 6.87},
+            measured_on="the MUSDB18 test songs, by its publisher (stems in the checkpoint's order)",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of `models list`. `path` is None while a known model is not pulled; `known` is None for the user's own."""
+
+    name: str
+    path: Path | None
+    known: KnownModel | None
+
+    @property
+    def state(self) -> str:
+        if self.known is None:
+            return "yours"
+        if self.known.url is None:
+            return "bundled" if self.path else "missing"
+        return "pulled" if self.path else "not pulled"
+
+
+def resolve(name_or_path: str | Path, settings: Settings | None = None) -> Path:
+    """The checkpoint behind a name or a path, its hash checked if it lies among the pulled and converted ones.
+
+    Raises: UnknownModel: neither a name nor a file; CheckpointError: changed, missing, or a pickle
+    """
+    settings = settings or Settings.from_environment()
+    name = str(name_or_path)
+    if name == "default":
+        return _bundled()
+    if is_name(name):
+        path = model_path(name, settings)
+        if path.is_file():
+            HashRecord(settings.models).check(path)
+            return path
+    if name in KNOWN:
+        raise UnknownModel(f"The model {name} is not on this machine yet; get it with `tsbs-daw models pull {name}`.")
+    return _local_file(name, settings)
+
+
+def _bundled() -> Path:
+    if not BUNDLED.is_file():
+        raise CheckpointError(f"The bundled model is missing at {BUNDLED}; install tsbs-daw again.")
+    return BUNDLED
+
+
+def _local_file(name: str, settings: Settings) -> Path:
+    path = _existing_file(name)
+    if path is not None:
+        if path.suffix.lower() in PICKLES:
+            raise CheckpointError(
+                f"{shown(path)} is a pickled checkpoint, which is never loaded as it is; "
+                f"convert it with `tsbs-daw models convert {path.name} {path.stem}{SUFFIX}`."
+            )
+        return path
+    if not is_name(name):
+        raise UnknownModel(f"There is no model file {name[:300]!r}; `tsbs-daw models list` shows the models by name.")
+    close = difflib.get_close_matches(name, [entry.name for entry in list_models(settings)], n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else "`tsbs-daw models list` shows what there is."
+    raise UnknownModel(f"There is no model {name!r}; {hint}")
+
+
+def _existing_file(name: str) -> Path | None:
+    """None too for what cannot be a path at all: a NUL, a name too long, a home of nobody."""
+    try:
+        path = Path(name).expanduser().absolute()
+        return path if path.is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def is_name(text: str) -> bool:
+    """Whether this can be a model's name: no folder in it, no ending, nothing that a file system minds."""
+    return bool(text) and text[0].isalnum() and all(c.isalnum() or c in "-_+" for c in text) and len(text) <= 100
+
+
+def model_path(name: str, settings: Settings) -> Path:
+    """Where the pulled or converted model `name` lies, or would."""
+    return settings.models / f"{name}{SUFFIX}"
+
+
+def list_models(settings: Settings | None = None) -> list[Entry]:
+    """The known models first, then the user's own by name."""
+    settings = settings or Settings.from_environment()
+    places = {name: BUNDLED if known.url is None else model_path(name, settings) for name, known in KNOWN.items()}
+    entries = [Entry(name, path if path.is_file() else None, KNOWN[name]) for name, path in places.items()]
+    own = sorted(path for path in settings.models.glob(f"*{SUFFIX}") if path.stem not in KNOWN and is_name(path.stem))
+    return entries + [Entry(path.stem, path, None) for path in own]
+
+
+def find(name: str, settings: Settings | None = None) -> Entry:
+    """The entry of a name. Raises: UnknownModel, as `resolve` does for a path that is not there"""
+    settings = settings or Settings.from_environment()
+    for entry in list_models(settings):
+        if entry.name == name:
+            return entry
+    return Entry(name, _local_file(name, settings), None)
+
+
+def pull(
+    model: str | KnownModel,
+    settings: Settings | None = None,
+    *,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Path:
+    """Download and convert a known model; what is already here is only checked.
+
+    The downloaded pickle's hash is recorded once it proved to be a checkpoint, and a later pull must give the same.
+
+    Args:   progress: called with the bytes so far and in all (None: the server does not say)
+    Raises: UnknownModel; DownloadError, NoSpaceLeft: what came so far is kept; CheckpointError
+    """
+    settings = settings or Settings.from_environment()
+    known = _known(model, settings)
+    if known.url is None:
+        return _bundled()
+    output = model_path(known.name, settings)
+    if output.is_file():
+        return resolve(known.name, settings) if known.name in KNOWN else _checked(output, settings)
+    try:
+        settings.models.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{settings.models} cannot be made ({error.strerror}); set TSBS_DAW_HOME elsewhere."
+        ) from error
+    _check_space(known, settings)
+    pickled = settings.models / f"{known.name}.ckpt"
+    if not pickled.is_file():
+        download(known.url, pickled, progress=progress)
+    return _accept(known, pickled, output, settings)
+
+
+def _accept(known: KnownModel, pickled: Path, output: Path, settings: Settings) -> Path:
+    """Hold the download to its recorded hash, convert it, and only then record what is new."""
+    record = HashRecord(settings.models)
+    sha256, expected = file_sha256(pickled), record.known(pickled)
+    if expected is not None and expected != sha256:
+        pickled.unlink()
+        raise CheckpointError(
+            f"{known.url} is not the file that was first pulled (SHA-256 {sha256[:12]}… instead of {expected[:12]}…), "
+            f"so it was deleted unread; if its publisher announced a new one, remove its line from {record.path}."
+        )
+    try:
+        metadata = {"name": known.name, "source": str(known.url), "source_sha256": sha256, "licence": known.licence}
+        convert(pickled, output, config=known.config, stems=known.stems, overwrite=True, metadata=metadata)
+    except CheckpointError:
+        pickled.unlink(missing_ok=True)  # a later pull must fetch it anew
+        raise
+    record.record(pickled, sha256)
+    record.record(output, file_sha256(output))
+    pickled.unlink()
+    return output
+
+
+def convert_into(source: Path, output: str | Path, settings: Settings | None = None, **options) -> Path:
+    """`convert`, to a path or, given a name, among the user's own models; its hash counts from then on.
+
+    Args:   options: those of `convert`
+    Raises: what `convert` does; UnknownModel: the name is one of the known models'
+    """
+    settings = settings or Settings.from_environment()
+    text = str(output)
+    if text in KNOWN:
+        raise UnknownModel(f"The name {text} belongs to a model of its own; choose another for yours.")
+    path = model_path(text, settings) if is_name(text) else Path(output)
+    done = convert(source, path, **options).path
+    if done.parent == settings.models.absolute():
+        HashRecord(settings.models).record(done, file_sha256(done))
+    return done
+
+
+def _known(model: str | KnownModel, settings: Settings) -> KnownModel:
+    if isinstance(model, KnownModel):
+        return model
+    if model in KNOWN:
+        return KNOWN[model]
+    close = difflib.get_close_matches(model, list(KNOWN), n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"these can be: {', '.join(KNOWN)}."
+    raise UnknownModel(f"There is no model {model!r} to pull; {hint}")
+
+
+def _checked(path: Path, settings: Settings) -> Path:
+    HashRecord(settings.models).check(path)
+    return path
+
+
+def _check_space(known: KnownModel, settings: Settings) -> None:
+    """Room for the download and, beside it, the converted file."""
+    needed, free = 2 * known.size_bytes, shutil.disk_usage(settings.models).free
+    if free < needed:
+        raise NoSpaceLeft(
+            f"The model {known.name} needs {needed / 1e6:,.0f} MB while it is converted and {settings.models} has "
+            f"{free / 1e6:,.0f} MB free; make room and try again."
+        )

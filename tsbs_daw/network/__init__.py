@@ -1,0 +1,36 @@
+"""The network TS-BSMamba2, in pure torch. Reads no file but a checkpoint."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tsbs_daw.network.config import FULL, LITE, TINY, ModelConfig
+    from tsbs_daw.network.network import Separation, TwoStageSeparator
+    from tsbs_daw.network.reference import load_reference_state_dict, reference_state_dict
+
+__all__ = [
+    "FULL",
+    "LITE",
+    "TINY",
+    "ModelConfig",
+    "Separation",
+    "TwoStageSeparator",
+    "load_reference_state_dict",
+    "reference_state_dict",
+]
+
+_HOMES = {
+    "config": ("FULL", "LITE", "TINY", "ModelConfig"),
+    "network": ("Separation", "TwoStageSeparator"),
+    "reference": ("load_reference_state_dict", "reference_state_dict"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: listing models needs no torch, which takes seconds.
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

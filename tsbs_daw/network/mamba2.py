@@ -1,0 +1,127 @@
+"""Mamba-2 (arXiv 2405.21060): a selective state space, computed in chunks as matrix products.
+
+    h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T        y_t = h_t C_t + D x_t
+
+G directions (independent layers computed together), B sequences, L length, H heads, P head width, N states,
+c chunks, q (or s) position in a chunk.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from tsbs_daw.network import fused
+from tsbs_daw.network.config import ModelConfig
+
+# One chunk of up to this many steps: the 57 bands are one, and three seconds of frames a few equal ones.
+MAX_CHUNK = 64
+
+
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """The recurrence above without D, for any length (the paper's section 6, "block decomposition").
+
+    Args:    x: (G, B, L, H, P); dt: (G, B, L, H), positive; A: (G, H), negative; B, C: (G, B, L, N)
+    Returns: y: (G, B, L, H, P)
+    """
+    length = x.shape[2]
+    chunks = math.ceil(length / MAX_CHUNK)
+    size = math.ceil(length / chunks)
+    if padding := chunks * size - length:  # dt = 0 leaves the state as it is
+        x = F.pad(x, (0, 0, 0, 0, 0, padding))
+        dt, B, C = (F.pad(part, (0, 0, 0, padding)) for part in (dt, B, C))
+
+    x = rearrange(x * dt[..., None], "g b (c q) h p -> g b c h q p", q=size)
+    B, C = (rearrange(part, "g b (c q) n -> g b c q n", q=size) for part in (B, C))
+    log_decay = rearrange(dt * A[:, None, None], "g b (c q) h -> g b c h q", q=size).cumsum(-1)
+
+    # 1. within a chunk: y_q = sum over s <= q of exp(sum of dt A from s + 1 to q) (C_q . B_s) x_s
+    later = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
+    between = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill(later, -math.inf).exp()
+    y = ((C @ B.mT)[..., None, :, :] * between) @ x
+
+    if chunks > 1:
+        # 2. what each chunk leaves at its end, had it begun from zero: (g b c h p n)
+        to_end = (log_decay[..., -1:] - log_decay).exp()
+        left = (x * to_end[..., None]).mT @ B[..., None, :, :]
+        # 3. the state at the start of each chunk
+        whole = log_decay[..., -1].exp()[..., None, None]
+        state, at_start = torch.zeros_like(left[:, :, 0]), []
+        for index in range(chunks):
+            at_start.append(state)
+            state = whole[:, :, index] * state + left[:, :, index]
+        # 4. what that state adds to each position
+        y = y + (C[..., None, :, :] @ torch.stack(at_start, dim=2).mT) * log_decay.exp()[..., None]
+    return rearrange(y, "g b c h q p -> g b (c q) h p")[:, :, :length]
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A short causal convolution of each channel by itself.
+
+    Args:    x: (G, B, L, channels); weight: (G, channels, taps); bias: (G, channels)
+    Returns: (G, B, L, channels)
+    """
+    directions, _, length, _ = x.shape
+    taps = weight.shape[-1]
+    # Channels first is what the convolution wants; the directions are just more channels to it.
+    x = rearrange(x, "g b l d -> b (g d) l")
+    kernel = rearrange(weight, "g d k -> (g d) 1 k")
+    y = F.conv1d(x, kernel, bias.flatten(), padding=taps - 1, groups=kernel.shape[0])[..., :length]
+    return rearrange(y, "b (g d) l -> g b l d", g=directions)
+
+
+class Mamba2(nn.Module):
+    """`directions` independent Mamba-2 layers with a gated RMSNorm (norm after the gate), computed together."""
+
+    def __init__(self, config: ModelConfig, directions: int):
+        super().__init__()
+        self.config = config
+        inner, heads = config.d_inner, config.heads
+        mixed = inner + 2 * config.d_state  # x, B and C pass the convolution together
+        self.in_proj = nn.Parameter(torch.empty(directions, inner + mixed + heads, config.feature_dim))
+        self.conv_weight = nn.Parameter(torch.empty(directions, mixed, config.d_conv))
+        self.conv_bias = nn.Parameter(torch.empty(directions, mixed))
+        self.dt_bias = nn.Parameter(torch.empty(directions, heads))
+        self.A_log = nn.Parameter(torch.empty(directions, heads))
+        self.D = nn.Parameter(torch.ones(directions, heads))
+        self.norm_weight = nn.Parameter(torch.ones(directions, inner))
+        self.out_proj = nn.Parameter(torch.empty(directions, config.feature_dim, inner))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Mamba-2's own initial values: dt log-uniform in [1e-3, 1e-1] after softplus, A uniform in [1, 16]."""
+        for weight in (*self.in_proj, *self.out_proj):
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        bound = 1 / math.sqrt(self.config.d_conv)
+        nn.init.uniform_(self.conv_weight, -bound, bound)
+        nn.init.uniform_(self.conv_bias, -bound, bound)
+        with torch.no_grad():
+            dt = torch.empty_like(self.dt_bias).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+            self.A_log.copy_(torch.empty_like(self.A_log).uniform_(1, 16).log())
+
+    def forward(self, u: Tensor) -> Tensor:
+        """
+        Args:    u: (G, B, L, N), a sequence for each direction
+        Returns: (G, B, L, N)
+        """
+        projected = torch.einsum("gbln,gdn->gbld", u, self.in_proj)
+        y = fused.mix(projected, self) if fused.usable(projected) else self.mix(projected)
+        return torch.einsum("gbld,gnd->gbln", y, self.out_proj)
+
+    def mix(self, projected: Tensor) -> Tensor:
+        """From the input projection to the output projection's input, in plain torch: (G, B, L, inner)."""
+        config = self.config
+        inner, states = config.d_inner, config.d_state
+        z, xBC, dt = projected.split([inner, inner + 2 * states, config.heads], dim=-1)
+        xBC = F.silu(causal_conv(xBC, self.conv_weight, self.conv_bias))
+        x, B, C = xBC.split([inner, states, states], dim=-1)
+        x = rearrange(x, "g b l (h p) -> g b l h p", p=config.headdim)
+        dt = F.softplus(dt + self.dt_bias[:, None, None])
+        y = ssd(x, dt, -self.A_log.exp(), B, C) + x * self.D[:, None, None, :, None]
+        gated = rearrange(y, "g b l h p -> g b l (h p)") * F.silu(z)
+        return F.rms_norm(gated, (inner,), eps=1e-5) * self.norm_weight[:, None, None]

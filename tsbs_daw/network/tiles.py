@@ -1,0 +1,221 @@
+"""The DualNet block for inference on a processor: the same sums as in `blocks` and `mamba2`, a cacheful at a time.
+
+Whole activations would pass through memory once for each of some thirty operations; a tile of them stays in the
+cache from the first norm to the residual sum. What depends on the weights alone is computed once: the Mamba-2's output
+projection, its norm's weight and the unit's linear layer are one matrix per direction. One direction follows the
+other, so that each has the cache for itself, and nothing is ever turned around: the backward one runs over the same
+tensors with its taps mirrored and the other triangle of its matrix.
+
+G directions, S sequences, L length, N features, H heads, P head width, I = H x P inner width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tsbs_daw.network.blocks import DualNet, SequenceUnit, TransformAverageConcatenate, group_norm
+from tsbs_daw.network.mamba2 import ssd
+from tsbs_daw.network.threads import at_once, for_each
+
+# Bytes that the widest intermediate of a tile may take, for each thread. Measured on a Zen 4 with 1 MB of level-2 cache
+# per core: below half of it the calls themselves cost more than the misses, above thrice of it memory does.
+TILE_BYTES = 3 * 2**20
+
+# Rows of the matrix of C and B at a time. A row block meets only the columns that are not zero.
+ROWS = 87
+
+# Up to here the matrix of C and B, quadratic in the length, is cheaper than carrying states of P x d_state per head.
+LONGEST_MATRIX = 512
+
+# Halvings within a row block beyond which the factors of the decay would leave float32's range, from 2^-126 to 2^127.
+STEEPEST = 180.0
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep what tiles free, instead of giving it back to the system and fetching it again.
+
+    It keeps blocks up to the size of the largest one it was ever given back, 32 MB at most. Without that, each tile
+    finds fresh pages, and their zeroing doubles its time. Other libraries' allocators lose nothing.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
+
+
+def tiles(x: Tensor, row_bytes: int) -> list[Tensor]:
+    """Split along the first axis so that all threads have the same to do.
+
+    Args: row_bytes: what the widest intermediate takes for one row of x
+    """
+    rounds = math.ceil(len(x) * row_bytes / (TILE_BYTES * at_once()))
+    return list(x.tensor_split(min(rounds * at_once(), len(x))))
+
+
+def tanh(x: Tensor) -> Tensor:
+    """2 sigmoid(2 x) - 1, which is vectorised where tanh is not, in float32. May overwrite x."""
+    return x.float().mul_(2).sigmoid_().mul_(2).sub_(1)
+
+
+class TiledSequenceUnit(nn.Module):
+    """`blocks.SequenceUnit`, in place. `dtype` is of the matrix products; norms, decays and sums are float32."""
+
+    def __init__(self, unit: SequenceUnit, dtype: torch.dtype):
+        super().__init__()
+        mamba = unit.mamba.mamba
+        config = mamba.config
+        self.config, self.dtype, self.directions = config, dtype, unit.mamba.directions
+        self.mixed = config.d_inner + 2 * config.d_state  # x, B and C pass the convolution together
+
+        z, xBC, dt = mamba.in_proj.split([config.d_inner, self.mixed, config.heads], dim=1)
+        self._keep("z_weight", z, dtype)
+        self._keep("xBC_weight", xBC, dtype)
+        self._keep("dt_weight", dt.flatten(0, 1))
+        self._keep("dt_bias", mamba.dt_bias.flatten())
+
+        mirrored = [taps if index == 0 else taps.flip(-1) for index, taps in enumerate(mamba.conv_weight)]
+        self._keep("conv_weight", torch.stack(mirrored)[:, :, None, None], dtype)
+        self._keep("conv_bias", mamba.conv_bias, dtype)
+        self._keep("rate", -mamba.A_log.double().exp() * math.log2(math.e), torch.float64)  # for exp2
+        self._keep("D", mamba.D.repeat_interleave(config.headdim, 1), dtype)
+
+        # proj(cat(out_proj_g(norm_weight_g y_g) + u)) = sum_g (proj_g out_proj_g norm_weight_g) y_g + (sum_g proj_g) u
+        proj = unit.proj.weight.double().unflatten(1, (self.directions, config.feature_dim)).transpose(0, 1)
+        self._keep("out_weight", proj @ (mamba.out_proj.double() * mamba.norm_weight.double()[:, None]), dtype)
+        self._keep("skip_weight", proj.sum(0), dtype)
+        self._keep("skip_bias", unit.proj.bias)
+        self._keep("norm_weight", unit.norm_weight)
+        self._keep("norm_bias", unit.norm_bias)
+
+    def _keep(self, name: str, tensor: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        self.register_buffer(name, tensor.detach().to(dtype, copy=True).contiguous())
+
+    def forward(self, x: Tensor) -> None:
+        """x: (S, L, N) with any strides, changed along L in place."""
+        for_each(self._tile, tiles(x, x.shape[1] * self.mixed * self.dtype.itemsize))
+
+    def _tile(self, x: Tensor) -> None:
+        config = self.config
+        u = group_norm(x, self.norm_weight, self.norm_bias)
+        low = u.to(self.dtype)
+        dt = F.softplus(F.linear(u, self.dt_weight, self.dt_bias)).unflatten(-1, (self.directions, config.heads))
+        out = F.linear(low, self.skip_weight).float().add_(self.skip_bias)
+        for index in range(self.directions):
+            y = self._mix(self._convolve(low, index), dt[:, :, index].double(), index)
+            gated = F.silu(F.linear(low, self.z_weight[index]), inplace=True).mul_(y)
+            scale = torch.linalg.vector_norm(gated, dim=-1, keepdim=True, dtype=torch.float32)
+            scale = scale.square_().div_(config.d_inner).add_(1e-5).rsqrt_()  # the gated norm, after the product
+            out.addcmul_(F.linear(gated, self.out_weight[index]).float(), scale)
+        x.add_(out)
+
+    def _convolve(self, low: Tensor, index: int) -> Tensor:
+        """(S, L, N) -> (S, L, I + 2 states): projected, convolved and activated, of one direction."""
+        taps, reach = self.conv_weight[index], self.config.d_conv - 1
+        xBC = F.linear(low, self.xBC_weight[index]).mT[:, :, None]
+        # Padded at both ends: the forward taps' outputs begin at 0, the backward ones' `reach` later.
+        xBC = F.conv2d(xBC, taps, self.conv_bias[index], padding=(0, reach), groups=len(taps))[:, :, 0].mT
+        return F.silu(xBC, inplace=True)[:, index * reach : index * reach + low.shape[1]]
+
+    def _mix(self, xBC: Tensor, dt: Tensor, index: int) -> Tensor:
+        """The recurrence of `mamba2`, with D. xBC: (S, L, I + 2 states); dt: (S, L, H), double -> (S, L, I)."""
+        config, rate, backward = self.config, self.rate[index], index == 1
+        x, B, C = xBC.split([config.d_inner, config.d_state, config.d_state], dim=-1)
+        by_head = x.unflatten(-1, (config.heads, config.headdim))
+        y = torch.empty_like(by_head, memory_format=torch.contiguous_format)
+        if x.shape[1] > LONGEST_MATRIX:
+            steep = torch.arange(config.heads)
+        else:
+            steep = self._multiply(by_head, dt, rate, B, C, backward, y)
+        if len(steep):
+            y[:, :, steep] = self._carry(by_head[:, :, steep], dt[..., steep], rate[steep], B, C, backward)
+        return y.flatten(2).addcmul_(x, self.D[index])
+
+    def _multiply(self, x: Tensor, dt: Tensor, rate: Tensor, B: Tensor, C: Tensor, backward: bool, y: Tensor) -> Tensor:
+        """y_q = sum over the s before q of 2^(a_q - a_s) dt_s (C_q . B_s) x_s, where a is what has decayed so far.
+
+        The decay falls apart into 2^(a_q - c) and 2^(c - a_s), about a centre c for each block of rows. So C B^T serves
+        all heads, and nothing else is quadratic in the length. In double precision no digits are lost far from c.
+
+        Args:    x: (S, L, H, P); y: the same, where the result goes
+        Returns: the heads that decay too fast for that, whose y is not valid
+        """
+        a = (dt * rate).cumsum(1)
+        if backward:
+            a = dt * rate - a
+        blocks = _row_blocks(x.shape[1])
+        begins, ends = (torch.tensor(edges) for edges in zip(*blocks, strict=True))
+        at_begin, at_end = a[:, begins], a[:, ends - 1]
+        centre = (at_begin + at_end) / 2
+        rows = (a - centre.repeat_interleave(ends - begins, 1)).exp2_().to(self.dtype)[..., None]
+        columns = (centre[:, :, None] - a[:, None]).exp2_().mul_(dt[:, None]).to(self.dtype)[..., None]
+        B = B.mT.contiguous()
+        for place, (begin, end) in enumerate(blocks):
+            first, last = (begin, x.shape[1]) if backward else (0, end)
+            shared = torch.bmm(C[:, begin:end], B[..., first:last])
+            shared = shared.triu_() if backward else shared.tril_(begin)
+            found = torch.bmm(shared, (x[:, first:last] * columns[:, place, first:last]).flatten(2))
+            torch.mul(found.unflatten(-1, x.shape[2:]), rows[:, begin:end], out=y[:, begin:end])
+        return ((at_begin - at_end).abs_().amax((0, 1)) > STEEPEST).nonzero().flatten()
+
+    def _carry(self, x: Tensor, dt: Tensor, rate: Tensor, B: Tensor, C: Tensor, backward: bool) -> Tensor:
+        """The same by `mamba2.ssd`, which carries states, for any length and any decay."""
+        parts = [part.float() for part in (x, dt, B, C)]
+        if backward:
+            parts = [part.flip(1) for part in parts]
+        x, dt, B, C = (part[None] for part in parts)
+        y = ssd(x, dt, rate.float()[None] / math.log2(math.e), B, C)[0]
+        return (y.flip(1) if backward else y).to(self.dtype)
+
+
+def _row_blocks(length: int) -> list[tuple[int, int]]:
+    """0..length in equal parts of at most ROWS."""
+    size = math.ceil(length / math.ceil(length / ROWS))
+    return [(begin, min(begin + size, length)) for begin in range(0, length, size)]
+
+
+class TiledChannelStep(nn.Module):
+    """`blocks.TransformAverageConcatenate`, in place."""
+
+    def __init__(self, step: TransformAverageConcatenate, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+        own, shared = step.concatenate.weight.detach().chunk(2, dim=1)
+        weights = {"transform": step.transform.weight, "average": step.average.weight, "own": own, "shared": shared}
+        for name, weight in weights.items():
+            self.register_buffer(f"{name}_weight", weight.detach().to(dtype, copy=True).contiguous())
+        for name in ("transform", "average", "concatenate"):
+            self.register_buffer(f"{name}_bias", getattr(step, name).bias.detach().to(dtype, copy=True))
+        self.register_buffer("norm_weight", step.norm_weight.detach().clone())
+        self.register_buffer("norm_bias", step.norm_bias.detach().clone())
+
+    def forward(self, x: Tensor, channels: int) -> None:
+        """x: (K, B, T, N) with B = batch x channels, channels fastest; changed in place."""
+        width = 3 * x.shape[-1] * self.dtype.itemsize
+        for_each(lambda tile: self._tile(tile, channels), tiles(x, x.shape[1] * x.shape[2] * width))
+
+    def _tile(self, x: Tensor, channels: int) -> None:
+        h = group_norm(x, self.norm_weight, self.norm_bias).to(self.dtype)
+        h = tanh(F.linear(h, self.transform_weight, self.transform_bias)).unflatten(1, (-1, channels))
+        average = h.mean(2, keepdim=True).to(self.dtype)
+        average = tanh(F.linear(average, self.average_weight, self.average_bias)).to(self.dtype)
+        out = F.linear(h.to(self.dtype), self.own_weight)
+        out.add_(F.linear(average, self.shared_weight, self.concatenate_bias))
+        x.add_(tanh(out).flatten(1, 2))
+
+
+class TiledDualNet(nn.Module):
+    """`blocks.DualNet`, in place."""
+
+    def __init__(self, block: DualNet, dtype: torch.dtype):
+        super().__init__()
+        self.time = TiledSequenceUnit(block.time, dtype)
+        self.band = TiledSequenceUnit(block.band, dtype)
+        self.channel = TiledChannelStep(block.channel, dtype)
+
+    def forward(self, x: Tensor, channels: int) -> Tensor:
+        """x: (K, B, T, N), contiguous; changed and returned."""
+        self.time(x.flatten(0, 1))
+        self.band(x.flatten(1, 2).transpose(0, 1))
+        self.channel(x, channels)
+        return x

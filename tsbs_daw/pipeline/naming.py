@@ -1,0 +1,96 @@
+"""File names from a preset's template: `{artist} - {title} [{bpm} BPM {camelot}] {stem}`.
+
+A field that is not known is left out, with the words after it up to the next field or bracket, and a bracket with
+nothing in it goes, too: `Title [8A] vocals`, `Title vocals`.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from tsbs_daw.core.filenames import safe_name
+
+# With its folder's name before it, a path is still one that Windows takes.
+FILE_BYTES = 160
+_TEXTS = ("artist", "title", "song")  # these may be long; figures and stems are not cut
+_ANY = 100_000
+
+_BRACKET = re.compile(r"[\[\]()]")
+_EMPTY = re.compile(r"\[[\s_-]*\]|\([\s_-]*\)")
+
+
+def file_names(template: str, fields: Mapping[str, str], stems: Sequence[str], ending: str) -> list[str]:
+    """A name for the file of every stem: accepted by every system, no two alike whatever the capitals.
+
+    Args: fields: all but `stem`; "" or missing: not known
+          ending: of the file, with its dot
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for stem in stems:
+        name = _fitting(template, {**fields, "stem": stem}, FILE_BYTES - len(ending.encode()))
+        different, number = name, 2
+        while _key(different) in taken:
+            different, number = f"{name} {number}", number + 1
+        taken.add(_key(different))
+        names.append(different + ending)
+    return names
+
+
+def song_name(template: str, fields: Mapping[str, str], fallback: str) -> str:
+    """What the files of one song have in common: the template without its stem."""
+    named = filled(template, {**fields, "stem": ""})
+    return _fitting(template, {**fields, "stem": ""}, FILE_BYTES) if named else safe_name(fallback)
+
+
+def filled(template: str, fields: Mapping[str, str]) -> str:
+    """The template with its fields, as any text; see the module's rule for those that are not known."""
+    parts: list[str] = []
+    missing = some_missing = False
+    for text, field, _, _ in string.Formatter().parse(template):
+        if missing:
+            bracket = _BRACKET.search(text)
+            text = text[bracket.start() :] if bracket else ""
+        parts.append(text)
+        if field is not None:
+            value = fields.get(field, "")
+            missing = not value
+            some_missing |= missing
+            parts.append(value)
+    name = "".join(parts)
+    if some_missing:
+        name = _EMPTY.sub(" ", name)
+        name = re.sub(r"\s+(?=[\])])", "", re.sub(r"(?<=[\[(])\s+", "", name)).strip(" -_")
+    return " ".join(name.split())
+
+
+def _fitting(template: str, fields: Mapping[str, str], limit_bytes: int) -> str:
+    """The filled template as a file name; where it is too long, the texts in it are cut alike, as little as will do."""
+
+    def at_most(cap: int) -> str | None:
+        cut = {name: _cut(value, cap) if name in _TEXTS else value for name, value in fields.items()}
+        name = safe_name(filled(template, cut), limit_bytes=_ANY)
+        return name if len(name.encode()) <= limit_bytes else None
+
+    if name := at_most(limit_bytes):
+        return name
+    best, low, high = at_most(0) or safe_name(fields["stem"], limit_bytes=limit_bytes), 0, limit_bytes
+    while high - low > 1:
+        cap = (low + high) // 2
+        if name := at_most(cap):
+            best, low = name, cap
+        else:
+            high = cap
+    return best
+
+
+def _cut(text: str, limit_bytes: int) -> str:
+    return text.encode("utf-8", "replace")[:limit_bytes].decode("utf-8", "ignore").strip()
+
+
+def _key(name: str) -> str:
+    """What two names have in common that a file system may take for one."""
+    return unicodedata.normalize("NFKC", name).casefold()

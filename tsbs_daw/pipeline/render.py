@@ -1,0 +1,190 @@
+"""Stems -> the files of a song: dry stems, outputs of the preset, and the mixture where it is wanted, each measured
+while it is written. They are 32-bit float WAVs; `encoding` makes other formats of them.
+
+A block goes through effects, into its file and through its meter for all files at once, on the cores that the network
+computed on a moment ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tsbs_daw.audio.measure import Levels, Meter, db
+from tsbs_daw.audio.wav_writer import AudioWriter
+from tsbs_daw.effects.chain import OutputRenderer
+from tsbs_daw.pipeline.stem_cache import CachedStems, Separation
+from tsbs_daw.pipeline.stopwatch import Stopwatch
+from tsbs_daw.presets.preset import Preset
+
+# The colours that tell stems apart also for the colour-blind (Okabe and Ito); others take turns.
+STEM_COLORS = {"vocals": "#56b4e9", "drums": "#e69f00", "bass": "#009e73", "other": "#cc79a7"}
+SOURCE_COLOR = "#757575"
+SOURCE_NAME = "source"
+MIXTURE_FILE = ".mixture.wav"  # no stem's name begins with a dot
+MORE_COLORS = ("#f0e442", "#0072b2", "#d55e00", "#999999")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One file.
+
+    kind:    "stem", "output", or "source" for the mixture
+    muted:   a dry stem beside outputs, or the mixture
+    sources: the stems that it is made of
+    """
+
+    name: str
+    kind: str
+    file: str
+    color: str
+    muted: bool
+    sources: tuple[str, ...]
+    levels: Levels
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """residual_db: what the dry stems leave out of the mixture, relative to it; None if it is nothing
+    mixture:     the song itself, where it was asked for
+    stems_sum:   the levels of the sum of the dry stems, where the mixture was asked for
+    """
+
+    files: tuple[Rendered, ...]
+    residual_db: float | None
+    mixture: Rendered | None = None
+    stems_sum: Levels | None = None
+
+
+@dataclass
+class _Track:
+    """A file while it is being written."""
+
+    name: str
+    kind: str
+    file: str
+    color: str
+    muted: bool
+    sources: tuple[str, ...]
+    renderer: OutputRenderer | None
+    writer: AudioWriter = field(repr=False)
+    meter: Meter = field(repr=False)
+
+    def finished(self) -> Rendered:
+        return Rendered(
+            self.name, self.kind, self.file, self.color, self.muted, self.sources, self.meter.levels()
+        )  # fmt: skip
+
+
+def render(
+    cached: CachedStems,
+    preset: Preset,
+    folder: Path,
+    *,
+    null: bool,
+    time_reference_samples: int,
+    description: str,
+    watch: Stopwatch,
+    progress: Callable[[int], None],
+    with_mixture: bool = False,
+) -> Rendering:
+    """Write every file of the song into `folder`, block by block.
+
+    Args:   progress: told the samples done
+            with_mixture: write the mixture, too, and measure it and the sum of the stems
+    Raises: EffectError, OutputError, NoSpaceLeft
+    """
+    about = cached.about
+    left_out, done = 0.0, 0
+    with ExitStack() as files:
+        tracks = _tracks(files, about, preset, folder, time_reference_samples, description, with_mixture)
+        renderers = [track.renderer for track in tracks if track.renderer]
+        writers, meters = [track.writer for track in tracks], [track.meter for track in tracks]
+        stems_sum = Meter(about.sample_rate, about.channels)
+        # The last to come is the first to go: no file is closed while somebody still writes to it.
+        pool = files.enter_context(ThreadPoolExecutor(torch.get_num_threads(), "render"))
+
+        def each(step: str, work: Callable[..., Any], *values: Iterable[Any]) -> list[Any]:
+            with watch.step(step):
+                return list(pool.map(work, *values))
+
+        for stems, residual in watch.each("read stems", cached.blocks(null=null)):
+            done += residual.shape[1]
+            audio, measured = list(stems.values()), list(meters)
+            if renderers:
+                process = partial(OutputRenderer.process, stems=stems, last=done == about.samples)
+                audio = each("effects", process, renderers) + audio
+            if with_mixture:
+                together = np.sum(list(stems.values()), axis=0, dtype=np.float64)
+                audio += [(together + residual).astype(np.float32), together.astype(np.float32)]
+                measured.append(stems_sum)
+            each("write", AudioWriter.write, writers, audio)  # what is left over is only measured
+            each("measure", Meter.add, measured, audio)
+            left_out += float(np.square(residual, dtype=np.float64).sum())
+            progress(done)
+        each("write", AudioWriter.close, writers)
+    finished = [track.finished() for track in tracks]
+    return Rendering(
+        tuple(one for one in finished if one.kind != "source"),
+        _residual_db(left_out, cached),
+        finished[-1] if with_mixture else None,
+        stems_sum.levels() if with_mixture else None,
+    )
+
+
+def _tracks(
+    files: ExitStack,
+    about: Separation,
+    preset: Preset,
+    folder: Path,
+    time_reference_samples: int,
+    description: str,
+    with_mixture: bool,
+) -> list[_Track]:
+    """Every file, open until `files` is closed: the outputs, the dry stems, and the mixture last."""
+
+    def track(
+        name: str, kind: str, file: str, color: str, muted: bool, sources: tuple[str, ...],
+        renderer: OutputRenderer | None = None,
+    ) -> _Track:  # fmt: skip
+        writer = AudioWriter(
+            folder / file, about.sample_rate, about.channels,
+            time_reference_samples=time_reference_samples, description=description,
+        )  # fmt: skip
+        meter = Meter(about.sample_rate, about.channels)
+        return _Track(name, kind, file, color, muted, sources, renderer, files.enter_context(writer), meter)
+
+    found = []
+    for o in preset.outputs:
+        renderer = files.enter_context(OutputRenderer(o, about.sample_rate, about.channels))
+        found.append(track(o.name, "output", f"{o.name}.wav", o.color, False, o.sources, renderer))
+    names = dry_names(about.stems, {output.name for output in preset.outputs})
+    for place, (stem, name) in enumerate(zip(about.stems, names, strict=True)):
+        found.append(track(name, "stem", f"{name}.wav", stem_color(stem, place), bool(preset.outputs), (stem,)))
+    if with_mixture:
+        found.append(track(SOURCE_NAME, "source", MIXTURE_FILE, SOURCE_COLOR, True, about.stems))
+    return found
+
+
+def dry_names(stems: tuple[str, ...], taken: set[str]) -> list[str]:
+    """What the dry stems are called: their names, or "vocals (dry)" where an output has the name."""
+    lower = {name.casefold() for name in taken}
+    return [f"{stem} (dry)" if stem.casefold() in lower else stem for stem in stems]
+
+
+def stem_color(stem: str, place: int) -> str:
+    return STEM_COLORS.get(stem, MORE_COLORS[place % len(MORE_COLORS)])
+
+
+def _residual_db(energy: float, cached: CachedStems) -> float | None:
+    about = cached.about
+    rms = np.sqrt(energy / max(1, about.samples * about.channels))
+    return db(rms / about.mixture_rms) if about.mixture_rms else None

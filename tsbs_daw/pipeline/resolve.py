@@ -1,0 +1,81 @@
+"""A job with everything that it names looked up: preset, model, hashes, what is to be delivered."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from tsbs_daw.contracts.job import Job
+from tsbs_daw.contracts.manifest import identity_of
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import UnreadableAudio, UsageError
+from tsbs_daw.core.filenames import safe_name
+from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.presets.delivery import Delivery
+from tsbs_daw.presets.preset import Preset, load_preset
+from tsbs_daw.separation import Separator
+
+_loaded = lru_cache(maxsize=1)(Separator.load)  # the model stays loaded from job to job
+_loading = threading.Lock()  # two jobs at once want one model, and one engine for both
+
+
+def load_separator(model: str, settings: Settings) -> Separator:
+    """The one that all jobs of this process share which want the same."""
+    with _loading:
+        return _loaded(model, settings.device, settings, precision=settings.precision)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is to do.
+
+    delivery: the preset's own, with what the job changes of it
+    cache:    where what was computed of the same song before is kept
+    """
+
+    job: Job
+    song: str
+    preset: Preset
+    delivery: Delivery
+    separator: Separator
+    source_sha256: str
+    identity: str
+    cache: Path
+
+    @property
+    def separation_share(self) -> float:
+        """How much of the progress bar the separation gets; effects and writing are quick beside it."""
+        return 0.9 if self.delivery.plain else 0.75
+
+
+def look_up(job: Job, settings: Settings) -> Request:
+    """Raises: PresetError, UnknownModel, CheckpointError, UnreadableAudio
+    UsageError: what is to be delivered does not go together
+    """
+    preset = load_preset(job.preset)
+    delivery = job.delivery.applied_to(preset.delivery) if job.delivery else preset.delivery
+    if problem := delivery.problem():
+        raise UsageError(f"The delivery that was asked for cannot be: {problem}.")
+    separator = load_separator(job.model, settings)
+    preset.check_stems(separator.stems)
+    try:
+        source_sha256 = file_sha256(job.source.path)
+    except OSError as error:
+        raise UnreadableAudio(f"{job.source.path} cannot be read ({error.strerror}); is it still there?") from error
+    identity = identity_of(
+        source_sha256=source_sha256,
+        model_sha256=separator.model_hash,
+        preset_sha256=preset.sha256,
+        stage=job.stage,
+        null=job.null,
+        salvage=job.salvage,
+        start_samples=job.source.start_samples,
+        length_samples=job.source.length_samples,
+        delivery=None if delivery.plain else json.dumps(asdict(delivery), sort_keys=True),
+        precision=separator.precision_mark,
+    )
+    song = safe_name(job.song or job.source.path.stem)
+    return Request(job, song, preset, delivery, separator, source_sha256, identity, settings.cache)

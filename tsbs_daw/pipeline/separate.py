@@ -1,0 +1,117 @@
+"""The stems of a song: found in the cache, or separated into it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from tsbs_daw.audio.read import open_audio
+from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
+from tsbs_daw.pipeline.resolve import Request
+from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache, cache_key
+from tsbs_daw.pipeline.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float, str], None]
+
+
+def separate(
+    request: Request, cache: StemCache, watch: Stopwatch, progress: Progress, cancelled: Callable[[], bool]
+) -> CachedStems:
+    """The stems, from the cache or computed into it. Raises: AudioError, DeviceError, JobCancelled, NoSpaceLeft"""
+    job, separator = request.job, request.separator
+    # A precision that has no mark gives no entry, and with it the key of versions that knew of none.
+    precision = {} if separator.precision_mark is None else {"precision": separator.precision_mark}
+    key = cache_key(
+        source=request.source_sha256,
+        model=separator.model_hash,
+        stage=job.stage,
+        portion=[job.source.start_samples, job.source.length_samples],
+        salvage=job.salvage,
+        **precision,
+    )
+    if cached := cache.find(key):
+        log.info("job %s: the stems are cached", job.id)
+        return cached
+    with open_audio(
+        job.source.path,
+        start_samples=job.source.start_samples,
+        length_samples=job.source.length_samples,
+        salvage=job.salvage,
+    ) as reader:
+        samples = reader.samples
+        _ensure_space(request, cache, reader.info.channels, samples)
+
+        def report(done: int) -> None:
+            progress(request.separation_share * done / samples if samples else 0.0, "separating")
+
+        with cache.writing(key, separator.stems, reader) as writer, _Behind() as behind:
+            source = _Tee(watch.each("decode", reader.blocks()))
+            stream = separator.stream(
+                source, reader.info.sample_rate, stage=job.stage, progress=report, cancelled=cancelled
+            )
+            for stems in watch.each("separate", stream):
+                with watch.step("cache"):
+                    behind.do(writer.write, stems, source.take(stems.shape[-1]))
+            with watch.step("cache"):
+                behind.wait()
+    cached = cache.find(key)
+    assert cached is not None, "what was written a moment ago is there"
+    return cached
+
+
+class _Behind:
+    """Does one thing in a thread of its own, while the caller makes ready the next. A context manager."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "behind")
+        self._doing: Future[None] | None = None
+
+    def __enter__(self) -> _Behind:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def do(self, work: Callable[..., None], *values: np.ndarray) -> None:
+        """Begin it, when the thing before is done. Raises: what that raised"""
+        self.wait()
+        self._doing = self._pool.submit(work, *values)
+
+    def wait(self) -> None:
+        """Until nothing is left to do. Raises: what doing it raised"""
+        if self._doing is not None:
+            self._doing.result()
+
+
+class _Tee:
+    """Hands a stream through, and gives the same samples again to whoever follows behind."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        self._blocks, self._kept = blocks, None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self._blocks:
+            self._kept = block if self._kept is None else np.concatenate([self._kept, block], axis=-1)
+            yield block
+
+    def take(self, samples: int) -> np.ndarray:
+        taken, self._kept = self._kept[:, :samples], self._kept[:, samples:]
+        return taken
+
+
+def _ensure_space(request: Request, cache: StemCache, channels: int, samples: int | None) -> None:
+    """What the song's folder and the cache together need, where the length is known."""
+    if samples is None:
+        return
+    stems, delivery = len(request.separator.stems), request.delivery
+    files = stems + len(request.preset.outputs)
+    if not delivery.plain:  # the mixture beside them, one file twice while it is encoded, and the loops
+        files += 2 + len(delivery.loops) * stems
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    ensure_space(request.job.output, estimate_bytes(files, channels, samples), request.song)
+    ensure_space(cache.folder, estimate_bytes(stems + 1, channels, samples), request.song)

@@ -1,0 +1,90 @@
+"""What a song's DAW sessions show: its tracks in groups, and, of an analysed song, the tempo map and markers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from tsbs_daw.contracts.analysis import Analysis
+from tsbs_daw.contracts.manifest import FileEntry
+from tsbs_daw.pipeline.song_info import Facts
+from tsbs_daw.sessions.session import About, Marker, Session, SessionTrack, TempoChange, usual_group
+
+MIXED_GROUP = "mixes"  # outputs that are made of several groups' stems
+
+
+def bare_tracks(files: Iterable[FileEntry]) -> tuple[SessionTrack, ...]:
+    """One track for every file, in no group."""
+    return tuple(SessionTrack(file.name, file.file, file.color, file.muted) for file in files)
+
+
+def grouped_tracks(files: Iterable[tuple[FileEntry, Sequence[str]]]) -> tuple[SessionTrack, ...]:
+    """The same in groups.
+
+    Args: files: each with the stems that it is made of
+    """
+    return tuple(
+        SessionTrack(file.name, file.file, file.color, file.muted, _group(file, sources)) for file, sources in files
+    )
+
+
+def _group(file: FileEntry, sources: Sequence[str]) -> str:
+    if file.kind == "source":
+        return ""
+    groups = {usual_group(source) for source in sources}
+    return groups.pop() if len(groups) == 1 else MIXED_GROUP
+
+
+def with_analysis(session: Session, facts: Facts, markers: str) -> Session:
+    """The session with what is known of its song.
+
+    Args: markers: "sections", "bars" or "none"
+    """
+    fields, analysis = facts.fields, facts.analysis
+    about = About(
+        title=facts.title,
+        artist=facts.artist,
+        tempo=f"{fields['bpm']} BPM" if fields["bpm"] else "",
+        key=" ".join(filter(None, (fields["key"], fields["camelot"] and f"({fields['camelot']})"))),
+    )
+    if analysis is None:
+        return replace(session, about=about)
+    return replace(
+        session,
+        about=about,
+        tempo=_tempo_map(session, analysis),
+        markers=_markers(session, analysis, markers),
+    )
+
+
+def _tempo_map(session: Session, analysis: Analysis) -> tuple[TempoChange, ...]:
+    """Empty where the tempo is doubtful: a wrong grid is worse than none. The first bar begins at a downbeat."""
+    if analysis.tempo.bpm is None or analysis.tempo.doubtful:
+        return ()
+    beats = analysis.beats
+    changes = {_at(session, change.at_s): TempoChange(_at(session, change.at_s), change.bpm)
+               for change in analysis.tempo.changes}  # fmt: skip
+    if not changes and beats.times_s:
+        first = _at(session, beats.times_s[0])
+        changes[first] = TempoChange(first, analysis.tempo.bpm)
+    if changes and beats.downbeats_s and beats.beats_per_bar and not beats.meter_doubtful:
+        downbeat = _at(session, beats.downbeats_s[0])
+        bpm = next((c.bpm for at, c in sorted(changes.items(), reverse=True) if at <= downbeat), analysis.tempo.bpm)
+        changes[downbeat] = TempoChange(downbeat, bpm, beats.beats_per_bar)
+        # What comes before the first bar belongs to a bar that is not whole; its beats go on backwards from there.
+        changes = {at: change for at, change in changes.items() if at >= downbeat}
+    return tuple(change for at, change in sorted(changes.items()) if at <= session.samples)
+
+
+def _markers(session: Session, analysis: Analysis, kind: str) -> tuple[Marker, ...]:
+    found: list[tuple[float, str]] = []
+    if kind == "sections":
+        found = [(section.start_s, section.label) for section in analysis.sections]
+    elif kind == "bars":
+        found = [(at_s, f"bar {number}") for number, at_s in enumerate(analysis.beats.downbeats_s, start=1)]
+    markers = (Marker(_at(session, at_s), name) for at_s, name in sorted(found))
+    return tuple(marker for marker in markers if marker.at_samples <= session.samples)
+
+
+def _at(session: Session, at_s: float) -> int:
+    return max(0, round(at_s * session.sample_rate))

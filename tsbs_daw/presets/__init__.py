@@ -1,0 +1,1 @@
+"""Presets: YAML in, validated values out."""

@@ -1,0 +1,204 @@
+"""The database file under the queue: opened safely, written in whole transactions, able to report a full disk.
+
+SQLite before 3.51.3 can reset a write-ahead log that is still needed, so there the rollback journal is used, with
+synchronous=EXTRA: the directory is synced too, and a commit survives a power cut.
+
+A ballast file of 8 MiB lies beside the database. When the disk is full it is deleted, which leaves room to write down
+what happened; until it can be put back, `short_of_space` asks the daemon to start nothing new.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
+
+log = logging.getLogger(__name__)
+
+BALLAST_BYTES = 8 * 1024 * 1024
+BUSY_TIMEOUT_S = 10.0  # what PRAGMA busy_timeout is set to
+_SAFE_WAL = (3, 51, 3)
+
+Outcome = TypeVar("Outcome")
+
+
+class Database:
+    """One connection. The daemon holds the only one that writes.
+
+    rebuilt: the file was damaged and has been put aside; its content must be gathered again
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, rebuilt: bool = False):
+        self.path, self.rebuilt = path, rebuilt
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path, tables: str, version: int) -> Database:
+        """Open for writing; create what is missing; put a damaged file aside and begin a new one.
+
+        Args:   tables: SQL that creates the tables where they do not exist; version: of these tables
+        Raises: DaemonError: written by a newer version; NoSpaceLeft: not even an empty database fits
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rebuilt = not _is_healthy(path)
+        if rebuilt:
+            _put_aside(path)
+        connection = _connect(path)
+        for pragma in durability_pragmas(sqlite3.sqlite_version_info):
+            connection.execute(pragma)
+        database = cls(path, connection, rebuilt=rebuilt)
+        found = database.read("PRAGMA user_version")[0][0]
+        if found > version:
+            database.close()
+            raise DaemonError(
+                f"{shown(path)} was written by a newer version of tsbs-daw (tables {found}, this one knows {version}); "
+                "update tsbs-daw."
+            )
+        database.restore_ballast()
+        database.write(lambda connection: _create(connection, tables, version))
+        return database
+
+    @classmethod
+    def open_for_reading(cls, path: Path) -> Database | None:
+        """For everyone but the daemon; None when there is no database yet, or its tables are being made.
+
+        It is opened writable, because only such a connection may roll back what a killed daemon left, and then told
+        to write nothing. Raises: DaemonError: damaged, or not to be opened
+        """
+        if not path.is_file():
+            return None
+        try:
+            database = cls(path, _connect(path))
+            database.read("PRAGMA query_only=ON")
+            if database.read("PRAGMA user_version")[0][0] > 0:
+                return database
+        except sqlite3.DatabaseError as error:
+            raise DaemonError(
+                f"The job database {shown(path)} cannot be read ({error}); the daemon mends it when it starts."
+            ) from error
+        database.close()
+        return None
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def read(self, sql: str, parameters: tuple | dict = ()) -> list[sqlite3.Row]:
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def write(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
+        """Run `work` in one transaction: all of it is on the disk when this returns, or nothing is.
+
+        Raises: NoSpaceLeft: the disk is full, even without the ballast
+        """
+        try:
+            return self._transaction(work)
+        except sqlite3.OperationalError as error:
+            if not _is_full(error):
+                raise
+            log.error("%s: the disk is full; the ballast is dropped to write this down", self.path)
+        self.ballast.unlink(missing_ok=True)
+        try:
+            return self._transaction(work)
+        except sqlite3.OperationalError as error:
+            if _is_full(error):
+                raise NoSpaceLeft(
+                    f"The disk of {shown(self.path)} is full; make room, the queue waits for it."
+                ) from error
+            raise
+
+    def _transaction(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            outcome = work(self._connection)
+            self._connection.execute("COMMIT")
+            return outcome
+        except BaseException:
+            if self._connection.in_transaction:  # a full disk may have rolled it back already
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @property
+    def ballast(self) -> Path:
+        return self.path.with_name(self.path.name + ".ballast")
+
+    @property
+    def short_of_space(self) -> bool:
+        return not self.ballast.exists()
+
+    def restore_ballast(self) -> bool:
+        """Put the ballast back if there is room for it twice over."""
+        if self.ballast.exists():
+            return True
+        if shutil.disk_usage(self.path.parent).free < 2 * BALLAST_BYTES:
+            return False
+        temporary = self.ballast.with_name(self.ballast.name + ".tmp")
+        try:
+            with temporary.open("wb") as file:
+                for _ in range(8):
+                    file.write(bytes(BALLAST_BYTES // 8))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.ballast)
+        except OSError as error:
+            log.warning("the ballast beside %s cannot be written: %s", self.path, error)
+            temporary.unlink(missing_ok=True)
+            return False
+        return True
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def durability_pragmas(sqlite_version: tuple[int, ...]) -> tuple[str, str]:
+    """Journal and syncing such that a commit survives a power cut, with this SQLite."""
+    if sqlite_version >= _SAFE_WAL:
+        return "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"
+    return "PRAGMA journal_mode=DELETE", "PRAGMA synchronous=EXTRA"
+
+
+def _create(connection: sqlite3.Connection, tables: str, version: int) -> None:
+    for statement in tables.split(";\n"):  # executescript would commit the transaction
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={version}")
+
+
+def _is_healthy(path: Path) -> bool:
+    if not path.exists():
+        return True
+    connection = None
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
+        return connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):  # locked, or not permitted: not damaged
+            raise DaemonError(
+                f"The job database {shown(path)} cannot be opened ({error}); is another program using it?"
+            ) from error
+        return False
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _put_aside(path: Path) -> None:
+    """Keep the damaged file, and its journal, for whoever wants to look into it."""
+    suffix = f".damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    for part in (path, *(path.with_name(path.name + ending) for ending in ("-journal", "-wal", "-shm"))):
+        if part.exists():
+            part.replace(part.with_name(part.name + suffix))
+    log.error("%s is damaged; it is kept as %s%s and built again from the spool", path, path.name, suffix)
+
+
+def _is_full(error: sqlite3.OperationalError) -> bool:
+    return "full" in str(error)

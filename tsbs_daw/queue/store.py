@@ -1,0 +1,244 @@
+"""The durable queue: one SQLite table, one writer, every change a transaction.
+
+    queued ──lease──> running ──finish──> done, failed, cancelled, superseded
+      ^                  │
+      └──── requeue ─────┘   after a crash, a retryable error, or a daemon that went away
+    queued ──finish──> cancelled, superseded, duplicate, dead
+
+A lease is numbered (`fence`); whoever comes back with an old number is not listened to. Order: interactive before
+batch, then those with fewer attempts, so that a job which keeps failing does not hold up the others, then by arrival.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+
+from tsbs_daw.contracts.job import Result, State
+from tsbs_daw.queue import seen
+from tsbs_daw.queue.database import Database
+from tsbs_daw.queue.enqueue import TABLES, VERSION, columns_of, enqueue_one, insert, song_name, source_name
+from tsbs_daw.queue.records import Arrival, Enqueued, JobRow
+
+__all__ = ["JobStore", "Requeued", "song_name", "source_name"]
+
+_NEXT = """
+SELECT * FROM jobs WHERE state = 'queued' AND not_before <= ? AND NOT EXISTS (
+    SELECT 1 FROM jobs AS other WHERE other.state = 'running' AND other.input_hash = jobs.input_hash
+    AND other.preset_hash = jobs.preset_hash AND other.model_hash = jobs.model_hash)
+ORDER BY priority, attempts, seq LIMIT 1
+"""
+
+
+_UNREADABLE = {"priority": 1, "source_key": "", "song": "", "origin": "?", "job_json": ""}
+
+
+class Requeued(Enum):
+    """Why a lease ended without a result, and therefore what it counts as."""
+
+    RELEASED = "the daemon was asked to stop: as if it had not begun"
+    RETRIED = "something that may pass by itself"
+    CRASHED = "the worker died or hung"
+
+
+class JobStore:
+    """The queue. Only the daemon opens it for writing; everyone else uses `open_for_reading`."""
+
+    def __init__(self, database: Database):
+        self.database = database
+
+    @classmethod
+    def open(cls, path: Path) -> JobStore:
+        """Raises: DaemonError, NoSpaceLeft; see `Database.open`"""
+        return cls(Database.open(path, TABLES, VERSION))
+
+    @classmethod
+    def open_for_reading(cls, path: Path) -> JobStore | None:
+        """None when no daemon has ever run here."""
+        database = Database.open_for_reading(path)
+        return cls(database) if database else None
+
+    def close(self) -> None:
+        self.database.close()
+
+    # Reading
+
+    def get(self, job_id: str) -> JobRow | None:
+        return next(iter(self._rows("id = ?", (job_id,))), None)
+
+    def rows(self, states: Iterable[State] = tuple(State), limit: int = -1) -> list[JobRow]:
+        """Jobs in these states, newest first."""
+        names = tuple(state.value for state in states)
+        return self._rows(f"state IN ({_marks(names)}) ORDER BY seq DESC LIMIT {int(limit)}", names)
+
+    def counts(self) -> dict[State, int]:
+        return {
+            State(state): count for state, count in self.database.read("SELECT state, COUNT(*) FROM jobs GROUP BY 1")
+        }
+
+    def live(self) -> list[JobRow]:
+        return self._rows("state IN ('queued', 'running') ORDER BY seq")
+
+    def waiting_after(self, seq: int, limit: int) -> list[tuple[int, str]]:
+        """(seq, id) of jobs that wait, in order of arrival, beginning after `seq`."""
+        sql = "SELECT seq, id FROM jobs WHERE state = 'queued' AND seq > ? ORDER BY seq LIMIT ?"
+        return [tuple(row) for row in self.database.read(sql, (seq, limit))]
+
+    def live_count(self) -> int:
+        return self.database.read("SELECT COUNT(*) FROM jobs WHERE state IN ('queued', 'running')")[0][0]
+
+    def live_source_bytes(self) -> int:
+        """How much the copies of sources that still wait weigh."""
+        return self.database.read("SELECT TOTAL(source_bytes) FROM jobs WHERE state IN ('queued', 'running')")[0][0]
+
+    def next(self, now: float) -> JobRow | None:
+        """The job to run next; not one whose content is being computed under another name."""
+        found = self.database.read(_NEXT, (now,))
+        return JobRow.from_sql(found[0]) if found else None
+
+    def done_twin(self, row: JobRow) -> JobRow | None:
+        """The finished job with the same content, preset and model."""
+        key = (row.input_hash, row.preset_hash, row.model_hash)
+        found = self._rows("state = 'done' AND input_hash = ? AND preset_hash = ? AND model_hash = ?", key)
+        return found[0] if found else None
+
+    def ignored(self) -> list[seen.SeenFile]:
+        """Files of watch folders that are no jobs, and why."""
+        return seen.ignored_files(self.database)
+
+    def files_of(self, root: str) -> dict[str, seen.SeenFile]:
+        """All files of a watch folder that have been dealt with, by relative path."""
+        return seen.files_of(self.database, root)
+
+    def _rows(self, where: str, parameters: tuple = ()) -> list[JobRow]:
+        return [JobRow.from_sql(row) for row in self.database.read(f"SELECT * FROM jobs WHERE {where}", parameters)]
+
+    # Arriving
+
+    def enqueue(self, arrivals: Iterable[Arrival]) -> Enqueued:
+        """Take jobs into the queue, in one transaction with the memory of their files."""
+        arrivals = list(arrivals)
+
+        def work(connection: sqlite3.Connection) -> Enqueued:
+            outcome = Enqueued()
+            for arrival in arrivals:
+                enqueue_one(connection, arrival, outcome)
+            return outcome
+
+        return self.database.write(work)
+
+    def remember_files(self, files: Iterable[seen.SeenFile]) -> None:
+        files = list(files)
+
+        def work(connection: sqlite3.Connection) -> None:
+            for file in files:
+                seen.remember(connection, file)
+
+        self.database.write(work)
+
+    def record_finished(self, arrival: Arrival | None, result: Result) -> None:
+        """Keep a job that ended elsewhere; None: its request could not be read. A known id is left alone."""
+        columns = columns_of(arrival) if arrival else dict(_UNREADABLE, id=result.id, created_unix_s=time.time())
+        columns |= {"state": result.state.value, "error": result.error, "result_json": result.to_json()}
+        columns |= {"finished_unix_s": result.finished_unix_s, "source_bytes": 0}
+
+        def work(connection: sqlite3.Connection) -> None:
+            insert(connection, "INSERT OR IGNORE", columns)
+            if arrival and arrival.file:
+                seen.remember(connection, arrival.file)
+
+        self.database.write(work)
+
+    # Running
+
+    def lease(self, row: JobRow, owner: str, until: float) -> JobRow | None:
+        """Give a queued job to a worker, under a new number. None when it is not queued any more."""
+        changed = self._update(
+            "state = 'running', owner = ?, lease_until = ?, fence = fence + 1, attempts = attempts + 1, "
+            "progress = 0, message = '', error = NULL",
+            (owner, until),
+            "id = ? AND state = 'queued'",
+            (row.id,),
+        )
+        return self.get(row.id) if changed else None
+
+    def extend(self, job_id: str, fence: int, until: float, progress: float, message: str) -> bool:
+        """The worker lives; note how far it is. False when the lease is another's by now."""
+        return self._update(
+            "lease_until = ?, progress = MAX(progress, ?), message = ?",
+            (until, progress, message),
+            "id = ? AND fence = ? AND state = 'running'",
+            (job_id, fence),
+        )
+
+    def requeue(
+        self, job_id: str, fence: int, why: Requeued, *, not_before: float = 0.0, error: str | None = None
+    ) -> bool:
+        """End a lease without a result. Args: not_before: when the job may run again; error: for people"""
+        return self._update(
+            "state = 'queued', owner = '', lease_until = 0, progress = 0, message = '', not_before = ?, error = ?, "
+            "crashes = crashes + ?, retries = retries + ?, attempts = attempts - ?",
+            (
+                not_before,
+                error,
+                int(why is Requeued.CRASHED),
+                int(why is Requeued.RETRIED),
+                int(why is Requeued.RELEASED),
+            ),
+            "id = ? AND fence = ? AND state = 'running'",
+            (job_id, fence),
+        )
+
+    def finish(self, result: Result, fence: int | None = None) -> bool:
+        """End a job for good.
+
+        Args:    fence: of the lease under which the result was made; None for a job that was not running
+        Returns: False when that lease is not the current one, or the job is finished already: nothing has changed
+        """
+        live = "id = ? AND state = 'queued'" if fence is None else "id = ? AND state = 'running' AND fence = ?"
+        return self._update(
+            "state = ?, error = ?, result_json = ?, finished_unix_s = ?, owner = '', progress = ?",
+            (
+                result.state.value,
+                result.error,
+                result.to_json(),
+                result.finished_unix_s,
+                1.0 if result.state is State.DONE else 0.0,
+            ),
+            live,
+            (result.id,) if fence is None else (result.id, fence),
+        )
+
+    def request_cancel(self, job_id: str, end_as: State) -> bool:
+        """Note that a live job shall end as `cancelled` or `superseded`. The first wish counts."""
+        return self._update(
+            "cancel_requested = ?",
+            (end_as.value,),
+            "id = ? AND cancel_requested = '' AND state IN ('queued', 'running')",
+            (job_id,),
+        )
+
+    def forget_content(self, job_id: str) -> None:
+        """The result of this job is gone from the disk: the same content may be computed again."""
+        self._update("input_hash = NULL", (), "id = ?", (job_id,))
+
+    def take_over(self) -> list[str]:
+        """At the start of a run: no other daemon lives, so what is running is not, and no time of its clock counts.
+
+        Returns: the jobs that were interrupted. Their attempt counts, but not as a crash: it was not they who fell.
+        """
+        interrupted = [row.id for row in self._rows("state = 'running'")]
+        self._update("state = 'queued', owner = '', lease_until = 0, progress = 0", (), "state = 'running'", ())
+        self._update("not_before = 0", (), "state = 'queued' AND not_before != 0", ())
+        return interrupted
+
+    def _update(self, changes: str, values: tuple, where: str, parameters: tuple) -> bool:
+        sql = f"UPDATE jobs SET {changes} WHERE {where}"
+        return self.database.write(lambda connection: connection.execute(sql, values + parameters).rowcount > 0)
+
+
+def _marks(values: tuple) -> str:
+    return ", ".join("?" * len(values))

@@ -1,0 +1,172 @@
+"""One REAPER project for a whole crate: all songs one after another, a region and a tempo for each.
+
+Tracks of one name are one track: the vocals of all songs lie in a row. A track that is muted in some songs only plays,
+and the items of those songs are muted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from tsbs_daw.sessions import rpp
+from tsbs_daw.sessions.grid import DEFAULT_BEATS, DEFAULT_BPM, Change, changes_of, steps, with_lead_in
+from tsbs_daw.sessions.names import below
+from tsbs_daw.sessions.rpp import Track
+from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack
+
+GAP_S = 4  # between two songs, at least
+
+
+@dataclass(frozen=True)
+class CrateSong:
+    """A song's session, and the folder that its files are relative to, itself relative to the crate's project.
+
+    Where the song sits on its own timeline does not matter here.
+    """
+
+    session: Session
+    folder: str
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A song that has its place on the crate's timeline."""
+
+    index: int
+    session: Session
+    folder: str
+    start_s: Fraction
+
+    @property
+    def length_s(self) -> Fraction:
+        return Fraction(self.session.samples, self.session.sample_rate)
+
+    @property
+    def end_s(self) -> Fraction:
+        return self.start_s + self.length_s
+
+
+# What makes two tracks of two songs one: their group, their name, and which of that name they are in their song.
+_Row = tuple[str, str, int]
+
+
+def write_crate_rpp(songs: Iterable[CrateSong], path: Path) -> None:
+    """Write the songs, in order, as one REAPER project; file paths in it are relative to the project's folder.
+
+    The project has the sample rate of most songs; REAPER converts the others as it plays. The same songs give the
+    same bytes.
+    Raises: OutputError: a file name that the format cannot express
+            OSError:     the disk
+    """
+    path.write_bytes(crate_text(songs).encode("utf-8"))
+
+
+def crate_text(songs: Iterable[CrateSong]) -> str:
+    """The project as text."""
+    placed = _placed(songs)
+    regions = [
+        line
+        for song in placed
+        for line in rpp.region(song.index + 1, song.start_s, song.end_s, region_name(song.session), _key(song))
+    ]
+    return rpp.text_of(
+        [
+            *rpp.settings(_sample_rate(placed), Fraction(0)),
+            *rpp.tempo(steps(_tempo_map(placed)), "crate/tempo"),
+            *regions,
+            *(line for track in _tracks(placed) for line in track.lines()),
+        ]
+    )
+
+
+def region_name(session: Session) -> str:
+    """`Artist - Title [128.0 BPM 8A]`, as far as it is known."""
+    about = session.about
+    name = " - ".join(part for part in (about.artist, about.title) if part) if about.title else session.song
+    measured = " ".join(part for part in (about.tempo, about.key) if part)
+    return f"{name} [{measured}]" if measured else name
+
+
+def _placed(songs: Iterable[CrateSong]) -> list[_Placed]:
+    """Songs start at whole seconds, which are whole samples at every sample rate."""
+    found: list[_Placed] = []
+    start_s = 0
+    for index, song in enumerate(songs):
+        found.append(_Placed(index, song.session, song.folder, Fraction(start_s)))
+        start_s = math.ceil(found[-1].end_s) + GAP_S
+    return found
+
+
+def _sample_rate(songs: Sequence[_Placed]) -> int:
+    """That of most songs; of two, the higher."""
+    counts = Counter(song.session.sample_rate for song in songs)
+    return max(counts, key=lambda rate: (counts[rate], rate), default=44100)
+
+
+def _tempo_map(songs: Sequence[_Placed]) -> list[Change]:
+    """Each song's tempo map from its start on; the default where a song has none. Empty if no song has one."""
+    if not any(song.session.tempo for song in songs):
+        return []
+    usual = (Fraction(DEFAULT_BPM), (DEFAULT_BEATS, 4))
+    found: list[Change] = []
+    for song in songs:
+        own = with_lead_in(changes_of(song.session, song.start_s), song.start_s)
+        found += own or [Change(song.start_s, *usual)]
+    return found
+
+
+def _tracks(songs: Sequence[_Placed]) -> list[Track]:
+    """The top level: tracks of no group, and folders. In the order of their first song."""
+    members: dict[_Row, list[tuple[_Placed, SessionTrack]]] = {}
+    for song in songs:
+        for row, track in _rows(song.session):
+            members.setdefault(row, []).append((song, track))
+    top: list[Track] = []
+    folders: dict[str, Track] = {}
+    channels = max((song.session.channels for song in songs), default=2)
+    for row, items in members.items():
+        group = row[0]
+        track = _track(row, items, channels)
+        if not group:
+            top.append(track)
+            continue
+        if group not in folders:
+            color = GROUP_COLORS.get(group, GROUP_COLORS[""])
+            folders[group] = Track(group, color, channels, f"crate/group/{group}")
+            top.append(folders[group])
+        folders[group].children.append(track)
+    return top
+
+
+def _rows(session: Session) -> list[tuple[_Row, SessionTrack]]:
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for track in session.shown:
+        found.append(((track.group, track.name, seen[track.group, track.name]), track))
+        seen[track.group, track.name] += 1
+    return found
+
+
+def _track(row: _Row, items: Sequence[tuple[_Placed, SessionTrack]], channels: int) -> Track:
+    muted = all(track.muted for _, track in items)
+    key = "/".join(("crate/track", *map(str, row)))
+    found = Track(row[1], items[0][1].color, channels, key, muted=muted)
+    for song, track in items:
+        found.content += rpp.item(
+            song.start_s,
+            song.length_s,
+            f"{song.session.song} - {track.name}",
+            below(song.folder, track.file),
+            f"{key}/{_key(song)}",
+            muted=track.muted and not muted,
+        )
+    return found
+
+
+def _key(song: _Placed) -> str:
+    return f"crate/{song.index}/{song.folder}/{song.session.song}"

@@ -1,0 +1,143 @@
+"""Taking a watched file into the spool: copied and hashed in one pass, and only if it held still the whole time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tsbs_daw.contracts.job import Job, Source, new_job_id
+from tsbs_daw.core.filenames import safe_name
+from tsbs_daw.core.files import sync_file, sync_folder
+from tsbs_daw.queue.enqueue import source_name
+from tsbs_daw.queue.new_job import write_arrival
+from tsbs_daw.queue.records import Arrival
+from tsbs_daw.queue.seen import SeenFile
+from tsbs_daw.queue.spool import SOURCE
+from tsbs_daw.watch.folders import WatchFolder
+from tsbs_daw.watch.scan import Found, file_state
+
+_BLOCK_BYTES = 1 << 20
+
+
+class Moved(Exception):
+    """Not an error, but a word between this module and the watcher: the file is not what was seen; look again."""
+
+
+class Budget:
+    """How much of the watched files may lie copied in the spool: the originals are there anyway, and disks are finite.
+
+    refused: someone was turned away since `set` was called
+    """
+
+    def __init__(self, limit_bytes: int):
+        self._limit, self._used, self._lock = limit_bytes, 0, threading.Lock()
+        self.refused = False
+
+    def take(self, size_bytes: int) -> bool:
+        """One file is always allowed, however large."""
+        with self._lock:
+            if self._used and self._used + size_bytes > self._limit:
+                self.refused = True
+                return False
+            self._used += size_bytes
+            return True
+
+    def set(self, used_bytes: int) -> None:
+        with self._lock:
+            self._used, self.refused = used_bytes, False
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where copies go, and with which settings the jobs run."""
+
+    jobs: Path
+    folder: WatchFolder
+    settings_hash: str
+    model_hash: str
+
+
+def take_in(found: Found, destination: Destination, going_on: Callable[[], bool]) -> Arrival:
+    """Copy a stable file into a job's folder, which appears in jobs/ by one rename.
+
+    Raises: Moved: it changed before or meanwhile, or the daemon stops; OSError: it cannot be read, or there is no room
+    """
+    folder = destination.folder
+    path, job_id = folder.path / found.relative, new_job_id()
+    temporary = destination.jobs / f".incoming-{job_id}"
+    (temporary / SOURCE).mkdir(parents=True)
+    try:
+        copy = Path(SOURCE, safe_name(path.stem) + path.suffix)
+        digest = _copy(path, temporary / copy, found.state, going_on)
+        job = _job(job_id, found, folder, destination.jobs / job_id / copy)
+        file = SeenFile(str(folder.path), found.relative, found.state, destination.settings_hash, digest, job_id)
+        arrival = Arrival(job, source_name(path), file, destination.model_hash, found.size_bytes)
+        write_arrival(temporary, arrival)
+        sync_folder(temporary / SOURCE)
+        sync_folder(temporary)
+        temporary.rename(destination.jobs / job_id)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(destination.jobs)
+    return arrival
+
+
+def _copy(path: Path, copy: Path, state: str, going_on: Callable[[], bool]) -> str:
+    """Returns: SHA-256 of what was copied. Raises: Moved"""
+    digest = hashlib.sha256()
+    with _open(path) as source, copy.open("wb") as target:
+        if file_state(os.fstat(source.fileno())) != state:
+            raise Moved
+        while block := source.read(_BLOCK_BYTES):
+            if not going_on():
+                raise Moved
+            digest.update(block)
+            target.write(block)
+        target.flush()
+        sync_file(target.fileno())
+        if file_state(os.fstat(source.fileno())) != state:
+            raise Moved
+    try:
+        if file_state(path.stat()) != state:  # another file has taken its place
+            raise Moved
+    except FileNotFoundError as error:
+        raise Moved from error
+    return digest.hexdigest()
+
+
+def _open(path: Path):
+    """Open for reading, without waiting for anyone should it have become a pipe. Raises: Moved"""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError as error:
+        raise Moved from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Moved
+    return os.fdopen(descriptor, "rb")
+
+
+def _job(job_id: str, found: Found, folder: WatchFolder, copy: Path) -> Job:
+    song = source_name(Path(found.relative).stem)[:200]
+    subfolder = Path(found.relative).parent
+    is_text = source_name(subfolder) == str(subfolder)  # else no JSON can hold it, and the song goes to the top
+    return Job(
+        id=job_id,
+        source=Source(path=copy),
+        output=folder.output / subfolder if is_text else folder.output,
+        song=song,
+        preset=folder.preset,
+        model=folder.model,
+        stage=folder.stage,
+        null=folder.null,
+        origin="watch",
+        deliver={"watched": source_name(folder.path / found.relative)},
+    )

@@ -1,0 +1,272 @@
+"""A watch folder: finds songs that are completely written, and takes them into the spool.
+
+    event, or time  -> look: scan the whole folder; what is new or changed becomes pending
+    pending         -> sample: a file that looks the same often and long enough is stable
+    stable          -> all there, by its own header -> copied and hashed -> a job
+
+Events only cause a look. One thread per watch folder does all of it, so that a share which hangs holds up nobody else;
+`step(now)` is the whole of it, and needs no thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tsbs_daw.audio.headers.completeness import seems_unfinished
+from tsbs_daw.core.files import disk_is_full
+from tsbs_daw.queue.events import Event
+from tsbs_daw.queue.options import WatchTimings, back_off
+from tsbs_daw.queue.records import Arrival
+from tsbs_daw.queue.seen import SeenFile
+from tsbs_daw.watch.copying import Budget, Destination, Moved, take_in
+from tsbs_daw.watch.folders import WatchFolder
+from tsbs_daw.watch.notifications import Notifications
+from tsbs_daw.watch.scan import Found, Scanner, file_state
+from tsbs_daw.watch.stability import FileStabilityTracker
+
+log = logging.getLogger(__name__)
+
+_HOT_S = 3.0  # after an event, look again for so long: the event of a file may get lost after that of its folder
+_COPY_AT_MOST_S = 1.0  # before looking around again
+_OFFLINE_EVERY_S = 2.0
+_TRIES = 6  # to read a file that cannot be read, before it is given up
+
+
+@dataclass(frozen=True)
+class WatchContext:
+    """What a watcher needs to know beside its folder.
+
+    events:     wait for events, and look seldom; else look often
+    patience_s: None to watch forever; else files still growing after so long are left alone
+    """
+
+    destination: Callable[[], Destination]
+    budget: Budget
+    timings: WatchTimings
+    events: bool = True
+    patience_s: float | None = None
+
+
+class Watcher:
+    """Args: seen: what was dealt with in earlier runs, by relative path; taken over"""
+
+    def __init__(self, folder: WatchFolder, scanner: Scanner, seen: dict[str, SeenFile], context: WatchContext):
+        self.folder, self._scanner, self._seen, self._context = folder, scanner, seen, context
+        self._accepted = {context.destination().settings_hash}  # a preset edited meanwhile holds for new songs only
+        self._tracker = FileStabilityTracker(context.timings.samples, context.timings.span_s)
+        self._pending: dict[str, Found] = {}
+        self._failures: dict[str, tuple[int, float]] = {}
+        self._left: set[str] = set()
+        self._waited_for: set[str] = set()
+        self._news: queue.SimpleQueue[Arrival | SeenFile | Event] = queue.SimpleQueue()
+        self._notifications = Notifications(folder.path, recursive=folder.recursive, changed=self._on_event)
+        self._has_events = False
+        self._dirty, self._stopping, self._wake = False, False, threading.Event()
+        self._thread: threading.Thread | None = None
+        self._root: tuple[int, int] | None = None
+        self._started: float | None = None
+        self._next_look = self._next_sample = self._hot_until = self._no_look_before = float("-inf")
+        self.looked = False
+        self.failure: Exception | None = None
+
+    # For the daemon's thread
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=f"watch-{self.folder.path.name}", daemon=True)
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        self.ask_to_stop()
+        if self._thread is not None:
+            self._thread.join(2.0)
+        self._notifications.stop()
+
+    def news(self) -> list[Arrival | SeenFile | Event]:
+        """Jobs, ignored files and events since the last call."""
+        return [self._news.get() for _ in range(self._news.qsize())]
+
+    @property
+    def pending(self) -> int:
+        """Files that wait to be completely written, or to be copied."""
+        return len(self._pending)
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that is there has been dealt with, and told."""
+        return self.looked and not self._pending and not self._dirty and self._news.empty()
+
+    # For its own thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._wake.wait(self.step(time.monotonic()))
+                self._wake.clear()
+        except Exception as error:  # the daemon raises it again, in a thread that someone looks at
+            self.failure = error
+
+    def _on_event(self) -> None:
+        self._dirty = True
+        self._wake.set()
+
+    def step(self, now: float) -> float:
+        """Do what is due. Returns: seconds until something is due again, unless an event comes first"""
+        self._started = now if self._started is None else self._started
+        if not self._is_online():
+            return _OFFLINE_EVERY_S
+        if self._dirty:
+            self._hot_until = now + _HOT_S
+        if now >= self._no_look_before and (self._dirty or now >= self._next_look):
+            self._dirty = False
+            self._look(now)
+        if self._pending and now >= self._next_sample:
+            self._next_sample = now + self._context.timings.sample_every_s
+            self._sample(now)
+        due = max(self._next_look, self._no_look_before)
+        return max(min(due, self._next_sample) - now if self._pending else due - now, 0.01)
+
+    def _is_online(self) -> bool:
+        """A root that is not there is offline, whatever was in it: nothing is forgotten, nothing concluded."""
+        try:
+            status = self.folder.path.stat()
+            root = (status.st_dev, status.st_ino)
+        except OSError as error:
+            if self._root is not None or not self.looked:
+                log.warning("%s is offline (%s); it is waited for", self.folder.path, error.strerror)
+                self._news.put(Event("offline", message=f"{self.folder.path} is not there; it is waited for."))
+            self._root, self.looked = None, True
+            return False
+        if root != self._root:
+            if self._root is None and self.looked:
+                log.info("%s is online again", self.folder.path)
+                self._news.put(Event("online", message=f"{self.folder.path} is there again."))
+            self._root, self.looked, self._next_look = root, False, float("-inf")
+            self._has_events = self._context.events and self._notifications.start()
+        return True
+
+    def _look(self, now: float) -> None:
+        began = time.monotonic()
+        try:
+            found = sorted(self._scanner.scan(), key=lambda one: one.relative)
+        except OSError as error:
+            log.warning("%s cannot be looked at: %s", self.folder.path, error)
+            self._no_look_before = now + _OFFLINE_EVERY_S
+            return
+        for one in found:
+            self._consider(one, now)
+        for gone in self._pending.keys() - {one.relative for one in found}:
+            self._drop(gone)
+        took = time.monotonic() - began
+        self._no_look_before = now + max(self._context.timings.look_every_s, 10 * took)
+        rescan_s = self._context.timings.rescan_s
+        self._next_look = self._no_look_before if now < self._hot_until else now + rescan_s
+        self.looked = True
+
+    def _consider(self, found: Found, now: float) -> None:
+        known = self._seen.get(found.relative)
+        if found.reason is not None:
+            if known is None or known.reason != found.reason:
+                self._ignore(found, found.reason)
+        elif known is not None and known.state == found.state and self._is_dealt_with(known):
+            pass
+        elif found.relative not in self._left:
+            self._pending[found.relative] = found
+            self._tracker.observe(found.relative, found.state, now)
+
+    def _is_dealt_with(self, known: SeenFile) -> bool:
+        return known.reason is not None or known.settings_hash in self._accepted
+
+    def _sample(self, now: float) -> None:
+        began = time.monotonic()
+        for relative in list(self._pending):
+            if self._stopping:
+                return
+            if self._failures.get(relative, (0, now))[1] > now:
+                continue
+            try:
+                status = (self.folder.path / relative).stat()
+            except OSError:
+                self._drop(relative)
+                continue
+            found = self._pending[relative] = Found(relative, file_state(status), status.st_size)
+            stable = self._tracker.observe(relative, found.state, now)
+            if stable and self._is_complete(found, now):
+                self._take(found, now)
+                if time.monotonic() - began > _COPY_AT_MOST_S:
+                    self._next_sample = now  # look around in between; the rest comes right after
+                    return
+            elif not stable and self._is_left_behind(relative, now):
+                self._leave(relative, "it is still being written")
+
+    def _is_complete(self, found: Found, now: float) -> bool:
+        """By its header; but what has stood still for very long will not get any longer."""
+        patience_s = self._context.patience_s
+        wait_s = self._context.timings.incomplete_s if patience_s is None else patience_s
+        if self._tracker.still_for_s(found.relative, now) >= wait_s:
+            return True
+        try:
+            unfinished = seems_unfinished(self.folder.path / found.relative)
+        except OSError:
+            return True  # copying it will tell
+        if unfinished and found.relative not in self._waited_for:
+            self._waited_for.add(found.relative)
+            self._news.put(Event("waiting", song=found.relative, message="The rest of it is still to come."))
+        return not unfinished
+
+    def _is_left_behind(self, relative: str, now: float) -> bool:
+        """Whether a file that changed a moment ago has been waited for long enough."""
+        patience_s, timings = self._context.patience_s, self._context.timings
+        if patience_s is None or now - self._started <= patience_s:
+            return False
+        return self._tracker.still_for_s(relative, now) < timings.span_s
+
+    def _take(self, found: Found, now: float) -> None:
+        if not self._context.budget.take(found.size_bytes):
+            return
+        try:
+            arrival = take_in(found, self._context.destination(), lambda: not self._stopping)
+        except Moved:
+            self._tracker.forget(found.relative)
+        except OSError as error:
+            self._cannot_take(found, error, now)
+        else:
+            self._seen[found.relative] = arrival.file
+            self._accepted.add(arrival.file.settings_hash)
+            self._news.put(arrival)  # before it is pending no more: `settled` must not see neither
+            self._drop(found.relative)
+
+    def _cannot_take(self, found: Found, error: OSError, now: float) -> None:
+        failures = self._failures.get(found.relative, (0, 0.0))[0] + 1
+        self._failures[found.relative] = (failures, now + back_off(failures, 2.0, 60.0))
+        full = disk_is_full(error)
+        log.warning("%s cannot be copied to the spool: %s", self.folder.path / found.relative, error)
+        if full and failures >= _TRIES and self._context.patience_s is not None:
+            self._leave(found.relative, "there is no room in the spool")
+        elif not full and (failures >= _TRIES or isinstance(error, PermissionError)):
+            self._ignore(found, f"It cannot be read ({error.strerror}).")
+
+    def _leave(self, relative: str, why: str) -> None:
+        log.warning("%s is left for the next time: %s", self.folder.path / relative, why)
+        self._left.add(relative)
+        self._drop(relative)
+
+    def _ignore(self, found: Found, reason: str) -> None:
+        file = SeenFile(str(self.folder.path), found.relative, found.state, reason=reason)
+        self._seen[found.relative] = file
+        self._news.put(file)
+        self._drop(found.relative)
+
+    def _drop(self, relative: str) -> None:
+        self._pending.pop(relative, None)
+        self._failures.pop(relative, None)
+        self._waited_for.discard(relative)
+        self._tracker.forget(relative)
