@@ -155,7 +155,7 @@ class Recipe(_Part):
 
         Raises SettingsError when an override names no field of ModelConfig.
         """
-        from tsbs_daw import model as networks
+        from tsbs_daw import network as networks
 
         base = {"tiny": networks.TINY, "lite": networks.LITE, "full": networks.FULL}[self.model.size]
         overrides = {key: _frozen(value) for key, value in self.model.overrides.items()}
