@@ -4,5 +4,5 @@
 --   Takes jobs to the daemon and brings stems back. The other actions start it; it ends when nothing is left to do.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
-local use = assert(loadfile(folder .. "lib/use.lua"))()(folder .. "lib/")
-use("courier").run()
+local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")
+require("background").run()

@@ -5,8 +5,8 @@
 --   yet get one, muted.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
-local use = assert(loadfile(folder .. "lib/use.lua"))()(folder .. "lib/")
-local asking = use("asking")
-use("chooser").ask("tsbs-daw: re-separate in place", function()
-  asking.again(asking.options())
+local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")
+local selection = require("selection")
+require("chooser").ask("tsbs-daw: re-separate in place", function()
+  selection.reseparate(selection.options())
 end, "Tracks that are there keep every edit, and their mutes. An output without a track gets one, muted.")

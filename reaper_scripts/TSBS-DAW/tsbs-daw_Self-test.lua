@@ -5,5 +5,5 @@
 --   they assume. Changes nothing else.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
-local use = assert(loadfile(folder .. "lib/use.lua"))()(folder .. "lib/")
-use("selftest").run()
+local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")
+require("selftest").run()

@@ -4,6 +4,6 @@
 --   Takes apart what the selected tracks play in every region: one job for each region and track.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
-local use = assert(loadfile(folder .. "lib/use.lua"))()(folder .. "lib/")
-local asking = use("asking")
-asking.regions(asking.options())
+local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")
+local selection = require("selection")
+selection.regions(selection.options())

@@ -5,6 +5,6 @@
 -- Made by `tsbs-daw reaper actions`.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
-local use = assert(loadfile(folder .. "lib/use.lua"))()(folder .. "lib/")
-local asking = use("asking")
-asking.selected_items(asking.options({ preset = "crate" }))
+local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")
+local selection = require("selection")
+selection.selected_items(selection.options({ preset = "crate" }))

@@ -5,8 +5,8 @@
 --   source; remembers it, and separates them.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
-local use = assert(loadfile(folder .. "lib/use.lua"))()(folder .. "lib/")
-local asking = use("asking")
-use("chooser").ask("tsbs-daw: separate with preset", function()
-  asking[use("settings").choice("what")](asking.options())
+local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")
+local selection = require("selection")
+require("chooser").ask("tsbs-daw: separate with preset", function()
+  selection[require("settings").choice("what")](selection.options())
 end)

@@ -60,7 +60,7 @@ def test_all_actions_are_registered_and_the_rest_of_the_file_stays(resource: Pat
     assert content.startswith(KEYS + b"\r\n") and content.count(b"\n") == content.count(b"\r\n")
     assert len(found.actions) == len(list(install.source_folder().glob("tsbs-daw_*.lua"))) and not found.missing
     assert (resource / "reaper-kb.ini.before-tsbs-daw").read_bytes() == KEYS
-    assert (found.scripts / "lib" / "use.lua").is_file() and not list(found.scripts.rglob(".*"))
+    assert (found.scripts / "lib" / "require.lua").is_file() and not list(found.scripts.rglob(".*"))
     assert found.version == "1" and found.spool == "/spool"
 
 

@@ -283,10 +283,10 @@ def test_a_hundred_items_at_once_are_read_over_many_ticks(studio: Studio, daemon
     items = many_items(studio, 100)
     assert not studio.run("Separate selected items").running, "one tick was enough to write them down"
     (order,) = studio.tickets()
-    assert order["stage"] == "ordered" and len(order["items"]) == 100 and studio.jobs_waiting() == []
+    assert order["stage"] == "requested" and len(order["items"]) == 100 and studio.jobs_waiting() == []
     studio.ticks(1)
     assert 1 < len(studio.tickets()) < 101, "the background script begins, and leaves the rest for later ticks"
-    while any(ticket["stage"] == "ordered" for ticket in studio.tickets()):
+    while any(ticket["stage"] == "requested" for ticket in studio.tickets()):
         studio.ticks(1)
     assert len(daemon.work(studio)) == 100 and all(item.values["B_MUTE"] for item in items)
     assert len(stem_items(studio.project, "bass")) == 100
@@ -331,7 +331,7 @@ def test_a_project_closed_while_an_order_is_worked_off_gets_the_rest_when_it_is_
         studio.ticks(1)
         for job in daemon.claim():
             daemon.finish(job)
-    assert any(ticket["stage"] == "ordered" for ticket in studio.tickets())
+    assert any(ticket["stage"] == "requested" for ticket in studio.tickets())
     studio.reaper.open(studio.project)
     daemon.work(studio)
     assert len(stem_items(studio.project, "bass")) == 60, "each once"

@@ -3,8 +3,8 @@
 -- An audio accessor gives nothing inside a coroutine, so this is a step function, called from a deferred one. It reads
 -- what lies before the take's FX; rate, pitch, stretch markers, section, loop and channel mode are in it already.
 -- The take's and the item's volume are not, and are set on the new items.
-local use = ...
-local text, wav = use("text"), use("wav")
+local require = ...
+local text, wav = require("text"), require("wav")
 
 local capture = {}
 

@@ -1,6 +1,6 @@
 -- Choose a preset, the stems to put back, and what becomes of the source. The choice is remembered.
-local use = ...
-local settings, ui = use("settings"), use("ui")
+local require = ...
+local settings, ui = require("settings"), require("ui")
 
 local chooser = {}
 

@@ -1,8 +1,9 @@
 -- From a finished job to tracks, in steps: find the project and the item, have the media in the project's folder,
 -- build the peaks, and insert. Everything that takes time happens before the insertion, which is one step.
-local use = ...
-local again, files, insert, json = use("again"), use("files"), use("insert"), use("json")
-local project, protocol, text = use("project"), use("protocol"), use("text")
+local require = ...
+local files, insert, json = require("files"), require("insert"), require("json")
+local project, protocol, reseparate, text =
+  require("project"), require("protocol"), require("reseparate"), require("text")
 
 local delivery = {}
 
@@ -208,7 +209,7 @@ function delivery.of(ticket, result, may_cut)
     ticket.origin = origin_of(ticket, stems, paths)
     if ticket.replaces then
       give_up()
-      return again.stems(proj, ticket, stems, paths, place_of(ticket, item, nil), known)
+      return reseparate.stems(proj, ticket, stems, paths, place_of(ticket, item, nil), known)
     end
     local track = known.track
     if not ticket.item and not track and ticket.place ~= "new tracks" then

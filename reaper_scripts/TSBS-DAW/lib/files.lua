@@ -1,6 +1,6 @@
 -- Files and folders. Paths are UTF-8; REAPER takes "/" on every system. Nothing here raises: value, or nil and why.
-local use = ...
-local text = use("text")
+local require = ...
+local text = require("text")
 
 local files = {}
 

@@ -1,7 +1,7 @@
--- Puts stems into a project. This file, `silencing`, which it calls, and `again` are all that changes tracks and items,
--- in one undo step.
-local use = ...
-local project, protocol, silencing = use("project"), use("protocol"), use("silencing")
+-- Puts stems into a project. Only this file, `silencing` and `reseparate` change tracks and items, each time in one undo
+-- step.
+local require = ...
+local project, protocol, silencing = require("project"), require("protocol"), require("silencing")
 
 local insert = {}
 

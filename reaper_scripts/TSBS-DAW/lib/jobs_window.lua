@@ -1,8 +1,8 @@
 -- What is under way: how far, how long still, and what went wrong; to cancel, retry, place or dismiss.
-local use, folder = ...
-local clock, files, project = use("clock"), use("files"), use("project")
-local courier, settings, spools, text = use("courier"), use("settings"), use("spool"), use("text")
-local tickets, ui = use("tickets"), use("ui")
+local require, folder = ...
+local clock, files, project = require("clock"), require("files"), require("project")
+local background, settings, spools, text = require("background"), require("settings"), require("spool"), require("text")
+local pending_jobs, ui = require("pending_jobs"), require("ui")
 
 local jobs_window = {}
 
@@ -51,7 +51,7 @@ function jobs_window.view(spool, ticket, seen)
     return view_of_result(ticket, result, err)
   elseif ticket.trouble then
     return { line = ticket.trouble, retry = true }
-  elseif ticket.stage == "ordered" then
+  elseif ticket.stage == "requested" then
     local open = project.find(ticket.project.id)
     local line = open and "looking at what was selected" or "waiting for %s to be open"
     return { line = line:format(text.shown(ticket.project.name)) }
@@ -88,7 +88,7 @@ function jobs_window.act(desk, spool, ticket, what)
     if ok then
       ok, err = desk:keep(ticket)
     end
-    courier.wake()
+    background.wake()
   end
   return not ok and err or nil
 end
@@ -168,7 +168,7 @@ function jobs_window.run()
     end)
     return
   end
-  local model = { desk = tickets.at(installed.spool), spool = spools.at(installed.spool), seen = {}, all = {} }
+  local model = { desk = pending_jobs.at(installed.spool), spool = spools.at(installed.spool), seen = {}, all = {} }
   model.look = clock.every(LOOK_EVERY_S)
   ui.open(title, 520, 420, function(window)
     draw(window, model, installed)

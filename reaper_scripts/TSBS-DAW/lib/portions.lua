@@ -1,24 +1,24 @@
 -- From an item, or from what a track plays between two moments, to the ticket of a job.
 --
--- `work` is an order that is being worked off: order, proj, rate (the project's), pause.
-local use = ...
-local files, json, project = use("files"), use("json"), use("project")
-local protocol, recording, sources, text = use("protocol"), use("recording"), use("source"), use("text")
+-- `work` is a request that is being worked off: request, proj, rate (the project's), pause.
+local require = ...
+local files, json, project = require("files"), require("json"), require("project")
+local protocol, recording, sources, text = require("protocol"), require("recording"), require("source"), require("text")
 
 local portions = {}
 
 local SONG_CHARACTERS = 60
 local RENDER = "The project plays at rate %.4g, which a render with take effects would have in it; set it to 1 first."
 
--- What belongs to every ticket of an order. `number` makes its id, so that an order that is worked off twice, after a
+-- What belongs to every ticket of a request. `number` makes its id, so that a request that is worked off twice, after a
 -- crash, asks for nothing twice.
 function portions.ticket(work, number, fields)
-  local options, proj = work.order.options, work.proj
+  local options, proj = work.request.options, work.proj
   local song = text.cut(fields.name, SONG_CHARACTERS) .. (fields.label and " " .. fields.label or "")
   local ticket = {
-    id = ("%s-%d"):format(work.order.id, number),
+    id = ("%s-%d"):format(work.request.id, number),
     stage = "wanted",
-    project = { id = work.order.project.id, name = project.name(proj) },
+    project = { id = work.request.project.id, name = project.name(proj) },
     stems = options.stems,
     source = options.source,
     asked_unix_s = os.time(),
@@ -33,7 +33,7 @@ end
 
 -- A ticket for a portion of an item, in seconds from its start; or nil and a sentence.
 function portions.of_item(work, number, item, from_s, length_s, label)
-  local spec, take, name = sources.of_item(item, from_s, length_s, work.order.options.fx)
+  local spec, take, name = sources.of_item(item, from_s, length_s, work.request.options.fx)
   if not spec then
     return nil, take
   elseif spec.kind == "render" and work.rate ~= 1 then
@@ -45,7 +45,7 @@ function portions.of_item(work, number, item, from_s, length_s, label)
   return portions.ticket(work, number, {
     name = name,
     label = label,
-    group = work.order.group .. track,
+    group = work.request.group .. track,
     spec = spec,
     track = track,
     item = project.item_guid(item),
@@ -104,7 +104,7 @@ function portions.of_range(work, number, track, range)
   return portions.ticket(work, number, {
     name = track_name ~= "" and track_name or "track",
     label = range.label,
-    group = work.order.group .. guid,
+    group = work.request.group .. guid,
     spec = sources.of_track(work.proj, range.from_s, range.to_s - range.from_s, items.rates),
     track = guid,
     position_s = range.from_s,

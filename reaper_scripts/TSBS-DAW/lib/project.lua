@@ -1,6 +1,6 @@
 -- Finding a project, a track, an item again: by what is stored in them, never by a handle that was kept.
-local use = ...
-local clock, text = use("clock"), use("text")
+local require = ...
+local clock, text = require("clock"), require("text")
 
 local project = {}
 

@@ -1,6 +1,6 @@
 -- The documents of the spool, see PROTOCOL.md: how they are written, and which of them are understood.
-local use = ...
-local files, json, text = use("files"), use("json"), use("text")
+local require = ...
+local files, json, text = require("files"), require("json"), require("text")
 
 local protocol = {}
 

@@ -1,6 +1,7 @@
 -- A ticket's way into the spool: its audio is had, as `source` said it can be, and the job is asked for.
-local use = ...
-local capture, files, project, render, text = use("capture"), use("files"), use("project"), use("render"), use("text")
+local require = ...
+local capture, files, project, render, text =
+  require("capture"), require("files"), require("project"), require("render"), require("text")
 
 local recording = {}
 

@@ -1,7 +1,7 @@
 -- Renders an item with its take FX, by REAPER's own render. It blocks, as every render does, so it is only done when
 -- the user asks for the effects; every setting and the selection are put back, even after an error.
-local use = ...
-local text = use("text")
+local require = ...
+local text = require("text")
 
 local render = {}
 

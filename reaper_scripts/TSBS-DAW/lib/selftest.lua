@@ -1,7 +1,7 @@
 -- Goes through the checks, one in a tick, and writes down what differs from what these scripts assume.
-local use = ...
-local files, json, tiny = use("files"), use("json"), use("selftest_project")
-local GROUPS = { use("selftest_checks"), use("selftest_keeping") }
+local require = ...
+local files, json, tiny = require("files"), require("json"), require("selftest_project")
+local GROUPS = { require("selftest_checks"), require("selftest_keeping") }
 
 local selftest = {}
 

@@ -1,8 +1,9 @@
 -- What these scripts assume of REAPER, one check for each: a name, and a function of the self-test's project that
 -- returns whether it is so, and what was found.
-local use = ...
-local capture, delivery, files, insert = use("capture"), use("delivery"), use("files"), use("insert")
-local project, render, sources, tiny = use("project"), use("render"), use("source"), use("selftest_project")
+local require = ...
+local capture, delivery, files, insert = require("capture"), require("delivery"), require("files"), require("insert")
+local project, render, sources, tiny =
+  require("project"), require("render"), require("source"), require("selftest_project")
 
 local checks = {}
 
@@ -27,7 +28,7 @@ end
 
 check("every function that is called exists", function()
   local missing = {}
-  for _, name in ipairs(use("calls")) do
+  for _, name in ipairs(require("api_list")) do
     missing[#missing + 1] = not reaper.APIExists(name) and name or nil
   end
   return #missing == 0, table.concat(missing, ", ")

@@ -1,7 +1,7 @@
 -- The rest of what these scripts assume: how they were installed, that an item can be cut, and that what they note
 -- in a project is there when it is opened again. The last check opens the self-test's project anew.
-local use, folder = ...
-local files, insert, project, settings = use("files"), use("insert"), use("project"), use("settings")
+local require, folder = ...
+local files, insert, project, settings = require("files"), require("insert"), require("project"), require("settings")
 
 local checks = {}
 

@@ -1,6 +1,6 @@
 -- The tiny project of the self-test: a new tab with one item whose samples are known.
-local use = ...
-local files, insert, wav = use("files"), use("insert"), use("wav")
+local require = ...
+local files, insert, wav = require("files"), require("insert"), require("wav")
 
 local selftest_project = {}
 

@@ -1,6 +1,6 @@
 -- What `tsbs-daw reaper install` wrote down for this installation, and what the user chose last.
-local use = ...
-local files, json, text = use("files"), use("json"), use("text")
+local require = ...
+local files, json, text = require("files"), require("json"), require("text")
 
 local settings = {}
 
@@ -25,7 +25,7 @@ end
 local DEFAULTS = { preset = "none", source = "mute", fx = "no", stems = "", model = "default", what = "selected_items" }
 
 -- A choice that was made before: preset, source (mute, keep, untouched), fx (yes, no), stems (names, or "" for all),
--- what (a function of `asking`).
+-- what (a function of `selection`).
 function settings.choice(name)
   local value = reaper.GetExtState(SECTION, name)
   return value ~= "" and value ~= "-" and value or DEFAULTS[name]

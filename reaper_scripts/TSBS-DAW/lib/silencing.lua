@@ -1,7 +1,7 @@
 -- Mutes the part of a source that was taken apart: its items are cut at the bounds, and what lies between is muted.
 -- Called by `insert`, inside its undo step.
-local use = ...
-local sources, text = use("source"), use("text")
+local require = ...
+local sources, text = require("source"), require("text")
 
 local silencing = {}
 

@@ -1,6 +1,6 @@
 -- What a take plays, and how it can be had: as a portion of its file, or read through REAPER, or not at all.
-local use = ...
-local files, text = use("files"), use("text")
+local require = ...
+local files, text = require("files"), require("text")
 
 local source = {}
 

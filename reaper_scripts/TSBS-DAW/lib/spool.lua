@@ -1,6 +1,6 @@
 -- The folders between these scripts and the daemon, see PROTOCOL.md. Everything that moves, moves by rename.
-local use = ...
-local files, json, protocol, text = use("files"), use("json"), use("protocol"), use("text")
+local require = ...
+local files, json, protocol, text = require("files"), require("json"), require("protocol"), require("text")
 
 local spool = {}
 spool.__index = spool

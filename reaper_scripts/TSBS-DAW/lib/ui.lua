@@ -2,8 +2,8 @@
 --
 -- Both give a window the same few things: text, bar, button, check, choice, beside, gap. Each takes a line of its own
 -- unless `beside` was called before.
-local use = ...
-local imgui, plain = use("ui_imgui"), use("ui_gfx")
+local require = ...
+local imgui, plain = require("ui_imgui"), require("ui_gfx")
 
 local ui = {}
 

@@ -1,6 +1,6 @@
 -- A window in REAPER's own gfx.
-local use = ...
-local text = use("text")
+local require = ...
+local text = require("text")
 
 local window = {}
 window.__index = window

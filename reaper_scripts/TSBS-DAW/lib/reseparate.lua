@@ -1,8 +1,8 @@
 -- Puts new stems in the place of those of an earlier job: for "re-separate in place".
-local use = ...
-local files, insert, project = use("files"), use("insert"), use("project")
+local require = ...
+local files, insert, project = require("files"), require("insert"), require("project")
 
-local again = {}
+local reseparate = {}
 
 local function job_of(item)
   local _, id = reaper.GetSetMediaItemInfo_String(item, insert.JOB, "", false)
@@ -74,7 +74,7 @@ end
 
 -- New media for the items that an earlier job made, wherever they were cut or moved to; all else stays as it is.
 -- Outputs that have no track yet get one. known: the tracks, from `project.survey`.
-function again.stems(proj, ticket, stems, paths, place, known)
+function reseparate.stems(proj, ticket, stems, paths, place, known)
   return insert.undoable(proj, ("tsbs-daw: stems of %s, again"):format(ticket.name), function()
     for index, stem in ipairs(known.folder and stems or {}) do
       put_again(proj, ticket, stem, paths[index], place, known)
@@ -95,4 +95,4 @@ function again.stems(proj, ticket, stems, paths, place, known)
   end)
 end
 
-return again
+return reseparate

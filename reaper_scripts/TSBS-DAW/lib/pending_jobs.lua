@@ -2,16 +2,16 @@
 --
 -- A ticket is a file in <spool>/reaper/, so that nothing is lost when REAPER is closed, or crashes. Changing one writes
 -- a new file, <id>.<number>.json, and then removes the old: at every moment there is a whole one.
-local use = ...
-local files, json, text = use("files"), use("json"), use("text")
+local require = ...
+local files, json, text = require("files"), require("json"), require("text")
 
-local tickets = {}
-tickets.__index = tickets
+local pending_jobs = {}
+pending_jobs.__index = pending_jobs
 
-tickets.SCHEMA = 1
+pending_jobs.SCHEMA = 1
 
-function tickets.at(root)
-  return setmetatable({ folder = files.join(root, "reaper"), known = {} }, tickets)
+function pending_jobs.at(root)
+  return setmetatable({ folder = files.join(root, "reaper"), known = {} }, pending_jobs)
 end
 
 local function parts(name)
@@ -20,7 +20,7 @@ local function parts(name)
 end
 
 -- The newest file of every ticket: id -> number; and the names of older ones.
-function tickets:_numbers()
+function pending_jobs:_numbers()
   local newest, old = {}, {}
   for _, name in ipairs(files.list(self.folder)) do
     local id, number = parts(name)
@@ -38,14 +38,14 @@ end
 local function read(path)
   local content = files.read(path)
   local found = content and json.decode(content)
-  if type(found) == "table" and found.schema == tickets.SCHEMA and type(found.job) == "table" then
+  if type(found) == "table" and found.schema == pending_jobs.SCHEMA and type(found.job) == "table" then
     return found
   end
   return nil
 end
 
 -- All tickets, oldest first; one that did not change is the same table as before. What cannot be read stays there.
-function tickets:all()
+function pending_jobs:all()
   local found = {}
   local newest, old = self:_numbers()
   for id, number in pairs(newest) do
@@ -72,9 +72,9 @@ function tickets:all()
 end
 
 -- Write a ticket down. true, or nil and a sentence.
-function tickets:keep(ticket)
+function pending_jobs:keep(ticket)
   local before = ticket.number
-  ticket.schema = tickets.SCHEMA
+  ticket.schema = pending_jobs.SCHEMA
   ticket.number = (before or 0) + 1
   local content, err = json.encode(ticket)
   if not content then
@@ -100,8 +100,8 @@ function tickets:keep(ticket)
 end
 
 -- The debt is paid, or not wanted any more.
-function tickets:drop(ticket)
+function pending_jobs:drop(ticket)
   os.remove(files.join(self.folder, ("%s.%d.json"):format(ticket.id, ticket.number)))
 end
 
-return tickets
+return pending_jobs

@@ -1,12 +1,12 @@
--- From an order to tickets: one for each item, or for each track and range, or for each job that is done again.
+-- From a request to tickets: one for each item, or for each track and range, or for each job that is done again.
 --
--- An order is what an action wrote down in its one tick. The background script works it off, a little in every tick,
+-- An request is what an action wrote down in its one tick. The background script works it off, a little in every tick,
 -- while the user goes on: so all in it is named by GUID, and looked up when its turn comes.
-local use = ...
-local clock, files, json = use("clock"), use("files"), use("json")
-local portions, project, text = use("portions"), use("project"), use("text")
+local require = ...
+local clock, files, json = require("clock"), require("files"), require("json")
+local portions, project, text = require("portions"), require("project"), require("text")
 
-local orders = {}
+local requests = {}
 
 local RATE = "The project plays at rate %.4g; stems are made at rate 1, and play along with it."
 
@@ -50,15 +50,15 @@ local function again_ticket(work, number, folder, id)
   kept.group = project.note(folder, "group")
   kept.source = "untouched"
   local ticket = portions.ticket(work, number, kept)
-  ticket.stems = stems_again(work.order.options.stems, kept.replaces)
+  ticket.stems = stems_again(work.request.options.stems, kept.replaces)
   return ticket
 end
 
--- Ways to go through an order: each calls `work.take(number, make, ...)` for everything in it.
+-- Ways to go through a request: each calls `work.take(number, make, ...)` for everything in it.
 local ways = {}
 
 function ways.items(work)
-  for number, entry in ipairs(work.order.items) do
+  for number, entry in ipairs(work.request.items) do
     local find, item = project.item_finder(work.proj, entry.item, entry.take), false
     while item == false do
       item = find()
@@ -76,8 +76,8 @@ end
 
 function ways.ranges(work)
   local number = 0
-  for _, range in ipairs(work.order.ranges) do
-    for _, guid in ipairs(work.order.tracks) do
+  for _, range in ipairs(work.request.ranges) do
+    for _, guid in ipairs(work.request.tracks) do
       number = number + 1
       local track = project.track(work.proj, guid)
       if track then
@@ -90,7 +90,7 @@ end
 -- Every job whose stems are in the chosen folders; the newest of each place.
 function ways.again(work)
   local wanted, number, index = {}, 0, 0
-  for _, group in ipairs(work.order.groups) do
+  for _, group in ipairs(work.request.groups) do
     wanted[group] = true
   end
   while index < reaper.CountTracks(work.proj) do
@@ -110,24 +110,24 @@ function ways.again(work)
   end
 end
 
--- Whether the daemon has had a job of this id: the order was worked off before, and cut short.
+-- Whether the daemon has had a job of this id: the request was worked off before, and cut short.
 local function is_known(spool, id)
   return spool:progress(id) ~= nil or spool:result(id) ~= nil
 end
 
--- Begin to work an order off.
+-- Begin to work a request off.
 --
 -- Returns a step function: true and sentences when all its tickets are kept; false when there is more to do; nil when
 -- the project was closed. Returns nil alone while it is not open.
-function orders.of(desk, spool, order)
-  local proj = project.find(order.project.id)
+function requests.of(desk, spool, request)
+  local proj = project.find(request.project.id)
   if not proj then
     return nil
   end
   local closed = {}
   return clock.sliced(function(pause)
     local said, kept = {}, 0
-    local work = { order = order, proj = proj, rate = reaper.Master_GetPlayRate(proj) }
+    local work = { request = request, proj = proj, rate = reaper.Master_GetPlayRate(proj) }
     function work.say(sentence)
       said[#said + 1] = sentence
     end
@@ -139,7 +139,7 @@ function orders.of(desk, spool, order)
       return paused
     end
     function work.take(number, make, ...)
-      if not is_known(spool, ("%s-%d"):format(order.id, number)) then
+      if not is_known(spool, ("%s-%d"):format(request.id, number)) then
         local ticket, err = make(work, number, ...)
         if ticket then
           local ok, why = desk:keep(ticket)
@@ -149,7 +149,7 @@ function orders.of(desk, spool, order)
       end
       work.pause()
     end
-    local ok, err = pcall(ways[order.what], work)
+    local ok, err = pcall(ways[request.what], work)
     if not ok and err == closed then
       return nil
     elseif not ok then
@@ -158,10 +158,10 @@ function orders.of(desk, spool, order)
     if kept > 0 and work.rate ~= 1 then
       work.say(RATE:format(work.rate))
     elseif kept == 0 and #said == 0 then
-      work.say(order.nothing)
+      work.say(request.nothing)
     end
     return true, said
   end)
 end
 
-return orders
+return requests

@@ -1,15 +1,16 @@
--- What is selected in REAPER, written down as an order. This is all that an action does: it is over in its first tick,
--- but for a thousand items and more. What is ordered is worked off by the background script, see `orders`.
-local use = ...
-local clock, courier, json, project = use("clock"), use("courier"), use("json"), use("project")
-local settings, spools, text, tickets = use("settings"), use("spool"), use("text"), use("tickets")
+-- What is selected in REAPER, written down as a request. This is all that an action does: it is over in its first tick,
+-- but for a thousand items and more. What is requested is worked off by the background script, see `requests`.
+local require = ...
+local clock, background, json, project = require("clock"), require("background"), require("json"), require("project")
+local pending_jobs, settings, spools, text =
+  require("pending_jobs"), require("settings"), require("spool"), require("text")
 
-local asking = {}
+local selection = {}
 
-local IN_ONE = 200 -- items in one order: writing it down takes a millisecond or two
+local IN_ONE = 200 -- items in one request: writing it down takes a millisecond or two
 
 -- What the user chose: preset, model, stems (nil for all), source, fx. `changes` may name another preset.
-function asking.options(changes)
+function selection.options(changes)
   local options = {
     preset = settings.choice("preset"),
     model = settings.choice("model"),
@@ -24,11 +25,11 @@ function asking.options(changes)
   return options
 end
 
-local function order_of(what, options, name, nothing)
+local function new_request(what, options, name, nothing)
   local proj = project.current()
   return {
     id = text.new_id(),
-    stage = "ordered",
+    stage = "requested",
     what = what,
     name = name,
     nothing = nothing,
@@ -39,58 +40,58 @@ local function order_of(what, options, name, nothing)
   }
 end
 
--- Write orders down, wake the background script, and tell the user at once what there is to tell. `orders` is a body
--- for `clock.run`: it is given `pause` and `keep(order)`, and returns a sentence if there is nothing to order.
-local function hand_on(orders)
+-- Write requests down, wake the background script, and tell the user at once what there is to tell. `requests` is a body
+-- for `clock.run`: it is given `pause` and `keep(request)`, and returns a sentence if there is nothing to request.
+local function hand_on(requests)
   local installed, missing = settings.installed()
   clock.run(function(pause)
     local said = { missing }
-    local function keep(order)
-      local ok, why = tickets.at(installed.spool):keep(order)
+    local function keep(request)
+      local ok, why = pending_jobs.at(installed.spool):keep(request)
       said[#said + 1] = why
       if ok then
-        courier.wake()
+        background.wake()
       end
     end
     if installed then
-      local nothing = orders(pause, keep)
+      local nothing = requests(pause, keep)
       said[#said + 1] = nothing
     end
     settings.say(said)
     if #said > 0 or not spools.at(installed.spool):alive() then
-      use("jobs_window").show()
+      require("jobs_window").show()
     end
     return true
   end)
 end
 
 -- Every selected item, on whatever tracks.
-function asking.selected_items(options)
+function selection.selected_items(options)
   local proj = project.current()
   hand_on(function(pause, keep)
-    local order, group = nil, nil
+    local request, group = nil, nil
     for index = 0, reaper.CountSelectedMediaItems(proj) - 1 do
       local item = reaper.GetSelectedMediaItem(proj, index)
       if not item then
         break -- more than one tick: the user has selected something else
-      elseif not order then
-        order = order_of("items", options, "selected items")
-        group = group or order.group
-        order.items, order.group = json.list(), group
+      elseif not request then
+        request = new_request("items", options, "selected items")
+        group = group or request.group
+        request.items, request.group = json.list(), group
       end
       local take = reaper.GetActiveTake(item)
-      order.items[#order.items + 1] = { item = project.item_guid(item), take = take and project.take_guid(take) }
-      if #order.items == IN_ONE then
-        keep(order)
-        order = nil
+      request.items[#request.items + 1] = { item = project.item_guid(item), take = take and project.take_guid(take) }
+      if #request.items == IN_ONE then
+        keep(request)
+        request = nil
         pause()
         if not project.is_open(proj) then
           return nil
         end
       end
     end
-    if order then
-      keep(order)
+    if request then
+      keep(request)
     elseif not group then
       return "No item is selected; select one or more, and run the action again."
     end
@@ -105,24 +106,24 @@ local function selected_tracks(proj)
   return found
 end
 
-local function order_ranges(options, ranges, name, nothing)
+local function request_ranges(options, ranges, name, nothing)
   hand_on(function(_, keep)
-    local order = order_of("ranges", options, name, nothing)
-    order.tracks = selected_tracks(project.current())
-    order.ranges = ranges
-    if #order.tracks == 0 or #ranges == 0 then
+    local request = new_request("ranges", options, name, nothing)
+    request.tracks = selected_tracks(project.current())
+    request.ranges = ranges
+    if #request.tracks == 0 or #ranges == 0 then
       return nothing
     end
-    keep(order)
+    keep(request)
   end)
 end
 
 -- The time selection, on every selected track.
-function asking.time_selection(options)
+function selection.time_selection(options)
   local from_s, to_s = reaper.GetSet_LoopTimeRange2(project.current(), false, false, 0, 0, false)
   local ranges = json.list(to_s > from_s and { { from_s = from_s, to_s = to_s } } or {})
   local nothing = "Nothing plays there; make a time selection, and select tracks that have items in it."
-  order_ranges(options, ranges, "the time selection", nothing)
+  request_ranges(options, ranges, "the time selection", nothing)
 end
 
 local function regions(proj)
@@ -139,28 +140,28 @@ local function regions(proj)
 end
 
 -- Every region, on every selected track.
-function asking.regions(options)
+function selection.regions(options)
   local nothing = "Nothing plays there; make regions, and select tracks that have items in them."
-  order_ranges(options, regions(project.current()), "regions", nothing)
+  request_ranges(options, regions(project.current()), "regions", nothing)
 end
 
 -- Every job whose stems are on the selected tracks, or in the selected folders; the newest of each place.
-function asking.again(options)
+function selection.reseparate(options)
   local proj, nothing = project.current(), "No selected track was made by tsbs-daw; select a stem track, or its folder."
   hand_on(function(_, keep)
-    local order, known = order_of("again", options, "stems again", nothing), {}
-    order.groups = json.list()
+    local request, known = new_request("again", options, "stems again", nothing), {}
+    request.groups = json.list()
     for index = 0, reaper.CountSelectedTracks(proj) - 1 do
       local group = project.note(reaper.GetSelectedTrack(proj, index), "group")
       if group ~= "" and not known[group] then
-        order.groups[#order.groups + 1], known[group] = group, true
+        request.groups[#request.groups + 1], known[group] = group, true
       end
     end
-    if #order.groups == 0 then
+    if #request.groups == 0 then
       return nothing
     end
-    keep(order)
+    keep(request)
   end)
 end
 
-return asking
+return selection

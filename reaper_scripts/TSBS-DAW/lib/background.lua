@@ -2,43 +2,44 @@
 --
 -- There is one in a REAPER at a time. It ends when no ticket is left. All it knows is in the tickets, so it may be
 -- ended at any moment and begun again.
-local use, folder = ...
-local clock, files, settings = use("clock"), use("files"), use("settings")
-local spools, tickets = use("spool"), use("tickets")
-local delivery, orders, recording, text = use("delivery"), use("orders"), use("recording"), use("text")
+local require, folder = ...
+local clock, files, settings = require("clock"), require("files"), require("settings")
+local pending_jobs, spools = require("pending_jobs"), require("spool")
+local delivery, recording, requests, text =
+  require("delivery"), require("recording"), require("requests"), require("text")
 
-local courier = {}
-courier.__index = courier
+local background = {}
+background.__index = background
 
 local LOOK_EVERY_S = 0.25
 local BEAT_ALIVE_S = 3.0
 local FILE = "tsbs-daw_Background.lua"
 
 local function new(root)
-  local self = { spool = spools.at(root), tickets = tickets.at(root), work = {}, queue = {}, looked = 0 }
+  local self = { spool = spools.at(root), pending = pending_jobs.at(root), work = {}, queue = {}, looked = 0 }
   self.me = text.new_id()
   self.look = clock.every(LOOK_EVERY_S)
-  return setmetatable(self, courier)
+  return setmetatable(self, background)
 end
 
 -- Whether one is at work already.
 local function alive()
-  local beat = tonumber((settings.word("courier"):match("^(%S+) ")))
+  local beat = tonumber((settings.word("background"):match("^(%S+) ")))
   return beat ~= nil and math.abs(reaper.time_precise() - beat) < BEAT_ALIVE_S
 end
 
 -- Start the background script unless it runs. Called by actions, after they wrote tickets.
-function courier.wake()
+function background.wake()
   if not alive() then
     files.run_script(folder, FILE)
   end
 end
 
-function courier:_beat()
-  settings.word("courier", ("%.3f %s"):format(reaper.time_precise(), self.me))
+function background:_beat()
+  settings.word("background", ("%.3f %s"):format(reaper.time_precise(), self.me))
 end
 
-function courier:_give_up(id)
+function background:_give_up(id)
   local task = self.work[id]
   if task and task.give_up then
     task.give_up()
@@ -47,9 +48,9 @@ function courier:_give_up(id)
 end
 
 -- Muting a part of an item cuts it: before that, what else is wanted of its track must have been read.
-function courier:_is_read_around(ticket)
+function background:_is_read_around(ticket)
   for _, other in ipairs(self.queue) do
-    local unread = other.stage == "ordered" or other.stage == "wanted" and other.track == ticket.track
+    local unread = other.stage == "requested" or other.stage == "wanted" and other.track == ticket.track
     if unread and not other.trouble and other.project.id == ticket.project.id then
       return false
     end
@@ -58,9 +59,9 @@ function courier:_is_read_around(ticket)
 end
 
 -- What is to be done for a ticket now: a step function and one that gives up, or nil.
-function courier:_begin(ticket)
-  if ticket.stage == "ordered" then
-    return orders.of(self.tickets, self.spool, ticket)
+function background:_begin(ticket)
+  if ticket.stage == "requested" then
+    return requests.of(self.pending, self.spool, ticket)
   elseif ticket.stage ~= "submitted" then
     return recording.of(self.spool, ticket)
   end
@@ -82,9 +83,9 @@ function courier:_begin(ticket)
 end
 
 -- Look at all tickets, and forget work whose ticket is gone.
-function courier:_look_around()
+function background:_look_around()
   local there = {}
-  self.queue, self.looked = self.tickets:all(), 0
+  self.queue, self.looked = self.pending:all(), 0
   for _, ticket in ipairs(self.queue) do
     there[ticket.id] = true
   end
@@ -96,7 +97,7 @@ function courier:_look_around()
 end
 
 -- Begin what can be begun, ticket by ticket, as far as the tick allows; the next tick goes on from there.
-function courier:_begin_work(over)
+function background:_begin_work(over)
   while self.looked < #self.queue do
     self.looked = self.looked + 1
     local ticket = self.queue[self.looked]
@@ -110,12 +111,12 @@ function courier:_begin_work(over)
   end
 end
 
-function courier:_trouble(ticket, sentence, what)
+function background:_trouble(ticket, sentence, what)
   ticket.trouble, ticket.offer = sentence, what
-  self.tickets:keep(ticket)
+  self.pending:keep(ticket)
 end
 
-function courier:_advance(task, over)
+function background:_advance(task, over)
   local ticket = task.ticket
   local began_as = ticket.stage
   local ok, done, err, what = pcall(task.step, over)
@@ -132,22 +133,22 @@ function courier:_advance(task, over)
   else
     self.work[ticket.id] = nil
     if began_as == "wanted" then
-      self.tickets:keep(ticket)
+      self.pending:keep(ticket)
     else
-      self.tickets:drop(ticket)
+      self.pending:drop(ticket)
     end
-    if began_as == "ordered" then
+    if began_as == "requested" then
       self.look = clock.every(LOOK_EVERY_S) -- at its tickets, at once
     end
     if type(err) == "table" and #err > 0 then
       settings.say(err, true)
-      use("jobs_window").show()
+      require("jobs_window").show()
     end
   end
 end
 
 -- One tick. Returns whether anything is left to do.
-function courier:tick()
+function background:tick()
   local over = clock.budget()
   self:_beat()
   if self.looked == #self.queue and self.look() then
@@ -167,17 +168,17 @@ function courier:tick()
 end
 
 -- Forget the troubles of an earlier time: the disk may have room again, the file may be back.
-function courier:_forgive()
-  for _, ticket in ipairs(self.tickets:all()) do
+function background:_forgive()
+  for _, ticket in ipairs(self.pending:all()) do
     if ticket.trouble and not ticket.offer then
       ticket.trouble = nil
-      self.tickets:keep(ticket)
+      self.pending:keep(ticket)
     end
   end
 end
 
 -- Run in the background until nothing is owed.
-function courier.run()
+function background.run()
   settings.take_over()
   local installed = settings.installed()
   if not installed or alive() then
@@ -194,10 +195,10 @@ function courier.run()
     for id in pairs(self.work) do
       self:_give_up(id)
     end
-    settings.word("courier", "")
+    settings.word("background", "")
   end)
   self:_beat()
   reaper.defer(loop) -- the action that began this has its own tick
 end
 
-return courier
+return background
