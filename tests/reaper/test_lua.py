@@ -59,7 +59,8 @@ def test_modules_fit_in_a_head():
 def lua(studio: Studio):
     """Evaluates an expression in which `use` gives the modules."""
     script = studio.run("Jobs")
-    use = script.lua.eval("function(f) return assert(loadfile(f .. 'require.lua'))()(f) end")(str(studio.scripts) + "/lib/")
+    load = script.lua.eval("function(f) return assert(loadfile(f .. 'require.lua'))()(f) end")
+    use = load(str(studio.scripts) + "/lib/")
 
     def evaluate(code: str, *arguments: object):
         return script.lua.eval(f"function(use, ...) {code} end")(use, *arguments)

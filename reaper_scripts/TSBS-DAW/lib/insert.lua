@@ -1,4 +1,4 @@
--- Puts stems into a project. Only this file, `silencing` and `reseparate` change tracks and items, each time in one undo
+-- Puts stems into a project. Only this file, `silencing` and `reseparate` change tracks and items, always in one undo
 -- step.
 local require = ...
 local project, protocol, silencing = require("project"), require("protocol"), require("silencing")

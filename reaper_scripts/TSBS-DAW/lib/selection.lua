@@ -40,8 +40,8 @@ local function new_request(what, options, name, nothing)
   }
 end
 
--- Write requests down, wake the background script, and tell the user at once what there is to tell. `requests` is a body
--- for `clock.run`: it is given `pause` and `keep(request)`, and returns a sentence if there is nothing to request.
+-- Write requests down, wake the background script, and tell the user at once what there is to tell. `requests` is a
+-- body for `clock.run`: it is given `pause` and `keep(request)`, and returns a sentence if there is nothing to request.
 local function hand_on(requests)
   local installed, missing = settings.installed()
   clock.run(function(pause)
