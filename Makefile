@@ -1,59 +1,82 @@
 # Two commands on a bare machine:
-#   make demo   sets everything up, makes a song, and takes it apart
-#   make test   sets everything up and passes the tests
-# Both need Python 3.10 or newer, and may be run again.
+#   make demo   sets everything up, makes a song, and separates it
+#   make test   sets everything up and runs every check and test
+# Both need Python 3.10 or newer and can be run again. `make help` lists the rest.
 
 PYTHON ?= python3
-# The version that every figure was measured with. Any torch from 2.5 on will do: make demo TORCH="torch>=2.5"
-TORCH ?= torch==2.13.0
+# The versions that every figure was measured with. Any torch from 2.5 on works: make demo LOCK=
+LOCK ?= .ci/constraints.txt
 
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCKED := $(if $(LOCK),--constraint $(LOCK))
 
-.PHONY: demo test test-long bench-reaper lint lint-lua format clean
+# What `make check` runs of the suite: everything that is quick.
+QUICK := tests/test_layers.py tests/core tests/contracts tests/presets tests/queue tests/sessions tests/cli/test_help.py
 
-demo: $(VENV)/.installed
+.PHONY: help demo test test-long check lint types docs wheel lock bench-reaper lint-lua format clean
+
+help: ## List these commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/.installed ## Make a song, separate it, and show the result
 	$(BIN)/tsbs-daw demo --out out/demo
 
-test: lint
+test: lint ## Run the linters and the whole suite
 	$(BIN)/python -m pytest -q
 
-# Every fault case as often as the reliability table says: hours.
-test-long: $(VENV)/.installed-for-tests
+check: lint types ## Run the linters, mypy and the quick tests: under two minutes
+	$(BIN)/python -m pytest -q $(QUICK)
+
+test-long: $(VENV)/.installed-for-tests ## Run every fault case as often as the reliability table says: hours
 	$(BIN)/python -m pytest -q -m long --timeout 0
 
-# From an action in REAPER to the tracks, with the real scripts and daemon. ARGUMENTS="--json --runs 3"
-bench-reaper: $(VENV)/.installed-for-tests
+# ARGUMENTS="--json --runs 3"
+bench-reaper: $(VENV)/.installed-for-tests ## Time the way from an action in REAPER to its tracks
 	@PYTHONPATH=tests $(BIN)/python -m reaper.bench $(ARGUMENTS)
 
-lint: $(VENV)/.installed-for-tests
+lint: $(VENV)/.installed-for-tests ## Run ruff and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
-# The scripts for REAPER and Ardour. Needs luacheck (Debian: lua-check) and npm.
-lint-lua:
+types: $(VENV)/.installed-for-tests ## Run mypy
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-for-tests ## Build the documentation into build/site; a broken link is an error
+	$(BIN)/mkdocs build --quiet --strict
+
+wheel: $(VENV)/.installed-for-tests ## Build the wheel, and try it alone in an empty environment
+	$(BIN)/python tools/try_wheel.py $(LOCKED)
+
+lock: $(VENV)/.installed-for-tests ## Compute .ci/constraints.txt anew, for every Python and system at once
+	$(PIP) install uv
+	echo "torch==2.13.0" | $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 \
+	  --constraint - --upgrade --no-annotate --no-header --no-emit-index-url --no-emit-find-links --output-file $(LOCK)
+
+# Needs luacheck (Debian: lua-check) and npm.
+lint-lua: ## Check the Lua scripts for REAPER and Ardour
 	luacheck -q --config reaper_scripts/.luacheckrc reaper_scripts
 	luacheck -q --config tsbs_daw/integrations/ardour/.luacheckrc tsbs_daw/integrations/ardour tests/ardour
 	npm install --silent --no-audit --no-fund --prefix build/stylua @johnnymorganz/stylua-bin@2.5.2
 	build/stylua/node_modules/.bin/stylua --check --config-path reaper_scripts/stylua.toml reaper_scripts
 
-format: $(VENV)/.installed-for-tests
+format: $(VENV)/.installed-for-tests ## Let ruff fix and format what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
-	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache
+clean: ## Remove everything that these commands make
+	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "tsbs-daw needs Python 3.10 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(PIP) install "$(TORCH)"
-	$(PIP) install --editable .
+	$(PIP) install $(LOCKED) --editable .
 	@touch $@
 
 $(VENV)/.installed-for-tests: $(VENV)/.installed
-	$(PIP) install --editable ".[test]"
+	$(PIP) install $(LOCKED) --editable ".[dev]"
 	@touch $@
