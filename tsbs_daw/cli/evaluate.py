@@ -34,11 +34,17 @@ def command(
         Listening | None,
         typer.Option(help="Measure tempo, beats and key instead, heard in: separated stems, true stems, or none."),
     ] = None,
+    real: Annotated[
+        bool,
+        typer.Option("--real", help="Score the benchmark's real songs: median SDR of active seconds, and leaks."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Measure a model: uSDR, cSDR and SI-SDR per stem, both stages, against the mixture and an ideal ratio mask.
 
     Example: tsbs-daw evaluate --data songs --model default --songs 20 --seconds 30 --out result.json
+
+    Example: tsbs-daw evaluate --real --data real-songs --out real.json
 
     Example: tsbs-daw evaluate --data songs --analysis separated --out analysis.json
     """
@@ -50,6 +56,14 @@ def command(
         document = _measure_analysis(data, separator, analysis, songs)
         _write(document, out)
         typer.echo(json.dumps(document["summary"], indent=1))
+        return
+    if real:
+        document = _measure_real(data, model, separator)
+        _write(document, out)
+        if as_json:
+            typer.echo(json.dumps(document["summary"], indent=1))
+        else:
+            _print_real(document)
         return
     document = _measure_stems(data, model, separator, songs, seconds)
     _write(document, out)
@@ -74,6 +88,38 @@ def _measure_stems(
     result = evaluate(data, separator, songs=songs, seconds=seconds, progress=say)
     document = {**result, "model": model, "data": str(data), "device": str(separator.device), "version": __version__}
     return document | {"precision": separator.precision}
+
+
+def _measure_real(data: Path, model: str, separator: Separator) -> dict[str, Any]:
+    from tsbs_daw import __version__
+    from tsbs_daw.lab.evaluation.real import evaluate_real
+
+    def report(song: dict) -> None:
+        scores = [f"{stem} {part['full']['frame_sdr_db']}" for stem, part in song["scored"].items()]
+        scores += [f"{stem} leaks at {level} dB" for stem, level in song["leak_db"].items()]
+        typer.echo(f"{song['name']}: {', '.join(scores)}", err=True)
+
+    result = evaluate_real(data, separator, progress=report)
+    return {**result, "model": model, "version": __version__, "precision": separator.precision}
+
+
+def _print_real(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    summary = document["summary"]
+    table = Table(title=f"{document['model']} on {summary['songs']} real songs (dB; silence scores 0)")
+    for column in ("stem", "songs", "frame SDR", "worst song", "SDR", "SI-SDR", "map stage adds", "loudest leak"):
+        table.add_column(column, justify="left" if column == "stem" else "right")
+    for stem, part in summary["stems"].items():
+        full = part["full"]
+        values = (full["frame_sdr_db"], part["worst_frame_sdr_db"], full["sdr_db"], full["si_sdr_db"])
+        cells = ["-" if value is None else f"{value:.2f}" for value in (*values, part["map_stage_adds_db"])]
+        leak = summary["leak_db"].get(stem)
+        table.add_row(stem, str(part["songs"]), *cells, "-" if leak is None else f"{leak:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(f"Loudest stem against the mixture in any 0.1 s: {summary['stem_over_mixture_db']} dB")
 
 
 def _measure_analysis(

@@ -1,4 +1,8 @@
-"""Fit the weights of the analysis: `python -m tsbs_daw.lab.evaluation fit SONGS --out WEIGHTS.json`."""
+"""Two commands for whoever works on the models.
+
+python -m tsbs_daw.lab.evaluation fit SONGS --out WEIGHTS.json          fit the weights of the analysis
+python -m tsbs_daw.lab.evaluation real-songs OUT --clone REPOSITORY     make the songs of the benchmark
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ from tsbs_daw.core.errors import TsbsDawError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tsbs_daw.lab.evaluation", description="Fit the analysis to songs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tsbs_daw.lab.evaluation", description="Fit the analysis; make the benchmark's songs."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     fitting = commands.add_parser(
         "fit",
@@ -24,9 +30,23 @@ def main(arguments: list[str] | None = None) -> int:
     fitting.add_argument("--model", default="default", help="whose stems are listened to")
     fitting.add_argument("--sketches", type=int, default=2000, help="sketched scores that teach keys")
     fitting.add_argument("--heard", type=Path, help="keep here what was heard, for a second run")
+    making = commands.add_parser(
+        "real-songs",
+        help="make the benchmark's songs from clones of their repositories",
+        epilog="example: python -m tsbs_daw.lab.evaluation real-songs real --clone webaudio-examples",
+    )
+    making.add_argument("out", type=Path, help="folder to write the songs to")
+    making.add_argument(
+        "--clone", type=Path, action="append", required=True, help="a cloned repository; may be repeated"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        if options.command == "real-songs":
+            from tsbs_daw.lab.evaluation.real_songs import make_real_songs
+
+            make_real_songs(options.out, options.clone)
+            return 0
         _fit(options.songs, options.out, options.model, options.sketches, options.heard)
     except TsbsDawError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Songs whose stems are known: folders with one WAV or FLAC file per stem, `song/vocals.wav song/drums.wav ...`."""
+"""Songs whose stems are known: folders with one WAV, FLAC or Ogg file per stem: `song/vocals.wav song/drums.wav`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import soundfile
 
 from tsbs_daw.core.errors import DatasetError
 
-SUFFIXES = (".wav", ".flac")
+SUFFIXES = (".wav", ".flac", ".ogg")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,232 @@
+"""The benchmark on real songs: how near the stems of records come. S stems; audio is (channels, samples).
+
+The songs, the stems that are scored of each, and where a copy can be had are in `real_songs.yaml`. They choose the
+model and are never trained on: `check_not_benchmark` recognises them by content.
+
+frame SDR   SDR of each second in which the true stem is above -45 dBFS; the median over those seconds
+SDR         of the whole excerpt
+leak        level of what comes out for a stem that is silent, relative to the mixture
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from tsbs_daw.core.errors import DatasetError
+from tsbs_daw.lab.evaluation.evaluate import stem_over_mixture
+from tsbs_daw.lab.evaluation.metrics import si_sdr, usdr
+from tsbs_daw.lab.evaluation.songs import KnownSong, list_song_folders, read_song
+from tsbs_daw.separation.separator import Separator
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+ACTIVE_DB = -45.0  # a second of a stem below this is a rest, and is not scored
+FRAME_S = 1.0
+LEVEL_HOP_S = 0.1  # of the levels that a song is recognised by
+LEVEL_SHIFTS = 4  # a cut may begin between two hops: levels are compared at each of these parts of one
+SAME_SONG = 0.85  # correlation of levels from which two songs are one; different songs stay below 0.4
+SHORTEST_MATCH_S = 10.0
+
+
+@dataclass(frozen=True)
+class BenchmarkSong:
+    """One song of the benchmark.
+
+    scored: the stems whose truth is known
+    silent: the stems that the song does not have, so that anything that comes out is a leak
+    levels: the mixture's level every 0.1 s, in dB
+    """
+
+    name: str
+    scored: tuple[str, ...]
+    silent: tuple[str, ...]
+    levels: np.ndarray
+
+
+@functools.cache
+def benchmark_songs() -> dict[str, BenchmarkSong]:
+    """The songs of the benchmark by name."""
+    document = yaml.safe_load((files("tsbs_daw.lab.evaluation") / "real_songs.yaml").read_text(encoding="utf-8"))
+    return {
+        name: BenchmarkSong(
+            name,
+            tuple(song["scored"]),
+            tuple(song["silent"]),
+            -np.frombuffer(base64.b64decode(song["levels"]), np.uint8).astype(np.float64) / 2.0,
+        )
+        for name, song in document["songs"].items()
+    }
+
+
+def evaluate_real(data: Path, separator: Separator, *, progress: Callable[[dict], None] = lambda song: None) -> dict:
+    """Measure on every song of `data`.
+
+    A song of the benchmark is scored on the stems that `real_songs.yaml` names. Of any other song every stem that
+    sounds is scored, and every stem that is silent throughout counts as one that must stay so.
+
+    Returns: a JSON-ready document; `progress` gets each song's part as soon as it is measured
+    Raises:  DatasetError: no songs, or one that cannot be read
+    """
+    folders = list_song_folders(data, separator.stems)
+    if not folders:
+        raise DatasetError(
+            f"The folder {data} holds no songs; give a folder of song/{separator.stems[0]}.wav files, or make the "
+            "benchmark's with: python -m tsbs_daw.lab.evaluation real-songs"
+        )
+    songs = []
+    for folder in folders:
+        songs.append(measure_real_song(read_song(folder, separator.stems), separator))
+        logger.info("%s: %s", folder.name, songs[-1])
+        progress(songs[-1])
+    return {
+        "schema": SCHEMA,
+        "model_hash": separator.model_hash,
+        "stems": list(separator.stems),
+        "summary": summarise_real(songs, separator.stems),
+        "songs": songs,
+    }
+
+
+def measure_real_song(song: KnownSong, separator: Separator) -> dict[str, Any]:
+    """Scores of one song, for both stages and the mask stage alone."""
+    stages = {stage: separator.separate(song.mixture, song.sample_rate, stage=stage) for stage in ("full", "mask")}
+    truth = dict(zip(separator.stems, song.targets, strict=True))
+    scored, silent = _scored_and_silent(song.name, truth)
+    estimates = np.stack([stages["full"][stem] for stem in separator.stems])
+    return {
+        "name": song.name,
+        "seconds": round(song.seconds, 3),
+        "stem_over_mixture_db": _rounded(stem_over_mixture(estimates, song.mixture, song.sample_rate)),
+        "scored": {
+            stem: {
+                stage: _score(truth[stem], stems[stem], song.sample_rate) for stage, stems in stages.items()
+            } | {"seconds": int(active_seconds(truth[stem], song.sample_rate).sum())}
+            for stem in separator.stems if stem in scored
+        },
+        "leak_db": {
+            stem: _rounded(_rms_db(stages["full"][stem]) - _rms_db(song.mixture))
+            for stem in separator.stems if stem in silent
+        },
+    }  # fmt: skip
+
+
+def _scored_and_silent(name: str, truth: dict[str, np.ndarray]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    known = benchmark_songs().get(name)
+    if known is not None:
+        return known.scored, known.silent
+    silent = tuple(stem for stem, audio in truth.items() if _rms_db(audio) < 2 * ACTIVE_DB)
+    return tuple(stem for stem in truth if stem not in silent), silent
+
+
+def _score(target: np.ndarray, estimate: np.ndarray, sample_rate: int) -> dict[str, float | None]:
+    return {
+        "frame_sdr_db": _rounded(frame_sdr(target, estimate, sample_rate)),
+        "sdr_db": _rounded(usdr(target, estimate)),
+        "si_sdr_db": _rounded(si_sdr(target, estimate)),
+    }
+
+
+def frame_sdr(target: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
+    """The median SDR in dB of the seconds in which `target` sounds; NaN where it never does. (channels, samples)"""
+    active = active_seconds(target, sample_rate)
+    if not active.any():
+        return float("nan")
+    signal, error = _frames(target, sample_rate)[active], _frames(target - estimate, sample_rate)[active]
+    return float(np.median(10.0 * np.log10(signal / np.maximum(error, 1e-12 * signal))))
+
+
+def active_seconds(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """(seconds,) bool: the whole seconds of `audio` above -45 dBFS."""
+    return 10.0 * np.log10(_frames(audio, sample_rate) + 1e-20) > ACTIVE_DB
+
+
+def _frames(audio: np.ndarray, sample_rate: int, frame_s: float = FRAME_S) -> np.ndarray:
+    """(frames,): mean power of each whole frame."""
+    length = round(frame_s * sample_rate)
+    frames = audio.shape[-1] // length
+    cut = audio[..., : frames * length].reshape(-1, frames, length)
+    return np.square(cut, dtype=np.float64).mean(axis=(0, 2))
+
+
+def summarise_real(songs: list[dict], stems: tuple[str, ...]) -> dict[str, Any]:
+    """Medians over songs per stem and stage, the worst song, what the map stage adds, and the loudest leak."""
+    summary: dict[str, Any] = {"songs": len(songs), "stems": {}, "leak_db": {}}
+    for stem in stems:
+        parts = [song["scored"][stem] for song in songs if stem in song["scored"]]
+        parts = [part for part in parts if part["full"]["frame_sdr_db"] is not None]
+        if parts:
+            medians = {
+                stage: {key: _rounded(np.median([part[stage][key] for part in parts])) for key in parts[0][stage]}
+                for stage in ("full", "mask")
+            }
+            added = np.median([part["full"]["frame_sdr_db"] - part["mask"]["frame_sdr_db"] for part in parts])
+            worst = min(part["full"]["frame_sdr_db"] for part in parts)
+            summary["stems"][stem] = {
+                "songs": len(parts), **medians, "worst_frame_sdr_db": worst, "map_stage_adds_db": _rounded(added),
+            }  # fmt: skip
+        leaks = [song["leak_db"][stem] for song in songs if song["leak_db"].get(stem) is not None]
+        if leaks:
+            summary["leak_db"][stem] = max(leaks)
+    means = [part["full"]["frame_sdr_db"] for part in summary["stems"].values()]
+    summary["mean_frame_sdr_db"] = _rounded(np.mean(means)) if means else None
+    over = [song["stem_over_mixture_db"] for song in songs if song["stem_over_mixture_db"] is not None]
+    summary["stem_over_mixture_db"] = max(over) if over else None
+    return summary
+
+
+def mixture_levels(mixture: np.ndarray, sample_rate: int) -> np.ndarray:
+    """(frames,): level of the mixture every 0.1 s, in dB, not below -120."""
+    return np.maximum(10.0 * np.log10(_frames(mixture, sample_rate, LEVEL_HOP_S) + 1e-12), -120.0)
+
+
+def check_not_benchmark(mixture: np.ndarray, sample_rate: int, name: str) -> None:
+    """Refuse a song to train on that is, or contains, a song of the benchmark, at any level and in any format.
+
+    Args:
+        mixture: (channels, samples)
+        name: what the song is called in the error
+
+    Raises:
+        DatasetError: it is one of the benchmark's songs
+    """
+    step = round(LEVEL_HOP_S * sample_rate) // LEVEL_SHIFTS
+    shifted = [mixture_levels(mixture[..., shift * step :], sample_rate) for shift in range(LEVEL_SHIFTS)]
+    for song in benchmark_songs().values():
+        if max(_best_correlation(levels, song.levels) for levels in shifted) > SAME_SONG:
+            raise DatasetError(
+                f"The song {name} is {song.name} of the benchmark, which must never be trained on; remove it from the "
+                "training songs."
+            )
+
+
+def _best_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """The largest correlation of the shorter sequence with any stretch of the longer one."""
+    short, long = sorted((first, second), key=len)
+    if len(short) < SHORTEST_MATCH_S / LEVEL_HOP_S or short.std() < 1e-6:
+        return 0.0
+    stretches = np.lib.stride_tricks.sliding_window_view(long, len(short))
+    centred = stretches - stretches.mean(axis=1, keepdims=True)
+    own = short - short.mean()
+    norms = np.linalg.norm(centred, axis=1) * np.linalg.norm(own)
+    return float(np.max(centred @ own / np.maximum(norms, 1e-9)))
+
+
+def _rms_db(audio: np.ndarray) -> float:
+    power = float(np.mean(np.square(audio, dtype=np.float64)))
+    return 10.0 * np.log10(power) if power > 0 else float("-inf")
+
+
+def _rounded(value: float | None) -> float | None:
+    """For JSON, which knows no infinity and no NaN: None."""
+    return round(float(value), 3) if value is not None and np.isfinite(value) else None
