@@ -73,10 +73,12 @@ def test_a_running_reaper_is_noticed(resource: Path, tmp_path: Path):
     reaper = subprocess.Popen([tmp_path / "reaper", "3600"])
     try:
         done = run(home, "reaper", "install", "--resource", resource)
+        refused = run(home, "reaper", "uninstall", "--resource", resource)
     finally:
         reaper.kill()
         reaper.wait()
-    assert done.returncode == 0 and "close it, and run this once more" in done.stdout
+    assert refused.returncode == 2 and "Close it and run this again" in refused.stderr
+    assert done.returncode == 0 and "Close it and run this again" in done.stdout
 
 
 def test_without_reaper_it_is_wrong_use(tmp_path: Path):

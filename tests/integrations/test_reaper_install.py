@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from pathlib import Path
 from xml.etree import ElementTree
@@ -97,6 +98,72 @@ def test_scripts_that_reaper_registered_by_their_whole_path_go_too(resource: Pat
     assert left == KEYS + b"\r\n"
 
 
+# Facts of three users' reaper-kb.ini files: Windows (REAPER 6 and 7), macOS, and an older Windows.
+GENUINE_IDS = [
+    ("Cockos/lyrics.lua", "RS1ee9bb229dabffe151848d7efa3c10f748e1a1cf"),
+    ("Cockos/Default_7.0_theme_adjuster.lua", "RS6c2efb3f983d062c88752f161da4cbbd6ab222e9"),
+    ("MPL Scripts/FX/mpl_LearnEditor.lua", "RSce28e3180c569205043e98df0de08668bf1119b8"),
+    ("ReverseOrderOfSelectedTracks.lua", "RSd7558e93c28e6d638d7d1ccbe6d2c8d7ad55bcbf"),
+    ("Airon_Colour Swatch.lua", "RS17bef63f6e624b3c2613c553ac6bcb2763724123"),
+    (
+        "/Users/Steve/Downloads/Rename Label with Track-PositionOrder and A-Takes.lua",
+        "RSfefb9b6ad8c8e793ee541657061a7f6ed0bc65fa",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "expected"), GENUINE_IDS)
+def test_an_action_has_the_id_that_reaper_gives_it(path: str, expected: str):
+    assert reaper_keys.action_id(path) == expected
+
+
+def reapack_copy(resource: Path, repository: str = install.REAPACK) -> Path:
+    """The scripts as ReaPack installs them: Scripts/<repository>/<category>/<file>, and a line for each action."""
+    folder = resource / "Scripts" / repository / install.NAME
+    shutil.copytree(install.source_folder(), folder)
+    lines = "".join(f'SCR 4 0 RS{n} "x" "{folder.parent.name}/{install.NAME}/x{n}.lua"\n' for n in range(2))
+    (resource / "reaper-kb.ini").write_bytes(KEYS + b"\r\n" + lines.encode())
+    return folder
+
+
+def test_beside_reapacks_copy_a_second_one_is_refused(resource: Path):
+    folder = reapack_copy(resource, "my repositories")
+    before = sorted(folder.rglob("*")), (resource / "reaper-kb.ini").read_bytes()
+    with pytest.raises(UsageError, match="--settings-only"):
+        install.install(resource, SETTINGS)
+    assert (sorted(folder.rglob("*")), (resource / "reaper-kb.ini").read_bytes()) == before
+
+
+def test_reapacks_copy_gets_settings_startup_and_the_users_own_actions(resource: Path):
+    folder = reapack_copy(resource)
+    own = {"tsbs-daw_Separate selected items (mine).lua": "-- Made by `tsbs-daw reaper actions`.\n"}
+    found = install.install(resource, SETTINGS, scripts=False, more_actions=own)
+    assert found.reapack and found.scripts == folder and found.version == "1" and not found.missing
+    assert f"TSBS-DAW ReaPack/TSBS-DAW/{next(iter(own))}" in found.actions
+    assert "TSBS-DAW ReaPack/TSBS-DAW" in (resource / "Scripts" / "__startup.lua").read_text()
+    install.install(resource, SETTINGS, scripts=False)
+    assert sorted(path.name for path in folder.glob("*.lua")) == sorted(
+        path.name for path in install.source_folder().glob("*.lua")
+    )
+
+
+def test_uninstalling_leaves_reapacks_copy_alone(resource: Path):
+    install.install(resource, SETTINGS)
+    folder = reapack_copy(resource)
+    found = install.uninstall(resource)
+    assert folder.is_dir() and found.reapack and not (resource / "Scripts" / "TSBS-DAW").exists()
+    assert (resource / "reaper-kb.ini").read_bytes().count(b"TSBS-DAW ReaPack/TSBS-DAW/x") == 2
+
+
+def test_a_spool_below_a_name_outside_ascii_is_spelt_in_ascii_on_windows(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "Jörg"
+    monkeypatch.setattr(install, "_short_name", lambda path: "C:/Users/JRG~1/tsbs-daw")
+    assert install.ascii_spelling(folder, "linux") == folder and not folder.exists()
+    assert install.ascii_spelling(folder, "win32") == Path("C:/Users/JRG~1/tsbs-daw")
+    monkeypatch.setattr(install, "_short_name", lambda path: "")
+    assert install.ascii_spelling(folder, "win32") == folder
+
+
 def test_an_id_of_reapers_own_is_kept(resource: Path):
     line = b'SCR 4 0 RSown "Custom: tsbs-daw_Jobs.lua" TSBS-DAW/tsbs-daw_Jobs.lua\n'
     assert reaper_keys.add_scripts(line, ["TSBS-DAW/tsbs-daw_Jobs.lua"]) == line
@@ -121,9 +188,10 @@ def test_the_list_of_actions_keeps_its_permissions_and_survives_a_failed_write(r
     assert stat.S_IMODE(keys.stat().st_mode) == 0o640
 
 
-def test_settings_alone_for_scripts_from_elsewhere(resource: Path):
+def test_settings_alone_for_scripts_that_reapack_will_bring(resource: Path):
     install.install(resource, SETTINGS, scripts=False)
     assert not (resource / "Scripts" / "TSBS-DAW").exists() and (resource / "reaper-kb.ini").read_bytes() == KEYS
+    assert "file_exists" in (resource / "Scripts" / "__startup.lua").read_text()
     assert json.loads((resource / "Data/TSBS-DAW/installed.json").read_text()) == SETTINGS
 
 

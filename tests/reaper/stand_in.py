@@ -189,6 +189,9 @@ class Reaper(ProjectFunctions, MediaFunctions):
                 raise Misuse("SetExtState: a line break does not survive in the file it is kept in")
             self.saved_ext_state[section, key] = value
 
+    def file_exists(self, path):
+        return Path(path).is_file()
+
     def RecursiveCreateDirectory(self, path, ignored):
         try:
             os.makedirs(path, exist_ok=True)  # noqa: PTH103

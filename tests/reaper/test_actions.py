@@ -342,3 +342,10 @@ def test_the_same_item_twice_lines_up_twice(position: float, studio: Studio, dae
         daemon.work(studio)
     for stem in stem_items(studio.project, "vocals"):
         assert np.array_equal(heard(stem, RATE), heard(item, RATE)) and stem.values["D_POSITION"] == position
+
+
+def test_setup_registers_every_action_without_an_undo_point(studio: Studio):
+    studio.run("Setup")
+    count = len(list(studio.scripts.glob("tsbs-daw_*.lua")))
+    assert studio.reaper.console == f"tsbs-daw: {count} actions are in the action list.\n"
+    assert studio.project.undo_steps == []

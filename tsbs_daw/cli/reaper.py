@@ -12,7 +12,7 @@ import typer
 from tsbs_daw.cli.json_output import AsJson, about_the_daemon, say_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.integrations.reaper.install import Installation, PresetEntry
+    from tsbs_daw.integrations.reaper.install import Installation, ModelEntry, PresetEntry
 
 app = typer.Typer(no_args_is_help=True, help="The REAPER actions: install, uninstall, status.")
 
@@ -45,16 +45,24 @@ def install(
     settings = Settings.from_environment()
     start = reaper_install.start_command(settings.home, Path(sys.executable))
     presets, own = _presets_and_own_actions()
-    document = reaper_install.settings_document(settings.spool, start, presets, _stems())
+    document = reaper_install.settings_document(settings.spool, start, presets, _models())
     found = reaper_install.install(folder, document, scripts=not settings_only, more_actions=own)
-    typer.echo(_told(found))
+    typer.echo(_summary(found))
     if reaper_is_running() and not settings_only:
-        typer.echo("REAPER is running, and forgets the new actions when it ends: close it, and run this once more.")
+        typer.echo(
+            "REAPER is running and will overwrite its action list when it closes. Close it and run this again, or load "
+            f"{found.scripts / 'tsbs-daw_Setup.lua'} in REAPER: Actions > New action > Load ReaScript."
+        )
     else:
         typer.echo('Start REAPER and look for "tsbs-daw" in its action list (?).')
     if start is None:
         typer.echo(
             "A path with quotes or the like keeps REAPER from starting the daemon; start `tsbs-daw watch` yourself."
+        )
+    if not str(document["spool"]).isascii() and sys.platform == "win32":
+        typer.echo(
+            f"The spool {document['spool']} has characters outside ASCII, which REAPER may not be able to use. Set "
+            "TSBS_DAW_HOME to a folder such as C:\\tsbs-daw and run this again."
         )
 
 
@@ -64,12 +72,18 @@ def uninstall(resource: Resource = None) -> None:
 
     Example: tsbs-daw reaper uninstall
     """
+    from tsbs_daw.core.errors import UsageError
     from tsbs_daw.integrations.reaper import install as reaper_install
     from tsbs_daw.integrations.reaper.folder import find_folder
+    from tsbs_daw.integrations.reaper.running import reaper_is_running
 
     folder = find_folder(resource)
-    reaper_install.uninstall(folder)
-    typer.echo(f"tsbs-daw is not in {folder} any more.")
+    if reaper_is_running():
+        raise UsageError("REAPER is running and would restore the actions when it closes. Close it and run this again.")
+    found = reaper_install.uninstall(folder)
+    typer.echo(f"Removed tsbs-daw from {folder}.")
+    if found.reapack:
+        typer.echo(f"ReaPack's copy stays in {found.scripts}. Uninstall the package in ReaPack.")
 
 
 @app.command()
@@ -87,11 +101,11 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
     settings = Settings.from_environment()
     alive = living_daemon(settings.spool)
     if as_json:
-        facts = {**vars(found), "resource": str(found.resource), "daemon": alive.pid if alive else None}
-        say_json(facts)
+        facts = {**vars(found), "resource": str(found.resource), "scripts": str(found.scripts)}
+        say_json({**facts, "daemon": alive.pid if alive else None})
     else:
-        typer.echo(_told(found))
-        if found.spool is not None and found.spool != str(settings.spool):
+        typer.echo(_summary(found))
+        if found.spool is not None and found.spool != str(reaper_install.ascii_spelling(settings.spool)):
             typer.echo(f"It looks into {found.spool}, and this program's spool is {settings.spool}; install again.")
         typer.echo(about_the_daemon(alive))
     if found.version is None or found.missing:
@@ -149,10 +163,16 @@ def index(
     typer.echo(str(out))
 
 
-def _told(found: Installation) -> str:
+def _summary(found: Installation) -> str:
     if found.version is None:
         return f"tsbs-daw is not installed in {found.resource}; `tsbs-daw reaper install` does it."
-    lines = [f"tsbs-daw {found.version} is in {found.scripts}, with {len(found.actions)} actions."]
+    if not found.actions and not found.missing:
+        return (
+            f"The settings of tsbs-daw {found.version} are in {found.resource}, but no actions. Install the package in "
+            "ReaPack, or run `tsbs-daw reaper install`."
+        )
+    owner = " by ReaPack" if found.reapack else ""
+    lines = [f"tsbs-daw {found.version} is installed{owner} in {found.scripts}, with {len(found.actions)} actions."]
     if found.missing:
         lines.append(f"{len(found.missing)} actions are not registered; install again.")
     return "\n".join(lines)
@@ -188,9 +208,21 @@ def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
     return entries, actions
 
 
-def _stems() -> tuple[str, ...]:
-    """Of the bundled model, in its order."""
-    from tsbs_daw.models.registry import resolve
+def _models() -> list[ModelEntry]:
+    """The models on this machine, the bundled one first. One that cannot be read is reported and left out."""
+    from tsbs_daw.core.errors import TsbsDawError
+    from tsbs_daw.integrations.reaper.install import ModelEntry
+    from tsbs_daw.models.registry import list_models
     from tsbs_daw.network.checkpoint import read_config
 
-    return read_config(resolve("default")).stems
+    found = []
+    for entry in list_models():
+        if entry.path is None:
+            continue
+        try:
+            stems = tuple(read_config(entry.path).stems)
+        except TsbsDawError as error:
+            typer.echo(f"{error} REAPER does without it.", err=True)
+            continue
+        found.append(ModelEntry(entry.name, entry.known.description if entry.known else "A model of your own.", stems))
+    return found

@@ -118,11 +118,21 @@ function files.copier(from, to)
   end
 end
 
--- Run another script of this installation. REAPER knows scripts by their path, so it is spelt as REAPER spells it.
+-- The folder of the actions, from that of the modules.
+function files.scripts_folder(lib)
+  return (lib:gsub("[/\\]lib[/\\]$", ""))
+end
+
+-- The command id of another script of this installation. REAPER knows scripts by their path, so it is spelt as REAPER
+-- spells it. commit: write the action list; false for all but the last of several.
+function files.register(lib, name, commit)
+  local path = (files.scripts_folder(lib) .. "/" .. name):gsub("[/\\]", package.config:sub(1, 1))
+  return reaper.AddRemoveReaScript(true, 0, path, commit)
+end
+
+-- Run another script of this installation.
 function files.run_script(lib, name)
-  local separator = package.config:sub(1, 1)
-  local path = (lib:gsub("[/\\]lib[/\\]$", "") .. "/" .. name):gsub(separator == "\\" and "/" or "%z", separator)
-  reaper.Main_OnCommand(reaper.AddRemoveReaScript(true, 0, path, true), 0)
+  reaper.Main_OnCommand(files.register(lib, name, true), 0)
 end
 
 return files

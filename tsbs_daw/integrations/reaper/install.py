@@ -1,6 +1,7 @@
 """Puts the scripts into a REAPER, and takes them out again.
 
 <resource>/Scripts/TSBS-DAW/...               the scripts, whole or not at all
+<resource>/Scripts/TSBS-DAW ReaPack/...       the scripts where ReaPack installs them; left to ReaPack
 <resource>/Scripts/__startup.lua              one block: deliver at REAPER's start what was finished meanwhile
 <resource>/Data/TSBS-DAW/installed.json       where the spool is, how a daemon is started, which presets there are
 <resource>/reaper-kb.ini                      the actions
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import tsbs_daw
 from tsbs_daw.core.config import resource_folder
-from tsbs_daw.core.errors import OutputError, shown
+from tsbs_daw.core.errors import OutputError, UsageError, shown
 from tsbs_daw.core.files import write_atomically
 from tsbs_daw.integrations.reaper import keys as reaper_keys
 
 NAME = "TSBS-DAW"
+REAPACK = f"{NAME} ReaPack"  # ReaPack installs to Scripts/<name of the index>/<category>
 SCHEMA = 1
 ACTION = "tsbs-daw_*.lua"
 
@@ -30,10 +32,16 @@ _STARTUP = f"""{_BEGIN}
 -- Stems that were finished while REAPER was closed go into their projects. `tsbs-daw reaper uninstall` removes this.
 do
   reaper.SetExtState("{NAME}", "startup", "ran", false)
-  local script = reaper.GetResourcePath() .. "/Scripts/{NAME}/tsbs-daw_Background.lua"
-  local command = reaper.AddRemoveReaScript(true, 0, script, true)
-  if command ~= 0 then
-    reaper.Main_OnCommand(command, 0)
+  for _, folder in ipairs({{ "{NAME}", "{REAPACK}/{NAME}" }}) do
+    local script = reaper.GetResourcePath() .. "/Scripts/" .. folder .. "/tsbs-daw_Background.lua"
+    if reaper.file_exists(script) then
+      script = script:gsub("[/\\\\]", package.config:sub(1, 1))
+      local command = reaper.AddRemoveReaScript(true, 0, script, true)
+      if command ~= 0 then
+        reaper.Main_OnCommand(command, 0)
+      end
+      break
+    end
   end
 end
 {_END}
@@ -42,7 +50,7 @@ end
 
 @dataclass(frozen=True)
 class PresetEntry:
-    """What the chooser shows of a preset."""
+    """What the dialog shows of a preset."""
 
     name: str
     description: str
@@ -50,18 +58,28 @@ class PresetEntry:
 
 
 @dataclass(frozen=True)
+class ModelEntry:
+    """What the dialog shows of a model that is on this machine."""
+
+    name: str
+    description: str
+    stems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Installation:
-    """What is in a REAPER. `actions` are registered; `missing` are there as files and not registered."""
+    """What is in a REAPER. `actions` are registered; `missing` are there as files and not registered.
+
+    scripts: the folder that holds them; reapack: whether ReaPack put them there
+    """
 
     resource: Path
     version: str | None
     spool: str | None
     actions: tuple[str, ...]
     missing: tuple[str, ...]
-
-    @property
-    def scripts(self) -> Path:
-        return self.resource / "Scripts" / NAME
+    scripts: Path
+    reapack: bool
 
 
 def source_folder() -> Path:
@@ -69,9 +87,15 @@ def source_folder() -> Path:
     return resource_folder("reaper_scripts") / NAME
 
 
-def action_files(folder: Path) -> list[str]:
-    """The actions of an installation or of the sources, as paths below Scripts/."""
-    return [f"{NAME}/{path.name}" for path in sorted(folder.glob(ACTION))]
+def reapack_folder(resource: Path) -> Path | None:
+    """Where ReaPack has installed the scripts, whatever its user called the repository; None: it has not."""
+    found = (resource / "Scripts").glob("*/*/tsbs-daw_Background.lua")
+    return min((path.parent for path in found), default=None)
+
+
+def action_files(folder: Path, scripts: Path) -> list[str]:
+    """The actions in a folder, as paths below `scripts`."""
+    return [path.relative_to(scripts).as_posix() for path in sorted(folder.glob(ACTION))]
 
 
 def start_command(home: Path, python: Path, platform: str = sys.platform) -> str | None:
@@ -86,13 +110,46 @@ def start_command(home: Path, python: Path, platform: str = sys.platform) -> str
 
 
 def settings_document(
-    spool: Path, start: str | None, presets: Iterable[PresetEntry], stems: Sequence[str]
+    spool: Path, start: str | None, presets: Iterable[PresetEntry], models: Sequence[ModelEntry]
 ) -> dict[str, object]:
-    """What installed.json says. Args: start: how a daemon is started; None: it cannot be"""
-    found = {"schema": SCHEMA, "version": tsbs_daw.__version__, "spool": str(spool), "stems": list(stems)}
+    """What installed.json says.
+
+    Args:
+        spool: the folder that the daemon looks into
+        start: the command that starts a daemon; None: none can be started
+        presets: what the dialog offers
+        models: those that are on this machine, the default first
+    """
+    found = {"schema": SCHEMA, "version": tsbs_daw.__version__, "spool": str(ascii_spelling(spool))}
+    found["stems"] = list(models[0].stems)
     if start is not None:
         found["start"] = start
-    return found | {"presets": [{**vars(preset), "outputs": list(preset.outputs)} for preset in presets]}
+    return found | {
+        "presets": [{**vars(preset), "outputs": list(preset.outputs)} for preset in presets],
+        "models": [{**vars(model), "stems": list(model.stems)} for model in models],
+    }
+
+
+def ascii_spelling(path: Path, platform: str = sys.platform) -> Path:
+    """The same folder in ASCII alone where Windows knows it by a short name; elsewhere, and failing that, as it is.
+
+    Lua's `os.rename` and `os.remove` may take a path in the system's code page, so that a user's name in it could keep
+    the scripts from their spool.
+    """
+    if platform != "win32" or str(path).isascii():
+        return path
+    path.mkdir(parents=True, exist_ok=True)  # only what exists has a short name
+    short = _short_name(str(path))
+    return Path(short) if short.isascii() and short else path
+
+
+def _short_name(path: str) -> str:
+    """Windows' 8.3 spelling of an existing path; empty where it has none."""
+    import ctypes
+
+    buffer = ctypes.create_unicode_buffer(len(path) + 260)
+    length = ctypes.windll.kernel32.GetShortPathNameW(path, buffer, len(buffer))  # type: ignore[attr-defined]
+    return buffer.value if 0 < length < len(buffer) else ""
 
 
 def install(
@@ -102,25 +159,35 @@ def install(
 
     Args:   scripts: False for a REAPER that has the scripts from ReaPack: then only the settings are written
             more_actions: file name -> content, beside the shipped ones
-    Raises: OutputError: something cannot be written
+    Raises: OutputError: something cannot be written; UsageError: ReaPack has installed the scripts, and `scripts` asks
+            for a second copy
     """
+    packaged = reapack_folder(resource)
+    if scripts and packaged is not None:
+        raise UsageError(
+            f"ReaPack has installed the tsbs-daw actions in {shown(packaged)}, and a second copy would list each of "
+            "them twice. Run `tsbs-daw reaper install --settings-only`, or uninstall the package in ReaPack first."
+        )
+    folder = resource / "Scripts" / NAME if scripts else packaged
     try:
         _write_settings(resource, settings)
         if scripts:
             _replace_folder(source_folder(), resource / "Scripts" / NAME, more_actions or {})
+        elif folder is not None:
+            _write_actions(folder, more_actions or {})
     except OSError as error:
         where = error.filename or resource
-        raise OutputError(f"{shown(where)} cannot be written ({error.strerror}); check its permissions.") from error
-    if scripts:
+        raise OutputError(f"Cannot write {shown(where)} ({error.strerror}). Check its permissions.") from error
+    if folder is not None:
         keys = resource / reaper_keys.FILE
         before = keys.read_bytes() if keys.is_file() else b""
-        reaper_keys.rewrite(keys, reaper_keys.add_scripts(before, action_files(resource / "Scripts" / NAME)))
-        _rewrite_startup(resource, present=True)
+        reaper_keys.rewrite(keys, reaper_keys.add_scripts(before, action_files(folder, resource / "Scripts")))
+    _rewrite_startup(resource, present=True)
     return installation(resource)
 
 
 def uninstall(resource: Path) -> Installation:
-    """Take everything out; bindings and the user's other scripts stay. Raises: OutputError"""
+    """Remove what `install` wrote; key bindings, other scripts and what ReaPack installed stay. Raises: OutputError"""
     keys = resource / reaper_keys.FILE
     if keys.is_file():
         left = reaper_keys.remove_scripts(keys.read_bytes(), NAME, resource / "Scripts")
@@ -141,7 +208,9 @@ def installation(resource: Path) -> Installation:
     registered = {path.lower() for path in reaper_keys.scripts_in(keys.read_bytes())} if keys.is_file() else set()
     absolute = (resource / "Scripts").as_posix().lower() + "/"
     registered |= {path.removeprefix(absolute) for path in registered}
-    files = action_files(resource / "Scripts" / NAME)
+    packaged = reapack_folder(resource)
+    folder = packaged or resource / "Scripts" / NAME
+    files = action_files(folder, resource / "Scripts")
     try:
         found = json.loads((resource / "Data" / NAME / "installed.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -152,6 +221,8 @@ def installation(resource: Path) -> Installation:
         spool=found.get("spool"),
         actions=tuple(path for path in files if path.lower() in registered),
         missing=tuple(path for path in files if path.lower() not in registered),
+        scripts=folder,
+        reapack=packaged is not None,
     )
 
 
@@ -174,6 +245,16 @@ def _replace_folder(source: Path, target: Path, more: Mapping[str, str]) -> None
         target.replace(old)
     fresh.replace(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_actions(folder: Path, more: Mapping[str, str]) -> None:
+    """Put a user's own actions beside those of ReaPack, and remove those of presets that are gone."""
+    for path in folder.glob("tsbs-daw_Separate selected items (*).lua"):
+        ours = not (source_folder() / path.name).exists() and "tsbs-daw reaper actions" in path.read_text("utf-8")
+        if ours and path.name not in more:
+            path.unlink()
+    for name, content in more.items():
+        (folder / name).write_text(content, encoding="utf-8")
 
 
 def _rewrite_startup(resource: Path, *, present: bool) -> None:

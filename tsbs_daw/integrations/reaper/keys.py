@@ -1,8 +1,8 @@
 """REAPER's list of actions, reaper-kb.ini: scripts are added and taken out, all else stays byte for byte.
 
 A script is one line, `SCR 4 0 RS<id> "Custom: <name>" "<path below Scripts>"`. Its id is what key bindings and toolbars
-refer to, so it is made from the path and is the same in every installation. Bindings to actions that are taken out
-stay, and work again after the next installation.
+refer to. REAPER makes it from the path, so it is the same in every installation, however the script was loaded.
+Bindings to actions that were removed stay, and work again after the next installation.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ _SCRIPT = re.compile(rb'^SCR\s+\d+\s+\d+\s+("[^"]*"|\S+)\s+("[^"]*"|\S+)\s+(?P<p
 
 
 def action_id(path: str) -> str:
-    """The id of a script below Scripts/."""
-    return "RS" + hashlib.sha1(path.encode("utf-8"), usedforsecurity=False).hexdigest()
+    """The id that REAPER gives a script of its main section: the SHA-1 of its path in upper case.
+
+    Args: path: below Scripts/, or absolute for a script elsewhere; with forward slashes
+    """
+    return "RS" + hashlib.sha1(path.upper().encode("utf-8"), usedforsecurity=False).hexdigest()
 
 
 def scripts_in(content: bytes) -> list[str]:

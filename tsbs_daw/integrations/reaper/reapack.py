@@ -9,7 +9,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from tsbs_daw.core.errors import UsageError, shown
-from tsbs_daw.integrations.reaper.install import ACTION, NAME, PresetEntry
+from tsbs_daw.integrations.reaper.install import ACTION, NAME, REAPACK, PresetEntry
 
 MAIN = "tsbs-daw_Separate selected items.lua"
 
@@ -69,7 +69,7 @@ def index(folder: Path, url: str, time: str) -> str:
     if not main.is_file():
         raise UsageError(f"{shown(main)} is not there; name the folder of the scripts.")
     tags = header(main.read_text(encoding="utf-8"))
-    root = ElementTree.Element("index", version="1", name=NAME)
+    root = ElementTree.Element("index", version="1", name=REAPACK)
     category = ElementTree.SubElement(root, "category", name=NAME)
     package = ElementTree.SubElement(category, "reapack", name=MAIN, type="script", desc=tags["description"])
     version = ElementTree.SubElement(package, "version", name=tags["version"], author=tags["author"], time=time)
