@@ -30,6 +30,7 @@ from tsbs_daw.batch.catalogue_writer import CSV, JSON
 from tsbs_daw.batch.state import FILE_NAME as MEMORY
 from tsbs_daw.contracts.job import State
 from tsbs_daw.core.errors import DaemonError, UsageError
+from tsbs_daw.models import registry
 from tsbs_daw.queue.spool import living_daemon, request_cancel, submit
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-ins use POSIX signals")
@@ -107,6 +108,17 @@ def test_other_settings_are_another_run(tmp_path):
     run_crate(replace(request, null=True))
     assert len(runs(tmp_path)) == 2
     run_crate(replace(request, null=True))
+    assert len(runs(tmp_path)) == 2
+
+
+def test_new_bundled_weights_are_another_run(tmp_path, monkeypatch):
+    request = crate_in(tmp_path, "One.wav")
+    run_crate(request)
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path / "default.safetensors")
+    registry.BUNDLED.write_bytes(b"the weights of a new release")
+    run_crate(request)
+    assert len(runs(tmp_path)) == 2
+    run_crate(request)
     assert len(runs(tmp_path)) == 2
 
 

@@ -32,6 +32,7 @@ from tsbs_daw.contracts.job import State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError
 from tsbs_daw.daemon.daemon import Daemon
+from tsbs_daw.models import registry
 from tsbs_daw.queue.spool import Spool, living_daemon, read_progress, request_cancel, request_retry, submit
 from tsbs_daw.watch.folders import WatchFolder
 
@@ -196,6 +197,18 @@ def test_a_copy_whose_twin_was_separated_is_a_duplicate_with_the_same_stems(tmp_
     write_song(tmp_path / "in" / "c.wav")
     run(settings, folders=(folder,))
     assert rows(settings, State.DONE)[-1].source_key.endswith("c.wav")
+
+
+def test_a_copy_is_no_duplicate_once_the_bundled_weights_are_others(tmp_path, settings, monkeypatch):
+    folder = WatchFolder(tmp_path / "in", tmp_path / "out")
+    write_song(tmp_path / "in" / "a.wav")
+    run(settings, folders=(folder,))
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path / "default.safetensors")
+    registry.BUNDLED.write_bytes(b"the weights of a new release")
+    write_song(tmp_path / "in" / "b.wav")
+    run(settings, folders=(folder,))
+    assert [row.state for row in rows(settings)] == [State.DONE, State.DONE]
+    assert songs_run(settings) == ["a", "b"]
 
 
 def test_a_worker_that_cannot_start_fails_once_and_leaves_the_jobs(tmp_path, settings):

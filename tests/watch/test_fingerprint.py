@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness.stage import settings_in
 
+from tsbs_daw.models import registry
 from tsbs_daw.watch.fingerprint import Fingerprints
 from tsbs_daw.watch.folders import WatchFolder
 
@@ -70,6 +71,15 @@ def test_a_model_is_its_content_or_its_name_until_it_is_there(prints, tmp_path):
     present = prints.of_model("mine")
     assert present != absent
     assert prints.of_model(str(models / "mine.safetensors")) == present
+
+
+def test_new_bundled_weights_make_another_print(prints, tmp_path, monkeypatch):
+    assert registry.BUNDLED.is_file()
+    with_these = prints.of_model("default")
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path / "default.safetensors")
+    without = prints.of_model("default")
+    registry.BUNDLED.write_bytes(b"new weights")
+    assert len({with_these, without, prints.of_model("default")}) == 3
 
 
 def test_with_another_precision_a_file_is_looked_at_anew_and_its_content_has_no_twin(prints, folder, tmp_path):

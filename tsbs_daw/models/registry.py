@@ -113,6 +113,16 @@ def resolve(name_or_path: str | Path, settings: Settings | None = None) -> Path:
     return _local_file(name, settings)
 
 
+def locate(name_or_path: str, settings: Settings) -> Path | None:
+    """The file that a name or a path leads to, unchecked; None when there is none."""
+    if name_or_path == "default":
+        return BUNDLED if BUNDLED.is_file() else None
+    path = model_path(name_or_path, settings)
+    if is_name(name_or_path) and path.is_file():
+        return path
+    return _existing_file(name_or_path) if name_or_path not in KNOWN else None
+
+
 def _bundled() -> Path:
     if not BUNDLED.is_file():
         raise CheckpointError(f"The bundled model is missing at {BUNDLED}; install tsbs-daw again.")

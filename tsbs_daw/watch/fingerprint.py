@@ -17,9 +17,9 @@ from typing import Protocol
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import PresetError
 from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.models import registry
 from tsbs_daw.watch.folders import WatchFolder
 
-_BUNDLED = Path(__file__).parent.parent / "models" / "weights"
 _UNUSABLE = "unusable"  # what is wrong with it, the job will say
 
 
@@ -36,7 +36,7 @@ class Fingerprints:
     """One per daemon. Used by the threads of all its watchers; a hash that two of them compute is the same."""
 
     def __init__(self, settings: Settings):
-        self._models = (_BUNDLED, settings.models)
+        self._settings = settings
         self._precision = settings.precision
         self._presets: dict[str, Path] = {}
         self._known: dict[Path, tuple[tuple[int, int], str]] = {}
@@ -53,9 +53,10 @@ class Fingerprints:
 
     def of_model(self, name: str) -> str:
         """The content of the checkpoint, wherever the name leads, and the precision; the name while there is none."""
-        places = [Path(name)] if Path(name).is_absolute() else [at / f"{name}.safetensors" for at in self._models]
-        found = next((digest for place in places if (digest := self._of_file(place, file_sha256)) != _UNUSABLE), None)
-        digest = found or hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+        path = registry.locate(name, self._settings)
+        digest = self._of_file(path, file_sha256) if path else _UNUSABLE
+        if digest == _UNUSABLE:
+            digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
         return "-".join((digest, *self._chosen()))
 
     def _chosen(self) -> tuple[str, ...]:
