@@ -102,6 +102,18 @@ def test_a_watched_file_is_called_by_its_own_path_when_it_fails(tmp_path, settin
     assert row.error == f"{path} is not audio; give a sound file."
 
 
+def test_what_a_dead_job_left_in_its_output_folder_is_removed_by_the_daemon(tmp_path, settings):
+    job = job_for(tmp_path, "refuse")
+    left = tmp_path / "out" / f".tmp-{job.id}-1"
+    left.mkdir(parents=True)
+    run(settings, job)
+    assert not left.exists(), "it is removed when the job ends"
+    left.mkdir()
+    with Daemon(settings):
+        pass
+    assert not left.exists(), "and when a daemon starts"
+
+
 def test_an_unreadable_request_gets_its_answer(tmp_path, settings):
     good = job_for(tmp_path, "Good")
     folder = settings.spool / "inbox" / "broken one"

@@ -7,14 +7,11 @@ import threading
 
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError
-from tsbs_daw.daemon.cleanup import Janitor
 from tsbs_daw.daemon.daemon import Daemon
 from tsbs_daw.queue.events import Event
 from tsbs_daw.queue.options import DaemonOptions
 
 log = logging.getLogger(__name__)
-
-_GONE_WRONG = ("failed", "dead", "cancelled", "superseded")
 
 
 class OwnDaemon:
@@ -26,7 +23,6 @@ class OwnDaemon:
     def __init__(self, settings: Settings, options: DaemonOptions):
         self._settings, self._options = settings, options
         self._daemon: Daemon | None = None
-        self._janitor: Janitor | None = None
         self._failed_starts = 0
         self._failure: Exception | None = None
         self._stop_wanted = False
@@ -54,8 +50,6 @@ class OwnDaemon:
     def _run(self) -> None:
         try:
             with Daemon(self._settings, options=self._options, listener=self._hear) as daemon:
-                self._janitor = Janitor(daemon.store)
-                self._janitor.sweep()
                 self._daemon = daemon
                 if not self._stop_wanted:
                     self.running = True
@@ -74,5 +68,3 @@ class OwnDaemon:
             self._failed_starts = 0
         elif event.kind in ("paused", "resumed"):
             self.paused = event.message if event.kind == "paused" else ""
-        elif event.kind in _GONE_WRONG and self._janitor is not None:
-            self._janitor.sweep_after(event.id)

@@ -45,7 +45,6 @@ def command(
     """
     from tsbs_daw.cli.watch_progress import news
     from tsbs_daw.contracts.job import State
-    from tsbs_daw.daemon.cleanup import Janitor
     from tsbs_daw.daemon.daemon import Daemon
     from tsbs_daw.queue.options import DaemonOptions
 
@@ -53,9 +52,6 @@ def command(
     chosen = _chosen(folders or [], out, treatment, config)
     options = DaemonOptions(songs_at_once=at_once or 0)
     with news(as_json=as_json) as tell, Daemon(settings, chosen, options=options, listener=tell, once=once) as daemon:
-        janitor = Janitor(daemon.store)
-        janitor.sweep()
-        tell.clean_up_with(janitor)
         if not as_json:
             _greet(chosen, once=once)
         daemon.run()

@@ -16,29 +16,16 @@ from tsbs_daw.cli.formatting import one_line
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from tsbs_daw.daemon.cleanup import Janitor
     from tsbs_daw.queue.events import Event
 
-_GONE_WRONG = ("failed", "dead", "cancelled", "superseded")
-_ENDINGS = ("done", "duplicate", *_GONE_WRONG)
+_ENDINGS = ("done", "duplicate", "failed", "dead", "cancelled", "superseded")
 _EVERY = 0.1
 
 
 class News:
     """A daemon's listener. Says what ended, and lets its `_progress` show what goes on."""
 
-    def __init__(self) -> None:
-        self._janitor: Janitor | None = None
-
-    def clean_up_with(self, janitor: Janitor) -> None:
-        self._janitor = janitor
-
     def __call__(self, event: Event) -> None:
-        if event.kind in _GONE_WRONG and self._janitor is not None:
-            self._janitor.sweep_after(event.id)
-        self._show(event)
-
-    def _show(self, event: Event) -> None:
         if event.kind in _ENDINGS:
             self._end(event)
             self._say(_ending(event), sys.stdout)
@@ -61,7 +48,6 @@ class _Lines(News):
     """A line for every new phrase and every tenth of the way."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._said: dict[str, tuple[str, float]] = {}
 
     def _progress(self, event: Event) -> None:
@@ -79,7 +65,6 @@ class _Bars(News):
     """A bar for every job at work, and what has ended above them."""
 
     def __init__(self, bars: Progress):
-        super().__init__()
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
@@ -101,7 +86,7 @@ class _Bars(News):
 
 
 class _Json(News):
-    def _show(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
         found: dict[str, Any] = {"event": event.kind, "id": event.id, "song": event.song}
         found |= {"fraction": round(event.fraction, 4), "message": event.message}
         found["result"] = json.loads(event.result.to_json()) if event.result else None

@@ -25,9 +25,10 @@ import tsbs_daw
 from tsbs_daw.contracts.job import Heartbeat, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
+from tsbs_daw.daemon.cleanup import Janitor
 from tsbs_daw.daemon.dispatcher import Foreman
 from tsbs_daw.daemon.recovery import recover
-from tsbs_daw.queue.events import Listener, Register
+from tsbs_daw.queue.events import Event, Listener, Register
 from tsbs_daw.queue.locks import DaemonLocks
 from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import Spool
@@ -88,11 +89,13 @@ class Daemon:
         spool = Spool(self.settings.spool)
         spool.create()
         self.store = JobStore.open(self.settings.store)
-        self.register = Register(self.store, spool, self._listener)
+        self._janitor = Janitor(self.store)
+        self.register = Register(self.store, spool, self._on_event)
         self._foreman = Foreman(self.options, self.settings, self.register, uuid.uuid4().hex, self._wake.set)
         self._budget = Budget(self.options.copies_bytes)
         reception = Reception(self.register)
         recover(self.register, reception)
+        self._janitor.sweep()
         self._budget.set(self.store.live_source_bytes())
         watchers = make_watchers(self.folders, self.settings, self.store, self._budget, self.options, once=self._once)
         self._reception, self._watchers = reception, watchers
@@ -221,6 +224,13 @@ class Daemon:
             self._wait(options.busy_tick_s / 2)
 
     # Small duties
+
+    def _on_event(self, event: Event) -> None:
+        """Remove what a job that did not end well left in its output folder, then tell the listener."""
+        if event.result is not None and event.result.state not in (State.DONE, State.DUPLICATE):
+            self._janitor.sweep_after(event.id)
+        if self._listener is not None:
+            self._listener(event)
 
     def _notice_sleep(self, now: float) -> None:
         """After the sleep of a laptop, or of this process alone, the workers are not to blame for it."""
