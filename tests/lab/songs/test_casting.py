@@ -10,7 +10,7 @@ import pytest
 from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.songs import compose, render, soundfont, speech
 from tsbs_daw.lab.songs.casting import cast
-from tsbs_daw.lab.songs.midi import write_midi
+from tsbs_daw.lab.songs.soundfont import write_midi
 
 installed = bool(shutil.which("espeak-ng")) and all(soundfont.available_fonts(held_out=side) for side in (False, True))
 needs_programs = pytest.mark.skipif(not installed, reason="FluidSynth, its sound fonts or espeak-ng are not installed")

@@ -33,11 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
     make.add_argument(
         "--timbres", choices=TIMBRES, default="builtin", help="who plays; all needs FluidSynth and espeak-ng"
     )
+    make.add_argument(
+        "--material", type=Path, metavar="DIR", help="a material pack; its recordings play most of the parts"
+    )
     make.add_argument("--float", action="store_true", help="32-bit float files instead of 16-bit")
     options = parser.parse_args(arguments)
     try:
         render_dataset(
             options.folder, options.songs, options.start_seed, options.seconds, timbres=options.timbres,
+            material=options.material,
             subtype="FLOAT" if options.float else "PCM_16",
             progress=lambda done, total, folder: print(f"{done}/{total} {folder}", flush=True),
         )  # fmt: skip

@@ -3,6 +3,8 @@
 builtin   nothing but numpy and pedalboard
 all       built-in timbres mixed with the training fonts and training voices
 heldout   only the held-out font and the held-out voice, for tests of what a model never heard
+
+With a material pack, parts are first offered to recordings as SHARES says; what stays built in may still go to a font.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import numpy as np
 from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.songs import soundfont, speech
 from tsbs_daw.lab.songs.dsp import stream
+from tsbs_daw.lab.songs.material import Material
+from tsbs_daw.lab.songs.recorded_casting import cast_recorded
 from tsbs_daw.lab.songs.score import Part, Score
 
 TIMBRES = ("builtin", "all", "heldout")
@@ -23,13 +27,17 @@ SPEECH_SHARE = 0.5
 ELECTRONIC_BASSES = ("sub", "808", "reese")
 
 
-def cast(score: Score, timbres: str) -> Score:
+def cast(score: Score, timbres: str, material: Material | None = None) -> Score:
     """Give every part its performer.
 
     Raises: UsageError for an unknown choice, or when a program or font it needs is not installed
     """
     if timbres not in TIMBRES:
         raise UsageError(f"There are no timbres named {timbres!r}; choose one of {', '.join(TIMBRES)}.")
+    if material is not None:
+        if timbres == "heldout":
+            raise UsageError("Held-out timbres do not mix with a material pack; leave out --material.")
+        score = cast_recorded(score, material)
     if timbres == "builtin":
         return score
     held_out = timbres == "heldout"
@@ -39,7 +47,9 @@ def cast(score: Score, timbres: str) -> Score:
     singing = _choose_voice(held_out, rng)
     parts = []
     for part in score.parts:
-        if part.stem == "vocals":
+        if "engine" in part.timbre:  # a recording has it
+            parts.append(part)
+        elif part.stem == "vocals":
             parts.append(part if singing is None else replace(part, timbre={**part.timbre, **singing}))
         else:
             parts.append(_cast_instrument(part, fonts, held_out, rng))

@@ -23,6 +23,7 @@ from tsbs_daw.core.files import write_atomically
 from tsbs_daw.lab.songs.casting import cast
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
+from tsbs_daw.lab.songs.material import open_material
 from tsbs_daw.lab.songs.render import render
 from tsbs_daw.lab.songs.score import STEMS, Score
 from tsbs_daw.lab.songs.theory import NOTE_NAMES
@@ -49,12 +50,14 @@ def render_dataset(
     seconds: float = 40.0,
     *,
     timbres: str = "builtin",
+    material: Path | str | None = None,
     subtype: str = "PCM_16",
     progress=None,
 ) -> list[Path]:
     """Write `songs` songs with consecutive seeds; one that is already complete is left as it is.
 
     Args:    timbres "builtin", "all" or "heldout" (see casting.py); held-out timbres are refused for the training split
+             material: folder of a material pack (see material.py) whose recordings play most parts
              subtype "PCM_16" (the mixture is the exact integer sum of the stems) or "FLOAT"
              progress: callable(done, total, song folder)
     Returns: the songs' folders
@@ -71,13 +74,14 @@ def render_dataset(
         raise UsageError(
             f"Seeds {start_seed} to {start_seed + songs - 1} cross the end of the split {split}; ask for fewer songs."
         )
+    pack = open_material(Path(material)) if material is not None else None
     written = []
     for number in range(songs):
         seed = start_seed + number
         target = Path(folder) / split / f"song-{seed:06d}"
         if not (target / "song.json").exists():
-            score = cast(compose(seed, seconds), timbres)
-            write_song(target, score, render(score), subtype)
+            score = cast(compose(seed, seconds), timbres, pack)
+            write_song(target, score, render(score, pack), subtype)
             log.info("Wrote song %s: %s in %s, %.1f BPM", seed, score.style, score.mode, score.tempo_bpm)
         written.append(target)
         if progress is not None:

@@ -57,6 +57,18 @@ def level_to(signal: np.ndarray, target_lufs: float) -> np.ndarray:
     return signal * np.float32(gain(min(target_lufs - measured, MOST_LIFT_DB)))
 
 
+def rms_to(signal: np.ndarray, target_db: float) -> np.ndarray:
+    """Scale a signal so that its sounding parts have an RMS level: cruder than `level_to` and eight times as fast."""
+    block = SAMPLE_RATE // 5
+    count = max(signal.shape[-1] // block, 1)
+    blocks = signal[:, : count * block].reshape(len(signal), count, -1)
+    power = np.einsum("cbs,cbs->b", blocks, blocks) / (blocks.shape[0] * blocks.shape[2])
+    sounding = power[power > max(1e-8, 0.03 * float(power.max()))]
+    if not len(sounding):
+        return signal
+    return signal * np.float32(gain(min(target_db - 10 * np.log10(float(sounding.mean())), MOST_LIFT_DB)))
+
+
 def pan_and_width(signal: np.ndarray, pan: float, width: float) -> np.ndarray:
     """Balance -1..1 and a side level where 0 is mono."""
     middle, side = 0.5 * (signal[0] + signal[1]), 0.5 * width * (signal[0] - signal[1])
@@ -190,6 +202,22 @@ def mix_drums(groups: dict[str, np.ndarray], kit: str, rng: np.random.Generator)
     if kit == "dusty":
         chain += [Bitcrush(_u(rng, 9, 12)), LowpassFilter(_u(rng, 6000, 12000))]
     return process(bus.astype(np.float32), chain)
+
+
+def strip_loop(rng: np.random.Generator) -> list:
+    """The channel strip of a drum loop, from as it is to a telephone's."""
+    chain: list = _equaliser(rng, 4.0) if rng.random() < 0.6 else []
+    if rng.random() < 0.25:
+        chain.append(HighpassFilter(_u(rng, 150, 700)))
+    if rng.random() < 0.2:
+        chain.append(LowpassFilter(_u(rng, 2500, 9000)))
+    if rng.random() < 0.3:
+        chain.append(Bitcrush(_u(rng, 8, 12)))
+    if rng.random() < 0.4:
+        chain.append(Compressor(_u(rng, -28, -14), _u(rng, 2, 6), _u(rng, 1, 20), _u(rng, 60, 200)))
+    if rng.random() < 0.3:
+        chain.append(_room(rng, _u(rng, 0.03, 0.3)))
+    return chain
 
 
 def bus_gain(signals: list[np.ndarray], ceiling: float = CEILING, release_s: float = 0.08) -> np.ndarray:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import numpy as np
+from pedalboard import HighpassFilter
 
 from tsbs_daw.lab.songs import mixing
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, gain, stream
 from tsbs_daw.lab.songs.kits import play_kit
-from tsbs_daw.lab.songs.sampler import play_font_kit, play_font_part
+from tsbs_daw.lab.songs.material import Material
+from tsbs_daw.lab.songs.phrases import play_loops, play_phrases
+from tsbs_daw.lab.songs.recorded_kits import play_recorded_kit
+from tsbs_daw.lab.songs.recorded_parts import play_recorded_part
 from tsbs_daw.lab.songs.score import STEMS, Part, Score
 from tsbs_daw.lab.songs.singer import random_singer
+from tsbs_daw.lab.songs.soundfont import play_font_kit, play_font_part
 from tsbs_daw.lab.songs.speech_singing import recite
 from tsbs_daw.lab.songs.synth_player import play_part
 from tsbs_daw.lab.songs.timbre_registry import BASS_FAMILIES, FAMILIES
 from tsbs_daw.lab.songs.voice import sing
 
+RECORDED = ("recorded", "phrases", "loops")
 PUMPING = ("house", "trance", "synthwave", "pop", "dnb")
 
 
-def render(score: Score) -> dict[str, np.ndarray]:
+def render(score: Score, material: Material | None = None) -> dict[str, np.ndarray]:
     """Stems of a score: {name: (2, samples) float32}, 44.1 kHz; a stem that nobody plays is silent.
 
     All stems carry the same bus gain, so their sum is the mixture and stays below full scale.
+
+    Args:
+        score: the song, cast
+        material: the pack that parts with the engine "recorded", "phrases" or "loops" are played from; with one,
+            balance and loudness also vary as widely as on records
     """
     samples = int(score.duration_s * SAMPLE_RATE)
     rng = stream(score.seed, "mix")
@@ -30,11 +41,14 @@ def render(score: Score) -> dict[str, np.ndarray]:
         parts = [part for part in score.parts if part.stem == stem and part.events]
         if parts:
             make = {"drums": _drums, "bass": _bass, "other": _other, "vocals": _vocals}[stem]
-            stems[stem] = make(parts, score, samples, stream(score.seed, "mix", stem))
+            stems[stem] = make(parts, score, samples, stream(score.seed, "mix", stem), material)
     if score.style in PUMPING and rng.random() < 0.6:
         curve = _pumping(score, samples, rng)
         stems["bass"], stems["other"] = stems["bass"] * curve, stems["other"] * curve
-    return _master(stems, rng)
+    if material is None:
+        return _master(stems, rng)
+    clean = {name: mixing.process(stem, [HighpassFilter(25)]) if stem.any() else stem for name, stem in stems.items()}
+    return _master(clean, rng, *_balance(score.seed))
 
 
 def _pumping(score: Score, samples: int, rng) -> np.ndarray:
@@ -53,44 +67,68 @@ def _pumping(score: Score, samples: int, rng) -> np.ndarray:
     return curve
 
 
-def _drums(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
-    part = parts[0]
-    play = play_font_kit if part.timbre.get("engine") == "font" else play_kit
-    groups = play(part, score, samples, stream(part.timbre["seed"], "kit"))
-    return mixing.mix_drums(groups, part.timbre["family"], rng)
+def _drums(parts: list[Part], score: Score, samples: int, rng, material) -> np.ndarray:
+    total = np.zeros((2, samples), dtype=np.float32)
+    for index, part in enumerate(parts):
+        engine, kit_rng = part.timbre.get("engine"), stream(part.timbre["seed"], "kit")
+        if engine == "loops":
+            played = mixing.process(play_loops(part, score, samples, material, kit_rng), mixing.strip_loop(rng))
+        else:
+            if engine == "recorded":
+                groups = play_recorded_kit(part, score, samples, material, kit_rng)
+            else:
+                groups = (play_font_kit if engine == "font" else play_kit)(part, score, samples, kit_rng)
+            played = mixing.mix_drums(groups, part.timbre["family"], rng)
+        if len(parts) > 1:  # percussion or a loop lies below the kit
+            played = mixing.rms_to(played, -18.0 - (float(rng.uniform(2, 12)) if index else 0.0))
+        total += played
+    return total
 
 
-def _bass(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
+def _bass(parts: list[Part], score: Score, samples: int, rng, material) -> np.ndarray:
     part = parts[0]
     family, part_rng = part.timbre["family"], stream(part.timbre["seed"], "bass")
-    dry = mixing.level_to(_play(part, BASS_FAMILIES, score, samples, part_rng), -18.0)
+    dry = _level(part)(_play(part, BASS_FAMILIES, score, samples, part_rng, material), -18.0)
     return mixing.process(dry, mixing.strip_bass(family, rng))
 
 
-def _play(part: Part, families: dict, score: Score, samples: int, rng) -> np.ndarray:
-    if part.timbre.get("engine") == "font":
+def _level(part: Part):
+    """How a dry part is brought to the level that channel strips expect."""
+    return mixing.rms_to if part.timbre.get("engine") in RECORDED else mixing.level_to
+
+
+def _play(part: Part, families: dict, score: Score, samples: int, rng, material) -> np.ndarray:
+    engine = part.timbre.get("engine")
+    if engine == "font":
         return play_font_part(part, score, samples, rng)
+    if engine == "recorded":
+        return play_recorded_part(part, score, samples, material, rng)
+    if engine == "phrases":
+        return play_phrases(part, score, samples, material, rng)
     timbre = families[part.timbre["family"]](part.timbre["family"], rng)
     return play_part(part.events, timbre, score, samples, rng)
 
 
-def _other(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
+def _other(parts: list[Part], score: Score, samples: int, rng, material) -> np.ndarray:
     total = np.zeros((2, samples), dtype=np.float32)
     for index, part in enumerate(parts):
         family, part_rng = part.timbre["family"], stream(part.timbre["seed"], "other")
-        dry = mixing.level_to(_play(part, FAMILIES, score, samples, part_rng), -18.0)
-        wet = mixing.process(dry, mixing.strip_other(family, part.mix["figure"], rng))
+        dry = _level(part)(_play(part, FAMILIES, score, samples, part_rng, material), -18.0)
+        amplified = part.timbre.get("amp") or part.timbre.get("instrument") == "power chords"
+        strip = "amplified" if amplified or part.timbre.get("engine") == "phrases" else family
+        wet = mixing.process(dry, mixing.strip_other(strip, part.mix["figure"], rng))
         level_db = -18.0 - 1.5 * index + float(rng.normal(0, 2.5))
         pan = (
             float(np.clip(rng.normal(0, 0.35), -0.85, 0.85))
             if part.mix["figure"] != "pads"
             else float(rng.normal(0, 0.08))
         )
+        pan = 0.0 if part.timbre.get("tracks", 1) > 1 else pan
         total += mixing.pan_and_width(mixing.level_to(wet, level_db), pan, float(rng.uniform(0.3, 1.4)))
     return total
 
 
-def _vocals(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
+def _vocals(parts: list[Part], score: Score, samples: int, rng, material) -> np.ndarray:
     total = np.zeros((2, samples), dtype=np.float32)
     side = 1.0 if rng.random() < 0.5 else -1.0
     for part in parts:
@@ -98,7 +136,9 @@ def _vocals(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
         singer = random_singer(timbre["voice"], timbre["kind"], stream(timbre["seed"], "singer"))
         take = stream(timbre["seed"], "take", timbre.get("take", 0))
         loose_s = 0.012 if role == "lead" else 0.02
-        if timbre.get("engine") == "speech":
+        if timbre.get("engine") == "phrases":
+            voice = play_phrases(part, score, samples, material, take).mean(axis=0)
+        elif timbre.get("engine") == "speech":
             tract = float(stream(timbre["seed"], "tract").uniform(0.9, 1.12))
             voice = recite(part.events, timbre["speaker"], tract, singer, score, samples, take, loose_s)
         else:
@@ -111,15 +151,35 @@ def _vocals(parts: list[Part], score: Score, samples: int, rng) -> np.ndarray:
     return mixing.process(total, mixing.send_vocal(rng, 60.0 / score.tempo_bpm))
 
 
-def _master(stems: dict[str, np.ndarray], rng) -> dict[str, np.ndarray]:
-    """Balance the stems as records have it, then limit them together to a loudness between -14 and -9 LUFS."""
-    typical = {"vocals": (-17.0, 2.0), "drums": (-17.5, 2.5), "bass": (-19.0, 2.5), "other": (-18.5, 2.5)}
+TYPICAL_LUFS = {"vocals": (-17.0, 2.0), "drums": (-17.5, 2.5), "bass": (-19.0, 2.5), "other": (-18.5, 2.5)}
+
+
+def _balance(seed: int) -> tuple[dict[str, float], tuple[float, float]]:
+    """Offsets of the stems in dB and the range of loudness, as far apart as on records (1 to 20 dB below the sum)."""
+    rng = stream(seed, "balance")
+    offsets = {name: float(rng.normal(0, 2.0)) for name in STEMS}
+    if rng.random() < 0.45:  # one stem far back, or two
+        for name in rng.permutation(STEMS)[: int(rng.choice([1, 1, 2]))]:
+            offsets[str(name)] -= float(rng.uniform(4, 15))
+    if rng.random() < 0.2:  # one in front of all
+        offsets[str(rng.choice(STEMS))] += float(rng.uniform(3, 8))
+    return offsets, (-18.0, -7.0)
+
+
+def _master(
+    stems: dict[str, np.ndarray],
+    rng,
+    offsets: dict[str, float] | None = None,
+    lufs: tuple[float, float] = (-14.0, -9.0),
+) -> dict[str, np.ndarray]:
+    """Balance the stems as records have it, then limit them together to a loudness drawn between the two of `lufs`."""
     balanced = {}
     for name in STEMS:
-        centre, spread = typical[name]
-        balanced[name] = mixing.level_to(stems[name], centre + float(np.clip(rng.normal(0, spread), -6, 6)))
+        centre, spread = TYPICAL_LUFS[name]
+        level = centre + float(np.clip(rng.normal(0, spread), -6, 6))
+        balanced[name] = mixing.level_to(stems[name], level + (offsets[name] if offsets else 0.0))
     mixture = sum(balanced.values())
-    target_lufs = float(rng.uniform(-14.0, -9.0))
+    target_lufs = float(rng.uniform(*lufs))
     lift = gain(target_lufs - mixing.loudness_lufs(mixture))
     heard = [signal * np.float32(lift) for signal in (mixture, *balanced.values())]
     curve = mixing.bus_gain(heard) * np.float32(lift)

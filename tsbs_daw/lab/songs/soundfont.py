@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ import soundfile as sf
 
 from tsbs_daw.core.errors import OutputError, UsageError
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
-from tsbs_daw.lab.songs.midi import write_midi
+from tsbs_daw.lab.songs.kits import group_of
+from tsbs_daw.lab.songs.score import Part, Score
 
 FOLDERS = (
     "/usr/share/sounds/sf2",
@@ -35,6 +37,8 @@ FOLDERS = (
     "/opt/homebrew/share/soundfonts",
 )
 DRUM_CHANNEL = 9
+TICKS_PER_S = 10_000  # of the MIDI files given to FluidSynth
+HIT_S = 0.3  # a drum rings out by itself; the key is only held long enough to start it
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,40 @@ def play_font(
     length = min(samples, len(audio))
     output[:, :length] = audio.T[:, :length]
     return output
+
+
+def _variable_length(value: int) -> bytes:
+    digits = [value & 0x7F]
+    while value := value >> 7:
+        digits.append(0x80 | (value & 0x7F))
+    return bytes(reversed(digits))
+
+
+def write_midi(
+    path: Path,
+    notes: list[tuple[float, float, int, int]],
+    *,
+    program: int,
+    bank: int = 0,
+    channel: int = 0,
+    end_s: float,
+) -> None:
+    """Write notes (start_s, end_s, key 0..127, velocity 1..127) as a format 0 file that lasts `end_s`."""
+    messages: list[tuple[int, int, bytes]] = []
+    for start_s, stop_s, key, velocity in notes:
+        start, stop = round(start_s * TICKS_PER_S), round(stop_s * TICKS_PER_S)
+        messages.append((start, 1, bytes((0x90 | channel, key, velocity))))
+        messages.append((max(stop, start + 1), 0, bytes((0x80 | channel, key, 0))))
+    messages.sort()
+    track = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big")  # a quarter note lasts one second
+    track += bytes((0, 0xB0 | channel, 0, bank, 0, 0xC0 | channel, program))
+    now = 0
+    for tick, _, message in messages:
+        track += _variable_length(tick - now) + message
+        now = tick
+    track += _variable_length(max(round(end_s * TICKS_PER_S) - now, 0)) + b"\xff\x2f\x00"
+    header = b"MThd" + struct.pack(">IHHH", 6, 0, 1, TICKS_PER_S)
+    path.write_bytes(header + b"MTrk" + struct.pack(">I", len(track)) + track)
 
 
 def _run(font: Path, score: Path, audio_file: Path) -> None:
@@ -200,3 +238,30 @@ def any_program() -> tuple[int, ...]:
     return tuple(
         sorted({program for family, programs in PROGRAMS.items() for program in programs if not 32 <= program <= 39})
     )
+
+
+def _strength(velocity: float) -> int:
+    return int(np.clip(round(24 + 103 * velocity), 1, 127))
+
+
+def play_font_part(part: Part, score: Score, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """A pitched part on the font and program of its timbre: (2, samples) float32."""
+    notes = []
+    for note in part.events:
+        start_s = max(score.seconds(note.beat) + float(rng.normal(0.0, 0.004)), 0.0)
+        end_s = max(score.seconds(note.beat + note.beats), start_s + 0.04)
+        if start_s < score.duration_s and 0 <= round(note.pitch) <= 127:
+            notes.append((start_s, end_s, round(note.pitch), _strength(note.velocity)))
+    return play_font(notes, part.timbre["font"], part.timbre["program"], samples)
+
+
+def play_font_kit(part: Part, score: Score, samples: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A drum part on a font's kit, one (2, samples) signal per mixing group."""
+    keys = {piece: int(choices[int(rng.integers(len(choices)))]) for piece, choices in DRUM_KEYS.items()}
+    notes: dict[str, list] = {"kick": [], "snare": [], "top": []}
+    for hit in part.events:
+        start_s = score.seconds(hit.beat) + abs(float(rng.normal(0.0, 0.003)))
+        if start_s < score.duration_s:
+            notes[group_of(hit.piece)].append((start_s, start_s + HIT_S, keys[hit.piece], _strength(hit.velocity)))
+    font, program = part.timbre["font"], part.timbre["program"]
+    return {name: play_font(events, font, program, samples, drums=True) for name, events in notes.items()}
