@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -45,6 +46,57 @@ def test_what_is_not_a_whole_model_is_refused_by_name(tmp_path, kind):
     path = tmp_path / "broken.safetensors"
     damaged(kind, path)
     with pytest.raises(CheckpointError, match=r"broken\.safetensors"):
+        checkpoint.load(path)
+
+
+LIES = {
+    "an absolute path": {"stems": ["/tmp/abs", "two"]},
+    "a way out of the folder": {"stems": ["../../two", "one"]},
+    "a device of Windows": {"stems": ["nul", "one"]},
+    "the cache's own name": {"stems": ["Residual", "one"]},
+    "one name in two cases": {"stems": ["One", "one"]},
+    "stems that are numbers": {"stems": [1, 2]},
+    "a stem with NUL": {"stems": ["one\0", "two"]},
+    "half a character": {"stems": ["one\ud83d", "two"]},
+    "no stems": {"stems": []},
+    "seventeen stems": {"stems": [f"stem {number}" for number in range(17)]},
+    "stems as text": {"stems": "one"},
+    "a feature_dim that fills the memory": {"feature_dim": 96_000_000},
+    "blocks without end": {"mask_blocks": 10**7},
+    "a rate beyond sound": {"sample_rate": 10**9},
+    "no rate": {"sample_rate": 0},
+    "a rate in words": {"sample_rate": "44100"},
+    "a rate that is true": {"sample_rate": True},
+    "a chunk of ages": {"chunk_s": 1e9},
+    "a chunk of nothing": {"chunk_s": 0},
+    "a chunk that is no number": {"chunk_s": float("nan")},
+    "a chunk in a list": {"chunk_s": [3.0]},
+    "no hop": {"hop_length": 0},
+    "a hop backwards": {"hop_length": -512},
+    "a hop beyond the window": {"hop_length": 4096},
+    "bands of text": {"band_widths": "abc"},
+    "bands below zero": {"band_widths": [-1, 1026]},
+    "a width that fits in no memory": {"expand": 16, "feature_dim": 1024, "mask_blocks": 64, "map_blocks": 64},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_config_that_lies_is_refused_before_memory_is_taken_for_it(tmp_path, lie):
+    path = tmp_path / "liar.safetensors"
+    network = TwoStageSeparator(SMALL)
+    header = {"format": checkpoint.FORMAT, "config": json.dumps({**SMALL.to_dict(), **LIES[lie]})}
+    save_file({name: part.contiguous() for name, part in network.state_dict().items()}, path, metadata=header)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"liar\.safetensors"):
+        checkpoint.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+
+
+@pytest.mark.parametrize("config", ["[" * 100_000, "[]", "null", '"text"', "{"])
+def test_a_config_that_is_no_config_is_refused(tmp_path, config):
+    path = tmp_path / "odd.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata={"format": checkpoint.FORMAT, "config": config})
+    with pytest.raises(CheckpointError, match=r"odd\.safetensors"):
         checkpoint.load(path)
 
 

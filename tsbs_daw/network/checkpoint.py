@@ -52,7 +52,7 @@ def read_config(path: Path) -> ModelConfig:
     """The network's shape, without reading the weights. Raises: CheckpointError"""
     try:
         return ModelConfig.from_dict(json.loads(read_metadata(path)["config"]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} describes a network that this version does not know ({error}).") from error
 
 
@@ -62,14 +62,20 @@ def load(path: Path, device: str | torch.device = "cpu") -> TwoStageSeparator:
     Raises: CheckpointError: not a model, damaged, or its tensors are not those of its config
     """
     config = read_config(path)
-    model = TwoStageSeparator(config)
-    expected = model.state_dict()
     with safe_open(path, framework="pt") as file:
-        if set(file.keys()) != set(expected):
-            raise CheckpointError(f"{path} lacks tensors of its own config; pull or convert it again.")
-        for name, target in expected.items():
-            found = file.get_tensor(name)
-            if found.shape != target.shape:
-                raise CheckpointError(f"{path}: {name} has shape {tuple(found.shape)}, not {tuple(target.shape)}.")
-            target.copy_(found)
+        _check_shapes(path, {name: file.get_slice(name).get_shape() for name in file.keys()}, config)  # noqa: SIM118
+        model = TwoStageSeparator(config)
+        for name, target in model.state_dict().items():
+            target.copy_(file.get_tensor(name))
     return model.to(device).eval()
+
+
+def _check_shapes(path: Path, shapes: dict[str, list[int]], config: ModelConfig) -> None:
+    """Refuse a config that the file's tensors do not bear out, before memory is taken for what it claims."""
+    with torch.device("meta"):
+        expected = {name: list(tensor.shape) for name, tensor in TwoStageSeparator(config).state_dict().items()}
+    if set(shapes) != set(expected):
+        raise CheckpointError(f"{path} lacks tensors of its own config; pull or convert it again.")
+    for name, shape in shapes.items():
+        if shape != expected[name]:
+            raise CheckpointError(f"{path}: {name} has shape {tuple(shape)}, not {tuple(expected[name])}.")

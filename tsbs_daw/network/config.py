@@ -5,9 +5,12 @@ Numbers are the paper's (arXiv 2409.06245, section 3) where it gives them, else 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby
 from typing import Any, NamedTuple
+
+from tsbs_daw.core.filenames import safe_name
 
 # 57 bands of 1025 bins: floor(width_hz / 22050 * 1025) bins for widths of 50, 100, 250, 500, 1000 and 2000 Hz. The
 # rounding puts the true edges at 861, 1723, 3618, 7580, 15504 and 19466 Hz; published weights depend on them.
@@ -15,6 +18,25 @@ PAPER_BANDS = (2,) * 20 + (4,) * 10 + (11,) * 8 + (23,) * 8 + (46,) * 8 + (92,) 
 
 # The same transform in 33 bands: narrow where basses and voices have their partials, wide above.
 TINY_BANDS = (3,) * 10 + (6,) * 8 + (16,) * 4 + (40,) * 4 + (92,) * 4 + (160,) * 2 + (35,)
+
+
+# A config travels in a file from anywhere, and decides how much memory is taken: far beyond every known network, and
+# far below what would hurt.
+_BOUNDS = {
+    "feature_dim": (1, 1024),
+    "mask_blocks": (0, 64),
+    "map_blocks": (0, 64),
+    "sample_rate": (4000, 384_000),
+    "n_fft": (16, 65_536),
+    "hop_length": (1, 65_536),
+    "d_state": (1, 1024),
+    "d_conv": (1, 32),
+    "expand": (1, 16),
+    "headdim": (1, 1024),
+}
+_CHUNK_S = (0.05, 120.0)
+_MOST_STEMS = 16
+RESERVED_STEMS = ("residual",)  # the stem cache keeps what the stems leave out under this name
 
 
 class BandGroup(NamedTuple):
@@ -50,12 +72,38 @@ class ModelConfig:
     chunk_s: float = 3.0  # the training segment, and so the chunk for inference
 
     def __post_init__(self) -> None:
+        """Raises: ValueError: a value of the wrong kind or out of bounds, or values that do not fit each other"""
+        for name, (least, most) in _BOUNDS.items():
+            _check_integer(name, getattr(self, name), least, most)
+        chunk_s = self.chunk_s
+        if isinstance(chunk_s, bool) or not isinstance(chunk_s, (int, float)) or not math.isfinite(chunk_s):
+            raise ValueError(f"chunk_s is {chunk_s!r} and not a number of seconds")
+        if not _CHUNK_S[0] <= chunk_s <= _CHUNK_S[1]:
+            raise ValueError(f"chunk_s is {chunk_s} and not between {_CHUNK_S[0]} and {_CHUNK_S[1]}")
+        if self.hop_length > self.n_fft:
+            raise ValueError(f"hop_length is {self.hop_length}, longer than n_fft = {self.n_fft}")
+        self._check_bands()
+        self._check_stems()
+        if self.d_inner % self.headdim:
+            raise ValueError(f"expand * feature_dim = {self.d_inner} is not a multiple of headdim = {self.headdim}")
+
+    def _check_bands(self) -> None:
+        if not isinstance(self.band_widths, tuple) or len(self.band_widths) > self.bins:
+            raise ValueError("band_widths are not a list of whole numbers")
+        for width in self.band_widths:
+            _check_integer("a band width", width, 1, self.bins)
         if sum(self.band_widths) != self.bins:
             raise ValueError(f"band_widths cover {sum(self.band_widths)} bins and n_fft {self.n_fft} has {self.bins}")
-        if (self.expand * self.feature_dim) % self.headdim:
-            raise ValueError(f"expand * feature_dim = {self.d_inner} is not a multiple of headdim = {self.headdim}")
-        if len(set(self.stems)) != len(self.stems) or not self.stems:
-            raise ValueError("stems must be different names, at least one")
+
+    def _check_stems(self) -> None:
+        """Stems become file names, so only names that are safe as such, on every system, are stems."""
+        if not isinstance(self.stems, tuple) or not 1 <= len(self.stems) <= _MOST_STEMS:
+            raise ValueError(f"stems must be different names, from one to {_MOST_STEMS}")
+        for stem in self.stems:
+            if not isinstance(stem, str) or stem != safe_name(stem) or stem.casefold() in RESERVED_STEMS:
+                raise ValueError(f"{stem!r} cannot be the name of a stem")
+        if len({stem.casefold() for stem in self.stems}) != len(self.stems):
+            raise ValueError("stems must be different names, also without regard to upper and lower case")
 
     @property
     def chunk_samples(self) -> int:
@@ -96,6 +144,11 @@ class ModelConfig:
         if unknown := set(values) - known:
             raise TypeError(f"unknown fields of ModelConfig: {sorted(unknown)}")
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _check_integer(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r} and not a whole number between {least} and {most}")
 
 
 FULL = ModelConfig()
