@@ -47,14 +47,12 @@ class Accessor(Handle):
         sound = np.zeros((count, channels))
         for item in self.of.items:
             if not item.values["B_MUTE"]:
-                inside = at - item.values["D_POSITION"]
-                gain = item.values["D_VOL"] * item.take.volume_at(inside)[:, None]
-                sound += item.audio_at(inside, channels) * gain
+                sound += item.audio_at(at - item.values["D_POSITION"], channels) * item.values["D_VOL"]
         return sound
 
 
 class MediaFunctions:
-    """Mixed into the stand-in, which has `spend(seconds)`."""
+    """Mixed into the stand-in, which has `spend(seconds)` and `main_state(...)`."""
 
     # Sources
 
@@ -88,10 +86,10 @@ class MediaFunctions:
         return source.path
 
     def GetMediaSourceLength(self, source):
-        return (0.0 if source.was_offline else source.length_s), False
+        return source.length_s, False
 
     def GetMediaSourceSampleRate(self, source):
-        return 0 if source.was_offline else source.rate
+        return source.rate
 
     def GetMediaSourceNumChannels(self, source):
         return source.channels
@@ -119,9 +117,6 @@ class MediaFunctions:
     def GetAudioAccessorSamples(self, accessor, rate, channels, start_s, count, buffer):
         if buffer.size < count * channels:
             raise Misuse("GetAudioAccessorSamples: the buffer is too short")
-        if isinstance(accessor.of, Take) and channels != accessor.of.source.channels:
-            # SWS, BR_Loudness: "asking for 1 channel only won't work. We must always request the real channel count"
-            raise Misuse("GetAudioAccessorSamples: it has to be asked for as many channels as the source has")
         if self.in_coroutine:
             return None  # and the buffer stays as it was
         self.spend(count * channels * 1e-7)
@@ -142,8 +137,6 @@ class MediaFunctions:
             return
         path = Path(project.info_strings["RENDER_FILE"], project.info_strings["RENDER_PATTERN"] + ".wav")
         soundfile.write(path, _heard(item, project.sample_rate), project.sample_rate, subtype="FLOAT")
-        if project.info_strings.get("RENDER_FORMAT2"):
-            path.with_suffix(".mp3").touch()  # "a secondary format": the same render, once more
 
 
 def _heard(item: Item, rate: int) -> np.ndarray:

@@ -14,9 +14,13 @@ def command(
     recipe: Annotated[str, typer.Argument(help="A recipe of the package (tiny-bundled, ...) or a YAML file.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: weights, state, curve.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of songs: song/vocals.wav ..., or train/ and valid/ with songs.")
+        list[Path] | None,
+        typer.Option(help="Folder of songs: song/vocals.wav ..., or train/ and valid/ with songs. May be repeated."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Train for this long; the learning rate falls to its end by then.")
+    ] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this long.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many devices (on a CPU: processes) train as one.")] = 1,
@@ -24,7 +28,10 @@ def command(
     init: Annotated[str | None, typer.Option(help="Begin from a model's weights: a name or a file.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optimiser.batch=2.")] = None,
     export: Annotated[
-        Path | None, typer.Option(help="Write the run's best weights in half precision; without --data, do only that.")
+        Path | None,
+        typer.Option(
+            help="Write the best weights in half precision, whenever they improve; without --data, do only that."
+        ),
     ] = None,
     calibrate_on: Annotated[
         Path | None,
@@ -36,7 +43,7 @@ def command(
 ) -> None:
     """Train a model on songs whose stems are known.
 
-    Example: tsbs-daw train tiny-bundled --data songs --out runs/tiny --max-minutes 60
+    Example: tsbs-daw train bundled --data songs --out runs/next --minutes 600
     """
     from tsbs_daw.core.errors import UsageError
     from tsbs_daw.lab.training.recipe import load_recipe
@@ -50,7 +57,9 @@ def command(
     if data is not None:
         from tsbs_daw.lab.training.trainer import RunOptions, train
 
-        options = RunOptions(data, out, resume, max_minutes, device, devices, skip_broken, begin_from)
+        options = RunOptions(
+            tuple(data), out, resume, max_minutes, device, devices, skip_broken, begin_from, minutes, export
+        )
         progress = train(settings, options, _StopOnSignal(), _print_row)
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return  # several processes run this very command; the first one speaks and exports for all

@@ -79,11 +79,17 @@ def run_again_in_tiles(unit: SequenceUnit, x: Tensor) -> Tensor:
     return torch.cat([run_again(unit, sequences) for sequences in x.split(tile)])
 
 
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """x where it is positive, slope * x elsewhere. torch's own refuses a slope of another type than x."""
+    return torch.where(x > 0, x, x * slope.to(x.dtype))
+
+
 class TransformAverageConcatenate(nn.Module):
     """Lets the channels of one recording see their average; any number of them (arXiv 1910.14104)."""
 
-    def __init__(self, feature_dim: int):
+    def __init__(self, feature_dim: int, activation: str = "tanh"):
         super().__init__()
+        self.slopes = nn.Parameter(torch.full((3,), 0.25)) if activation == "prelu" else None
         hidden = 3 * feature_dim
         self.norm_weight = nn.Parameter(torch.ones(feature_dim))
         self.norm_bias = nn.Parameter(torch.zeros(feature_dim))
@@ -94,12 +100,15 @@ class TransformAverageConcatenate(nn.Module):
     def forward(self, x: Tensor, channels: int) -> Tensor:
         """x: (K, B, T, N) with B = batch x channels, channels fastest."""
         h = group_norm(x, self.norm_weight, self.norm_bias)
-        h = rearrange(torch.tanh(self.transform(h)), "k (b c) t m -> k b c t m", c=channels)
-        average = torch.tanh(self.average(h.mean(2, keepdim=True)))
+        h = rearrange(self.activate(self.transform(h), 0), "k (b c) t m -> k b c t m", c=channels)
+        average = self.activate(self.average(h.mean(2, keepdim=True)), 1)
         # concatenate(cat(h, average)) without building the concatenation: the product splits into two.
         own, shared = self.concatenate.weight.chunk(2, dim=1)
-        out = torch.tanh(F.linear(h, own) + F.linear(average, shared, self.concatenate.bias))
+        out = self.activate(F.linear(h, own) + F.linear(average, shared, self.concatenate.bias), 2)
         return x + rearrange(out, "k b c t n -> k (b c) t n")
+
+    def activate(self, x: Tensor, layer: int) -> Tensor:
+        return torch.tanh(x) if self.slopes is None else prelu(x, self.slopes[layer])
 
 
 class DualNet(nn.Module):
@@ -110,7 +119,7 @@ class DualNet(nn.Module):
         self.checkpointing = False
         self.time = SequenceUnit(config)
         self.band = SequenceUnit(config)
-        self.channel = TransformAverageConcatenate(config.feature_dim)
+        self.channel = TransformAverageConcatenate(config.feature_dim, config.channel_activation)
 
     def forward(self, x: Tensor, channels: int) -> Tensor:
         """x: (K, B, T, N)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tsbs_daw.core.filenames import safe_name
 
@@ -68,6 +68,7 @@ class ModelConfig:
     expand: int = 4  # Mamba-2: inner width / N
     headdim: int = 64  # Mamba-2: P
     bidirectional: bool = True  # False: forward only, for the ablation
+    channel_activation: Literal["tanh", "prelu"] = "tanh"  # of the channel step; the paper's is tanh
     unit_level: bool = False  # scale the mixture to unit RMS before, and the estimates back after
     chunk_s: float = 3.0  # the training segment, and so the chunk for inference
 
@@ -82,6 +83,8 @@ class ModelConfig:
             raise ValueError(f"chunk_s is {chunk_s} and not between {_CHUNK_S[0]} and {_CHUNK_S[1]}")
         if self.hop_length > self.n_fft:
             raise ValueError(f"hop_length is {self.hop_length}, longer than n_fft = {self.n_fft}")
+        if self.channel_activation not in ("tanh", "prelu"):
+            raise ValueError(f"channel_activation is tanh or prelu, not {self.channel_activation!r}")
         self._check_bands()
         self._check_stems()
         if self.d_inner % self.headdim:

@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from tsbs_daw.network import fused
 from tsbs_daw.network.config import ModelConfig
 
-# Longest chunk, in steps. On a CPU a chunk has to stay in the cache: the 57 bands are one chunk, and three seconds of
-# frames are a few equal ones. Elsewhere one chunk holds all 259 frames: fewer launches, and fewer bytes than states.
+# One chunk of up to this many steps: the 57 bands are one, and three seconds of frames a few equal ones.
 MAX_CHUNK = 64
-MAX_CHUNK_ON_DEVICE = 320
 
 
 def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -31,7 +29,7 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     Returns: y: (G, B, L, H, P)
     """
     length = x.shape[2]
-    chunks = math.ceil(length / (MAX_CHUNK if x.device.type == "cpu" else MAX_CHUNK_ON_DEVICE))
+    chunks = math.ceil(length / MAX_CHUNK)
     size = math.ceil(length / chunks)
     if padding := chunks * size - length:  # dt = 0 leaves the state as it is
         x = F.pad(x, (0, 0, 0, 0, 0, padding))
@@ -69,6 +67,10 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     directions, _, length, _ = x.shape
     taps = weight.shape[-1]
+    if torch.compiler.is_compiling():  # fused with what surrounds it; uncompiled, this moves more memory than it saves
+        padded = F.pad(x, (0, 0, taps - 1, 0))
+        terms = (padded[:, :, tap : tap + length] * weight[:, None, None, :, tap] for tap in range(taps))
+        return sum(terms, bias[:, None, None])
     # Channels first is what the convolution wants; the directions are just more channels to it.
     x = rearrange(x, "g b l d -> b (g d) l")
     kernel = rearrange(weight, "g d k -> (g d) 1 k")

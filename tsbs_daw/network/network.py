@@ -86,6 +86,8 @@ class TwoStageSeparator(nn.Module):
     def _run(self, blocks: nn.ModuleList, x: Tensor, channels: int) -> Tensor:
         for block in blocks:
             block.checkpointing = self.checkpointing and self.training
+            if self.training:  # one layout and type for every block, so that one compilation serves them all
+                x = (x.float() if x.dtype == torch.bfloat16 else x).contiguous()
             x = block(x, channels)
         return x
 

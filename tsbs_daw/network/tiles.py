@@ -188,6 +188,7 @@ class TiledChannelStep(nn.Module):
             self.register_buffer(f"{name}_bias", getattr(step, name).bias.detach().to(dtype, copy=True))
         self.register_buffer("norm_weight", step.norm_weight.detach().clone())
         self.register_buffer("norm_bias", step.norm_bias.detach().clone())
+        self.slopes = None if step.slopes is None else step.slopes.tolist()
 
     def forward(self, x: Tensor, channels: int) -> None:
         """x: (K, B, T, N) with B = batch x channels, channels fastest; changed in place."""
@@ -196,12 +197,16 @@ class TiledChannelStep(nn.Module):
 
     def _tile(self, x: Tensor, channels: int) -> None:
         h = group_norm(x, self.norm_weight, self.norm_bias).to(self.dtype)
-        h = tanh(F.linear(h, self.transform_weight, self.transform_bias)).unflatten(1, (-1, channels))
+        h = self._activate(F.linear(h, self.transform_weight, self.transform_bias), 0).unflatten(1, (-1, channels))
         average = h.mean(2, keepdim=True).to(self.dtype)
-        average = tanh(F.linear(average, self.average_weight, self.average_bias)).to(self.dtype)
+        average = self._activate(F.linear(average, self.average_weight, self.average_bias), 1).to(self.dtype)
         out = F.linear(h.to(self.dtype), self.own_weight)
         out.add_(F.linear(average, self.shared_weight, self.concatenate_bias))
-        x.add_(tanh(out).flatten(1, 2))
+        x.add_(self._activate(out, 2).flatten(1, 2))
+
+    def _activate(self, x: Tensor, layer: int) -> Tensor:
+        """May overwrite x."""
+        return tanh(x) if self.slopes is None else F.leaky_relu_(x, self.slopes[layer])
 
 
 class TiledDualNet(nn.Module):

@@ -179,10 +179,10 @@ end
 
 -- Run in the background until nothing is owed.
 function background.run()
-  clock.take_over()
+  settings.take_over()
   local installed = settings.installed()
   if not installed or alive() then
-    return clock.no_undo_point()
+    return
   end
   local self = new(installed.spool)
   self:_forgive()

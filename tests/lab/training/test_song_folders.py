@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import soundfile
@@ -9,11 +7,16 @@ from signals import RATE, silence
 from song_files import STEMS, write_song
 
 from tsbs_daw.core.errors import DatasetError
-from tsbs_daw.lab.training.song_folders import SILENT_DB, read_songs, require_whole, split_songs
+from tsbs_daw.lab.training.song_folders import SILENT_DB, SongProblem, read_song_audio, require_whole, split_songs
 
 
-def _read(*folders, **options):
-    return read_songs(folders, STEMS, RATE, **options)
+def _read(*folders):
+    songs, problems = [], []
+    for folder in folders:
+        song, reasons = read_song_audio(folder, STEMS, RATE)
+        songs += [] if song is None else [song]
+        problems += [SongProblem(folder.name, reason) for reason in reasons]
+    return songs, problems
 
 
 def _problem_of(folder) -> str:
@@ -62,7 +65,7 @@ def test_levels_are_told_second_by_second(tmp_path):
     soundfile.write(folder / "bass.wav", loud, RATE, subtype="FLOAT")
     (song,), problems = _read(folder)
     assert not problems
-    assert song.samples == 2 * RATE
+    assert len(song.audio) == 2 * RATE
     assert song.levels_db[STEMS.index("bass")] == pytest.approx([20 * np.log10(0.5), SILENT_DB], abs=0.01)
 
 
@@ -134,29 +137,6 @@ def test_every_broken_song_is_named_at_once(tmp_path):
     (tmp_path / "song 0" / "bass.wav").unlink()
     (tmp_path / "song 2" / "bass.wav").write_bytes(b"")
     songs, problems = _read(*sorted(tmp_path.iterdir()))
-    assert [song.name for song in songs] == ["song 1"]
+    assert [song.folder.name for song in songs] == ["song 1"]
     with pytest.raises(DatasetError, match=r"(?s)2 problems.*song 0: bass\.wav is missing.*song 2: bass\.wav cannot"):
         require_whole(problems, tmp_path)
-
-
-def test_the_cache_spares_reading_what_did_not_change(tmp_path):
-    folder, cache = write_song(tmp_path / "song", 0), tmp_path / "cache.json"
-    (first,), _ = _read(folder, cache=cache)
-    path = folder / "vocals.wav"
-    status = path.stat()
-    path.write_bytes(b"x" * status.st_size)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    (same,), problems = _read(folder, cache=cache)
-    assert not problems
-    assert np.array_equal(first.levels_db, same.levels_db)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    songs, problems = _read(folder, cache=cache)
-    assert not songs
-    assert "vocals.wav cannot be read" in problems[0].reason
-
-
-def test_a_damaged_cache_is_made_anew(tmp_path):
-    folder, cache = write_song(tmp_path / "song", 0), tmp_path / "cache.json"
-    cache.write_text("{", encoding="utf-8")
-    assert len(_read(folder, cache=cache)[0]) == 1
-    assert len(_read(folder, cache=cache)[0]) == 1

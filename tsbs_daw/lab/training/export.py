@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tsbs_daw.core.errors import CheckpointError, SettingsError
+from tsbs_daw.core.errors import CheckpointError, DatasetError, SettingsError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tsbs_daw.lab.training.song_folders import SongFolder
-    from tsbs_daw.network import TwoStageSeparator
+    from tsbs_daw.network import ModelConfig, TwoStageSeparator
 
 EXCERPTS_A_SONG = 10
 
@@ -30,17 +29,12 @@ def export_best(
              SettingsError: `init` is a network of another shape
              DatasetError: a song to calibrate on is broken
     """
-    import torch
-
     from tsbs_daw.network import checkpoint
 
     best = run / "best.safetensors"
     if not best.is_file():
         raise CheckpointError(f"the run {run} has no best.safetensors yet; train until its first validation")
     facts = {key: value for key, value in checkpoint.read_metadata(best).items() if key not in ("format", "config")}
-    recipe = run / "recipe.json"
-    if recipe.is_file():
-        facts["recipe_settings"] = json.dumps(json.loads(recipe.read_text(encoding="utf-8")))
     network = checkpoint.load(best)
     if init is not None and keep:
         older = checkpoint.load(init)
@@ -51,29 +45,45 @@ def export_best(
         facts["kept_of_init"] = f"{keep:g}"
     if calibrate_on is not None:
         facts["calibrated_on"] = f"{_calibrate(network, calibrate_on)} songs"
-    checkpoint.save(network, path, facts, dtype=torch.float16)
+    write_model(network, path, facts, run)
     return path.stat().st_size
+
+
+def write_model(network: TwoStageSeparator, path: Path, facts: dict[str, str], run: Path) -> None:
+    """Write weights in half precision, with the recipe of the run they are from."""
+    import torch
+
+    from tsbs_daw.network import checkpoint
+
+    recipe = run / "recipe.json"
+    if recipe.is_file():
+        facts = {**facts, "recipe_settings": json.dumps(json.loads(recipe.read_text(encoding="utf-8")))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(network, path, facts, dtype=torch.float16)
 
 
 def _calibrate(network: TwoStageSeparator, folder: Path) -> int:
     """Scale what the map stage adds; returns how many songs decided."""
     from tsbs_daw.lab.evaluation.songs import list_song_folders
     from tsbs_daw.lab.training.calibrate import fit_map_gains, scale_map
-    from tsbs_daw.lab.training.song_folders import read_songs, require_whole
 
-    config = network.config
-    songs, problems = read_songs(list_song_folders(folder, config.stems), config.stems, config.sample_rate)
-    require_whole(problems, folder)
-    scale_map(network, fit_map_gains(network, (_spread(song, config.chunk_s) for song in songs)))
+    songs = list_song_folders(folder, network.config.stems)
+    if not songs:
+        raise DatasetError(f"the folder {folder} has no songs to calibrate on")
+    scale_map(network, fit_map_gains(network, (_spread(song, network.config) for song in songs)))
     return len(songs)
 
 
-def _spread(song: SongFolder, segment_s: float) -> np.ndarray:
+def _spread(folder: Path, config: ModelConfig) -> np.ndarray:
     """Excerpts evenly over a song: (excerpts, S, 2, samples)."""
     import numpy as np
 
-    from tsbs_daw.lab.training.dataset import read_excerpt
+    from tsbs_daw.lab.training.song_folders import SongProblem, read_song_audio, require_whole
 
-    samples = round(segment_s * song.sample_rate)
-    starts = np.linspace(0, max(song.samples - samples, 0), EXCERPTS_A_SONG).astype(int)
-    return np.stack([np.stack([read_excerpt(path, start, samples) for path in song.files]) for start in starts])
+    song, reasons = read_song_audio(folder, config.stems, config.sample_rate)
+    require_whole([SongProblem(folder.name, reason) for reason in reasons], folder.parent)
+    samples = config.chunk_samples
+    audio = np.pad(song.audio, ((0, max(0, samples - len(song.audio))), (0, 0), (0, 0)))
+    starts = np.linspace(0, len(audio) - samples, EXCERPTS_A_SONG).astype(int)
+    excerpts = np.stack([audio[start : start + samples] for start in starts])
+    return excerpts.transpose(0, 2, 3, 1).astype(np.float32) / 32768.0

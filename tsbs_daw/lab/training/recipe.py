@@ -8,12 +8,11 @@ from __future__ import annotations
 import importlib.resources
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tsbs_daw.core.documents import Kind, read_model
 from tsbs_daw.core.errors import SettingsError
 
 FORMAT = 1
@@ -34,42 +33,52 @@ class ModelPart(_Part):
 class DataPart(_Part):
     """How excerpts are drawn.
 
+    segments_s:           lengths that the passes draw from; the batch shrinks as they grow. Empty: segment_s
     coherent_probability: an example takes all stems from one place of one song, else each from a song of its own
     active_share:         share of excerpts whose place is drawn among the seconds where the stem sounds
+    source_weights:       how often each of several folders of songs is drawn from; empty: equally often
+    follow_s:             look for new songs this often while training; 0: never
+    device_gb:            of a graphics card's memory for the songs
     """
 
     segment_s: float = Field(3.0, gt=0, le=60)
+    segments_s: tuple[Annotated[float, Field(gt=0, le=60)], ...] = ()
     coherent_probability: float = Field(0.0, ge=0, le=1)
     active_share: float = Field(0.95, ge=0, le=1)
     active_above_db: float = Field(-45.0, description="a second whose RMS is above this (dBFS) counts as active")
-    loader_processes: int = Field(0, ge=0, le=64)
-
-
-class EffectPart(_Part):
-    """Probability, per stem, of each pedalboard effect. All zero: pedalboard is not even imported."""
-
-    equaliser: float = Field(0.0, ge=0, le=1)
-    compressor: float = Field(0.0, ge=0, le=1)
-    reverb: float = Field(0.0, ge=0, le=1)
-    pitch: float = Field(0.0, ge=0, le=1)
-    codec: float = Field(0.0, ge=0, le=1)
-    saturation: float = Field(0.0, ge=0, le=1)
+    source_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    follow_s: float = Field(0.0, ge=0)
+    device_gb: float = Field(12.0, gt=0)
 
 
 class AugmentPart(_Part):
-    """Cheap augmentation of levels and channels, then the optional effects."""
+    """Probabilities and ranges; see tsbs_daw.lab.training.augment.
+
+    Per stem:    gain, swap_channels, flip_polarity, silence_stem, equaliser, mixup (a second source of its kind)
+    Per example: bus_equaliser, low_pass, narrow, master (compressor and limiter, to a loudness between the two)
+    Per batch:   pitch
+    """
 
     gain_min_db: float = -9.0
     gain_max_db: float = 3.0
     swap_channels: float = Field(0.5, ge=0, le=1)
     flip_polarity: float = Field(0.5, ge=0, le=1)
     silence_stem: float = Field(0.1, ge=0, le=1)
-    effects: EffectPart = EffectPart()
+    mixup: float = Field(0.0, ge=0, le=1)
+    equaliser: float = Field(0.0, ge=0, le=1)
+    bus_equaliser: float = Field(0.0, ge=0, le=1)
+    low_pass: float = Field(0.0, ge=0, le=1)
+    narrow: float = Field(0.0, ge=0, le=1)
+    pitch: float = Field(0.0, ge=0, le=1)
+    master: float = Field(0.0, ge=0, le=1)
+    loudness_min_db: float = -18.0
+    loudness_max_db: float = -7.0
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentPart:
-        if self.gain_min_db > self.gain_max_db:
-            raise ValueError("gain_min_db must not be above gain_max_db")
+        for low, high in (("gain_min_db", "gain_max_db"), ("loudness_min_db", "loudness_max_db")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} must not be above {high}")
         return self
 
 
@@ -96,6 +105,8 @@ class OptimiserPart(_Part):
     kind:  AdamW for everything, or Muon for the weights that are matrices; see tsbs_daw.lab.training.optimiser
     train: the whole network, or the map stage alone on a mask stage that stays as it is
     map_levels: the map stage learns in units of each band's level, without which it hardly adds anything (Muon only)
+    precision: auto is bfloat16 where the processor multiplies it, float32 elsewhere
+    compile: on CUDA, compile the blocks beside the first steps; where that fails they stay as they are
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
@@ -112,7 +123,8 @@ class OptimiserPart(_Part):
     ema_decay: float = Field(0.999, ge=0, lt=1)
     batch: int = Field(4, gt=0, description="examples per device and pass")
     accumulate: int = Field(1, gt=0, description="passes per step")
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
+    compile: bool = True
 
     @model_validator(mode="after")
     def _levels_need_muon(self) -> OptimiserPart:
@@ -122,9 +134,13 @@ class OptimiserPart(_Part):
 
 
 class ValidationPart(_Part):
-    """Fixed excerpts of the songs held out; the best checkpoint is the one with the highest mean SDR on them."""
+    """Fixed excerpts of the songs held out; the best checkpoint is the one with the highest mean SDR on them.
+
+    every_s: of a run by the clock (--minutes), in place of every_steps
+    """
 
     every_steps: int = Field(500, gt=0)
+    every_s: float = Field(60.0, gt=0)
     excerpts: int = Field(24, gt=0)
     segment_s: float = Field(3.0, gt=0, le=60)
 
@@ -185,10 +201,12 @@ def load_recipe(name_or_path: str | Path, changes: list[str] | tuple[str, ...] =
     Raises SettingsError: no such recipe, no YAML, or a value that does not fit.
     """
     path = _find(name_or_path)
-    recipe = read_model(path, Recipe, Kind("recipe", SettingsError, f"see the recipes in {recipe_folder()}"))
-    if not changes:
-        return recipe
-    document = recipe.model_dump(mode="json", exclude_unset=True)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"the recipe {path} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"the recipe {path} holds no settings; see the recipes in {recipe_folder()}")
     for change in changes:
         _apply(document, change)
     return recipe_from_document(document, str(path))

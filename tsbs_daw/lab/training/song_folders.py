@@ -6,10 +6,8 @@ songs, or the folders `train` and `valid` (or `test`) with songs, as MUSDB18-HQ 
 
 from __future__ import annotations
 
-import json
-import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +15,6 @@ import numpy as np
 
 from tsbs_daw.core.errors import DatasetError
 from tsbs_daw.lab.evaluation.songs import list_song_folders, stem_file
-
-logger = logging.getLogger(__name__)
 
 SILENT_DB = -200.0
 
@@ -44,17 +40,17 @@ MUSDB18_VALIDATION = frozenset(
 
 
 @dataclass(frozen=True)
-class SongFolder:
-    """A song that was read through once.
+class SongAudio:
+    """A song that was read.
 
-    files:     one path per stem, in the stems' order
-    levels_db: (stems, seconds) RMS of each whole or begun second, in dBFS; SILENT_DB for digital silence
+    audio:     (frames, S, 2) int16; a song whose peak is above full scale is scaled down as a whole
+    levels_db: (S, seconds) RMS of each whole or begun second, in dBFS; SILENT_DB for digital silence
+    stamp:     what `files_stamp` said of its files
     """
 
-    name: str
-    files: tuple[Path, ...]
-    sample_rate: int
-    samples: int
+    folder: Path
+    stamp: list
+    audio: np.ndarray
     levels_db: np.ndarray
 
 
@@ -94,33 +90,10 @@ def _every_tenth(names: list[str]) -> set[str]:
     return set(ranked[: max(1, len(ranked) // 10)] if len(ranked) > 1 else [])
 
 
-def read_songs(
-    folders: Sequence[Path],
-    stems: Sequence[str],
-    sample_rate: int,
-    *,
-    cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[SongFolder], list[SongProblem]]:
-    """Read every file of every song once: its shape, its health, its level second by second.
-
-    `cache` is a JSON file that spares a second reading of files that did not change (size and time of change).
-    A song with any problem is left out of the songs and named among the problems, one for each reason.
-    """
-    known = _load_cache(cache)
-    before = dict(known)
-    songs: list[SongFolder] = []
-    problems: list[SongProblem] = []
-    for index, folder in enumerate(folders):
-        song, reasons = _read_song(folder, stems, sample_rate, known)
-        problems += [SongProblem(folder.name, reason) for reason in reasons]
-        if song is not None and not reasons:
-            songs.append(song)
-        if progress is not None:
-            progress(index + 1, len(folders))
-    if known != before:
-        _save_cache(cache, known)
-    return songs, problems
+def finished_songs(folders: Sequence[Path]) -> list[Path]:
+    """Songs that are written to their end: of songs with a song.json, which comes last, those that have it."""
+    finished = [folder for folder in folders if (folder / "song.json").is_file()]
+    return finished or list(folders)
 
 
 def require_whole(problems: Sequence[SongProblem], folder: Path) -> None:
@@ -133,97 +106,77 @@ def require_whole(problems: Sequence[SongProblem], folder: Path) -> None:
         )
 
 
-def _read_song(
-    folder: Path, stems: Sequence[str], sample_rate: int, known: dict
-) -> tuple[SongFolder | None, list[str]]:
+def files_stamp(folder: Path, stems: Sequence[str]) -> list:
+    """Size and time of change of each stem's file, so that a second reading can be spared."""
+    paths = [stem_file(folder, stem) for stem in stems]
+    return [[path.stat().st_size, path.stat().st_mtime_ns] if path is not None else [] for path in paths]
+
+
+def read_song_audio(folder: Path, stems: Sequence[str], sample_rate: int) -> tuple[SongAudio | None, list[str]]:
+    """Read every stem of a song and look at its health.
+
+    Returns: the song, or None and the reasons why it cannot be used
+    """
     reasons: list[str] = []
-    files, facts = [], []
+    parts: list[np.ndarray] = []
+    stamp = files_stamp(folder, stems)
     for stem in stems:
         path = stem_file(folder, stem)
         if path is None:
             reasons.append(f"{stem}.wav is missing")
             continue
-        fact = _facts(path, known)
-        files.append(path)
-        facts.append(fact)
-        if fact["problem"]:
-            reasons.append(f"{path.name} {fact['problem']}")
-        elif fact["sample_rate"] != sample_rate:
-            reasons.append(f"{path.name} has {fact['sample_rate']} Hz, the model needs {sample_rate} Hz")
+        audio, problem = _read_stereo(path, sample_rate)
+        if problem:
+            reasons.append(f"{path.name} {problem}")
+        else:
+            parts.append(audio)
     if reasons:
         return None, reasons
-    lengths = {fact["samples"] for fact in facts}
-    if len(lengths) > 1:
-        listing = ", ".join(f"{path.name} {fact['samples']}" for path, fact in zip(files, facts, strict=True))
+    if len({len(part) for part in parts}) > 1:
+        listing = ", ".join(f"{stem} {len(part)}" for stem, part in zip(stems, parts, strict=True))
         return None, [f"its stems differ in length (samples): {listing}"]
-    if max(max(fact["levels_db"]) for fact in facts) <= SILENT_DB:
+    levels = np.stack([_levels_db(part, sample_rate) for part in parts])
+    if levels.max() <= SILENT_DB:
         return None, ["all its stems are silent"]
-    levels = np.array([fact["levels_db"] for fact in facts], dtype=np.float32)
-    return SongFolder(folder.name, tuple(files), sample_rate, lengths.pop(), levels), []
+    peak = max(float(np.abs(part).max()) for part in parts)
+    if peak > 1.0:
+        levels -= np.float32(20 * np.log10(peak))
+    scale = np.float32(32768.0 / max(peak, 1.0))
+    whole = np.stack([np.clip(np.rint(part * scale), -32768, 32767).astype(np.int16) for part in parts], axis=1)
+    return SongAudio(folder, stamp, whole, levels), []
 
 
-def _facts(path: Path, known: dict) -> dict:
-    """What reading the file through gave: from `known` when the file is the same, else by reading it."""
-    status = path.stat()
-    key = str(path.absolute())
-    fact = known.get(key)
-    if fact is None or (fact["size"], fact["mtime_ns"]) != (status.st_size, status.st_mtime_ns):
-        fact = known[key] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, **_measure(path)}
-    return fact
-
-
-def _measure(path: Path) -> dict:
-    """Read the file a second at a time. `problem` is empty when it is whole."""
+def _read_stereo(path: Path, sample_rate: int) -> tuple[np.ndarray, str]:
+    """Returns: (frames, 2) float32, mono doubled, and what is wrong with it; empty when it is whole."""
     import soundfile
 
-    fact: dict = {"problem": "", "sample_rate": 0, "samples": 0, "levels_db": []}
+    nothing = np.zeros((0, 2), np.float32)
     try:
         with soundfile.SoundFile(path) as file:
-            fact.update(sample_rate=file.samplerate, samples=file.frames)
             if file.channels > 2:
-                fact["problem"] = f"has {file.channels} channels; one or two can be used"
-                return fact
-            read = _read_levels(file, fact)
+                return nothing, f"has {file.channels} channels; one or two can be used"
+            if file.samplerate != sample_rate:
+                return nothing, f"has {file.samplerate} Hz, the model needs {sample_rate} Hz"
+            promised = file.frames
+            audio = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
-        fact["problem"] = f"cannot be read: {error}"
-        return fact
-    if not fact["problem"] and read != fact["samples"]:
-        fact["problem"] = f"is cut: {read} of {fact['samples']} samples are there"
-    elif not read:
-        fact["problem"] = "is empty"
-    return fact
+        return nothing, f"cannot be read: {error}"
+    if len(audio) != promised:
+        return nothing, f"is cut: {len(audio)} of {promised} samples are there"
+    if not len(audio):
+        return nothing, "is empty"
+    if not np.isfinite(audio).all():
+        sample = int(np.argmin(np.isfinite(audio).all(axis=1))) // sample_rate * sample_rate
+        return nothing, f"holds NaN or infinity in the second that begins at sample {sample}"
+    return np.repeat(audio, 2, axis=1) if audio.shape[1] == 1 else audio, ""
 
 
-def _read_levels(file, fact: dict) -> int:
-    read = 0
-    while True:
-        block = file.read(file.samplerate, dtype="float32", always_2d=True)
-        if not len(block):
-            return read
-        # float64: a second of full-scale samples must not lose small ones in the sum
-        power = float(np.mean(np.square(block, dtype=np.float64)))
-        if not np.isfinite(power):
-            fact["problem"] = f"holds NaN or infinity in the second that begins at sample {read}"
-            return read
-        fact["levels_db"].append(round(10 * np.log10(power), 2) if power > 1e-20 else SILENT_DB)
-        read += len(block)
-
-
-def _load_cache(cache: Path | None) -> dict:
-    if cache is None or not cache.is_file():
-        return {}
-    try:
-        document = json.loads(cache.read_text(encoding="utf-8"))
-        return document["files"] if document["format"] == 1 else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("the cache of song levels %s is of no use and will be made anew: %s", cache, error)
-        return {}
-
-
-def _save_cache(cache: Path | None, known: dict) -> None:
-    if cache is None:
-        return
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_name(cache.name + ".tmp")
-    temporary.write_text(json.dumps({"format": 1, "files": known}), encoding="utf-8")
-    temporary.replace(cache)
+def _levels_db(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """(seconds,) of (frames, 2)."""
+    # float64: a second of full-scale samples must not lose small ones in the sum
+    squares = np.square(audio, dtype=np.float64).mean(axis=1)
+    starts = np.arange(0, len(audio), sample_rate)
+    power = np.add.reduceat(squares, starts) / np.diff([*starts, len(audio)])
+    levels = np.full(len(power), SILENT_DB, np.float32)
+    np.log10(power, out=levels, where=power > 1e-20, casting="same_kind")
+    return np.where(power > 1e-20, 10 * levels, SILENT_DB).astype(np.float32)

@@ -2,10 +2,10 @@
 
 Files in the run's folder:
     recipe.json           what is trained, as the run began
-    last.safetensors      the whole state, written every few steps (tsbs_daw.lab.training.state)
+    last.safetensors      the whole state, written now and then (tsbs_daw.lab.training.state)
     best.safetensors      the averaged weights with the best validation SDR: a model, ready for use
     curve.jsonl           loss, rate, validation SDR by step
-    song-levels.json      what reading the songs gave; spares a second reading
+    bank-*                the songs, decoded (tsbs_daw.lab.training.bank)
 """
 
 from __future__ import annotations
@@ -15,41 +15,47 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from tsbs_daw.core.errors import DatasetError, NonFiniteLoss, SettingsError
-from tsbs_daw.lab.training.board import Board
-from tsbs_daw.lab.training.cpu import tune_cpu
-from tsbs_daw.lab.training.curve import Curve
-from tsbs_daw.lab.training.dataset import TrainingExcerpts, validation_excerpts
+from tsbs_daw.core.errors import NonFiniteLoss, SettingsError
+from tsbs_daw.lab.training.compiled import BlockCompiler
+from tsbs_daw.lab.training.excerpts import TrainingExcerpts, validation_excerpts
+from tsbs_daw.lab.training.export import write_model
 from tsbs_daw.lab.training.loss import LossTerms, TwoStageLoss
-from tsbs_daw.lab.training.optimiser import band_levels, make_optimiser
+from tsbs_daw.lab.training.machine import choose_precision, tune_device
+from tsbs_daw.lab.training.optimiser import band_levels, clip_gradients, make_optimiser, update_average
 from tsbs_daw.lab.training.recipe import Recipe
-from tsbs_daw.lab.training.schedule import ema_decay, learning_rate
-from tsbs_daw.lab.training.song_folders import SongFolder, read_songs, require_whole, split_songs
+from tsbs_daw.lab.training.run_log import Board, Curve
+from tsbs_daw.lab.training.schedule import Clock, ema_decay, learning_rate
+from tsbs_daw.lab.training.sources import Sources
 from tsbs_daw.lab.training.state import Progress, load_state, save_state, write_tensors
 from tsbs_daw.lab.training.validate import validate
 
 logger = logging.getLogger(__name__)
+
+LAST_LOOK_S = 3.0  # at least, for the last validation and for writing, of a run by the clock
+MAX_FAILURES = 5  # of a device in a row, or of the loss in all, before a run ends
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What belongs to this call and not to the recipe.
 
+    data:        one folder of songs, or several
     max_minutes: stop cleanly after this long; None: train to the recipe's last step
+    minutes:     as max_minutes, but the rate falls with the clock, so that the run ends annealed
     accelerator, devices: as Lightning Fabric names them
-    init: a model file to begin from, of the recipe's shape; None: random weights
+    init:        a model file to begin from; of another shape than the recipe's, it is left aside
+    export:      where to write the best weights in half precision, as soon as there are better ones
     """
 
-    data: Path
+    data: Path | tuple[Path, ...]
     out: Path
     resume: bool = False
     max_minutes: float | None = None
@@ -57,6 +63,12 @@ class RunOptions:
     devices: int | str = 1
     skip_broken: bool = False
     init: Path | None = None
+    minutes: float | None = None
+    export: Path | None = None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return (self.data,) if isinstance(self.data, Path) else tuple(self.data)
 
 
 def train(
@@ -75,9 +87,12 @@ def train(
     begin = time.monotonic()
     if not options.resume and (options.out / "last.safetensors").exists():
         raise SettingsError(f"the folder {options.out} already holds a run; add --resume, or choose another folder")
-    fabric = Fabric(accelerator=options.accelerator, devices=options.devices, precision=recipe.optimiser.precision)
+    precision = choose_precision(recipe.optimiser.precision, options.accelerator)
+    fabric = Fabric(accelerator=options.accelerator, devices=options.devices, precision=precision)
     fabric.launch()
     trainer = Trainer(fabric, recipe, options, report)
+    if options.minutes is not None:
+        trainer.follow_clock(begin + 60.0 * options.minutes)
     deadline = None if options.max_minutes is None else begin + 60.0 * options.max_minutes
     return trainer.run(lambda: stop() or (deadline is not None and time.monotonic() >= deadline))
 
@@ -86,14 +101,13 @@ class Trainer:
     def __init__(self, fabric: Fabric, recipe: Recipe, options: RunOptions, report: Callable[[dict], None]):
         from tsbs_daw.network import TwoStageSeparator
 
-        self.fabric, self.recipe, self.out, self.report = fabric, recipe, options.out, report
-        self.config = recipe.model_config_value()
+        self.fabric, self.recipe, self.options, self.report = fabric, recipe, options, report
+        self.out, self.config = options.out, recipe.model_config_value()
         self.out.mkdir(parents=True, exist_ok=True)
-        songs, held_out = self._read_data(options)
-        if fabric.device.type == "cpu":
-            tune_cpu(fabric.world_size)
+        tune_device(fabric.device, fabric.world_size)
+        self.sources = Sources(fabric, recipe, options.folders, options.out, self.config, options.skip_broken)
         torch.manual_seed(recipe.seed)
-        self.raw_model: nn.Module = TwoStageSeparator(self.config)
+        self.raw_model = TwoStageSeparator(self.config)
         if options.init is not None:
             self._begin_from(options.init)
         if recipe.optimiser.train == "map_stage":
@@ -101,99 +115,165 @@ class Trainer:
         self.raw_model.checkpointing = recipe.model.gradient_checkpointing
         part = recipe.validation
         self.validation_targets, _ = validation_excerpts(
-            held_out, segment_s=part.segment_s, excerpts=part.excerpts, seed=recipe.seed
+            self.sources.held_out, segment_s=part.segment_s, excerpts=part.excerpts, seed=recipe.seed
         )
         levels = band_levels(self.raw_model, self.validation_targets) if recipe.optimiser.map_levels else None
         self.raw_optimiser = make_optimiser(self.raw_model, recipe.optimiser, levels)
         self.model, self.optimiser = fabric.setup(self.raw_model, self.raw_optimiser)
+        self.parameters = [part for part in self.raw_model.parameters() if part.requires_grad]
         self.ema = copy.deepcopy(self.raw_model).requires_grad_(False).eval()
         self.loss = TwoStageLoss(recipe.loss, self.config.sample_rate).to(fabric.device)
-        self.progress = Progress()
-        self.board: Board | None = None
+        self.progress, self.clock, self.board = Progress(), None, None
         if options.resume and self.state_path.exists():
             self.progress = load_state(self.state_path, self.raw_model, self.ema, self.raw_optimiser)
-        self._note_songs(songs)
+        self._note_songs()
         self.excerpts = TrainingExcerpts(
-            songs,
+            self.sources.banks,
             recipe.data,
             recipe.augment,
             seed=recipe.seed,
             batch=recipe.optimiser.batch,
             rank=fabric.global_rank,
+            device=fabric.device,
         )
-        if fabric.is_global_zero:
-            self.curve = Curve(self.out / "curve.jsonl", resume_step=self.progress.step)
-            if recipe.log.tensorboard:
-                self.board = Board(self.out / "tensorboard", resume_step=self.progress.step)
-            document = json.dumps(recipe.model_dump(mode="json"), indent=1)
-            (self.out / "recipe.json").write_text(document, encoding="utf-8")
+        self._open_log()
+        self._recent: list[Tensor] = []  # losses since the last row of the curve
+        self._failures, self._rate_share = 0, 1.0
+        self._good = copy.deepcopy(self.ema.state_dict())
+        self.compiler = self._start_compiler()
 
     def _begin_from(self, path: Path) -> None:
-        """Raises: CheckpointError: not a model; SettingsError: a model of another shape."""
+        """Raises: CheckpointError: not a model"""
         from tsbs_daw.network import checkpoint
 
         loaded = checkpoint.load(path)
-        if loaded.config != self.config:
-            raise SettingsError(f"{path} is a network of another shape than the recipe's; begin without it")
-        self.raw_model.load_state_dict(loaded.state_dict())
+        if loaded.config == self.config:
+            self.raw_model.load_state_dict(loaded.state_dict())
+        else:
+            logger.warning("%s is a network of another shape than the recipe's; training begins from random", path)
+
+    def _open_log(self) -> None:
+        if self.fabric.is_global_zero:
+            self.curve = Curve(self.out / "curve.jsonl", resume_step=self.progress.step)
+            if self.recipe.log.tensorboard:
+                self.board = Board(self.out / "tensorboard", resume_step=self.progress.step)
+            document = json.dumps(self.recipe.model_dump(mode="json"), indent=1)
+            (self.out / "recipe.json").write_text(document, encoding="utf-8")
+
+    def _start_compiler(self) -> BlockCompiler | None:
+        if self.fabric.device.type != "cuda" or self.fabric.world_size > 1 or not self.recipe.optimiser.compile:
+            return None
+        bfloat16 = self.fabric._precision.precision == "bf16-mixed"
+        return BlockCompiler(self.raw_model, self.excerpts.sizes(), self.out, bfloat16)
 
     @property
     def state_path(self) -> Path:
         return self.out / "last.safetensors"
 
+    def follow_clock(self, deadline: float) -> None:
+        """Let time decide instead of `total_steps`: steps, the last validation and all writing end by `deadline`."""
+        self.clock = Clock(deadline, self.progress.trained_s)
+        self._reserved_s = LAST_LOOK_S
+        self.clock.reserve(self._reserved_s)
+
     def run(self, stop: Callable[[], bool]) -> Progress:
-        total, log = self.recipe.optimiser.total_steps, self.recipe.log
-        passes = self._passes(total)
-        mark = time.monotonic()
-        while self.progress.step < total and not self._agree(stop()):
-            terms, norm = self._step(passes)
-            step = self.progress.step
-            if step % log.curve_every_steps == 0 or step == 1:
-                self._note_step(step, terms, norm, seconds=time.monotonic() - mark)
-            self.progress.trained_s += time.monotonic() - mark
-            if step % self.recipe.validation.every_steps == 0 or step == total:
-                self._validate(step)
-            if step % log.checkpoint_every_steps == 0:
-                self._save()
-            if log.keep_every_steps and step % log.keep_every_steps == 0:
-                self._save_average(self.out / f"average-{step}.safetensors")
-            mark = time.monotonic()
-        self._save()
-        if self.board is not None:
-            self.board.close()
+        log = self.recipe.log
+        self.sources.follow()
+        self._looked = mark = time.monotonic()
+        try:
+            while not self._agree(self._is_over() or stop()):
+                terms, norm = self._step_or_fall_back()
+                step = self.progress.step
+                if step % log.curve_every_steps == 0 or step == 1:
+                    self._note_step(step, terms, norm, seconds=time.monotonic() - mark)
+                self.progress.trained_s += time.monotonic() - mark
+                if self._should_validate(step):
+                    self._validate(step)
+                if step % log.checkpoint_every_steps == 0 and self.clock is None:
+                    self._save()
+                if log.keep_every_steps and step % log.keep_every_steps == 0:
+                    self._save_average(self.out / f"average-{step}.safetensors")
+                mark = time.monotonic()
+            if self.clock is not None and self._agree(self.clock.over):
+                self._validate(self.progress.step)
+            self._save()
+        finally:
+            self.sources.close()
+            if self.compiler is not None:
+                self.compiler.close()
+            if self.board is not None:
+                self.board.close()
         return self.progress
 
-    def _step(self, passes: Iterator[Tensor]) -> tuple[LossTerms, float]:
+    def _is_over(self) -> bool:
+        return self.clock.over if self.clock is not None else self.progress.step >= self.recipe.optimiser.total_steps
+
+    def _should_validate(self, step: int) -> bool:
+        part = self.recipe.validation
+        if self.clock is not None:
+            return self._agree(time.monotonic() - self._looked >= part.every_s)
+        return step % part.every_steps == 0 or step == self.recipe.optimiser.total_steps
+
+    def _step_or_fall_back(self) -> tuple[LossTerms | None, Tensor | None]:
+        """A step. On CUDA, what fails is tried again in a way that asks less of the card."""
+        if self.compiler is not None:
+            self.compiler.poll()
+        while True:
+            try:
+                result = self._step()
+            except (NonFiniteLoss, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                if self.fabric.device.type != "cuda" or self._failures >= MAX_FAILURES:
+                    raise
+                self._failures += 1
+                self._ask_less(error)
+            else:
+                self._failures = 0
+                return result
+
+    def _ask_less(self, error: Exception) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.compiler is not None and self.compiler.active:
+            self.compiler.give_up(error)
+        elif isinstance(error, torch.OutOfMemoryError) and self.excerpts.batch > 1:
+            self.excerpts.batch //= 2
+            logger.warning("the card's memory is out: %s examples a step from here on", self.excerpts.batch)
+        else:
+            logger.warning("step %s failed and is tried again: %s", self.progress.step, error)
+        torch.cuda.empty_cache()
+
+    def _step(self) -> tuple[LossTerms, Tensor]:
         """One step of the optimiser: forward and backward for each pass, clip, update, average."""
         self.model.train()
         settings, step = self.recipe.optimiser, self.progress.step
         for group in self.raw_optimiser.param_groups:
-            group["lr"] = learning_rate(step, settings)
+            group["lr"] = self._rate(step)
+        total: Tensor | float = 0.0
         for index in range(settings.accumulate):
-            targets = next(passes).to(self.fabric.device, non_blocking=True)
+            targets = self.excerpts[step * settings.accumulate + index]
             with self.fabric.no_backward_sync(self.model, enabled=index + 1 < settings.accumulate):
                 output = self.model(targets.sum(dim=1))
                 terms = self.loss(output.estimates, output.mask_estimates, targets)
                 self._require_finite(terms.total, targets)
                 self.fabric.backward(terms.total / settings.accumulate)
-        norm = self.fabric.clip_gradients(
-            self.model, self.optimiser, max_norm=settings.clip_norm, error_if_nonfinite=False
-        )
+            total = total + terms.total.detach() / settings.accumulate
+        norm = clip_gradients(self.parameters, settings.clip_norm)
         self._require_finite(norm, targets)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         update_average(self.ema, self.raw_model, ema_decay(step, settings))
+        self._recent.append(total)
         self.progress.step = step + 1
-        return terms, float(norm)
+        return terms, norm
 
-    def _passes(self, total: int) -> Iterator[Tensor]:
-        """Batches of targets from the next pass to the last one of the recipe."""
-        accumulate, workers = self.recipe.optimiser.accumulate, self.recipe.data.loader_processes
-        order = range(self.progress.step * accumulate, total * accumulate)
-        return iter(DataLoader(self.excerpts, batch_size=None, sampler=order, num_workers=workers))
+    def _rate(self, step: int) -> float:
+        share = None if self.clock is None else self.clock.share
+        return self._rate_share * learning_rate(step, self.recipe.optimiser, share)
 
     def _require_finite(self, value: Tensor, targets: Tensor) -> None:
-        if torch.isfinite(value.detach()).all():
+        """On the CPU. On CUDA asking would wait for the card: such a step moves nothing; see `_recover`."""
+        if self.fabric.device.type == "cuda" or torch.isfinite(value.detach()).all():
             return
         path = self.out / f"nonfinite-step-{self.progress.step}.safetensors"
         write_tensors(path, {"targets": targets}, {"step": str(self.progress.step)})
@@ -202,18 +282,35 @@ class Trainer:
             "resume with a lower learning rate or a smaller clip_norm"
         )
 
+    def _recover(self) -> None:
+        """Back to the last weights that were validated, at half the rate: the loss stays beyond numbers here."""
+        if self._rate_share <= 0.5**MAX_FAILURES:
+            raise NonFiniteLoss(f"the loss is not finite around step {self.progress.step}; lower the learning rate")
+        self._rate_share /= 2
+        logger.warning("the loss is not finite around step %s; back to the last good weights", self.progress.step)
+        self.raw_model.load_state_dict(self._good)
+        self.ema.load_state_dict(self._good)
+        self.raw_optimiser.state.clear()
+
     def _validate(self, step: int) -> None:
         begin = time.monotonic()
         with self.fabric.autocast():
             score = validate(self.ema, self.validation_targets, self.config.stems, self.fabric)
-        if not self.fabric.is_global_zero:
-            return
-        if self.progress.best_sdr_db is None or score.mean_db > self.progress.best_sdr_db:
-            self.progress.best_sdr_db, self.progress.best_step = score.mean_db, step
-            self._save_average(self.out / "best.safetensors", score.mean_db)
-        if self.board is not None:
-            self._sound(step)
-        self._note("validation", step, seconds=round(time.monotonic() - begin, 2), **score.as_row())
+        if score.mean_db == score.mean_db:
+            self._good = copy.deepcopy(self.ema.state_dict())
+        if self.fabric.is_global_zero:
+            if score.mean_db > (float("-inf") if self.progress.best_sdr_db is None else self.progress.best_sdr_db):
+                self.progress.best_sdr_db, self.progress.best_step = score.mean_db, step
+                self._save_average(self.out / "best.safetensors", score.mean_db)
+            if self.board is not None:
+                self._sound(step)
+            self._note("validation", step, seconds=round(time.monotonic() - begin, 2), **score.as_row())
+        if self.clock is not None:
+            self._save()
+            self._looked = time.monotonic()
+            if (more := self._looked - begin - self._reserved_s) > 0:
+                self._reserved_s += more
+                self.clock.reserve(more)
 
     @torch.no_grad()
     def _sound(self, step: int) -> None:
@@ -224,15 +321,20 @@ class Trainer:
         for stem, audio in zip(self.config.stems, estimates, strict=True):
             self.board.add_audio(f"estimate/{stem}", audio, self.config.sample_rate, step)
 
-    def _note_step(self, step: int, terms: LossTerms, norm: float, *, seconds: float) -> None:
+    def _note_step(self, step: int, terms: LossTerms, norm: Tensor, *, seconds: float) -> None:
+        losses = torch.stack(self._recent)
+        self._recent.clear()
+        if not losses.isfinite().all() and losses.isfinite().float().mean() < 0.5:
+            self._recover()
         row = {
-            "loss": round(float(terms.total.detach()), 6),
+            "loss": round(float(losses.mean()), 6),
             "final_loss": round(float(terms.final), 6),
             "mask_loss": round(float(terms.mask), 6),
-            "gradient_norm": round(norm, 4),
-            "learning_rate": learning_rate(step - 1, self.recipe.optimiser),
+            "gradient_norm": round(float(norm), 4),
+            "learning_rate": self._rate(step - 1),
             "step_s": round(seconds, 4),
             "trained_s": round(self.progress.trained_s + seconds, 1),
+            "songs": self.excerpts.songs,
         }
         self._note("step", step, **row)
 
@@ -259,6 +361,8 @@ class Trainer:
         facts = {"recipe": self.recipe.name, "step": str(self.progress.step), "songs": self.progress.songs}
         if sdr_db is not None:
             facts["validation_sdr_db"] = f"{sdr_db:.3f}"
+            if self.options.export is not None:
+                write_model(self.ema, self.options.export, facts, self.out)
         checkpoint.save(self.ema, path, facts)
 
     def _agree(self, stop: bool) -> bool:
@@ -268,33 +372,9 @@ class Trainer:
         wish = torch.tensor(float(stop), device=self.fabric.device)
         return bool(self.fabric.all_reduce(wish, reduce_op="sum") > 0)
 
-    def _read_data(self, options: RunOptions) -> tuple[list[SongFolder], list[SongFolder]]:
-        stems, rate = self.config.stems, self.config.sample_rate
-        folders = split_songs(options.data, stems)
-        with self.fabric.rank_zero_first():  # the first process reads the songs, the others find its cache
-            read = [read_songs(part, stems, rate, cache=options.out / "song-levels.json") for part in folders]
-        problems = [problem for _, part in read for problem in part]
-        if options.skip_broken:
-            for problem in problems if self.fabric.is_global_zero else ():
-                logger.warning("left out: %s", problem)
-        else:
-            require_whole(problems, options.data)
-        songs, held_out = (part for part, _ in read)
-        if not songs or not held_out:
-            raise DatasetError(f"no whole song is left in {options.data}, to train on or to validate on")
-        logger.info("%s songs to train on, %s to validate on", len(songs), len(held_out))
-        return songs, held_out
-
-    def _note_songs(self, songs: list[SongFolder]) -> None:
+    def _note_songs(self) -> None:
+        songs = [song for bank in self.sources.banks for song in bank.songs]
         digest = hashlib.sha256("\n".join(f"{song.name} {song.samples}" for song in songs).encode()).hexdigest()
         if self.fabric.is_global_zero and self.progress.songs not in ("", digest):
             logger.warning("the training songs are not those that this run began with; the data order changes here")
         self.progress.songs = digest
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * model; buffers are copied."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)
-    for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
-        ours.copy_(theirs)

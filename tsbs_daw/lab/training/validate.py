@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
-
-from tsbs_daw.lab.evaluation.metrics import usdr
+from torch import Tensor, nn
 
 SILENT_RMS = 10.0 ** (-55.0 / 20.0)  # an excerpt whose target is quieter says nothing about separation
+BATCH = {"cpu": 1}  # excerpts at a time; elsewhere 8
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,26 @@ def validate(model: nn.Module, targets: np.ndarray, stems: Sequence[str], fabric
     Leaves the model in evaluation mode.
     """
     model.eval()
-    # (excerpts, S, 3) SDR of final, mask, mixture; one more plane marks the targets that sound
-    table = torch.zeros(len(targets), len(stems), 4, dtype=torch.float64)
-    for index in range(fabric.global_rank, len(targets), fabric.world_size):
-        mixture = targets[index].sum(axis=0)
-        output = model(torch.from_numpy(mixture)[None].to(fabric.device))
-        estimates = output.estimates[0].float().cpu().numpy()
-        mask_estimates = output.mask_estimates[0].float().cpu().numpy()
-        for stem, target in enumerate(targets[index]):
-            if np.sqrt(np.mean(target**2)) >= SILENT_RMS:
-                pairs = (estimates[stem], mask_estimates[stem], mixture)
-                scores = [usdr(target, estimate) for estimate in pairs]
-                table[index, stem] = torch.tensor([*scores, 1.0], dtype=torch.float64)
-    sums = fabric.all_reduce(table.sum(dim=0).to(fabric.device, torch.float32), reduce_op="sum").cpu()
+    # (S, 4): sums of the SDR of final, mask and mixture; and how many targets sound
+    sums = torch.zeros(len(stems), 4, device=fabric.device)
+    own = targets[fabric.global_rank :: fabric.world_size]
+    size = BATCH.get(fabric.device.type, 8)
+    for begin in range(0, len(own), size):
+        wanted = torch.from_numpy(own[begin : begin + size]).to(fabric.device)
+        mixture = wanted.sum(1)
+        output = model(mixture)
+        sounds = wanted.square().mean((2, 3)).sqrt() >= SILENT_RMS  # (B, S)
+        triple = (output.estimates, output.mask_estimates, mixture[:, None])
+        scores = [torch.where(sounds, sdr_db(wanted, part.float()), 0.0) for part in triple]
+        sums += torch.stack([*scores, sounds.float()], dim=-1).sum(0)
+    sums = fabric.all_reduce(sums, reduce_op="sum").cpu()
     means = sums[:, :3] / sums[:, 3:]
     sounding = [index for index in range(len(stems)) if sums[index, 3] > 0]
     final, mask, mixture = ({stems[index]: float(means[index, kind]) for index in sounding} for kind in range(3))
     return ValidationScore(final, mask, mixture)
+
+
+def sdr_db(targets: Tensor, estimates: Tensor) -> Tensor:
+    """As `evaluation.metrics.usdr`, for a batch where it lies: (B, S, C, samples) twice -> (B, S)."""
+    error = (targets - estimates).square().sum((2, 3))
+    return 10 * torch.log10((targets.square().sum((2, 3)) + 1e-7) / (error + 1e-7))

@@ -1,0 +1,163 @@
+"""Compiled blocks for training on CUDA, without a step waiting for the compiler.
+
+A child process compiles one block for each size of batch, compares it with the plain one, and leaves what it made in
+Inductor's cache on disk. Training goes on meanwhile. When the child is content the blocks are compiled here, mostly out
+of that cache. Whatever fails, the blocks stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tsbs_daw.network import ModelConfig, TwoStageSeparator
+from tsbs_daw.network.blocks import DualNet
+
+logger = logging.getLogger(__name__)
+
+LIMIT_S = 180.0  # for the child
+LARGEST_DIFFERENCE = 0.05  # of bfloat16 from bfloat16, in what a block adds and in its gradients; seen: 0.01
+LEAST_SPEEDUP = 1.05
+
+
+class BlockCompiler:
+    """Watches the child, and switches a network's blocks over once."""
+
+    def __init__(self, network: TwoStageSeparator, sizes: Sequence[tuple[int, int]], folder: Path, bfloat16: bool):
+        """sizes: (samples, examples) of all batches to come"""
+        self.blocks = [*network.mask_blocks, *network.map_blocks]
+        self.active, self.report = False, folder / "compiled.json"
+        self.report.unlink(missing_ok=True)
+        job = {"config": network.config.to_dict(), "sizes": sizes, "bfloat16": bfloat16,
+               "checkpointing": network.checkpointing, "report": str(self.report)}  # fmt: skip
+        command = [sys.executable, "-m", "tsbs_daw.lab.training.compiled", json.dumps(job)]
+        self._began = time.monotonic()
+        self._child: subprocess.Popen | None = None
+        with (folder / "compiled.log").open("wb") as log:
+            try:
+                self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            except OSError as error:
+                logger.warning("blocks are not compiled: %s", error)
+
+    def poll(self) -> None:
+        """Call it between steps: switches the blocks over when the child has ended well."""
+        if self._child is None:
+            return
+        if self._child.poll() is None:
+            if time.monotonic() - self._began > LIMIT_S:
+                self.close()
+                logger.warning("blocks are not compiled: the compiler took more than %.0f s", LIMIT_S)
+            return
+        self._child = None
+        try:
+            result = json.loads(self.report.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("blocks are not compiled: the compiler failed; see %s", self.report.with_suffix(".log"))
+            return
+        logger.info("compiled blocks: %s", result)
+        if result["difference"] < LARGEST_DIFFERENCE and result["speedup"] > LEAST_SPEEDUP:
+            for block in self.blocks:
+                block.compile(dynamic=False)
+            self.active = True
+
+    def give_up(self, error: Exception) -> None:
+        """Back to plain blocks."""
+        logger.warning("compiled blocks failed, plain ones go on: %s", str(error)[:500])
+        uncompile(self.blocks)
+        self.active = False
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+
+def uncompile(blocks: Sequence[nn.Module]) -> None:
+    for block in blocks:
+        block._compiled_call_impl = None
+
+
+def try_compiled(
+    config: ModelConfig, sizes: Sequence[Sequence[int]], *, bfloat16: bool, checkpointing: bool, device: str = "cuda"
+) -> dict:
+    """Compile a block for each size and compare it with the plain one, forward and backward.
+
+    Returns: the largest difference (ratio of norms), the least speed-up, and the seconds it took
+    """
+    began = time.monotonic()
+    torch.set_float32_matmul_precision("high")
+    torch.manual_seed(0)
+    block = DualNet(config).to(device).train()
+    block.checkpointing = checkpointing
+    inputs = [_features(config, samples, batch, device) for samples, batch in sizes]
+    plain = [_run(block, x, bfloat16) for x in inputs]  # an eager pass first: one compilation then serves all blocks
+    plain_s = [_fastest(block, x, bfloat16) for x in inputs]
+    block.compile(dynamic=False)
+    compiled = [_run(block, x, bfloat16) for x in inputs]
+    compiled_s = [_fastest(block, x, bfloat16) for x in inputs]
+    pairs = [pair for one, other in zip(plain, compiled, strict=True) for pair in zip(one, other, strict=True)]
+    return {
+        "difference": max(float((one - other).norm() / one.norm().clamp(min=1e-12)) for one, other in pairs),
+        "speedup": min(one / other for one, other in zip(plain_s, compiled_s, strict=True)),
+        "block_ms": [round(1000 * seconds, 2) for seconds in (*plain_s, *compiled_s)],
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _features(config: ModelConfig, samples: int, batch: int, device: str) -> torch.Tensor:
+    frames = 1 + samples // config.hop_length
+    return torch.randn(config.bands, 2 * batch, frames, config.feature_dim, device=device, requires_grad=True)
+
+
+def _run(block: DualNet, x: torch.Tensor, bfloat16: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What the block adds, and the gradients of its input and of one weight."""
+    block.zero_grad()
+    x.grad = None
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+        y = block(x.clone(), 2)  # not a leaf, as in the network
+    y.backward(torch.ones_like(y) / y.numel() ** 0.5)
+    weight = block.time.mamba.mamba.in_proj.grad
+    return (y - x).detach().float(), x.grad.clone().float(), weight.clone().float()
+
+
+def _fastest(block: DualNet, x: torch.Tensor, bfloat16: bool, tries: int = 4) -> float:
+    times = []
+    for _ in range(tries):
+        _synchronise(x)
+        begin = time.perf_counter()
+        _run(block, x, bfloat16)
+        _synchronise(x)
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def _synchronise(x: torch.Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("job", type=json.loads)
+    job = parser.parse_args().job
+    result = try_compiled(
+        ModelConfig.from_dict(job["config"]), job["sizes"], bfloat16=job["bfloat16"], checkpointing=job["checkpointing"]
+    )
+    report = Path(job["report"])
+    temporary = report.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result), encoding="utf-8")
+    temporary.replace(report)
+
+
+if __name__ == "__main__":
+    main()
