@@ -47,12 +47,14 @@ class Accessor(Handle):
         sound = np.zeros((count, channels))
         for item in self.of.items:
             if not item.values["B_MUTE"]:
-                sound += item.audio_at(at - item.values["D_POSITION"], channels) * item.values["D_VOL"]
+                inside = at - item.values["D_POSITION"]
+                gain = item.values["D_VOL"] * item.take.volume_at(inside)[:, None]
+                sound += item.audio_at(inside, channels) * gain
         return sound
 
 
 class MediaFunctions:
-    """Mixed into the stand-in, which has `spend(seconds)` and `main_state(...)`."""
+    """Mixed into the stand-in, which has `spend(seconds)`."""
 
     # Sources
 
@@ -86,10 +88,10 @@ class MediaFunctions:
         return source.path
 
     def GetMediaSourceLength(self, source):
-        return source.length_s, False
+        return (0.0 if source.was_offline else source.length_s), False
 
     def GetMediaSourceSampleRate(self, source):
-        return source.rate
+        return 0 if source.was_offline else source.rate
 
     def GetMediaSourceNumChannels(self, source):
         return source.channels
@@ -117,6 +119,9 @@ class MediaFunctions:
     def GetAudioAccessorSamples(self, accessor, rate, channels, start_s, count, buffer):
         if buffer.size < count * channels:
             raise Misuse("GetAudioAccessorSamples: the buffer is too short")
+        if isinstance(accessor.of, Take) and channels != accessor.of.source.channels:
+            # SWS, BR_Loudness: "asking for 1 channel only won't work. We must always request the real channel count"
+            raise Misuse("GetAudioAccessorSamples: it has to be asked for as many channels as the source has")
         if self.in_coroutine:
             return None  # and the buffer stays as it was
         self.spend(count * channels * 1e-7)
@@ -137,6 +142,8 @@ class MediaFunctions:
             return
         path = Path(project.info_strings["RENDER_FILE"], project.info_strings["RENDER_PATTERN"] + ".wav")
         soundfile.write(path, _heard(item, project.sample_rate), project.sample_rate, subtype="FLOAT")
+        if project.info_strings.get("RENDER_FORMAT2"):
+            path.with_suffix(".mp3").touch()  # "a secondary format": the same render, once more
 
 
 def _heard(item: Item, rate: int) -> np.ndarray:

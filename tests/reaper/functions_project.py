@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reaper import chunks
 from reaper.model import Handle, Item, Project, Source, Take, Track, kill
 from reaper.signatures import Misuse
 
@@ -127,7 +128,13 @@ class ProjectFunctions:
     def InsertTrackAtIndex(self, index, defaults):
         self.InsertTrackInProject(self.projects[0], index, 0)
 
+    def TrackList_AdjustWindows(self, minor):
+        return None
+
     def SelectProjectInstance(self, project):
+        """API text: "do not switch project tabs from your code while in an Undo block"."""
+        if any(project.undo_depth for project in self.projects):
+            raise Misuse("SelectProjectInstance: inside an undo step")
         self.projects.remove(project)
         self.projects.insert(0, project)
 
@@ -177,6 +184,46 @@ class ProjectFunctions:
     def SetMediaItemSelected(self, item, selected):
         item.values["B_UISEL"] = float(selected)
 
+    def GetParentTrack(self, track):
+        level, parents = 0, {}
+        for other in self._project_of(track).tracks:
+            parents[level] = other
+            if other is track:
+                return parents.get(level - 1)
+            level += int(other.values["I_FOLDERDEPTH"])
+        return None
+
+    # Effects and sends of tracks
+
+    def TrackFX_GetCount(self, track):
+        return len(track.effects)
+
+    def TrackFX_CopyToTrack(self, source, index, target, at, is_move):
+        self._changing("TrackFX_CopyToTrack", target)
+        effect = source.effects.pop(index) if is_move else source.effects[index]
+        target.effects.insert(at, effect)
+
+    def GetTrackNumSends(self, track, category):
+        if category != 0:
+            raise Misuse("GetTrackNumSends: this stand-in knows sends alone")
+        return len(track.sends)
+
+    def GetTrackSendInfo_Value(self, track, category, index, name):
+        send = track.sends[index]
+        if name == "P_DESTTRACK":
+            return next(other for project in self.projects for other in project.tracks if other.guid == send["to"])
+        return send.get(name, 0.0)
+
+    def SetTrackSendInfo_Value(self, track, category, index, name, value):
+        self._changing("SetTrackSendInfo_Value", track)
+        track.sends[index][name] = value
+        return True
+
+    def CreateTrackSend(self, track, target):
+        self._changing("CreateTrackSend", track)
+        track.sends.append({"to": target.guid, "D_VOL": 1.0})
+        return len(track.sends) - 1
+
     def CountTrackMediaItems(self, track):
         return len(track.items)
 
@@ -206,7 +253,11 @@ class ProjectFunctions:
             other.values = dict(take.values)
             other.values["D_STARTOFFS"] += (position - start) * take.values["D_PLAYRATE"]
             other.strings |= {name: value for name, value in take.strings.items() if name != "GUID"}
-            other.stretch_markers, other.envelopes, other.effects = take.stretch_markers, take.envelopes, take.effects
+            other.stretch_markers, other.effects = take.stretch_markers, take.effects
+            shift = (position - start) * take.values["D_PLAYRATE"]
+            other.envelopes = {
+                name: [(at - shift, value) for at, value in points] for name, points in take.envelopes.items()
+            }
             right.takes.append(other)
         right.values |= {"D_POSITION": position, "D_LENGTH": start + length - position, "D_FADEINLEN": 0.01}
         item.values |= {"D_LENGTH": position - start, "D_FADEOUTLEN": 0.01}
@@ -253,6 +304,8 @@ class ProjectFunctions:
         return next((take for take in takes if take.guid == guid), None)
 
     def GetMediaItemTakeInfo_Value(self, take, name):
+        if name == "IP_TAKENUMBER":
+            return float(take.item.takes.index(take))
         return take.values.get(name, 0.0)
 
     def SetMediaItemTakeInfo_Value(self, take, name, value):
@@ -266,9 +319,28 @@ class ProjectFunctions:
 
     def SetMediaItemTake_Source(self, take, source: Source):
         self._changing("SetMediaItemTake_Source", take)
+        """API text: the old source is not destroyed, the caller has to."""
         if source.owned:
             raise Misuse("SetMediaItemTake_Source: the source belongs to another take")
+        if take.source is not None:
+            take.source.owned = False
+            self.left_over.append(take.source)
         source.owned, take.source = True, source
+        return True
+
+    def SetActiveTake(self, take):
+        self._changing("SetActiveTake", take)
+        take.item.active = take.item.takes.index(take)
+
+    def GetItemStateChunk(self, item, text, is_undo):
+        self.spend(0.0002)
+        return True, chunks.write(item)
+
+    def SetItemStateChunk(self, item, text, is_undo):
+        """Takes are made anew: their handles die."""
+        self._changing("SetItemStateChunk", item)
+        self.spend(0.0003)
+        chunks.read(item, text)
         return True
 
     def TakeIsMIDI(self, take):
@@ -281,7 +353,7 @@ class ProjectFunctions:
         return take.stretch_markers
 
     def CountTakeEnvelopes(self, take):
-        return take.envelopes
+        return len(take.envelopes)
 
     def ColorToNative(self, red, green, blue):
         return blue << 16 | green << 8 | red  # as on Windows: not the order of "#rrggbb"

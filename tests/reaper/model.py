@@ -13,11 +13,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-TRACK_DEFAULTS = {"I_FOLDERDEPTH": 0.0, "B_MUTE": 0.0, "I_CUSTOMCOLOR": 0.0, "D_VOL": 1.0, "I_SELECTED": 0.0}
+TRACK_DEFAULTS = {
+    "I_FOLDERDEPTH": 0.0, "B_MUTE": 0.0, "I_CUSTOMCOLOR": 0.0, "D_VOL": 1.0, "I_SELECTED": 0.0, "D_PAN": 0.0,
+    "D_WIDTH": 1.0, "D_PANLAW": -1.0, "B_PHASE": 0.0, "I_NCHAN": 2.0, "C_BEATATTACHMODE": -1.0, "D_PLAY_OFFSET": 0.0,
+    "I_PLAY_OFFSET_FLAG": 0.0, "B_MAINSEND": 1.0, "I_FREEMODE": 0.0, "I_PANMODE": -1.0,
+}  # fmt: skip
 ITEM_DEFAULTS = {
     "D_POSITION": 0.0, "D_LENGTH": 0.0, "D_VOL": 1.0, "B_MUTE": 0.0, "B_LOOPSRC": 1.0, "B_UISEL": 0.0,
     "D_FADEINLEN": 0.01, "D_FADEOUTLEN": 0.01, "D_FADEINLEN_AUTO": -1.0, "D_FADEOUTLEN_AUTO": -1.0,
     "D_FADEINDIR": 0.0, "D_FADEOUTDIR": 0.0, "C_FADEINSHAPE": 0.0, "C_FADEOUTSHAPE": 0.0, "D_SNAPOFFSET": 0.0,
+    "C_BEATATTACHMODE": -1.0, "C_AUTOSTRETCH": -1.0, "C_LANEPLAYS": 2.0, "I_FIXEDLANE": 0.0,
 }  # fmt: skip
 TAKE_DEFAULTS = {
     "D_STARTOFFS": 0.0, "D_PLAYRATE": 1.0, "D_PITCH": 0.0, "D_VOL": 1.0, "D_PAN": 0.0, "D_PANLAW": -1.0,
@@ -57,8 +62,9 @@ class Source(Handle):
         self.path, self.type, self.parent = path, type_, parent
         self.owned, self.peaks_left, self.peaks_ready = False, 3, False
         self.section: tuple[float, float, bool] | None = None  # start, length in seconds, reversed
+        self.was_offline = False  # REAPER 7.75: its rate and length stay 0, also when the file is back
         self.rate, self.audio = 0, np.zeros((0, 1), np.float32)
-        if path and Path(path).is_file() and type_ == "WAVE":
+        if path and Path(path).is_file() and type_ in ("WAVE", "VIDEO"):
             audio, self.rate = soundfile.read(path, dtype="float32", always_2d=True)
             self.audio = audio
         elif parent is not None:
@@ -73,7 +79,9 @@ class Source(Handle):
 
     @property
     def channels(self) -> int:
-        return self.parent.channels if self.parent is not None else self.audio.shape[1]
+        if self.parent is not None:
+            return self.parent.channels
+        return self.audio.shape[1] if self.rate else 0
 
     @property
     def length_s(self) -> float:
@@ -108,7 +116,16 @@ class Take(Handle):
         self.item, self.source = item, source
         self.values = dict(TAKE_DEFAULTS)
         self.strings["P_NAME"] = ""
-        self.stretch_markers = self.envelopes = self.effects = 0
+        self.stretch_markers = self.effects = 0
+        # name in a chunk (VOLENV, PANENV, MUTEENV, PITCHENV) -> points: seconds from the item's start, times the
+        # playrate (SWS, pull request 1413), and value
+        self.envelopes: dict[str, list[tuple[float, float]]] = {}
+
+    def volume_at(self, seconds: np.ndarray) -> np.ndarray:
+        """Take volume and its envelope: what comes after an accessor's samples (SWS BR_Loudness, SWS issue 957)."""
+        points = self.envelopes.get("VOLENV") or [(0.0, 1.0)]
+        at, values = zip(*points, strict=True)
+        return np.interp(seconds * self.values["D_PLAYRATE"], at, values) * abs(self.values["D_VOL"])
 
 
 class Item(Handle):
@@ -146,6 +163,8 @@ class Track(Handle):
         self.values = dict(TRACK_DEFAULTS)
         self.strings["P_NAME"] = name
         self.items: list[Item] = []
+        self.effects: list[float] = []  # each multiplies what goes through it
+        self.sends: list[dict] = []  # "to": the GUID of a track; "D_VOL", ...
 
     @property
     def name(self) -> str:
@@ -232,6 +251,10 @@ class Project(Handle):
 
     # Undo
 
+    def add_undo_point(self, label: str) -> None:
+        """Of a script that ended without `defer`, or of the user."""
+        self.undo_steps.append(Snapshot(label, [freeze(track) for track in self.tracks]))
+
     def begin(self) -> None:
         if self.undo_depth == 0:
             self._before = [freeze(track) for track in self.tracks]
@@ -273,6 +296,8 @@ def freeze(track: Track) -> dict:
     return {
         "values": dict(track.values),
         "strings": dict(track.strings),
+        "effects": list(track.effects),
+        "sends": [dict(send) for send in track.sends],
         "items": [
             {
                 "values": dict(item.values),
@@ -292,6 +317,7 @@ def freeze(track: Track) -> dict:
 def thaw(frozen: dict) -> Track:
     track = Track()
     track.values, track.strings = dict(frozen["values"]), dict(frozen["strings"])
+    track.effects, track.sends = list(frozen["effects"]), [dict(send) for send in frozen["sends"]]
     for below in frozen["items"]:
         item = Item(track)
         item.values, item.strings, item.active = dict(below["values"]), dict(below["strings"]), below["active"]

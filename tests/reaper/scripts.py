@@ -158,6 +158,9 @@ class Script:
         load = self.lua.eval("function(path) return assert(loadfile(path))() end")
         self.running = True
         self._protected(load, str(self.path))
+        if not self._deferred and self.reaper.projects:
+            # "Undo points are created for ReaScripts by default. To prevent this, call defer()" (ReaScript how-to)
+            self.reaper.projects[0].add_undo_point(self.path.name)
         self._settle()
 
     def tick(self) -> None:

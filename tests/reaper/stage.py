@@ -56,7 +56,14 @@ class Studio:
         self.home, self.folder = home, folder
         self.reaper = Reaper(folder / "resources", version)
         self.scripts = install(self.reaper, home)
+        self.choose(layout="folder")  # the default, children of the source's track, is what test_layouts.py is about
         self.project = self.new_project("song")
+
+    def choose(self, **choices: str) -> None:
+        """As a user did in the dialog at another time."""
+        for name, value in choices.items():
+            key = ("TSBS-DAW", name)
+            self.reaper.ext_state[key] = self.reaper.saved_ext_state[key] = value
 
     def new_project(self, name: str) -> Project:
         place = self.folder / name
@@ -141,6 +148,12 @@ class DaemonByHand:
                 {"name": name, "path": str(folder / f"{name}.wav"), "kind": "stem", "color": f"#0{number}80ff"}
             )
         return entries, rate, len(audio)
+
+    def silence(self, entries: list[dict]) -> None:
+        """Make the files of these stems silent."""
+        for entry in entries:
+            audio, rate = soundfile.read(entry["path"], dtype="float32", always_2d=True)
+            soundfile.write(entry["path"], audio * 0, rate, subtype="FLOAT")
 
     def finish(self, job: dict, stems: list[str] = STEMS, **changes: object) -> None:
         entries, rate, samples = self.stems(job, stems)

@@ -21,7 +21,7 @@ from typing import Any
 from reaper.functions_media import RENDER, MediaFunctions
 from reaper.functions_project import ProjectFunctions
 from reaper.imgui import ImGui
-from reaper.model import Project
+from reaper.model import Project, Source
 from reaper.scripts import Script
 from reaper.signatures import Misuse, check, functions, lua_only
 
@@ -49,6 +49,7 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.in_coroutine = self.blocked = self.patient = False
         self.render_does = "everything"
         self.console = ""
+        self.left_over: list[Source] = []  # sources that takes have no more; whoever set another one destroys them
         self.lacks: set[str] = set()  # functions of a later version
         self.imgui: ImGui | None = None
         self.fails_at: dict[str, int] = {}  # function -> the call that fails, counted down: not the script's fault
@@ -131,6 +132,9 @@ class Reaper(ProjectFunctions, MediaFunctions):
         for project in self.projects:
             if project.undo_depth:
                 self.misuses.append("the tick ended inside an undo step")
+        if any(source.alive for source in self.left_over):
+            self.misuses.append("a source that a take has no more was not destroyed: its file stays locked")
+        self.left_over.clear()
         if self.ui_locks:
             self.misuses.append("the tick ended with the UI's refresh prevented")
         if self._now_s - began > TICK_S and not self.blocked and not self.patient:

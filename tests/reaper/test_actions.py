@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from reaper.imgui import ImGui
-from reaper.model import Item, Track
+from reaper.model import Item, Source, Track
 from reaper.stage import STEMS, DaemonByHand, Studio, heard, stem_items
 
 RATE = 44100
@@ -328,8 +328,10 @@ def test_a_missing_daemon_is_noticed_and_can_be_started(studio: Studio):
 def test_an_action_ends_at_once_and_may_be_run_again_meanwhile(studio: Studio, daemon: DaemonByHand):
     studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
     for _ in range(3):
-        assert not studio.run("Separate selected items").running
+        script = studio.run("Separate selected items")
         studio.ticks(1)
+        assert not script.running
+    assert studio.project.undo_steps == [], "an action that only asks leaves no undo point"
     assert len(daemon.work(studio)) == 3
     assert [script.path.name for script in studio.reaper.scripts] in ([], ["tsbs-daw_Background.lua"])
 
@@ -349,3 +351,16 @@ def test_setup_registers_every_action_without_an_undo_point(studio: Studio):
     count = len(list(studio.scripts.glob("tsbs-daw_*.lua")))
     assert studio.reaper.console == f"tsbs-daw: {count} actions are in the action list.\n"
     assert studio.project.undo_steps == []
+
+
+def test_a_reversed_stem_keeps_its_sound_when_it_is_separated_again_and_that_is_said(
+    studio: Studio, daemon: DaemonByHand
+):
+    separated(studio, daemon, STEMS)
+    (bass,) = stem_items(studio.project, "bass")
+    reversed_ = Source(bass.take.source.path, "SECTION", bass.take.source)
+    reversed_.path, reversed_.section, reversed_.owned = "", (0.0, 1.0, True), True
+    bass.take.source = reversed_
+    separate_again(studio, daemon, STEMS, 1)
+    assert bass.take.source is reversed_ and "again 1" in stem_items(studio.project, "drums")[0].take.source.path
+    assert studio.reaper.window("Jobs").says("plays it reversed, so it keeps its sound")

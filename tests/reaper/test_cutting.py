@@ -223,3 +223,19 @@ def test_take_effects_are_not_rendered_at_another_rate_of_the_project(studio: St
     studio.run("Separate selected items")
     studio.ticks(4)
     assert studio.tickets() == [] and studio.reaper.window("Jobs").says("set it to 1 first")
+
+
+def test_lanes_that_do_not_play_are_neither_read_nor_cut(studio: Studio, daemon: DaemonByHand):
+    """REAPER 7, fixed lanes: a comped track holds items that nobody hears."""
+    track = studio.project.add_track("Comp")
+    track.values |= {"I_SELECTED": 1.0, "I_FREEMODE": 2.0}
+    heard_item = studio.project.add_item(track, studio.song(), 0.0, 2.0)
+    hidden = studio.project.add_item(track, studio.song("other.wav", seed=3), 0.0, 2.0)
+    hidden.values["C_LANEPLAYS"] = 0.0
+    midi = studio.project.add_item(track, studio.song("midi.wav", seed=4), 0.0, 2.0)
+    midi.take.source.type, midi.values["C_LANEPLAYS"] = "MIDI", 0.0
+    studio.project.time_selection = (0.5, 1.0)
+    studio.run("Separate time selection on selected tracks")
+    (job,) = daemon.work(studio)
+    assert job["source"]["path"] == heard_item.take.source.path
+    assert (hidden.values["D_LENGTH"], hidden.values["B_MUTE"], midi.values["B_MUTE"]) == (2.0, 0, 0)

@@ -281,10 +281,11 @@ def many_items(studio: Studio, count: int) -> list[Item]:
 def test_a_hundred_items_at_once_are_read_over_many_ticks(studio: Studio, daemon: DaemonByHand):
     """The action's own tick and all others are short: the stand-in counts what every call costs."""
     items = many_items(studio, 100)
-    assert not studio.run("Separate selected items").running, "one tick was enough to write them down"
+    studio.run("Separate selected items")
     (order,) = studio.tickets()
     assert order["stage"] == "requested" and len(order["items"]) == 100 and studio.jobs_waiting() == []
     studio.ticks(1)
+    assert [script.path.name for script in studio.reaper.scripts] == ["tsbs-daw_Background.lua"], "one tick was enough"
     assert 1 < len(studio.tickets()) < 101, "the background script begins, and leaves the rest for later ticks"
     while any(ticket["stage"] == "requested" for ticket in studio.tickets()):
         studio.ticks(1)
@@ -380,3 +381,60 @@ def test_tracks_that_come_while_the_project_is_looked_through_are_seen(studio: S
     daemon.work(studio)
     assert project.names().count("mix - stems") == 1
     assert project.names().index("mix - stems") == project.names().index("Track 999") + 1
+
+
+def copy_of(studio: Studio, name: str, folder: str = "song") -> Project:
+    """The project once more, as a file of another name, open in another tab."""
+    path = studio.folder / folder / name
+    path.parent.mkdir(exist_ok=True)
+    return studio.reaper.open(studio.project.as_saved(path))
+
+
+def test_of_a_project_and_its_copy_the_one_with_the_item_gets_the_stems(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    project.add_track("Mix")
+    studio.run("Separate selected items")  # the project has its name now, and so has the copy
+    studio.ticks(2)
+    other = copy_of(studio, "copy.RPP")
+    studio.reaper.bring_to_front(project)
+    ask(studio, daemon, project.tracks[0])
+    studio.reaper.bring_to_front(other)
+    finish(studio, daemon)
+    assert project.names() == ["Mix", "mix - stems", *STEMS] and other.names() == ["Mix"]
+
+
+def test_a_copy_has_a_name_of_its_own_from_its_first_job_on(studio: Studio, daemon: DaemonByHand):
+    ask(studio, daemon, studio.project.add_track("Mix"))
+    finish(studio, daemon)
+    first = studio.project.ext_state["TSBS-DAW", "project"]
+    original, studio.project = studio.project, copy_of(studio, "copy.RPP")
+    ask(studio, daemon, studio.project.tracks[0], position=20.0)
+    finish(studio, daemon)
+    own, earlier = studio.project.ext_state["TSBS-DAW", "project"].split()
+    assert earlier == first and own != first and original.ext_state["TSBS-DAW", "project"] == first
+
+
+def test_stems_come_after_the_project_was_saved_under_another_name(studio: Studio, daemon: DaemonByHand):
+    ask(studio, daemon, studio.project.add_track("Mix"))
+    studio.project.name = "renamed.RPP"
+    finish(studio, daemon)
+    assert studio.project.names() == ["Mix", "mix - stems", *STEMS]
+
+
+def test_the_take_that_was_read_is_what_stems_sound_like(studio: Studio, daemon: DaemonByHand):
+    """Also when the user has chosen another take meanwhile, or removed it."""
+    from reaper.model import Source, Take
+
+    item = ask(studio, daemon, studio.project.add_track("Mix"))
+    item.take.values["D_VOL"] = 0.5
+    item.takes.append(Take(item, Source(item.take.source.path)))
+    item.active = 1
+    finish(studio, daemon)
+    assert stem_items(studio.project, "bass")[0].take.values["D_VOL"] == 0.5
+
+
+def test_an_item_that_lost_all_its_takes_gets_its_stems_as_they_are(studio: Studio, daemon: DaemonByHand):
+    item = ask(studio, daemon, studio.project.add_track("Mix"))
+    item.takes.clear()
+    finish(studio, daemon)
+    assert len(stem_items(studio.project, "bass")) == 1

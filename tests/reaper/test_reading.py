@@ -64,7 +64,7 @@ def change(item: Item, what: str) -> None:
     elif what == "stretch markers":
         item.take.stretch_markers = 2
     elif what == "envelope":
-        item.take.envelopes = 1
+        item.take.envelopes = {"VOLENV": [(0.0, 1.0), (0.2, 0.25), (0.5, 0.8)]}
     elif what == "before the start":
         item.take.values["D_STARTOFFS"] = -0.1
     elif what == "loop":
@@ -153,7 +153,7 @@ def test_settings_are_put_back_after_an_error_in_the_middle_of_a_render(studio: 
 
 @pytest.mark.parametrize(
     ("type_", "why"),
-    [("MIDI", "is MIDI"), ("VIDEO", "is video"), ("EMPTY", "is empty"), ("CLICK", "click source")],
+    [("MIDI", "is MIDI"), ("EMPTY", "is empty"), ("CLICK", "click source")],
 )
 def test_what_cannot_be_read_faithfully_is_refused_with_a_sentence(
     type_: str, why: str, studio: Studio, daemon: DaemonByHand
@@ -163,6 +163,51 @@ def test_what_cannot_be_read_faithfully_is_refused_with_a_sentence(
     studio.ticks(3)
     assert studio.tickets() == []
     assert studio.reaper.window("Jobs").says(why)
+
+
+def test_the_sound_of_a_video_is_read_through_reaper(studio: Studio, daemon: DaemonByHand):
+    """M4A, AAC and MP4 files are sources of type VIDEO."""
+    item = item_of(studio)
+    item.take.source.type = "VIDEO"
+    studio.run("Separate selected items")
+    (job,) = daemon.work(studio)
+    assert "take.wav" in job["source"]["path"] and difference(stem_of(studio), item) < 1e-6
+
+
+def test_a_video_without_sound_is_refused(studio: Studio, daemon: DaemonByHand):
+    source = item_of(studio).take.source
+    source.type, source.audio = "VIDEO", np.zeros((0, 0), np.float32)
+    studio.run("Separate selected items")
+    studio.ticks(3)
+    assert studio.tickets() == [] and studio.reaper.window("Jobs").says("has no audio; choose an item that has")
+
+
+def test_a_file_that_was_offline_and_came_back_is_taken(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio, D_STARTOFFS=0.25)
+    item.take.source.was_offline = True
+    studio.run("Separate selected items")
+    (job,) = daemon.work(studio)
+    assert job["source"] == {"path": item.take.source.path, "start_samples": 11025, "length_samples": 22050}
+
+
+def test_what_was_offline_and_is_not_plain_asks_for_the_project_to_be_opened_again(
+    studio: Studio, daemon: DaemonByHand
+):
+    item_of(studio, D_PLAYRATE=0.5).take.source.was_offline = True
+    studio.run("Separate selected items")
+    studio.ticks(3)
+    assert studio.tickets() == [] and studio.reaper.window("Jobs").says("open the project again")
+
+
+def test_a_second_render_format_makes_no_second_file_and_is_put_back(studio: Studio, daemon: DaemonByHand):
+    item_of(studio).take.effects = 1
+    studio.project.info_strings["RENDER_FORMAT2"] = "bDNwbQ=="
+    studio.choose(fx="yes")
+    studio.run("Separate selected items")
+    studio.ticks(12)
+    (folder,) = studio.jobs_waiting()
+    assert [path.name for path in (folder / "source").iterdir()] == ["take.wav"]
+    assert studio.project.info_strings["RENDER_FORMAT2"] == "bDNwbQ=="
 
 
 def test_offline_media_is_refused(studio: Studio, daemon: DaemonByHand):

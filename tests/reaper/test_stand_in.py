@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reaper import mix
 from reaper.model import Project
 from reaper.signatures import Misuse
 from reaper.stage import song_file
@@ -27,7 +28,7 @@ def reaper(tmp_path: Path, version: str) -> Reaper:
 def run(reaper: Reaper, code: str, ticks: int = 3) -> None:
     path = reaper.folder / "script.lua"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(code, encoding="utf-8")
+    path.write_text(code + " reaper.defer(function() end)", encoding="utf-8")
     reaper.run(path)
     for _ in range(ticks):
         reaper.tick()
@@ -85,6 +86,38 @@ MISUSES = {
         ),
         "belongs to another take",
     ),
+    "leaving a replaced source behind": (
+        UNDO.format(
+            "local t = reaper.GetActiveTake(reaper.GetMediaItem(0, 0))"
+            " local path = reaper.GetMediaSourceFileName(reaper.GetMediaItemTake_Source(t))"
+            " reaper.SetMediaItemTake_Source(t, reaper.PCM_Source_CreateFromFile(path))"
+        ),
+        "was not destroyed",
+    ),
+    "switching tabs inside an undo step": (
+        UNDO.format("reaper.SelectProjectInstance(reaper.EnumProjects(0))"),
+        "inside an undo step",
+    ),
+    "a chunk with a block left open": (
+        UNDO.format(
+            "local i = reaper.GetMediaItem(0, 0) local _, c = reaper.GetItemStateChunk(i, '', false)"
+            " reaper.SetItemStateChunk(i, c:gsub('>%s*$', ''), false)"
+        ),
+        "do not nest",
+    ),
+    "a take from before its item's chunk was set": (
+        UNDO.format(
+            "local i = reaper.GetMediaItem(0, 0) local t = reaper.GetActiveTake(i)"
+            " local _, c = reaper.GetItemStateChunk(i, '', false) reaper.SetItemStateChunk(i, c, false)"
+            " reaper.GetTakeName(t)"
+        ),
+        "this MediaItem_Take is gone",
+    ),
+    "one channel of a source that has two": (
+        "local t = reaper.GetActiveTake(reaper.GetMediaItem(0, 0)) local a = reaper.CreateTakeAudioAccessor(t)"
+        " reaper.GetAudioAccessorSamples(a, 44100, 1, 0, 100, reaper.new_array(100))",
+        "as many channels as the source has",
+    ),
     "destroying a take's source": (
         "reaper.PCM_Source_Destroy(reaper.GetMediaItemTake_Source(reaper.GetActiveTake(reaper.GetMediaItem(0, 0))))",
         "belongs to a take",
@@ -120,6 +153,27 @@ def test_a_script_that_runs_is_not_begun_again_unless_it_gives_way(reaper: Reape
     run(reaper, "reaper.set_action_options(3) " + loop)
     run(reaper, "reaper.set_action_options(3) " + loop)
     assert sum(script.running for script in reaper.scripts) == 1
+
+
+def test_a_script_that_defers_nothing_leaves_an_undo_point(reaper: Reaper):
+    path = reaper.folder / "short.lua"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("local x = reaper.CountTracks(0)")
+    reaper.run(path)
+    assert [step.label for step in reaper.projects[0].undo_steps] == ["short.lua"]
+
+
+def test_a_source_that_was_offline_says_nothing_when_its_file_is_back(reaper: Reaper):
+    reaper.projects[0].items[0].take.source.was_offline = True
+    ask = "local s = reaper.GetMediaItemTake_Source(reaper.GetActiveTake(reaper.GetMediaItem(0, 0))) "
+    run(reaper, ask + "assert(reaper.GetMediaSourceSampleRate(s) == 0 and reaper.GetMediaSourceLength(s) == 0)")
+
+
+def test_an_accessor_comes_before_the_takes_envelopes(reaper: Reaper):
+    (item,) = reaper.projects[0].items
+    item.take.envelopes = {"VOLENV": [(0.0, 0.0), (1.0, 0.0)]}
+    assert item.audio_at(np.arange(1000) / 44100, 2).any()
+    assert not mix.item_sound(item, np.arange(1000) / 44100).any()
 
 
 READ = """

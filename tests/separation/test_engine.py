@@ -83,6 +83,31 @@ def test_then_the_processor_takes_over(caplog):
     )
 
 
+def test_the_processor_s_copy_takes_no_memory_on_the_full_device(monkeypatch):
+    network = TwoStageSeparator(SMALL)
+    wanted = Engine(network, CPU).estimate(MIXTURE[:1, :, :30_000])
+    cloned = []
+    monkeypatch.setattr(torch.nn.Parameter, "__deepcopy__", lambda part, memo: cloned.append(part) or part)
+    found = engine._on_processor(network)
+    assert not set(map(id, cloned)) & set(map(id, network.parameters()))
+    with torch.inference_mode():
+        np.testing.assert_allclose(found(torch.from_numpy(MIXTURE[:1, :, :30_000])), wanted, rtol=0, atol=1e-6)
+
+
+def test_a_device_without_memory_for_the_weights_leaves_them_to_the_processor(monkeypatch, caplog):
+    whole = engine.choose_form
+
+    def choose(network, device, precision):
+        if device == ELSEWHERE:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(network, device, precision)
+
+    monkeypatch.setattr(engine, "choose_form", choose)
+    found = Engine(TwoStageSeparator(SMALL), ELSEWHERE)
+    assert found.device == CPU
+    assert caplog.records[-1].getMessage() == "meta has no memory for the network; it runs on the CPU"
+
+
 @pytest.mark.parametrize("device", [CPU, ELSEWHERE])
 def test_at_last_a_failure_says_so(device):
     with pytest.raises(DeviceError, match=r"cpu has too little free memory for the shortest chunk; close"):

@@ -11,7 +11,7 @@ import torch
 from tsbs_daw.core.errors import DeviceLost
 from tsbs_daw.network import TINY, Separation
 from tsbs_daw.separation.engine import Engine
-from tsbs_daw.separation.transfer import Arriving, Joined, Transfer
+from tsbs_daw.separation.transfer import Arriving, Joined, Transfer, is_lost, is_out_of_memory
 
 CPU = torch.device("cpu")
 AUDIO = np.random.default_rng(0).standard_normal((3, 2, 100)).astype(np.float32)
@@ -60,9 +60,8 @@ class Stream:
     def wait_stream(self, other: Stream) -> None:
         self.noted.append(f"{self.name} waits for {other.name}")
 
-    def record_event(self) -> Event:
+    def record_event(self, event: Event) -> None:
         self.noted.append(f"event of {self.name}")
-        return Event(self.noted)
 
 
 @pytest.fixture
@@ -86,6 +85,7 @@ def noted(monkeypatch) -> list[str]:
         noted.append(f"{'pinned' if pin_memory else 'plain'} memory")
         return plain_empty(*shape, **options)
 
+    monkeypatch.setattr(torch.cuda, "Event", lambda blocking: Event(noted if blocking else []))
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(next(names), noted))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("computing", noted))
     monkeypatch.setattr(torch.cuda, "stream", stream)
@@ -120,6 +120,27 @@ def test_a_gpu_that_failed_is_told_from_an_error_of_the_program():
         lost.array()
     with pytest.raises(RuntimeError, match=r"^no such thing"):
         Arriving(tensor, Event([], "no such thing")).array()
+
+
+@pytest.mark.parametrize(
+    ("text", "memory", "lost"),
+    [
+        ("CUDA error: out of memory", True, False),
+        ("Triton Error [CUDA]: out of memory", True, False),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True, False),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True, False),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)", True, False),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", True, False),
+        ("MPS backend out of memory (MPS allocated: 5 GB)", True, False),
+        ("Triton Error [CUDA]: an illegal memory access was encountered", False, True),
+        ("CUDA error: unspecified launch failure", False, True),
+        ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", False, True),
+        ("HIP error: the operation cannot be performed", False, True),
+        ("The size of tensor a (3) must match the size of tensor b (4)", False, False),
+    ],
+)
+def test_lack_of_memory_and_a_lost_device_are_told_apart_by_their_words(text, memory, lost):
+    assert (is_out_of_memory(RuntimeError(text)), is_lost(RuntimeError(text))) == (memory, lost)
 
 
 class Broken(torch.nn.Module):

@@ -41,14 +41,16 @@ def test_the_readmes_example_can_be_used(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     {
-        "folders: []": "folders: List should have at least 1 item",
-        "": "the file: Input should be a valid dictionary",
-        "folders: [{path: a}]": "folders.0.output: Field required",
-        "folders: [{path: a, output: b, pressed: none}]": "folders.0.pressed: Extra inputs are not permitted",
-        "folders: [{path: a, output: b, stage: half}]": "folders.0.stage: Input should be 'full' or 'mask'",
-        "folders:\n  - path: [a": r"folders\.yaml:2:\d+: this is not valid YAML",
+        "folders: []": r"folders\.yaml:1:10: folders: list should have at least 1 item",
+        "": r"folders\.yaml:1:1: .* is empty; it needs `folders:`",
+        "folders: [{path: a}]": r"folders\.yaml:1:11: folders\.0\.output is missing",
+        "folders:\n  - {path: a, output: b, pressed: none}": r"folders\.yaml:2:26: .*'pressed'.* mean 'preset'",
+        "folders: [{path: a, output: b, stage: half}]": r"folders\.yaml:1:39: .*'full' or 'mask'",
+        "folders:\n  - path: [a": r"folders\.yaml:2:\d+: not valid YAML",
         "folders: [{path: a, output: b}, {path: a/../a, output: c}]": "listed twice",
-        "a: !!python/object:os.system x": "not valid YAML",
+        "folders:\n  - path: a\n    output: b\n    path: c": r"folders\.yaml:4:5: 'path' is given twice",
+        "a: &x b\nfolders: *x": r"folders\.yaml:1:4: anchors",
+        "a: !!python/object:os.system x": r"folders\.yaml:1:4: tags",
         "x" * 70_000: "larger than 64 KiB",
     }.items(),
 )

@@ -79,8 +79,8 @@ def effects(
 
     Example: tsbs-daw presets effects Compressor
     """
-    from tsbs_daw.core.errors import UsageError
-    from tsbs_daw.effects.table import EFFECTS, did_you_mean
+    from tsbs_daw.core.errors import UsageError, did_you_mean
+    from tsbs_daw.effects.table import EFFECTS
 
     if name is not None and name not in EFFECTS:
         raise UsageError(f"There is no effect {name!r}{did_you_mean(name, list(EFFECTS)) or '.'}")

@@ -2,8 +2,9 @@
 
     TsbsDawError
     ├── UsageError                 the user asked for something that cannot be: exit code 2
-    │   ├── SettingsError          a settings file or environment variable
-    │   ├── PresetError            a preset: carries file, line and column
+    │   ├── DocumentError          a YAML file that cannot be used: carries file, line and column
+    │   │   ├── SettingsError      watch folders, a recipe, or an environment variable
+    │   │   └── PresetError        a preset
     │   ├── UnknownModel           a model that is neither registered nor a file
     │   └── JobFormatError         a job file that does not follow the contract, or another schema
     ├── AudioError                 the song itself: trying again will not help
@@ -32,6 +33,8 @@ A message is one sentence: what happened, to which file, what to do.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -44,6 +47,13 @@ def shown(path: Path | str) -> str:
 def described(error: BaseException) -> str:
     """What anything that was raised says, its class first, in one line for a sentence."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """`"; did you mean 'x'?"` with the closest known name, or `""`. Capitals do not count."""
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
 class TsbsDawError(Exception):
@@ -61,17 +71,21 @@ class UsageError(TsbsDawError):
     exit_code = 2
 
 
-class SettingsError(UsageError):
-    pass
-
-
-class PresetError(UsageError):
-    """A preset that cannot be used; the message starts with `file:line:column:` where these are known."""
+class DocumentError(UsageError):
+    """A file that a user wrote; the message starts with `file:line:column:` where these are known."""
 
     def __init__(self, message: str, path: Path | str = "", line: int = 0, column: int = 0):
         self.path, self.line, self.column = str(path), line, column
         place = ":".join(str(part) for part in (path, line or "", column or "") if part != "")
         super().__init__(f"{place}: {message}" if place else message)
+
+
+class SettingsError(DocumentError):
+    pass
+
+
+class PresetError(DocumentError):
+    pass
 
 
 class UnknownModel(UsageError):

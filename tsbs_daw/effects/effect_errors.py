@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from tsbs_daw.core.errors import EffectError, shown
+from tsbs_daw.core.errors import EffectError, did_you_mean, shown
 from tsbs_daw.effects.output import Effect
-from tsbs_daw.effects.table import EFFECTS, PLUGIN, EffectKind, Value, did_you_mean
+from tsbs_daw.effects.table import EFFECTS, PLUGIN, EffectKind, Value
 
 NYQUIST_SHARE = 0.98  # of half the sample rate: filters above it become unstable
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
+
+from tsbs_daw.core.errors import did_you_mean
 
 Value = float | bool | str
 Kind = Literal["number", "switch", "choice", "file"]
@@ -234,10 +235,3 @@ CONTAINERS = ("Chain", "Mix")
 PLUGIN = "VST3"
 
 EFFECT_NAMES = (*EFFECTS, *CONTAINERS, PLUGIN)
-
-
-def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str:
-    """`"; did you mean 'x'?"` with the closest known name, or `""`. Capitals do not count."""
-    by_lower = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from tsbs_daw.network import fused
 from tsbs_daw.network.config import ModelConfig
 
-# One chunk of up to this many steps: the 57 bands are one, and three seconds of frames a few equal ones.
+# Longest chunk, in steps. On a CPU a chunk has to stay in the cache: the 57 bands are one chunk, and three seconds of
+# frames are a few equal ones. Elsewhere one chunk holds all 259 frames: fewer launches, and fewer bytes than states.
 MAX_CHUNK = 64
+MAX_CHUNK_ON_DEVICE = 320
 
 
 def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -29,7 +31,7 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     Returns: y: (G, B, L, H, P)
     """
     length = x.shape[2]
-    chunks = math.ceil(length / MAX_CHUNK)
+    chunks = math.ceil(length / (MAX_CHUNK if x.device.type == "cpu" else MAX_CHUNK_ON_DEVICE))
     size = math.ceil(length / chunks)
     if padding := chunks * size - length:  # dt = 0 leaves the state as it is
         x = F.pad(x, (0, 0, 0, 0, 0, padding))

@@ -38,9 +38,33 @@ class STFT(nn.Module):
         Returns: waveform: (b, samples)
         """
         whole = max(samples, self.n_fft // 2 + 1)
+        if spectrum.device.type != "cpu" and self.n_fft % self.hop_length == 0:
+            return self._inverse_on_device(spectrum, whole)[..., :samples]
         window = self._window(spectrum.real.dtype)
         waveform = torch.istft(spectrum.mT, self.n_fft, self.hop_length, window=window, length=whole)
         return waveform[..., :samples]
+
+    def _inverse_on_device(self, spectrum: Tensor, samples: int) -> Tensor:
+        """`torch.istft` without its look at the window on the host, which waits for the device at every call.
+
+        Args:
+            spectrum: (b, T, F) complex.
+            samples: Length of the result, at most what the frames cover or zeros follow.
+        Returns:
+            (b, samples)
+        """
+        window = self._window(spectrum.real.dtype)
+        begin = self.n_fft // 2  # the transform is centred
+        waveform = self._overlap_add(torch.fft.irfft(spectrum, self.n_fft) * window)[:, begin : begin + samples]
+        weights = (window * window).expand(1, spectrum.shape[-2], self.n_fft)
+        waveform = waveform / self._overlap_add(weights)[:, begin : begin + samples].clamp(min=1e-11)
+        return F.pad(waveform, (0, samples - waveform.shape[1]))
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        """(b, T, n_fft) -> (b, (T - 1) x hop + n_fft): as many shifted sums as frames overlap."""
+        overlap = self.n_fft // self.hop_length
+        parts = frames.unflatten(-1, (overlap, self.hop_length))
+        return sum(F.pad(parts[:, :, k], (0, 0, k, overlap - 1 - k)) for k in range(overlap)).flatten(1)
 
     def _window(self, dtype: torch.dtype) -> Tensor:
         # Made anew in double precision: a float32 window converted would cost the last digits of a float64 run.

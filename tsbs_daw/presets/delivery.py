@@ -10,7 +10,7 @@ import re
 import string
 from dataclasses import dataclass
 
-from tsbs_daw.effects.table import did_you_mean
+from tsbs_daw.core.errors import did_you_mean
 
 FORMATS = ("wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3")
 SESSIONS = ("rpp", "dawproject")

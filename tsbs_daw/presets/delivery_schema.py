@@ -18,10 +18,10 @@ from collections.abc import Sequence
 
 import yaml
 
-from tsbs_daw.effects.table import did_you_mean
+from tsbs_daw.core.documents import Document, is_empty
+from tsbs_daw.core.errors import did_you_mean
 from tsbs_daw.presets import delivery as rules
 from tsbs_daw.presets.delivery import Delivery
-from tsbs_daw.presets.document import Document, is_empty
 
 KEYS = ("format", "names", "loudness", "sessions", "analysis", "loops", "stem_mp4", "markers", "source")
 

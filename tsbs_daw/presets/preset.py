@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsbs_daw.core.config import Settings, resource_folder
-from tsbs_daw.core.errors import PresetError, shown
+from tsbs_daw.core.documents import LARGEST_BYTES
+from tsbs_daw.core.errors import PresetError, did_you_mean, shown
 from tsbs_daw.core.hashing import file_sha256
 from tsbs_daw.effects.output import Effect, Output
-from tsbs_daw.effects.table import did_you_mean
 from tsbs_daw.presets.delivery import PLAIN, Delivery
-from tsbs_daw.presets.document import LARGEST_BYTES
 from tsbs_daw.presets.schema import PresetReader
 
 __all__ = ["Delivery", "Effect", "Output", "Preset", "list_presets", "load_preset", "preset_files", "user_folder"]

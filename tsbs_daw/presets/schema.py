@@ -20,11 +20,12 @@ from pathlib import Path
 
 import yaml
 
+from tsbs_daw.core.documents import Document, is_empty, like_number
+from tsbs_daw.core.errors import did_you_mean
 from tsbs_daw.effects.output import Effect, Output
-from tsbs_daw.effects.table import CONTAINERS, EFFECT_NAMES, EFFECTS, PLUGIN, EffectKind, Parameter, Value, did_you_mean
+from tsbs_daw.effects.table import CONTAINERS, EFFECT_NAMES, EFFECTS, PLUGIN, EffectKind, Parameter, Value
 from tsbs_daw.presets.delivery import PLAIN, Delivery
 from tsbs_daw.presets.delivery_schema import read_delivery
-from tsbs_daw.presets.document import Document, is_empty, like_number
 
 MOST_OUTPUTS = 32
 MOST_SOURCES = 32

@@ -2,14 +2,10 @@
 
 When the memory does not suffice, the next rung of a ladder is tried, each logged once: a smaller batch; a shorter
 chunk, overlapping its neighbours as before; the processor; a failure that says so.
-
-The CUDA side has never run on a CUDA device. Its parts run in the tests on a processor: mixed precision, batches, and
-each rung of the ladder, by an out-of-memory error that is raised on purpose.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 
@@ -19,18 +15,16 @@ from torch import Tensor, nn
 
 from tsbs_daw.core.errors import DeviceError
 from tsbs_daw.network import TwoStageSeparator
-from tsbs_daw.network.inference import for_inference
 from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
-from tsbs_daw.separation.precision import choose_precision
-from tsbs_daw.separation.transfer import Joined, Pending, Transfer, losses_named, on_host
+from tsbs_daw.separation.forms import Form, choose_form
+from tsbs_daw.separation.graphs import GraphedForm
+from tsbs_daw.separation.transfer import Joined, Pending, Transfer, is_out_of_memory, losses_named, on_host
 
 log = logging.getLogger(__name__)
 
 SHORTEST_S = 0.5  # a chunk shorter than this hears too little to tell stems apart
 MEMORY_SHARE = 0.6  # of a device's free memory that a batch may plan with
 LARGEST_BATCH = 32
-# What lacks memory says so in these words, where it has no exception of its own.
-OUT_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "CUDA error: out of memory")
 
 
 class Engine:
@@ -40,13 +34,14 @@ class Engine:
     """
 
     def __init__(self, network: nn.Module, device: torch.device, *, precision: str = "auto", batch_size: int = 0):
-        self.config, self.device = network.config, device
-        self.dtype = choose_precision(precision, device, network.config)
-        self.network = _prepared(network, device, self.dtype)
-        self.batch_size = self._whole_batch = batch_size or _batch_size(network, device)
+        self.config, self._plain = network.config, network
+        self.form, self.device = _placed(network, device, precision)
+        self.network, self.dtype = self.form.network, self.form.dtype
+        self._run = GraphedForm(self.form) if self.device.type == "cuda" else self.form
+        self.batch_size = self._whole_batch = batch_size or _batch_size(self.form, self.device)
         self.piece_samples: int | None = None  # the longest that is computed at once; None: any length
-        self._transfer = Transfer(device)
-        self._processor: nn.Module | None = None  # stands in for a device without memory
+        self._transfer = Transfer(self.device)
+        self._processor: Form | None = None  # stands in for a device without memory
 
     def begin(self) -> None:
         """A new song: what lacked memory in the last one may have it by now."""
@@ -66,7 +61,7 @@ class Engine:
             try:
                 return self._start(mixtures, stage)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     with losses_named():
                         raise
                 reason = error.with_traceback(None)  # whose frames hold on to what is to be freed
@@ -91,19 +86,14 @@ class Engine:
 
     def run(self, mixture: Tensor, stage: str = "full") -> Tensor:
         """The network as it is used, at once and whatever it needs: (B, C, samples) -> (B, S, C, samples)."""
-        network, device = (self._processor, torch.device("cpu")) if self._processor else (self.network, self.device)
-        with self._mixed_precision(device):
-            return network(mixture.to(device), mask_only=stage == "mask", final_only=True).estimates
-
-    def _mixed_precision(self, device: torch.device) -> contextlib.AbstractContextManager:
-        """The tiled network converts by itself; on other devices torch does it."""
-        if device.type == "cpu" or self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, self.dtype)
+        if self._processor:
+            return self._processor(mixture.cpu(), stage)
+        return self._run(mixture.to(self.device), stage)
 
     def _step_down(self, batch: int, samples: int, reason: RuntimeError) -> None:
         """The next rung. Raises: DeviceError: there is none"""
         device = "cpu" if self._processor else self.device
+        self._free_memory()
         if batch > 1:
             self.batch_size = batch // 2
             log.warning("out of memory on %s: batches of %d from now on", device, self.batch_size)
@@ -111,7 +101,7 @@ class Engine:
             self.piece_samples = shorter
             log.warning("out of memory on %s: chunks of %.2f s from now on", device, shorter / self.config.sample_rate)
         elif self._processor is None and self.device.type != "cpu":
-            self._processor = _on_processor(self.network)
+            self._processor = _on_processor(self._plain)
             self.piece_samples = None
             log.warning("out of memory on %s: the rest of the song is separated on the processor", device)
         else:
@@ -119,37 +109,40 @@ class Engine:
                 f"{device} has too little free memory for the shortest chunk; close other programs"
                 f"{'' if self.device.type == 'cpu' else ' or use --device cpu'}."
             ) from reason
+
+    def _free_memory(self) -> None:
+        """Before anything else is tried: what is under way lets go of its memory, and so does the cache."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # what is under way lets go of its memory
+            self._run = GraphedForm(self.form)
+            torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """A device says it by the exception's class, the processor's allocator in words."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+def _placed(network: nn.Module, device: torch.device, precision: str) -> tuple[Form, torch.device]:
+    """The network in a form for `device`, or for the CPU where the device has no memory for the weights."""
+    try:
+        return choose_form(network, device, precision), device
+    except RuntimeError as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    log.warning("%s has no memory for the network; it runs on the CPU", device)
+    cpu = torch.device("cpu")
+    return choose_form(network.cpu(), cpu, precision), cpu
 
 
-def _prepared(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    if device.type == "cpu" and isinstance(network, TwoStageSeparator):
-        return for_inference(network, dtype)
-    return network.to(device).eval()
+def _on_processor(network: nn.Module) -> Form:
+    """A copy on the CPU. It takes no memory on the device, which has none."""
+    cpu = torch.device("cpu")
+    if not isinstance(network, TwoStageSeparator):
+        return choose_form(copy.deepcopy(network).cpu(), cpu, "float32")
+    copied = TwoStageSeparator(network.config)
+    copied.load_state_dict({name: tensor.cpu() for name, tensor in network.state_dict().items()})
+    return choose_form(copied, cpu, "float32")
 
 
-def _on_processor(network: nn.Module) -> nn.Module:
-    return _prepared(copy.deepcopy(network).cpu(), torch.device("cpu"), torch.float32)
-
-
-def _batch_size(network: nn.Module, device: torch.device) -> int:
+def _batch_size(form: Form, device: torch.device) -> int:
     """One chunk where batches gain nothing; on CUDA, as many as its free memory should hold."""
     if device.type != "cuda":
         return 1
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    return int(min(LARGEST_BATCH, max(1, MEMORY_SHARE * free_bytes // chunk_bytes(network.config))))
-
-
-def chunk_bytes(config) -> int:
-    """About what a chunk of stereo needs in the plain network: the widest activations, a few of them at once."""
-    frames = 1 + config.chunk_samples // config.hop_length
-    directions = 2 if config.bidirectional else 1
-    values = directions * (2 * config.d_inner + 2 * config.d_state + config.heads)
-    return 6 * 4 * 2 * config.bands * frames * values
+    return int(min(LARGEST_BATCH, max(1, MEMORY_SHARE * free_bytes // form.chunk_bytes())))

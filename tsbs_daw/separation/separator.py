@@ -49,7 +49,7 @@ class Separator:
     ):
         self.engine = Engine(network, device, batch_size=batch_size, precision=precision)
         self.batcher = Batcher(self.engine)
-        self.device = device
+        self.device = self.engine.device
         self.model_hash = model_hash
         self.chunk_samples = network.config.chunk_samples
         self.fade_samples = round(OVERLAP * self.chunk_samples)
@@ -71,7 +71,8 @@ class Separator:
         path = Path(registry.resolve(model, settings or Settings.from_environment()))
         chosen = choose_device(device)
         separator = cls(checkpoint.load(path), chosen, model_hash=file_sha256(path), precision=precision)
-        log.info("loaded %s on %s in %s", path.name, chosen, separator.precision)
+        told = (path.name, separator.device, separator.engine.form.name, separator.engine.form.format_name)
+        log.info("loaded %s on %s: %s in %s", *told)
         return separator
 
     @property

@@ -2,7 +2,6 @@
 
 On CUDA both ways go through pinned memory, on streams of their own: while a batch is computed, the next one comes and
 the last one goes. PyTorch keeps the pinned buffers for the next batch of that size. On other devices a copy is a copy.
-None of the CUDA side has run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -23,13 +22,31 @@ def on_host(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
+# What lacks memory says so in these words where it has no exception of its own: allocators, cuDNN, cuBLAS, Triton, XPU.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "allocation_failed", "out_of_device_memory")
+# After these a device answers nothing but the same again.
+LOST = ("cuda error", "hip error", "triton error [cuda]", "triton error [hip]", "execution_failed", "device_lost")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether less work at once could help."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in OUT_OF_MEMORY)
+
+
+def is_lost(error: RuntimeError) -> bool:
+    """Whether the device answers nothing any more in this process."""
+    text = str(error).lower()
+    return not is_out_of_memory(error) and any(words in text for words in LOST)
+
+
 @contextlib.contextmanager
 def losses_named() -> Iterator[None]:
     """Raises: DeviceLost: in place of CUDA's own error, after which it answers nothing but the same again"""
     try:
         yield
     except RuntimeError as error:
-        if "CUDA error" not in str(error):
+        if not is_lost(error):
             raise
         what = str(error).partition("\n")[0]
         raise DeviceLost(f"The GPU failed ({what}); start again, and if it stays so, use --device cpu.") from error
@@ -75,7 +92,9 @@ class Transfer:
             here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
             here.copy_(there, non_blocking=True)
             there.record_stream(self._way_out)
-            return Arriving(here, self._way_out.record_event())
+            ready = torch.cuda.Event(blocking=True)  # whoever waits for it sleeps, instead of keeping a core busy
+            self._way_out.record_event(ready)
+            return Arriving(here, ready)
 
 
 class Arriving:

@@ -15,13 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from tsbs_daw.core.errors import SettingsError, shown
-
-FILE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,6 @@ class WatchFolder:
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _name_the_key_null(cls, found: Any) -> Any:
-        """YAML takes the bare word `null` for nothing, even where it is a key."""
-        if isinstance(found, dict) and None in found:
-            return {"null" if name is None else name: value for name, value in found.items()}
-        return found
-
     path: str = Field(min_length=1)
     output: str = Field(min_length=1)
     preset: str = "none"
@@ -74,24 +64,12 @@ class _File(BaseModel):
 def load_folders(path: Path) -> tuple[WatchFolder, ...]:
     """The folders of a YAML file.
 
-    Raises: SettingsError: not readable, not YAML, unknown or wrong keys; one sentence with the place
+    Raises: SettingsError: not readable, not YAML, unknown, repeated or wrong keys; with file, line and column
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(
-            f"{shown(path)} cannot be read ({error.strerror}); give the YAML file of your folders."
-        ) from error
-    if len(text) > FILE_BYTES:
-        raise SettingsError(
-            f"{shown(path)} is larger than {FILE_BYTES // 1024} KiB; is it really the file of your folders?"
-        )
-    try:
-        entries = _File.model_validate(_parse(path, text)).folders
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SettingsError(f"{path}: {where}: {first['msg']}.") from error
+    from tsbs_daw.core.documents import Kind, read_model
+
+    kind = Kind("file of watch folders", SettingsError, "it needs `folders:` and a list of them")
+    entries = read_model(path, _File, kind).folders
     base = path.absolute().parent
     folders = [_folder(entry, base) for entry in entries]
     check_folders(folders)
@@ -113,20 +91,6 @@ def check_folders(folders: Sequence[WatchFolder]) -> None:
         if folder.path.exists() and not folder.path.is_dir():
             raise SettingsError(f"{shown(folder.path)} is a file; name the folder that songs are dropped into.")
         seen.add(real)
-
-
-def _parse(path: Path, text: bytes) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise SettingsError(f"{place}: this is not valid YAML: {problem}.") from error
-    except (RecursionError, UnicodeDecodeError, ValueError) as error:
-        raise SettingsError(f"{path}: this is not valid YAML: {error}.") from error
 
 
 def _folder(entry: _Entry, base: Path) -> WatchFolder:

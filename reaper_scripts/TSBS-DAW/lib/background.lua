@@ -179,10 +179,10 @@ end
 
 -- Run in the background until nothing is owed.
 function background.run()
-  settings.take_over()
+  clock.take_over()
   local installed = settings.installed()
   if not installed or alive() then
-    return
+    return clock.no_undo_point()
   end
   local self = new(installed.spool)
   self:_forgive()

@@ -2,7 +2,7 @@
 --
 -- An audio accessor gives nothing inside a coroutine, so this is a step function, called from a deferred one. It reads
 -- what lies before the take's FX; rate, pitch, stretch markers, section, loop and channel mode are in it already.
--- The take's and the item's volume are not, and are set on the new items.
+-- The take's and the item's volume, and the take's envelopes but the pitch one, are not; the new items get them.
 local require = ...
 local text, wav = require("text"), require("wav")
 
@@ -17,12 +17,27 @@ local function accessor_of(spec, object)
   return reaper.CreateTakeAudioAccessor(object)
 end
 
+-- Of interleaved samples, the first `wanted` channels.
+local function first_channels(values, channels, wanted, count)
+  if wanted == channels then
+    return values
+  end
+  local kept = {}
+  for at = 0, count - 1 do
+    for channel = 1, wanted do
+      kept[at * wanted + channel] = values[at * channels + channel]
+    end
+  end
+  return kept
+end
+
 -- Args:    spec: from `source`; object: the take or the track
 --          look: called in every step; brings `spec` up to date, or says false: it is gone
 -- Returns: a step function: true when done, nil and a sentence, or false; and one that gives everything back
 function capture.to_file(spec, object, path, look)
   local accessor, file, buffer
   local done, total = 0, 0
+  local in_source = spec.in_source or spec.channels -- how many channels the accessor has to be asked for
 
   local function release()
     if accessor then
@@ -51,7 +66,7 @@ function capture.to_file(spec, object, path, look)
     if not file then
       return stop(err)
     end
-    buffer = reaper.new_array(SAMPLES * spec.channels)
+    buffer = reaper.new_array(SAMPLES * in_source)
     return true
   end
 
@@ -59,12 +74,12 @@ function capture.to_file(spec, object, path, look)
     local count = math.min(SAMPLES, total - done)
     buffer.clear() -- silence leaves it as it was
     local at_s = spec.start_s + done / spec.sample_rate
-    local got = reaper.GetAudioAccessorSamples(accessor, spec.sample_rate, spec.channels, at_s, count, buffer)
+    local got = reaper.GetAudioAccessorSamples(accessor, spec.sample_rate, in_source, at_s, count, buffer)
     if got == nil or got < 0 then
       return stop("REAPER cannot read it; is its media online?")
     end
-    local values = count * spec.channels
-    local ok, err = file:write(buffer.table(1, values), values)
+    local samples = first_channels(buffer.table(1, count * in_source), in_source, spec.channels, count)
+    local ok, err = file:write(samples, count * spec.channels)
     if not ok then
       file = nil
       return stop(err)

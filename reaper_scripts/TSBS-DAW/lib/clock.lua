@@ -40,10 +40,25 @@ function clock.run(body)
   local step = clock.sliced(body)
   local function loop()
     if step(clock.budget()) == false then
-      reaper.defer(loop)
+      return reaper.defer(loop)
     end
+    clock.no_undo_point()
   end
   loop()
+end
+
+-- Called by a script that has done its work: REAPER adds an undo point with the name of one that ends without having
+-- deferred anything. It may be run again before that.
+function clock.no_undo_point()
+  clock.take_over()
+  reaper.defer(function() end)
+end
+
+-- This script may be begun again while it runs: then it takes the place of the one before, and REAPER asks nothing.
+function clock.take_over()
+  if reaper.set_action_options then -- REAPER 7
+    reaper.set_action_options(1 | 2)
+  end
 end
 
 -- A function that is true once in `every_s` seconds, and the first time.

@@ -1,7 +1,7 @@
 -- From a finished job to tracks, in steps: find the project and the item, have the media in the project's folder,
 -- build the peaks, and insert. Everything that takes time happens before the insertion, which is one step.
 local require = ...
-local files, insert, json = require("files"), require("insert"), require("json")
+local files, insert, json, place = require("files"), require("insert"), require("json"), require("place")
 local project, protocol, reseparate, text =
   require("project"), require("protocol"), require("reseparate"), require("text")
 
@@ -110,39 +110,6 @@ local function peaks_step(result, paths)
   end
 end
 
--- Where the stems go. The item is followed: where it was moved to, and what is left of it when it was trimmed. With
--- another rate than it had when it was read, its stems keep the old one. A portion stays whole: its item may have been
--- cut by the delivery of another one.
-local function place_of(ticket, item, track)
-  local at, length = ticket.position_s, ticket.length_s
-  if not item then
-    return { track = track, position = at, length = length, offset = ticket.lead_s or 0 }
-  end
-  local take = reaper.GetActiveTake(item)
-  local start = reaper.GetMediaItemInfo_Value(item, "D_POSITION")
-  at = start + ticket.from_s
-  if
-    take
-    and project.take_guid(take) == ticket.take
-    and reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE") == ticket.playrate
-  then
-    at = at - (reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS") - ticket.offset_s) / ticket.playrate
-  end
-  local head = math.max(0, start - at)
-  local tail = math.max(0, at + length - start - reaper.GetMediaItemInfo_Value(item, "D_LENGTH"))
-  if ticket.partial or head < 1e-9 and tail < 1e-9 or head + tail >= length then
-    head, tail = 0, 0 -- all of it; also where nothing of it is left
-  end
-  local offset = head + (ticket.lead_s or 0)
-  return {
-    track = reaper.GetMediaItemTrack(item),
-    item = item,
-    position = at + head,
-    length = length - head - tail,
-    offset = offset,
-  }
-end
-
 -- What a later "re-separate in place" must know.
 -- A project file has room for a line or two, so the paths are given once.
 local function origin_of(ticket, stems, paths)
@@ -154,7 +121,17 @@ local function origin_of(ticket, stems, paths)
   for _, name in ipairs({ "name", "label", "track", "item", "take", "spec", "source", "lead_s" }) do
     kept[name] = ticket[name]
   end
-  for _, name in ipairs({ "position_s", "length_s", "from_s", "offset_s", "playrate", "partial", "baked" }) do
+  for _, name in ipairs({
+    "position_s",
+    "length_s",
+    "from_s",
+    "offset_s",
+    "playrate",
+    "partial",
+    "baked",
+    "layout",
+    "group",
+  }) do
     kept[name] = ticket[name]
   end
   -- REAPER can write three kinds of quotes into a project file, but not all of them in one text.
@@ -167,7 +144,7 @@ end
 -- about what was left alone; false when there is more to do; nil and a sentence, with "gone" as a third value when the
 -- item is not there any more. Returns nil alone while the project is not open.
 function delivery.of(ticket, result, may_cut)
-  local proj = project.find(ticket.project.id)
+  local proj = project.find(ticket.project.id, ticket)
   if not proj then
     return nil
   end
@@ -209,7 +186,7 @@ function delivery.of(ticket, result, may_cut)
     ticket.origin = origin_of(ticket, stems, paths)
     if ticket.replaces then
       give_up()
-      return reseparate.stems(proj, ticket, stems, paths, place_of(ticket, item, nil), known)
+      return reseparate.stems(proj, ticket, stems, paths, place.of(proj, ticket, item, nil), known)
     end
     local track = known.track
     if not ticket.item and not track and ticket.place ~= "new tracks" then
@@ -220,7 +197,7 @@ function delivery.of(ticket, result, may_cut)
       return true
     end
     give_up = function() end -- from here on the project owns the sources, whatever happens
-    return insert.stems(proj, ticket, stems, place_of(ticket, item, track), media, known)
+    return insert.stems(proj, ticket, stems, place.of(proj, ticket, item, track), media, known)
   end
 
   local function step(over)

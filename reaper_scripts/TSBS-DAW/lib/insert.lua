@@ -1,92 +1,12 @@
--- Puts stems into a project. Only this file, `silencing` and `reseparate` change tracks and items, always in one undo
--- step.
+-- Puts stems into a project. Only this file, those that it calls, and `reseparate` change tracks and items, always in
+-- one undo step.
 local require = ...
-local project, protocol, silencing = require("project"), require("protocol"), require("silencing")
+local envelopes, layout, project = require("envelopes"), require("layout"), require("project")
+local silencing = require("silencing")
 
 local insert = {}
 
 insert.JOB = "P_EXT:tsbs_daw_job" -- of an item: the job that its media comes from
-
-function insert.number(track, name, value)
-  reaper.SetMediaTrackInfo_Value(track, name, value)
-end
-
-local function native_color(code)
-  local red, green, blue = protocol.color(code)
-  return reaper.ColorToNative(red, green, blue) | 0x1000000
-end
-
-local function insert_track(proj, index)
-  if reaper.APIExists("InsertTrackInProject") then
-    reaper.InsertTrackInProject(proj, index, 0)
-    return
-  end
-  -- REAPER 6 inserts into the project in front alone.
-  local in_front = reaper.EnumProjects(-1)
-  reaper.SelectProjectInstance(proj)
-  reaper.InsertTrackAtIndex(index, false)
-  reaper.SelectProjectInstance(in_front)
-end
-
-local function new_track(proj, index, name, color, depth)
-  insert_track(proj, index)
-  local track = reaper.GetTrack(proj, index)
-  reaper.GetSetMediaTrackInfo_String(track, "P_NAME", name, true)
-  insert.number(track, "I_CUSTOMCOLOR", native_color(color))
-  insert.number(track, "I_FOLDERDEPTH", depth)
-  return track
-end
-
--- Where a track stands, and so the index of the one below it.
-function insert.below(track)
-  return math.floor(reaper.GetMediaTrackInfo_Value(track, "IP_TRACKNUMBER"))
-end
-
-function insert.add_stem_track(proj, index, ticket, stem, depth)
-  local track = new_track(proj, index, stem.name, stem.color, depth)
-  insert.number(track, "B_MUTE", stem.muted and 1 or 0)
-  project.note(track, "group", ticket.group)
-  project.note(track, "stem", stem.name)
-  return track
-end
-
--- A folder right below `source`, or at the end without one. Where the source closes folders, the last stem closes
--- them, after its own.
-local function new_folder(proj, ticket, stems, source)
-  local index = reaper.CountTracks(proj)
-  local closing = 0
-  if source then
-    index = insert.below(source)
-    closing = math.min(0, reaper.GetMediaTrackInfo_Value(source, "I_FOLDERDEPTH"))
-    if closing < 0 then
-      insert.number(source, "I_FOLDERDEPTH", 0)
-    end
-  end
-  local folder = new_track(proj, index, ticket.name .. " - stems", "#9e9e9e", 1)
-  project.note(folder, "group", ticket.group)
-  insert.number(folder, "B_MUTE", ticket.source == "keep" and 1 or 0)
-  local children = {}
-  for position, stem in ipairs(stems) do
-    local depth = position == #stems and -1 + closing or 0
-    children[stem.name] = insert.add_stem_track(proj, index + position, ticket, stem, depth)
-  end
-  return index, children
-end
-
--- Tracks for all stems: those of the folder that is there, and new ones right below it for what it lacks.
-local function stem_tracks(proj, ticket, stems, source, known)
-  local children = {}
-  if not known.folder then
-    local at
-    at, children = new_folder(proj, ticket, stems, source)
-    return reaper.GetTrack(proj, at), children
-  end
-  for _, stem in ipairs(stems) do
-    local there = known.stems[stem.name]
-    children[stem.name] = there and there[1] or insert.add_stem_track(proj, insert.below(known.folder), ticket, stem, 0)
-  end
-  return known.folder, children
-end
 
 -- Add a job to those that a track knows, in the place of one that it replaces.
 function insert.remember_job(track, id, replaced)
@@ -98,7 +18,22 @@ function insert.remember_job(track, id, replaced)
   project.note(track, "jobs", table.concat(known, " "))
 end
 
-local ITEM_VALUES = { "D_VOL", "D_FADEINDIR", "D_FADEOUTDIR", "C_FADEINSHAPE", "C_FADEOUTSHAPE" }
+-- What a folder knows of a job that it has the stems of.
+local function remember(folder, ticket)
+  insert.remember_job(folder, ticket.id)
+  project.note(folder, "origin_" .. ticket.id, ticket.origin)
+end
+
+local ITEM_VALUES = {
+  "D_VOL",
+  "D_FADEINDIR",
+  "D_FADEOUTDIR",
+  "C_FADEINSHAPE",
+  "C_FADEOUTSHAPE",
+  "C_BEATATTACHMODE",
+  "C_AUTOSTRETCH",
+}
+local TAKE_VALUES = { "D_VOL", "D_PAN", "D_PANLAW" }
 local FADES_IN, FADES_OUT = { "D_FADEINLEN", "D_FADEINLEN_AUTO" }, { "D_FADEOUTLEN", "D_FADEOUTLEN_AUTO" }
 
 local function copy_values(from, to, names)
@@ -125,12 +60,29 @@ local function dress(item, place)
   end
 end
 
-function insert.add_item(track, stem, place, media, ticket)
-  local item = reaper.AddMediaItemToTrack(track)
-  local take = reaper.AddTakeToMediaItem(item)
+local function set_media(take, stem, place, media, ticket)
   reaper.SetMediaItemTake_Source(take, media)
   reaper.GetSetMediaItemTakeInfo_String(take, "P_NAME", ticket.name .. " - " .. stem.name, true)
   reaper.SetMediaItemTakeInfo_Value(take, "D_STARTOFFS", place.offset)
+end
+
+-- By how much later than the source's item a stem's begins: so much earlier are its envelopes' points.
+local function envelope_shift(place)
+  return place.position - reaper.GetMediaItemInfo_Value(place.item, "D_POSITION")
+end
+
+-- What the source's take has beside its audio.
+local function dress_take(take, place, shift_s)
+  for _, name in ipairs(TAKE_VALUES) do
+    reaper.SetMediaItemTakeInfo_Value(take, name, reaper.GetMediaItemTakeInfo_Value(place.take, name))
+  end
+  envelopes.add(take, envelopes.of(place.take, shift_s))
+end
+
+function insert.add_item(track, stem, place, media, ticket)
+  local item = reaper.AddMediaItemToTrack(track)
+  local take = reaper.AddTakeToMediaItem(item)
+  set_media(take, stem, place, media, ticket)
   reaper.SetMediaItemInfo_Value(item, "D_POSITION", place.position)
   reaper.SetMediaItemInfo_Value(item, "D_LENGTH", place.length)
   reaper.SetMediaItemInfo_Value(item, "B_LOOPSRC", 0)
@@ -140,19 +92,50 @@ function insert.add_item(track, stem, place, media, ticket)
     silencing.no_fade(item, 1)
     silencing.no_fade(item, 2)
   end
+  layout.widen(track, reaper.GetMediaSourceNumChannels(media))
   if place.item and not ticket.baked then
     dress(item, place)
-    for _, name in ipairs({ "D_VOL", "D_PAN", "D_PANLAW" }) do
-      local from = reaper.GetActiveTake(place.item)
-      reaper.SetMediaItemTakeInfo_Value(take, name, reaper.GetMediaItemTakeInfo_Value(from, name))
+    if place.take then
+      dress_take(take, place, envelope_shift(place)) -- last: `take` is not valid afterwards
     end
   end
 end
 
+-- Stems as takes of the source's item, or of the piece of it that was read. Its own take stays, and is heard unless the
+-- source is to be muted.
+local function add_takes(proj, ticket, stems, place, media)
+  if ticket.partial then
+    local piece, said = silencing.piece(ticket, place)
+    if not piece then
+      return said
+    end
+    place = piece
+  end
+  local item = place.item
+  local own, numbers = reaper.GetActiveTake(item), {}
+  project.add_to_folder(place.track, ticket.group)
+  remember(place.track, ticket)
+  for index, stem in ipairs(stems) do
+    local take = reaper.AddTakeToMediaItem(item)
+    set_media(take, stem, place, media[index], ticket)
+    numbers[index] = reaper.CountTakes(item) - 1
+  end
+  reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
+  reaper.SetActiveTake(ticket.source == "mute" and reaper.GetTake(item, numbers[1]) or own)
+  local source = place.take and project.take_guid(place.take)
+  for _, number in ipairs(not ticket.baked and source and numbers or {}) do
+    place.take = reaper.GetMediaItemTakeByGUID(proj, source)
+    dress_take(reaper.GetTake(item, number), place, 0)
+  end
+  return {}
+end
+
 local function add_all(proj, ticket, stems, place, media, known)
-  local folder, children = stem_tracks(proj, ticket, stems, place.track, known)
-  insert.remember_job(folder, ticket.id)
-  project.note(folder, "origin_" .. ticket.id, ticket.origin)
+  if ticket.layout == "takes" and place.item then
+    return add_takes(proj, ticket, stems, place, media)
+  end
+  local folder, children = layout.tracks(proj, ticket, stems, place.track, known)
+  remember(folder, ticket)
   for index, stem in ipairs(stems) do
     insert.add_item(children[stem.name], stem, place, media[index], ticket)
     insert.remember_job(children[stem.name], ticket.id)
@@ -168,13 +151,20 @@ local function add_all(proj, ticket, stems, place, media, known)
 end
 
 -- One undo step around `body`, in the tick it is called in, balanced whatever happens. true and what `body` returns, or
--- nil and a sentence.
+-- nil and a sentence. REAPER 6 inserts tracks into the project in front alone, which may not change inside a step.
 function insert.undoable(proj, label, body)
+  local in_front = not reaper.APIExists("InsertTrackInProject") and reaper.EnumProjects(-1)
+  if in_front then
+    reaper.SelectProjectInstance(proj)
+  end
   reaper.Undo_BeginBlock2(proj)
   reaper.PreventUIRefresh(1)
   local ok, found = pcall(body)
   reaper.PreventUIRefresh(-1)
   reaper.Undo_EndBlock2(proj, label, -1)
+  if in_front then
+    reaper.SelectProjectInstance(in_front)
+  end
   reaper.UpdateArrange()
   if not ok then
     if reaper.Undo_CanUndo2(proj) == label then
@@ -186,7 +176,7 @@ function insert.undoable(proj, label, body)
 end
 
 -- Returns true and sentences about what was left alone, or nil and a sentence.
--- Args: place: { track, item, position, length, offset }; track and item may be missing
+-- Args: place: { track, item, take, position, length, offset }; track, item and its take may be missing
 --       media: PCM sources, one for each stem; known: the tracks, from `project.survey`
 function insert.stems(proj, ticket, stems, place, media, known)
   return insert.undoable(proj, ("tsbs-daw: stems of %s"):format(ticket.name), function()

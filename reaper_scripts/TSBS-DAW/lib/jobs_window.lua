@@ -159,7 +159,7 @@ local function draw(window, model, installed)
 end
 
 function jobs_window.run()
-  settings.take_over()
+  clock.take_over()
   local installed, err = settings.installed()
   local title = "tsbs-daw: jobs"
   if not installed then

@@ -21,6 +21,7 @@ function portions.ticket(work, number, fields)
     project = { id = work.request.project.id, name = project.name(proj) },
     stems = options.stems,
     source = options.source,
+    layout = options.layout,
     asked_unix_s = os.time(),
   }
   for name, value in pairs(fields) do
@@ -71,13 +72,13 @@ local function playing(work, track, from_s, to_s)
     local item = reaper.GetTrackMediaItem(track, index)
     local position = reaper.GetMediaItemInfo_Value(item, "D_POSITION")
     local ends = position + reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
-    if position < to_s and ends > from_s and reaper.GetMediaItemInfo_Value(item, "B_MUTE") == 0 then
-      local take, err, _, _, rate = sources.check(item)
+    if position < to_s and ends > from_s and sources.plays(item, track) then
+      local take, err, _, _, facts = sources.check(item)
       if not take then
         return nil, err
       end
       found[#found + 1] = { item = item, covers = position <= from_s + 1e-9 and ends >= to_s - 1e-9, at = position }
-      found.rates[#found], found.traces[#found] = rate, sources.trace(item)
+      found.rates[#found], found.traces[#found] = facts.rate, sources.trace(item)
     end
     index = index + 1
     if work.pause() and reaper.GetProjectStateChangeCount(work.proj) ~= state then

@@ -5,35 +5,66 @@ local clock, text = require("clock"), require("text")
 local project = {}
 
 local SECTION = "TSBS-DAW"
+local IDS = 8 -- of a project's names that are kept
 local SCAN_ITEMS = 200 -- in one step; each costs some microseconds
 
-local function stored_id(proj)
-  local found, id = reaper.GetProjExtState(proj, SECTION, "project")
-  return found > 0 and id ~= "" and id or nil
+local function stored(proj, key)
+  local found, value = reaper.GetProjExtState(proj, SECTION, key)
+  return found > 0 and value or ""
 end
 
--- The name that this project has for us; it is saved with the project, so that "save as" does not lose it.
-function project.id(proj)
-  local id = stored_id(proj)
-  if not id then
-    id = text.new_id()
-    reaper.SetProjExtState(proj, SECTION, "project", id)
-  end
-  return id
-end
-
--- The open project of this name, in whatever tab it is.
-function project.find(id)
+local function path_of(wanted)
   local index = 0
+  local proj, path = reaper.EnumProjects(index)
+  while proj and proj ~= wanted do
+    index = index + 1
+    proj, path = reaper.EnumProjects(index)
+  end
+  return proj and path or ""
+end
+
+-- The name that this project has for us. It is saved with the project, and so it is also in every copy of its file and
+-- in all that is made from it as a template: in a file of another name it gets a new one. The earlier ones are kept
+-- after it, so that "save as" loses nothing.
+function project.id(proj)
+  local ids, file, path = {}, stored(proj, "file"), path_of(proj)
+  for id in stored(proj, "project"):gmatch("%S+") do
+    ids[#ids + 1] = id
+  end
+  if #ids == 0 or file ~= "" and file ~= path then
+    table.insert(ids, 1, text.new_id())
+    reaper.SetProjExtState(proj, SECTION, "project", table.concat(ids, " ", 1, math.min(#ids, IDS)))
+  end
+  if file ~= path then
+    reaper.SetProjExtState(proj, SECTION, "file", path)
+  end
+  return ids[1]
+end
+
+-- Whether a project has what a ticket speaks of: its take or, for a portion of a track, its track.
+local function has(proj, ticket)
+  if ticket.take then
+    return reaper.GetMediaItemTakeByGUID(proj, ticket.take) ~= nil
+  end
+  return ticket.track ~= nil and project.track(proj, ticket.track) ~= nil
+end
+
+-- The open project of this name, in whatever tab it is; of several, copies of each other, the one that has what the
+-- ticket speaks of.
+function project.find(id, ticket)
+  local index, first = 0, nil
   local proj = reaper.EnumProjects(index)
   while proj do
-    if stored_id(proj) == id then
-      return proj
+    if (" " .. stored(proj, "project") .. " "):find(" " .. id .. " ", 1, true) then
+      if not ticket or has(proj, ticket) then
+        return proj
+      end
+      first = first or proj
     end
     index = index + 1
     proj = reaper.EnumProjects(index)
   end
-  return nil
+  return first
 end
 
 function project.current()
@@ -118,6 +149,22 @@ function project.note(track, key, value)
   return found or ""
 end
 
+-- A track is the folder of a group of stems that it was made for or, where it is the source's own, of several.
+function project.add_to_folder(track, group)
+  if not project.is_folder_of(track, group) then
+    local known = project.note(track, "folder_of")
+    project.note(track, "folder_of", known == "" and group or known .. " " .. group)
+  end
+end
+
+function project.folder_groups(track)
+  return project.note(track, "folder_of"):gmatch("%S+")
+end
+
+function project.is_folder_of(track, group)
+  return (" " .. project.note(track, "folder_of") .. " "):find(" " .. group .. " ", 1, true) ~= nil
+end
+
 -- What the tracks of a project know of a group of stems, in one look through all of them, however many there are: a
 -- step function that ends with
 --
@@ -130,16 +177,18 @@ function project.survey(proj, group, id, guid)
       if project.track_guid(track) == guid then
         found.track = track
       end
-      if project.note(track, "group") == group then
+      local is_folder, is_stem = project.is_folder_of(track, group), project.note(track, "group") == group
+      if is_folder then
+        found.folder = track
+      end
+      if is_stem then
         local stem = project.note(track, "stem")
+        found.stems[stem] = found.stems[stem] or {}
+        table.insert(found.stems[stem], track)
+      end
+      if is_folder or is_stem then
         found.has_job = found.has_job
           or (" " .. project.note(track, "jobs") .. " "):find(" " .. id .. " ", 1, true) ~= nil
-        if stem == "" then
-          found.folder = track
-        else
-          found.stems[stem] = found.stems[stem] or {}
-          table.insert(found.stems[stem], track)
-        end
       end
       if pause() and reaper.GetProjectStateChangeCount(proj) ~= found.state then
         return nil

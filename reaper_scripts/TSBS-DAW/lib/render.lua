@@ -14,6 +14,7 @@ local NUMBERS = {
   RENDER_CHANNELS = 2,
   RENDER_SRATE = 0, -- the project's
   RENDER_TAILFLAG = 0,
+  RENDER_TAILMS = 0,
   RENDER_ADDTOPROJ = 0,
   RENDER_DITHER = 0,
   RENDER_NORMALIZE = 0,
@@ -56,7 +57,12 @@ function render.item(proj, item, folder, name)
   reaper.PreventUIRefresh(1)
   local ok, err = pcall(function()
     numbers = set_numbers(proj, NUMBERS)
-    strings = set_strings(proj, { RENDER_FILE = folder, RENDER_PATTERN = name, RENDER_FORMAT = FLOAT_WAV })
+    strings = set_strings(proj, {
+      RENDER_FILE = folder,
+      RENDER_PATTERN = name,
+      RENDER_FORMAT = FLOAT_WAV,
+      RENDER_FORMAT2 = "", -- or a second file appears beside it
+    })
     selection = select_only(proj, { item })
     reaper.Main_OnCommandEx(RENDER_AS_SET, 0, proj)
   end)

@@ -32,9 +32,9 @@ local function stems_again(chosen, replaces)
   return names
 end
 
-local function again_ticket(work, number, folder, id)
+local function again_ticket(work, number, folder, id, wanted)
   local kept = json.decode(project.note(folder, "origin_" .. id))
-  if type(kept) ~= "table" or kept.schema ~= 1 then
+  if type(kept) ~= "table" or kept.schema ~= 1 or not wanted[kept.group] then
     return nil
   end
   local take = kept.take and reaper.GetMediaItemTakeByGUID(work.proj, kept.take)
@@ -47,7 +47,6 @@ local function again_ticket(work, number, folder, id)
     kept.replaces[stem] = files.join(kept.folder, name)
   end
   kept.files, kept.folder = nil, nil
-  kept.group = project.note(folder, "group")
   kept.source = "untouched"
   local ticket = portions.ticket(work, number, kept)
   ticket.stems = stems_again(work.request.options.stems, kept.replaces)
@@ -95,13 +94,17 @@ function ways.again(work)
   end
   while index < reaper.CountTracks(work.proj) do
     local track = reaper.GetTrack(work.proj, index)
-    if wanted[project.note(track, "group")] and project.note(track, "stem") == "" then
+    local is_wanted = false
+    for group in project.folder_groups(track) do
+      is_wanted = is_wanted or wanted[group]
+    end
+    if is_wanted then
       local guid = project.track_guid(track)
       for id in project.note(track, "jobs"):gmatch("%S+") do
         number = number + 1
         local folder = project.track(work.proj, guid)
         if folder then
-          work.take(number, again_ticket, folder, id)
+          work.take(number, again_ticket, folder, id, wanted)
         end
       end
     end

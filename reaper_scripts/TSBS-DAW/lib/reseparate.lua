@@ -1,6 +1,7 @@
 -- Puts new stems in the place of those of an earlier job: for "re-separate in place".
 local require = ...
-local files, insert, project = require("files"), require("insert"), require("project")
+local files, insert, layout = require("files"), require("insert"), require("layout")
+local project, sources, text = require("project"), require("source"), require("text")
 
 local reseparate = {}
 
@@ -9,23 +10,43 @@ local function job_of(item)
   return id
 end
 
-local function is_of_file(take, path)
+local SECTION = "%s plays a section of its stem, or plays it reversed, so it keeps its sound; glue it, or put it right."
+
+-- Whether a take plays a file, as it is or through a section; and whether through one.
+local function plays_file(take, path)
   local media = take and reaper.GetMediaItemTake_Source(take)
-  return media ~= nil and files.plain(reaper.GetMediaSourceFileName(media)) == path
+  if not media then
+    return false, false
+  end
+  local root = sources.root_of(media)
+  return files.plain(reaper.GetMediaSourceFileName(root)) == path, root ~= media
+end
+
+-- The old source is not a take's any more, and REAPER leaves it to whoever replaced it.
+local function replace_media(take, path)
+  local old, fresh = reaper.GetMediaItemTake_Source(take), reaper.PCM_Source_CreateFromFile(path)
+  assert(fresh, "a stem is damaged")
+  reaper.SetMediaItemTake_Source(take, fresh)
+  if old then
+    reaper.PCM_Source_Destroy(old)
+  end
 end
 
 -- Give new media to what the earlier job made on a track. `old` is its file; where that is not known, the items that
--- bear its id have it in their first take. Returns whether there was any.
-local function replace_in(track, ticket, old, new)
+-- bear its id have it in their first take. Returns whether there was any; sentences go to `said`.
+local function replace_in(track, ticket, old, new, said)
   local found = false
   for index = 0, reaper.CountTrackMediaItems(track) - 1 do
     local item = reaper.GetTrackMediaItem(track, index)
     local ours = not old and job_of(item) == ticket.replaced
     for at = 0, reaper.CountTakes(item) - 1 do
       local take = reaper.GetTake(item, at)
-      if old and is_of_file(take, old) or ours and at == 0 and take then
-        local fresh = assert(reaper.PCM_Source_CreateFromFile(new), "a stem is damaged")
-        reaper.SetMediaItemTake_Source(take, fresh)
+      local ours_by_file, in_section = plays_file(take, old or "")
+      if ours_by_file and in_section then
+        said[#said + 1] = SECTION:format(text.shown(reaper.GetTakeName(take)))
+        found = true
+      elseif ours_by_file or ours and at == 0 and take then
+        replace_media(take, new)
         reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
         found = true
       end
@@ -46,18 +67,21 @@ end
 
 -- A stem's new media: in what is there of it; else in a new item, on its track or on a new one. A new track is muted,
 -- so that nothing sounds twice that did not before.
-local function put_again(proj, ticket, stem, path, place, known)
+local function put_again(proj, ticket, stem, path, place, known, said)
   local tracks, found = known.stems[stem.name] or {}, false
+  if ticket.layout == "takes" then
+    tracks = { known.folder }
+  end
   for _, track in ipairs(tracks) do
-    found = replace_in(track, ticket, ticket.replaces[stem.name], path) or found
+    found = replace_in(track, ticket, ticket.replaces[stem.name], path, said) or found
   end
   if found or ticket.replaces[stem.name] then
     return -- also where the user has removed it
   end
   local track = tracks[1]
   if not track then
-    track = insert.add_stem_track(proj, insert.below(known.folder), ticket, stem, 0)
-    insert.number(track, "B_MUTE", 1)
+    track = layout.add_stem_track(proj, layout.below(known.folder), ticket, stem, 0)
+    layout.number(track, "B_MUTE", 1)
     insert.remember_job(track, ticket.id)
   end
   insert.add_item(track, stem, place, assert(reaper.PCM_Source_CreateFromFile(path), "a stem is damaged"), ticket)
@@ -76,8 +100,9 @@ end
 -- Outputs that have no track yet get one. known: the tracks, from `project.survey`.
 function reseparate.stems(proj, ticket, stems, paths, place, known)
   return insert.undoable(proj, ("tsbs-daw: stems of %s, again"):format(ticket.name), function()
+    local said = {}
     for index, stem in ipairs(known.folder and stems or {}) do
-      put_again(proj, ticket, stem, paths[index], place, known)
+      put_again(proj, ticket, stem, paths[index], place, known, said)
     end
     for name, tracks in pairs(known.stems) do
       for _, track in ipairs(tracks) do
@@ -91,7 +116,7 @@ function reseparate.stems(proj, ticket, stems, paths, place, known)
       insert.remember_job(known.folder, ticket.id, ticket.replaced)
       project.note(known.folder, "origin_" .. ticket.id, ticket.origin)
     end
-    return {}
+    return said
   end)
 end
 

@@ -17,6 +17,7 @@ function selection.options(changes)
     stems = settings.chosen_stems(),
     source = settings.choice("source"),
     fx = settings.choice("fx") == "yes",
+    layout = settings.choice("layout"),
   }
   if changes and changes.preset then
     -- The tracks that were chosen are another preset's.
@@ -152,9 +153,12 @@ function selection.reseparate(options)
     local request, known = new_request("again", options, "stems again", nothing), {}
     request.groups = json.list()
     for index = 0, reaper.CountSelectedTracks(proj) - 1 do
-      local group = project.note(reaper.GetSelectedTrack(proj, index), "group")
-      if group ~= "" and not known[group] then
-        request.groups[#request.groups + 1], known[group] = group, true
+      local track = reaper.GetSelectedTrack(proj, index)
+      local groups = project.note(track, "group") .. " " .. project.note(track, "folder_of")
+      for group in groups:gmatch("%S+") do
+        if not known[group] then
+          request.groups[#request.groups + 1], known[group] = group, true
+        end
       end
     end
     if #request.groups == 0 then

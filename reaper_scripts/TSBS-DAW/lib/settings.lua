@@ -22,10 +22,18 @@ function settings.installed()
   return found
 end
 
-local DEFAULTS = { preset = "none", source = "mute", fx = "no", stems = "", model = "default", what = "selected_items" }
+local DEFAULTS = {
+  preset = "none",
+  source = "mute",
+  fx = "no",
+  stems = "",
+  model = "default",
+  what = "selected_items",
+  layout = "children",
+}
 
 -- A choice that was made before: preset, source (mute, keep, untouched), fx (yes, no), stems (names, or "" for all),
--- what (a function of `selection`).
+-- what (a function of `selection`), layout (children, folder, takes).
 function settings.choice(name)
   local value = reaper.GetExtState(SECTION, name)
   return value ~= "" and value ~= "-" and value or DEFAULTS[name]
@@ -58,13 +66,6 @@ function settings.say(sentences, after)
     lines[LINES] = ("... and %d more like these."):format(#lines - LINES + 1)
   end
   settings.word("said", table.concat(lines, "\n", 1, math.min(#lines, LINES)))
-end
-
--- This script may be begun again while it runs: then it takes the place of the one before, and REAPER asks nothing.
-function settings.take_over()
-  if reaper.set_action_options then -- REAPER 7
-    reaper.set_action_options(1 | 2)
-  end
 end
 
 -- The names of the tracks that the user wants, or nil for all.

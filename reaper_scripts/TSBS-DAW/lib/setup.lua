@@ -1,6 +1,6 @@
 -- The setup action: registers every action of this folder, so that REAPER need not be closed for it.
 local require, folder = ...
-local files = require("files")
+local clock, files = require("clock"), require("files")
 
 local setup = {}
 
@@ -20,7 +20,7 @@ end
 function setup.run()
   local count = setup.register()
   reaper.ShowConsoleMsg(("tsbs-daw: %d actions are in the action list.\n"):format(count))
-  reaper.defer(function() end) -- no undo point
+  clock.no_undo_point()
 end
 
 return setup

@@ -102,7 +102,8 @@ local function pieces_between(track, from_s, to_s, parts, shift_s)
   for index = 0, reaper.CountTrackMediaItems(track) - 1 do
     local item = reaper.GetTrackMediaItem(track, index)
     local starts = value(item, "D_POSITION")
-    if starts < to_s - EDGE_S and starts + value(item, "D_LENGTH") > from_s + EDGE_S then
+    local inside = starts < to_s - EDGE_S and starts + value(item, "D_LENGTH") > from_s + EDGE_S
+    if inside and sources.plays(item, track) then
       local trace = sources.trace(item)
       for _, part in ipairs(trace and parts or {}) do
         if sources.is_piece(trace, part, shift_s) then
@@ -113,6 +114,21 @@ local function pieces_between(track, from_s, to_s, parts, shift_s)
     end
   end
   return found
+end
+
+-- The piece of an item that a portion was read from, cut out of it: the place of the ticket with `item` being that
+-- piece; or nil and sentences about why it cannot be cut.
+function silencing.piece(ticket, place)
+  local from_s, to_s = place.position, place.position + place.length
+  local why = reason(place.item, from_s, to_s)
+  if why then
+    return nil, { STAYS:format(name_of(place.item), why) }
+  end
+  local number = reaper.GetMediaItemTakeInfo_Value(place.take or reaper.GetActiveTake(place.item), "IP_TAKENUMBER")
+  local piece = cut(place.item, from_s, to_s)
+  local found = { item = piece, take = reaper.GetTake(piece, math.floor(number)), offset = ticket.lead_s or 0 }
+  found.track, found.position, found.length = place.track, place.position, place.length
+  return found, {}
 end
 
 -- Mute what a ticket has read, where it lies now. Returns sentences about what is left alone.
@@ -128,10 +144,10 @@ function silencing.part(ticket, place)
     said[1] = CHANGED:format(text.shown(ticket.name))
   end
   for _, item in ipairs(pieces) do
-    local why = value(item, "B_MUTE") == 0 and reason(item, from_s, to_s)
+    local why = reason(item, from_s, to_s)
     if why then
       said[#said + 1] = STAYS:format(name_of(item), why)
-    elseif value(item, "B_MUTE") == 0 then
+    else
       reaper.SetMediaItemInfo_Value(cut(item, from_s, to_s), "B_MUTE", 1)
     end
   end

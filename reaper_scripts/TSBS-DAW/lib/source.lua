@@ -4,10 +4,11 @@ local files, text = require("files"), require("text")
 
 local source = {}
 
+local FIXED_LANES = 2 -- of I_FREEMODE
+
 local REFUSED = {
   MIDI = "is MIDI; render it to audio first",
   MIDIPOOL = "is MIDI; render it to audio first",
-  VIDEO = "is video; extract its audio first",
   EMPTY = "is empty; choose an item with audio",
   CLICK = "is a click source; render it to audio first",
   LTC = "is a timecode generator, which has no parts",
@@ -26,7 +27,8 @@ local function take_name(take, track)
   return name ~= "" and name or "item"
 end
 
-local function root_of(media)
+-- The source that a section, or several in each other, are cut out of.
+function source.root_of(media)
   local parent = reaper.GetMediaSourceParent(media)
   while parent do
     media, parent = parent, reaper.GetMediaSourceParent(parent)
@@ -39,8 +41,7 @@ local function take_value(take, name)
 end
 
 -- Whether nothing lies between the file and what is heard but the take's and the item's volume, pan and fades.
-local function is_plain(item, take, media, offset_s, length_s)
-  local file_s = reaper.GetMediaSourceLength(media)
+local function is_plain(item, take, media, file_s, offset_s, length_s)
   local loops = reaper.GetMediaItemInfo_Value(item, "B_LOOPSRC") ~= 0
   return reaper.GetMediaSourceType(media) == "WAVE"
     and take_value(take, "D_PLAYRATE") == 1
@@ -53,20 +54,47 @@ local function is_plain(item, take, media, offset_s, length_s)
     and not (loops and offset_s + length_s > file_s + 1e-6)
 end
 
--- Channel modes 2 to 4 are mono; from 67 on, pairs of channels. Otherwise what the file has.
-local function channels_of(take, media)
+-- How many of a source's channels are heard: 1 in the channel modes 2 to 66, 2 from 67 on, otherwise all. They are the
+-- first of those that an accessor gives, which must be asked for as many as the source has.
+local function channels_of(take, in_source)
   local mode = math.floor(take_value(take, "I_CHANMODE"))
   if mode >= 2 and mode <= 66 then
     return 1
   end
-  return mode >= 67 and 2 or math.max(1, math.min(reaper.GetMediaSourceNumChannels(media), 64))
+  return mode >= 67 and math.min(2, in_source) or in_source
+end
+
+local function said_by(media)
+  return {
+    rate = math.floor(reaper.GetMediaSourceSampleRate(media)),
+    length_s = (reaper.GetMediaSourceLength(media)),
+    channels = math.min(reaper.GetMediaSourceNumChannels(media), 64),
+  }
+end
+
+-- What a source says of itself: rate, length_s, channels. One whose file was missing when the project was opened says 0
+-- from then on, also when the file is back: then they are the file's, and it is `stale`.
+local function facts_of(media)
+  local found = said_by(media)
+  local path = reaper.GetMediaSourceFileName(media)
+  if found.rate >= 1 or path == "" or not files.exists(path) then
+    return found
+  end
+  local fresh = reaper.PCM_Source_CreateFromFile(path)
+  if fresh then
+    found = said_by(fresh)
+    found.stale = true
+    reaper.PCM_Source_Destroy(fresh)
+  end
+  return found
 end
 
 -- A portion of the file, in its own samples. lead_s: how much earlier than asked its first sample lies.
-local function portion(media, rate, offset_s, length_s)
+local function portion(media, facts, offset_s, length_s)
+  local rate = facts.rate
   local first = offset_s * rate
   local start = math.floor(first + 1e-6)
-  local in_file = math.floor(reaper.GetMediaSourceLength(media) * rate + 0.5)
+  local in_file = math.floor(facts.length_s * rate + 0.5)
   local wanted = math.ceil((offset_s + length_s) * rate - 1e-6) - start
   return {
     kind = "file",
@@ -77,7 +105,16 @@ local function portion(media, rate, offset_s, length_s)
   }
 end
 
--- Whether an item can be read: its take, name, media, the media's root and that one's rate; or nil and a sentence.
+-- Whether an item is heard: where a track has fixed lanes (REAPER 7), those of the lanes that play are.
+function source.plays(item, track)
+  if reaper.GetMediaItemInfo_Value(item, "B_MUTE") ~= 0 then
+    return false
+  end
+  return reaper.GetMediaTrackInfo_Value(track, "I_FREEMODE") ~= FIXED_LANES
+    or reaper.GetMediaItemInfo_Value(item, "C_LANEPLAYS") > 0
+end
+
+-- Whether an item can be read: its take, name, media, the root of the media and its facts; or nil and a sentence.
 function source.check(item, name)
   local take = reaper.GetActiveTake(item)
   local media = take and reaper.GetMediaItemTake_Source(take)
@@ -85,39 +122,42 @@ function source.check(item, name)
     return no(name or "The item", REFUSED.EMPTY)
   end
   name = name or take_name(take, reaper.GetMediaItemTrack(item))
-  local root = root_of(media)
+  local root = source.root_of(media)
   local refusal = reaper.TakeIsMIDI(take) and REFUSED.MIDI or REFUSED[reaper.GetMediaSourceType(root)]
   if refusal then
     return no(name, refusal)
   end
   local path = reaper.GetMediaSourceFileName(root)
-  local rate = reaper.GetMediaSourceSampleRate(root)
-  if rate < 1 or path ~= "" and not files.exists(path) then
-    return no(name, ("is offline: %s is not there; bring its file back"):format(text.shown(path)))
+  local facts = facts_of(root)
+  if path ~= "" and not files.exists(path) then
+    return no(name, ("is offline: %s is missing; restore the file"):format(text.shown(path)))
+  elseif facts.rate < 1 or facts.channels < 1 then
+    return no(name, "has no audio; choose an item that has")
   end
-  return take, name, media, root, rate
+  return take, name, media, root, facts
 end
 
 -- How to get the audio that an item plays in a portion of it, in seconds from its start.
 --
 -- Returns { kind = "file", path, start_samples, length_samples, lead_s }
---      or { kind = "take", start_s, length_s, sample_rate, channels }; with `fx`, { kind = "render", ... }
+--      or { kind = "take", start_s, length_s, sample_rate, channels, in_source }; with `fx`, { kind = "render", ... }
 -- and the take and its name; or nil and a sentence.
 function source.of_item(item, from_s, length_s, fx)
-  local take, name, media, root, rate = source.check(item)
+  local take, name, media, root, facts = source.check(item)
   if not take then
     return nil, name
   elseif fx and reaper.TakeFX_GetCount(take) > 0 then
     return { kind = "render", start_s = from_s, length_s = length_s }, take, name
   end
   local offset_s = take_value(take, "D_STARTOFFS") + from_s
-  if media == root and is_plain(item, take, media, offset_s, length_s) then
-    return portion(media, math.floor(rate), offset_s, length_s), take, name
+  if media == root and is_plain(item, take, media, facts.length_s, offset_s, length_s) then
+    return portion(media, facts, offset_s, length_s), take, name
+  elseif facts.stale then
+    return no(name, "was offline when the project was opened; open the project again")
   end
-  local channels = channels_of(take, root)
-  return { kind = "take", start_s = from_s, length_s = length_s, sample_rate = math.floor(rate), channels = channels },
-    take,
-    name
+  local spec = { kind = "take", start_s = from_s, length_s = length_s, sample_rate = facts.rate }
+  spec.channels, spec.in_source = channels_of(take, facts.channels), facts.channels
+  return spec, take, name
 end
 
 -- The same for all that a track plays between two moments of the project; `rates` are those of its items there.
@@ -137,7 +177,7 @@ function source.trace(item)
   local rate = take_value(take, "D_PLAYRATE")
   local loops = reaper.GetMediaItemInfo_Value(item, "B_LOOPSRC") ~= 0
   return {
-    path = reaper.GetMediaSourceFileName(root_of(media)),
+    path = reaper.GetMediaSourceFileName(source.root_of(media)),
     rate = rate,
     zero_s = reaper.GetMediaItemInfo_Value(item, "D_POSITION") - take_value(take, "D_STARTOFFS") / rate,
     loop_s = loops and reaper.GetMediaSourceLength(media) / rate or nil,

@@ -64,3 +64,13 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path):
     path.write_text("a: [", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"mine\.yaml"):
         load_recipe(path)
+
+
+def test_a_mistake_in_a_recipe_is_named_with_its_line_and_the_closest_setting(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nmodel: {size: tiny}\noptimiser:\n  learning_rat: 1e-3\n")
+    with pytest.raises(SettingsError, match=r"mine\.yaml:4:3: .*did you mean 'learning_rate'\?"):
+        load_recipe(path)
+    path.write_text("name: mine\nmodel: {size: tiny}\nname: again\n")
+    with pytest.raises(SettingsError, match=r"mine\.yaml:3:1: 'name' is given twice"):
+        load_recipe(path)

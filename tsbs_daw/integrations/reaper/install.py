@@ -31,6 +31,7 @@ _BEGIN, _END = "-- tsbs-daw begin", "-- tsbs-daw end"
 _STARTUP = f"""{_BEGIN}
 -- Stems that were finished while REAPER was closed go into their projects. `tsbs-daw reaper uninstall` removes this.
 do
+  reaper.defer(function() end) -- or REAPER adds an undo point
   reaper.SetExtState("{NAME}", "startup", "ran", false)
   for _, folder in ipairs({{ "{NAME}", "{REAPACK}/{NAME}" }}) do
     local script = reaper.GetResourcePath() .. "/Scripts/" .. folder .. "/tsbs-daw_Background.lua"

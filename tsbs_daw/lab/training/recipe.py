@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tsbs_daw.core.documents import Kind, read_model
 from tsbs_daw.core.errors import SettingsError
 
 FORMAT = 1
@@ -201,12 +202,10 @@ def load_recipe(name_or_path: str | Path, changes: list[str] | tuple[str, ...] =
     Raises SettingsError: no such recipe, no YAML, or a value that does not fit.
     """
     path = _find(name_or_path)
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"the recipe {path} cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise SettingsError(f"the recipe {path} holds no settings; see the recipes in {recipe_folder()}")
+    recipe = read_model(path, Recipe, Kind("recipe", SettingsError, f"see the recipes in {recipe_folder()}"))
+    if not changes:
+        return recipe
+    document = recipe.model_dump(mode="json", exclude_unset=True)
     for change in changes:
         _apply(document, change)
     return recipe_from_document(document, str(path))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tsbs_daw.core import documents as document
+from tsbs_daw.core.documents import DEEPEST, LARGEST_BYTES, MOST_NODES, Document
 from tsbs_daw.core.errors import PresetError
-from tsbs_daw.presets import document
-from tsbs_daw.presets.document import DEEPEST, LARGEST_BYTES, MOST_NODES, Document
 
 
 def refusal(data: bytes) -> PresetError:

@@ -1,0 +1,69 @@
+"""The kernels for GPUs, in Triton's interpreter: they compute what the plain blocks compute.
+
+The interpreter is chosen when a kernel is defined, so the tests run in a process of their own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tsbs_daw.network import FULL, LITE, TINY
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+# float64 in the plain block against the kernels' float32, as a ratio of norms of what the block adds.
+PROGRAM = """
+import copy, sys
+from dataclasses import replace
+import torch
+from tsbs_daw.network import TINY
+from tsbs_daw.network.blocks import SequenceUnit, TransformAverageConcatenate
+from tsbs_daw.network.gpu_inference import KernelChannelStep, KernelSequenceUnit
+
+def check(found, wanted, x):
+    error = float((found - wanted).norm() / (wanted - x).norm())
+    assert error < 2e-6, error
+
+bidirectional, length = sys.argv[1] == "both", int(sys.argv[2])
+config = replace(TINY, feature_dim=16, headdim=16, bidirectional=bidirectional)
+torch.manual_seed(0)
+unit, step = SequenceUnit(config).eval(), TransformAverageConcatenate(16).eval()
+for parameter in (*unit.parameters(), *step.parameters()):
+    parameter.data += 0.1 * torch.randn_like(parameter)
+with torch.inference_mode():
+    kernels, exact = KernelSequenceUnit(unit, torch.float32), copy.deepcopy(unit).double()
+    x = torch.randn(1, 2, length, 16)  # along the frames, as the time step goes
+    found = x.clone()
+    kernels(found, 2, (length * 16, 16))
+    check(found[0], exact(x[0].double()), x[0])
+    x = torch.randn(length, 1, 2, 16)  # along the bands
+    found = x.clone()
+    kernels(found, 2, (16, 2 * 16))
+    check(found[:, 0].transpose(0, 1), exact(x[:, 0].transpose(0, 1).double()), x[:, 0].transpose(0, 1))
+    x = torch.randn(1, 2, 5, 16)
+    found = x.clone()
+    KernelChannelStep(step, torch.float32)(found, 2)
+    check(found, step.double()(x.double(), 2), x)
+"""
+
+
+@pytest.mark.parametrize(("directions", "length"), [("both", 70), ("one", 1)])
+def test_the_kernels_equal_the_plain_steps(directions, length):
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", PROGRAM, directions, str(length)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+def test_every_shipped_size_can_be_computed_by_the_kernels():
+    from tsbs_daw.network.gpu_inference import supports
+
+    assert all(supports(config) for config in (FULL, LITE, TINY))
+    assert not supports(replace(TINY, d_state=8))
+    assert not supports(replace(TINY, feature_dim=48, headdim=32))

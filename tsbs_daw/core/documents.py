@@ -1,0 +1,315 @@
+"""The one reader of the YAML files that users write: presets, watch folders, training recipes.
+
+A file may come from anyone. Anchors and aliases (a few lines that expand to gigabytes), tags (which ask for objects),
+deep nesting and endless lists are refused while reading, at the first one. Every error names file, line and column, and
+the closest known name. Scalars stay text until somebody asks for a number or a switch, so that `no` and `1:30` are
+never turned into something else behind the author's back.
+
+`Document` answers questions about nodes, one at a time; `read_model` fills a pydantic model from a whole file.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tsbs_daw.core.errors import DocumentError, PresetError, did_you_mean, shown
+
+LARGEST_BYTES = 64 * 1024
+DEEPEST = 24
+MOST_NODES = 2000
+
+Entries = dict[str, tuple[yaml.ScalarNode, yaml.Node]]
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.?(nan|inf|infinity)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a file is meant to be.
+
+    Attributes:
+        noun: "preset", as messages call it.
+        error: The exception that its mistakes raise.
+        needs: What an empty file lacks, as the end of a sentence.
+    """
+
+    noun: str
+    error: type[DocumentError]
+    needs: str
+
+
+PRESET = Kind("preset", PresetError, "it needs at least `outputs:`")
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, stopped at the first node that these files may not have."""
+
+    def __init__(self, text: str, document: Document):
+        super().__init__(text)
+        self.document, self.depth, self.nodes = document, 0, 0
+        self.noun = document.kind.noun
+        self.too_deep = f"this is nested more than {DEEPEST} deep; a {self.noun} is not"
+
+    def fetch_flow_collection_start(self, token_class):
+        # The scanner reads ahead of the composer, and the time it takes grows with the square of the open brackets.
+        if self.flow_level >= DEEPEST:
+            self._refuse(self.too_deep, self.get_mark())
+        super().fetch_flow_collection_start(token_class)
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        self.nodes += 1
+        self.depth += 1
+        if problem := self._problem(event):
+            self._refuse(problem, event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def _refuse(self, problem: str, mark: yaml.Mark) -> None:
+        raise self.document.fail_at(mark, problem)
+
+    def _problem(self, event: yaml.Event) -> str:
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            return f"anchors (&) and aliases (*) are not allowed in a {self.noun}; write the value out"
+        if getattr(event, "tag", None) is not None:
+            return f"tags (!) are not allowed in a {self.noun}; remove it"
+        if self.depth > DEEPEST:
+            return self.too_deep
+        if self.nodes > MOST_NODES:
+            return f"the {self.noun} has more than {MOST_NODES} values; split it into several"
+        return ""
+
+
+class Document:
+    """One YAML file as nodes, and the questions to ask of them. Every complaint names file, line and column."""
+
+    def __init__(self, path: Path, kind: Kind = PRESET):
+        self.path, self.kind = path, kind
+
+    def fail(self, node: yaml.Node, message: str) -> DocumentError:
+        """An error at a node, to be raised."""
+        return self.fail_at(node.start_mark, message)
+
+    def fail_at(self, mark: yaml.Mark | None, message: str) -> DocumentError:
+        """An error at a place; lines and columns count from 1. Ends the sentence with a full stop."""
+        place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        return self.kind.error(message if message.endswith("?") else f"{message}.", self.path, *place)
+
+    def parse(self, data: bytes) -> yaml.MappingNode:
+        """The document's outermost node.
+
+        Raises: DocumentError: larger than 64 KiB, not UTF-8, not YAML, or with something that is not allowed
+        """
+        if len(data) > LARGEST_BYTES:
+            raise self.kind.error(
+                f"the {self.kind.noun} is larger than {LARGEST_BYTES // 1024} KiB; make it shorter.", self.path
+            )
+        text = self._text(data)
+        try:
+            root = _compose(_BoundedLoader(text, self))
+        except yaml.MarkedYAMLError as error:
+            raise self._not_yaml(error) from error
+        if root is None:
+            raise self.kind.error(f"the {self.kind.noun} is empty; {self.kind.needs}.", self.path, 1, 1)
+        if not isinstance(root, yaml.MappingNode):
+            raise self.fail(root, f"a {self.kind.noun} is a mapping of names to values; {self.kind.needs}")
+        return root
+
+    def _text(self, data: bytes) -> str:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise self.kind.error(
+                f"the {self.kind.noun} is not UTF-8 text; save it as UTF-8.", self.path, line
+            ) from error
+        if bad := yaml.reader.Reader.NON_PRINTABLE.search(text):
+            line, start = text.count("\n", 0, bad.start()) + 1, text.rfind("\n", 0, bad.start()) + 1
+            raise self.kind.error(
+                f"the character U+{ord(bad.group()):04X} is not allowed; remove it.",
+                self.path,
+                line,
+                bad.start() - start + 1,
+            )
+        return text
+
+    def _not_yaml(self, error: yaml.MarkedYAMLError) -> DocumentError:
+        message = " ".join(part for part in (error.context, error.problem) if part)
+        hint = "; indent with spaces" if "\\t" in message else ""
+        return self.fail_at(error.problem_mark or error.context_mark, f"not valid YAML: {message}{hint}")
+
+    def mapping(self, node: yaml.Node, what: str, known: Collection[str] | None = None) -> Entries:
+        """The entries of a mapping by name; every key once and, if `known` is given, one of these.
+
+        Args: what: names the mapping in a message: "an output"
+        """
+        if not isinstance(node, yaml.MappingNode):
+            raise self.fail(node, f"{what} must be a mapping of names to values")
+        entries: Entries = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self.fail(key, f"{what} has a key that is not a name")
+            if key.value in entries:
+                raise self.fail(key, f"{key.value!r} is given twice in {what}; remove one")
+            if known is not None and key.value not in known:
+                closest = did_you_mean(key.value, list(known)) or f"; it knows {', '.join(known) or 'none'}"
+                raise self.fail(key, f"{what} has no {key.value!r}{closest}")
+            entries[key.value] = (key, value)
+        return entries
+
+    def items(self, node: yaml.Node, what: str, most: int) -> list[yaml.Node]:
+        """The items of a list; an empty value is an empty list."""
+        if is_empty(node):
+            return []
+        if not isinstance(node, yaml.SequenceNode):
+            raise self.fail(node, f"{what} must be a list: one line with `- ` for each")
+        if len(node.value) > most:
+            raise self.fail(node, f"{what} has {len(node.value)} entries, and {most} are allowed")
+        return node.value
+
+    def text(self, node: yaml.Node, what: str) -> str:
+        """A scalar that is not empty."""
+        if not isinstance(node, yaml.ScalarNode):
+            raise self.fail(node, f"{what} must be a text")
+        if not node.value.strip():
+            raise self.fail(node, f"{what} is empty; give it a value (a value with # needs quotes)")
+        return node.value
+
+    def number(self, node: yaml.Node, what: str, unit: str = "") -> float:
+        """A finite decimal number, without quotes; `unit` may follow it."""
+        text = self.text(node, what)
+        if node.style is not None:
+            raise self.fail(node, f"{what} must be a number without quotes")
+        if unit and text.endswith(unit):
+            text = text[: -len(unit)].rstrip()
+        if _NOT_FINITE.fullmatch(text):
+            raise self.fail(node, f"{what} must be a finite number, not {text}")
+        if not _NUMBER.fullmatch(text):
+            raise self.fail(node, f"{what} must be a number, not {text[:40]!r}")
+        number = float(text)
+        if abs(number) == float("inf"):
+            raise self.fail(node, f"{what} must be a finite number, not {text[:40]}")
+        return number
+
+
+def is_empty(node: yaml.Node) -> bool:
+    """`key:` with nothing after it."""
+    return isinstance(node, yaml.ScalarNode) and node.style is None and node.value in ("", "~", "null")
+
+
+def like_number(text: str) -> bool:
+    """Whether a text is written as a number, be it NaN."""
+    return bool(_NUMBER.fullmatch(text) or _NOT_FINITE.fullmatch(text))
+
+
+def _compose(loader: _BoundedLoader) -> yaml.Node | None:
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+def read_model(path: Path, model: type[AnyModel], kind: Kind) -> AnyModel:
+    """Read a whole file into a pydantic model.
+
+    Args:
+        path: The file.
+        model: What it holds; a model of models, lists and scalars that forbids unknown keys.
+        kind: What to call it, and what to raise.
+
+    Raises:
+        DocumentError: The file cannot be read, is not what YAML here may be, or has an unknown, missing or wrong
+            value; with line and column.
+    """
+    document = Document(path, kind)
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        raise kind.error(
+            f"{shown(path)} cannot be read ({error.strerror}); give the YAML file of a {kind.noun}."
+        ) from error
+    root = document.parse(data)
+    return validate(document, root, model, plain(document, root))
+
+
+def validate(document: Document, root: yaml.Node, model: type[AnyModel], values: Any) -> AnyModel:
+    """Fill a model. Raises: DocumentError: at the place of the first value that does not fit"""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        steps = tuple(first["loc"])
+        node = _node_at(root, steps, want_key=first["type"] == "extra_forbidden")
+        where = ".".join(str(step) for step in steps) or "the file"
+        if first["type"] == "extra_forbidden":
+            known = _fields_at(model, steps[:-1])
+            closest = did_you_mean(str(steps[-1]), known) or (f"; it knows {', '.join(known)}" if known else "")
+            raise document.fail(node, f"there is no setting {str(steps[-1])!r} here{closest}") from error
+        if first["type"] == "missing":
+            raise document.fail(node, f"{where} is missing; add `{steps[-1]}:`") from error
+        raise document.fail(node, f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+
+
+def plain(document: Document, node: yaml.Node) -> Any:
+    """A node as plain values: texts, numbers, switches, None, lists, dictionaries.
+
+    Raises: DocumentError: a key twice, a key that is no name, or a number that is not finite
+    """
+    if isinstance(node, yaml.MappingNode):
+        return {name: plain(document, value) for name, (_, value) in document.mapping(node, "this mapping").items()}
+    if isinstance(node, yaml.SequenceNode):
+        return [plain(document, item) for item in node.value]
+    kind = node.tag.rpartition(":")[2] if node.style is None else "str"
+    if kind == "float" and _NOT_FINITE.fullmatch(node.value):
+        raise document.fail(node, f"this must be a finite number, not {node.value}")
+    if kind == "float":
+        return float(node.value) if _NUMBER.fullmatch(node.value) else node.value
+    if kind == "int":
+        return int(node.value) if re.fullmatch(r"[-+]?\d+", node.value) else node.value
+    if kind == "bool":
+        return {"true": True, "false": False}.get(node.value.lower(), node.value)
+    return None if kind == "null" else node.value
+
+
+def _node_at(root: yaml.Node, steps: tuple[Any, ...], *, want_key: bool) -> yaml.Node:
+    """The node that a path leads to, or the last one on the way to it."""
+    node = root
+    for number, step in enumerate(steps):
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == step), None)
+            if pair is None:
+                return node
+            last = number == len(steps) - 1
+            node = pair[0] if last and want_key else pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+        else:
+            return node
+    return node
+
+
+def _fields_at(model: type[BaseModel], steps: tuple[Any, ...]) -> list[str]:
+    """The names that a model knows at the end of a path."""
+    for step in steps:
+        if isinstance(step, int):
+            continue
+        annotation = model.model_fields[step].annotation
+        inner = [annotation, *typing.get_args(annotation)]
+        models = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return list(model.model_fields)

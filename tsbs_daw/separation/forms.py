@@ -1,0 +1,191 @@
+"""In which form and which number format a network runs on a device, settled by trying.
+
+tiles      `network.inference`, on a CPU
+kernels    `network.gpu_inference`, Triton kernels on a GPU that Triton compiles for
+mamba-ssm  the plain network with the fused kernels of that package
+plain      the plain network
+
+On a GPU the first form that computes the same as the plain network in float32, and not slower, is taken. What does not
+work there (a package for another version, a card that is too old) costs a line in the log and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tsbs_daw.core.errors import described
+from tsbs_daw.network import ModelConfig, TwoStageSeparator, fused
+from tsbs_daw.network.inference import for_inference
+from tsbs_daw.separation.precision import DTYPES, choose_precision
+from tsbs_daw.separation.transfer import is_out_of_memory
+
+log = logging.getLogger(__name__)
+
+# Of the estimates' norm. At an SDR of 12 dB an error of 0.02 costs 0.03 dB.
+LARGEST_ERROR = 0.02
+TRIAL_S = 1.0
+TRIAL_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Form:
+    """A network that is ready to run.
+
+    tf32: whether products of float32 may round their operands to ten bits
+    error: of the trial's estimates, as a ratio of norms; speed: in times the plain network; None: not tried
+    """
+
+    name: str
+    network: nn.Module
+    dtype: torch.dtype = torch.float32
+    tf32: bool = False
+    error: float | None = None
+    speed: float | None = None
+
+    def __call__(self, mixture: Tensor, stage: str = "full") -> Tensor:
+        """(B, C, samples) -> (B, S, C, samples), on the device that the network is on."""
+        with number_format(mixture.device, self.dtype, self.tf32), fused.switched(self.name == "mamba-ssm"):
+            return self.network(mixture, mask_only=stage == "mask", final_only=True).estimates
+
+    @property
+    def format_name(self) -> str:
+        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+
+    def chunk_bytes(self) -> int:
+        return (
+            kernel_chunk_bytes(self.network.config, self.dtype)
+            if self.name == "kernels"
+            else plain_chunk_bytes(self.network.config)
+        )
+
+
+@contextlib.contextmanager
+def number_format(device: torch.device, dtype: torch.dtype, tf32: bool) -> Iterator[None]:
+    """Within, matrix products use this format. The tiled network on a CPU converts by itself."""
+    if device.type == "cuda":
+        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, tf32
+    try:
+        with torch.autocast(device.type, torch.bfloat16) if _mixed(device, dtype) else contextlib.nullcontext():
+            yield
+    finally:
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _mixed(device: torch.device, dtype: torch.dtype) -> bool:
+    return dtype == torch.bfloat16 and device.type != "cpu"
+
+
+def choose_form(network: nn.Module, device: torch.device, precision: str) -> Form:
+    """
+    Args:
+        network: On any device; moved to `device` unless that is the CPU.
+        precision: One of `precision.NAMES`.
+    Raises: UsageError: no such precision; RuntimeError: out of memory for the weights
+    """
+    dtype = choose_precision(precision, device, network.config)
+    if device.type == "cpu" and isinstance(network, TwoStageSeparator):
+        return Form("tiles", for_inference(network, dtype), dtype)
+    plain = Form("plain", network.to(device).eval(), dtype)
+    if device.type != "cuda" or not isinstance(network, TwoStageSeparator):
+        return plain
+    with torch.inference_mode():
+        return _first_that_works(plain, precision)
+
+
+def _first_that_works(plain: Form, precision: str) -> Form:
+    """Of the forms for a GPU. Its choice is told in one line, and so is each failure."""
+    mixture = _trial(plain.network.config, next(plain.network.parameters()).device)
+    exact = Form("plain", plain.network)
+    try:
+        wanted, plain_s = _timed(exact, mixture)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("no memory to try the forms of the network (%s); taking the plain one", described(error))
+        return plain
+    for name, dtype, tf32 in _candidates(precision, plain.network.config):
+        try:
+            form = Form(name, _network(name, plain.network, dtype), dtype, tf32)
+            found, seconds = _timed(form, mixture)
+        except Exception as error:  # whatever a compiler or a package of another version raises
+            log.warning("the form %s cannot be used here (%s)", name, described(error))
+            continue
+        error = float((found - wanted).norm() / wanted.norm())
+        if not error <= LARGEST_ERROR:
+            log.warning("the form %s in %s is off by %.1e here and not used", name, form.format_name, error)
+        elif name != "plain" and seconds > plain_s:
+            log.info("the form %s is slower than plain torch here and not used", name)
+        else:
+            chosen = Form(name, form.network, dtype, tf32, error, plain_s / seconds)
+            told = (name, chosen.format_name, error, chosen.speed)
+            log.info("form %s in %s: off by %.1e, %.1f times as fast as plain float32", *told)
+            return chosen
+    return exact
+
+
+def _candidates(precision: str, config: ModelConfig) -> Iterator[tuple[str, torch.dtype, bool]]:
+    """(form, number format, TF32), the best first. Strict float32 gains nothing from kernels for matrix units."""
+    formats = {"auto": [(torch.bfloat16, False), (torch.float32, True)], "float32": [(torch.float32, False)]}
+    for dtype, tf32 in formats.get(precision, [(DTYPES.get(precision, torch.float32), False)]):
+        if (dtype == torch.bfloat16 or tf32) and importlib.util.find_spec("triton"):
+            from tsbs_daw.network.gpu_inference import supports
+
+            if supports(config):
+                yield "kernels", dtype, tf32
+        if fused.available():
+            yield "mamba-ssm", dtype, tf32
+        yield "plain", dtype, tf32
+
+
+def _network(name: str, network: TwoStageSeparator, dtype: torch.dtype) -> nn.Module:
+    if name != "kernels":
+        return network
+    from tsbs_daw.network.gpu_inference import for_gpu
+
+    return for_gpu(network, dtype)
+
+
+def _trial(config: ModelConfig, device: torch.device) -> Tensor:
+    """(1, 2, samples): a chord, a beat and some noise, the same every time."""
+    seconds = torch.arange(round(TRIAL_S * config.sample_rate)) / config.sample_rate
+    noise = torch.randn(2, len(seconds), generator=torch.Generator().manual_seed(3))
+    chord = sum(torch.sin(2 * torch.pi * frequency_hz * seconds) for frequency_hz in (55, 220, 277, 330))
+    return (0.1 * chord + (0.01 + 0.2 * torch.exp(-30 * (seconds % 0.25))) * noise)[None].to(device)
+
+
+def _timed(form: Form, mixture: Tensor) -> tuple[Tensor, float]:
+    """The estimates, and the seconds of the fastest of some runs after the first."""
+    found, fastest = form(mixture).float(), float("inf")
+    for _ in range(TRIAL_RUNS):
+        torch.cuda.synchronize(mixture.device)
+        began = time.perf_counter()
+        form(mixture)
+        torch.cuda.synchronize(mixture.device)
+        fastest = min(fastest, time.perf_counter() - began)
+    return found, fastest
+
+
+def plain_chunk_bytes(config: ModelConfig) -> int:
+    """About what a chunk of stereo needs in the plain network: the widest activations, a few of them at once."""
+    frames = 1 + config.chunk_samples // config.hop_length
+    directions = 2 if config.bidirectional else 1
+    values = directions * (2 * config.d_inner + 2 * config.d_state + config.heads)
+    return 6 * 4 * 2 * config.bands * frames * values
+
+
+def kernel_chunk_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """About what it needs with the kernels: what one unit keeps between them, and the estimators' outputs."""
+    frames = 2 * (1 + config.chunk_samples // config.hop_length)
+    directions = 2 if config.bidirectional else 1
+    values = directions * (4 * config.d_inner + 4 * config.d_state + config.heads) + config.feature_dim
+    token = values * dtype.itemsize + 4 * (3 * config.feature_dim + 3 * directions * config.heads)
+    return config.bands * frames * token + 40 * len(config.stems) * config.bins * frames
