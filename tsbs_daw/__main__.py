@@ -1,7 +1,7 @@
-"""`tsbs-daw`, also as `python -m tsbs_daw`: finds the command, runs it, and turns what goes wrong into one sentence.
+"""`tsbs-daw`, also as `python -m tsbs_daw`: finds the command, runs it, and reports every error in one sentence.
 
-Exit codes: 0 done, 1 a job failed, 2 wrong use, 130 interrupted. This is the one place where errors are caught for
-good; whatever is not in the tree of `errors` is a bug, and its traceback goes to a file.
+Exit codes: 0 success, 1 a job failed, 2 wrong usage, 130 interrupted. Only this module catches every error; whatever
+does not derive from `TsbsDawError` is a bug, and its traceback goes to a file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from tsbs_daw import cli
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import JobCancelled, TsbsDawError, described
+
+COMPLETION_QUESTION = "_TSBS_DAW_COMPLETE"  # set by the completion script: the shell asks what can follow
 
 
 def main() -> None:
@@ -28,11 +30,11 @@ def _run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # `tsbs-daw jobs list | head`: the reader has seen enough.
+        # `tsbs-daw jobs list | head`: the reader closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, JobCancelled):
-        _say("interrupted.")
+        _say("Interrupted.")
         return cli.INTERRUPTED
     except TsbsDawError as error:
         _say(str(error))
@@ -42,6 +44,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: Sequence[str], settings: Settings) -> int:
+    if COMPLETION_QUESTION in os.environ or arguments[:1] in (["--install-completion"], ["--show-completion"]):
+        return cli.complete(arguments)
     verbose = "--verbose" in arguments[:1]
     arguments = arguments[1:] if verbose else arguments
     if not arguments or arguments[0] in ("--help", "-h", "help"):
@@ -60,20 +64,20 @@ def _dispatch(arguments: Sequence[str], settings: Settings) -> int:
 
 
 def _unforeseen(error: Exception, settings: Settings) -> int:
-    """What the system or the installation is the cause of is told like any other error; the rest is a bug."""
-    from tsbs_daw.cli import errors, logs
+    """Report what the system or the installation causes like any other error, and the rest as a bug."""
+    from tsbs_daw.cli import console, logs
 
     text = "".join(traceback.format_exception(error))
     kept = logs.keep_traceback(settings, text)
-    if isinstance(error, OSError) and (sentence := errors.refused(error)):
+    if isinstance(error, OSError) and (sentence := console.system_error(error)):
         _say(sentence)
         return 1
-    if isinstance(error, ModuleNotFoundError) and (sentence := errors.lacking(error)):
+    if isinstance(error, ModuleNotFoundError) and (sentence := console.missing_package(error)):
         _say(sentence)
         return 2
     if kept is None:
         print(text, file=sys.stderr)
-    _say(f"this is a bug ({described(error)}); please report it" + (f" with the end of {kept}." if kept else "."))
+    _say(f"This is a bug ({described(error)}). Please report it" + (f" with the end of {kept}." if kept else "."))
     return 1
 
 
@@ -82,7 +86,7 @@ def _say(sentence: str) -> None:
 
 
 def _print_any_character() -> None:
-    """A song's name must not end the program on a terminal, or in a pipe, that cannot show it, or where none is."""
+    """Escape characters that the terminal cannot show, and cope with closed streams."""
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- open to the end
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):

@@ -11,7 +11,7 @@ from cli.program import run, song_file
 from tsbs_daw.batch.catalogue_document import SongEntry
 from tsbs_daw.batch.progress import Song, View
 from tsbs_daw.batch.scan import FoundSong
-from tsbs_daw.cli.batch_progress import _ending, _picture, _standing
+from tsbs_daw.cli.batch import _ending, _picture, _standing
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_table_shows_the_crate_its_songs_at_work_and_the_latest_failures():
     counts = {"done": 2, "failed": 7, "duplicate": 1, "waiting": 10}
     failures = [SongEntry(source=f"{number}.wav", state="failed", reason="No.") for number in range(7)]
     lines = shown(View(counts, (at_work,), 300.0, "The disk is full."), failures)
-    assert lines[0].startswith("crate") and lines[0].endswith("10 of 20 songs, 7 failed, about 5 min left")
+    assert lines[0].startswith("total") and lines[0].endswith("10 of 20 songs, 7 failed, about 5 min left")
     assert "Kay [bold].wav" in lines[1] and lines[1].endswith("separating")
     assert lines[2:] == ["7 failed:", *(f"  {number}.wav: No." for number in range(2, 7)), "The disk is full."]
 

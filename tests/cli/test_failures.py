@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cli.program import environment, run
 
-from tsbs_daw.cli import errors
+from tsbs_daw.cli import console
 
 
 def failing(home: Path, error: str) -> subprocess.CompletedProcess[str]:
@@ -33,14 +33,14 @@ def test_missing_rights_are_told_with_the_file_and_no_traceback(tmp_path: Path):
         done = failing(home, "PermissionError(13, 'Permission denied', '/locked/song.wav')")
         assert done.returncode == 1
         assert done.stderr == (
-            "tsbs-daw: '/locked/song.wav' cannot be used (Permission denied); check its permissions, "
-            "or choose another place.\n"
+            "tsbs-daw: Cannot access '/locked/song.wav' (Permission denied). Check its permissions, "
+            "or choose another location.\n"
         )
 
 
 def test_a_full_disk_is_told_with_what_did_not_fit():
-    assert "'/x/run' cannot be written, as the disk is full" in errors.refused(OSError(errno.ENOSPC, "full", "/x/run"))
-    assert errors.refused(OSError(errno.EBADF, "bad")) is None, "a bug"
+    assert "Cannot write '/x/run': the disk is full." in console.system_error(OSError(errno.ENOSPC, "full", "/x/run"))
+    assert console.system_error(OSError(errno.EBADF, "bad")) is None, "a bug"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
@@ -50,16 +50,16 @@ def test_output_that_does_not_fit_is_no_bug(tmp_path: Path):
             [sys.executable, "-m", "tsbs_daw", "--help"],
             env=environment(tmp_path), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
-    assert done.returncode == 1 and done.stderr.startswith("tsbs-daw: What is printed cannot be written")
+    assert done.returncode == 1 and done.stderr.startswith("tsbs-daw: Cannot write the output: the disk is full")
 
 
 def test_a_missing_extra_is_named(tmp_path: Path):
     done = failing(tmp_path, "ModuleNotFoundError('No module', name='lightning_fabric')")
     assert done.returncode == 2
     assert done.stderr == (
-        "tsbs-daw: This needs lightning-fabric, which is not installed: pip install 'tsbs-daw[train]'.\n"
+        "tsbs-daw: This command needs lightning-fabric, which is not installed. Run: pip install 'tsbs-daw[train]'\n"
     )
-    assert errors.lacking(ModuleNotFoundError(name="numpy")) is None, "no extra's, so a bug"
+    assert console.missing_package(ModuleNotFoundError(name="numpy")) is None, "no extra's, so a bug"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell closes the streams")

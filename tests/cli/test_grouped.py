@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tsbs_daw.cli.option_groups import grouped
+from tsbs_daw.cli.options import grouped
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from cli.program import run
 
 from tsbs_daw import cli
 
+# Words that a help text cannot begin with: what they refer to is missing.
+DANGLING = {"of", "where", "else", "how", "which", "whether", "go", "what", "for", "with", "without"}
 HEAVY = ("torch", "numpy", "pydantic", "scipy", "soundfile", "pedalboard", "yaml", "rich")
 
 
@@ -27,10 +29,15 @@ def all_commands() -> list[tuple[str, ...]]:
 COMMANDS = all_commands()
 
 
-def help_of(words: tuple[str, ...]) -> str:
+def command_of(words: tuple[str, ...]):
     command = cli.load(cli.find(words[0]))
     for word in words[1:]:
         command = command.commands[word]
+    return command
+
+
+def help_of(words: tuple[str, ...]) -> str:
+    command = command_of(words)
     with command.make_context(" ".join((cli.PROGRAM, *words)), ["--help"], resilient_parsing=True) as context:
         return command.get_help(context)
 
@@ -48,6 +55,48 @@ def test_every_command_has_help_with_an_example_that_can_be_copied(words: tuple[
 def test_every_line_of_the_table_says_what_the_command_does(words: tuple[str, ...]):
     entry = cli.find(words[0])
     assert entry.summary.endswith(".") and f"{entry.name} " in cli.help_text()
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_and_option_has_a_help_text_that_names_what_it_does(words: tuple[str, ...]):
+    """As docs/style.md asks: a sentence with a subject or a verb in front, and a full stop."""
+    command = command_of(words)
+    texts = {"the command": command.help.split("\n\n")[0]}
+    texts |= {parameter.name: parameter.help for parameter in command.params if parameter.name != "help"}
+    for name, text in texts.items():
+        assert text, f"`tsbs-daw {' '.join(words)}`: {name} has no help"
+        assert text[0].isupper() and text.rstrip()[-1] in ".)`", f"{words}, {name}: {text!r} is not a sentence"
+        first = text.split()[0].strip(",.:;").lower()
+        assert first not in DANGLING, f"{words}, {name}: {text!r} does not name its subject"
+        assert len(text.split()) > 1, f"{words}, {name}: {text!r} says too little"
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if len(words) == 1], ids=" ".join)
+def test_no_summary_of_a_subcommand_is_cut_in_a_terminal_of_80_columns(words: tuple[str, ...]):
+    command = command_of(words)
+    for name, subcommand in getattr(command, "commands", {}).items():
+        summary = subcommand.get_short_help_str(80 - len(max(command.commands, key=len)) - 6)
+        assert not summary.endswith("..."), f"tsbs-daw {words[0]} {name}: {summary}"
+
+
+def test_the_overview_fits_a_terminal_of_80_columns():
+    assert max(map(len, cli.help_text().splitlines())) <= 80
+
+
+def test_the_shell_completes_commands_options_and_choices(tmp_path: Path):
+    def completed(line: str) -> str:
+        asked = {"_TSBS_DAW_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+        return run(tmp_path, **asked).stdout
+
+    assert completed("tsbs-daw sep").split() == ["separate"]
+    assert {"list", "show", "retry", "cancel"} == set(completed("tsbs-daw jobs ").split())
+    assert "--preset" in completed("tsbs-daw separate --pre")
+    assert "flac24" in completed("tsbs-daw batch --format fl")
+
+
+def test_the_completion_script_can_be_shown(tmp_path: Path):
+    shown = run(tmp_path, "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert shown.returncode == 0 and "_TSBS_DAW_COMPLETE" in shown.stdout
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path):

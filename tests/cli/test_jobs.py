@@ -88,7 +88,7 @@ def test_submit_writes_a_complete_request_with_every_option(home: Path, song: Pa
 def test_submit_says_that_no_daemon_is_running_and_the_job_waits(home: Path, song: Path):
     done = run(home, "submit", song)
     assert done.returncode == 0
-    assert re.match(r"\d{8}-\d{6}-[0-9a-f]{12}  Night Drive.wav\nNo daemon is running: the jobs wait", done.stdout)
+    assert re.match(r"\d{8}-\d{6}-[0-9a-f]{12}  Night Drive.wav\nNo daemon is running. The jobs wait", done.stdout)
     listed = run(home, "jobs", "list").stdout.splitlines()
     assert listed[0].split() == ["ID", "STATE", "SINCE", "SONG"]
     assert "submitted" in listed[1] and "Night Drive" in listed[1]
@@ -98,8 +98,8 @@ def test_one_bad_file_does_not_stop_the_others(home: Path, song: Path):
     done = run(home, "submit", song.parent / "gone.wav", song, song.parent, song.parent / ("long" * 100))
     assert done.returncode == 1
     errors = done.stderr.splitlines()
-    assert len(errors) == 3 and "is not there" in errors[0] and "is a folder" in errors[1]
-    assert "is not there" in errors[2]
+    assert len(errors) == 3 and "does not exist" in errors[0] and "is a folder" in errors[1]
+    assert "does not exist" in errors[2]
     assert len(Spool(home / "spool").waiting()) == 1
 
 
@@ -118,7 +118,7 @@ def test_a_file_without_rights_does_not_stop_the_others(home: Path, song: Path):
     finally:
         other.parent.chmod(0o700)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"'{other}' cannot be read (Permission denied); check its permissions."]
+    assert done.stderr.splitlines() == [f"Cannot read '{other}' (Permission denied). Check its permissions."]
     assert len(Spool(home / "spool").waiting()) == 1
 
 
@@ -127,7 +127,7 @@ def test_a_name_that_is_not_utf8_is_refused_with_a_sentence(home: Path, song: Pa
     other = Path(os.fsdecode(os.fsencode(song.parent) + b"/caf\xe9.wav"))
     other.write_bytes(b"RIFF")
     done = run(home, "submit", other)
-    assert done.returncode == 1 and "not UTF-8" in done.stderr and "caf" in done.stderr
+    assert done.returncode == 1 and "not valid UTF-8" in done.stderr and "caf" in done.stderr
     assert not (home / "spool" / "inbox").exists() or Spool(home / "spool").waiting() == []
 
 
@@ -158,15 +158,15 @@ def test_list_filters_by_state_and_limits(home: Path, song: Path):
     assert [job["id"] for job in failed] == [jobs[0].id] and failed[0]["error"] == "It is cut."
     assert len(json.loads(run(home, "jobs", "list", "--limit", "2", "--json").stdout)) == 2
     assert len(json.loads(run(home, "jobs", "list", "--limit", "0", "--json").stdout)) == 3
-    assert run(home, "jobs", "list", "--state", "dead").stdout == "There are no jobs that are dead.\n"
+    assert run(home, "jobs", "list", "--state", "dead").stdout == "There are no dead jobs.\n"
     wrong = run(home, "jobs", "list", "--state", "lost")
-    assert wrong.returncode == 2 and "the states are" in wrong.stderr
+    assert wrong.returncode == 2 and "The states are" in wrong.stderr
 
 
 def test_cancel_leaves_the_word_for_the_daemon(home: Path, song: Path):
     waiting = submitted(home, song)
     done = run(home, "jobs", "cancel", waiting.id)
-    assert done.returncode == 0 and "being cancelled" in done.stdout and "No daemon is running" in done.stdout
+    assert done.returncode == 0 and f"Cancelling {waiting.id}." in done.stdout and "No daemon is running" in done.stdout
     daemon = Daemon(home)
     assert (daemon.spool.inbox / waiting.id / "cancel").exists()
     daemon.claim_all()

@@ -20,7 +20,7 @@ def sentences(done) -> list[str]:
 def test_a_misspelt_command_is_wrong_use_and_the_closest_is_named(tmp_path: Path):
     done = run(tmp_path, "seperate", "x.wav")
     assert done.returncode == 2 and done.stdout == ""
-    assert sentences(done) == ["tsbs-daw: There is no command 'seperate'; did you mean `separate`?"]
+    assert sentences(done) == ["tsbs-daw: Unknown command 'seperate'. Did you mean `separate`?"]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_bug_gives_one_sentence_and_its_traceback_goes_to_a_file(tmp_path: Pat
     kept = tmp_path / "logs" / "errors.log"
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"tsbs-daw: this is a bug (ZeroDivisionError: division by zero); please report it with the end of {kept}."
+        f"tsbs-daw: This is a bug (ZeroDivisionError: division by zero). Please report it with the end of {kept}."
     ]
     assert "Traceback" in kept.read_text() and "in broken" in kept.read_text()
 
@@ -66,7 +66,7 @@ def test_a_bug_is_shown_when_no_file_can_be_written(tmp_path: Path):
     )
     home = environment(tmp_path / "home")
     done = subprocess.run([sys.executable, "-c", code], env=home, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "Traceback" in done.stderr and "please report it." in done.stderr
+    assert done.returncode == 1 and "Traceback" in done.stderr and "Please report it." in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -88,7 +88,7 @@ def test_an_interrupt_ends_with_130_and_no_traceback(tmp_path: Path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert said.strip().splitlines()[-1] == "tsbs-daw: interrupted."
+    assert said.strip().splitlines()[-1] == "tsbs-daw: Interrupted."
     assert "Traceback" not in said
 
 
@@ -104,4 +104,4 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path):
 def test_a_name_that_the_terminal_cannot_show_is_escaped_and_not_a_crash(tmp_path: Path):
     done = run(tmp_path, "submit", tmp_path / "Дорога.wav", PYTHONIOENCODING="ascii")
     assert done.returncode == 1
-    assert "is not there" in done.stderr and "Traceback" not in done.stderr
+    assert "does not exist" in done.stderr and "Traceback" not in done.stderr

@@ -68,7 +68,7 @@ def test_check_says_what_is_wrong_in_every_file(tmp_path: Path, broken: Path):
     other.write_text("outputs: [{name: a, from: vocals, chain: [Reverp]}]", encoding="utf-8")
     done = run(tmp_path / "home", "presets", "check", "karaoke", broken, other)
     assert done.returncode == 2
-    assert done.stdout == "karaoke: right, 2 outputs\n"
+    assert done.stdout == "karaoke: valid, 2 outputs\n"
     assert f"{broken}:2:5: " in done.stderr
     assert f"{other}:1:43: there is no effect 'Reverp'; did you mean 'Reverb'?" in done.stderr
     answers = json.loads(run(tmp_path / "home", "presets", "check", "karaoke", broken, "--json").stdout)

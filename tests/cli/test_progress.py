@@ -12,8 +12,8 @@ from cli.program import environment, shown_on
 
 CODE = """
 import sys
-from tsbs_daw.cli.progress import reporting
-with reporting("A song with a name that is longer than most.wav") as report:
+from tsbs_daw.cli.console import job_progress
+with job_progress("A song with a name that is longer than most.wav") as report:
     report(0.42, "separating")
 """
 

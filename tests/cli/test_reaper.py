@@ -38,7 +38,7 @@ def test_install_status_uninstall(resource: Path, tmp_path: Path):
     found = json.loads(run(home, "reaper", "status", "--resource", resource, "--json").stdout)
     assert found["missing"] == [] and found["daemon"] is None
     elsewhere = run(tmp_path / "other", "reaper", "status", "--resource", resource)
-    assert "install again" in elsewhere.stdout
+    assert "Install again" in elsewhere.stdout
     assert run(home, "reaper", "uninstall", "--resource", resource).returncode == 0
     assert run(home, "reaper", "status", "--resource", resource).returncode == 1
 
@@ -51,7 +51,7 @@ def test_a_users_own_presets_are_in_the_chooser_and_have_actions(resource: Path,
     )
     (home / "presets" / "broken.yaml").write_text("outputs: [")
     done = run(home, "reaper", "install", "--resource", resource)
-    assert done.returncode == 0 and "broken.yaml" in done.stderr and "REAPER does without it" in done.stderr
+    assert done.returncode == 0 and "broken.yaml" in done.stderr and "It is not offered in REAPER" in done.stderr
     settings = json.loads((resource / "Data/TSBS-DAW/installed.json").read_text(encoding="utf-8"))
     (mine,) = [preset for preset in settings["presets"] if preset["name"] == "my choir"]
     assert mine == {"name": "my choir", "description": "Voices, as I like them.", "outputs": ["choir"]}
@@ -69,7 +69,7 @@ def test_a_users_own_presets_are_in_the_chooser_and_have_actions(resource: Path,
 def test_a_running_reaper_is_noticed(resource: Path, tmp_path: Path):
     shutil.copy(shutil.which("sleep"), tmp_path / "reaper")
     home = tmp_path / "home"
-    assert "Start REAPER and look" in run(home, "reaper", "install", "--resource", resource).stdout
+    assert "Start REAPER and search" in run(home, "reaper", "install", "--resource", resource).stdout
     reaper = subprocess.Popen([tmp_path / "reaper", "3600"])
     try:
         done = run(home, "reaper", "install", "--resource", resource)

@@ -107,7 +107,7 @@ def test_a_second_daemon_refuses_and_the_first_ends_cleanly_when_asked(home: Pat
         second = run(home, "watch", drop, "--out", tmp_path / "out", "--once")
         assert second.returncode == 1 and f"process {first.pid}" in second.stderr
         submitted = run(home, "submit", song_file(tmp_path / "song.wav"), "--preset", "none", cwd=tmp_path)
-        assert f"A daemon (process {first.pid}) is at work" in submitted.stdout
+        assert f"A daemon is running (process {first.pid})" in submitted.stdout
     finally:
         first.send_signal(signal.SIGINT)
         _, said = first.communicate(timeout=PATIENCE_S)

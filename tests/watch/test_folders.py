@@ -32,9 +32,9 @@ def test_folders_are_read_and_paths_start_at_the_file(tmp_path):
     assert folders[2].preset == str(tmp_path / "my" / "preset.yaml")
 
 
-def test_the_readmes_example_can_be_used(tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    text = next(block for block in readme.split("```yaml\n")[1:] if block.startswith("folders:")).split("```")[0]
+def test_the_example_of_the_docs_can_be_used(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "watch-folders.md").read_text(encoding="utf-8")
+    text = next(block for block in page.split("```yaml\n")[1:] if block.startswith("folders:")).split("```")[0]
     assert [folder.preset for folder in load(tmp_path, text)] == ["none", "karaoke"]
 
 

@@ -1,8 +1,8 @@
-"""The command line. Only what is below this package, and `__main__`, prints or sets an exit code.
+"""The command line. Only this package and `__main__` print or set an exit code.
 
-One module per command. A module has `command`, a function for typer, or `app`, a typer application with commands of
-its own. It is imported when its command is called and not before, so that `tsbs-daw --help` answers at once; modules
-import torch, pydantic and the like inside their functions for the same reason.
+One module per command. A module has `command`, a function for typer, or `app`, a typer application with subcommands. It
+is imported when its command is called and not before, so that `tsbs-daw --help` answers at once; for the same reason,
+modules import torch, pydantic and the like inside their functions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EXAMPLE = re.compile(r"(?m)^(Examples?:)")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the command table: the command, which is also its module's name, and what it does."""
+    """One line of the command table: the command, which is also the name of its module, and a summary."""
 
     name: str
     summary: str
@@ -40,20 +40,20 @@ class Entry:
 
 
 TABLE = (
-    Entry("demo", "Make a short song, separate it, and show what came of it."),
-    Entry("separate", "Separate files here and now."),
-    Entry("watch", "Separate whatever is dropped into a folder."),
-    Entry("batch", "Prepare a whole crate of songs for remixing."),
-    Entry("submit", "Hand a file to the running daemon."),
+    Entry("demo", "Make a short song, separate it and show the result."),
+    Entry("separate", "Separate files now, in this process."),
+    Entry("watch", "Watch folders and separate every song in them."),
+    Entry("batch", "Prepare a folder of songs for remixing."),
+    Entry("submit", "Enqueue files for the running daemon."),
     Entry("jobs", "List, show, retry and cancel jobs."),
     Entry("presets", "List, show and check effect presets."),
     Entry("models", "List, download and convert models."),
-    Entry("reaper", "Install the REAPER actions."),
-    Entry("ardour", "Install the Ardour scripts."),
-    Entry("doctor", "Say what works on this machine, and what to do about the rest."),
+    Entry("reaper", "Install, inspect and remove the REAPER actions."),
+    Entry("ardour", "Install, inspect and remove the Ardour scripts."),
+    Entry("doctor", "Check this installation, and say how to fix each problem."),
     Entry("bench", "Measure speed and memory on this machine."),
-    Entry("train", "Train a model."),
-    Entry("evaluate", "Measure a model on songs whose stems are known."),
+    Entry("train", "Train a model on songs whose true stems are known."),
+    Entry("evaluate", "Measure a model on songs whose true stems are known."),
 )
 
 
@@ -69,12 +69,14 @@ def help_text() -> str:
     lines = "\n".join(f"  {entry.name.ljust(width)}  {entry.summary}" for entry in entries)
     return (
         f"Usage: {PROGRAM} COMMAND [ARGUMENTS]...\n\n"
-        "Take a song apart inside your DAW: vocals, drums, bass and the rest, with a session that opens in REAPER.\n\n"
+        "Separate songs into stems inside your DAW, with a session for each song.\n\n"
         f"Commands:\n{lines}\n\n"
         "Options:\n"
-        "  --help     This text. After a command: what it takes, with an example.\n"
-        "  --version  The version of this program.\n"
-        "  --verbose  Say on stderr what is going on inside.\n\n"
+        "  --help                Show this text; after a command, its options.\n"
+        "  --version             Show the version.\n"
+        "  --verbose             Log to stderr in detail. Goes before the command.\n"
+        "  --install-completion  Install completion for the current shell.\n"
+        "  --show-completion     Show the completion script, to copy or customize it.\n\n"
         f"Example: {PROGRAM} demo\n"
     )
 
@@ -85,8 +87,8 @@ def find(name: str) -> Entry:
     if name in names:
         return next(entry for entry in TABLE if entry.name == name)
     close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean `{close[0]}`?" if close else f"`{PROGRAM} --help` lists the commands."
-    raise UsageError(f"There is no command {name!r}; {hint}")
+    hint = f"Did you mean `{close[0]}`?" if close else f"`{PROGRAM} --help` lists all commands."
+    raise UsageError(f"Unknown command {name!r}. {hint}")
 
 
 def load(entry: Entry) -> Any:
@@ -100,26 +102,42 @@ def load(entry: Entry) -> Any:
         app = typer.Typer()
         app.command(name=entry.name)(module.command)
     app.rich_markup_mode = None
-    app._add_completion = False
-    found = get_command(app)
-    _prepare_help(found)
-    return found
+    app._add_completion = False  # the whole program has it, see `complete`
+    command = get_command(app)
+    _prepare_help(command)
+    return command
+
+
+def complete(arguments: Sequence[str]) -> int:
+    """Install or print shell completion, or answer the shell's question for what can follow. Loads every command."""
+    import typer
+    from typer.main import get_command
+
+    app = typer.Typer(name=PROGRAM, rich_markup_mode=None)
+    for entry in commands():
+        module = importlib.import_module(entry.module)
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=entry.name, short_help=entry.summary)
+        else:
+            app.command(name=entry.name, short_help=entry.summary)(module.command)
+    returned = get_command(app).main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
+    return returned if isinstance(returned, int) else 0
 
 
 def _prepare_help(command: Any) -> None:
-    """Let examples stand as they are written, so that they can be copied, and give a group its first command's."""
+    """Keep the lines of examples, so that they can be copied, and give a group the example of its first command."""
     below = list(getattr(command, "commands", {}).values())
-    for one in below:
-        _prepare_help(one)
-    # A line with a backspace before a paragraph tells click to leave its lines alone.
+    for subcommand in below:
+        _prepare_help(subcommand)
+    # A backspace before a paragraph tells click not to rewrap it.
     command.help = _EXAMPLE.sub("\b\n\\1", command.help or "")
     if below and not _EXAMPLE.search(command.help):
-        first = next((one.help[match.start() :] for one in below if (match := _EXAMPLE.search(one.help))), "")
+        first = next((part.help[match.start() :] for part in below if (match := _EXAMPLE.search(part.help))), "")
         command.help += f"\n\n\b\n{first}"
 
 
 def run(entry: Entry, arguments: Sequence[str]) -> int:
-    """Run a command. Returns the exit code: what the command chose, or 2 for arguments that it does not take.
+    """Run a command. Returns its exit code, or 2 for invalid arguments.
 
     Raises: what the command raises; KeyboardInterrupt
     """
@@ -132,11 +150,11 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     except typer.Abort as abort:
         raise KeyboardInterrupt from abort
     except Exception as error:
-        # Wrong arguments. The class of these errors has lived in several places, so it is known by what it can do.
+        # Invalid arguments. The class of these errors has moved between packages, so it is known by its attributes.
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
         error.show()
         return error.exit_code
-    if returned == INTERRUPTED:  # typer's own answer to Ctrl-C, where it has one
+    if returned == INTERRUPTED:  # how some versions of typer report Ctrl-C
         raise KeyboardInterrupt
     return returned if isinstance(returned, int) else 0

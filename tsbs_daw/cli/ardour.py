@@ -1,4 +1,4 @@
-"""`tsbs-daw ardour`: put the scripts into Ardour, look at what is there, take them out again."""
+"""`tsbs-daw ardour`: install the scripts into Ardour, show what is installed, remove them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsbs_daw.cli.json_output import AsJson, about_the_daemon, say_json
+from tsbs_daw.cli.console import AsJson, daemon_status, print_json
 
 if TYPE_CHECKING:
     from tsbs_daw.integrations.ardour.install import Installation
 
-app = typer.Typer(no_args_is_help=True, help="The Ardour scripts: install, uninstall, status.")
+app = typer.Typer(no_args_is_help=True, help="Install, inspect and remove the Ardour scripts.")
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="One configuration folder of Ardour, if not the usual ones.", metavar="FOLDER"),
+    typer.Option("--config", help="Ardour's configuration folder. Default: every one found.", metavar="FOLDER"),
 ]
 
 
 @app.command()
 def install(
     config: Config = None,
-    preset: Annotated[str, typer.Option("--preset", "-p", help="The preset that the action asks for.")] = "none",
+    preset: Annotated[str, typer.Option("--preset", "-p", help="Preset that the action applies.")] = "none",
 ) -> None:
-    """Copy the scripts into Ardour, for every version that was ever started here.
+    """Install the scripts into every Ardour found.
 
-    Ardour should be closed meanwhile: it reads its list of scripts when it opens a session. The list as it was is kept
-    beside it, as ui_scripts.before-tsbs-daw.
+    Close Ardour first: it reads its list of scripts when it opens a session. The previous list is kept beside it, as
+    ui_scripts.before-tsbs-daw.
 
     Example: tsbs-daw ardour install
     """
@@ -38,15 +38,15 @@ def install(
     from tsbs_daw.presets.preset import load_preset
 
     folders = find_folders(config)
-    load_preset(preset)  # a typo is better found now than in Ardour
+    load_preset(preset)  # report a typo now rather than in Ardour
     spool = Settings.from_environment().spool
     for folder in folders:
-        typer.echo(_told(ardour_install.install(folder, spool, preset)))
+        typer.echo(_text(ardour_install.install(folder, spool, preset)))
 
 
 @app.command()
 def uninstall(config: Config = None) -> None:
-    """Take the scripts out of Ardour. Its other scripts stay.
+    """Remove the scripts from Ardour. Other scripts stay.
 
     Example: tsbs-daw ardour uninstall
     """
@@ -55,12 +55,14 @@ def uninstall(config: Config = None) -> None:
 
     for folder in find_folders(config):
         ardour_install.uninstall(folder)
-        typer.echo(f"tsbs-daw is not in {folder} any more.")
+        typer.echo(f"Removed tsbs-daw from {folder}.")
 
 
 @app.command()
 def status(config: Config = None, as_json: AsJson = False) -> None:
-    """Say what is installed, and whether a daemon is there to do the work. The exit code is 1 if something is missing.
+    """Show what is installed, and whether a daemon is running.
+
+    The exit code is 1 if something is missing.
 
     Example: tsbs-daw ardour status
     """
@@ -71,26 +73,28 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
 
     found = [ardour_install.installation(folder) for folder in find_folders(config)]
     spool = Settings.from_environment().spool
-    alive = living_daemon(spool)
+    heartbeat = living_daemon(spool)
     if as_json:
-        folders = [{**vars(one), "config": str(one.config)} for one in found]
-        say_json({"folders": folders, "daemon": alive.pid if alive else None})
+        folders = [{**vars(installation), "config": str(installation.config)} for installation in found]
+        print_json({"folders": folders, "daemon": heartbeat.pid if heartbeat else None})
     else:
-        for one in found:
-            typer.echo(_told(one))
-            if one.spool not in (None, spool.as_posix()):
-                typer.echo(f"It looks into {one.spool}, and this program's spool is {spool}; install again.")
-        typer.echo(about_the_daemon(alive))
-    if not all(one.complete for one in found):
+        for installation in found:
+            typer.echo(_text(installation))
+            if installation.spool not in (None, spool.as_posix()):
+                typer.echo(
+                    f"The scripts use the spool {installation.spool}, but this program uses {spool}. Install again."
+                )
+        typer.echo(daemon_status(heartbeat))
+    if not all(installation.complete for installation in found):
         raise typer.Exit(1)
 
 
-def _told(found: Installation) -> str:
+def _text(found: Installation) -> str:
     if not found.files:
-        return f"tsbs-daw is not installed in {found.config}; `tsbs-daw ardour install` does it."
+        return f"tsbs-daw is not installed in {found.config}. Run `tsbs-daw ardour install`."
     lines = [f"The scripts are in {found.config / 'scripts'}."]
-    lines += [f'  "{name}" is in use.' for name in found.in_use]
+    lines += [f'  "{name}" is active.' for name in found.in_use]
     if found.missing:
-        lines.append("  In Ardour, Edit > Lua Scripts > Script Manager, add these (an action; an action hook):")
+        lines.append("  Add these in Ardour, under Edit > Lua Scripts > Script Manager (one action, one action hook):")
         lines += [f'  "{name}"' for name in found.missing]
     return "\n".join(lines)

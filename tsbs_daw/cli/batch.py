@@ -1,10 +1,14 @@
-"""`tsbs-daw batch`: prepare a whole crate of songs for remixing."""
+"""`tsbs-daw batch`: prepare a folder of songs for remixing.
+
+Finished songs go to stdout. Progress, and whatever is not about a song, goes to stderr.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,96 +16,102 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli import delivery, request
-from tsbs_daw.cli.formatting import counted, duration, one_line
-from tsbs_daw.cli.option_groups import grouped
+from tsbs_daw.cli import options
+from tsbs_daw.cli.console import FULL_WIDTH, counted, duration, one_line
 
 if TYPE_CHECKING:
-    from tsbs_daw.batch.catalogue_document import Catalogue
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from tsbs_daw.batch.catalogue_document import Catalogue, SongEntry
     from tsbs_daw.batch.export import Closing
+    from tsbs_daw.batch.progress import View
     from tsbs_daw.batch.request import CrateRequest
     from tsbs_daw.batch.run import Crate
 
-DEFAULT_TREATMENT = request.Treatment(preset="crate")
+DEFAULT_TREATMENT = options.Treatment(preset="crate")
 
-Folder = Annotated[Path, typer.Argument(help="The folder with the songs; its subfolders too.", metavar="FOLDER")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the songs' folders and the catalogue.")]
-Workers = Annotated[int, typer.Option(help="How many songs at a time.", min=1, max=64)]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON for every song, for scripts.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of songs, including its subfolders.", metavar="FOLDER")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder, for the songs and the catalogue.")]
+Workers = Annotated[
+    int, typer.Option(help="Songs to separate at the same time, each in a process of its own.", min=1, max=64)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per song.")]
+
+_FAILURES_SHOWN = 5
+_EVERY = 0.1
 
 
-@grouped
+@options.grouped
 def command(
     folder: Folder,
     *,
     out: Out,
-    treatment: request.Treatment = DEFAULT_TREATMENT,
-    salvage: request.Salvage = False,
+    treatment: options.Treatment = DEFAULT_TREATMENT,
+    salvage: options.Salvage = False,
     workers: Workers = 1,
-    compute: request.Compute,
+    compute: options.Compute,
     as_json: Json = False,
-    changes: delivery.Changes,
+    changes: options.Changes,
 ) -> int:
-    """Prepare a whole crate of songs for remixing.
+    """Prepare a folder of songs for remixing.
 
-    Every song below FOLDER gets a folder with its stems, tempo, key and sessions, and the crate one session of all
-    songs, and a catalogue: catalogue.html to look at and listen to, .csv and .json. All three grow while the crate
-    runs. The preset says how files are named, how loud they are, and what else is made; flags change that for one run.
+    Each song gets a folder with its stems, tempo, key and sessions. The whole folder gets one session of all songs and
+    a catalogue: catalogue.html to browse and listen, .csv and .json. The preset decides how files are named, how loud
+    they are and what else is written; flags override it for one run.
 
-    A song that cannot be done stops nothing; the catalogue says why. Run the same command again, after new songs,
-    after Ctrl-C or a power cut: only what is missing or changed is done, and what failed is tried again. With other
-    flags, nothing is separated again; the songs get new folders beside the old ones. A daemon that is running does the
-    work; else one is started here, with --workers songs at a time, each of which needs its own memory.
+    A song that fails does not stop the others; the catalogue says why it failed. Run the same command again after you
+    add songs, press Ctrl-C or lose power: it does only what is missing or changed, and retries what failed. With other
+    flags, nothing is separated again; songs get new folders beside the old ones. A running daemon does the work;
+    without one, it is done here by --workers processes, each of which needs its own memory.
 
     Example: tsbs-daw batch ~/Music/crate --out ~/Music/remix --format flac24 --loops 4,8
     """
     from tsbs_daw.batch.export import close_crate
     from tsbs_daw.batch.run import Crate
-    from tsbs_daw.cli.batch_progress import crate_news
     from tsbs_daw.models.registry import resolve
     from tsbs_daw.queue.options import DaemonOptions
 
     settings = compute.settings()
     asked = _request(folder, out, treatment, salvage, changes)
-    resolve(asked.model, settings)  # a typo is better found now than with every song
-    began = time.monotonic()
-    with crate_news(as_json=as_json) as tell, _signals_as_interrupts():
-        crate = Crate(asked, settings, options=DaemonOptions(workers=workers), listener=tell)
+    resolve(asked.model, settings)  # report a typo now rather than for every song
+    started_s = time.monotonic()
+    with batch_progress(as_json=as_json) as progress, _signals_as_interrupts():
+        crate = Crate(asked, settings, options=DaemonOptions(workers=workers), listener=progress)
         try:
             catalogue = crate.run()
         except KeyboardInterrupt:
-            tell.note(_interrupted(crate))
+            progress.note(_interrupted(crate))
             raise
         closing = close_crate(catalogue, asked.out)
         for problem in closing.problems:
-            tell.note(problem)
-    _sum_up(catalogue, closing, time.monotonic() - began, crate.without_analysis, as_json=as_json)
+            progress.note(problem)
+    _sum_up(catalogue, closing, time.monotonic() - started_s, crate.without_analysis, as_json=as_json)
     return 1 if closing.problems or any(song.state == "failed" for song in catalogue.songs) else 0
 
 
 def _request(
-    folder: Path, out: Path, treatment: request.Treatment, salvage: bool, changes: delivery.Changes
+    folder: Path, out: Path, treatment: options.Treatment, salvage: bool, changes: options.Changes
 ) -> CrateRequest:
-    """Raises: UsageError: a preset, stage or delivery that cannot be"""
+    """Raises: UsageError: there is no such preset or stage, or the delivery options are invalid"""
     from tsbs_daw.batch.request import CrateRequest
 
-    options = changes.options()
-    places = request.whole_path(folder), request.whole_path(out)
-    asked = CrateRequest(*places, **vars(treatment.checked()), salvage=salvage, options=options)
+    places = options.absolute(folder), options.absolute(out)
+    asked = CrateRequest(*places, **vars(treatment.checked()), salvage=salvage, options=changes.options())
     asked.delivery()
     return asked
 
 
 @contextlib.contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
-    """SIGTERM, and a terminal that is closed, end a crate as Ctrl-C does. What was ignored stays ignored, for nohup."""
+    """Let SIGTERM and a closed terminal stop a batch like Ctrl-C. Ignored signals stay ignored, for nohup."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
-    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
     finally:
@@ -111,10 +121,10 @@ def _signals_as_interrupts() -> Iterator[None]:
 
 def _interrupted(crate: Crate) -> str:
     ended, total = crate.ended
-    said = f"{ended} of {total} songs have come to their end." if total else "Nothing was begun."
+    said = f"{ended} of {total} songs are finished." if total else "No song was started."
     if crate.other_daemon is not None:
-        said += f" The daemon (process {crate.other_daemon}) goes on with the songs that it was given."
-    return f"{said} Nothing is lost: run the same command again, and it goes on from here."
+        said += f" The running daemon (process {crate.other_daemon}) continues with the songs submitted to it."
+    return f"{said} Nothing is lost: rerun the command to resume."
 
 
 def _sum_up(
@@ -138,6 +148,133 @@ def _sum_up(
         typer.echo(one_line(f"{name}: {path}"))
     if without_analysis:
         many = counted(len(without_analysis), "song")
-        typer.echo(f"{many} without an analysis, which failed: run the same command again, and it is tried again.")
+        typer.echo(f"{many} without an analysis, because it failed. Rerun the command to try again.")
     if counts["failed"]:
-        typer.echo("Run the same command again once that is mended: only what is missing is done.")
+        typer.echo("Fix the problems and rerun the command; it does only what is missing.")
+
+
+class _Lines:
+    """Prints a line for each finished song, and one on stderr for every tenth of the batch."""
+
+    def __init__(self) -> None:
+        self._there = 0
+        self._next = _EVERY
+
+    def ended(self, entry: SongEntry, *, fresh: bool) -> None:
+        if entry.state == "done" and not fresh:
+            self._there += 1
+        else:
+            self._print(_ending(entry), sys.stdout)
+
+    def look(self, view: View) -> None:
+        share = view.ended / max(view.total, 1)
+        if view.counts["waiting"] and share >= self._next:
+            self._next = share + _EVERY
+            self._print(_standing(view), sys.stderr)
+
+    def note(self, sentence: str) -> None:
+        self._print(one_line(sentence), sys.stderr)
+
+    def finish(self) -> None:
+        if self._there:
+            self.note(f"{counted(self._there, 'song')} already done.")
+
+    def _print(self, line: str, stream: Any) -> None:
+        print(line, file=stream, flush=True)
+
+
+class _Json(_Lines):
+    def ended(self, entry: SongEntry, *, fresh: bool) -> None:
+        shown = {"source", "state", "reason", "duplicate_of", "folder", "sessions", "warnings"}
+        self._print(json.dumps({**entry.model_dump(mode="json", include=shown), "fresh": fresh}), sys.stdout)
+
+    def look(self, view: View) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+class _Table(_Lines):
+    """Finished songs scroll by; below them, the whole batch, the running songs and the last failures."""
+
+    def __init__(self, live: Live):
+        super().__init__()
+        self._live = live
+        self._failures: list[SongEntry] = []
+
+    def ended(self, entry: SongEntry, *, fresh: bool) -> None:
+        if entry.state == "failed":
+            self._failures.append(entry)
+        super().ended(entry, fresh=fresh)
+
+    def look(self, view: View) -> None:
+        self._live.update(_picture(view, self._failures, wide=self._live.console.width >= FULL_WIDTH))
+
+    def _print(self, line: str, stream: Any) -> None:
+        if stream is sys.stdout and not sys.stdout.isatty():
+            print(line, flush=True)
+        else:
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def batch_progress(*, as_json: bool) -> Iterator[_Lines]:
+    """A listener for a batch: a live table in a terminal, lines in a pipe, JSON for scripts."""
+    listener: _Lines
+    if as_json:
+        listener = _Json()
+        yield listener
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(stderr=True)
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            listener = _Table(live)
+            yield listener
+    else:
+        listener = _Lines()
+        yield listener
+    listener.finish()
+
+
+def _picture(view: View, failures: list[SongEntry], *, wide: bool) -> RenderableType:
+    """In a narrow terminal, names get more room than bars."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    bar = 24 if wide else 8
+    table = Table.grid(padding=(0, 2))
+    table.add_column(max_width=40, overflow="ellipsis", no_wrap=True)
+    table.add_column(width=bar)
+    table.add_column(no_wrap=True)
+    share = sum(song.fraction for song in view.at_work) + view.ended
+    table.add_row(
+        Text("total", style="bold"), ProgressBar(view.total, share, width=bar), Text(_standing(view) if wide else "")
+    )
+    for song in view.at_work:
+        name, message = one_line(song.found.relative), one_line(song.message)
+        table.add_row(Text(f"  {name}"), ProgressBar(1.0, song.fraction, width=bar), Text(message))
+    lines = [Text(one_line(f"  {one.source}: {one.reason}"), style="red") for one in failures[-_FAILURES_SHOWN:]]
+    lines = [Text(f"{len(failures)} failed:", style="red"), *lines] if failures else []
+    if not wide:
+        lines.insert(0, Text(_standing(view)))
+    if view.note:
+        lines.append(Text(one_line(view.note), style="yellow"))
+    return Group(table, *lines)
+
+
+def _standing(view: View) -> str:
+    left = f", about {duration(view.seconds_left)} left" if view.seconds_left is not None else ""
+    failed = f", {view.counts['failed']} failed" if view.counts["failed"] else ""
+    return f"{view.ended} of {counted(view.total, 'song')}{failed}{left}"
+
+
+def _ending(entry: SongEntry) -> str:
+    if entry.state == "done":
+        notes = "".join(f"\n  note: {one_line(warning)}" for warning in entry.warnings)
+        return one_line(f"{entry.source}: done -> {entry.folder}") + notes
+    return one_line(f"{entry.source}: {entry.state}: {entry.reason}")

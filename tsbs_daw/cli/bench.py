@@ -6,43 +6,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.json_output import AsJson, say_json
+from tsbs_daw.cli.console import AsJson, print_json
 
 if TYPE_CHECKING:
     from tsbs_daw.lab.bench.row import Row
 
 
 def command(
-    model: Annotated[str, typer.Option(help="A model's name or file.")] = "default",
-    preset: Annotated[str, typer.Option(help="An effect preset; `none` is stems only.")] = "none",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    seconds: Annotated[float, typer.Option(help="Length of the song that is timed.", min=1.0)] = 60.0,
-    only: Annotated[list[str] | None, typer.Option(help="A row or a group of rows; may be repeated.")] = None,
+    model: Annotated[str, typer.Option(help="Model: a name or a .safetensors file.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="Effect preset: a name or a YAML file. `none` delivers stems only.")
+    ] = "none",
+    device: Annotated[
+        str, typer.Option(help="Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")
+    ] = "auto",
+    seconds: Annotated[float, typer.Option(help="Length of the song to time, in seconds.", min=1.0)] = 60.0,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Measure only this row or group of rows. May be repeated.")
+    ] = None,
     complete: Annotated[
-        bool, typer.Option("--complete", help="Everything, peers and growth too: an hour or more.")
+        bool,
+        typer.Option(
+            "--complete",
+            help="Also measure other networks, the paper's sizes and how cost grows. Takes an hour or more.",
+        ),
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Tiny lengths: shows that it runs, not how fast.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Use tiny lengths, to check only that it runs.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Measure speed and memory on this machine, each figure beside its target.
+    """Measure speed and memory on this machine, and compare each figure with its target.
 
-    Takes some minutes. Exit code 1 if a target is missed (not with --quick).
+    Takes a few minutes. The exit code is 1 if a target is missed (never with --quick).
 
     Example: tsbs-daw bench --only separate --only memory.long
     """
     from tsbs_daw.lab.bench.measure import measure
     from tsbs_daw.lab.bench.row import Options
 
-    options = Options(model, preset, device, seconds, quick, tuple(only or ()), complete)
+    chosen = Options(model, preset, device, seconds, quick, tuple(only or ()), complete)
     rows = []
     if not as_json:
         typer.echo(_line("row", "figure", "", "target", "", "ratio", "what"))
-    for row in measure(options):
+    for row in measure(chosen):
         rows.append(row)
         if not as_json:
             typer.echo(_text(row))
     if as_json:
-        say_json(_report(options, rows))
+        print_json(_report(chosen, rows))
     return 1 if any(row.ok is False for row in rows) and not quick else 0
 
 
@@ -57,7 +67,7 @@ def _text(row: Row) -> str:
     return _line(row.name, f"{row.figure:.2f}", row.unit, target, ok, ratio, row.what)
 
 
-def _report(options: Any, rows: list[Row]) -> dict[str, Any]:
+def _report(chosen: Any, rows: list[Row]) -> dict[str, Any]:
     import datetime
     import importlib.metadata
     from dataclasses import asdict
@@ -70,6 +80,6 @@ def _report(options: Any, rows: list[Row]) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": {"tsbs-daw": __version__, **{n: importlib.metadata.version(n) for n in ("torch", "numpy")}},
         "machine": machine.describe(),
-        "options": asdict(options),
+        "options": asdict(chosen),
         "rows": [row.to_dict() for row in rows],
     }

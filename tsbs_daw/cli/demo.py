@@ -1,4 +1,4 @@
-"""`tsbs-daw demo`: make a song, drop it into a watch folder, let the daemon work, and measure what came of it."""
+"""`tsbs-daw demo`: make a song, drop it into a watch folder, let the daemon separate it, and measure the stems."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.formatting import table
-from tsbs_daw.cli.json_output import AsJson, say_json
+from tsbs_daw.cli import options
+from tsbs_daw.cli.console import AsJson, print_json, table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,42 +23,43 @@ SONG = "Demo Song"
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything that the demo makes.")] = Path(
         "tsbs-daw-demo"
     ),
-    preset: Annotated[str, typer.Option("--preset", "-p", help="An effect preset's name, or a YAML file.")] = "none",
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name, or a .safetensors file.")] = "default",
-    seed: Annotated[int, typer.Option(help="Another number, another song.")] = 9905,
-    length_s: Annotated[float, typer.Option("--seconds", help="How long the song is.")] = 20.0,
+    preset: options.Preset = "none",
+    model: options.Model = "default",
+    seed: Annotated[int, typer.Option(help="Seed of the song. Each number gives another song.")] = 9905,
+    length_s: Annotated[float, typer.Option("--seconds", help="Length of the song, in seconds.")] = 20.0,
     as_json: AsJson = False,
 ) -> int:
-    """Make a short song, separate it, and show what came of it.
+    """Make a short song, separate it and show the result.
 
-    The song is synthesised here, so its parts are known and the separation can be measured. It is dropped into a
-    watch folder, and the daemon that `tsbs-daw watch` runs does the rest.
+    The song is synthesized, so that its true stems are known and the separation can be measured. It is dropped into a
+    watch folder, and the same daemon that `tsbs-daw watch` runs does the rest.
 
     Example: tsbs-daw demo --out tsbs-daw-demo
     """
-    from tsbs_daw.cli.request import name_or_path
-
     folder = out.expanduser().absolute()
-    preset, model = name_or_path(preset, (".yaml", ".yml")), _model_file(name_or_path(model, (".safetensors",)))
+    preset, model = (
+        options.name_or_path(preset, (".yaml", ".yml")),
+        _model_file(options.name_or_path(model, (".safetensors",))),
+    )
     _say(f"Composing a song of {length_s:g} s ...")
     targets = _drop_song(folder, seed, length_s)
-    _say(f"Dropped it into {folder / 'drop'}; the daemon takes it from there.")
+    _say(f"Dropped it into {folder / 'drop'}. Starting the daemon ...")
     result = _watch_once(folder, preset, model)
     if result is None or result.folder is None:
         return 1
     facts = _facts(folder, result, targets)
     if as_json:
-        say_json(facts)
+        print_json(facts)
     else:
         typer.echo(_report(facts))
     return 0
 
 
 def _model_file(model: str) -> str:
-    """The daemon of the demo has a home of its own, so a model of the user's goes to it as a file."""
+    """A name as a file, because the demo's daemon has a home of its own and does not know the user's models."""
     if model == "default":
         return model
     from tsbs_daw.models.registry import resolve
@@ -77,9 +78,9 @@ def _drop_song(folder: Path, seed: int, length_s: float) -> dict[str, np.ndarray
         for name in ("drop", "originals"):
             (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another folder with --out.") from error
+        raise OutputError(f"Cannot create {folder} ({error.strerror}). Choose another folder with --out.") from error
     files = {folder / "originals" / f"{name}.wav": audio for name, audio in stems.items()}
-    files[folder / "drop" / f"{SONG}.wav"] = sum(stems.values())
+    files[folder / "drop" / f"{SONG}.wav"] = _mix(stems)
     for path, audio in files.items():
         with AudioWriter(path, sample_rate, audio.shape[0]) as writer:
             writer.write(audio)
@@ -87,7 +88,7 @@ def _drop_song(folder: Path, seed: int, length_s: float) -> dict[str, np.ndarray
 
 
 def _watch_once(folder: Path, preset: str, model: str) -> Result | None:
-    """Run the daemon as its user would, with a home of its own beside any daemon at work. None: it failed, and said."""
+    """Run the daemon as a user would, with a home of its own. None: it failed, and said why."""
     from tsbs_daw.contracts.job import Result
     from tsbs_daw.core.config import Settings
     from tsbs_daw.presets.preset import user_folder
@@ -97,12 +98,12 @@ def _watch_once(folder: Path, preset: str, model: str) -> Result | None:
     shutil.rmtree(home, ignore_errors=True)
     arguments = ["watch", folder / "drop", "--out", folder / "stems", "--preset", preset, "--model", model, "--once"]
     environment = {**os.environ, "TSBS_DAW_HOME": str(home), "TSBS_DAW_PRESETS": str(user_folder())}
-    # The child's results go to stderr, where progress belongs; stdout is for what the demo found.
+    # The child's results go to stderr, where progress belongs; stdout is for the demo's own result.
     command_line = [sys.executable, "-m", "tsbs_daw", *map(str, arguments)]
     code = subprocess.run(command_line, env=environment, stdout=sys.stderr, check=False).returncode
     results = [done / "result.json" for done in Spool(Settings(home, home, home).spool).finished_folders()]
     if code or not results:
-        _say(f"The daemon could not do it; its logs are in {home / 'logs'}.")
+        _say(f"The daemon failed. Its logs are in {home / 'logs'}.")
         return None
     result = Result.from_json(results[-1].read_bytes(), str(results[-1]))
     shutil.rmtree(home, ignore_errors=True)
@@ -117,7 +118,7 @@ def _facts(folder: Path, result: Result, targets: dict[str, np.ndarray]) -> dict
 
     assert result.folder is not None
     manifest = read_manifest(result.folder)
-    mixture = sum(targets.values())
+    mixture = _mix(targets)
     sdr_db = {}
     for stem in result.stems:
         target = targets.get(stem.name.removesuffix(" (dry)"))
@@ -151,6 +152,12 @@ def _report(facts: dict[str, Any]) -> str:
             f"Originals: {facts['originals']}",
         ]
     )
+
+
+def _mix(stems: dict[str, np.ndarray]) -> np.ndarray:
+    """The stems added up."""
+    first, *others = stems.values()
+    return sum(others, first)
 
 
 def _say(line: str) -> None:

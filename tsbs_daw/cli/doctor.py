@@ -1,4 +1,4 @@
-"""`tsbs-daw doctor`: say what works on this machine, and what to do about the rest."""
+"""`tsbs-daw doctor`: check this installation, and say how to fix each problem."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsbs_daw.cli.json_output import AsJson, say_json
+from tsbs_daw.cli.console import AsJson, counted, print_json
 
 if TYPE_CHECKING:
     from tsbs_daw.doctor.checks import Finding
@@ -15,13 +15,15 @@ _MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
 
 def command(
-    model: Annotated[str, typer.Option(help="The model that the tiny job uses: a name or a file.")] = "default",
+    model: Annotated[
+        str, typer.Option(help="Model to run the test job with: a name or a .safetensors file.")
+    ] = "default",
     as_json: AsJson = False,
 ) -> int:
-    """Say what works on this machine, and what to do about the rest.
+    """Check this installation, and say how to fix each problem.
 
-    Runs a real computation on the device that will be used, and separates one second of sound. Exit code 0 if
-    everything needed works, else 1.
+    Runs a real computation on the device that will be used, and separates one second of audio. The exit code is 0 if
+    everything that is needed works, else 1.
 
     Example: tsbs-daw doctor
     """
@@ -35,11 +37,11 @@ def command(
             _show(finding)
     report = Report(tuple(found))
     if as_json:
-        say_json(report.to_dict())
+        print_json(report.to_dict())
     else:
         problems = sum(finding.status == "problem" for finding in found)
         typer.echo(
-            "Everything needed works." if report.ok else f"{problems} problem{'s' * (problems > 1)} found; see above."
+            "Everything that is needed works." if report.ok else f"Found {counted(problems, 'problem')}; see above."
         )
     return 0 if report.ok else 1
 

@@ -1,4 +1,4 @@
-"""`tsbs-daw evaluate`: measure a model on songs whose stems are known."""
+"""`tsbs-daw evaluate`: measure a model on songs whose true stems are known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.request import PrecisionName
+from tsbs_daw.cli import options
 
 if TYPE_CHECKING:
     from tsbs_daw.separation.separator import Separator
@@ -22,25 +22,41 @@ class Listening(str, Enum):
 
 
 def command(
-    data: Annotated[Path, typer.Option(help="Folder of songs: song/vocals.wav ..., or test/ or valid/ with songs.")],
-    model: Annotated[str, typer.Option(help="A model's name or a .safetensors file.")] = "default",
-    out: Annotated[Path | None, typer.Option(help="Write every measure of every song to this JSON file.")] = None,
-    songs: Annotated[int | None, typer.Option(min=1, help="Only this many songs, the first by name.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="Only this much from the middle of each song.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw spectrograms of 10 s of the first song.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[PrecisionName, typer.Option(help="Of the matrix products.")] = PrecisionName.auto,
+    data: Annotated[
+        Path, typer.Option(help="Folder of songs: SONG/vocals.wav and so on, or test/ or valid/ with songs in it.")
+    ],
+    model: Annotated[str, typer.Option(help="Model: a name or a .safetensors file.")] = "default",
+    out: Annotated[Path | None, typer.Option(help="JSON file to write every measure of every song to.")] = None,
+    songs: Annotated[
+        int | None, typer.Option(min=1, help="Number of songs to measure, in order of name. Default: all.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Seconds to measure from the middle of each song. Default: the whole song."),
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Image file to write, with spectrograms of one song.")] = None,
+    device: Annotated[
+        str, typer.Option(help="Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")
+    ] = "auto",
+    precision: Annotated[
+        options.PrecisionName,
+        typer.Option(help="Precision of matrix products. `auto` picks the fastest that does not reduce quality."),
+    ] = options.PrecisionName.auto,
     analysis: Annotated[
         Listening | None,
-        typer.Option(help="Measure tempo, beats and key instead, heard in: separated stems, true stems, or none."),
+        typer.Option(
+            help="Measure tempo, beats and key instead, from the separated stems, the true stems, or the mixture alone."
+        ),
     ] = None,
     real: Annotated[
         bool,
         typer.Option("--real", help="Score the benchmark's real songs: median SDR of active seconds, and leaks."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of text.")] = False,
 ) -> None:
-    """Measure a model: uSDR, cSDR and SI-SDR per stem, both stages, against the mixture and an ideal ratio mask.
+    """Measure a model on songs whose true stems are known.
+
+    Prints uSDR, cSDR and SI-SDR for each stem and both stages, beside the mixture and an ideal ratio mask.
 
     Example: tsbs-daw evaluate --data songs --model default --songs 20 --seconds 30 --out result.json
 
@@ -57,6 +73,7 @@ def command(
         _write(document, out)
         typer.echo(json.dumps(document["summary"], indent=1))
         return
+    assert separator is not None, "loaded where no analysis was asked for"
     if real:
         document = _measure_real(data, model, separator)
         _write(document, out)
@@ -173,6 +190,6 @@ def _print_table(document: dict) -> None:
     console = Console()
     console.print(table)
     over, silence = summary["stem_over_mixture_db"], document["silence"]["noise_at_minus_100_db"]
-    console.print(f"Loudest stem against the mixture in any 0.1 s: {'-' if over is None else f'{over:+.2f} dB'}")
-    console.print(f"Loudest stem of a noise of -100 dBFS: {'silence' if silence is None else f'{silence:.1f} dBFS'}")
+    console.print(f"Loudest stem relative to the mixture in any 0.1 s: {'-' if over is None else f'{over:+.2f} dB'}")
+    console.print(f"Loudest stem of noise at -100 dBFS: {'silence' if silence is None else f'{silence:.1f} dBFS'}")
     console.print(f"Separated at {summary['times_real_time']} x real time on {document['device']}")

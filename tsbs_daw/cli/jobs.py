@@ -1,4 +1,4 @@
-"""`tsbs-daw jobs`: look at the queue, and ask the daemon to run a job again or to drop it."""
+"""`tsbs-daw jobs`: show the queue, and ask the daemon to retry or cancel jobs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli import formatting
-from tsbs_daw.cli.json_output import AsJson, say_json
+from tsbs_daw.cli.console import AsJson, ago, print_json, table
 
 if TYPE_CHECKING:
     from tsbs_daw.core.config import Settings
@@ -16,13 +15,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, retry and cancel jobs.\n\nExample: tsbs-daw jobs list", no_args_is_help=True)
 
-Ids = Annotated[list[str], typer.Argument(help="Job ids; the last few characters are enough.", metavar="ID")]
+Ids = Annotated[list[str], typer.Argument(help="Job ids. The last few characters are enough.", metavar="ID")]
 
 
 @app.command("list")
 def list_jobs(
-    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
-    limit: Annotated[int, typer.Option(help="How many, newest first; 0 for all.")] = 20,
+    state: Annotated[list[str] | None, typer.Option(help="List only jobs in this state. May be repeated.")] = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of jobs to list; 0 for all.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first.
@@ -36,19 +35,20 @@ def list_jobs(
     found = [job for job in found if not state or job["state"] in state]
     found = found[:limit] if limit > 0 else found
     if as_json:
-        say_json(found)
+        print_json(found)
         return
     if not found:
-        typer.echo("There are no jobs." if not state else f"There are no jobs that are {' or '.join(state)}.")
+        typer.echo("There are no jobs." if not state else f"There are no {' or '.join(state)} jobs.")
         return
-    rows = ([job["id"], _state(job), formatting.ago(job["created_unix_s"]), job["song"], _note(job)] for job in found)
-    typer.echo(formatting.table(["ID", "STATE", "SINCE", "SONG", ""], rows))
+    rows = ([job["id"], _state(job), ago(job["created_unix_s"]), job["song"], _note(job)] for job in found)
+    typer.echo(table(["ID", "STATE", "SINCE", "SONG", ""], rows))
 
 
 @app.command()
 def show(
-    job_id: Annotated[str, typer.Argument(help="A job's id, or the end of it.", metavar="ID")], as_json: AsJson = False
-):
+    job_id: Annotated[str, typer.Argument(help="Job id. The last few characters are enough.", metavar="ID")],
+    as_json: AsJson = False,
+) -> None:
     """Show everything about one job.
 
     Example: tsbs-daw jobs show 3f9a
@@ -59,7 +59,7 @@ def show(
     (full_id,) = _full_ids(settings, [job_id])
     job = next(job for job in _everything(settings, _states([]), -1) if job["id"] == full_id)
     if as_json:
-        say_json(job)
+        print_json(job)
         return
     result = job.pop("result") or {}
     request = job.pop("request") or {}
@@ -69,7 +69,7 @@ def show(
         "song": job["song"],
         "source": job["source"],
         "preset, model": f"{request.get('preset', '?')}, {request.get('model', '?')}",
-        "asked for": f"{formatting.ago(job['created_unix_s'])}, from {job['origin']}",
+        "submitted": f"{ago(job['created_unix_s'])}, from {job['origin']}",
         "attempts": str(job["attempts"]),
         "error": job["error"],
         "folder": result.get("folder"),
@@ -78,17 +78,17 @@ def show(
     }
     lines |= {f"warning {number}": warning for number, warning in enumerate(result.get("warnings", ()), start=1)}
     shown = [[name, value] for name, value in lines.items() if value]
-    typer.echo(formatting.table(["", ""], shown).strip("\n"))
+    typer.echo(table(["", ""], shown).strip("\n"))
 
 
 @app.command()
 def retry(
     job_ids: Annotated[
-        list[str] | None, typer.Argument(help="Job ids; the last few characters are enough.", metavar="ID")
+        list[str] | None, typer.Argument(help="Job ids. The last few characters are enough.", metavar="ID")
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Every job that failed or crashed its worker.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Retry all jobs that failed or crashed.")] = False,
 ) -> None:
-    """Let finished jobs run again.
+    """Run finished jobs again.
 
     Example: tsbs-daw jobs retry --failed
     """
@@ -102,18 +102,18 @@ def retry(
     if failed:
         chosen += [job["id"] for job in _stored(settings, (State.FAILED, State.DEAD), -1) if job["id"] not in chosen]
     elif not chosen:
-        raise UsageError("Name the jobs to retry, or use --failed for all that failed.")
+        raise UsageError("Specify the jobs to retry, or use --failed to retry all that failed.")
     for job_id in chosen:
         request_retry(settings.spool, job_id)
-        typer.echo(f"{job_id} will run again.")
+        typer.echo(f"Retrying {job_id}.")
     if not chosen:
-        typer.echo("No job has failed.")
-    _mention_a_missing_daemon(settings)
+        typer.echo("There are no failed jobs.")
+    _warn_without_daemon(settings)
 
 
 @app.command()
 def cancel(job_ids: Ids) -> None:
-    """Cancel jobs that wait or run.
+    """Cancel waiting or running jobs.
 
     Example: tsbs-daw jobs cancel 3f9a
     """
@@ -123,8 +123,8 @@ def cancel(job_ids: Ids) -> None:
     settings = Settings.from_environment()
     for job_id in _full_ids(settings, job_ids):
         request_cancel(settings.spool, job_id)
-        typer.echo(f"{job_id} is being cancelled.")
-    _mention_a_missing_daemon(settings)
+        typer.echo(f"Cancelling {job_id}.")
+    _warn_without_daemon(settings)
 
 
 def _states(names: list[str]) -> tuple[Any, ...]:
@@ -134,7 +134,7 @@ def _states(names: list[str]) -> tuple[Any, ...]:
     known = {state.value: state for state in State}
     for name in names:
         if name not in known and name != "submitted":
-            raise UsageError(f"There is no state {name!r}; the states are {', '.join(known)}, submitted.")
+            raise UsageError(f"Unknown state {name!r}. The states are {', '.join(known)} and submitted.")
     return tuple(known[name] for name in names if name in known) if names else tuple(State)
 
 
@@ -169,7 +169,7 @@ def _from_row(row: JobRow) -> dict[str, Any]:
 
 
 def _unclaimed(settings: Settings) -> list[dict[str, Any]]:
-    """Requests that no daemon has taken up yet, in the form of `_from_row`; newest first."""
+    """Requests that no daemon has claimed yet, in the form of `_from_row`; newest first."""
     from tsbs_daw.core.errors import JobFormatError
     from tsbs_daw.queue.spool import Spool
     from tsbs_daw.queue.store import song_name, source_name
@@ -185,7 +185,7 @@ def _unclaimed(settings: Settings) -> list[dict[str, Any]]:
             entry["created_unix_s"] = (folder / "job.json").stat().st_mtime
             job = spool.read_request(folder)
         except FileNotFoundError:
-            continue  # claimed while we looked; the store has it now
+            continue  # claimed in the meantime; the store has it now
         except JobFormatError as error:
             entry |= {"song": "?", "source": "?", "origin": "?", "error": str(error)}
         else:
@@ -196,7 +196,7 @@ def _unclaimed(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _everything(settings: Settings, states: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
-    """Requests, then at most `limit` jobs in these states. A job that waits to run again is listed as a request."""
+    """Requests, then at most `limit` jobs in these states. A job that waits for a retry is listed as a request."""
     unclaimed = _unclaimed(settings)
     again = {job["id"] for job in unclaimed}
     return unclaimed + [job for job in _stored(settings, states, limit) if job["id"] not in again]
@@ -212,7 +212,7 @@ def _full_ids(settings: Settings, wanted: list[str]) -> list[str]:
         matches = [job_id] if job_id in known else [known_id for known_id in known if known_id.endswith(job_id)]
         if len(matches) != 1:
             problem = f"{len(matches)} jobs end in {job_id!r}" if matches else f"There is no job {job_id!r}"
-            raise UsageError(f"{problem}; `tsbs-daw jobs list` shows them.")
+            raise UsageError(f"{problem}. `tsbs-daw jobs list` shows all jobs.")
         full += matches
     return full
 
@@ -225,8 +225,8 @@ def _note(job: dict[str, Any]) -> str:
     return job["error"] or ((job["result"] or {}).get("folder") or job["message"] or "")
 
 
-def _mention_a_missing_daemon(settings: Settings) -> None:
+def _warn_without_daemon(settings: Settings) -> None:
     from tsbs_daw.queue.spool import living_daemon
 
     if living_daemon(settings.spool) is None:
-        typer.echo("No daemon is running: this takes effect when `tsbs-daw watch` is started.")
+        typer.echo("No daemon is running. This takes effect when you start `tsbs-daw watch`.")

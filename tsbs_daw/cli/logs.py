@@ -1,4 +1,4 @@
-"""Where log lines go: a file for every command, warnings to the terminal, everything with --verbose."""
+"""Logging: a file for each command, warnings to the terminal, everything with --verbose."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tsbs_daw.core.config import Settings
 
@@ -16,9 +17,9 @@ _BYTES = 5_000_000
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """A file that appears with its first line. A log that cannot be written never stops the program."""
+    """A log file that is created with its first line. A log that cannot be written never stops the program."""
 
-    def _open(self):
+    def _open(self) -> Any:
         try:
             Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
             return super()._open()
@@ -26,7 +27,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
             return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- logging closes it
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A line that the disk has no room for is lost; anything else is a mistake in the line."""
+        """Drop a line that cannot be written; report any other mistake."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
@@ -36,11 +37,11 @@ def log_path(settings: Settings, command: str) -> Path:
 
 
 def start(settings: Settings, command: str, *, verbose: bool) -> None:
-    """Called once, before a command runs."""
+    """Set up logging. Called once, before a command runs."""
     file = _LogFile(log_path(settings, command), maxBytes=_BYTES, backupCount=2, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter(_FORMAT))
     terminal = logging.StreamHandler()
-    # The daemon tells its news itself; its log lines would say everything twice.
+    # These commands print what the daemon reports; its log lines would say everything twice.
     usual = logging.CRITICAL if command in ("watch", "batch") else logging.WARNING
     terminal.setLevel(logging.DEBUG if verbose else usual)
     terminal.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"))
@@ -51,7 +52,7 @@ def start(settings: Settings, command: str, *, verbose: bool) -> None:
 
 
 def keep_traceback(settings: Settings, text: str) -> Path | None:
-    """Append the traceback of a bug to a file of its own. None when nothing can be written there."""
+    """Append the traceback of a bug to errors.log. Returns its path; None if it cannot be written."""
     path = log_path(settings, "errors")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`tsbs-daw models`: the models by name, and how one gets here."""
+"""`tsbs-daw models`: list, download and convert models."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.json_output import AsJson, say_json
+from tsbs_daw.cli.console import AsJson, print_json
 
 if TYPE_CHECKING:
     from tsbs_daw.models.registry import Entry
 
-app = typer.Typer(no_args_is_help=True, help="The models by name: list, show, pull, convert.")
+app = typer.Typer(no_args_is_help=True, help="List, download and convert models.")
 
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Show every model by name, and whether it is on this machine.
+    """List the known models, and whether each is on this machine.
 
     Example: tsbs-daw models list
     """
@@ -28,7 +28,7 @@ def list_(as_json: AsJson = False) -> None:
 
     entries = list_models()
     if as_json:
-        say_json([_facts(entry) for entry in entries])
+        print_json([_facts(entry) for entry in entries])
         return
     width = max(len(entry.name) for entry in entries)
     for entry in entries:
@@ -38,9 +38,9 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="A model's name or a .safetensors file.")], as_json: AsJson = False
+    model: Annotated[str, typer.Argument(help="Model: a name or a .safetensors file.")], as_json: AsJson = False
 ) -> None:
-    """Show what is known of a model: stems, size, licence, source, measured quality.
+    """Show a model's stems, size, licence, source and quality.
 
     Example: tsbs-daw models show musdb18
     """
@@ -48,7 +48,7 @@ def show(
 
     facts = _facts(find(model))
     if as_json:
-        say_json(facts)
+        print_json(facts)
         return
     for key, value in facts.items():
         if value not in (None, "", {}, []):
@@ -57,31 +57,40 @@ def show(
 
 @app.command()
 def pull(
-    model: Annotated[str, typer.Argument(help="The name of a known model, such as musdb18.")] = "musdb18",
+    model: Annotated[str, typer.Argument(help="Name of a known model, such as musdb18.")] = "musdb18",
 ) -> None:
-    """Download a known model, check it and convert it. A download that was cut goes on where it stopped.
+    """Download a known model, verify it and convert it.
+
+    An interrupted download resumes where it stopped.
 
     Example: tsbs-daw models pull musdb18
     """
     from tsbs_daw.models import registry
 
-    with _progress(f"pulling {model}") as progress:
+    with _progress(f"Downloading {model}") as progress:
         path = registry.pull(model, progress=progress)
     typer.echo(f"{model} is ready: {path}")
 
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="A published checkpoint: .ckpt, .pt, .pth, .th.")],
-    output: Annotated[str, typer.Argument(help="A .safetensors file, or a name to have it among your models.")],
-    config: Annotated[str, typer.Option(help="full, lite, tiny, or auto: read the sizes off the weights.")] = "auto",
-    stems: Annotated[str, typer.Option(help="Names of the stems, in the checkpoint's order.")] = (
+    checkpoint: Annotated[Path, typer.Argument(help="Published checkpoint: .ckpt, .pt, .pth or .th.")],
+    output: Annotated[
+        str,
+        typer.Argument(help="A .safetensors file to write, or a name for it among your models."),
+    ],
+    config: Annotated[
+        str, typer.Option(help="Network size: `full`, `lite`, `tiny`, or `auto` to read it from the weights.")
+    ] = "auto",
+    stems: Annotated[str, typer.Option(help="Names of the stems in the checkpoint's order, separated by commas.")] = (
         "drums,bass,other,vocals"
     ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a published pickled checkpoint to safetensors, without running anything in it.
+    """Convert a pickled checkpoint to safetensors.
+
+    The pickle is read in a separate process with a restricted reader, so that no code in it runs.
 
     Example: tsbs-daw models convert model_bs_mamba2.ckpt mine --stems drums,bass,other,vocals
     """
@@ -90,14 +99,14 @@ def convert(
     names = tuple(name.strip() for name in stems.split(",") if name.strip())
     path = convert_into(checkpoint, output, config=config, stems=names, overwrite=overwrite)
     if as_json:
-        say_json(_facts(find(str(path))))
+        print_json(_facts(find(str(path))))
     else:
-        typer.echo(f"converted: {path}")
+        typer.echo(f"Wrote {path}.")
 
 
 @app.command()
-def path(model: Annotated[str, typer.Argument(help="A model's name or file.")] = "default") -> None:
-    """Print where a model's file is.
+def path(model: Annotated[str, typer.Argument(help="Model: a name or a .safetensors file.")] = "default") -> None:
+    """Print the path of a model's file.
 
     Example: tsbs-daw models path default
     """
@@ -124,7 +133,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
 
 
 def _facts_of_file(path: Path) -> dict[str, Any]:
-    """What the file says of itself: the network's shape, and the notes its maker left."""
+    """What the file records: the network's shape, and its maker's notes."""
     from tsbs_daw.network.checkpoint import read_config, read_metadata
 
     config = read_config(path)

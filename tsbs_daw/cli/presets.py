@@ -1,4 +1,4 @@
-"""`tsbs-daw presets`: which presets there are, what is in them, and whether one is right."""
+"""`tsbs-daw presets`: list, show and check effect presets."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.json_output import AsJson, say_json
+from tsbs_daw.cli.console import AsJson, counted, decibels, print_json, table
 
 if TYPE_CHECKING:
     from tsbs_daw.effects.output import Effect, Output
     from tsbs_daw.presets.preset import Preset
 
-app = typer.Typer(no_args_is_help=True, help="Effect presets: list, show, check.")
+app = typer.Typer(no_args_is_help=True, help="List, show and check effect presets.")
 
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Show every preset: your own and those that come with the program.
+    """List all presets, your own and the shipped ones.
 
     Example: tsbs-daw presets list
     """
-    from tsbs_daw.cli.formatting import table
     from tsbs_daw.core.errors import PresetError
     from tsbs_daw.presets.preset import preset_files, read_preset, user_folder
 
@@ -33,21 +32,23 @@ def list_(as_json: AsJson = False) -> None:
         try:
             preset = read_preset(path)
         except PresetError as error:
-            # One broken file of the user's must not hide the others.
+            # One broken preset must not hide the others.
             rows.append((name, origin, f"BROKEN: {error}"))
             facts.append({"name": name, "path": str(path), "origin": origin, "error": str(error)})
             continue
         rows.append((name, origin, preset.description))
         facts.append(_facts(preset) | {"origin": origin})
     if as_json:
-        say_json(facts)
+        print_json(facts)
     else:
         typer.echo(table(("NAME", "FROM", "WHAT IT IS FOR"), rows))
 
 
 @app.command()
-def show(preset: Annotated[str, typer.Argument(help="A preset's name or file.")], as_json: AsJson = False) -> None:
-    """Show a preset: its outputs, and the effects of each, in order.
+def show(
+    preset: Annotated[str, typer.Argument(help="Preset: a name or a YAML file.")], as_json: AsJson = False
+) -> None:
+    """Show a preset's outputs, and the effect chain of each.
 
     Example: tsbs-daw presets show vocal-cleanup
     """
@@ -55,7 +56,7 @@ def show(preset: Annotated[str, typer.Argument(help="A preset's name or file.")]
 
     found = load_preset(preset)
     if as_json:
-        say_json(_facts(found))
+        print_json(_facts(found))
         return
     typer.echo(f"{found.name}: {found.description}\n{found.path}")
     for output in found.outputs:
@@ -63,7 +64,7 @@ def show(preset: Annotated[str, typer.Argument(help="A preset's name or file.")]
         for effect in output.chain:
             typer.echo("\n".join(_lines(effect, "  ")))
     if not found.outputs:
-        typer.echo("\nno outputs: the stems alone")
+        typer.echo("\nno outputs, only stems")
     if not found.delivery.plain:
         typer.echo("\ndelivery")
         for name, value in asdict(found.delivery).items():
@@ -72,10 +73,12 @@ def show(preset: Annotated[str, typer.Argument(help="A preset's name or file.")]
 
 @app.command()
 def effects(
-    name: Annotated[str | None, typer.Argument(help="One effect; all of them without it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Effect to show. Default: all of them.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the effects that a preset may use: parameters, ranges, defaults.
+    """Show the available effects and their parameters.
+
+    For each parameter, its range and its default.
 
     Example: tsbs-daw presets effects Compressor
     """
@@ -87,43 +90,45 @@ def effects(
     kinds = [EFFECTS[name]] if name else list(EFFECTS.values())
     if as_json:
         facts = {kind.name: {parameter.name: parameter.facts() for parameter in kind.parameters} for kind in kinds}
-        say_json(facts)
+        print_json(facts)
         return
     for kind in kinds:
         typer.echo(kind.name)
         for parameter in kind.parameters:
-            default = "needed" if parameter.default is None else f"default {_plain(parameter.default)}"
+            default = "required" if parameter.default is None else f"default {_plain(parameter.default)}"
             typer.echo(f"  {parameter.name}: {parameter.allowed()}; {default}")
 
 
 @app.command()
 def check(
-    files: Annotated[list[str], typer.Argument(help="Preset files or names.")],
-    run: Annotated[bool, typer.Option("--run", help="Also run each chain on noise, plug-ins included.")] = False,
+    files: Annotated[list[str], typer.Argument(help="Presets: names or YAML files.")],
+    run: Annotated[
+        bool,
+        typer.Option("--run", help="Also run each chain on noise, and show its change of level."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether presets are right; the exit code is 2 if one is not.
+    """Check presets for mistakes.
 
-    With --run every chain is built and tried, and its change of level shown. A plug-in that was put aside because it
-    crashed gets another chance.
+    The exit code is 2 if a preset is invalid. With --run, a plug-in that was disabled after a crash is tried again.
 
     Example: tsbs-daw presets check my-chain.yaml --run
     """
     from tsbs_daw.core.errors import EffectError, PresetError
 
-    answers = []
+    answers: list[dict[str, Any]] = []
     for file in files:
         try:
             answers.append({"preset": file, "error": None, "outputs": _checked(file, run)})
         except (PresetError, EffectError) as error:
             answers.append({"preset": file, "error": str(error), "outputs": []})
     if as_json:
-        say_json(answers)
+        print_json(answers)
     for answer in () if as_json else answers:
         if answer["error"]:
             typer.echo(answer["error"], err=True)
             continue
-        typer.echo(f"{answer['preset']}: right, {len(answer['outputs'])} outputs")
+        typer.echo(f"{answer['preset']}: valid, {counted(len(answer['outputs']), 'output')}")
         for output in answer["outputs"] if run else ():
             typer.echo(f"  {output['name']}: {_heard(output)}")
     if any(answer["error"] for answer in answers):
@@ -149,10 +154,8 @@ def _checked(file: str, run: bool) -> list[dict[str, Any]]:
 
 
 def _heard(output: dict[str, Any]) -> str:
-    from tsbs_daw.cli.formatting import decibels
-
     if output["change_lu"] is None:
-        return "silent on noise"
+        return "silent when given noise"
     return f"{output['change_lu']:+.1f} LU on noise, true peak {decibels(output['true_peak_db'], 'dBFS')}"
 
 
@@ -197,7 +200,7 @@ def _lines(effect: Effect, indent: str) -> list[str]:
 def _delivered(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(str(one) for one in value) or "none"
-    return "as it is" if value is None else _plain(value)
+    return "unchanged" if value is None else _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`tsbs-daw reaper`: put the actions into REAPER, look at what is there, take them out again."""
+"""`tsbs-daw reaper`: install the actions into REAPER, show what is installed, remove them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsbs_daw.cli.json_output import AsJson, about_the_daemon, say_json
+from tsbs_daw.cli.console import AsJson, counted, daemon_status, print_json
 
 if TYPE_CHECKING:
     from tsbs_daw.integrations.reaper.install import Installation, ModelEntry, PresetEntry
 
-app = typer.Typer(no_args_is_help=True, help="The REAPER actions: install, uninstall, status.")
+app = typer.Typer(no_args_is_help=True, help="Install, inspect and remove the REAPER actions.")
 
 Resource = Annotated[
     Path | None,
-    typer.Option("--resource", help="REAPER's resource folder, for a portable installation.", metavar="FOLDER"),
+    typer.Option(
+        "--resource", help="REAPER's resource folder. Only needed for a portable installation.", metavar="FOLDER"
+    ),
 ]
 
 
@@ -26,13 +28,15 @@ Resource = Annotated[
 def install(
     resource: Resource = None,
     settings_only: Annotated[
-        bool, typer.Option("--settings-only", help="For a REAPER that has the scripts from ReaPack.")
+        bool,
+        typer.Option("--settings-only", help="Write only the settings, for scripts from ReaPack."),
     ] = False,
 ) -> None:
-    """Copy the scripts into REAPER and register the actions: one for each preset, your own too.
+    """Install the scripts into REAPER and register the actions.
 
-    REAPER has to be closed meanwhile: it reads its list of actions when it starts, and writes it when it ends. The list
-    as it was is kept beside it, as reaper-kb.ini.before-tsbs-daw. Run it again when you have made a preset.
+    There is an action for every preset, including your own; run this again after you add one. Close REAPER first: it
+    reads its list of actions when it starts and writes it when it exits. The previous list is kept beside it, as
+    reaper-kb.ini.before-tsbs-daw.
 
     Example: tsbs-daw reaper install
     """
@@ -52,13 +56,13 @@ def install(
         typer.echo(
             "REAPER is running and will overwrite its action list when it closes. Close it and run this again, or load "
             f"{found.scripts / 'tsbs-daw_Setup.lua'} in REAPER: Actions > New action > Load ReaScript."
+        typer.echo(
+            "REAPER is running and will discard the new actions when it exits. Close it and run this command again."
         )
     else:
-        typer.echo('Start REAPER and look for "tsbs-daw" in its action list (?).')
+        typer.echo('Start REAPER and search for "tsbs-daw" in its action list (press ?).')
     if start is None:
-        typer.echo(
-            "A path with quotes or the like keeps REAPER from starting the daemon; start `tsbs-daw watch` yourself."
-        )
+        typer.echo("REAPER cannot start the daemon, because of quotes in a path. Start `tsbs-daw watch` yourself.")
     if not str(document["spool"]).isascii() and sys.platform == "win32":
         typer.echo(
             f"The spool {document['spool']} has characters outside ASCII, which REAPER may not be able to use. Set "
@@ -68,7 +72,9 @@ def install(
 
 @app.command()
 def uninstall(resource: Resource = None) -> None:
-    """Take the scripts and actions out of REAPER. Your key bindings to them stay for another time.
+    """Remove the scripts and actions from REAPER.
+
+    Your key bindings to them are kept in case you install again.
 
     Example: tsbs-daw reaper uninstall
     """
@@ -88,7 +94,9 @@ def uninstall(resource: Resource = None) -> None:
 
 @app.command()
 def status(resource: Resource = None, as_json: AsJson = False) -> None:
-    """Say what is installed, and whether a daemon is there to do the work. The exit code is 1 if something is missing.
+    """Show what is installed, and whether a daemon is running.
+
+    The exit code is 1 if something is missing.
 
     Example: tsbs-daw reaper status
     """
@@ -99,22 +107,26 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
 
     found = reaper_install.installation(find_folder(resource))
     settings = Settings.from_environment()
-    alive = living_daemon(settings.spool)
+    heartbeat = living_daemon(settings.spool)
     if as_json:
         facts = {**vars(found), "resource": str(found.resource), "scripts": str(found.scripts)}
-        say_json({**facts, "daemon": alive.pid if alive else None})
+        print_json({**facts, "daemon": heartbeat.pid if heartbeat else None})
     else:
         typer.echo(_summary(found))
         if found.spool is not None and found.spool != str(reaper_install.ascii_spelling(settings.spool)):
-            typer.echo(f"It looks into {found.spool}, and this program's spool is {settings.spool}; install again.")
-        typer.echo(about_the_daemon(alive))
+            typer.echo(
+                f"The scripts use the spool {found.spool}, but this program uses {settings.spool}. Install again."
+            )
+        typer.echo(daemon_status(heartbeat))
     if found.version is None or found.missing:
         raise typer.Exit(1)
 
 
 @app.command()
 def serve(home: Annotated[Path, typer.Option(help="Folder of the spool, the queue and the logs.")]) -> int:
-    """Run the daemon for what REAPER sends. The scripts start this; `tsbs-daw watch` does the same, and more.
+    """Run the daemon for jobs from REAPER.
+
+    The scripts start this by themselves. `tsbs-daw watch` does the same, and watches folders too.
 
     Example: tsbs-daw reaper serve --home ~/.local/share/tsbs-daw
     """
@@ -128,9 +140,9 @@ def serve(home: Annotated[Path, typer.Option(help="Folder of the spool, the queu
 
 @app.command()
 def actions(
-    folder: Annotated[Path | None, typer.Option(help="Where to write them, if not beside the others.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder to write to. Default: the folder of the scripts.")] = None,
 ) -> None:
-    """Write one action for every preset that comes with the program, or has come to lie in your folder of presets.
+    """Write a script for each preset (for packagers).
 
     Example: tsbs-daw reaper actions
     """
@@ -145,11 +157,11 @@ def actions(
 
 @app.command()
 def index(
-    url: Annotated[str, typer.Option(help="What serves reaper_scripts, pinned to a commit.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("index.xml"),
-    time: Annotated[str, typer.Option(help="The version's time, as 2026-01-31T12:00:00Z; else now.")] = "",
+    url: Annotated[str, typer.Option(help="URL of the folder reaper_scripts, pinned to a commit.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Index file to write.")] = Path("index.xml"),
+    time: Annotated[str, typer.Option(help="Time of the version, as 2026-01-31T12:00:00Z. Default: now.")] = "",
 ) -> None:
-    """Write the index that ReaPack installs from.
+    """Write the ReaPack index (for packagers).
 
     Example: tsbs-daw reaper index --url https://example.org/tsbs-daw/0123abc/reaper_scripts
     """
@@ -165,7 +177,7 @@ def index(
 
 def _summary(found: Installation) -> str:
     if found.version is None:
-        return f"tsbs-daw is not installed in {found.resource}; `tsbs-daw reaper install` does it."
+        return f"tsbs-daw is not installed in {found.resource}. Run `tsbs-daw reaper install`."
     if not found.actions and not found.missing:
         return (
             f"The settings of tsbs-daw {found.version} are in {found.resource}, but no actions. Install the package in "
@@ -174,7 +186,7 @@ def _summary(found: Installation) -> str:
     owner = " by ReaPack" if found.reapack else ""
     lines = [f"tsbs-daw {found.version} is installed{owner} in {found.scripts}, with {len(found.actions)} actions."]
     if found.missing:
-        lines.append(f"{len(found.missing)} actions are not registered; install again.")
+        lines.append(f"{counted(len(found.missing), 'action')} not registered. Install again.")
     return "\n".join(lines)
 
 
@@ -189,13 +201,14 @@ def _presets() -> list[PresetEntry]:
 
 
 def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
-    """All presets that can be read, and the actions of the user's own. What cannot be offered is told, and left out."""
+    """All readable presets, and the actions of the user's own. The rest is reported and skipped."""
     from tsbs_daw.core.errors import TsbsDawError
     from tsbs_daw.integrations.reaper.install import PresetEntry
     from tsbs_daw.integrations.reaper.reapack import preset_actions
     from tsbs_daw.presets.preset import preset_files, read_preset, user_folder
 
-    entries, actions = [], {}
+    entries: list[PresetEntry] = []
+    actions: dict[str, str] = {}
     for path in preset_files().values():
         try:
             preset = read_preset(path)
@@ -204,7 +217,7 @@ def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
             if path.parent == user_folder():
                 actions |= preset_actions([entry])
         except TsbsDawError as error:
-            typer.echo(f"{error} REAPER does without it.", err=True)
+            typer.echo(f"{error} It is not offered in REAPER.", err=True)
     return entries, actions
 
 
@@ -215,14 +228,14 @@ def _models() -> list[ModelEntry]:
     from tsbs_daw.models.registry import list_models
     from tsbs_daw.network.checkpoint import read_config
 
-    found = []
+    entries = []
     for entry in list_models():
         if entry.path is None:
             continue
         try:
             stems = tuple(read_config(entry.path).stems)
         except TsbsDawError as error:
-            typer.echo(f"{error} REAPER does without it.", err=True)
+            typer.echo(f"{error} It is not offered in REAPER.", err=True)
             continue
-        found.append(ModelEntry(entry.name, entry.known.description if entry.known else "A model of your own.", stems))
-    return found
+        entries.append(ModelEntry(entry.name, entry.known.description if entry.known else "A model of your own.", stems))
+    return entries

@@ -1,4 +1,4 @@
-"""`tsbs-daw submit`: hand files to the daemon and come back at once."""
+"""`tsbs-daw submit`: enqueue files for the daemon and return at once."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import Annotated
 
 import typer
 
-from tsbs_daw.cli import delivery, request
-from tsbs_daw.cli.option_groups import grouped
+from tsbs_daw.cli import options
 
 
-@grouped
+@options.grouped
 def command(
-    files: request.Files,
+    files: options.Files,
     *,
-    out: request.Out = Path(request.DEFAULT_OUT),
-    treatment: request.Treatment,
-    excerpt: request.Excerpt,
-    first: Annotated[bool, typer.Option("--first", help="Go before the jobs of watch folders and batches.")] = False,
-    as_json: request.Json = False,
-    changes: delivery.Changes,
+    out: options.Out = Path(options.DEFAULT_OUT),
+    treatment: options.Treatment,
+    excerpt: options.Excerpt,
+    first: Annotated[bool, typer.Option("--first", help="Run before the jobs of watch folders and batches.")] = False,
+    as_json: options.Json = False,
+    changes: options.Changes,
 ) -> int:
-    """Hand files to the daemon, which separates them in their turn.
+    """Enqueue files for the running daemon.
 
-    The jobs are safe once this returns, whether a daemon is running or not.
+    The jobs are stored on disk when this command returns. If no daemon is running, they wait for the next one.
 
     Example: tsbs-daw submit song.wav --out stems --preset karaoke
     """
@@ -34,15 +33,15 @@ def command(
     from tsbs_daw.queue.spool import living_daemon, submit
 
     settings = Settings.from_environment()
-    options = request.Options.checked(out, treatment, excerpt)
-    delivered = changes.options()
+    request = options.Request.checked(out, treatment, excerpt)
+    delivery = changes.options()
     failed = False
-    alive = living_daemon(settings.spool)
+    heartbeat = living_daemon(settings.spool)
     for file in files:
         try:
             priority = "interactive" if first else "batch"
-            job = request.job_for(file, options, origin="cli", priority=priority, delivery=delivered)
-            job = request.submittable(job)
+            job = options.job_for(file, request, origin="cli", priority=priority, delivery=delivery)
+            job = options.submittable(job)
         except AudioError as error:
             failed = True
             typer.echo(json.dumps({"file": str(file), "error": str(error)}) if as_json else f"{error}", err=not as_json)
@@ -50,14 +49,14 @@ def command(
         folder = submit(settings.spool, job)
         if as_json:
             typer.echo(
-                json.dumps({"file": str(file), "id": job.id, "folder": str(folder), "daemon": alive is not None})
+                json.dumps({"file": str(file), "id": job.id, "folder": str(folder), "daemon": heartbeat is not None})
             )
         else:
             typer.echo(f"{job.id}  {file.name}")
     if not as_json:
         typer.echo(
-            f"A daemon (process {alive.pid}) is at work; `tsbs-daw jobs list` shows how far it is."
-            if alive
-            else "No daemon is running: the jobs wait until `tsbs-daw watch` is started."
+            f"A daemon is running (process {heartbeat.pid}). `tsbs-daw jobs list` shows its progress."
+            if heartbeat
+            else "No daemon is running. The jobs wait until you start `tsbs-daw watch`."
         )
     return 1 if failed else 0

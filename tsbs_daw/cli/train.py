@@ -1,4 +1,4 @@
-"""`tsbs-daw train`: run a recipe, and export what a run gave."""
+"""`tsbs-daw train`: run a training recipe, and export the weights of a run."""
 
 from __future__ import annotations
 
@@ -11,37 +11,43 @@ import typer
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(help="A recipe of the package (tiny-bundled, ...) or a YAML file.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run: weights, state, curve.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe: a name, such as tiny-bundled, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run, for its weights, state and curve.")],
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of songs: song/vocals.wav ..., or train/ and valid/ with songs. May be repeated."),
+        typer.Option(
+            help="Folder of songs (SONG/vocals.wav ...), or of train/ and valid/ with songs. May be repeated."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Train for this long; the learning rate falls to its end by then.")
+        float | None,
+        typer.Option(min=0, help="Minutes to train for. The learning rate falls to its end by then."),
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this long.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(help="How many devices (on a CPU: processes) train as one.")] = 1,
-    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave broken songs out.")] = False,
-    init: Annotated[str | None, typer.Option(help="Begin from a model's weights: a name or a file.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optimiser.batch=2.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this many minutes.")] = None,
+    device: Annotated[str, typer.Option(help="Device to train on: `auto`, `cpu`, `cuda` or `mps`.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Number of devices to train on together (on a CPU: processes).")] = 1,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Skip broken songs instead of stopping.")] = False,
+    init: Annotated[str | None, typer.Option(help="Model to start from: a name or a .safetensors file.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a setting of the recipe, as in optimiser.batch=2. May be repeated."),
+    ] = None,
     export: Annotated[
         Path | None,
         typer.Option(
-            help="Write the best weights in half precision, whenever they improve; without --data, do only that."
+            help="File to write the best weights to, in half precision, whenever they improve. Without --data, once."
         ),
     ] = None,
     calibrate_on: Annotated[
         Path | None,
-        typer.Option(help="With --export: a folder of songs not trained on, to fit how much the map stage may add."),
+        typer.Option(help="Folder of songs not used for training, to calibrate the map stage on. Needs --export."),
     ] = None,
     keep: Annotated[
-        float, typer.Option(min=0, max=1, help="With --export and --init: the share of those first weights to keep.")
+        float, typer.Option(min=0, max=1, help="Share of the first weights to keep, 0 to 1. Needs --export and --init.")
     ] = 0.0,
 ) -> None:
-    """Train a model on songs whose stems are known.
+    """Train a model on songs whose true stems are known.
 
     Example: tsbs-daw train bundled --data songs --out runs/next --minutes 600
     """
@@ -49,9 +55,9 @@ def command(
     from tsbs_daw.lab.training.recipe import load_recipe
 
     if data is None and export is None:
-        raise UsageError("Nothing to do: give --data to train, or --export to write the weights of the run in --out.")
+        raise UsageError("Nothing to do. Use --data to train, or --export to write the weights of the run in --out.")
     if keep and (init is None or export is None):
-        raise UsageError("--keep is a share of the weights of --init in what --export writes; give both.")
+        raise UsageError("--keep needs both --init and --export.")
     settings = load_recipe(recipe, changes or [])
     begin_from = _resolved(init)
     if data is not None:
@@ -63,14 +69,14 @@ def command(
         progress = train(settings, options, _StopOnSignal(), _print_row)
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return  # several processes run this very command; the first one speaks and exports for all
-        typer.echo(f"{progress.step} steps are done; the run is in {out}")
+        typer.echo(f"Trained {progress.step} steps. The run is in {out}.")
         if progress.best_sdr_db is None:
-            typer.echo("No best.safetensors yet: it stopped before its first validation; go on with --resume.")
+            typer.echo("No best.safetensors yet: the run stopped before its first validation. Continue with --resume.")
     if export is not None:
         from tsbs_daw.lab.training.export import export_best
 
         size = export_best(out, export, calibrate_on, init=begin_from, keep=keep)
-        typer.echo(f"wrote {export}, {size / 1e6:.2f} MB")
+        typer.echo(f"Wrote {export} ({size / 1e6:.2f} MB).")
 
 
 def _resolved(model: str | None) -> Path | None:

@@ -1,57 +1,78 @@
-"""`tsbs-daw watch`: run the daemon, for folders and for everything that is submitted."""
+"""`tsbs-daw watch`: run the daemon, for folders and for everything that is submitted.
+
+Finished jobs go to stdout. Progress, and whatever is not about a song, goes to stderr.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli import request
-from tsbs_daw.cli.option_groups import grouped
+from tsbs_daw.cli import options
+from tsbs_daw.cli.console import one_line
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from tsbs_daw.queue.events import Event
     from tsbs_daw.watch.folders import WatchFolder
 
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder in which a folder for every song appears.")]
-Folders = Annotated[list[Path] | None, typer.Argument(help="Folders that songs are dropped into.", metavar="FOLDER")]
-Config = Annotated[Path | None, typer.Option(help="A YAML file: `folders:` and a list of {path:, output:, preset:}.")]
-Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then end.")]
+Folders = Annotated[list[Path] | None, typer.Argument(help="Folders to watch.", metavar="FOLDER")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Output folder. Each song gets a folder of its own in it.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="YAML file that lists several folders: `folders: [{path: ..., output: ..., preset: ...}]`."),
+]
+Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then exit.")]
 AtOnce = Annotated[
     int | None,
-    typer.Option(help="How many songs at a time; else what suits the device, one on a processor.", min=1, max=16),
+    typer.Option(help="Songs to separate at the same time. Default: depends on the device; 1 on a CPU.", min=1, max=16),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON for everything that happens, for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per event.")]
+
+_ENDINGS = ("done", "duplicate", "failed", "dead", "cancelled", "superseded")
+_EVERY = 0.1
 
 
-@grouped
+@options.grouped
 def command(
     folders: Folders = None,
     *,
     out: Out = None,
-    treatment: request.Treatment,
+    treatment: options.Treatment,
     config: Config = None,
-    compute: request.Compute,
+    compute: options.Compute,
     at_once: AtOnce = None,
     once: Once = False,
     as_json: Json = False,
 ) -> int:
-    """Separate whatever is dropped into a folder, and whatever is submitted.
+    """Watch folders and separate every song in them.
 
-    Songs of subfolders go to subfolders of the same names. The originals are left as they are. Without a folder, only
-    what `tsbs-daw submit` and the DAW send is separated. Ctrl-C ends it; nothing is lost.
+    Also separates what `tsbs-daw submit` and the DAW send; without a folder, only that. Songs in subfolders go to
+    subfolders of the same name. The originals are not changed. Press Ctrl-C to stop; unfinished songs resume at the
+    next start.
 
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
     """
-    from tsbs_daw.cli.watch_progress import news
     from tsbs_daw.contracts.job import State
     from tsbs_daw.daemon.daemon import Daemon
     from tsbs_daw.queue.options import DaemonOptions
 
     settings = compute.settings()
     chosen = _chosen(folders or [], out, treatment, config)
-    options = DaemonOptions(songs_at_once=at_once or 0)
-    with news(as_json=as_json) as tell, Daemon(settings, chosen, options=options, listener=tell, once=once) as daemon:
+    daemon_options = DaemonOptions(songs_at_once=at_once or 0)
+    with (
+        listening(as_json=as_json) as listener,
+        Daemon(settings, chosen, options=daemon_options, listener=listener, once=once) as daemon,
+    ):
         if not as_json:
             _greet(chosen, once=once)
         daemon.run()
@@ -60,7 +81,7 @@ def command(
 
 
 def _chosen(
-    folders: list[Path], out: Path | None, treatment: request.Treatment, config: Path | None
+    folders: list[Path], out: Path | None, treatment: options.Treatment, config: Path | None
 ) -> tuple[WatchFolder, ...]:
     """Raises: UsageError: folders without --out, beside --config, or not there; SettingsError; PresetError"""
     from tsbs_daw.core.errors import UsageError, shown
@@ -68,20 +89,20 @@ def _chosen(
     from tsbs_daw.watch.folders import WatchFolder, load_folders
 
     if config is not None and folders:
-        raise UsageError("Name folders or --config, not both; the folders can go into the file.")
+        raise UsageError("Use either folders or --config, not both. The folders can be listed in the file.")
     if config is not None:
         found = load_folders(config.expanduser())
     else:
         if folders and out is None:
-            raise UsageError("Watching needs --out, the folder that the stems go to.")
+            raise UsageError("--out is missing: the folder to write the stems to.")
         asked = vars(treatment.checked())
         for folder in folders:
             if not folder.expanduser().is_dir():
-                raise UsageError(f"{shown(folder)} is not a folder; make it, or check its name.")
-        output = request.whole_path(out or Path())
-        found = tuple(WatchFolder(request.whole_path(folder), output, **asked) for folder in folders)
+                raise UsageError(f"{shown(folder)} is not a folder. Create it, or check its name.")
+        output = options.absolute(out or Path())
+        found = tuple(WatchFolder(options.absolute(folder), output, **asked) for folder in folders)
     for name in sorted({folder.preset for folder in found}):
-        load_preset(name)  # a typo is better found now than with the first song
+        load_preset(name)  # report a typo now rather than with the first song
     return found
 
 
@@ -91,6 +112,111 @@ def _greet(folders: tuple[WatchFolder, ...], *, once: bool) -> None:
             f"Watching {folder.path} -> {folder.output} (preset {folder.preset}, model {folder.model})", err=True
         )
     if not folders:
-        typer.echo("Waiting for what is submitted.", err=True)
+        typer.echo("Waiting for submitted jobs.", err=True)
     if not once:
-        typer.echo("Ctrl-C ends it; what is not done yet goes on at the next start.", err=True)
+        typer.echo("Press Ctrl-C to stop. Unfinished songs resume at the next start.", err=True)
+
+
+class Listener:
+    """Base of the daemon's listeners: prints finished jobs, and leaves progress to its subclasses."""
+
+    def __call__(self, event: Event) -> None:
+        if event.kind in _ENDINGS:
+            self._end(event)
+            self._print(_ending(event), sys.stdout)
+        elif event.kind in ("started", "progress"):
+            self._progress(event)
+        elif event.kind != "queued":
+            self._print(f"{_about(event)}{event.kind}: {one_line(event.message)}".rstrip(": "), sys.stderr)
+
+    def _print(self, line: str, stream: Any) -> None:
+        print(line, file=stream, flush=True)
+
+    def _progress(self, event: Event) -> None:
+        raise NotImplementedError
+
+    def _end(self, event: Event) -> None:
+        raise NotImplementedError
+
+
+class _Lines(Listener):
+    """Prints a line when the message changes, and for every tenth of a job."""
+
+    def __init__(self) -> None:
+        self._last_reported: dict[str, tuple[str, float]] = {}
+
+    def _progress(self, event: Event) -> None:
+        message, fraction = self._last_reported.get(event.id, ("", -1.0))
+        if event.message == message and event.fraction < fraction + _EVERY:
+            return
+        self._last_reported[event.id] = (event.message, event.fraction)
+        self._print(f"{_about(event)}{event.message or event.kind} {event.fraction:.0%}", sys.stderr)
+
+    def _end(self, event: Event) -> None:
+        self._last_reported.pop(event.id, None)
+
+
+class _Bars(Listener):
+    """Shows a bar for each running job, and finished jobs above them."""
+
+    def __init__(self, bars: Progress):
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def _progress(self, event: Event) -> None:
+        if event.id not in self._tasks:
+            self._tasks[event.id] = self._bars.add_task("", total=1.0, song=one_line(event.song))
+        self._bars.update(self._tasks[event.id], completed=event.fraction, description=event.message)
+
+    def _end(self, event: Event) -> None:
+        task = self._tasks.pop(event.id, None)
+        if task is not None:
+            self._bars.remove_task(task)
+
+    def _print(self, line: str, stream: Any) -> None:
+        if stream is sys.stdout and not sys.stdout.isatty():
+            print(line, flush=True)
+        else:
+            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Json(Listener):
+    def __call__(self, event: Event) -> None:
+        document: dict[str, Any] = {"event": event.kind, "id": event.id, "song": event.song}
+        document |= {"fraction": round(event.fraction, 4), "message": event.message}
+        document["result"] = json.loads(event.result.to_json()) if event.result else None
+        self._print(json.dumps(document), sys.stdout)
+
+
+@contextmanager
+def listening(*, as_json: bool) -> Iterator[Listener]:
+    """A listener for the daemon: bars in a terminal, lines in a pipe, JSON for scripts."""
+    if as_json:
+        yield _Json()
+    elif sys.stderr.isatty():
+        with _bars() as bars:
+            yield _Bars(bars)
+    else:
+        yield _Lines()
+
+
+def _bars() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    song = TextColumn("{task.fields[song]}", markup=False)
+    message = TextColumn("{task.description}", markup=False)
+    console = Console(stderr=True)
+    return Progress(song, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), message, console=console)
+
+
+def _ending(event: Event) -> str:
+    result = event.result
+    where = f" -> {one_line(str(result.folder))}" if result and result.folder else ""
+    why = f": {one_line(event.message)}" if event.message else ""
+    notes = "".join(f"\n  note: {one_line(warning)}" for warning in (result.warnings if result else ()))
+    return f"{_about(event)}{event.kind}{where}{why}{notes}"
+
+
+def _about(event: Event) -> str:
+    return f"{one_line(event.song)}: " if event.song else ""

@@ -319,6 +319,6 @@ def test_the_command_trains_with_two_processes_and_exports(songs, tmp_path, smal
     environment = {**os.environ, "TSBS_DAW_HOME": str(tmp_path / "home")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
-    assert "2 steps are done" in done.stdout
+    assert "Trained 2 steps." in done.stdout
     assert done.stdout.count("validation SDR") == 1
     assert checkpoint.load(exported).config.stems == STEMS

@@ -1,0 +1,170 @@
+"""What commands print: tables and JSON on stdout, progress on stderr, and one sentence for a failure that is no bug."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import json
+import re
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from tsbs_daw.core.errors import shown
+from tsbs_daw.core.files import disk_is_full
+
+if TYPE_CHECKING:
+    from tsbs_daw.contracts.job import Heartbeat
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+FULL_WIDTH = 80  # columns that a terminal needs for bars and the time left
+_LINE_EVERY = 0.1
+
+# ---- text ----------------------------------------------------------------------------------------------------------
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Left-aligned columns, two spaces apart. Wide characters count double."""
+    lines = [list(headings), *([one_line(cell) for cell in row] for row in rows)]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(headings))]
+    padded = (
+        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+    return "\n".join(padded)
+
+
+def one_line(text: str) -> str:
+    """`text` without control characters, so that a file's name cannot move the cursor of a terminal."""
+    return "".join(" " if unicodedata.category(character) == "Cc" else character for character in text)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 song`, `2 songs`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def duration(seconds: float) -> str:
+    """`7 s`, `3 min`, `5 h`, `2 d`."""
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def ago(unix_s: float) -> str:
+    """`3 min ago`."""
+    return f"{duration(time.time() - unix_s)} ago"
+
+
+def decibels(level: float | None, unit: str = "dB") -> str:
+    """`-12.3 dB`; None is silence."""
+    return f"-inf {unit}" if level is None else f"{level:.1f} {unit}"
+
+
+def _width(text: str) -> int:
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    flat = sum(unicodedata.combining(character) != 0 for character in text)
+    return len(text) + wide - flat
+
+
+# ---- answers that several commands give ------------------------------------------------------------------------------
+
+
+def print_json(document: Any) -> None:
+    """Print a document on stdout, indented."""
+    typer.echo(json.dumps(document, indent=2))
+
+
+def daemon_status(heartbeat: Heartbeat | None) -> str:
+    """One sentence on whether a daemon is running. heartbeat: what `living_daemon` returned"""
+    if heartbeat is None:
+        return "No daemon is running. Start one with `tsbs-daw watch`."
+    return f"A daemon is running (process {heartbeat.pid})."
+
+
+# ---- progress of one job ---------------------------------------------------------------------------------------------
+
+
+class Report(Protocol):
+    """Reports progress: the fraction done, 0 to 1, and the current step, such as "separating"."""
+
+    def __call__(self, fraction: float, message: str) -> None: ...
+
+
+@contextmanager
+def job_progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
+    """Show the progress of one job, called `name`: a bar in a terminal, lines in a pipe."""
+    if quiet:
+        yield lambda fraction, message: None
+    elif sys.stderr.isatty():
+        with _bar(name) as report:
+            yield report
+    else:
+        yield _Lines(name)
+
+
+class _Lines:
+    """Prints a line when the message changes, and for every tenth of the job."""
+
+    def __init__(self, name: str):
+        self._name = one_line(name)
+        self._message = ""
+        self._next = 0.0
+
+    def __call__(self, fraction: float, message: str) -> None:
+        if message == self._message and fraction < self._next:
+            return
+        self._message, self._next = message, fraction + _LINE_EVERY
+        print(f"{self._name}: {message} {fraction:.0%}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Report]:
+    """In a narrow terminal the name is truncated, and the bar and the time left are not shown."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    console = Console(stderr=True)
+    longest = min(40, max(console.width - 20, 8))
+    song = TextColumn("{task.fields[song]}", markup=False, table_column=Column(no_wrap=True, max_width=longest))
+    share = TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4))
+    message_column = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=10))
+    wide = console.width >= FULL_WIDTH
+    columns: list[ProgressColumn] = [BarColumn(), share, TimeRemainingColumn()] if wide else [share]
+    with Progress(song, *columns, message_column, console=console, transient=True) as bars:
+        task = bars.add_task("", total=1.0, song=one_line(name))
+        yield lambda fraction, message: bars.update(task, completed=fraction, description=message)
+
+
+# ---- failures that are not bugs --------------------------------------------------------------------------------------
+
+_NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
+# The extras `test`, `docs` and `dev` are for people who work on the program; others hold what a user may lack.
+_FROM_AN_EXTRA = re.compile(r"([\w.-]+).*\bextra == ['\"](?!test|docs|dev)(\w+)['\"]")
+
+
+def system_error(error: OSError) -> str | None:
+    """One sentence for a full disk and for missing permissions; None for anything else, which is a bug."""
+    what = shown(error.filename) if error.filename else "the output"
+    if disk_is_full(error):
+        return f"Cannot write {what}: the disk is full. Free some space and run the command again."
+    if error.errno in _NOT_PERMITTED:
+        return f"Cannot access {what} ({error.strerror}). Check its permissions, or choose another location."
+    return None
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """One sentence for a package that an extra installs; None for any other, whose absence is a bug."""
+    for requirement in importlib.metadata.requires("tsbs-daw") or []:
+        match = _FROM_AN_EXTRA.match(requirement)
+        if match and match[1].replace("-", "_") == error.name:
+            return f"This command needs {match[1]}, which is not installed. Run: pip install 'tsbs-daw[{match[2]}]'"
+    return None

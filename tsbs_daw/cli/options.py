@@ -1,0 +1,356 @@
+"""Options that several commands take, written once, and the job that they make of a file.
+
+In a `grouped` command a dataclass stands for its fields:
+
+    @grouped
+    def command(files: Files, *, treatment: Treatment = Treatment(preset="crate"), as_json: Json = False) -> int:
+
+takes --preset, --model and every other field of `Treatment` in this place of its help. The instance holds the defaults;
+without one, the fields' own defaults count.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from tsbs_daw.core.errors import AudioError, UnreadableAudio, UsageError, shown
+from tsbs_daw.presets.delivery import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, SESSIONS
+
+if TYPE_CHECKING:
+    from tsbs_daw.contracts.job import DeliveryOptions, Job
+    from tsbs_daw.core.config import Settings
+
+DEFAULT_OUT = "stems"
+NONE = "none"
+STAGES = ("full", "mask")
+
+
+class PrecisionName(str, Enum):
+    """What --precision takes."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+FormatName = Enum("FormatName", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
+
+# `readable=False`: an unreadable file is reported by itself, and the others go on.
+Files = Annotated[list[Path], typer.Argument(help="Audio files.", show_default=False, metavar="FILE", readable=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder. Each song gets a folder of its own in it.")]
+Preset = Annotated[str, typer.Option("--preset", "-p", help="Effect preset: a name or a YAML file.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Model: a name or a .safetensors file.")]
+Stage = Annotated[str, typer.Option(help="Network stages to run: `full` runs both, `mask` only the first.")]
+Null = Annotated[
+    bool, typer.Option("--null", help="Add the residual back to the stems, so that they sum exactly to the source.")
+]
+Salvage = Annotated[bool, typer.Option("--salvage", help="Separate what is readable of a truncated or damaged file.")]
+DeviceName = Annotated[
+    str, typer.Option("--device", help="Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. Default: TSBS_DAW_DEVICE, or auto."
+    ),
+]
+Precision = Annotated[
+    PrecisionName | None,
+    typer.Option(
+        help="Precision of matrix products. `auto` picks the fastest that does not reduce quality. "
+        "Default: TSBS_DAW_PRECISION, or auto."
+    ),
+]
+Start = Annotated[str, typer.Option(help="Position to start at, as seconds or minutes:seconds.", metavar="TIME")]
+Length = Annotated[
+    str, typer.Option(help="Length to separate, as seconds or minutes:seconds. Default: to the end.", metavar="TIME")
+]
+Song = Annotated[str, typer.Option(help="Name of the song's folder. Default: the name of the file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per file.")]
+
+Format = Annotated[FormatName | None, typer.Option("--format", help="Output format. Overrides the preset.")]
+Loudness = Annotated[
+    float | None,
+    typer.Option(
+        metavar="LUFS", min=QUIETEST_LUFS, max=LOUDEST_LUFS,
+        help="Target loudness in LUFS; one gain for every file of the song. Overrides the preset.",
+    ),
+]  # fmt: skip
+Sessions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help=f"Session files to write: `{'`, `'.join(SESSIONS)}`, both with a comma, or `none`. Overrides the preset.",
+    ),
+]
+Loops = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BARS",
+        help="Lengths of loops to cut from every stem, in bars: `4,8,16`, or `none`. Overrides the preset.",
+    ),
+]
+StemMp4 = Annotated[
+    bool | None,
+    typer.Option(
+        "--stem-mp4/--no-stem-mp4", help="Write a .stem.mp4 of each song, for DJ software. Overrides the preset."
+    ),
+]
+Names = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEMPLATE",
+        help="Template for the names of files. Fields: " + ", ".join(f"{{{field}}}" for field in FIELDS)
+        + ". Overrides the preset.",
+    ),
+]  # fmt: skip
+
+_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
+
+# ---- groups ----------------------------------------------------------------------------------------------------------
+
+
+def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command as typer has to see it: with an option for each field of its dataclasses."""
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    groups: dict[str, Any] = {
+        parameter.name: parameter.annotation for parameter in parameters if is_dataclass(parameter.annotation)
+    }
+    members = {name: [field.name for field in fields(group)] for name, group in groups.items()}
+    signature = inspect.Signature([option for parameter in parameters for option in _options(parameter)])
+
+    @functools.wraps(command)
+    def with_each_option(**given: Any) -> Any:
+        bound = signature.bind(**given)
+        bound.apply_defaults()
+        values = bound.arguments
+        for name, group in groups.items():
+            values[name] = group(**{member: values.pop(member) for member in members[name]})
+        return command(**values)
+
+    # typer reads both, and resolves names in neither.
+    with_each_option.__signature__ = signature  # type: ignore[attr-defined]
+    with_each_option.__annotations__ = {option.name: option.annotation for option in signature.parameters.values()}
+    return with_each_option
+
+
+def _options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """A group's fields, or the parameter itself: by keyword, so that they may come in any order."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    if not is_dataclass(parameter.annotation):
+        yield parameter.replace(kind=keyword)
+        return
+    types = get_type_hints(parameter.annotation, include_extras=True)
+    for field in fields(parameter.annotation):
+        default = field.default if parameter.default is parameter.empty else getattr(parameter.default, field.name)
+        default = parameter.empty if default is MISSING else default
+        yield inspect.Parameter(field.name, keyword, default=default, annotation=types[field.name])
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to a song."""
+
+    preset: Preset = "none"
+    model: Model = "default"
+    stage: Stage = "full"
+    null: Null = False
+
+    def checked(self) -> Treatment:
+        """With absolute paths. Raises: UsageError: there is no such stage"""
+        if self.stage not in STAGES:
+            raise UsageError(f"Unknown --stage {self.stage!r}. Choose `full` or `mask`.")
+        preset, model = name_or_path(self.preset, (".yaml", ".yml")), name_or_path(self.model, (".safetensors",))
+        return replace(self, preset=preset, model=model)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """How much of a file is separated, and what that is called."""
+
+    salvage: Salvage = False
+    start: Start = ""
+    length: Length = ""
+    song: Song = ""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The device and the precision to compute with."""
+
+    device: Device = None
+    precision: Precision = None
+
+    def settings(self) -> Settings:
+        """The environment's settings, with the user's choices on top."""
+        from tsbs_daw.core.config import Settings
+
+        settings = Settings.from_environment()
+        precision = self.precision.value if self.precision else settings.precision
+        return replace(settings, device=self.device or settings.device, precision=precision)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs, for one run, from the preset's `delivery:`."""
+
+    form: Format = None
+    loudness: Loudness = None
+    sessions: Sessions = None
+    loops: Loops = None
+    stem_mp4: StemMp4 = None
+    names: Names = None
+
+    def options(self) -> DeliveryOptions | None:
+        """What was asked for; None if nothing was. Raises: UsageError: a value is not allowed"""
+        from pydantic import ValidationError
+
+        from tsbs_daw.contracts.job import DeliveryOptions
+
+        given: dict[str, Any] = {
+            "format": self.form and self.form.value,
+            "loudness_lufs": self.loudness,
+            "sessions": _parts(self.sessions),
+            "loops": _parts(self.loops),
+            "stem_mp4": self.stem_mp4,
+            "names": self.names,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        try:
+            return DeliveryOptions(**given) if given else None
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]).removesuffix("_lufs").replace("_", "-")
+            reason = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"Invalid --{name} {first['input']!r}: {reason[:1].lower()}{reason[1:]}.") from error
+
+
+def _parts(text: str | None) -> tuple[str, ...] | None:
+    """`4,8` as ("4", "8"); `none` as nothing; None where the option was not given."""
+    if text is None or text.strip() == NONE:
+        return None if text is None else ()
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
+# ---- the job of a file -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user chose, checked; the same for every file of one call."""
+
+    out: Path
+    treatment: Treatment
+    salvage: bool
+    start_s: float
+    length_s: float | None
+    song: str | None
+
+    @classmethod
+    def checked(cls, out: Path, treatment: Treatment, excerpt: Excerpt) -> Request:
+        """Raises: UsageError: a value is not allowed"""
+        treatment = treatment.checked()
+        length_s = seconds(excerpt.length, "--length") if excerpt.length else None
+        if length_s is not None and length_s <= 0:
+            raise UsageError("--length must be greater than zero. Omit it to separate to the end.")
+        start_s = seconds(excerpt.start, "--start") if excerpt.start else 0.0
+        return cls(absolute(out), treatment, excerpt.salvage, start_s, length_s, excerpt.song or None)
+
+
+def seconds(text: str, option: str) -> float:
+    """`90`, `90.5`, `1:30` or `1:02:03` in seconds. Raises: UsageError"""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"Invalid {option} {text!r}. Write seconds (90.5) or minutes and seconds (1:30.5).")
+    hours, minutes, rest = match.groups(default="0")
+    return int(hours) * 3600 + int(minutes) * 60 + float(rest)
+
+
+def name_or_path(text: str, endings: tuple[str, ...]) -> str:
+    """A name as it is; what looks like a file, as an absolute path."""
+    looks_like_a_file = text.lower().endswith(endings) or "/" in text or "\\" in text
+    return str(absolute(Path(text))) if looks_like_a_file else text
+
+
+def absolute(path: Path) -> Path:
+    """`path` with `~` expanded, from the root on."""
+    return path.expanduser().absolute()
+
+
+def job_for(file: Path, request: Request, **fields: Any) -> Job:
+    """The job that separates `file`.
+
+    Raises: AudioError: no such file; with a portion, also when the file cannot be read
+            UsageError: a name that is not allowed
+    """
+    from pydantic import ValidationError
+
+    from tsbs_daw.contracts.job import Job, Source
+
+    path = absolute(file)
+    _check_is_a_file(path)
+    start, length = _portion(path, request)
+    try:
+        return Job(
+            source=Source(path=path, start_samples=start, length_samples=length),
+            output=request.out,
+            song=request.song,
+            salvage=request.salvage,
+            **vars(request.treatment),
+            **fields,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"Invalid --{first['loc'][0]}: {first['msg']}.") from error
+
+
+def _check_is_a_file(path: Path) -> None:
+    """Raises: UnreadableAudio"""
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise UnreadableAudio(f"Cannot read {shown(path)} ({error.strerror}). Check its permissions.") from error
+    except OSError:
+        pass
+    if os.path.isdir(path):  # noqa: PTH112 -- a Path's own raises for names that are too long
+        raise UnreadableAudio(
+            f"{shown(path)} is a folder. Use `tsbs-daw batch` or `tsbs-daw watch` to separate a folder of songs."
+        )
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise UnreadableAudio(f"{shown(path)} does not exist. Check its name.")
+
+
+def submittable(job: Job) -> Job:
+    """Raises: UnreadableAudio: the file's name cannot be written in a request, which is JSON"""
+    try:
+        str(job.source.path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UnreadableAudio(
+            f"The name of {shown(job.source.path)} is not valid UTF-8, so that it cannot be sent to the daemon. "
+            "Rename the file, or use `tsbs-daw separate`."
+        ) from error
+    return job
+
+
+def _portion(path: Path, request: Request) -> tuple[int, int | None]:
+    """(start, length) in samples. The file is opened only when a portion was asked for."""
+    if request.start_s == 0 and request.length_s is None:
+        return 0, None
+    from tsbs_daw.audio.read import probe
+
+    info = probe(path, salvage=request.salvage)
+    start = round(request.start_s * info.sample_rate)
+    length = None if request.length_s is None else max(round(request.length_s * info.sample_rate), 1)
+    if info.samples is not None and start >= info.samples:
+        raise AudioError(f"--start is past the end of {shown(path)} ({info.samples / info.sample_rate:.1f} s).")
+    return start, length
