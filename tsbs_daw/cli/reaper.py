@@ -56,8 +56,6 @@ def install(
         typer.echo(
             "REAPER is running and will overwrite its action list when it closes. Close it and run this again, or load "
             f"{found.scripts / 'tsbs-daw_Setup.lua'} in REAPER: Actions > New action > Load ReaScript."
-        typer.echo(
-            "REAPER is running and will discard the new actions when it exits. Close it and run this command again."
         )
     else:
         typer.echo('Start REAPER and search for "tsbs-daw" in its action list (press ?).')
@@ -237,5 +235,6 @@ def _models() -> list[ModelEntry]:
         except TsbsDawError as error:
             typer.echo(f"{error} It is not offered in REAPER.", err=True)
             continue
-        entries.append(ModelEntry(entry.name, entry.known.description if entry.known else "A model of your own.", stems))
+        description = entry.known.description if entry.known else "A model of your own."
+        entries.append(ModelEntry(entry.name, description, stems))
     return entries
