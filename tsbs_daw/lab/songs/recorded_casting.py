@@ -16,8 +16,8 @@ from tsbs_daw.lab.songs.score import Note, Part, Score
 # How often each is drawn when a pack is there. A row of engines shares out one part; the rest is a chance per song.
 SHARES: dict[str, dict[str, float]] = {
     "drums": {"recorded": 0.64, "loops": 0.08, "builtin": 0.28},
-    "bass": {"recorded": 0.62, "builtin": 0.38},
-    "other": {"recorded": 0.56, "phrases": 0.1, "builtin": 0.34},
+    "bass": {"recorded": 0.58, "acid": 0.06, "builtin": 0.36},
+    "other": {"recorded": 0.54, "phrases": 0.08, "chops": 0.06, "builtin": 0.32},
     "vocals": {"phrases": 0.7, "builtin": 0.3},
     "extra": {"loop on drums": 0.15, "phrases in other": 0.2, "two takes": 0.5, "any instrument": 0.2},
     "form": {"solo": 0.3, "rest": 0.45},
@@ -65,6 +65,10 @@ def _cast_part(part: Part, has: dict[str, dict[str, float]], material: Material,
             return replace(part, timbre={**part.timbre, "engine": "loops"})
         kit = draw_kit(part.timbre["family"], material, rng)
         return part if kit is None else replace(part, timbre={**part.timbre, "engine": "recorded", "kit": kit})
+    if engine == "acid":
+        return _acid(part, rng)
+    if engine == "chops":
+        return _chops(part, material, rng)
     if engine == "phrases" and has["other"]:
         return _phrases(part, has["other"], material, rng)
     return _on_instrument(part, material, rng)
@@ -83,6 +87,24 @@ def _on_instrument(part: Part, material: Material, rng: np.random.Generator) -> 
     if timbre.get("amp", "clean") != "clean" or name == "power chords":
         timbre["tracks"] = 2 if part.mix["figure"] != "riff" and _chance("two takes", rng) else 1
     return replace(part, timbre=timbre)
+
+
+def _acid(part: Part, rng: np.random.Generator) -> Part:
+    """A bass line whose notes slide into each other and are accented at random, as a step sequencer has it."""
+    events: list[Note] = []
+    for note in part.events:
+        near = bool(events) and note.beat - events[-1].beat - events[-1].beats < 0.2
+        slide = events[-1].pitch if near and rng.random() < 0.35 else None
+        events.append(replace(note, velocity=float(rng.choice([0.55, 0.7, 1.0])), glide_from=slide))
+    return replace(part, events=tuple(events), timbre={**part.timbre, "engine": "acid"})
+
+
+def _chops(part: Part, material: Material, rng: np.random.Generator) -> Part:
+    pool = [recording for recording in material.recordings if recording.stem == "other" and recording.seconds > 1.5]
+    if not pool:
+        return part
+    chosen = pool[int(rng.integers(len(pool)))].path
+    return replace(part, timbre={**part.timbre, "engine": "chops", "chopped": chosen})
 
 
 def _phrases(part: Part, sources: dict[str, float], material: Material, rng: np.random.Generator) -> Part:

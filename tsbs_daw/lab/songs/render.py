@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pedalboard import HighpassFilter
 
-from tsbs_daw.lab.songs import mixing
+from tsbs_daw.lab.songs import electronic, mixing
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, gain, stream
 from tsbs_daw.lab.songs.kits import play_kit
 from tsbs_daw.lab.songs.material import Material
@@ -17,10 +17,11 @@ from tsbs_daw.lab.songs.singer import random_singer
 from tsbs_daw.lab.songs.soundfont import play_font_kit, play_font_part
 from tsbs_daw.lab.songs.speech_singing import recite
 from tsbs_daw.lab.songs.synth_player import play_part
+from tsbs_daw.lab.songs.synth_timbres import acid
 from tsbs_daw.lab.songs.timbre_registry import BASS_FAMILIES, FAMILIES
 from tsbs_daw.lab.songs.voice import sing
 
-RECORDED = ("recorded", "phrases", "loops")
+RECORDED = ("recorded", "phrases", "loops", "chops")
 PUMPING = ("house", "trance", "synthwave", "pop", "dnb")
 
 
@@ -47,6 +48,9 @@ def render(score: Score, material: Material | None = None) -> dict[str, np.ndarr
         stems["bass"], stems["other"] = stems["bass"] * curve, stems["other"] * curve
     if material is None:
         return _master(stems, rng)
+    effects = stream(score.seed, "electronic")
+    stems = {name: electronic.treat(name, stem, score, effects) for name, stem in stems.items()}
+    stems = electronic.treat_everything(stems, score, effects)
     clean = {name: mixing.process(stem, [HighpassFilter(25)]) if stem.any() else stem for name, stem in stems.items()}
     return _master(clean, rng, *_balance(score.seed))
 
@@ -105,6 +109,11 @@ def _play(part: Part, families: dict, score: Score, samples: int, rng, material)
         return play_recorded_part(part, score, samples, material, rng)
     if engine == "phrases":
         return play_phrases(part, score, samples, material, rng)
+    if engine == "chops":
+        (recording,) = (one for one in material.recordings if one.path == part.timbre["chopped"])
+        return electronic.play_chops(material.audio(recording), part.events, score, samples, rng)
+    if engine == "acid":
+        return play_part(part.events, acid(rng), score, samples, rng)
     timbre = families[part.timbre["family"]](part.timbre["family"], rng)
     return play_part(part.events, timbre, score, samples, rng)
 
@@ -124,7 +133,7 @@ def _other(parts: list[Part], score: Score, samples: int, rng, material) -> np.n
             else float(rng.normal(0, 0.08))
         )
         pan = 0.0 if part.timbre.get("tracks", 1) > 1 else pan
-        total += mixing.pan_and_width(mixing.level_to(wet, level_db), pan, float(rng.uniform(0.3, 1.4)))
+        total += mixing.pan_and_width(_level(part)(wet, level_db), pan, float(rng.uniform(0.3, 1.4)))
     return total
 
 

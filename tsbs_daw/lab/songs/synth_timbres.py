@@ -164,3 +164,21 @@ def sweep(family: str, rng) -> Timbre:
         noise_hz=(low_hz, low_hz * uniform(rng, 4.0, 12.0)),
         spread=uniform(rng, 0.0, 1.0),
     )
+
+
+def acid(rng) -> Timbre:
+    """A bass that squeals: one oscillator into a filter close to whistling, opened by every accent."""
+    return Timbre(
+        "acid",
+        "subtractive",
+        attack_s=0.003,
+        decay_s=log_uniform(rng, 0.15, 0.6),
+        sustain=uniform(rng, 0.1, 0.6),
+        release_s=0.02,
+        wave=str(rng.choice(["saw", "saw", "square"])),
+        cutoff_hz=log_uniform(rng, 250, 900),
+        resonance=uniform(rng, 4.0, 11.0),
+        slopes=2,
+        sweep=uniform(rng, 3.0, 9.0),
+        sweep_s=log_uniform(rng, 0.06, 0.3),
+    )
