@@ -106,7 +106,7 @@ def test_samples_beyond_full_scale_are_counted_and_told_of(tmp_path, form, caplo
     path = tmp_path / "song.xyz"
     writer = deliver(path, form, sound)
     assert writer.clipped_samples == 3
-    assert writer.warnings == (f"'{path}' clips: 3 samples beyond full scale; lower the level, or deliver as wav32f.",)
+    assert writer.warnings == (f"'{path}' clips: 3 samples beyond full scale. Lower the level, or use wav32f.",)
     assert writer.warnings[0] in caplog.text
     if DELIVERY_FORMATS[form].exact:
         step = 2.0 ** (1 - DELIVERY_FORMATS[form].bits)
@@ -153,7 +153,7 @@ def test_an_mp3_starts_and_ends_at_the_sample(tmp_path, channels, samples):
 
 @pytest.mark.parametrize(("form", "channels"), [("mp3", 3), ("flac24", 9), ("aiff16", 33)])
 def test_channels_that_a_format_cannot_hold_are_refused(tmp_path, form, channels):
-    with pytest.raises(OutputError, match=rf"cannot have {channels} channels.*choose wav24"):
+    with pytest.raises(OutputError, match=rf"cannot have {channels} channels.*Use wav24"):
         open_writer(tmp_path / "song", form, 44100, channels)
     assert list(tmp_path.iterdir()) == []
 
@@ -188,7 +188,7 @@ def test_an_exception_of_the_caller_leaves_no_torso(tmp_path, form):
         writer.write(signals.noise(20_000))
         raise KeyError
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(OutputError, match="closed already"):
+    with pytest.raises(OutputError, match="already closed"):
         writer.write(signals.noise(10))
 
 
@@ -213,8 +213,8 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from tsbs_daw.audio.encode import open_writer
-from tsbs_daw.errors import OutputError
+from tsbs_daw.audio.encoders import open_writer
+from tsbs_daw.core.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 noise = np.random.default_rng(0).normal(0, 0.1, (2, 44100)).astype(np.float32)
@@ -234,7 +234,7 @@ def test_a_disk_that_stops_half_way_leaves_no_torso(tmp_path, form, limit):
     path = tmp_path / "song"
     command = [sys.executable, "-c", LIMITED, str(path), form, str(limit)]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "too large for the disk" in found.stdout
+    assert "too large for the file system" in found.stdout
     assert not path.exists()
 
 

@@ -75,7 +75,7 @@ def test_a_meter_that_was_read_takes_no_more():
     meter = Meter(48000, 2)
     meter.add(signals.noise(1000))
     assert meter.levels() == meter.levels()
-    with pytest.raises(ValueError, match="a new sound needs a new Meter"):
+    with pytest.raises(ValueError, match="use a new Meter for a new stream"):
         meter.add(signals.noise(1000))
 
 

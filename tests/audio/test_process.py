@@ -132,15 +132,15 @@ def test_a_pipe_or_a_folder_is_refused_without_waiting(tmp_path):
         probe(tmp_path / "pipe.wav")
     with pytest.raises(UnreadableAudio, match="is a folder"):
         probe(tmp_path)
-    with pytest.raises(UnreadableAudio, match="cannot be opened"):
+    with pytest.raises(UnreadableAudio, match="Cannot open"):
         probe(tmp_path / "missing.wav")
 
 
 PEAK_SCRIPT = """
 import json, resource, sys
-from tsbs_daw import machine
+from tsbs_daw.core import machine
 from tsbs_daw.audio.read import open_audio
-from tsbs_daw.errors import AudioError
+from tsbs_daw.core.errors import AudioError
 path, start, length = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) or None
 outcome = ""
 try:

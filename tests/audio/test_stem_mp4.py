@@ -15,8 +15,7 @@ import signals
 from tsbs_daw.audio import stem_mp4
 from tsbs_daw.audio.headers.mp4 import Box, boxes
 from tsbs_daw.audio.read import open_audio
-from tsbs_daw.audio.stem_box import MASTERING_DSP
-from tsbs_daw.audio.stem_mp4 import write_stem_mp4
+from tsbs_daw.audio.stem_mp4 import MASTERING_DSP, write_stem_mp4
 from tsbs_daw.audio.tags import Tags, read_tags
 from tsbs_daw.core.errors import OutputError
 
@@ -117,7 +116,7 @@ def test_any_player_plays_the_song_itself(tmp_path):
     write_stem_mp4(tmp_path / "song.stem.mp4", master, stems, Tags())
     with open_audio(tmp_path / "song.stem.mp4") as reader:
         assert (reader.info.samples, reader.info.container) == (SAMPLES, "MP4")
-        assert "5 tracks of sound; the first is taken" in reader.info.warnings[0]
+        assert "5 audio tracks; the first is used" in reader.info.warnings[0]
         found = np.concatenate(list(reader.blocks()), axis=1)
     assert found.shape == (2, SAMPLES)
     assert lag(read_sound(master), found)[0] == 0
@@ -153,7 +152,7 @@ def test_what_cannot_be_a_stems_file_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(OutputError, match="cannot hold 5 stems"):
         write_stem_mp4(target, master, [*stems, stems[0]], Tags())
     signals.write_file(tmp_path / "drums.wav", signals.noise(19_000))
-    with pytest.raises(OutputError, match="not of one length"):
+    with pytest.raises(OutputError, match="differ in length from the song"):
         write_stem_mp4(target, master, stems, Tags())
     signals.write_file(tmp_path / "drums.wav", signals.noise(20_000, channels=3))
     with pytest.raises(OutputError, match=r"has 3 channels; a \.stem\.mp4 is stereo"):
@@ -172,7 +171,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from tsbs_daw.audio.tags import Tags
-from tsbs_daw.errors import OutputError
+from tsbs_daw.core.errors import OutputError
 from tsbs_daw.audio.stem_mp4 import write_stem_mp4
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -190,5 +189,5 @@ def test_a_disk_that_stops_half_way_leaves_no_torso(tmp_path):
     song_files(tmp_path)
     before = sorted(tmp_path.iterdir())
     done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert "too large for the disk" in done.stdout
+    assert "too large for the file system" in done.stdout
     assert sorted(tmp_path.iterdir()) == before

@@ -94,7 +94,7 @@ def test_an_mp3_of_a_low_rate_is_tagged_too(tmp_path, rate):
 def test_a_cover_that_a_format_cannot_hold_is_refused_and_the_file_is_as_it_was(tmp_path):
     path = delivered(tmp_path, "flac16")
     before = path.read_bytes()
-    with pytest.raises(OutputError, match="Tags cannot be written to"):
+    with pytest.raises(OutputError, match="Cannot write tags to"):
         write_tags(path, Tags(cover=JPEG + bytes(1 << 24), cover_mime="image/jpeg"))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -135,7 +135,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from tsbs_daw.audio.tags import Tags, write_tags
-from tsbs_daw.errors import OutputError
+from tsbs_daw.core.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 size = Path(sys.argv[1]).stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 500, size + 500))
@@ -153,7 +153,7 @@ def test_where_there_is_no_room_the_file_is_as_it_was(tmp_path, form):
     write_tags(path, Tags(title="before"))
     before = path.read_bytes()
     done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)
-    assert "too large for the disk" in done.stdout
+    assert "too large for the file system" in done.stdout
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -161,7 +161,7 @@ def test_where_there_is_no_room_the_file_is_as_it_was(tmp_path, form):
 @pytest.mark.parametrize("data", [b"", b"not audio at all" * 10])
 def test_tags_are_not_written_to_what_is_no_sound(tmp_path, data):
     (tmp_path / "song.wav").write_bytes(data)
-    with pytest.raises(OutputError, match="Tags cannot be written"):
+    with pytest.raises(OutputError, match="Cannot write tags"):
         write_tags(tmp_path / "song.wav", FULL)
     assert (tmp_path / "song.wav").read_bytes() == data
 

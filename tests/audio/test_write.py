@@ -143,7 +143,7 @@ def test_a_file_that_is_given_up_is_removed(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(OutputError, match="could not be written: No such file"):
+    with pytest.raises(OutputError, match=r"Cannot write .*: No such file"):
         AudioWriter(tmp_path / "missing" / "stem.wav", 44100, 2)
 
 
@@ -160,8 +160,8 @@ def test_a_full_disk_is_called_so(samples):
 LIMITED = """
 import resource, sys
 import numpy as np
-from tsbs_daw.audio.write import AudioWriter
-from tsbs_daw.errors import OutputError
+from tsbs_daw.audio.wav_writer import AudioWriter
+from tsbs_daw.core.errors import OutputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     with AudioWriter(sys.argv[1], 44100, 2) as writer:
@@ -177,7 +177,7 @@ def test_a_file_system_that_takes_no_such_file_is_called_so(tmp_path):
     arguments = [sys.executable, "-c", LIMITED, str(tmp_path / "stem.wav")]
     said = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     assert said.startswith("OutputError")
-    assert "too large for the disk's file system" in said
+    assert "too large for the file system" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,7 +185,7 @@ def test_a_file_that_lost_its_end_is_not_reported_as_written(tmp_path):
     write(tmp_path / "stem.wav", signals.noise(1000))
     with (tmp_path / "stem.wav").open("r+b") as file:
         file.truncate((tmp_path / "stem.wav").stat().st_size - 8)
-    with pytest.raises(OutputError, match="was not written as it should be"):
+    with pytest.raises(OutputError, match="is not intact after writing"):
         file_samples(tmp_path / "stem.wav")
 
 
@@ -202,5 +202,5 @@ def test_closing_twice_is_closing_once(tmp_path):
     writer = AudioWriter(tmp_path / "stem.wav", 44100, 2)
     writer.close()
     writer.close()
-    with pytest.raises(OutputError, match="closed already"):
+    with pytest.raises(OutputError, match="already closed"):
         writer.write(signals.noise(10))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tsbs_daw.core.errors import EffectError
-from tsbs_daw.effects.quarantine import Quarantine
+from tsbs_daw.effects.vst3 import Quarantine
 
 
 @pytest.fixture

@@ -22,8 +22,7 @@ from tsbs_daw.effects import vst3
 from tsbs_daw.effects.chain import OutputRenderer, render
 from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.protocol import receive
-from tsbs_daw.effects.quarantine import Quarantine
-from tsbs_daw.effects.vst3 import PluginHost, find_plugin, forgive_plugins
+from tsbs_daw.effects.vst3 import PluginHost, Quarantine, find_plugin, forgive_plugins
 
 RATE = signals.RATE
 POSIX = os.name == "posix"

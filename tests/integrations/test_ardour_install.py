@@ -12,7 +12,7 @@ from cli.program import run
 
 from tsbs_daw.core.errors import SettingsError, UsageError
 from tsbs_daw.integrations.ardour import install, scripts
-from tsbs_daw.integrations.ardour.folder import find_folders, usual_place, version_of
+from tsbs_daw.integrations.ardour.install import find_folders, usual_place, version_of
 
 NAMES = {"TSBS-DAW: background", "TSBS-DAW: separate selected regions", "TSBS-DAW: jobs"}
 
@@ -39,7 +39,7 @@ def test_the_usual_place_is_that_of_the_platform(platform: str, environment: dic
 
 
 def test_every_version_that_was_started_is_found_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tsbs_daw.integrations.ardour.folder.usual_place", lambda: tmp_path)
+    monkeypatch.setattr("tsbs_daw.integrations.ardour.install.usual_place", lambda: tmp_path)
     with pytest.raises(UsageError, match="start Ardour once"):
         find_folders()
     for name in ("ardour10", "Ardour8", "ardour7", "ardour3", "ardour", "other"):

@@ -13,8 +13,7 @@ import rpp
 from sessions.session_samples import check_bars, random_session, read_points, read_tracks, values
 
 from tsbs_daw.sessions.crate_session import GAP_S, CrateSong, crate_text, region_name, write_crate_rpp
-from tsbs_daw.sessions.names import one_line
-from tsbs_daw.sessions.session import About, Session, SessionTrack, TempoChange
+from tsbs_daw.sessions.session import About, Session, SessionTrack, TempoChange, one_line
 
 DRUMS = SessionTrack("drums", "stems/drums.wav", "#00aa00", muted=True, group="drums")
 VOCALS = SessionTrack("vocals", "stems/vocals.wav", "#aa0000", group="vocals")

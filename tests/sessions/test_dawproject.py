@@ -14,8 +14,7 @@ from sessions.session_samples import random_session
 
 from tsbs_daw.core.errors import OutputError
 from tsbs_daw.sessions.dawproject import write_dawproject
-from tsbs_daw.sessions.names import one_line
-from tsbs_daw.sessions.session import About, Marker, Session, SessionTrack, TempoChange
+from tsbs_daw.sessions.session import About, Marker, Session, SessionTrack, TempoChange, one_line
 
 SCHEMAS = Path(__file__).parent / "data" / "dawproject"
 TRACKS = (

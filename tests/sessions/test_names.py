@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from tsbs_daw.sessions.names import below, can_be_named, is_absolute, number, one_line
+from tsbs_daw.sessions.session import below, can_be_named, is_absolute, number, one_line
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import rpp
 from sessions.session_samples import check_bars, random_session, read_points, read_tracks, values
 
 from tsbs_daw.core.errors import OutputError
-from tsbs_daw.sessions.names import one_line
-from tsbs_daw.sessions.reaper import project_text, write_rpp
-from tsbs_daw.sessions.session import Marker, Session, SessionTrack, TempoChange
+from tsbs_daw.sessions.rpp import project_text, write_rpp
+from tsbs_daw.sessions.session import Marker, Session, SessionTrack, TempoChange, one_line
 
 TRACKS = (
     SessionTrack("acapella", "acapella.wav", "#e05050"),

@@ -9,7 +9,7 @@ import pytest
 
 from tsbs_daw.sessions.crate_session import CrateSong, write_crate_rpp
 from tsbs_daw.sessions.dawproject import write_dawproject
-from tsbs_daw.sessions.reaper import write_rpp
+from tsbs_daw.sessions.rpp import write_rpp
 from tsbs_daw.sessions.session import Marker, Session, SessionTrack, TempoChange, usual_group
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsbs_daw.analysis.features import ATTACK_S, PITCH_S, Features
-from tsbs_daw.analysis.pitch import fold
+from tsbs_daw.analysis.features import ATTACK_S, PITCH_S, Features, fold
 
 # Row: (stem, band), and the band of the mixture that stands in for a stem that is not there.
 ROWS = {

@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tsbs_daw.analysis.features import PITCH_S, Features
-from tsbs_daw.analysis.pitch import fold
+from tsbs_daw.analysis.features import PITCH_S, Features, fold
 from tsbs_daw.contracts.analysis import Section
 
 SPAN_BARS = 4  # compared before and after a boundary

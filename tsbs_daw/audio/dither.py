@@ -1,12 +1,14 @@
-"""Floating point to integers: TPDF dither, rounding, clipping, with a count of what was cut off.
+"""Quantisation: floating point to integers with TPDF dither, rounding and counted clipping.
 
 Dither is the sum of two independent uniform random numbers of one step each: triangular, two steps (LSB) from peak to
-peak, white. It makes the rounding error's mean and power independent of the sound (Lipshitz, Wannamaker, Vanderkooy,
+peak, white. It makes the mean and the power of the rounding error independent of the signal (Lipshitz, Wannamaker,
+Vanderkooy,
 "Quantization and Dither", JAES 1992), at 4.8 dB more noise than rounding alone: its RMS, with the rounding, is half a
 step, at 16 bits 2^-16 or -96.3 dB.
 
-A moment in which every channel is exactly 0 gets none: digital silence stays digital silence, as mastering tools keep
-it ("auto-blank"). The rule looks at one moment at a time, so that it does not matter how a sound is cut into blocks.
+Where every channel is exactly 0 no dither is added: digital silence stays digital silence, as in mastering tools
+("auto-blank"). The rule looks at one sample at a time, so the result does not depend on how the stream is cut into
+blocks.
 
 Axes: (samples, channels).
 """
@@ -17,11 +19,12 @@ import numpy as np
 
 
 class Quantiser:
-    """A stream of floating point to integers.
+    """Quantises a stream.
 
-    Args:   bits: of the integers
-            seed: of the dither, None for none. Equal seeds give equal dither: each file of a song needs its own, or
-                  their noise would add up in step when they are mixed
+    Args:
+        bits: of the integers
+        seed: of the dither; None: no dither. Equal seeds give equal dither: each file of a song needs its own, or their
+            noise would add up coherently when they are mixed
     """
 
     def __init__(self, bits: int, *, seed: int | None = None):
@@ -30,10 +33,17 @@ class Quantiser:
         self._random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
 
     def quantise(self, frames: np.ndarray) -> np.ndarray:
-        """Integers from -2^(bits-1) to 2^(bits-1) - 1.
+        """Quantise a block to integers from -2^(bits-1) to 2^(bits-1) - 1.
 
-        Args:    frames: (samples, channels), 1.0 is full scale
-        Returns: (samples, channels) int32
+        Args:
+            frames: 1.0 is full scale
+
+        Returns:
+            int32
+
+        Shape:
+            frames: (samples, channels)
+            returns: (samples, channels)
         """
         full = 1 << (self.bits - 1)
         scaled = frames.astype(np.float64) * full

@@ -1,11 +1,12 @@
-"""Write songs in the formats that they are delivered in: WAV, FLAC, AIFF, MP3.
+"""Writers for the delivery formats: WAV, FLAC, AIFF and MP3.
 
-`open_writer` gives an `AudioWriter` for WAV, and for the others an `EncodedWriter` of the same manners: blocks in, no
-torso of a file left behind, durable and read back at the end. Where bits are cut there is TPDF dither (see `dither`).
+`open_writer` returns an `AudioWriter` for WAV and an `EncodedWriter` for everything else, with the same interface:
+block-wise input, no partial file on failure, durable and verified after close. Reducing the bit depth adds TPDF dither
+(see `dither`).
 
-What cannot be held is said: samples beyond full scale are cut off and counted (a float WAV has no such limit), an MP3
-has at most 48 kHz, so that a higher rate is halved or quartered, and it is not the same sound: the encoder's delay is
-undone by what its LAME header says, which players mostly heed.
+What a format cannot hold is reported: samples beyond full scale are clipped and counted (a float WAV has no such
+limit); an MP3 has at most 48 kHz, so a higher rate is halved or quartered. An MP3 is not sample-exact: its LAME header
+states the encoder's delay, and most players remove it.
 
 Axes: (channels, samples), float32.
 """
@@ -14,19 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsbs_daw.audio.codec_file import CodecFile
-from tsbs_daw.audio.delivery_format import DELIVERY_FORMATS, DeliveryFormat, delivery_format, file_ending
 from tsbs_daw.audio.dither import Quantiser
+from tsbs_daw.audio.formats import DELIVERY_FORMATS, DeliveryFormat, delivery_format, file_ending
 from tsbs_daw.audio.resample import Resampler, resampled_length
-from tsbs_daw.audio.tempo_chunks import acid_body, beats_in, smpl_body
-from tsbs_daw.audio.wav_writer import AudioWriter, chunk, write_error
-from tsbs_daw.audio.writer import Writer
+from tsbs_daw.audio.riff import acid_body, beats_in, build_chunk, smpl_body
+from tsbs_daw.audio.wav_writer import AudioWriter
+from tsbs_daw.audio.writer import Writer, write_error
 from tsbs_daw.core.errors import OutputError, shown
 from tsbs_daw.core.files import sync_file
 
@@ -38,13 +39,72 @@ __all__ = ["DELIVERY_FORMATS", "EncodedWriter", "delivery_format", "file_ending"
 MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 MP3_OPTIONS = {"bitrate_mode": "CONSTANT", "compression_level": 0.0}  # 320 kbit/s
 MOST_CHANNELS = {"FLAC": 8, "AIFF": 32, "MP3": 2}
-AIFF_LIMIT_BYTES = (1 << 32) - 4096  # its sizes have 32 bits
-PIECE_SAMPLES = 8192  # what the codec gets at once
+AIFF_LIMIT_BYTES = (1 << 32) - 4096  # AIFF sizes have 32 bits
+PIECE_SAMPLES = 8192  # per call of the codec
+
+
+class CodecFile:
+    """The file that a codec writes to through callbacks from C.
+
+    An OSError inside such a callback would be lost, so it is kept and raised by `check`.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._file = path, path.open("wb+")
+        self.error: OSError | None = None
+        self.broken = False
+
+    def write(self, data: bytes) -> int:
+        if self.broken or self.error:
+            return len(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            return 0
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(count)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:  # it flushes
+            self.error = self.error or error
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Do nothing: `finish` flushes."""
+
+    def check(self) -> None:
+        """Raise the OSError that happened inside a callback, if there was one."""
+        if self.error:
+            raise self.error
+
+    def finish(self) -> None:
+        """Make the file durable and close it.
+
+        Raises:
+            OSError: now, or earlier inside a callback
+        """
+        self.check()
+        self._file.flush()
+        sync_file(self._file.fileno())
+        self._file.close()
+
+    def remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if self._path.is_file():  # never remove a device
+            self._path.unlink()
 
 
 def open_writer(
     path: Path | str,
-    form: str,
+    fmt: str,
     sample_rate: int,
     channels: int,
     *,
@@ -56,19 +116,27 @@ def open_writer(
     key: str | None = None,
     dither: bool = True,
 ) -> Writer:
-    """A writer for one of `DELIVERY_FORMATS`. Its `clipped_samples` and, once closed, `warnings` are worth a look.
+    """Open a writer for a delivery format. Check its `clipped_samples` and, after closing, its `warnings`.
 
-    Args:   time_reference_samples: where the sound starts in its session: BWF in WAV, a comment in FLAC; AIFF and MP3
-                have no place for it
-            description: of the BWF chunk, or the FLAC's comment
-            tempo_bpm: into an `acid` chunk (WAV); the others carry it in tags, see `tags.write_tags`
-            beats: the sound is a loop of so many beats, and a `smpl` chunk says so
-            beats_per_bar: for `acid`, as quarters: 3 becomes 3/4
-            key: "A minor", "F#", ...: the root note of `acid` and `smpl`
-            dither: False for sound of as many bits already, which is then kept bit by bit (WAV)
-    Raises: OutputError: no such format, or it cannot hold this sound; NoSpaceLeft
+    Args:
+        path: of the file to write
+        fmt: a name from `DELIVERY_FORMATS`
+        sample_rate: of the blocks, in Hz
+        channels: number of channels
+        time_reference_samples: start of the audio in its session: BWF in WAV, a comment in FLAC; AIFF and MP3 have no
+            field for it
+        description: text of the BWF chunk or the FLAC comment
+        tempo_bpm: written to an `acid` chunk (WAV only; for the other formats see `tags.write_tags`)
+        beats: length of a loop in beats; adds a `smpl` chunk. None: not a loop
+        beats_per_bar: for `acid`, in quarter notes: 3 becomes 3/4
+        key: "A minor", "F#", ...: the root note of `acid` and `smpl`
+        dither: False if the audio already has this bit depth, to keep it bit by bit (WAV only)
+
+    Raises:
+        OutputError: unknown format, or the format cannot hold this audio
+        NoSpaceLeft: the disk is full
     """
-    chosen = delivery_format(form)
+    chosen = delivery_format(fmt)
     if chosen.container != "WAV":
         return EncodedWriter(path, chosen, sample_rate, channels, time_reference_samples, description)
 
@@ -76,8 +144,10 @@ def open_writer(
         if not tempo_bpm:
             return b""
         count = beats_in(samples, sample_rate, tempo_bpm) if beats is None else beats
-        acid = chunk(b"acid", acid_body(tempo_bpm, count, key=key, beats_per_bar=beats_per_bar, loop=beats is not None))
-        return acid if beats is None else acid + chunk(b"smpl", smpl_body(samples, sample_rate, key=key))
+        acid = build_chunk(
+            b"acid", acid_body(tempo_bpm, count, key=key, beats_per_bar=beats_per_bar, loop=beats is not None)
+        )
+        return acid if beats is None else acid + build_chunk(b"smpl", smpl_body(samples, sample_rate, key=key))
 
     return AudioWriter(
         path,
@@ -92,20 +162,21 @@ def open_writer(
 
 
 def _seed(path: Path | str) -> int:
-    """Of a file's dither: another for each stem, the same when the same is written again."""
+    """The dither seed of a file: different for every stem, equal when a file is written again."""
     return zlib.crc32(Path(path).name.encode("utf-8", "surrogateescape"))
 
 
 class EncodedWriter(Writer):
-    """A FLAC, AIFF or MP3 being written, see `Writer`.
+    """Writes a FLAC, AIFF or MP3 file.
 
-    sample_rate: of the file; for MP3 it may be lower than that of the blocks
+    Attributes:
+        sample_rate: of the file; for MP3 it may be lower than that of the blocks
     """
 
     def __init__(
         self,
         path: Path | str,
-        form: DeliveryFormat,
+        fmt: DeliveryFormat,
         sample_rate: int,
         channels: int,
         time_reference_samples: int = 0,
@@ -114,43 +185,43 @@ class EncodedWriter(Writer):
         import soundfile
 
         super().__init__(path, channels)
-        self.form = form
-        most = MOST_CHANNELS[form.container]
+        self.fmt = fmt
+        most = MOST_CHANNELS[fmt.container]
         if not 1 <= channels <= most:
             raise OutputError(
-                f"{shown(path)} cannot have {channels} channels: {form.container} holds {most} at most; choose wav24."
+                f"{shown(path)} cannot have {channels} channels: {fmt.container} holds at most {most}. Use wav24."
             )
-        self.source_rate, self.sample_rate = sample_rate, _rate_for(form, sample_rate)
+        self.source_rate, self.sample_rate = sample_rate, _rate_for(fmt, sample_rate)
         self._resampler = Resampler(sample_rate, self.sample_rate, channels)
-        self._quantiser = Quantiser(form.bits, seed=_seed(path)) if form.bits else None
-        self._beyond = 0  # of an MP3
+        self._quantiser = Quantiser(fmt.bits, seed=_seed(path)) if fmt.bits else None
+        self._beyond = 0  # samples beyond full scale in an MP3
         self._comments = (time_reference_samples, description)
         self._file: CodecFile | None = None
         self._stream: soundfile.SoundFile | None = None
         try:
             self._file = CodecFile(self.path)
-            options = MP3_OPTIONS if form.container == "MP3" else {}
+            options = MP3_OPTIONS if fmt.container == "MP3" else {}
             self._stream = soundfile.SoundFile(
-                self._file, "w", self.sample_rate, channels, form.subtype, format=form.container, **options
+                self._file, "w", self.sample_rate, channels, fmt.subtype, format=fmt.container, **options
             )
         except (OSError, soundfile.LibsndfileError) as error:
             raise self._failed(error) from error
 
     @property
     def clipped_samples(self) -> int:
-        """How many lay beyond full scale. Integers are cut off there; an MP3 is by whatever plays it."""
+        """Number of samples beyond full scale. Integer formats clip them; MP3 leaves that to the player."""
         return self._quantiser.clipped_samples if self._quantiser else self._beyond
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        said = f"{shown(self.path)} is at {self.sample_rate} Hz: an MP3 cannot hold {self.source_rate} Hz."
-        return super().warnings + ((said,) if self.sample_rate != self.source_rate else ())
+        warning = f"{shown(self.path)} has {self.sample_rate} Hz: an MP3 cannot hold {self.source_rate} Hz."
+        return super().warnings + ((warning,) if self.sample_rate != self.source_rate else ())
 
     def _append(self, block: np.ndarray) -> None:
         samples = self.samples + block.shape[1]
-        if self.form.container == "AIFF" and samples * self.channels * self.form.bits // 8 > AIFF_LIMIT_BYTES:
+        if self.fmt.container == "AIFF" and samples * self.channels * self.fmt.bits // 8 > AIFF_LIMIT_BYTES:
             self._discard()
-            raise OutputError(f"{shown(self.path)} would be longer than an AIFF can be (4 GB); choose wav24.")
+            raise OutputError(f"{shown(self.path)} would exceed the size limit of AIFF (4 GB). Use wav24.")
         self._encode(self._resampler.process(block))
 
     def _finish(self) -> None:
@@ -160,12 +231,12 @@ class EncodedWriter(Writer):
         try:
             self._stream.close()
             self._file.finish()
-            if self.form.container == "FLAC":
+            if self.fmt.container == "FLAC":
                 _comment(self.path, *self._comments)
         except (OSError, soundfile.LibsndfileError) as error:
             raise self._failed(error) from error
 
-    def _found_samples(self) -> int:
+    def _stored_samples(self) -> int:
         import soundfile
 
         try:
@@ -173,46 +244,45 @@ class EncodedWriter(Writer):
         except (OSError, soundfile.LibsndfileError) as error:
             raise self._failed(error) from error
 
-    def _due_samples(self) -> int:
+    def _expected_samples(self) -> int:
         return resampled_length(self.samples, self.source_rate, self.sample_rate)
 
     def _encode(self, block: np.ndarray) -> None:
-        """Hand (channels, samples) at the file's rate to the codec."""
-
+        """Encode (channels, samples) at the file's sample rate."""
         for start in range(0, block.shape[1], PIECE_SAMPLES):
             frames = np.ascontiguousarray(block[:, start : start + PIECE_SAMPLES].T)
             if self._quantiser:
                 # libsndfile takes the upper bits of a 32-bit integer, all of them exactly.
-                frames = self._quantiser.quantise(frames) << (32 - self.form.bits)
+                frames = self._quantiser.quantise(frames) << (32 - self.fmt.bits)
             else:
                 self._beyond += int((np.abs(frames) > 1.0).sum())
             try:
                 self._stream.write(frames)
                 self._file.check()
-            except (OSError, RuntimeError, AssertionError) as error:  # soundfile asserts that all was taken
+            except (OSError, RuntimeError, AssertionError) as error:  # soundfile asserts that everything was written
                 raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> OutputError:
-        """The error to raise, once the file is gone. What the disk said counts more than what the codec made of it."""
+        """Remove the file and return the error to raise. The disk's error takes precedence over the codec's."""
         cause = self._file.error if self._file and self._file.error else error
         self._discard()
         if isinstance(cause, OSError):
             return write_error(self.path, cause)
-        return OutputError(f"{shown(self.path)} could not be written as {self.form.name}: {cause}; choose wav24.")
+        return OutputError(f"{shown(self.path)} could not be written as {self.fmt.name}: {cause}. Use wav24.")
 
     def _remove(self) -> None:
         if self._file is None:
             return
-        self._file.broken = True  # what a codec still wants to write goes nowhere
+        self._file.broken = True  # discards what the codec still wants to write
         if self._stream is not None:
-            with contextlib.suppress(Exception):  # what failed has been told
+            with contextlib.suppress(Exception):  # the failure has been reported
                 self._stream.close()
         self._file.remove()
 
 
-def _rate_for(form: DeliveryFormat, sample_rate: int) -> int:
-    """The file's rate: the sound's own, but for an MP3 of a higher one, which is divided by 2, 4, ... where it can."""
-    if form.container != "MP3" or sample_rate in MP3_RATES_HZ:
+def _rate_for(fmt: DeliveryFormat, sample_rate: int) -> int:
+    """The sample rate of the file: unchanged, except that MP3 divides higher rates by 2, 4 or 8 where possible."""
+    if fmt.container != "MP3" or sample_rate in MP3_RATES_HZ:
         return sample_rate
     for factor in (2, 4, 8):
         if sample_rate % factor == 0 and sample_rate // factor in (44100, 48000):
@@ -221,7 +291,11 @@ def _rate_for(form: DeliveryFormat, sample_rate: int) -> int:
 
 
 def _comment(path: Path, time_reference_samples: int, description: str) -> None:
-    """What BWF says in a WAV, as Vorbis comments, under the names that ffmpeg gives them. Raises: OSError"""
+    """Write the BWF fields as Vorbis comments, under FFmpeg's names.
+
+    Raises:
+        OSError: the file cannot be written
+    """
     if not time_reference_samples and not description:
         return
     from mutagen import MutagenError

@@ -1,6 +1,6 @@
-"""How loud a sound is: peaks, RMS, loudness (EBU R 128), block by block.
+"""Level measurement of a stream: peaks, RMS and loudness (EBU R 128).
 
-Axes: (channels, samples), float32. Levels are in dB of full scale; silence has no level, and None says so.
+Axes: (channels, samples), float32. Levels are in dB relative to full scale; None is the level of silence.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
-LOUDNESS_FLOOR_LUFS = -70.0  # the absolute gate of ITU-R BS.1770; nothing below it counts
+LOUDNESS_FLOOR_LUFS = -70.0  # the absolute gate of ITU-R BS.1770
 
 
 @dataclass(frozen=True)
 class Levels:
-    """sample_peak_db, true_peak_db, rms_db: None for silence
-    loudness_lufs: integrated; None when nothing passes the gate, or the sound is shorter than its 400 ms
-    samples: per channel
+    """The levels of a signal.
+
+    Attributes:
+        sample_peak_db, true_peak_db, rms_db: None for silence
+        loudness_lufs: integrated; None if nothing passes the gate, or the signal is shorter than its 400 ms
+        samples: per channel
     """
 
     sample_peak_db: float | None
@@ -29,21 +32,21 @@ class Levels:
 
 
 def db(ratio: float) -> float | None:
-    """An amplitude ratio in decibels; None for 0, whose level has no number."""
+    """An amplitude ratio in decibels; None for 0."""
     return 20 * math.log10(ratio) if ratio > 0 else None
 
 
 def gain(level_db: float) -> float:
-    """Decibels as an amplitude ratio."""
+    """The amplitude ratio of a level in decibels."""
     return 10.0 ** (level_db / 20)
 
 
 class Meter:
-    """Measure a stream. More than five channels: loudness counts the first five (L R C, and two surround).
+    """Measures a stream. Loudness counts at most the first five channels (L R C, and two surround).
 
     True peak is the peak after oversampling, as in ITU-R BS.1770-4 annex 2: 4 times below 96 kHz, twice below 192 kHz.
-    soxr does it, several times as fast as libebur128 and with a filter that is flat to the top of the band. Its "HQ"
-    found the same peaks as its slower "VHQ", within 0.005 dB on music and 0.04 dB on noise and tones at 20 kHz.
+    soxr oversamples several times faster than libebur128, with a filter that is flat to the top of the band. Its "HQ"
+    finds the same peaks as its slower "VHQ", within 0.005 dB on music and 0.04 dB on noise and tones at 20 kHz.
     """
 
     def __init__(self, sample_rate: int, channels: int):
@@ -58,9 +61,9 @@ class Meter:
         self._levels: Levels | None = None
 
     def add(self, block: np.ndarray) -> None:
-        """Take in a block, (channels, samples), all finite. Not after `levels`, which ends the sound."""
+        """Add a block of finite samples, (channels, samples). Not allowed after `levels`, which ends the stream."""
         if self._levels:
-            raise ValueError("the levels have been read; a new sound needs a new Meter")
+            raise ValueError("the levels have been read; use a new Meter for a new stream")
         if not block.shape[1]:
             return
         frames = np.ascontiguousarray(block.T, np.float32)
@@ -72,7 +75,7 @@ class Meter:
         self._true_peak = max(self._true_peak, _peak(self._oversampler.resample_chunk(frames)))
 
     def levels(self) -> Levels:
-        """Of all that was added."""
+        """The levels of everything that was added. Ends the stream."""
         if self._levels is None:
             end = self._oversampler.resample_chunk(np.zeros((0, self.channels), np.float32), last=True)
             loudness = self._loudness_of(self._state)

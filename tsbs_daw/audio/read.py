@@ -1,8 +1,8 @@
-"""Read audio files: any common format in, float32 (channels, samples) out, in blocks.
+"""Read audio files of any common format, in blocks of float32 (channels, samples).
 
-Two opinions must agree before a sample is handed out: the header is read here (`header`), where it is compared with
-the file's size, and the sound is decoded in a process of its own (`process`, `decoder`), where a hostile file can do no
-harm. Nothing is allocated from a number that a file claims.
+Two readers must agree before any sample is returned: `headers` reads the header and compares it with the file's size,
+and `decoder` decodes the audio in a separate process, where a hostile file can do no harm. Nothing is allocated from a
+number that a file claims.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from tsbs_daw.core.errors import NonFiniteAudio, TruncatedAudio, UnreadableAudio
 log = logging.getLogger(__name__)
 
 BLOCK_SAMPLES = 65536
-UNKNOWN_SAMPLES = 1 << 62  # libsndfile says something near 2^63 when it does not know
-STEP_SAMPLES, SALVAGE_STEP_SAMPLES = 8192, 1024  # what a decoder's error takes with it, at most
-STRAY_BYTES = 1 << 16  # behind a FLAC's last sample; tags are smaller, and decoders read ahead
-LATE_S = 0.001  # of sound behind its picture; below it, files merely count their time coarsely
+UNKNOWN_SAMPLES = 1 << 62  # libsndfile reports something near 2^63 for an unknown length
+STEP_SAMPLES, SALVAGE_STEP_SAMPLES = 8192, 1024  # most that is lost to a decoding error
+STRAY_BYTES = 1 << 16  # after the last sample of a FLAC; tags are smaller, and decoders read ahead
+LATE_S = 0.001  # audio later than video; below it, containers merely count time coarsely
 
 
-def media_is_there() -> bool:
-    """Whether the extra `[media]` is installed."""
+def media_is_installed() -> bool:
+    """Whether PyAV, from the extra `[media]`, is installed."""
     return importlib.util.find_spec("av") is not None
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file is.
+    """The properties of an audio file.
 
-    samples:   per channel; None when only decoding can tell
-    container: by content: "WAV", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", "CAF", "AU", "MP4",
-               "MATROSKA", "AAC"
-    subtype:   of the samples, as libsndfile names it: "PCM_16", "FLOAT", "VORBIS", ...
-    time_reference_samples: where the file starts in its session, from a BWF `bext` chunk; 0 without one
-    warnings:  sentences about what is odd and was put up with
+    Attributes:
+        samples: per channel; None if only decoding can tell
+        container: by content: "WAV", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", "CAF", "AU", "MP4", "MATROSKA", "AAC"
+        subtype: sample format, in libsndfile's terms: "PCM_16", "FLOAT", "VORBIS", ...
+        time_reference_samples: start of the file in its session, from a BWF `bext` chunk; 0 without one
+        warnings: one sentence for each oddity that was tolerated
     """
 
     path: Path
@@ -61,9 +61,10 @@ class AudioInfo:
 
 
 def probe(path: Path | str, *, salvage: bool = False) -> AudioInfo:
-    """What `path` is, as far as opening it tells.
+    """The properties of a file, as far as opening it tells.
 
-    Raises: UnreadableAudio, TruncatedAudio, UnsupportedAudio; see `open_audio`
+    Raises:
+        UnreadableAudio, TruncatedAudio, UnsupportedAudio: see `open_audio`
     """
     with open_audio(path, salvage=salvage) as reader:
         return reader.info
@@ -80,22 +81,28 @@ def open_audio(
 ) -> AudioReader:
     """Open a file, or a portion of it, for reading.
 
-    Args:   start_samples, length_samples: the portion, at the file's rate; None: to the end
-            salvage: read what is there of a cut or damaged file, with a warning, where it would be refused
-            stall_s: how long the decoder may be silent
-            memory_bytes: limit of the decoder's address space
-    Raises: UnreadableAudio: not audio, empty, damaged; the decoder crashed or hung
-            TruncatedAudio: shorter than its header promises
-            UnsupportedAudio: channels, rate or format that cannot be separated; a portion outside of the file
+    Args:
+        path: of the file
+        start_samples: first sample of the portion, at the file's sample rate
+        length_samples: length of the portion; None: to the end of the file
+        salvage: read what is there of a cut or damaged file, with a warning, instead of refusing it
+        stall_s: seconds of silence after which the decoder is killed
+        memory_bytes: limit of the decoder's address space
+
+    Raises:
+        UnreadableAudio: not audio, empty or damaged; or the decoder crashed or hung
+        TruncatedAudio: shorter than its header promises
+        UnsupportedAudio: unsupported channels, sample rate or format; or a portion outside the file
     """
     return AudioReader(Path(path), start_samples, length_samples, salvage, stall_s, memory_bytes)
 
 
 class AudioReader:
-    """A file being read. A context manager; `close` stops the decoder at any point.
+    """An audio file being read. A context manager; `close` stops the decoder at any point.
 
-    info:    the whole file; its warnings grow when reading finds more
-    samples: how many will come (those of the portion); None when only decoding can tell
+    Attributes:
+        info: properties of the whole file; reading may add warnings
+        samples: length of the portion; None if only decoding can tell
     """
 
     def __init__(
@@ -109,9 +116,9 @@ class AudioReader:
     ):
         self._path, self._start, self._salvage = path, start_samples, salvage
         header = inspect(path, salvage=salvage)
-        if header.demuxer and not media_is_there():
+        if header.demuxer and not media_is_installed():
             raise UnsupportedAudio(
-                f"{shown(path)} is {header.container}, which an extra reads: pip install 'tsbs-daw[media]', "
+                f"{shown(path)} is {header.container}, which needs an extra: pip install 'tsbs-daw[media]', "
                 "or convert it to WAV or FLAC."
             )
         self._slack, self._known_cut = header.slack_samples, header.fault is not None
@@ -119,7 +126,7 @@ class AudioReader:
             path,
             {
                 "start_samples": start_samples,
-                # Seeking is exact where each sample has its place; in the others it is a codec's best guess.
+                # Seeking is exact only if every sample has a fixed place; elsewhere it is a codec's best guess.
                 "discard": not header.seekable,
                 "block_samples": BLOCK_SAMPLES,
                 "step_samples": SALVAGE_STEP_SAMPLES if salvage else STEP_SAMPLES,
@@ -150,11 +157,18 @@ class AudioReader:
         self._decoder.close()
 
     def read(self, samples: int) -> np.ndarray:
-        """The next samples.
+        """Read the next samples.
 
-        Returns: (channels, n), n <= samples; n is 0 only at the end
-        Raises:  NonFiniteAudio: NaN or infinity, with its place
-                 TruncatedAudio, UnreadableAudio: the sound ends too early, or cannot be decoded further
+        Args:
+            samples: maximum number
+
+        Shape:
+            returns: (channels, n), n <= samples; n is 0 only at the end
+
+        Raises:
+            NonFiniteAudio: NaN or infinity; the message states where
+            TruncatedAudio: the audio ends too early
+            UnreadableAudio: the audio cannot be decoded further
         """
         if self._wanted is not None:
             samples = min(samples, self._wanted - self._given)
@@ -167,59 +181,61 @@ class AudioReader:
         return np.ascontiguousarray(block.T)
 
     def blocks(self, samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
-        """The rest of the sound, (channels, n <= samples) at a time."""
+        """The rest of the audio, in blocks of shape (channels, n), n <= samples."""
         while (block := self.read(samples)).shape[1]:
             yield block
 
     def _agree(self, header: Header) -> AudioInfo:
-        """What the file is, when header and decoder have both been heard."""
+        """The properties of the file, if the header reader and the decoder agree."""
         tag, body = self._decoder.receive()
-        found = document(body)
+        message = document(body)
         if tag == b"X":
-            raise self._failure(found)
-        name, channels, rate = shown(self._path), found["channels"], found["sample_rate"]
+            raise self._failure(message)
+        name, channels, rate = shown(self._path), message["channels"], message["sample_rate"]
         try:
             check_limits(channels, rate)
         except Refused as refused:
             raise refused.kind(f"{name} {refused.what}.") from refused
-        samples = found["samples"] if found["samples"] < UNKNOWN_SAMPLES else None
+        samples = message["samples"] if message["samples"] < UNKNOWN_SAMPLES else None
         if samples == 0:
-            raise UnreadableAudio(f"{name} holds no sound: it has a header and no samples.")
+            raise UnreadableAudio(f"{name} has no audio: its header is followed by no samples.")
         claims = (header.samples, samples), (header.channels, channels), (header.sample_rate, rate)
         if any(None not in pair and pair[0] != pair[1] for pair in claims):
-            raise UnreadableAudio(f"{name} has a header that can be understood in two ways; convert it to WAV or FLAC.")
+            raise UnreadableAudio(f"{name} has an ambiguous header; convert it to WAV or FLAC.")
         self._promised = samples
-        late_s = found.get("late_s", 0.0)
-        late = f"{name} starts {late_s:.3f} s later with its sound than with its picture; that gap is left out."
+        late_s = message.get("late_s", 0.0)
+        late = f"{name} has audio that starts {late_s:.3f} s after its video; the gap is left out."
         return AudioInfo(
             self._path,
             rate,
             channels,
-            # Of a file that may be cut, only what the header's reader counted itself is sure.
+            # If the file may be cut, only the header reader's own count is reliable.
             header.samples if self._salvage else samples,
             header.container,
-            found["subtype"],
+            message["subtype"],
             header.time_reference_samples,
             (*header.warnings, late) if late_s > LATE_S else header.warnings,
         )
 
     def _portion(self, start: int, length: int | None) -> int | None:
-        """The number of samples to come; sets what `read` must not exceed."""
+        """The length of the portion; sets the limit for `read`."""
         total = self.info.samples
         self._wanted = length
         if start < 0 or (length is not None and length < 1):
-            raise UnsupportedAudio(f"A portion of {shown(self._path)} must start at 0 or later and have a length.")
+            raise UnsupportedAudio(
+                f"A portion of {shown(self._path)} must start at sample 0 or later and not be empty."
+            )
         if total is None:
             return length
         end = total if length is None else start + length
         if start >= total or end > total:
             raise UnsupportedAudio(
-                f"The portion from sample {start} to {end} lies outside of {shown(self._path)}, which has {total}."
+                f"Samples {start} to {end} are outside {shown(self._path)}, which has {total} samples."
             )
         return end - start
 
     def _receive(self) -> bool:
-        """Take one message in; False at the end of the sound."""
+        """Receive one message from the decoder; False at the end of the audio."""
         if self._ended:
             return False
         tag, body = self._decoder.receive()
@@ -231,11 +247,11 @@ class AudioReader:
             self._pending = np.concatenate((self._pending, block)) if len(self._pending) else block
             return True
         self._ended = True
-        found = document(body)
+        message = document(body)
         if tag == b"X":
-            self._give_up(found)
+            self._give_up(message)
         else:
-            self._check_length(found["samples"], found["left_bytes"])
+            self._check_length(message["samples"], message["left_bytes"])
         return False
 
     def _check_finite(self, block: np.ndarray) -> None:
@@ -244,65 +260,65 @@ class AudioReader:
         index, channel = np.argwhere(~np.isfinite(block))[0].tolist()
         at = self._start + self._given + len(self._pending) + index
         raise NonFiniteAudio(
-            f"{shown(self._path)} holds {block[index, channel]} at sample {at} ({at / self.info.sample_rate:.3f} s) of "
+            f"{shown(self._path)} has {block[index, channel]} at sample {at} ({at / self.info.sample_rate:.3f} s) of "
             f"channel {channel + 1}; render it again."
         )
 
     def _check_length(self, decoded: int, left_bytes: int) -> None:
-        """Compare what was decoded, counted from the file's start, with what was promised."""
+        """Compare the number of decoded samples, counted from the start of the file, with the header."""
         promised = self._promised
         if self.info.container == "FLAC" and left_bytes > STRAY_BYTES:
-            self._warn(f"{shown(self._path)} holds {left_bytes} bytes after its sound; they are not read.")
+            self._warn(f"{shown(self._path)} has {left_bytes} bytes after its audio; they are ignored.")
         if self._nothing_came and (promised is None or self._salvage):
-            raise UnreadableAudio(f"{shown(self._path)} holds no sound that can be read; copy it again.")
+            raise UnreadableAudio(f"{shown(self._path)} has no readable audio; copy it again.")
         if promised is None:
             return
         if promised - self._slack <= decoded < promised:
-            self._warn(f"{shown(self._path)} holds {decoded} samples, {promised - decoded} fewer than its header says.")
+            self._warn(f"{shown(self._path)} has {decoded} samples, {promised - decoded} fewer than its header states.")
         elif decoded < promised:
-            self._cut(f"its header promises {promised} samples and {decoded} are there")
+            self._cut(f"its header promises {promised} samples and the file has {decoded}")
 
     @property
     def _nothing_came(self) -> bool:
         return self._given + len(self._pending) == 0
 
-    def _give_up(self, found: dict) -> None:
-        """The decoder failed: raise, or with `salvage` end the sound here."""
+    def _give_up(self, message: dict) -> None:
+        """Handle a decoding error: raise, or with `salvage` end the audio here."""
         if not self._salvage or self._nothing_came:
-            raise self._failure(found)
-        if found["at_end"]:
-            self._cut(f"it ends after sample {found['samples']}")
+            raise self._failure(message)
+        if message["at_end"]:
+            self._cut(f"it ends after sample {message['samples']}")
         else:
-            self._warn(f"{shown(self._path)} is damaged after sample {found['samples']}; what comes later is left out.")
+            self._warn(f"{shown(self._path)} is damaged after sample {message['samples']}; the rest is left out.")
 
     def _cut(self, how: str) -> None:
         name = shown(self._path)
         if not self._salvage:
             raise TruncatedAudio(
-                f"{name} is cut short: {how}; copy it again, or take what is there with `--salvage` (separate, batch)."
+                f"{name} is cut short: {how}; copy it again, or use what is there with `--salvage` (separate, batch)."
             )
-        if not self._known_cut:  # else the warning is there already
+        if not self._known_cut:  # otherwise the header reader has warned already
             self._warn(f"{name} is cut short: {how}.")
 
     def _warn(self, sentence: str) -> None:
         log.warning("%s", sentence)
         self.info = replace(self.info, warnings=(*self.info.warnings, sentence))
 
-    def _failure(self, found: dict) -> UnreadableAudio | TruncatedAudio:
-        """The decoder's own words, in ours."""
-        name, reason = shown(self._path), found["message"].strip().rstrip(".")
-        if found["kind"] == "decode" and not found["samples"]:
-            return UnreadableAudio(f"{name} is damaged from its first sample on ({reason}); copy it again.")
-        if found["kind"] == "decode" and found["at_end"]:
+    def _failure(self, message: dict) -> UnreadableAudio | TruncatedAudio:
+        """Translate the decoder's failure message."""
+        name, reason = shown(self._path), message["message"].strip().rstrip(".")
+        if message["kind"] == "decode" and not message["samples"]:
+            return UnreadableAudio(f"{name} is damaged from the first sample on ({reason}); copy it again.")
+        if message["kind"] == "decode" and message["at_end"]:
             return TruncatedAudio(
-                f"{name} is cut short: it ends after sample {found['samples']}; "
-                "copy it again, or take what is there with `--salvage` (separate, batch)."
+                f"{name} is cut short: it ends after sample {message['samples']}; "
+                "copy it again, or use what is there with `--salvage` (separate, batch)."
             )
-        if found["kind"] == "decode":
+        if message["kind"] == "decode":
             return UnreadableAudio(
-                f"{name} is damaged after sample {found['samples']} ({reason}); copy it again, "
-                "or take what comes before with `--salvage` (separate, batch)."
+                f"{name} is damaged after sample {message['samples']} ({reason}); copy it again, "
+                "or use what comes before with `--salvage` (separate, batch)."
             )
-        if found["kind"] == "memory":
-            return UnreadableAudio(f"{name} asks for more memory than a song needs; it is damaged or hostile.")
-        return UnreadableAudio(f"{name} cannot be read as audio ({reason}); convert it to WAV or FLAC.")
+        if message["kind"] == "memory":
+            return UnreadableAudio(f"{name} needs more memory than any song; it is damaged or hostile.")
+        return UnreadableAudio(f"{name} cannot be decoded ({reason}); convert it to WAV or FLAC.")

@@ -1,6 +1,6 @@
-"""Change the sample rate of a stream, with soxr's best quality.
+"""Sample rate conversion of a stream, at soxr's best quality.
 
-Sample 0 stays sample 0: the filters have linear phase and their delay is taken out, so there and back again lines up.
+Sample 0 stays sample 0: the filters have linear phase and their delay is compensated, so a round trip lines up.
 
 Axes: (channels, samples), float32.
 """
@@ -16,14 +16,14 @@ QUALITY = "VHQ"
 
 
 def resampled_length(samples: int, from_hz: int, to_hz: int) -> int:
-    """How many samples `Resampler` makes of `samples`: rounded up, so that a way there and back never falls short."""
+    """Number of samples that `Resampler` makes of `samples`: rounded up, so that a round trip never falls short."""
     return -(-samples * to_hz // from_hz)
 
 
 class Resampler:
-    """Resample a stream block by block; the result does not depend on how the stream is cut.
+    """Resamples a stream block by block; the result does not depend on how the stream is cut into blocks.
 
-    `resampled_length(samples given in all)` samples come out in all, the last of them with `last=True`.
+    In total it returns `resampled_length` samples, the last of them with `last=True`.
     """
 
     def __init__(self, from_hz: int, to_hz: int, channels: int):
@@ -32,11 +32,15 @@ class Resampler:
         self._taken = self._given = 0
 
     def process(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """The samples that are ready, which may be none.
+        """Add a block and return the samples that are ready.
 
-        Args:    block: (channels, samples), samples may be 0
-                 last: no more will come
-        Returns: (channels, n)
+        Args:
+            block: may be empty
+            last: no more blocks follow
+
+        Shape:
+            block: (channels, samples)
+            returns: (channels, n), n may be 0
         """
         if self._stream is None:
             return block
@@ -45,8 +49,8 @@ class Resampler:
         self._given += made[0].shape[1]
         if last:
             due = resampled_length(self._taken, self.from_hz, self.to_hz)
-            # Silence follows the end, as it would inside soxr; given here, it also yields the sample that soxr's own
-            # rounding of the length leaves out.
+            # Append silence, as soxr does internally; done here, it also yields the sample that soxr's rounding of the
+            # length leaves out.
             tail = np.zeros((self.channels, 2 * self.from_hz // self.to_hz + 2), np.float32)
             made.append(self._run(tail, True)[:, : due - self._given])
             if made[0].shape[1] and due < self._given:
@@ -60,11 +64,16 @@ class Resampler:
 
 
 def fit_length(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """The same stream with exactly `samples` samples: cut at its end, or followed by silence.
+    """Cut a stream to exactly `samples` samples, or pad it with silence.
 
-    The source is always read to its end, where it may have something to say: that it was cut short, for example.
+    The source is always read to its end, because it may raise there, for example if it is cut short.
 
-    Args: blocks: (..., n) arrays that agree in all but their last axis; at least one if `samples` is not 0
+    Args:
+        blocks: at least one if `samples` is not 0
+        samples: length of the result
+
+    Shape:
+        blocks: (..., n), equal in all axes except the last
     """
     left, shape, dtype = samples, (), np.float32
     for block in blocks:

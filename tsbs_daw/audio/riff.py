@@ -1,6 +1,16 @@
-"""Put chunks behind the sound of a WAV that is there already: RIFF or RF64, without touching the sound.
+"""RIFF chunks: build them, and append them to a WAV file without touching the audio.
 
-RIFF size WAVE [chunks] data ... | [chunks]      the tail, behind the bar, is written anew
+    RIFF size WAVE [chunks] data ... | [chunks]      only the part after the bar is rewritten
+
+Two chunks tell a DAW or a sampler about tempo, key and loop:
+
+`acid`, 24 bytes, as ACID wrote it; FL Studio, REAPER, Cubase and others read it:
+
+    flags u32 | root note u16 | 0x8000 u16 | 0.0 f32 | beats u32 | meter denominator u16, numerator u16 | tempo f32
+
+    flags: 1 one-shot, 2 root note is valid, 4 stretch to the tempo, 8 disk-based (long files)
+
+`smpl`, 36 + 24 bytes (RIFF MCI 1.0, "Sampler"): the root note, and one forward loop over the whole file.
 """
 
 from __future__ import annotations
@@ -11,74 +21,126 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import MAX_CHUNKS
-from tsbs_daw.audio.wav_writer import UNKNOWN_32, chunk, write_error
+from tsbs_daw.audio.headers.common import UNKNOWN_32, Chunk, Refused, riff_chunks
+from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import OutputError, shown
 from tsbs_daw.core.files import sync_file
 
-HEAD_BYTES = 64  # where sizes are
-TAIL_BYTES = 64 << 20  # of chunks behind the sound that are carried over; tags with a large cover have less
+HEAD_BYTES = 64  # the part of the file that holds its sizes
+TAIL_BYTES = 64 << 20  # most bytes of chunks after the audio that are carried over; tags with a large cover have less
+
+ROOT_IS_VALID, STRETCH, ON_DISK = 2, 4, 8
+PITCH_CLASSES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+MIDDLE_C = 60
+
+
+def list_type(file: BinaryIO, chunk: Chunk) -> bytes:
+    """The type of a LIST chunk, such as `INFO`; the name of any other chunk."""
+    return _bytes(file, chunk.body, 4) if chunk.name == b"LIST" else chunk.name
+
+
+def build_chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk as bytes, padded to an even length."""
+    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
 def append_chunks(path: Path, chunks: Mapping[bytes, bytes], *, instead_of: Collection[bytes] = ()) -> None:
-    """Write `chunks`, name to body, behind the sound, and keep all others.
+    """Append chunks after the audio of a WAV file and keep the chunks that are already there.
 
-    Args:   instead_of: names of chunks that go away; a LIST is named by its kind, `INFO`
-    Raises: OutputError: not a WAV that can carry them; NoSpaceLeft. The file is then as it was
+    Args:
+        chunks: name to body
+        instead_of: names of chunks to remove; a LIST is named by its type, `INFO`
+
+    Raises:
+        OutputError: the file is not a WAV that can hold them; it is left unchanged
+        NoSpaceLeft: the disk is full; the file is left unchanged
     """
     try:
         with path.open("rb+", buffering=0) as file:
-            places, ds64 = _walk(file, path)
-            end = next(start + 8 + size + size % 2 for name, start, size in places if name == b"data")
+            known = _chunks_of_wav(file, path)
+            data = next(chunk for chunk in known if chunk.name == b"data")
+            ds64 = next((chunk.body for chunk in known if chunk.name == b"ds64"), None)
             old_size = file.seek(0, os.SEEK_END)
-            kept = [_bytes(file, start, 8 + size + size % 2) for name, start, size in places
-                    if start >= end and name not in instead_of]  # fmt: skip
-            tail = b"".join(kept) + b"".join(chunk(name, body) for name, body in chunks.items())
+            kept = [
+                _bytes(file, chunk.start, chunk.end - chunk.start)
+                for chunk in known
+                if chunk.start >= data.end and list_type(file, chunk) not in instead_of
+            ]
+            tail = b"".join(kept) + b"".join(build_chunk(name, body) for name, body in chunks.items())
             if ds64 is not None and ds64 > HEAD_BYTES - 8:
                 raise OutputError(f"{shown(path)} cannot take tags: its `ds64` chunk is not at its start.")
-            if old_size - end > TAIL_BYTES or (ds64 is None and end + len(tail) - 8 >= UNKNOWN_32):
+            if old_size - data.end > TAIL_BYTES or (ds64 is None and data.end + len(tail) - 8 >= UNKNOWN_32):
                 raise OutputError(f"{shown(path)} has no room for tags.")
-            _replace_tail(file, end, tail, ds64)
-            for name, start, _ in places:
-                if start < end and name in instead_of:
-                    _write(file, start, b"JUNK")
+            _replace_tail(file, data.end, tail, ds64)
+            for chunk in known:
+                if chunk.start < data.end and list_type(file, chunk) in instead_of:
+                    _write(file, chunk.start, b"JUNK")
             sync_file(file.fileno())
     except OSError as error:
         raise write_error(path, error) from error
 
 
 def chunk_names(path: Path) -> list[bytes]:
-    """The chunks of a WAV, in order; a LIST is named by its kind. Raises: OutputError"""
+    """The names of a WAV file's chunks, in order; a LIST is named by its type.
+
+    Raises:
+        OutputError: not a complete WAV file
+    """
     try:
         with path.open("rb") as file:
-            return [name for name, _, _ in _walk(file, path)[0]]
+            return [list_type(file, chunk) for chunk in _chunks_of_wav(file, path)]
     except OSError as error:
-        raise OutputError(f"{shown(path)} cannot be opened: {error.strerror or error}.") from error
+        raise OutputError(f"Cannot open {shown(path)}: {error.strerror or error}.") from error
 
 
-def _walk(file: BinaryIO, path: Path) -> tuple[list[tuple[bytes, int, int]], int | None]:
-    """(name, where it starts, bytes of its body) of each chunk, and where a `ds64` chunk's body is."""
+def pitch_class(key: str | None) -> int | None:
+    """The pitch class of a key's tonic, 0 for C to 11 for B, from "A minor", "Bbm", "F# major"; None without one."""
+    if not key or key[0].upper() not in PITCH_CLASSES:
+        return None
+    accidental = {"#": 1, "♯": 1, "b": -1, "♭": -1}.get(key[1:2], 0)
+    return (PITCH_CLASSES[key[0].upper()] + accidental) % 12
+
+
+def acid_body(tempo_bpm: float, beats: int, *, key: str | None = None, beats_per_bar: int = 4, loop: bool) -> bytes:
+    """The body of an `acid` chunk.
+
+    Args:
+        beats: number of beats in the file
+        loop: True for a loop, False for a stem of a whole song, which is marked as disk-based
+    """
+    root = pitch_class(key)
+    flags = STRETCH | (0 if loop else ON_DISK) | (0 if root is None else ROOT_IS_VALID)
+    note = MIDDLE_C if root is None else MIDDLE_C + root
+    return struct.pack("<IHHfIHHf", flags, note, 0x8000, 0.0, beats, 4, beats_per_bar, tempo_bpm)
+
+
+def smpl_body(samples: int, sample_rate: int, *, key: str | None = None) -> bytes:
+    """The body of a `smpl` chunk: one endless forward loop over all `samples`."""
+    note = MIDDLE_C + (pitch_class(key) or 0)
+    head = struct.pack("<9I", 0, 0, round(1e9 / sample_rate), note, 0, 0, 0, 1, 0)
+    return head + struct.pack("<6I", 0, 0, 0, max(samples - 1, 0), 0, 0)
+
+
+def beats_in(samples: int, sample_rate: int, tempo_bpm: float) -> int:
+    """The number of beats in a file, rounded to the nearest integer."""
+    return round(samples / sample_rate * tempo_bpm / 60)
+
+
+def _chunks_of_wav(file: BinaryIO, path: Path) -> list[Chunk]:
+    """All chunks of a complete WAV file. Raises: OutputError"""
     head, size = _bytes(file, 0, 12), file.seek(0, os.SEEK_END)
-    places, position, ds64, long_data = [], 12, None, 0
-    if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
-        for _ in range(MAX_CHUNKS):
-            start = _bytes(file, position, 12)
-            if len(start) < 8:
-                break
-            name, length = struct.unpack_from("<4sI", start)
-            if name == b"ds64":
-                ds64, long_data = position + 8, struct.unpack("<QQ", _bytes(file, position + 8, 16))[1]
-            elif name == b"data" and length == UNKNOWN_32 and ds64 is not None:
-                length = long_data
-            places.append((start[8:12] if name == b"LIST" else name, position, length))
-            position += 8 + length + length % 2
-    if b"data" not in [name for name, _, _ in places] or not size <= position <= size + 1:
-        raise OutputError(f"{shown(path)} cannot take tags: it is not a whole WAV file.")
-    return places, ds64
+    try:
+        is_wav = head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE"
+        chunks = list(riff_chunks(file, size)) if is_wav else []
+    except Refused:
+        chunks = []
+    if not any(chunk.name == b"data" for chunk in chunks) or not size <= chunks[-1].end <= size + 1:
+        raise OutputError(f"{shown(path)} cannot take tags: it is not a complete WAV file.")
+    return chunks
 
 
 def _replace_tail(file: BinaryIO, end: int, tail: bytes, ds64: int | None) -> None:
-    """Put `tail` behind `end`, and the new size where it belongs; where that fails, leave all as it was."""
+    """Write `tail` at `end` and update the file's size field; if that fails, restore the file."""
     head, before = _bytes(file, 0, HEAD_BYTES), _bytes(file, end, file.seek(0, os.SEEK_END) - end)
     try:
         _write(file, end, tail)
@@ -98,7 +160,7 @@ def _bytes(file: BinaryIO, offset: int, count: int) -> bytes:
 
 
 def _write(file: BinaryIO, offset: int, data: bytes) -> None:
-    """All of `data`; a raw file may take a part."""
+    """Write all of `data`; one call to a raw file may write less."""
     file.seek(offset)
     view = memoryview(data)
     while view:

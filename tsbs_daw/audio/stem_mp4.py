@@ -1,7 +1,10 @@
-"""`.stem.mp4`: the song and its four stems as tracks of one file, for DJ decks (Native Instruments Stems).
+"""Writer for `.stem.mp4` (Native Instruments Stems): the song and its four stems as tracks of one file, for DJ decks.
 
-Five AAC tracks at 44.1 kHz, stereo: first the mixture, the only one that is enabled, so that any player plays it; then
-drums, bass, other, vocals. All have the same number of samples and the same encoder delay, stated in their edit lists.
+Five stereo AAC tracks at 44.1 kHz: the mixture, which is the only enabled track, so that any player plays it; then
+drums, bass, other and vocals. All have the same number of samples and the same encoder delay, stated in edit lists.
+
+The `stem` box in moov/udta holds the names and colours of the stems as JSON, where Traktor, Mixxx, djay and Serato's
+converters look for it. Its `mastering_dsp` is required; compressor and limiter are off, so the stems sound as they are.
 
 Axes: (channels, samples), float32.
 """
@@ -9,6 +12,8 @@ Axes: (channels, samples), float32.
 from __future__ import annotations
 
 import importlib.util
+import json
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
@@ -16,19 +21,68 @@ from pathlib import Path
 
 import numpy as np
 
+from tsbs_daw.audio.headers.mp4 import Box, boxes
 from tsbs_daw.audio.headers.probe import inspect
 from tsbs_daw.audio.read import AudioReader, open_audio
 from tsbs_daw.audio.resample import Resampler
-from tsbs_daw.audio.stem_box import add_stem_box
 from tsbs_daw.audio.tags import Tags, write_tags
-from tsbs_daw.audio.wav_writer import write_error
+from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import OutputError, shown
 from tsbs_daw.core.files import sync_file
+
+MASTERING_DSP = {
+    "compressor": {
+        "enabled": False, "input_gain": 0.5, "output_gain": 0.5, "dry_wet": 50, "attack": 0.003, "release": 0.3,
+        "ratio": 3, "hp_cutoff": 300, "threshold": 0,
+    },
+    "limiter": {"enabled": False, "release": 0.05, "threshold": 0, "ceiling": -0.35},
+}  # fmt: skip
+
+
+def stem_json(stems: Sequence[tuple[str, str]]) -> bytes:
+    """The body of the `stem` box.
+
+    Args:
+        stems: (name, "#rrggbb") in the order of the tracks
+    """
+    entries = [{"name": name, "color": color.upper()} for name, color in stems]
+    return json.dumps({"mastering_dsp": MASTERING_DSP, "version": 1, "stems": entries}).encode("ascii")
+
+
+def add_stem_box(path: Path, stems: Sequence[tuple[str, str]]) -> None:
+    """Add the `stem` box to a file whose index comes last, so that no audio moves. Raises: OutputError, OSError"""
+    with path.open("rb+") as file:
+        size = file.seek(0, 2)
+        top = list(boxes(file, 0, size))
+        if not top or top[-1].name != b"moov" or top[-1].end != size:
+            raise OutputError(f"{shown(path)} cannot become a Stems file: its index is not at the end.")
+        moov = top[-1]
+        children = list(boxes(file, moov.body, size))
+        file.seek(moov.body)
+        index = with_stems(file.read(size - moov.body), stem_json(stems), children, moov.body)
+        file.seek(moov.body - 8)
+        file.write(_box(b"moov", index))
+        file.truncate()
+
+
+def with_stems(moov: bytes, body: bytes, children: Sequence[Box], start: int) -> bytes:
+    """The body of a `moov` box with the `stem` box in its `udta`, which is created if it is missing."""
+    stem = _box(b"stem", body)
+    udta = next((box for box in children if box.name == b"udta"), None)
+    if udta is None:
+        return moov + _box(b"udta", stem)
+    inside = moov[udta.body - start : udta.end - start]
+    return moov[: udta.body - 8 - start] + _box(b"udta", inside + stem) + moov[udta.end - start :]
+
+
+def _box(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), name) + body
+
 
 RATE_HZ = 44100
 BIT_RATE = 256_000  # per track
 STEMS = 4
-ORDER = ("drums", "bass", "other", "vocals")  # the decks' own
+ORDER = ("drums", "bass", "other", "vocals")  # the order of the decks
 EMPTY = ("-", "#999999")
 BLOCK_SAMPLES = 16384
 FRAME_SAMPLES = 1024  # of AAC
@@ -43,15 +97,23 @@ def write_stem_mp4(
     bpm: float | None = None,
     key: str | None = None,
 ) -> None:
-    """Write a Stems file, complete or not at all.
+    """Write a Stems file, completely or not at all.
 
-    Args:   path: ends in .stem.mp4, or decks do not look into it
-            stems: (name, "#rrggbb", file), at most four; missing ones are silent tracks. Of the master's length
-    Raises: OutputError: not four stems, not stereo, not of one length, or the extra `[media]` is missing
-            NoSpaceLeft; AudioError: a file cannot be read
+    Args:
+        path: must end in .stem.mp4, or decks ignore the stems
+        master: the song
+        stems: (name, "#rrggbb", file), one to four, as long as the master; missing stems become silent tracks
+        tags: of the song
+        bpm: tempo of the song
+        key: key of the song
+
+    Raises:
+        OutputError: a wrong number of stems, not stereo, different lengths, or the extra `[media]` is missing
+        NoSpaceLeft: the disk is full
+        AudioError: a file cannot be read
     """
     if importlib.util.find_spec("av") is None:
-        raise OutputError(f"{shown(path)} needs an extra to be written: pip install 'tsbs-daw[media]'.")
+        raise OutputError(f"Writing {shown(path)} needs an extra: pip install 'tsbs-daw[media]'.")
     if not 1 <= len(stems) <= STEMS or not path.name.endswith(".stem.mp4"):
         raise OutputError(f"{shown(path)} cannot hold {len(stems)} stems: a .stem.mp4 holds one to {STEMS}.")
     ordered = sorted(stems, key=lambda stem: ORDER.index(stem[0]) if stem[0] in ORDER else len(ORDER))
@@ -73,13 +135,13 @@ def write_stem_mp4(
 
 
 def _encode(path: Path, files: Sequence[Path]) -> int:
-    """Write the tracks, silent ones for missing files, block by block. Returns: samples of each, at 44.1 kHz"""
+    """Encode the tracks block by block, missing ones as silence. Returns the samples per track, at 44.1 kHz."""
     import av
 
     with ExitStack() as opened:
         readers = [opened.enter_context(open_audio(file)) for file in files]
         inputs = [_stereo(reader) for reader in readers]
-        # The index comes last, and counts its time in samples.
+        # The index comes last, and its clock counts samples.
         options = {"movie_timescale": str(RATE_HZ)}
         container = opened.enter_context(av.open(str(path), "w", format="mp4", options=options))
         tracks = [container.add_stream("aac", rate=RATE_HZ, layout="stereo") for _ in range(1 + STEMS)]
@@ -90,7 +152,7 @@ def _encode(path: Path, files: Sequence[Path]) -> int:
             blocks = [next(blocks) for blocks in inputs]
             lengths = {block.shape[1] for block in blocks}
             if len(lengths) > 1:
-                raise OutputError(f"The stems of {shown(files[0])} and the song itself are not of one length.")
+                raise OutputError(f"The stems of {shown(files[0])} differ in length from the song.")
             if not blocks[0].shape[1]:
                 break
             silence = [np.zeros_like(blocks[0])] * (len(tracks) - len(blocks))
@@ -112,9 +174,13 @@ def _frame(block: np.ndarray, position: int):
 
 
 def _stereo(reader: AudioReader) -> Iterator[np.ndarray]:
-    """A file at 44.1 kHz as (2, n) blocks of BLOCK_SAMPLES, then a shorter one, then empty ones.
+    """A file as stereo blocks at 44.1 kHz: full blocks, then a shorter one, then empty ones without end.
 
-    Raises: OutputError: more than two channels
+    Shape:
+        yields: (2, n), n <= BLOCK_SAMPLES
+
+    Raises:
+        OutputError: more than two channels
     """
     channels = reader.info.channels
     if channels > 2:
@@ -131,8 +197,8 @@ def _stereo(reader: AudioReader) -> Iterator[np.ndarray]:
 
 
 def _verify(path: Path, samples: int) -> None:
-    """Raises: OutputError: the file does not hold what was encoded"""
+    """Check that the file holds what was encoded. Raises: OutputError"""
     header = inspect(path)
-    tracks = f"has {1 + STEMS} tracks"
+    tracks = f"has {1 + STEMS} audio tracks"
     if header.length_s != Fraction(samples, RATE_HZ) or not any(tracks in warning for warning in header.warnings):
-        raise OutputError(f"{shown(path)} does not hold what was written; check the disk.")
+        raise OutputError(f"{shown(path)} does not hold what was written. Check the disk.")

@@ -1,12 +1,14 @@
-"""The reader of tags: a program of its own that prints what a file's tags say, as JSON.
+"""The tag reader: a separate program that prints the tags of a file as JSON.
 
-It runs as a child process, as the decoder does: tags can be compressed, nested and wrong, and what they do to memory or
-time stays here. It is started by path and imports nothing of this package.
+It runs as a child process, like the decoder: tags can be compressed, nested and wrong, and what they do to memory or
+time stays in that process. It is started by path and imports nothing of this package.
 
-    python tag_child.py PATH MEMORY_BYTES
+    python tag_child.py PATH MEMORY_BYTES PLACES
 
-Prints an object of the fields of `tags.Tags`; `cover` is base64. Text is as the file has it, also where its encoding is
-wrong: the parent repairs it. Of a RIFF's INFO, which names no encoding, each byte is a character.
+PLACES is JSON: the tags of a WAV as [kind, offset, bytes], kind being "INFO" or "id3"; null for other formats.
+
+Prints an object with the fields of `tags.Tags`; `cover` is base64. Text is printed as the file has it, even in a wrong
+encoding: the parent repairs it. INFO states no encoding, so each of its bytes becomes one character.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from typing import BinaryIO
 
 COVER_BYTES = 16 << 20
 INFO_BYTES = 1 << 20
-MAX_CHUNKS = 10_000
 FRONT_COVER = 3
 
 # field: ID3 frame, Vorbis comment, MP4 atom, RIFF INFO
@@ -36,7 +37,7 @@ FIELDS = {
 
 
 def limit_memory(limit_bytes: int) -> None:
-    """Lower this process's address space, where the system can."""
+    """Limit the address space of this process, if the system can."""
     try:
         import resource
     except ImportError:
@@ -46,7 +47,7 @@ def limit_memory(limit_bytes: int) -> None:
 
 
 def best_picture(pictures: list) -> bytes | None:
-    """The front cover's bytes, or the first picture's. Each has `.type` and `.data`."""
+    """The bytes of the front cover, else of the first picture. Pictures have `.type` and `.data`."""
     ordered = sorted(pictures, key=lambda picture: picture.type != FRONT_COVER)
     return next((bytes(picture.data) for picture in ordered if 0 < len(picture.data) <= COVER_BYTES), None)
 
@@ -55,7 +56,7 @@ def of_id3(tags) -> dict:
     found = {}
     for field, (frame, *_) in FIELDS.items():
         frames = tags.getall(frame)
-        if field == "comment":  # players leave notes to themselves under a name
+        if field == "comment":  # players store private notes under a description
             frames = sorted((f for f in frames if not f.desc.startswith("iTun")), key=lambda f: f.desc != "")
         if frames:
             values = frames[0].genres if field == "genre" else frames[0].text
@@ -73,7 +74,7 @@ def of_vorbis(file) -> dict:
             found[field] = ", ".join(values)
     pictures = list(getattr(file, "pictures", ()))
     for text in file.tags.get("metadata_block_picture", ()):
-        with contextlib.suppress(Exception):  # one damaged picture is one picture fewer
+        with contextlib.suppress(Exception):  # skip a damaged picture
             pictures.append(Picture(base64.b64decode(text)))
     return found | {"cover": best_picture(pictures)}
 
@@ -91,30 +92,20 @@ def of_mp4(tags) -> dict:
     return found | {"cover": next(covers, None)}
 
 
-def of_riff(file: BinaryIO) -> dict:
-    """ID3 first, which says what it is encoded in; INFO for what it leaves out."""
+def of_riff(file: BinaryIO, places: list[tuple[str, int, int]]) -> dict:
+    """The tags of a WAV: ID3 first, because it states its encoding; INFO for what ID3 leaves out."""
     from mutagen.id3 import ID3
 
     named = {info: field for field, (_, _, _, info) in FIELDS.items()} | {b"IPRT": "track_number"}
-    found, position, long_data = {}, 12, None
-    for _ in range(MAX_CHUNKS):
-        file.seek(position)
-        head = file.read(12)
-        if len(head) < 8:
-            break
-        name, size = struct.unpack_from("<4sI", head)
-        if name == b"ds64":
-            long_data = struct.unpack("<QQ", head[8:] + file.read(12))[1]
-        elif name == b"data" and size == 0xFFFFFFFF and long_data is not None:
-            size = long_data
-        elif name == b"LIST" and head[8:12] == b"INFO":
-            found = of_info(file.read(min(size - 4, INFO_BYTES)), named) | found
-        elif name.lower() == b"id3 ":
-            file.seek(position + 8)
-            with contextlib.suppress(Exception):  # INFO may still be sound
-                found |= {key: value for key, value in of_id3(ID3(file)).items() if value}
-        position += 8 + size + size % 2
-    return found
+    tags = {}
+    for kind, offset, size in places:
+        file.seek(offset)
+        if kind == "INFO":
+            tags = of_info(file.read(min(size, INFO_BYTES)), named) | tags
+        else:
+            with contextlib.suppress(Exception):  # INFO may still be readable
+                tags |= {key: value for key, value in of_id3(ID3(file)).items() if value}
+    return tags
 
 
 def of_info(body: bytes, named: dict[bytes, str]) -> dict:
@@ -128,27 +119,25 @@ def of_info(body: bytes, named: dict[bytes, str]) -> dict:
     return found
 
 
-def read(path: str) -> dict:
+def read(path: str, places: list[tuple[str, int, int]] | None) -> dict:
     import mutagen
     from mutagen.id3 import ID3
     from mutagen.mp4 import MP4Tags
 
     with open(path, "rb") as file:  # noqa: PTH123
-        head = file.read(12)
-        if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
-            return of_riff(file)
-        file.seek(0)
-        found = mutagen.File(file)
-    if found is None or found.tags is None:
+        if places is not None:
+            return of_riff(file, places)
+        song = mutagen.File(file)
+    if song is None or song.tags is None:
         return {}
-    if isinstance(found.tags, ID3):
-        return of_id3(found.tags)
-    return of_mp4(found.tags) if isinstance(found.tags, MP4Tags) else of_vorbis(found)
+    if isinstance(song.tags, ID3):
+        return of_id3(song.tags)
+    return of_mp4(song.tags) if isinstance(song.tags, MP4Tags) else of_vorbis(song)
 
 
 if __name__ == "__main__":
     limit_memory(int(sys.argv[2]))
-    answer = {key: value for key, value in read(sys.argv[1]).items() if value}
+    answer = {key: value for key, value in read(sys.argv[1], json.loads(sys.argv[3])).items() if value}
     if "cover" in answer:
         answer["cover"] = base64.b64encode(answer["cover"]).decode("ascii")
     sys.stdout.write(json.dumps(answer))

@@ -1,4 +1,4 @@
-"""Tags and covers: read from whatever a song comes in, written to whatever it is delivered in.
+"""Tags and covers: read from any source format, written to any delivery format.
 
 | written to | as |
 |---|---|
@@ -8,8 +8,8 @@
 | FLAC | Vorbis comments (BPM, INITIALKEY), a picture block |
 | MP4 | iTunes atoms (tmpo, initialkey), covr |
 
-Version 2.3 with UTF-16 is what every player and DJ program reads. Neither the sound nor `bext` is touched, nor `acid`,
-which is for whoever writes the sound: DAWs stretch by it, and a song may have a tempo and yet change it.
+Every player and DJ program reads ID3v2.3 with UTF-16. The audio, `bext` and `acid` are left alone: DAWs stretch by
+`acid`, and a song can have a tempo and still change it, so the writer of the audio decides about that chunk.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import Refused
+from tsbs_daw.audio.headers.common import Refused, riff_chunks
 from tsbs_daw.audio.headers.probe import inspect, open_regular
-from tsbs_daw.audio.riff import append_chunks
-from tsbs_daw.audio.wav_writer import chunk, write_error
+from tsbs_daw.audio.riff import append_chunks, build_chunk, list_type
+from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import AudioError, OutputError, TsbsDawError, shown
 from tsbs_daw.core.files import sync_file
 
@@ -45,7 +46,7 @@ ID3_FRAMES = {
     "genre": "TCON",
     "track_number": "TRCK",
 }
-VORBIS_NAMES = {"track_number": "tracknumber"}  # others are called as the fields are
+VORBIS_NAMES = {"track_number": "tracknumber"}  # the other names equal the field names
 MP4_ATOMS = {
     "artist": "\xa9ART", "title": "\xa9nam", "album": "\xa9alb", "date": "\xa9day", "genre": "\xa9gen",
     "comment": "\xa9cmt",
@@ -58,9 +59,11 @@ INFO_NAMES = {
 
 @dataclass(frozen=True)
 class Tags:
-    """What a file says about its song; "" for what it does not say.
+    """The tags of a song; "" for a missing tag.
 
-    track_number: "3" or "3/12"; cover: the picture file's bytes, JPEG or PNG
+    Attributes:
+        track_number: "3" or "3/12"
+        cover: the bytes of a JPEG or PNG file
     """
 
     artist: str = ""
@@ -74,30 +77,31 @@ class Tags:
     cover_mime: str = ""
 
     def texts(self) -> dict[str, str]:
-        """The fields that are text and say something."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)[:7]}
-        return {name: text for name, text in found.items() if text}
+        """The text fields that are not empty."""
+        texts = {field.name: getattr(self, field.name) for field in fields(self)[:7]}
+        return {name: text for name, text in texts.items() if text}
 
 
 def read_tags(path: Path | str) -> Tags:
-    """A file's tags, in any container; empty ones if it has none, or none that can be read. Never raises.
+    """Read the tags of a file in any container. Never raises: tags that are missing or unreadable are empty.
 
-    Text that was written in another encoding than it claims is repaired where that is beyond doubt, see `repaired`.
+    Text in another encoding than it claims is repaired where that is unambiguous, see `repaired`.
     """
     try:
-        open_regular(Path(path)).close()
+        with open_regular(Path(path)) as file:
+            places = _riff_places(file)
         program = str(Path(__file__).with_name("tag_child.py"))
         done = subprocess.run(
-            [sys.executable, program, str(Path(path).absolute()), str(READ_MEMORY_BYTES)],
+            [sys.executable, program, str(Path(path).absolute()), str(READ_MEMORY_BYTES), json.dumps(places)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=READ_S,
             check=True,
         )
-        found = json.loads(done.stdout)
-        cover = base64.b64decode(found.pop("cover", ""), validate=True)
-        texts = {name: repaired(text) for name, text in found.items()}
+        document = json.loads(done.stdout)
+        cover = base64.b64decode(document.pop("cover", ""), validate=True)
+        texts = {name: repaired(text) for name, text in document.items()}
     except (OSError, Refused, subprocess.SubprocessError, ValueError, binascii.Error) as error:
         log.info("no tags of %s: %s", shown(path), error)
         return Tags()
@@ -106,12 +110,26 @@ def read_tags(path: Path | str) -> Tags:
     return replace(tags, cover=cover, cover_mime=mime) if mime else tags
 
 
-def repaired(text: str) -> str:
-    """Text in the encoding that it was meant in, one line without control characters.
+def _riff_places(file: BinaryIO) -> list[tuple[str, int, int]] | None:
+    """Where the tags of a WAV are: ("INFO" or "id3", offset, bytes); None for another format."""
+    head, size = file.read(12), file.seek(0, 2)
+    if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
+        return None
+    places = []
+    for chunk in riff_chunks(file, size):
+        if list_type(file, chunk) == b"INFO":
+            places.append(("INFO", chunk.body + 4, chunk.size - 4))
+        elif chunk.name.lower() == b"id3 ":
+            places.append(("id3", chunk.body, chunk.size))
+    return places
 
-    Two mistakes can be told with certainty: UTF-8 read as Latin-1 ("BeyoncÃ©"), which no text in a language looks like,
-    and Windows-1252 read as Latin-1, where quotation marks became control characters. A Cyrillic or Japanese code page
-    read as Latin-1 cannot be told from Latin-1, and stays.
+
+def repaired(text: str) -> str:
+    """Repair wrongly decoded text, and make it one line without control characters.
+
+    Two mistakes are unambiguous: UTF-8 decoded as Latin-1 ("BeyoncÃ©"), which looks like no language, and Windows-1252
+    decoded as Latin-1, which turns quotation marks into control characters. A Cyrillic or Japanese code page decoded as
+    Latin-1 cannot be told from Latin-1 and stays as it is.
     """
     try:
         text = b"".join(_byte_of(char) for char in text).decode("utf-8")
@@ -136,11 +154,17 @@ def _picture_mime(data: bytes) -> str:
 
 
 def write_tags(path: Path | str, tags: Tags, *, bpm: float | None = None, key: str | None = None) -> None:
-    """Write what `tags` say, a tempo and a key into a delivered file; what else it says stays.
+    """Write tags, a tempo and a key to a delivered file; its other tags stay.
 
-    Args:   bpm: rounded to hundredths (MP4: to a whole number)
-            key: "A minor" or "Am", written as "Am"; anything else, a Camelot code for example, as it is
-    Raises: OutputError: not a file that tags can be written to; NoSpaceLeft. The file is then as it was
+    Args:
+        path: of the file
+        tags: empty fields are not written
+        bpm: rounded to hundredths (MP4: to an integer)
+        key: "A minor" or "Am", both written as "Am"; other text, such as a Camelot code, is written unchanged
+
+    Raises:
+        OutputError: the file cannot hold tags; it is left unchanged
+        NoSpaceLeft: the disk is full; the file is left unchanged
     """
     path = Path(path)
     tempo, key = (f"{bpm:.2f}".rstrip("0").rstrip(".") if bpm else ""), short_key(key or "")
@@ -149,7 +173,7 @@ def write_tags(path: Path | str, tags: Tags, *, bpm: float | None = None, key: s
     try:
         header = inspect(path)
     except AudioError as error:
-        raise OutputError(f"Tags cannot be written: {error}") from error
+        raise OutputError(f"Cannot write tags: {error}") from error
     writers = {"FLAC": _write_flac, "AIFF": _write_aiff, "MP3": _write_mp3, "MP4": _write_mp4}
     try:
         if header.container in ("WAV", "RF64"):
@@ -157,24 +181,24 @@ def write_tags(path: Path | str, tags: Tags, *, bpm: float | None = None, key: s
         elif header.container in writers:
             _on_a_copy(path, lambda copy: writers[header.container](copy, tags, tempo, key))
         else:
-            raise OutputError(f"{shown(path)} is {header.container}, which tags cannot be written to.")
+            raise OutputError(f"{shown(path)} is {header.container}, which cannot hold tags.")
     except (TsbsDawError, KeyboardInterrupt):
         raise
-    except Exception as error:  # mutagen has errors of many kinds, some of them the system's
+    except Exception as error:  # mutagen raises many kinds of errors, and wraps those of the system
         cause = next((e for e in (error, error.__cause__, error.__context__) if isinstance(e, OSError)), None)
         if cause:
             raise write_error(path, cause) from error
-        raise OutputError(f"Tags cannot be written to {shown(path)} ({type(error).__name__}: {error}).") from error
+        raise OutputError(f"Cannot write tags to {shown(path)} ({type(error).__name__}: {error}).") from error
 
 
 def short_key(key: str) -> str:
-    """ "Am" for "A minor", "Bb" for "Bb major"; other text as it is."""
+    """The short form of a key: "Am" for "A minor", "Bb" for "Bb major"; other text is unchanged."""
     tonic, _, mode = key.partition(" ")
     return tonic + {"minor": "m", "major": ""}[mode] if mode in ("minor", "major") else key
 
 
 def _on_a_copy(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` change a copy, and put it in the file's place: half a file of tags is never seen."""
+    """Let `write` change a copy, then replace the file by it, so that no reader sees a half-written file."""
     copy = path.with_name(f".{path.name}.tagging")
     try:
         shutil.copyfile(path, copy)
@@ -187,7 +211,7 @@ def _on_a_copy(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _fill_id3(frames, tags: Tags, tempo: str, key: str) -> None:
-    """Set frames, as version 2.3 has them."""
+    """Set the ID3v2.3 frames."""
     from mutagen import id3
 
     texts = tags.texts()
@@ -215,7 +239,7 @@ def _write_wav(path: Path, tags: Tags, tempo: str, key: str) -> None:
     _fill_id3(frames, tags, tempo, key)
     frames.save(body, v1=0, v2_version=3, padding=lambda info: 0)
     texts = {INFO_NAMES[name]: text for name, text in tags.texts().items()}
-    info = b"".join(chunk(name, text.encode("utf-8") + b"\0") for name, text in texts.items())
+    info = b"".join(build_chunk(name, text.encode("utf-8") + b"\0") for name, text in texts.items())
     chunks = {b"id3 ": body.getvalue()} | ({b"LIST": b"INFO" + info} if info else {})
     append_chunks(path, chunks, instead_of=(b"id3 ", b"ID3 ", b"INFO"))
 

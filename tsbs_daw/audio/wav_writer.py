@@ -1,14 +1,14 @@
-"""Write WAV files: 32-bit float samples as they are, with the place in the session (BWF) that they belong to.
+"""Writer for WAV files, with the place in the session (BWF).
 
     RIFF/RF64  size    WAVE
     JUNK/ds64  28      room for 64-bit sizes; becomes ds64, and RIFF RF64, beyond 4 GB (EBU Tech 3306)
     fmt        16/40   format 3, IEEE float; 40 bytes (extensible) for more than two channels
     fact       4       samples per channel
     bext       602     EBU Tech 3285 version 1; time reference in samples since midnight
-    ...                what the caller wants there: `acid`, `smpl`
+    ...                chunks from the caller: `acid`, `smpl`
     data       ...
 
-Samples above 1.0 stay above 1.0. No date is written: the same sound gives the same bytes.
+Float samples above 1.0 stay above 1.0. No date is written: the same audio gives the same bytes.
 
 Axes: (channels, samples), float32.
 """
@@ -16,7 +16,6 @@ Axes: (channels, samples), float32.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import struct
@@ -28,27 +27,35 @@ from typing import BinaryIO
 import numpy as np
 
 from tsbs_daw.audio.dither import Quantiser
+from tsbs_daw.audio.headers.common import UNKNOWN_32
 from tsbs_daw.audio.headers.probe import inspect
-from tsbs_daw.audio.writer import Writer
-from tsbs_daw.core.errors import AudioError, NoSpaceLeft, OutputError, shown
+from tsbs_daw.audio.riff import build_chunk
+from tsbs_daw.audio.writer import Writer, write_error
+from tsbs_daw.core.errors import AudioError, OutputError, shown
 
-RIFF_LIMIT_BYTES = (1 << 32) - 1  # beyond this a RIFF's 32-bit sizes cannot say how long it is
-UNKNOWN_32 = 0xFFFFFFFF
+RIFF_LIMIT_BYTES = (1 << 32) - 1  # the largest size that RIFF can state in 32 bits
 
 # subtype: format tag, bytes per sample
 SUBTYPES = {"FLOAT": (3, 4), "PCM_16": (1, 2), "PCM_24": (1, 3)}
 
 
 class AudioWriter(Writer):
-    """A WAV being written, see `Writer`.
+    """Writes a WAV file.
 
-    Args:   subtype: "FLOAT", "PCM_16" or "PCM_24"; the PCM ones round, and cut off what lies beyond full scale
-            time_reference_samples: where the sound starts in its session
-            description: the `bext` chunk's, ASCII, at most 256 characters
-            dither_seed: of the PCM ones' dither; None: plain rounding
-            chunks: more chunks for the header, from the number of samples; their length must not depend on it
-            riff_limit_bytes: size from which the file is an RF64
-    Raises: NoSpaceLeft: the disk is full; OutputError: anything else that stops the writing
+    Args:
+        path: of the file
+        sample_rate: in Hz
+        channels: number of channels
+        subtype: "FLOAT", "PCM_16" or "PCM_24"; PCM rounds, and clips beyond full scale
+        time_reference_samples: start of the audio in its session
+        description: for the `bext` chunk: ASCII, at most 256 characters
+        dither_seed: for PCM; None: plain rounding
+        chunks: returns more header chunks for a number of samples; their length must not depend on it
+        riff_limit_bytes: the largest RIFF; a larger file becomes an RF64
+
+    Raises:
+        NoSpaceLeft: the disk is full
+        OutputError: the file cannot be written for another reason
     """
 
     def __init__(
@@ -78,7 +85,7 @@ class AudioWriter(Writer):
 
     @property
     def clipped_samples(self) -> int:
-        """How many lay beyond full scale and were cut off; a float file has none."""
+        """Number of samples that were clipped; 0 for a float file."""
         return self._quantiser.clipped_samples
 
     @property
@@ -99,33 +106,37 @@ class AudioWriter(Writer):
             os.fsync(self._file.fileno())
             self._file.close()
 
-    def _found_samples(self) -> int:
+    def _stored_samples(self) -> int:
         return file_samples(self.path)
 
     def _head(self) -> bytes:
-        """Everything before the samples, for the length so far; its own length never changes."""
+        """Everything before the samples, for the current length. Its own length never changes."""
         tag, width = SUBTYPES[self.subtype]
         data_bytes = self.samples * self.frame_bytes
         rate_bytes = self.sample_rate * self.frame_bytes
-        if self.channels > 2:  # extensible; mask 0: the channels have no speakers' names
+        if self.channels > 2:  # extensible; mask 0: channels without speaker positions
             layout = (0xFFFE, self.channels, self.sample_rate, rate_bytes, self.frame_bytes, 8 * width)
             guid = struct.pack("<HHIQ", tag, 0, 0x00100000, 0x719B3800AA000080)
             fmt = struct.pack("<HHIIHH", *layout) + struct.pack("<HHI", 22, 8 * width, 0) + guid
         else:
             fmt = struct.pack("<HHIIHH", tag, self.channels, self.sample_rate, rate_bytes, self.frame_bytes, 8 * width)
-        middle = b"WAVE", chunk(b"fmt ", fmt), chunk(b"bext", self._bext) + self._chunks(self.samples)
+        middle = b"WAVE", build_chunk(b"fmt ", fmt), build_chunk(b"bext", self._bext) + self._chunks(self.samples)
         fixed = 12 + 36 + 12 + len(middle[1]) + len(middle[2]) + 8
         file_bytes = fixed + data_bytes + data_bytes % 2
         if file_bytes - 8 <= self._riff_limit:
-            head, sizes, data = struct.pack("<4sI", b"RIFF", file_bytes - 8), chunk(b"JUNK", bytes(28)), data_bytes
+            head, sizes, data = (
+                struct.pack("<4sI", b"RIFF", file_bytes - 8),
+                build_chunk(b"JUNK", bytes(28)),
+                data_bytes,
+            )
         else:
             head, data = struct.pack("<4sI", b"RF64", UNKNOWN_32), UNKNOWN_32
-            sizes = chunk(b"ds64", struct.pack("<QQQI", file_bytes - 8, data_bytes, self.samples, 0))
-        fact = chunk(b"fact", struct.pack("<I", min(self.samples, UNKNOWN_32)))
+            sizes = build_chunk(b"ds64", struct.pack("<QQQI", file_bytes - 8, data_bytes, self.samples, 0))
+        fact = build_chunk(b"fact", struct.pack("<I", min(self.samples, UNKNOWN_32)))
         return b"".join((head, middle[0], sizes, middle[1], fact, middle[2], struct.pack("<4sI", b"data", data)))
 
     def _encode(self, frames: np.ndarray) -> memoryview:
-        """The bytes of (samples, channels) frames."""
+        """The bytes of frames, (samples, channels)."""
         if self.subtype == "FLOAT":
             return memoryview(frames.astype("<f4", copy=False)).cast("B")
         width = SUBTYPES[self.subtype][1]
@@ -134,7 +145,7 @@ class AudioWriter(Writer):
 
     @contextlib.contextmanager
     def _guarded(self):
-        """Turn the system's refusals into ours, and leave no torso of a file behind."""
+        """Translate OSError, and remove the partial file."""
         try:
             yield
         except OSError as error:
@@ -147,41 +158,27 @@ class AudioWriter(Writer):
         regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         with contextlib.suppress(OSError):  # it flushes, which is what may have failed
             self._file.close()
-        if regular:  # a device is not ours to remove
+        if regular:  # never remove a device
             self.path.unlink(missing_ok=True)
-
-
-def write_error(path: Path, error: OSError) -> OutputError:
-    """The system's refusal to write, in our words."""
-    name = shown(path)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceLeft(f"The disk is full: {name} could not be written; make room and try again.")
-    if error.errno == errno.EFBIG:
-        return OutputError(f"{name} is too large for the disk's file system; choose another disk.")
-    return OutputError(f"{name} could not be written: {error.strerror or error}.")
 
 
 def file_samples(path: Path | str) -> int:
     """Samples per channel of a WAV file, from its header, which must agree with its size.
 
-    Raises: OutputError: there is no such thing at `path`
+    Raises:
+        OutputError: the file is missing or incomplete
     """
     try:
         samples = inspect(Path(path)).samples
     except AudioError as error:
-        raise OutputError(f"{shown(path)} was not written as it should be: {error}") from error
+        raise OutputError(f"{shown(path)} is not intact after writing: {error}") from error
     if samples is None:
-        raise OutputError(f"{shown(path)} does not say how long it is.")
+        raise OutputError(f"{shown(path)} does not state its length.")
     return samples
 
 
-def chunk(name: bytes, body: bytes) -> bytes:
-    """A RIFF chunk, padded to an even length."""
-    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
-
-
 def _bext(time_reference_samples: int, description: str) -> bytes:
-    # ASCII, says the standard: letters lose their accents, and others become question marks.
+    # The standard demands ASCII: letters lose their accents, other characters become question marks.
     plain = "".join(c for c in unicodedata.normalize("NFKD", description) if not unicodedata.combining(c))
     text = plain.encode("ascii", "replace")[:256]
     #      description, originator, reference, date and time, time reference, version, UMID, reserved

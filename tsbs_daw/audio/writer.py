@@ -1,7 +1,8 @@
-"""What writers of sound files have in common: blocks in, no torso of a file left behind, read back at the end."""
+"""Base class for audio writers: block-wise input, no partial file on failure, verified after close."""
 
 from __future__ import annotations
 
+import errno
 import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tsbs_daw.core.errors import OutputError, shown
+from tsbs_daw.core.errors import NoSpaceLeft, OutputError, shown
 
 log = logging.getLogger(__name__)
 
@@ -17,11 +18,12 @@ Some = TypeVar("Some", bound="Writer")
 
 
 class Writer(ABC):
-    """A file being written. A context manager; a file whose writing failed is removed.
+    """An audio file being written. A context manager; removes the file if writing fails.
 
-    sample_rate: of the file
-    samples:     taken so far, at the rate of the blocks
-    finished:    whether no more can come
+    Attributes:
+        sample_rate: of the file, in Hz
+        samples: per channel, written so far, at the sample rate of the blocks
+        finished: whether the file is closed or discarded
     """
 
     sample_rate: int
@@ -30,36 +32,49 @@ class Writer(ABC):
         self.path, self.channels, self.samples, self.finished = Path(path), channels, 0, False
 
     def write(self, block: np.ndarray) -> None:
-        """Append.
+        """Append a block.
 
-        Args:   block: (channels, samples), float32, at the rate that the writer was opened with
-        Raises: OutputError: NaN or infinity, another number of channels, too long for the format; NoSpaceLeft
+        Args:
+            block: float32, at the sample rate that the writer was opened with
+
+        Shape:
+            block: (channels, samples)
+
+        Raises:
+            OutputError: NaN or infinity, a different number of channels, or too long for the format
+            NoSpaceLeft: the disk is full
         """
         if self.finished:
-            raise OutputError(f"{shown(self.path)} is closed already.")
+            raise OutputError(f"{shown(self.path)} is already closed.")
         if block.ndim != 2 or block.shape[0] != self.channels:
             self._discard()
-            raise OutputError(f"{shown(self.path)} takes {self.channels} channels, not an array of {block.shape}.")
+            raise OutputError(
+                f"{shown(self.path)} takes {self.channels} channels, not an array of shape {block.shape}."
+            )
         if not np.isfinite(block).all():
             self._discard()
-            raise OutputError(f"{shown(self.path)} was to receive NaN or infinity; nothing of it is kept.")
+            raise OutputError(f"{shown(self.path)} was not written: the audio contains NaN or infinity.")
         if block.shape[1]:
             self._append(np.asarray(block, np.float32))
             self.samples += block.shape[1]
 
     def close(self) -> None:
-        """Finish the file, make it durable, and read back its length. May be called again.
+        """Finish the file, make it durable, and verify its length. May be called again.
 
-        Raises: NoSpaceLeft; OutputError: the file on disk does not hold what was written
+        Raises:
+            OutputError: the file on disk does not hold what was written
+            NoSpaceLeft: the disk is full
         """
         if self.finished:
             return
         self._finish()
         self.finished = True
         try:
-            found, due = self._found_samples(), self._due_samples()
-            if found != due:
-                raise OutputError(f"{shown(self.path)} holds {found} samples after {due} were written; check the disk.")
+            stored, expected = self._stored_samples(), self._expected_samples()
+            if stored != expected:
+                raise OutputError(
+                    f"{shown(self.path)} holds {stored} samples, but {expected} were written. Check the disk."
+                )
         except OutputError:
             if self.path.is_file():
                 self.path.unlink()
@@ -79,15 +94,15 @@ class Writer(ABC):
     @property
     @abstractmethod
     def clipped_samples(self) -> int:
-        """How many lay beyond full scale, of a file that has one."""
+        """Number of samples beyond full scale; 0 if the format has no full scale."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about what the format could not hold."""
+        """One sentence for each thing that the format could not hold."""
         clipped = self.clipped_samples
         many = f"{clipped} samples" if clipped > 1 else "1 sample"
-        said = f"{shown(self.path)} clips: {many} beyond full scale; lower the level, or deliver as wav32f."
-        return (said,) if clipped else ()
+        warning = f"{shown(self.path)} clips: {many} beyond full scale. Lower the level, or use wav32f."
+        return (warning,) if clipped else ()
 
     def _discard(self) -> None:
         """Close and remove the file, unless it is complete."""
@@ -95,22 +110,32 @@ class Writer(ABC):
             self.finished = True
             self._remove()
 
-    def _due_samples(self) -> int:
-        """How many the file should have."""
+    def _expected_samples(self) -> int:
+        """Samples per channel that the file should hold."""
         return self.samples
 
     @abstractmethod
     def _append(self, block: np.ndarray) -> None:
-        """Encode (channels, samples), at least one sample; errors as of `write`."""
+        """Encode a block of at least one sample. Raises what `write` raises."""
 
     @abstractmethod
     def _finish(self) -> None:
-        """Complete the file and close it; errors as of `close`."""
+        """Complete the file and close it. Raises what `close` raises."""
 
     @abstractmethod
-    def _found_samples(self) -> int:
-        """How many the file on disk has. Raises: OutputError"""
+    def _stored_samples(self) -> int:
+        """Samples per channel that the file on disk holds. Raises: OutputError"""
 
     @abstractmethod
     def _remove(self) -> None:
-        """Close and remove a torso."""
+        """Close and remove a partial file."""
+
+
+def write_error(path: Path, error: OSError) -> OutputError:
+    """Translate an OSError from writing `path` into an OutputError or NoSpaceLeft."""
+    name = shown(path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceLeft(f"Cannot write {name}: the disk is full. Free some space and try again.")
+    if error.errno == errno.EFBIG:
+        return OutputError(f"{name} is too large for the file system of this disk. Use another disk.")
+    return OutputError(f"Cannot write {name}: {error.strerror or error}.")

@@ -34,7 +34,7 @@ def install(
     """
     from tsbs_daw.core.config import Settings
     from tsbs_daw.integrations.ardour import install as ardour_install
-    from tsbs_daw.integrations.ardour.folder import find_folders
+    from tsbs_daw.integrations.ardour.install import find_folders
     from tsbs_daw.presets.preset import load_preset
 
     folders = find_folders(config)
@@ -51,7 +51,7 @@ def uninstall(config: Config = None) -> None:
     Example: tsbs-daw ardour uninstall
     """
     from tsbs_daw.integrations.ardour import install as ardour_install
-    from tsbs_daw.integrations.ardour.folder import find_folders
+    from tsbs_daw.integrations.ardour.install import find_folders
 
     for folder in find_folders(config):
         ardour_install.uninstall(folder)
@@ -68,7 +68,7 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
     """
     from tsbs_daw.core.config import Settings
     from tsbs_daw.integrations.ardour import install as ardour_install
-    from tsbs_daw.integrations.ardour.folder import find_folders
+    from tsbs_daw.integrations.ardour.install import find_folders
     from tsbs_daw.queue.spool import living_daemon
 
     found = [ardour_install.installation(folder) for folder in find_folders(config)]

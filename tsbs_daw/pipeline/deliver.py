@@ -39,7 +39,7 @@ from tsbs_daw.pipeline.song_info import Facts, facts_of
 from tsbs_daw.pipeline.stem_cache import CachedStems, cache_key
 from tsbs_daw.pipeline.stopwatch import Stopwatch
 from tsbs_daw.sessions.dawproject import write_dawproject
-from tsbs_daw.sessions.reaper import write_rpp
+from tsbs_daw.sessions.rpp import write_rpp
 from tsbs_daw.sessions.session import Session, SessionTrack
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from tsbs_daw.sessions import rpp
 from tsbs_daw.sessions.grid import DEFAULT_BEATS, DEFAULT_BPM, Change, changes_of, steps, with_lead_in
-from tsbs_daw.sessions.names import below
 from tsbs_daw.sessions.rpp import Track
-from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack
+from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack, below
 
 GAP_S = 4  # between two songs, at least
 

@@ -24,8 +24,7 @@ from pathlib import Path, PurePosixPath
 from tsbs_daw import __version__
 from tsbs_daw.core.errors import OutputError, shown
 from tsbs_daw.sessions.grid import DEFAULT_BEATS, DEFAULT_BPM, Step, changes_of, fitted, steps
-from tsbs_daw.sessions.names import holdable, is_absolute, number, one_line
-from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack
+from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack, holdable, is_absolute, number, one_line
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same session gives the same bytes, whenever it is written
 _READABLE = 0o644 << 16

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tsbs_daw.audio.headers.completeness import seems_unfinished
+from tsbs_daw.audio.headers.probe import seems_unfinished
 from tsbs_daw.core.files import disk_is_full
 from tsbs_daw.queue.events import Event
 from tsbs_daw.queue.options import WatchTimings, back_off

@@ -12,7 +12,7 @@ import pytest
 import signals
 import soundfile
 
-from tsbs_daw.audio.headers.completeness import seems_unfinished
+from tsbs_daw.audio.headers.probe import seems_unfinished
 
 COMPLETE = [
     ("WAV", "PCM_16"),

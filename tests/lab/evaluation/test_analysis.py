@@ -6,7 +6,7 @@ import pytest
 from tsbs_daw.contracts.analysis import Analysis, Beats, Key, Loudness, Tempo
 from tsbs_daw.core.errors import DatasetError, UsageError
 from tsbs_daw.lab.evaluation.analysis import compare, evaluate_analysis, summarise
-from tsbs_daw.lab.evaluation.truth import Truth, read_truth
+from tsbs_daw.lab.evaluation.songs import Truth, read_truth
 
 BEATS = tuple(np.arange(0.0, 20, 0.5).tolist())
 TRUTH = Truth(120.0, BEATS, BEATS[::4], 4, (9, "minor"), (0.0, 10.0), 20.0)

@@ -8,9 +8,8 @@ import pytest
 from tsbs_daw.analysis.classifier import Weights, likelihoods, using, weights
 from tsbs_daw.analysis.extract import listen_to
 from tsbs_daw.core.errors import DatasetError
-from tsbs_daw.lab.evaluation.feature_cache import _keep, _load, _ranges, _seed
-from tsbs_daw.lab.evaluation.fit import fit_weights, least_sure
-from tsbs_daw.lab.evaluation.symbolic_songs import cadence_examples, key_examples
+from tsbs_daw.lab.evaluation.analysis import _keep, _load, _ranges, _seed
+from tsbs_daw.lab.evaluation.fit import cadence_examples, fit_weights, key_examples, least_sure
 
 
 def examples(songs: int, seed: int = 3):

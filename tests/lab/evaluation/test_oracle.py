@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 from signals import noise, song
 
+from tsbs_daw.lab.evaluation.evaluate import ideal_ratio_mask
 from tsbs_daw.lab.evaluation.metrics import usdr
-from tsbs_daw.lab.evaluation.oracle import ideal_ratio_mask
 
 
 def test_a_stem_alone_is_the_mixture():

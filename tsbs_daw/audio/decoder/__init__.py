@@ -1,1 +1,1 @@
-"""Decoders in a process of their own, with limits."""
+"""Decoders in separate processes, with limits."""

@@ -1,7 +1,8 @@
-"""The decoder: a program of its own that turns a file into float32 samples on its standard output.
+"""The decoder: a separate program that decodes a file to float32 samples on its standard output.
 
-It runs as a child process, because codecs are written in C and files come from anywhere: what it does to memory, time
-or itself stays here. It is started by path, imports nothing of this package, and sets its own limits first.
+It runs as a child process because codecs are written in C and files come from anywhere: whatever a file does to memory,
+time or the codec stays in this process. It is started by path, imports nothing of this package, and sets its own limits
+first.
 
     python decoder.py PLAN
 
@@ -11,18 +12,18 @@ PLAN is a JSON object:
     start_samples   the first sample to send
     discard         reach it by decoding (exact in every codec), not by seeking
     block_samples   samples per message
-    step_samples    samples per call of the codec: what an error takes with it
-    memory_bytes    limit of the address space, 0 for none (POSIX)
-    window          null, or what to decode in place of the whole file: {prefix (hex), start, end (bytes), pipe}
+    step_samples    samples per call of the codec: the most that an error loses
+    memory_bytes    limit of the address space (POSIX); 0: none
+    window          null, or what to decode instead of the whole file: {prefix (hex), start, end (bytes), pipe}
 
 Messages, each a tag of one byte, the length of the body as a little-endian uint32, and the body:
 
     H  header, JSON: samples, sample_rate, channels, container, subtype
     D  interleaved float32 samples, native order
-    E  end, JSON: samples decoded in all, from the file's first; left_bytes of the file that nobody asked for
+    E  end, JSON: samples decoded, counted from the first of the file; left_bytes, the unread rest of the file
     X  failure, JSON: kind (open, decode, memory, internal), message, samples, at_end of the file
 
-Standard input carries nothing: when it closes, the parent is gone, and this process ends too.
+Standard input carries nothing: when it closes, the parent has ended, and so does this process.
 """
 
 from __future__ import annotations
@@ -42,17 +43,19 @@ if TYPE_CHECKING:
     import soundfile
 
 
-CHANNEL = 1  # the descriptor that messages go to
+CHANNEL = 1  # the descriptor that messages are written to
 
 
 class Failure(Exception):
+    """A failure to report to the parent in an X message."""
+
     def __init__(self, kind: str, message: str, samples: int = 0, at_end: bool = False):
         self.report = {"kind": kind, "message": message, "samples": samples, "at_end": at_end}
         super().__init__(message)
 
 
 def limit_memory(limit_bytes: int) -> None:
-    """Lower this process's address space; systems that cannot (Windows, some of macOS) are left as they are."""
+    """Limit the address space of this process, if the system can (not on Windows and some versions of macOS)."""
     if not limit_bytes:
         return
     try:
@@ -65,13 +68,13 @@ def limit_memory(limit_bytes: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Leave when the parent does, and only then: a Ctrl-C or SIGTERM to the whole group is for the parent to judge."""
+    """End when the parent ends, and only then: the parent decides about a Ctrl-C or SIGTERM to the process group."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def wait() -> None:
-        # The raw descriptor: a buffered read would hold a lock that the interpreter wants at its own end.
+        # The raw descriptor: a buffered read would hold a lock that the interpreter needs when it shuts down.
         with contextlib.suppress(OSError):
             while os.read(0, 1):
                 pass
@@ -81,7 +84,7 @@ def end_with_parent() -> None:
 
 
 def claim_output() -> int:
-    """A descriptor of standard output for messages alone: what a C library prints goes to standard error instead."""
+    """Reserve standard output for messages: what a C library prints goes to standard error instead."""
     channel = os.dup(1)
     os.dup2(2, 1)
     return channel
@@ -102,7 +105,7 @@ def send_json(tag: bytes, document: dict) -> None:
 
 
 class WindowFile(io.RawIOBase):
-    """A part of a file, behind a prefix, as a file."""
+    """A file object that consists of a prefix and a part of a file."""
 
     def __init__(self, file: io.FileIO, prefix: bytes, start: int, end: int):
         super().__init__()
@@ -135,7 +138,7 @@ class WindowFile(io.RawIOBase):
 
 
 def as_pipe(window: WindowFile) -> int:
-    """A descriptor from which the window's bytes come, and nothing about how many."""
+    """A descriptor that yields the bytes of the window without stating how many there are."""
     outlet, inlet = os.pipe()
 
     def feed() -> None:
@@ -152,16 +155,19 @@ def as_pipe(window: WindowFile) -> int:
 
 
 def open_stream(whole: io.RawIOBase, pipe: bool) -> soundfile.SoundFile:
-    """Hand a file to libsndfile. Raises: Failure
+    """Open a file with libsndfile.
 
-    By descriptor, so that neither the name's bytes nor its ending mean anything; C runtimes on Windows do not share
-    descriptors, so there it is the file object.
+    It is opened by descriptor, so that neither the name nor its ending matters. C runtimes on Windows do not share
+    descriptors, so there it is opened by file object.
+
+    Raises:
+        Failure: libsndfile cannot open it
     """
     import soundfile
 
     class Stream(soundfile.SoundFile):
         def seekable(self) -> bool:
-            """No: else soundfile seeks after each read, which makes a decoder start anew for nothing."""
+            """Always False: otherwise soundfile seeks after each read, which restarts the decoder for nothing."""
             return False
 
     source = whole
@@ -174,9 +180,10 @@ def open_stream(whole: io.RawIOBase, pipe: bool) -> soundfile.SoundFile:
 
 
 def decode(plan: dict) -> None:
-    """Send what the plan asks for.
+    """Decode a file by its plan and send the samples.
 
-    Raises: Failure: what libsndfile says, with the number of samples decoded until then
+    Raises:
+        Failure: the error of libsndfile, with the number of samples decoded so far
     """
     start, window = plan["start_samples"], plan["window"]
     with io.FileIO(plan["path"]) as file:
@@ -196,17 +203,17 @@ def decode(plan: dict) -> None:
                 done += count
                 if skip < count:
                     send(b"D", samples[skip * 4 * stream.channels :])
-        except RuntimeError as error:  # soundfile's errors are
+        except RuntimeError as error:  # the base class of soundfile's errors
             reason = getattr(error, "error_string", str(error))
             raise Failure("decode", reason, done, whole.tell() >= size) from error
         send_json(b"E", {"samples": done, "left_bytes": size - whole.tell()})
 
 
 def blocks(stream: soundfile.SoundFile, done: int, block: int, step: int) -> Iterator[tuple[int, memoryview]]:
-    """Decode from sample `done` to the end: the number of samples and their bytes, valid until the next turn.
+    """Decode from sample `done` to the end. Yields the number of samples and their bytes, valid until the next step.
 
-    No more is asked for than the header promises: behind that, a decoder would trip over tags. What was decoded before
-    an error is given before the error is raised.
+    It asks for no more samples than the header promises, because decoders stumble over tags after the audio. What was
+    decoded before an error is yielded before the error is raised.
     """
     frame_bytes = 4 * stream.channels
     buffer = memoryview(bytearray(block * frame_bytes))
@@ -236,7 +243,7 @@ def main(arguments: list[str], decode: Callable[[dict], None] = decode) -> int:
     try:
         decode(plan)
     except BrokenPipeError:
-        return 0  # the parent has what it wanted
+        return 0  # the parent has read enough
     except Failure as failure:
         send_json(b"X", failure.report)
     except MemoryError:
@@ -248,5 +255,5 @@ def main(arguments: list[str], decode: Callable[[dict], None] = decode) -> int:
 
 if __name__ == "__main__":
     status = main(sys.argv[1:])
-    # Not sys.exit: tearing down the interpreter costs time, and C libraries may misbehave while it lasts.
+    # Not sys.exit: shutting down the interpreter takes time, and C libraries may crash during it.
     os._exit(status)

@@ -1,13 +1,13 @@
-"""The decoder of what libsndfile does not know: AAC, ALAC, video files' sound, by FFmpeg (PyAV, the extra `[media]`).
+"""The decoder for formats that libsndfile does not know: AAC, ALAC and the audio of video files, by FFmpeg (PyAV).
 
-A child process like `decoder`, with its plan, messages, limits and end. The plan has two more entries:
+A child process like `decoder`, with the same plan, messages, limits and end. The plan has two more entries:
 
-    demuxer    FFmpeg's name of the container: it is not asked to guess, and opens no other file
-    length_s   null, or where the sound ends, as [numerator, denominator]: the frame behind is filled up
+    demuxer    FFmpeg's name of the container, so that FFmpeg does not guess and opens no other file
+    length_s   null, or the duration of the audio as [numerator, denominator]: the last frame may be padded
 
-and the header message one more, late_s: how long after the rest of the file its sound starts.
+and the header message has one more, late_s: how long after the rest of the file the audio starts.
 
-What the encoder put before the sound, FFmpeg leaves out by the file's edit list or codec delay.
+FFmpeg removes the encoder delay by the file's edit list or codec delay.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FULL_SCALE = {"uint8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31, "int64": 1 <<
 
 
 def decode(plan: dict) -> None:
-    """Send what the plan asks for. Raises: Failure"""
+    """Decode a file by its plan and send the samples. Raises: Failure"""
     import av
 
     window = plan["window"]
@@ -42,23 +42,27 @@ def decode(plan: dict) -> None:
             raise Failure("open", str(error)) from error
         with container:
             if not container.streams.audio:
-                raise Failure("open", "it has no sound")
+                raise Failure("open", "it has no audio")
             Sender(container, plan).run(lambda: whole.tell() >= size)
 
 
 class Sender:
-    """Decodes the first stream of sound and sends it in blocks."""
+    """Decodes the first audio stream and sends it in blocks."""
 
     def __init__(self, container, plan: dict):
         self.container, self.plan = container, plan
         self.stream = container.streams.audio[0]
-        self.stream.codec_context.thread_count = 1  # threads reserve address space, and audio needs none
+        self.stream.codec_context.thread_count = 1  # threads reserve address space, and audio does not need them
         self.start, self.done, self.end = plan["start_samples"], 0, None
         self.kind: tuple[int, int] | None = None
         self.waiting: list[np.ndarray] = []
 
     def run(self, at_end) -> None:
-        """Raises: Failure: what FFmpeg says, once all that came before has been sent"""
+        """Decode and send everything.
+
+        Raises:
+            Failure: the error of FFmpeg, after everything before it has been sent
+        """
         import av
 
         try:
@@ -77,13 +81,13 @@ class Sender:
         send_json(b"E", {"samples": self.done, "left_bytes": 0})
 
     def frames(self) -> Iterator[np.ndarray]:
-        """(samples, channels) float32, as they come; the header is sent before the first."""
+        """Yield decoded frames, (samples, channels) float32. Sends the header before the first."""
         for frame in self.container.decode(self.stream):
             channels = len(frame.layout.channels)
             if self.kind is None:
                 self.announce(frame, channels)
             elif self.kind != (frame.sample_rate, channels):
-                raise ValueError(f"the sound changes to {frame.sample_rate} Hz, {channels} channels")
+                raise ValueError(f"the audio changes to {frame.sample_rate} Hz, {channels} channels")
             found = frame.to_ndarray()
             found = found.T if frame.format.is_planar else found.reshape(-1, channels)
             yield as_float(found)
@@ -104,7 +108,7 @@ class Sender:
         send_json(b"H", info | names)
 
     def take(self, frames: np.ndarray) -> None:
-        """Keep what is asked for, and send it when it is a block."""
+        """Keep the samples of the portion, and send them once they fill a block."""
         if self.end is not None:
             frames = frames[: self.end - self.done]
         skip = min(max(self.start - self.done, 0), len(frames))
@@ -122,7 +126,7 @@ class Sender:
 
 
 def as_float(samples: np.ndarray) -> np.ndarray:
-    """Integers of any width as parts of full scale; floating point as it is."""
+    """Scale integers of any width to full scale 1.0; floating point stays as it is."""
     full = FULL_SCALE.get(samples.dtype.name)
     if full is None:
         return samples.astype(np.float32)

@@ -1,7 +1,7 @@
-"""The decoder's process as the parent sees it: start, receive, stop. POSIX and Windows alike.
+"""The parent's side of the decoder process: start, receive, stop, on POSIX and Windows.
 
-Nothing here believes what the child says: a message's length is bounded, a silence is bounded, an end without a
-farewell is a crash.
+The child is not trusted: the length of a message is bounded, silence is bounded, and an end without a final message is
+a crash.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ from tsbs_daw.core.errors import UnreadableAudio, shown
 
 log = logging.getLogger(__name__)
 
-STALL_S = 30.0  # a decoder that says nothing for so long is killed
-MEMORY_BYTES = 1 << 30  # of address space; about 150 MB of it is Python and numpy being there at all
+STALL_S = 30.0  # a decoder that is silent for longer is killed
+MEMORY_BYTES = 1 << 30  # of address space; about 150 MB of it is Python and numpy
 MESSAGE_BYTES = 1 << 26
 PIPE_BYTES = 1 << 20
 REAP_S = 5.0
 
 
 class DecoderProcess:
-    """A decoder at work on one file.
+    """A decoder process for one file.
 
-    Args:   plan: what it is to do, as its own docstring says, but for the path and the memory
-            stall_s: how long it may be silent while it is listened to
+    Args:
+        path: of the file
+        plan: as described in `decoder`, without path and memory limit
+        stall_s: how long the decoder may be silent while the parent waits for it
+        memory_bytes: limit of its address space
     """
 
     def __init__(self, path: Path, plan: dict, *, stall_s: float = STALL_S, memory_bytes: int = MEMORY_BYTES):
@@ -43,25 +46,26 @@ class DecoderProcess:
         whole_plan = json.dumps(plan | {"path": str(path.absolute()), "memory_bytes": memory_bytes})
         self.process = subprocess.Popen(
             [sys.executable, program, whole_plan],
-            stdin=subprocess.PIPE,  # closing it tells the child to go
+            stdin=subprocess.PIPE,  # closing it ends the child
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libraries print warnings there; what matters comes as a message
+            stderr=subprocess.DEVNULL,  # only library warnings; everything else is a message
             bufsize=0,
-            # One thread: numpy's library reserves address space for each. The rest keeps the start short and quiet.
+            # One thread: OpenBLAS reserves address space for each. The others keep the start short and quiet.
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": "1"},
         )
 
         _enlarge(self.process.stdout)
 
     def receive(self) -> tuple[bytes, bytearray]:
-        """The next message: tag and body.
+        """Receive the next message: tag and body.
 
-        Raises: UnreadableAudio: the decoder stalled, crashed, or sent nonsense
+        Raises:
+            UnreadableAudio: the decoder stalled, crashed, or sent an invalid message
         """
         tag, size = struct.unpack("<cI", self._exactly(5))
         if size > MESSAGE_BYTES:
             self.close()
-            raise UnreadableAudio(f"The decoder of {shown(self.path)} sent nonsense; the file is not usable.")
+            raise UnreadableAudio(f"The decoder of {shown(self.path)} sent an invalid message; the file is not usable.")
         return tag, self._exactly(size)
 
     def _exactly(self, size: int) -> bytearray:
@@ -75,10 +79,10 @@ class DecoderProcess:
         return body
 
     def _read_within_limit(self, view: memoryview) -> int:
-        """Read what is there; 0 at the end, or when nothing has come within the limit and the child was killed.
+        """Read what is available; 0 at the end, or if nothing came within the limit and the child was killed.
 
-        A process that waits for a dead network share cannot be killed, and never lets go of its pipe: so on POSIX the
-        parent waits with a limit of its own. Windows has no such wait on pipes; there the child is killed.
+        A process that waits for a dead network share cannot be killed and never closes its pipe, so on POSIX the parent
+        waits with its own limit. Windows cannot wait on pipes with a limit; there the child is killed.
         """
         if sys.platform != "win32":
             poller = select.poll()
@@ -100,20 +104,20 @@ class DecoderProcess:
         self.process.kill()
 
     def _lost(self) -> UnreadableAudio:
-        """Why the stream of messages ended too early."""
+        """The error for a stream of messages that ended too early."""
         name = shown(self.path)
         if self.stalled:
             self._reap()
             log.warning("decoder of %s killed after %g s without a sample", name, self.stall_s)
             return UnreadableAudio(
-                f"{name} could not be decoded: nothing came for {self.stall_s:g} s; "
-                "check the disk or share it is on, or convert it to WAV."
+                f"Cannot decode {name}: nothing came for {self.stall_s:g} s. "
+                "Check the disk or network share, or convert the file to WAV."
             )
         log.warning("decoder of %s ended with status %s", name, self._reap())
-        return UnreadableAudio(f"{name} could not be decoded: the decoder crashed on it; convert it to WAV.")
+        return UnreadableAudio(f"Cannot decode {name}: the decoder crashed on it. Convert the file to WAV.")
 
     def _reap(self) -> int | None:
-        """Wait for the child's end, but not for ever; its exit status."""
+        """Wait for the child to end, within a limit. Returns its exit status; None if it cannot be ended."""
         try:
             return self.process.wait(REAP_S)
         except subprocess.TimeoutExpired:
@@ -121,7 +125,7 @@ class DecoderProcess:
             return None
 
     def close(self) -> None:
-        """Stop the child, whatever it does, and leave nothing behind. May be called again."""
+        """Stop the child and close its pipes. May be called again."""
         if self.process.poll() is None:
             self.process.kill()
             self._reap()
@@ -130,7 +134,7 @@ class DecoderProcess:
 
 
 def _enlarge(pipe: IO[bytes]) -> None:
-    """Let the child work ahead by a block or two, where the system allows it."""
+    """Enlarge the pipe, if the system can, so that the child can work a block or two ahead."""
     if sys.platform == "linux":
         import fcntl
 

@@ -1,5 +1,5 @@
-"""What the headers of the audio formats say: one module per family, each a pure reader of bytes.
+"""Header readers for the audio formats, one module per family.
 
-They are plain Python on purpose. A header is where a hostile file lies, and this code indexes nothing unchecked,
-allocates nothing that a file asks for, and takes bounded time.
+They are plain Python on purpose: a hostile file lies in its header, and this code indexes nothing unchecked, allocates
+nothing that a file asks for, and takes bounded time.
 """

@@ -1,38 +1,216 @@
-"""AIFF, AIFC, CAF and AU: formats with one chunk of sound whose length is stated."""
+"""Formats with one chunk of audio whose length is stated: WAV and its 64-bit relatives, AIFF, CAF and AU.
+
+Recorders and streaming programs leave the data size of a WAV at 0 or at a placeholder when they cannot seek back to it,
+and plain WAVs beyond 4 GB carry it modulo 2^32. Here the file's own size decides, and the decoder gets a corrected
+header.
+"""
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import MAX_CHUNKS, Fault, Header, Refused, Window, bytes_at, cut, unpack_at
-from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio
+from tsbs_daw.audio.headers.common import (
+    LONGEST_REFERENCE_S,
+    MAX_CHUNKS,
+    Fault,
+    Header,
+    Refused,
+    Window,
+    bytes_at,
+    cut,
+    riff_chunks,
+    unpack_at,
+)
+from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
-# AIFC compression types whose samples have the size that COMM states.
+# Written as the data size by programs that do not know it: FFmpeg, two limits of 2 GB, SoX.
+PLACEHOLDERS = (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x7FFFF000, (1 << 64) - 1)
+EXTENSIBLE = 0xFFFE
+FIXED_WIDTH = {1: "PCM", 3: "float", 6: "A-law", 7: "mu-law"}  # format tags with a fixed sample size
+TIME_REFERENCE_OFFSET = 338  # in `bext`: description 256, originator 32, reference 32, date 10, time 8
+MAX_TRAILER_BYTES = 1 << 20  # most bytes of chunks after the audio of a WAV beyond 4 GB
+STRAY_BYTES = 1024
+
+W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # ends the GUID of every W64 chunk except the first
+W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+
+
+@dataclass
+class Chunks:
+    """The chunks of a WAV or W64 file that matter here.
+
+    Attributes:
+        order: byte order as in `struct`
+        reference: BWF time reference in samples
+        end: where the walk stopped, in bytes
+        names_are_sane: False if a chunk after the audio has a name that is not printable
+    """
+
+    container: str
+    order: str
+    size: int
+    format: bytes | None = None
+    reference: int = 0
+    data_at: int | None = None
+    data_bytes: int = 0
+    end: int = 0
+    names_are_sane: bool = True
+
+
+def read_wav(file: BinaryIO, size: int) -> Header:
+    """Read the header of a RIFF, RIFX, RF64 or BW64 file of `size` bytes. Raises: Refused"""
+    magic = bytes_at(file, 0, 4)
+    chunks = Chunks("RF64" if magic in (b"RF64", b"BW64") else "WAV", ">" if magic == b"RIFX" else "<", size)
+    _walk_riff(file, chunks)
+    return _judge(chunks, must_rewrite=magic == b"BW64")
+
+
+def read_w64(file: BinaryIO, size: int) -> Header:
+    """Read the header of a W64 file of `size` bytes. Raises: Refused"""
+    chunks = Chunks("W64", "<", size)
+    position = 40
+    for _ in range(MAX_CHUNKS):
+        if position + 24 > size:
+            break
+        name, length = unpack_at(file, position, "<16sQ")
+        if length < 24:
+            break
+        if name[4:] == W64_TAIL:
+            _note(file, chunks, name[:4], position + 24, length - 24)
+        position += -(-length // 8) * 8
+    chunks.end = position
+    return _judge(chunks)
+
+
+def _walk_riff(file: BinaryIO, chunks: Chunks) -> None:
+    for chunk in riff_chunks(file, chunks.size, chunks.order):
+        if chunks.data_at is not None and not all(32 <= byte < 127 for byte in chunk.name):
+            chunks.names_are_sane = False
+            break
+        _note(file, chunks, chunk.name, chunk.body, chunk.size)
+        chunks.end = chunk.end
+
+
+def _note(file: BinaryIO, chunks: Chunks, name: bytes, body: int, length: int) -> None:
+    """Keep what matters of a chunk with this name, offset of the body and length of the body."""
+    if name == b"fmt " and chunks.format is None:
+        if length < 16:
+            raise Refused(UnreadableAudio, "has a damaged header (its `fmt` chunk is too short); copy it again")
+        chunks.format = bytes_at(file, body, min(length, 64))
+    elif name == b"bext" and length >= TIME_REFERENCE_OFFSET + 8 and body + length <= chunks.size:
+        chunks.reference = unpack_at(file, body + TIME_REFERENCE_OFFSET, f"{chunks.order}Q")[0]
+    elif name == b"data" and chunks.data_at is None:
+        chunks.data_at, chunks.data_bytes = body, length
+
+
+def _judge(chunks: Chunks, must_rewrite: bool = False) -> Header:
+    """Check the chunks against each other and against the file's size."""
+    if chunks.data_at is None and chunks.end > chunks.size:
+        raise Refused(TruncatedAudio, "ends inside its header; copy it again")
+    if chunks.format is None:
+        raise Refused(UnreadableAudio, "does not state its sample format (no `fmt` chunk); render it again")
+    if chunks.data_at is None:
+        raise Refused(UnreadableAudio, "has no audio (no `data` chunk); render it again")
+    tag, channels, rate, _, block, bits = struct.unpack_from(f"{chunks.order}HHIIHH", chunks.format)
+    if tag == EXTENSIBLE and len(chunks.format) >= 26:
+        tag = struct.unpack_from(f"{chunks.order}H", chunks.format, 24)[0]
+    frame = _frame_bytes(tag, channels, block, bits)
+    data_bytes, fault, warnings = _data_bytes(chunks, frame or block or 1)
+    reference = chunks.reference
+    if reference > LONGEST_REFERENCE_S * rate:
+        reference, warnings = (
+            0,
+            (*warnings, f"has an implausible time reference ({reference} samples); 0 is used"),
+        )
+    rewrite = must_rewrite or data_bytes != chunks.data_bytes
+    return Header(
+        chunks.container,
+        channels=channels,
+        sample_rate=rate,
+        samples=data_bytes // frame if frame else None,
+        seekable=frame is not None,
+        time_reference_samples=reference,
+        warnings=warnings,
+        fault=fault,
+        window=_rewritten(chunks, data_bytes) if rewrite else None,
+    )
+
+
+def _frame_bytes(tag: int, channels: int, block: int, bits: int) -> int | None:
+    """Bytes of one sample across all channels; None for codecs without a fixed size."""
+    if tag not in FIXED_WIDTH:
+        return None
+    frame = channels * -(-bits // 8)
+    if channels and block not in (0, frame):
+        raise Refused(
+            UnsupportedAudio,
+            f"states {block} bytes a frame for {channels} channels of {bits} bits, which is ambiguous; render it again",
+        )
+    return frame or None
+
+
+def _data_bytes(chunks: Chunks, frame: int) -> tuple[int, Fault | None, tuple[str, ...]]:
+    """The real number of bytes of audio, the fault if there is one, and warnings."""
+    declared, present = chunks.data_bytes, chunks.size - chunks.data_at
+    if declared in PLACEHOLDERS and present != declared:
+        return present, None, ("does not state its length; it is read to the end of the file",)
+    if declared == 0 and present >= frame:
+        if chunks.names_are_sane and chunks.end == chunks.size:
+            return 0, None, ()
+        return present, Fault(UnreadableAudio, UNFINISHED, "repair it in the recording program"), ()
+    if declared > present:
+        return present, cut(declared, present), ()
+    beyond = present - declared
+    if chunks.container == "WAV" and beyond >> 32 and beyond % (1 << 32) < MAX_TRAILER_BYTES:
+        data_bytes = declared + (beyond >> 32 << 32)
+        return data_bytes, None, ("exceeds the 4 GB limit of WAV; its length is taken from the file size",)
+    stray = not chunks.names_are_sane or chunks.end > chunks.size + 1
+    if stray and beyond > max(STRAY_BYTES, declared // 1000):
+        return declared, None, (f"has {beyond} stray bytes after its audio; they are ignored",)
+    return declared, None, ()
+
+
+def _rewritten(chunks: Chunks, data_bytes: int) -> Window:
+    """The audio with a header that states its real length."""
+    size = struct.pack(f"{chunks.order}I", len(chunks.format))
+    fmt = b"fmt " + size + chunks.format + b"\0" * (len(chunks.format) % 2)
+    whole = 4 + len(fmt) + 8 + data_bytes
+    if whole < 1 << 32:
+        order = chunks.order
+        start = (b"RIFX" if order == ">" else b"RIFF") + struct.pack(f"{order}I", whole) + b"WAVE"
+        prefix = start + fmt + b"data" + struct.pack(f"{order}I", data_bytes)
+    else:
+        long = b"ds64" + struct.pack("<IQQQI", 28, whole + 36, data_bytes, 0, 0)
+        start = b"RF64" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE"
+        prefix = start + long + fmt + b"data" + struct.pack("<I", 0xFFFFFFFF)
+    return Window(chunks.data_at, chunks.data_at + data_bytes, prefix)
+
+
+# AIFC compression types whose sample size is the one that COMM states.
 PLAIN_AIFC = (b"NONE", b"twos", b"sowt", b"raw ", b"fl32", b"FL32", b"fl64", b"FL64", b"in24", b"in32")
-MAX_HEADER_BYTES = 1 << 14  # what may travel to the decoder on its command line
+MAX_HEADER_BYTES = 1 << 14  # most that is passed to the decoder on its command line
 CAF_TO_THE_END = (1 << 64) - 1
 AU_UNKNOWN = 0xFFFFFFFF
 AU_WIDTH_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # by encoding
-UNFINISHED = "says that it holds no sound, and yet goes on: the program that recorded it did not finish it"
+UNFINISHED = "states a length of 0 but goes on: the recording was not finished"
 
 
 def read_aiff(file: BinaryIO, size: int) -> Header:
-    """The header of an AIFF or AIFC file of `size` bytes. Raises: Refused"""
+    """Read the header of an AIFF or AIFC file of `size` bytes. Raises: Refused"""
     compressed = bytes_at(file, 8, 4) == b"AIFC"
-    position, common, data = 12, None, None
-    for _ in range(MAX_CHUNKS):
-        if position + 8 > size:
-            break
-        name, length = unpack_at(file, position, ">4sI")
-        if name == b"COMM" and common is None:
-            common = unpack_at(file, position + 8, ">HIHH8s")
-            kind = bytes_at(file, position + 26, 4) if compressed else b"NONE"
-        elif name == b"SSND" and data is None:
-            offset = unpack_at(file, position + 8, ">I")[0]
-            data = position + 16 + offset, length - 8 - offset
-        position += 8 + length + length % 2
+    end, common, data = 12, None, None
+    for chunk in riff_chunks(file, size, ">"):
+        if chunk.name == b"COMM" and common is None:
+            common = unpack_at(file, chunk.body, ">HIHH8s")
+            kind = bytes_at(file, chunk.body + 18, 4) if compressed else b"NONE"
+        elif chunk.name == b"SSND" and data is None:
+            offset = unpack_at(file, chunk.body, ">I")[0]
+            data = chunk.body + 8 + offset, chunk.size - 8 - offset
+        end = chunk.end
     if common is None or data is None:
-        _nothing(position > size)
+        raise _incomplete(ended_early=end > size)
     channels, frames, bits, _, _ = common
     plain = kind in PLAIN_AIFC
     frame = channels * -(-bits // 8)
@@ -43,13 +221,13 @@ def read_aiff(file: BinaryIO, size: int) -> Header:
     elif declared > present:
         fault = cut(declared, present)
     elif plain and frames * frame > declared:
-        fault = Fault(TruncatedAudio, f"promises {frames} samples and has room for {declared // max(frame, 1)}")
+        fault = Fault(TruncatedAudio, f"promises {frames} samples but has room for {declared // max(frame, 1)}")
     samples = min(declared, present) // frame if plain and frame and declared > 0 else None
     return Header("AIFF", channels=channels, samples=samples, seekable=plain, fault=fault)
 
 
 def read_caf(file: BinaryIO, size: int) -> Header:
-    """The header of a CAF file. Raises: Refused"""
+    """Read the header of a CAF file of `size` bytes. Raises: Refused"""
     position, description, data = 8, None, None
     for _ in range(MAX_CHUNKS):
         if position + 12 > size:
@@ -58,19 +236,19 @@ def read_caf(file: BinaryIO, size: int) -> Header:
         if name == b"desc" and description is None:
             description = unpack_at(file, position + 12, ">d4sIIIII")
         elif name == b"data" and data is None:
-            data = position + 16, length  # behind the four bytes of an edit count
+            data = position + 16, length  # after the four bytes of an edit count
             if length == CAF_TO_THE_END:
                 break
         position += 12 + length
     if description is None or data is None:
-        _nothing(position > size)
+        raise _incomplete(ended_early=position > size)
     _, kind, _, packet_bytes, packet_samples, channels, _ = description
     present = max(size - data[0], 0)
     declared = present if data[1] == CAF_TO_THE_END else data[1] - 4
     fault, window = None, None
     if declared > present:
         fault = cut(declared, present)
-        if data[0] < MAX_HEADER_BYTES:  # the decoder insists on a size that fits
+        if data[0] < MAX_HEADER_BYTES:  # the decoder insists on a size that matches
             prefix = bytes_at(file, 0, data[0] - 12) + (present + 4).to_bytes(8, "big") + bytes(4)
             window = Window(data[0], size, prefix)
     plain = kind == b"lpcm" and packet_bytes > 0 and packet_samples == 1
@@ -79,14 +257,14 @@ def read_caf(file: BinaryIO, size: int) -> Header:
 
 
 def read_au(file: BinaryIO, size: int) -> Header:
-    """The header of an AU file, of either byte order. Raises: Refused"""
+    """Read the header of an AU file of `size` bytes, in either byte order. Raises: Refused"""
     order = ">" if bytes_at(file, 0, 4) == b".snd" else "<"
     start, declared, encoding, rate, channels = unpack_at(file, 4, f"{order}IIIII")
     present = max(size - start, 0)
     warnings: tuple[str, ...] = ()
     fault = None
     if declared == AU_UNKNOWN:
-        declared, warnings = present, ("does not say how long it is; everything to the end of the file is read",)
+        declared, warnings = present, ("does not state its length; it is read to the end of the file",)
     elif declared > present:
         fault = cut(declared, present)
     elif declared == 0 < present:
@@ -103,8 +281,8 @@ def read_au(file: BinaryIO, size: int) -> Header:
     )
 
 
-def _nothing(ended_early: bool) -> None:
-    """Refuse a file in which a part is missing."""
+def _incomplete(*, ended_early: bool) -> Refused:
+    """The refusal of a file that lacks a chunk."""
     if ended_early:
-        raise Refused(TruncatedAudio, "ends inside its header; copy it again")
-    raise Refused(UnreadableAudio, "has a header and no sound; render it again")
+        return Refused(TruncatedAudio, "ends inside its header; copy it again")
+    return Refused(UnreadableAudio, "has a header and no audio; render it again")

@@ -1,8 +1,12 @@
-"""FLAC: the STREAMINFO block, and of the comments the place in the session."""
+"""FLAC: STREAMINFO, the place in the session (a Vorbis comment), and the frame headers that tell a cut file.
+
+Bit fields as in RFC 9639, sections 8 and 9.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from tsbs_daw.audio.headers.common import LONGEST_REFERENCE_S, Fault, Header, Refused, bytes_at, unpack_at
@@ -10,40 +14,97 @@ from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio
 
 MAX_BLOCKS = 10_000
 COMMENTS, MAX_COMMENT_BYTES = 4, 1 << 20
-TIME_REFERENCE = re.compile(rb"TIME_REFERENCE=(\d{1,18})(?!\d)", re.IGNORECASE)  # what ffmpeg makes of a BWF's
+TIME_REFERENCE = re.compile(rb"TIME_REFERENCE=(\d{1,18})(?!\d)", re.IGNORECASE)  # FFmpeg's name for that of a BWF
 SMALLEST_FRAME_BYTES = 10  # header 6, one constant subframe 2, checksum 2
+MAX_SYNCS = 2000  # a hostile file may consist of nothing but frame syncs
+FRAME_SYNC = (b"\xff\xf8", b"\xff\xf9")  # blocks of one size, blocks of different sizes
+TAIL_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The metadata blocks of a stream.
+
+    samples:    per channel; 0: unknown
+    comments:   the body of the VORBIS_COMMENT block
+    frames_at:  the offset in the file at which the metadata ends and the frames begin
+    """
+
+    sample_rate: int
+    channels: int
+    samples: int
+    largest_block_samples: int
+    smallest_frame_bytes: int
+    comments: bytes
+    frames_at: int
 
 
 def read_flac(file: BinaryIO, size: int, start: int) -> Header:
-    """The header of a FLAC stream that starts at `start`. Raises: Refused
+    """Read the header of a FLAC stream.
 
-    A total of 2^36 samples costs a forger five bytes, so it is held against the bytes that are there: each frame takes
-    at least some, and holds at most so many samples. A smaller lie shows when the sound has been decoded.
+    Claiming 2^36 samples costs a forger five bytes, so the total is checked against the bytes in the file: each frame
+    has a minimum size and a maximum number of samples. Smaller lies show once the audio is decoded.
+
+    Args:
+        size: of the file, in bytes
+        start: offset of the stream in the file
+
+    Raises:
+        Refused: the metadata is damaged or incomplete
+    """
+    metadata = read_metadata(file, size, start)
+    if metadata.frames_at >= size:
+        raise Refused(TruncatedAudio, "ends inside its header; copy it again")
+    most_frames = (size - metadata.frames_at) // metadata.smallest_frame_bytes + 1
+    fault = None
+    if metadata.samples > most_frames * max(metadata.largest_block_samples, 16):
+        what = f"is cut short: its header promises {metadata.samples} samples, and its {size} bytes cannot hold them"
+        fault = Fault(TruncatedAudio, what)
+    match = TIME_REFERENCE.search(metadata.comments)
+    reference = int(match[1]) if match else 0
+    return Header(
+        "FLAC",
+        channels=metadata.channels,
+        sample_rate=metadata.sample_rate,
+        time_reference_samples=0 if reference > LONGEST_REFERENCE_S * metadata.sample_rate else reference,
+        fault=fault,
+    )
+
+
+def has_last_frame(file: BinaryIO, size: int, start: int = 0) -> bool:
+    """Whether the last frame in the file is the last one that STREAMINFO announces; True if it announces no length.
+
+    Raises:
+        Refused: the metadata is damaged or incomplete
+    """
+    metadata = read_metadata(file, size, start)
+    if metadata.frames_at >= size:
+        return False
+    if metadata.samples == 0:
+        return True
+    tail_at = max(metadata.frames_at, size - TAIL_BYTES)
+    tail = bytes_at(file, tail_at, size - tail_at)
+    position = len(tail)
+    for _ in range(MAX_SYNCS):
+        position = max(tail.rfind(sync, 0, position) for sync in FRAME_SYNC)
+        if position < 0:
+            break
+        end = _frame_end(tail[position : position + 16], metadata.largest_block_samples)
+        if end is not None:
+            return end >= metadata.samples
+    return False
+
+
+def read_metadata(file: BinaryIO, size: int, start: int) -> Metadata:
+    """Walk the metadata blocks.
+
+    Raises:
+        Refused: STREAMINFO is not the first block, or the file ends inside the metadata
     """
     if bytes_at(file, start + 4, 1)[0] & 0x7F != 0:
         raise Refused(UnreadableAudio, "has a damaged header (no STREAMINFO); copy it again")
     info = bytes_at(file, start + 8, 34)
-    largest_block = int.from_bytes(info[2:4], "big")
-    smallest_frame = max(int.from_bytes(info[4:7], "big"), SMALLEST_FRAME_BYTES)
     packed = int.from_bytes(info[10:18], "big")  # rate 20 bits, channels - 1: 3, bits - 1: 5, samples: 36
-    rate, channels, samples = packed >> 44, (packed >> 41 & 7) + 1, packed & (1 << 36) - 1
-    sound, comments = _walk(file, start, size)
-    if sound >= size:
-        raise Refused(TruncatedAudio, "ends inside its header; copy it again")
-    most = ((size - sound) // smallest_frame + 1) * max(largest_block, 16)
-    fault = None
-    if samples > most:
-        what = f"is cut short: its header promises {samples} samples, and its {size} bytes cannot hold them"
-        fault = Fault(TruncatedAudio, what)
-    place = TIME_REFERENCE.search(comments)
-    reference = int(place[1]) if place else 0
-    if reference > LONGEST_REFERENCE_S * rate:
-        reference = 0
-    return Header("FLAC", channels=channels, sample_rate=rate, time_reference_samples=reference, fault=fault)
-
-
-def _walk(file: BinaryIO, start: int, size: int) -> tuple[int, bytes]:
-    """Where the metadata ends, and the block of comments."""
     position, comments = start + 4, b""
     for _ in range(MAX_BLOCKS):
         if position + 4 > size:
@@ -54,5 +115,66 @@ def _walk(file: BinaryIO, start: int, size: int) -> tuple[int, bytes]:
             comments = file.read(min(block_bytes, MAX_COMMENT_BYTES))
         position += 4 + block_bytes
         if kind & 0x80:
-            return position, comments
+            return Metadata(
+                sample_rate=packed >> 44,
+                channels=(packed >> 41 & 7) + 1,
+                samples=packed & (1 << 36) - 1,
+                largest_block_samples=int.from_bytes(info[2:4], "big"),
+                smallest_frame_bytes=max(int.from_bytes(info[4:7], "big"), SMALLEST_FRAME_BYTES),
+                comments=comments,
+                frames_at=position,
+            )
     raise Refused(TruncatedAudio, "ends inside its header; copy it again")
+
+
+def _frame_end(frame: bytes, fixed_block_samples: int) -> int | None:
+    """The number of the first sample after the frame that starts here; None if these bytes are not a frame header."""
+    if len(frame) < 6:
+        return None
+    variable, block_code, rate_code = frame[1] & 1, frame[2] >> 4, frame[2] & 15
+    number, length = _coded_number(frame[4:])
+    if number is None or block_code == 0 or rate_code == 15:
+        return None
+    position = 4 + length
+    block_samples = _block_samples(block_code, frame[position : position + 2])
+    position += {6: 1, 7: 2}.get(block_code, 0) + {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+    if block_samples is None or position >= len(frame) or _crc8(frame[:position]) != frame[position]:
+        return None
+    return (number if variable else number * fixed_block_samples) + block_samples
+
+
+def _block_samples(code: int, extra: bytes) -> int | None:
+    if code == 1:
+        return 192
+    if code <= 5:
+        return 576 << (code - 2)
+    if code == 6:
+        return extra[0] + 1 if extra else None
+    if code == 7:
+        return int.from_bytes(extra, "big") + 1 if len(extra) == 2 else None
+    return 256 << (code - 8)
+
+
+def _coded_number(data: bytes) -> tuple[int | None, int]:
+    """A number in FLAC's extension of UTF-8 to 36 bits, and its length in bytes; (None, 0) if it is invalid."""
+    first = data[0]
+    if first < 0x80:
+        return first, 1
+    length = 8 - (first ^ 0xFF).bit_length()
+    if not 2 <= length <= 7 or len(data) < length:
+        return None, 0
+    number = first & (0x7F >> length)
+    for byte in data[1:length]:
+        if byte & 0xC0 != 0x80:
+            return None, 0
+        number = number << 6 | byte & 0x3F
+    return number, length
+
+
+def _crc8(data: bytes) -> int:
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x07 if crc & 0x80 else crc << 1) & 0xFF
+    return crc

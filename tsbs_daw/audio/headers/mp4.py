@@ -1,8 +1,8 @@
-"""MP4 and QuickTime (ISO 14496-12): is it all there, and where in its coded sound does the song begin and end?
+"""MP4 and QuickTime (ISO 14496-12): completeness, and the exact duration of the audio.
 
-Encoders of AAC put about a thousand samples of silence before the sound and fill up the last frame behind it. An edit
-list says what to leave out; the decoder heeds its beginning, and what it says of the end is worked out here, from three
-sources of falling exactness: iTunes' own count of samples, the durations of the coded frames, the edit list.
+AAC encoders put about a thousand samples of silence before the audio and pad the last frame. An edit list says what to
+leave out. The decoder applies its start; the end is computed here, from three sources in order of exactness: iTunes'
+count of samples, the durations of the coded frames, and the edit list.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAud
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 PROTECTED = (b"drms", b"enca")
-MAX_TRACKS, MAX_PARENTS = 32, 16  # more than any file has; a hostile one would nest them without end
-MAX_ENTRIES = 1 << 20  # of a table
+MAX_TRACKS, MAX_PARENTS = 32, 16  # more than any file has; a hostile file would nest them without end
+MAX_ENTRIES = 1 << 20  # per table
 MAX_USER_DATA_BYTES = 32 << 20
 ITUNES_COUNT = re.compile(rb"iTunSMPB.{0,64}? [0-9A-F]{8} ([0-9A-F]{8}) ([0-9A-F]{8}) ([0-9A-F]{16})", re.DOTALL)
-SLACK_SAMPLES = 4096  # two frames, the longest that encoders disagree by
-LATE = "does not say how much silence its encoder put first; its sound may come some 1000 to 2100 samples late"
+SLACK_SAMPLES = 4096  # two frames, the most that encoders disagree by
+LATE = "does not state its encoder delay; its audio may start 1000 to 2100 samples late"
 
 
 @dataclass(frozen=True)
 class Box:
+    """A box: its name, and the offsets at which its body starts and ends."""
+
     name: bytes
     body: int
     end: int
@@ -36,7 +38,14 @@ class Box:
 
 @dataclass
 class Track:
-    """kind: of its samples; ticks: of the media's clock, rate_hz a second; edits: (length in movie ticks, start)"""
+    """An audio track.
+
+    Attributes:
+        kind: sample format, such as `mp4a`
+        rate_hz: ticks of the media clock per second
+        ticks: duration of all coded frames
+        edits: (length in ticks of the movie clock, start in ticks of the media clock)
+    """
 
     kind: bytes = b""
     rate_hz: int = 0
@@ -45,7 +54,7 @@ class Track:
 
 
 def boxes(file: BinaryIO, position: int, end: int) -> Iterator[Box]:
-    """The boxes from `position` on. A last one may say that it ends behind `end`."""
+    """Walk the boxes from `position` to `end`; the last one may claim to end after `end`."""
     for _ in range(MAX_CHUNKS):
         if position + 8 > end:
             return
@@ -66,7 +75,7 @@ def looks_like_mp4(magic: bytes) -> bool:
 
 
 def read_mp4(file: BinaryIO, size: int) -> Header:
-    """The header of an MP4 or QuickTime file of `size` bytes. Raises: Refused"""
+    """Read the header of an MP4 or QuickTime file of `size` bytes. Raises: Refused"""
     index, fault, fragmented = None, None, False
     for box in boxes(file, 0, size):
         if box.name == b"moov" and box.end <= size:
@@ -75,16 +84,16 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
         if box.end > size:
             fault = cut(box.end - box.body, size - box.body)
     if index is None:
-        raise Refused(TruncatedAudio, "is an MP4 without its index (`moov`): it was not copied or recorded to its end")
+        raise Refused(TruncatedAudio, "is an MP4 without an index (`moov`): the copy or the recording is incomplete")
     movie_hz, tracks, count = _index(file, index)
     if not tracks:
-        raise Refused(UnreadableAudio, "is a video without sound")
+        raise Refused(UnreadableAudio, "is a video without audio")
     track = tracks[0]
     if track.kind in PROTECTED:
         raise Refused(UnsupportedAudio, "is copy-protected; use a copy without protection")
     warnings = []
     if len(tracks) > 1:
-        warnings.append(f"has {len(tracks)} tracks of sound; the first is taken")
+        warnings.append(f"has {len(tracks)} audio tracks; the first is used")
     if track.kind == b"mp4a" and not track.edits and not count:
         warnings.append(LATE)
     return Header(
@@ -99,7 +108,7 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
 
 
 def _length_s(track: Track, movie_hz: int, count: int) -> Fraction | None:
-    """How long the song is, None where only decoding can tell."""
+    """The duration of the song; None if only decoding can tell."""
     sounding = [(length, start) for length, start in track.edits if start >= 0]
     if not track.rate_hz or not track.ticks or len(sounding) > 1:
         return None
@@ -110,12 +119,12 @@ def _length_s(track: Track, movie_hz: int, count: int) -> Fraction | None:
     if not length or not movie_hz:
         return frames if frames > 0 else None
     edited = Fraction(length, movie_hz)
-    # The movie's clock is often coarse (600 or 1000 Hz): where the two agree within its tick, the frames are exact.
+    # The movie clock is often coarse (600 or 1000 Hz): if the two agree within its tick, the frames are exact.
     return frames if edited >= frames - Fraction(1, movie_hz) else edited
 
 
 def _index(file: BinaryIO, index: Box) -> tuple[int, list[Track], int]:
-    """The movie's clock in Hz, the tracks of sound, and iTunes' count of samples (0 without one)."""
+    """The movie clock in Hz, the audio tracks, and iTunes' count of samples (0 without one)."""
     movie_hz, tracks, count = 0, [], 0
     for box in boxes(file, index.body, index.end):
         if box.name == b"mvhd":
@@ -131,7 +140,7 @@ def _index(file: BinaryIO, index: Box) -> tuple[int, list[Track], int]:
 
 
 def _track(file: BinaryIO, track_box: Box) -> Track | None:
-    """A track, if it is one of sound."""
+    """The track in a `trak` box; None if it is not audio."""
     track, handler = Track(), b""
     waiting = [track_box]
     for _ in range(MAX_PARENTS):
@@ -140,7 +149,7 @@ def _track(file: BinaryIO, track_box: Box) -> Track | None:
         parent = waiting.pop()
         for box in boxes(file, parent.body, parent.end):
             if box.end > parent.end:
-                raise Refused(UnreadableAudio, "has a damaged index (a box sticks out); copy it again")
+                raise Refused(UnreadableAudio, "has a damaged index (a box exceeds its parent); copy it again")
             if box.name in (b"edts", b"mdia", b"minf", b"stbl"):
                 waiting.append(box)
             elif box.name == b"hdlr" and parent.name == b"mdia":
@@ -160,7 +169,7 @@ def _track(file: BinaryIO, track_box: Box) -> Track | None:
 
 
 def _table(file: BinaryIO, box: Box, layout: str) -> Iterator[tuple[int, ...]]:
-    """The entries of a box that holds version, number of entries, and those."""
+    """The entries of a box that consists of a version, the number of entries, and the entries."""
     count, width = unpack_at(file, box.body + 4, ">I")[0], struct.calcsize(layout)
     if count > MAX_ENTRIES or box.body + 8 + count * width > box.end:
         raise Refused(UnreadableAudio, "has a damaged index (a table does not fit); copy it again")

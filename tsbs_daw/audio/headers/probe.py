@@ -1,4 +1,4 @@
-"""Tell what a file is by its content, and whether it is all there, before anything decodes it.
+"""Identify a file by its content and check that it is complete, before anything decodes it.
 
 Allocates nothing that a file asks for, reads a bounded part of it, and needs neither numpy nor a decoder.
 """
@@ -12,21 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.chunked import read_aiff, read_au, read_caf
+from tsbs_daw.audio.headers.chunked import W64_RIFF, read_aiff, read_au, read_caf, read_w64, read_wav
 from tsbs_daw.audio.headers.common import Header, Refused
-from tsbs_daw.audio.headers.flac import read_flac
+from tsbs_daw.audio.headers.flac import has_last_frame, read_flac
 from tsbs_daw.audio.headers.mp4 import looks_like_mp4, read_mp4
-from tsbs_daw.audio.headers.mpeg import looks_like_mpeg, read_mpeg, skip_padding
-from tsbs_daw.audio.headers.ogg import read_ogg
-from tsbs_daw.audio.headers.streams import EBML, looks_like_adts, read_adts, read_matroska
-from tsbs_daw.audio.headers.wav import W64_RIFF, read_w64, read_wav
-from tsbs_daw.core.errors import UnreadableAudio, UnsupportedAudio, shown
+from tsbs_daw.audio.headers.mpeg import looks_like_adts, looks_like_mpeg, read_adts, read_mpeg, skip_padding
+from tsbs_daw.audio.headers.streams import EBML, read_matroska, read_ogg
+from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio, shown
 
 MAX_CHANNELS = 32
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 384_000
 MAX_ID3_TAGS = 16
+HEAD_BYTES = 4096
 
-# Endings that go with a container; a file that is something else is read all the same, and told of.
+# The usual endings of each container. A file with another ending is read anyway, with a warning.
 SUFFIXES = {
     "WAV": (".wav", ".wave", ".bwf", ".rf64"),
     "RF64": (".wav", ".wave", ".bwf", ".rf64", ".bw64"),
@@ -43,7 +42,7 @@ SUFFIXES = {
 }
 AUDIO_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
-# What other things start with, so that the refusal can name them.
+# Magic bytes of unsupported files, so that the error can name them.
 OTHER_SOUND = {
     (0, b"\x30\x26\xb2\x75"): "a Windows Media file",
     (0, b"MAC "): "a Monkey's Audio file",
@@ -52,13 +51,13 @@ OTHER_SOUND = {
     (0, b"FRM8"): "a DSD file",
     (0, b"TTA1"): "a True Audio file",
     (0, b"#!AMR"): "an AMR recording",
-    (0, b"MThd"): "a MIDI file, which has notes and no sound",
+    (0, b"MThd"): "a MIDI file, which has notes but no audio",
     (8, b"AVI "): "a video",
     (0, b"Creative Voice File"): "a VOC file",
 }
 NOT_SOUND = {
-    b"<!doctype": "a web page: the download went wrong",
-    b"<html": "a web page: the download went wrong",
+    b"<!doctype": "a web page: the download failed",
+    b"<html": "a web page: the download failed",
     b"<?xml": "an XML document",
     b"pk\x03\x04": "a ZIP archive: unpack it first",
     b"rar!": "a RAR archive: unpack it first",
@@ -73,13 +72,19 @@ NOT_SOUND = {
 
 
 def inspect(path: Path, *, salvage: bool = False) -> Header:
-    """What the file says about itself.
+    """Read and check a file's header.
 
-    Args:   salvage: where something is missing, warn about it and go on with what is there
-    Returns: a Header whose warnings are whole sentences, and whose fault, if any, is among them
-    Raises: UnreadableAudio: not audio, empty, damaged, not a file
-            TruncatedAudio: shorter than it promises
-            UnsupportedAudio: a format, a number of channels or a rate that cannot be separated
+    Args:
+        path: of the file
+        salvage: accept an incomplete file, with a warning
+
+    Returns:
+        A Header whose warnings are complete sentences. With `salvage`, the fault is among them.
+
+    Raises:
+        UnreadableAudio: not audio, empty, damaged, or not a file
+        TruncatedAudio: shorter than the header promises
+        UnsupportedAudio: a format, number of channels or sample rate that cannot be separated
     """
     name = shown(path)
     try:
@@ -90,42 +95,75 @@ def inspect(path: Path, *, salvage: bool = False) -> Header:
     except Refused as refused:
         raise refused.kind(f"{name} {refused.what}.") from refused
     except OSError as error:
-        raise UnreadableAudio(f"{name} cannot be opened: {error.strerror or error}.") from error
+        raise UnreadableAudio(f"Cannot open {name}: {error.strerror or error}.") from error
     warnings = list(header.warnings)
     if header.fault:
         if not salvage:
             fault = header.fault
-            way_out = f"{fault.remedy}, or take what is there with `--salvage` (separate, batch)"
+            way_out = f"{fault.remedy}, or use what is there with `--salvage` (separate, batch)"
             raise fault.kind(f"{name} {fault.what}; {way_out}.")
         warnings.append(header.fault.what)
     suffix = path.suffix.lower()
     if suffix in AUDIO_SUFFIXES and suffix not in SUFFIXES[header.container]:
-        warnings.append(f"is named {suffix}, and is {header.container}; its content decided")
+        warnings.append(f"is named {suffix} but is {header.container}; it is read as {header.container}")
     return replace(header, warnings=tuple(f"{name} {what}." for what in warnings))
 
 
+def seems_unfinished(path: Path) -> bool:
+    """Whether more of a file is to be expected: it is empty, preallocated, or shorter than its header promises.
+
+    A cheap check without decoding, for files that are being copied. It never refuses a file: the reader reports later
+    what is wrong with it.
+
+    Raises:
+        OSError: the file cannot be opened
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        if not head.strip(b"\0"):
+            return True
+        if head[:4] == b"fLaC":
+            try:
+                return not has_last_frame(file, size)
+            except Refused as refused:
+                return refused.kind is TruncatedAudio
+    try:
+        inspect(path)
+    except TruncatedAudio:
+        return True
+    except AudioError:
+        return False
+    return False
+
+
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file, and only a file: a pipe or a device would wait, or never end. Raises: Refused, OSError"""
+    """Open a regular file; a pipe or a device could block or never end. Raises: Refused, OSError"""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise Refused(UnreadableAudio, f"is {kind}; name an audio file")
+        raise Refused(UnreadableAudio, f"is {kind}; choose an audio file")
     return path.open("rb")
 
 
 def check_limits(channels: int | None, sample_rate: int | None) -> None:
-    """Raises: Refused: channels or rate, as far as they are known, cannot be separated"""
+    """Check the number of channels and the sample rate, if they are known.
+
+    Raises:
+        Refused: they cannot be separated
+    """
     if channels is not None and not 1 <= channels <= MAX_CHANNELS:
-        raise Refused(UnsupportedAudio, f"has {channels} channels; from 1 to {MAX_CHANNELS} can be separated")
+        raise Refused(UnsupportedAudio, f"has {channels} channels; between 1 and {MAX_CHANNELS} are supported")
     if sample_rate is not None and not MIN_RATE_HZ <= sample_rate <= MAX_RATE_HZ:
         raise Refused(
             UnsupportedAudio,
-            f"has a sample rate of {sample_rate} Hz; convert it to one between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz",
+            f"has a sample rate of {sample_rate} Hz; convert it to between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz",
         )
 
 
 def _read(file: BinaryIO, size: int) -> Header:
-    """Find the reader for what the file starts with, and let it read."""
+    """Read the header with the reader for the file's magic bytes."""
     if size == 0:
         raise Refused(UnreadableAudio, "is empty (0 bytes); copy it again")
     reader = _chunk_reader(file.read(16))
@@ -147,7 +185,7 @@ def _read(file: BinaryIO, size: int) -> Header:
 
 
 def _chunk_reader(magic: bytes) -> Callable[[BinaryIO, int], Header] | None:
-    """The reader of a format that starts at the file's first byte."""
+    """The reader for a format that starts at the first byte of the file; None for other formats."""
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
         return read_wav
     if looks_like_mp4(magic):
@@ -160,7 +198,7 @@ def _chunk_reader(magic: bytes) -> Callable[[BinaryIO, int], Header] | None:
 
 
 def _after_id3(file: BinaryIO, size: int) -> int:
-    """Where the sound starts behind ID3v2 tags."""
+    """The offset after the ID3v2 tags."""
     position = 0
     for _ in range(MAX_ID3_TAGS):
         file.seek(position)
@@ -174,19 +212,19 @@ def _after_id3(file: BinaryIO, size: int) -> int:
 
 
 def _unknown(file: BinaryIO, size: int) -> Refused:
-    """The refusal for a file that none of the readers knows."""
+    """The refusal of a file that no reader knows."""
     file.seek(0)
     start = file.read(4096)
     for (offset, magic), what in OTHER_SOUND.items():
         if start[offset:].startswith(magic):
-            return Refused(UnsupportedAudio, f"is {what}, which cannot be read; convert it to WAV or FLAC")
+            return Refused(UnsupportedAudio, f"is {what}, which is not supported; convert it to WAV or FLAC")
     for magic, what in NOT_SOUND.items():
         if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(magic):
             return Refused(UnreadableAudio, f"is not audio but {what}")
     if not start.strip(b"\0"):
-        return Refused(UnreadableAudio, "starts with nothing but zeros: it was not copied or recorded to its end")
+        return Refused(UnreadableAudio, "starts with nothing but zeros: the copy or the recording is incomplete")
     if start[:3] == b"ID3":
-        return Refused(UnreadableAudio, "holds tags and no sound behind them; copy it again")
+        return Refused(UnreadableAudio, "has tags but no audio; copy it again")
     if size < 44:
         return Refused(UnreadableAudio, f"is too short for audio ({size} bytes); copy it again")
-    return Refused(UnreadableAudio, "is not audio, or of an unknown kind; convert it to WAV or FLAC")
+    return Refused(UnreadableAudio, "is not audio, or in an unknown format; convert it to WAV or FLAC")

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fit(folders: list[Path], out: Path, model: str, sketches: int, kept: Path | None) -> None:
-    from tsbs_daw.lab.evaluation.feature_cache import hear_songs
+    from tsbs_daw.lab.evaluation.analysis import hear_songs
     from tsbs_daw.lab.evaluation.fit import learn
     from tsbs_daw.separation.separator import Separator
 

@@ -1,6 +1,6 @@
-"""The formats that songs are delivered in: their names, as presets and jobs give them, and what each can hold.
+"""The delivery formats: their names, as presets and jobs use them, and what each can hold.
 
-Imports nothing heavy: whoever checks a preset needs no decoder.
+This is the only list of formats. It imports no decoder, so that presets can be checked without one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,15 @@ from tsbs_daw.core.errors import OutputError
 
 @dataclass(frozen=True)
 class DeliveryFormat:
-    """container, subtype: as libsndfile names them; bits: of a sample, None where it is not an integer
+    """A delivery format.
 
-    exact: what is read back has the samples that were written, but for the bits that were cut
+    Attributes:
+        name: as presets and jobs write it
+        ending: of file names, with the dot
+        container: libsndfile's name
+        subtype: libsndfile's name
+        bits: per sample; None: not an integer format
+        exact: reading the file back gives the written samples, except for the bits that were cut
     """
 
     name: str
@@ -26,8 +32,8 @@ class DeliveryFormat:
 
 
 DELIVERY_FORMATS = {
-    form.name: form
-    for form in (
+    fmt.name: fmt
+    for fmt in (
         DeliveryFormat("wav32f", ".wav", "WAV", "FLOAT", None),
         DeliveryFormat("wav24", ".wav", "WAV", "PCM_24", 24),
         DeliveryFormat("wav16", ".wav", "WAV", "PCM_16", 16),
@@ -41,12 +47,20 @@ DELIVERY_FORMATS = {
 
 
 def delivery_format(name: str) -> DeliveryFormat:
-    """Raises: OutputError: there is no such format"""
+    """Look a format up by name.
+
+    Raises:
+        OutputError: there is no such format
+    """
     if name not in DELIVERY_FORMATS:
         raise OutputError(f"There is no delivery format {name!r}; choose one of {', '.join(DELIVERY_FORMATS)}.")
     return DELIVERY_FORMATS[name]
 
 
 def file_ending(name: str) -> str:
-    """ ".wav", ".flac", ... Raises: OutputError: there is no such format"""
+    """The file ending of a format: ".wav", ".flac", ...
+
+    Raises:
+        OutputError: there is no such format
+    """
     return delivery_format(name).ending
