@@ -230,11 +230,11 @@ def _markers(session: Session, start_s: Fraction) -> Lines:
     return [
         marker(
             index,
-            start_s + Fraction(marker.at_samples, session.sample_rate),
-            marker.name,
+            start_s + Fraction(place.at_samples, session.sample_rate),
+            place.name,
             _key(session, f"marker/{index}"),
         )
-        for index, marker in enumerate(session.markers, start=1)
+        for index, place in enumerate(session.markers, start=1)
     ]
 
 
