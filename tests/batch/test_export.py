@@ -28,7 +28,7 @@ def crate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
 
 def test_the_session_has_a_region_for_every_song_that_is_done(crate: Catalogue, tmp_path: Path):
     known = [song.model_copy(update={"analysis": analysis(128.0)}) for song in crate.songs]
-    path = write_session(crate.model_copy(update={"songs": tuple(known)}), tmp_path / "out")
+    path = write_session(crate.model_copy(update={"songs": tuple(known)}), tmp_path / "out", None)
     project = rpp.loads(path.read_text(encoding="utf-8"))
     assert path == tmp_path / "out" / "crate.RPP"
     names = [marker[3] for marker in project.findall("MARKER") if marker[3]]
@@ -39,22 +39,22 @@ def test_the_session_has_a_region_for_every_song_that_is_done(crate: Catalogue, 
 
 def test_a_song_whose_files_went_away_is_left_out(crate: Catalogue, tmp_path: Path):
     shutil.rmtree(tmp_path / "out" / "Kay - One")
-    text = write_session(crate, tmp_path / "out").read_text(encoding="utf-8")
+    text = write_session(crate, tmp_path / "out", None).read_text(encoding="utf-8")
     assert "Two/vocals.wav" in text and "Kay" not in text
 
 
 def test_without_a_song_there_is_no_session(crate: Catalogue, tmp_path: Path):
     failed = tuple(song for song in crate.songs if song.state == "failed")
-    assert write_session(crate.model_copy(update={"songs": failed}), tmp_path / "out") is None
+    assert write_session(crate.model_copy(update={"songs": failed}), tmp_path / "out", None) is None
     assert not (tmp_path / "out" / "crate.RPP").exists()
 
 
 def test_a_problem_with_one_of_them_is_said_and_stops_nothing(crate: Catalogue, tmp_path: Path):
     (tmp_path / "out" / "crate.RPP").mkdir()
-    closing = close_crate(crate, tmp_path / "out")
+    closing = close_crate(crate, tmp_path / "out", None)
     assert set(closing.files) == {"catalogue", "page"}
     (problem,) = closing.problems
     assert "crate.RPP" in problem and problem.endswith(".")
     assert not (tmp_path / "out" / "crate.RPP.tmp").exists()
     with pytest.raises(OutputError):
-        write_session(crate, tmp_path / "out")
+        write_session(crate, tmp_path / "out", None)

@@ -140,3 +140,10 @@ def test_the_program_answers_help_and_version(tmp_path: Path):
 def test_without_a_command_it_shows_the_help_and_calls_that_wrong_use(tmp_path: Path):
     done = run(tmp_path)
     assert done.returncode == 2 and done.stdout == cli.help_text()
+
+
+@pytest.mark.parametrize("name", ["watch", "batch"])
+def test_the_number_of_songs_is_taken_under_both_names(name):
+    (entry,) = (entry for entry in cli.commands() if entry.name == name)
+    (option,) = (option for option in cli.load(entry).params if "--at-once" in option.opts)
+    assert option.opts == ["--at-once", "--workers"] and option.name == "at_once"

@@ -63,12 +63,12 @@ def test_a_converted_model_has_its_file_name(settings):
 
 
 def test_the_bundled_model_is_in_the_package():
-    path = find("default").path
+    path = find("default", Settings.from_environment()).path
     if path is None:
         with pytest.raises(CheckpointError, match="install tsbs-daw again"):
-            resolve("default")
+            resolve("default", Settings.from_environment())
     else:
-        assert resolve("default") == path
+        assert resolve("default", Settings.from_environment()) == path
         assert load(path).config.stems == KNOWN["default"].stems
 
 

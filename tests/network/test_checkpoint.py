@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import CheckpointError
 from tsbs_daw.models import registry
 from tsbs_daw.network import TINY, TwoStageSeparator, checkpoint
@@ -101,6 +102,6 @@ def test_a_config_that_is_no_config_is_refused(tmp_path, config):
 
 
 def test_the_bundled_model_is_small_and_complete():
-    path = registry.resolve("default")
+    path = registry.resolve("default", Settings.from_environment())
     assert path.stat().st_size <= 8_000_000
     assert checkpoint.load(path).config == TINY

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from effects.preset_files import check_refused, written
 
+from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import PresetError
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.effects.output import Effect
@@ -175,10 +176,10 @@ def test_the_users_own_preset_hides_a_shipped_one(tmp_path: Path):
 def test_the_users_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     written(tmp_path, "outputs: []", "mine.yaml")
     monkeypatch.setenv("TSBS_DAW_PRESETS", str(tmp_path))
-    assert "mine" in preset_files()
+    assert "mine" in preset_files(Settings.from_environment().presets)
     monkeypatch.delenv("TSBS_DAW_PRESETS")
     monkeypatch.setenv("TSBS_DAW_HOME", str(tmp_path / "home"))
-    assert "mine" not in preset_files()
+    assert "mine" not in preset_files(Settings.from_environment().presets)
 
 
 def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path: Path):

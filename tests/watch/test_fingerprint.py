@@ -20,9 +20,8 @@ outputs:
 
 
 @pytest.fixture
-def prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprints:
-    monkeypatch.setenv("TSBS_DAW_PRESETS", str(tmp_path / "presets"))
-    (tmp_path / "presets").mkdir()
+def prints(tmp_path: Path) -> Fingerprints:
+    settings_in(tmp_path).presets.mkdir(parents=True)
     return Fingerprints(settings_in(tmp_path))
 
 
@@ -49,7 +48,7 @@ def test_everything_that_changes_the_result_changes_the_print(prints, folder):
 
 
 def test_an_edited_preset_counts_as_another_and_a_broken_one_is_no_error(prints, folder, tmp_path):
-    path = tmp_path / "presets" / "mine.yaml"
+    path = settings_in(tmp_path).presets / "mine.yaml"
     mine = replace(folder, preset="mine")
     missing = prints.of_settings(mine)
     path.write_text(PRESET)

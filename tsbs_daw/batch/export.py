@@ -22,13 +22,13 @@ class Closing:
     problems: list[str] = field(default_factory=list)
 
 
-def close_crate(catalogue: Catalogue, out: Path) -> Closing:
+def close_crate(catalogue: Catalogue, out: Path, presets: Path | None) -> Closing:
     """A problem with one of them neither stops the other nor undoes a song."""
     from tsbs_daw.batch.page import write_page
     from tsbs_daw.batch.session import write_session
 
     closing = Closing({"catalogue": out / JSON})
-    _make(closing, "session", lambda: write_session(catalogue, out))
+    _make(closing, "session", lambda: write_session(catalogue, out, presets))
     _make(closing, "page", lambda: write_page(catalogue, out))  # after it, as it leads to it
     return closing
 

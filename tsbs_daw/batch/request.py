@@ -33,9 +33,13 @@ class CrateRequest:
         """What the crate is called."""
         return self.folder.name or "crate"
 
-    def delivery(self) -> Delivery:
-        """What every song is delivered as. Raises: PresetError; UsageError: it does not go together"""
-        delivery = load_preset(self.preset).delivery
+    def delivery(self, presets: Path) -> Delivery:
+        """What every song is delivered as.
+
+        Args:   presets: `Settings.presets`
+        Raises: PresetError; UsageError: it does not go together
+        """
+        delivery = load_preset(self.preset, presets).delivery
         delivery = self.options.applied_to(delivery) if self.options else delivery
         if problem := delivery.problem():
             raise UsageError(f"What was asked for cannot be delivered: {problem}.")

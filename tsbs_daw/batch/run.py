@@ -101,7 +101,7 @@ class Crate:
 
     def _open(self) -> None:
         request = self.request
-        self._analyses = request.delivery().analyses
+        self._analyses = request.delivery(self._settings.presets).analyses
         excluded = (request.out, self._settings.home, self._settings.cache, self._settings.models)
         found = find_songs(request.folder, excluded=excluded)
         if not found:

@@ -19,13 +19,13 @@ from tsbs_daw.sessions.session import Session
 log = logging.getLogger(__name__)
 
 
-def write_session(catalogue: Catalogue, out: Path) -> Path | None:
+def write_session(catalogue: Catalogue, out: Path, presets: Path | None) -> Path | None:
     """Write it beside the catalogue, with its name. Songs whose files went away meanwhile are left out.
 
     Returns: the project; None if there is no song that is done
     Raises:  OutputError: it cannot be written
     """
-    sources = _sources_of_outputs(catalogue.preset)
+    sources = _sources_of_outputs(catalogue.preset, presets)
     done = (song for song in catalogue.songs if song.state == "done")
     songs = [found for song in done if (found := _crate_song(song, out, sources)) is not None]
     path = out / catalogue.session
@@ -60,10 +60,10 @@ def _made_of(file: FileEntry, sources: dict[str, Sequence[str]]) -> Sequence[str
     return sources.get(file.name, (file.name,)) if file.kind == "output" else (file.name,)
 
 
-def _sources_of_outputs(preset: str) -> dict[str, Sequence[str]]:
+def _sources_of_outputs(preset: str, presets: Path | None) -> dict[str, Sequence[str]]:
     """The stems that each of the preset's outputs is made of."""
     try:
-        return {output.name: output.sources for output in load_preset(preset).outputs}
+        return {output.name: output.sources for output in load_preset(preset, presets).outputs}
     except PresetError as error:  # it was edited while the crate ran
         log.warning("the outputs are not grouped: %s", error)
         return {}

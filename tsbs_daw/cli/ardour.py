@@ -38,7 +38,7 @@ def install(
     from tsbs_daw.presets.preset import load_preset
 
     folders = find_folders(config)
-    load_preset(preset)  # report a typo now rather than in Ardour
+    load_preset(preset, Settings.from_environment().presets)  # report a typo now rather than in Ardour
     spool = Settings.from_environment().spool
     for folder in folders:
         typer.echo(_text(ardour_install.install(folder, spool, preset)))

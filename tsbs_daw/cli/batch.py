@@ -33,9 +33,6 @@ DEFAULT_TREATMENT = options.Treatment(preset="crate")
 
 Folder = Annotated[Path, typer.Argument(help="Folder of songs, including its subfolders.", metavar="FOLDER")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder, for the songs and the catalogue.")]
-Workers = Annotated[
-    int, typer.Option(help="Songs to separate at the same time, each in a process of its own.", min=1, max=64)
-]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per song.")]
 
 _FAILURES_SHOWN = 5
@@ -49,8 +46,8 @@ def command(
     out: Out,
     treatment: options.Treatment = DEFAULT_TREATMENT,
     salvage: options.Salvage = False,
-    workers: Workers = 1,
     compute: options.Compute,
+    at_once: options.AtOnce = None,
     as_json: Json = False,
     changes: options.Changes,
 ) -> int:
@@ -63,7 +60,7 @@ def command(
     A song that fails does not stop the others; the catalogue says why it failed. Run the same command again after you
     add songs, press Ctrl-C or lose power: it does only what is missing or changed, and retries what failed. With other
     flags, nothing is separated again; songs get new folders beside the old ones. A running daemon does the work;
-    without one, it is done here by --workers processes, each of which needs its own memory.
+    without one, it is done here, --at-once songs at a time.
 
     Example: tsbs-daw batch ~/Music/crate --out ~/Music/remix --format flac24 --loops 4,8
     """
@@ -74,16 +71,17 @@ def command(
 
     settings = compute.settings()
     asked = _request(folder, out, treatment, salvage, changes)
+    asked.delivery(settings.presets)
     resolve(asked.model, settings)  # report a typo now rather than for every song
     started_s = time.monotonic()
     with batch_progress(as_json=as_json) as progress, _signals_as_interrupts():
-        crate = Crate(asked, settings, options=DaemonOptions(workers=workers), listener=progress)
+        crate = Crate(asked, settings, options=DaemonOptions(songs_at_once=at_once or 0), listener=progress)
         try:
             catalogue = crate.run()
         except KeyboardInterrupt:
             progress.note(_interrupted(crate))
             raise
-        closing = close_crate(catalogue, asked.out)
+        closing = close_crate(catalogue, asked.out, settings.presets)
         for problem in closing.problems:
             progress.note(problem)
     _sum_up(catalogue, closing, time.monotonic() - started_s, crate.without_analysis, as_json=as_json)
@@ -97,9 +95,7 @@ def _request(
     from tsbs_daw.batch.request import CrateRequest
 
     places = options.absolute(folder), options.absolute(out)
-    asked = CrateRequest(*places, **vars(treatment.checked()), salvage=salvage, options=changes.options())
-    asked.delivery()
-    return asked
+    return CrateRequest(*places, **vars(treatment.checked()), salvage=salvage, options=changes.options())
 
 
 @contextlib.contextmanager

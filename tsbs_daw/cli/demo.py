@@ -62,9 +62,10 @@ def _model_file(model: str) -> str:
     """A name as a file, because the demo's daemon has a home of its own and does not know the user's models."""
     if model == "default":
         return model
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.models.registry import resolve
 
-    return str(resolve(model))
+    return str(resolve(model, Settings.from_environment()))
 
 
 def _drop_song(folder: Path, seed: int, length_s: float) -> dict[str, np.ndarray]:
@@ -91,13 +92,13 @@ def _watch_once(folder: Path, preset: str, model: str) -> Result | None:
     """Run the daemon as a user would, with a home of its own. None: it failed, and said why."""
     from tsbs_daw.contracts.job import Result
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.presets.preset import user_folder
     from tsbs_daw.queue.spool import Spool
 
     home = folder / ".home"
     shutil.rmtree(home, ignore_errors=True)
     arguments = ["watch", folder / "drop", "--out", folder / "stems", "--preset", preset, "--model", model, "--once"]
-    environment = {**os.environ, "TSBS_DAW_HOME": str(home), "TSBS_DAW_PRESETS": str(user_folder())}
+    presets = Settings.from_environment().presets
+    environment = {**os.environ, "TSBS_DAW_HOME": str(home), "TSBS_DAW_PRESETS": str(presets)}
     # The child's results go to stderr, where progress belongs; stdout is for the demo's own result.
     command_line = [sys.executable, "-m", "tsbs_daw", *map(str, arguments)]
     code = subprocess.run(command_line, env=environment, stdout=sys.stderr, check=False).returncode

@@ -13,6 +13,7 @@ import typer
 from tsbs_daw.cli.console import AsJson, print_json
 
 if TYPE_CHECKING:
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.models.registry import Entry
 
 app = typer.Typer(no_args_is_help=True, help="List, download and convert models.")
@@ -26,7 +27,7 @@ def list_(as_json: AsJson = False) -> None:
     """
     from tsbs_daw.models.registry import list_models
 
-    entries = list_models()
+    entries = list_models(_settings())
     if as_json:
         print_json([_facts(entry) for entry in entries])
         return
@@ -46,7 +47,7 @@ def show(
     """
     from tsbs_daw.models.registry import find
 
-    facts = _facts(find(model))
+    facts = _facts(find(model, _settings()))
     if as_json:
         print_json(facts)
         return
@@ -68,7 +69,7 @@ def pull(
     from tsbs_daw.models import registry
 
     with _progress(f"Downloading {model}") as progress:
-        path = registry.pull(model, progress=progress)
+        path = registry.pull(model, _settings(), progress=progress)
     typer.echo(f"{model} is ready: {path}")
 
 
@@ -97,9 +98,9 @@ def convert(
     from tsbs_daw.models.registry import convert_into, find
 
     names = tuple(name.strip() for name in stems.split(",") if name.strip())
-    path = convert_into(checkpoint, output, config=config, stems=names, overwrite=overwrite)
+    path = convert_into(checkpoint, output, _settings(), config=config, stems=names, overwrite=overwrite)
     if as_json:
-        print_json(_facts(find(str(path))))
+        print_json(_facts(find(str(path), _settings())))
     else:
         typer.echo(f"Wrote {path}.")
 
@@ -112,7 +113,13 @@ def path(model: Annotated[str, typer.Argument(help="Model: a name or a .safetens
     """
     from tsbs_daw.models.registry import resolve
 
-    typer.echo(resolve(model))
+    typer.echo(resolve(model, _settings()))
+
+
+def _settings() -> Settings:
+    from tsbs_daw.core.config import Settings
+
+    return Settings.from_environment()
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

@@ -77,6 +77,16 @@ Length = Annotated[
 ]
 Song = Annotated[str, typer.Option(help="Name of the song's folder. Default: the name of the file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per file.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        "--at-once",
+        "--workers",
+        help="Songs to separate at the same time. Default: depends on the device; 1 on a CPU.",
+        min=1,
+        max=64,
+    ),
+]
 
 Format = Annotated[FormatName | None, typer.Option("--format", help="Output format. Overrides the preset.")]
 Loudness = Annotated[

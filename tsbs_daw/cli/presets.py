@@ -23,12 +23,14 @@ def list_(as_json: AsJson = False) -> None:
 
     Example: tsbs-daw presets list
     """
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import PresetError
-    from tsbs_daw.presets.preset import preset_files, read_preset, user_folder
+    from tsbs_daw.presets.preset import preset_files, read_preset
 
+    own = Settings.from_environment().presets
     rows, facts = [], []
-    for name, path in preset_files().items():
-        origin = "yours" if path.parent == user_folder() else "shipped"
+    for name, path in preset_files(own).items():
+        origin = "yours" if path.parent == own else "shipped"
         try:
             preset = read_preset(path)
         except PresetError as error:
@@ -52,9 +54,10 @@ def show(
 
     Example: tsbs-daw presets show vocal-cleanup
     """
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.presets.preset import load_preset
 
-    found = load_preset(preset)
+    found = load_preset(preset, Settings.from_environment().presets)
     if as_json:
         print_json(_facts(found))
         return
@@ -137,9 +140,10 @@ def check(
 
 def _checked(file: str, run: bool) -> list[dict[str, Any]]:
     """What is known of each output of a preset. Raises: PresetError, EffectError"""
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.presets.preset import load_preset
 
-    preset = load_preset(file)
+    preset = load_preset(file, Settings.from_environment().presets)
     if not run:
         return [{"name": output.name} for output in preset.outputs]
     from tsbs_daw.effects.dry_run import rehearse

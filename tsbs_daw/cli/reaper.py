@@ -189,30 +189,33 @@ def _summary(found: Installation) -> str:
 
 
 def _presets() -> list[PresetEntry]:
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.integrations.reaper.install import PresetEntry
     from tsbs_daw.presets.preset import list_presets
 
     return [
         PresetEntry(preset.name, preset.description, tuple(output.name for output in preset.outputs))
-        for preset in list_presets()
+        for preset in list_presets(Settings.from_environment().presets)
     ]
 
 
 def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
     """All readable presets, and the actions of the user's own. The rest is reported and skipped."""
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
     from tsbs_daw.integrations.reaper.install import PresetEntry
     from tsbs_daw.integrations.reaper.reapack import preset_actions
-    from tsbs_daw.presets.preset import preset_files, read_preset, user_folder
+    from tsbs_daw.presets.preset import preset_files, read_preset
 
     entries: list[PresetEntry] = []
     actions: dict[str, str] = {}
-    for path in preset_files().values():
+    own = Settings.from_environment().presets
+    for path in preset_files(own).values():
         try:
             preset = read_preset(path)
             entry = PresetEntry(preset.name, preset.description, tuple(output.name for output in preset.outputs))
             entries.append(entry)
-            if path.parent == user_folder():
+            if path.parent == own:
                 actions |= preset_actions([entry])
         except TsbsDawError as error:
             typer.echo(f"{error} It is not offered in REAPER.", err=True)
@@ -221,13 +224,14 @@ def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
 
 def _models() -> list[ModelEntry]:
     """The models on this machine, the bundled one first. One that cannot be read is reported and left out."""
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
     from tsbs_daw.integrations.reaper.install import ModelEntry
     from tsbs_daw.models.registry import list_models
     from tsbs_daw.network.checkpoint import read_config
 
     entries = []
-    for entry in list_models():
+    for entry in list_models(Settings.from_environment()):
         if entry.path is None:
             continue
         try:

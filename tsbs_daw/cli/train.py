@@ -80,9 +80,10 @@ def command(
 
 
 def _resolved(model: str | None) -> Path | None:
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.models.registry import resolve
 
-    return None if model is None else resolve(model)
+    return None if model is None else resolve(model, Settings.from_environment())
 
 
 def _print_row(row: dict) -> None:

@@ -32,10 +32,6 @@ Config = Annotated[
     typer.Option(help="YAML file that lists several folders: `folders: [{path: ..., output: ..., preset: ...}]`."),
 ]
 Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then exit.")]
-AtOnce = Annotated[
-    int | None,
-    typer.Option(help="Songs to separate at the same time. Default: depends on the device; 1 on a CPU.", min=1, max=16),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per event.")]
 
 _ENDINGS = ("done", "duplicate", "failed", "dead", "cancelled", "superseded")
@@ -50,7 +46,7 @@ def command(
     treatment: options.Treatment,
     config: Config = None,
     compute: options.Compute,
-    at_once: AtOnce = None,
+    at_once: options.AtOnce = None,
     once: Once = False,
     as_json: Json = False,
 ) -> int:
@@ -67,7 +63,7 @@ def command(
     from tsbs_daw.queue.options import DaemonOptions
 
     settings = compute.settings()
-    chosen = _chosen(folders or [], out, treatment, config)
+    chosen = _chosen(folders or [], out, treatment, config, settings.presets)
     daemon_options = DaemonOptions(songs_at_once=at_once or 0)
     with (
         listening(as_json=as_json) as listener,
@@ -81,7 +77,7 @@ def command(
 
 
 def _chosen(
-    folders: list[Path], out: Path | None, treatment: options.Treatment, config: Path | None
+    folders: list[Path], out: Path | None, treatment: options.Treatment, config: Path | None, presets: Path
 ) -> tuple[WatchFolder, ...]:
     """Raises: UsageError: folders without --out, beside --config, or not there; SettingsError; PresetError"""
     from tsbs_daw.core.errors import UsageError, shown
@@ -102,7 +98,7 @@ def _chosen(
         output = options.absolute(out or Path())
         found = tuple(WatchFolder(options.absolute(folder), output, **asked) for folder in folders)
     for name in sorted({folder.preset for folder in found}):
-        load_preset(name)  # report a typo now rather than with the first song
+        load_preset(name, presets)  # report a typo now rather than with the first song
     return found
 
 

@@ -17,6 +17,7 @@ class Settings:
     home:      the spool, the job store, logs
     cache:     separated stems by content, plug-in quarantine
     models:    downloaded and converted checkpoints
+    presets:   the user's own presets; `presets` in the home unless `TSBS_DAW_PRESETS` names another folder
     device:    what the network runs on: "auto", "cpu", "cuda", "cuda:1", "mps"
     precision: of its matrix products: "auto", "float32", "bfloat16"
     """
@@ -26,6 +27,11 @@ class Settings:
     models: Path
     device: str = "auto"
     precision: str = "auto"
+    presets: Path = Path()
+
+    def __post_init__(self) -> None:
+        if self.presets == Path():
+            object.__setattr__(self, "presets", self.home / "presets")
 
     @property
     def spool(self) -> Path:
@@ -46,13 +52,15 @@ class Settings:
         """`TSBS_DAW_HOME` if it is set, else the platform's own folders."""
         home = os.environ.get("TSBS_DAW_HOME")
         choices = [os.environ.get(f"TSBS_DAW_{name}", "auto") for name in ("DEVICE", "PRECISION")]
+        own = os.environ.get("TSBS_DAW_PRESETS")
+        presets = Path(own).expanduser().absolute() if own else Path()
         if home:
             root = Path(home).expanduser().absolute()
-            return cls(root, root / "cache", root / "models", *choices)
+            return cls(root, root / "cache", root / "models", *choices, presets)
         import platformdirs
 
         data = platformdirs.user_data_path("tsbs-daw", appauthor=False)
-        return cls(data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models", *choices)
+        return cls(data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models", *choices, presets)
 
 
 def resource_folder(name: str) -> Path:

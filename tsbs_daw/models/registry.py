@@ -154,12 +154,11 @@ class Entry:
         return "pulled" if self.path else "not pulled"
 
 
-def resolve(name_or_path: str | Path, settings: Settings | None = None) -> Path:
+def resolve(name_or_path: str | Path, settings: Settings) -> Path:
     """The checkpoint behind a name or a path, its hash checked if it lies among the pulled and converted ones.
 
     Raises: UnknownModel: neither a name nor a file; CheckpointError: changed, missing, or a pickle
     """
-    settings = settings or Settings.from_environment()
     name = str(name_or_path)
     if name == "default":
         return _bundled()
@@ -224,18 +223,16 @@ def model_path(name: str, settings: Settings) -> Path:
     return settings.models / f"{name}{SUFFIX}"
 
 
-def list_models(settings: Settings | None = None) -> list[Entry]:
+def list_models(settings: Settings) -> list[Entry]:
     """The known models first, then the user's own by name."""
-    settings = settings or Settings.from_environment()
     places = {name: BUNDLED if known.url is None else model_path(name, settings) for name, known in KNOWN.items()}
     entries = [Entry(name, path if path.is_file() else None, KNOWN[name]) for name, path in places.items()]
     own = sorted(path for path in settings.models.glob(f"*{SUFFIX}") if path.stem not in KNOWN and is_name(path.stem))
     return entries + [Entry(path.stem, path, None) for path in own]
 
 
-def find(name: str, settings: Settings | None = None) -> Entry:
+def find(name: str, settings: Settings) -> Entry:
     """The entry of a name. Raises: UnknownModel, as `resolve` does for a path that is not there"""
-    settings = settings or Settings.from_environment()
     for entry in list_models(settings):
         if entry.name == name:
             return entry
@@ -244,7 +241,7 @@ def find(name: str, settings: Settings | None = None) -> Entry:
 
 def pull(
     model: str | KnownModel,
-    settings: Settings | None = None,
+    settings: Settings,
     *,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Path:
@@ -255,7 +252,6 @@ def pull(
     Args:   progress: called with the bytes so far and in all (None: the server does not say)
     Raises: UnknownModel; DownloadError, NoSpaceLeft: what came so far is kept; CheckpointError
     """
-    settings = settings or Settings.from_environment()
     known = _known(model, settings)
     if known.url is None:
         return _bundled()
@@ -297,13 +293,12 @@ def _accept(known: KnownModel, pickled: Path, output: Path, settings: Settings) 
     return output
 
 
-def convert_into(source: Path, output: str | Path, settings: Settings | None = None, **options) -> Path:
+def convert_into(source: Path, output: str | Path, settings: Settings, **options) -> Path:
     """`convert`, to a path or, given a name, among the user's own models; its hash counts from then on.
 
     Args:   options: those of `convert`
     Raises: what `convert` does; UnknownModel: the name is one of the known models'
     """
-    settings = settings or Settings.from_environment()
     text = str(output)
     if text in KNOWN:
         raise UnknownModel(f"The name {text} belongs to a model of its own; choose another for yours.")

@@ -55,7 +55,7 @@ def look_up(job: Job, settings: Settings) -> Request:
     """Raises: PresetError, UnknownModel, CheckpointError, UnreadableAudio
     UsageError: what is to be delivered does not go together
     """
-    preset = load_preset(job.preset)
+    preset = load_preset(job.preset, settings.presets)
     delivery = job.delivery.applied_to(preset.delivery) if job.delivery else preset.delivery
     if problem := delivery.problem():
         raise UsageError(f"The delivery that was asked for cannot be: {problem}.")

@@ -7,12 +7,11 @@ copied, changed, and used under its old name. Reading a preset loads no audio li
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from tsbs_daw.core.config import Settings, resource_folder
+from tsbs_daw.core.config import resource_folder
 from tsbs_daw.core.documents import LARGEST_BYTES
 from tsbs_daw.core.errors import PresetError, did_you_mean, shown
 from tsbs_daw.core.hashing import file_sha256
@@ -20,7 +19,7 @@ from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.presets.delivery import PLAIN, Delivery
 from tsbs_daw.presets.schema import PresetReader
 
-__all__ = ["Delivery", "Effect", "Output", "Preset", "list_presets", "load_preset", "preset_files", "user_folder"]
+__all__ = ["Delivery", "Effect", "Output", "Preset", "list_presets", "load_preset", "preset_files"]
 
 ENDINGS = (".yaml", ".yml")
 
@@ -54,20 +53,14 @@ class Preset:
                     )
 
 
-def user_folder() -> Path:
-    """Where a user's own presets are: `TSBS_DAW_PRESETS`, or `presets` in the program's home."""
-    chosen = os.environ.get("TSBS_DAW_PRESETS")
-    return Path(chosen).expanduser().absolute() if chosen else Settings.from_environment().home / "presets"
-
-
 def preset_files(own: Path | None = None) -> dict[str, Path]:
     """Every preset that has a name, valid or not, sorted by name; a user's own hides a shipped one.
 
-    Args: own: the user's folder, if not the usual one
+    Args: own: the user's folder, `Settings.presets`; None: the shipped ones alone
     """
     files: dict[str, Path] = {}
-    for folder in (resource_folder("presets"), own or user_folder()):
-        if folder.is_dir():
+    for folder in (resource_folder("presets"), own):
+        if folder is not None and folder.is_dir():
             files |= {path.stem: path for path in folder.iterdir() if path.suffix in ENDINGS and path.is_file()}
     return dict(sorted(files.items()))
 
@@ -83,7 +76,7 @@ def list_presets(own: Path | None = None) -> list[Preset]:
 def load_preset(name_or_path: str | Path, own: Path | None = None) -> Preset:
     """A preset by its name (`karaoke`, `none`) or by its file.
 
-    Args:   own: the user's folder, if not the usual one
+    Args:   own: the user's folder, `Settings.presets`; None: the shipped ones alone
     Raises: PresetError: no such preset, or not a valid one; with file, line and column
     """
     path = Path(name_or_path).expanduser()

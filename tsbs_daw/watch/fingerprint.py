@@ -68,7 +68,7 @@ class Fingerprints:
 
         path = Path(name) if Path(name).is_absolute() else self._presets.get(name)
         if path is None or not path.is_file():
-            path = self._presets[name] = preset_files().get(name, Path(name))
+            path = self._presets[name] = preset_files(self._settings.presets).get(name, Path(name))
         return self._of_file(path, lambda path: read_preset(path).sha256)
 
     def _of_file(self, path: Path, digest: Callable[[Path], str]) -> str:

@@ -34,9 +34,10 @@ def main(request: dict[str, Any]) -> None:
 
 def resolve(request: dict[str, Any]) -> dict[str, Any]:
     """The model's file, looked up once."""
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.models.registry import resolve
 
-    return {"path": str(resolve(request["model"]))}
+    return {"path": str(resolve(request["model"], Settings.from_environment()))}
 
 
 def song(request: dict[str, Any]) -> dict[str, Any]:
