@@ -125,6 +125,8 @@ class KernelChannelStep(nn.Module):
             self.register_buffer(f"{name}_weight", weight.detach().to(dtype, copy=True).contiguous())
         for name in ("transform", "average", "concatenate"):
             self.register_buffer(f"{name}_bias", getattr(step, name).bias.detach().to(dtype, copy=True))
+        slopes = getattr(step, "slopes", None)  # of PReLU, one a layer; None: tanh
+        self.slopes = None if slopes is None else slopes.tolist()
         self.register_buffer("norm_weight", step.norm_weight.detach().float().clone())
         self.register_buffer("norm_bias", step.norm_bias.detach().float().clone())
 
@@ -133,12 +135,16 @@ class KernelChannelStep(nn.Module):
         bands, batch, frames, features = x.shape
         strides = (frames * features, features)
         u = group_norm(x, self.norm_weight, self.norm_bias, bands * batch, frames, strides, self.dtype)
-        h = F.linear(u, self.transform_weight, self.transform_bias).tanh_()
+        h = self._activate(F.linear(u, self.transform_weight, self.transform_bias), 0)
         h = h.view(bands * batch // channels, channels, frames, -1)
-        average = F.linear(h.mean(1), self.average_weight, self.average_bias).tanh_()
+        average = self._activate(F.linear(h.mean(1), self.average_weight, self.average_bias), 1)
         out = F.linear(h, self.own_weight)
         out += F.linear(average, self.shared_weight, self.concatenate_bias)[:, None]
-        x += out.tanh_().view(x.shape)
+        x += self._activate(out, 2).view(x.shape)
+
+    def _activate(self, x: Tensor, layer: int) -> Tensor:
+        """In place."""
+        return x.tanh_() if self.slopes is None else F.leaky_relu_(x, self.slopes[layer])
 
 
 class KernelDualNet(nn.Module):

@@ -1,0 +1,116 @@
+"""The network on a GPU, in every form and number format, against the plain one in float64 on the same device."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from tsbs_daw.network import FULL, TINY, ModelConfig, TwoStageSeparator, fused
+from tsbs_daw.network.blocks import DualNet
+from tsbs_daw.network.mamba2 import Mamba2
+from tsbs_daw.separation.forms import Form, choose_form, number_format
+
+pytestmark = pytest.mark.gpu
+
+SIZES = {"tiny": TINY, "full": FULL}
+FORMATS = {
+    "float32": (torch.float32, False, 2e-5),
+    "tf32": (torch.float32, True, 5e-3),
+    "bfloat16": (torch.bfloat16, False, 4e-2),
+}
+
+
+def ratio(found: Tensor, wanted: Tensor) -> float:
+    found, wanted = found.detach().double(), wanted.detach().double()
+    return float((found - wanted).norm() / wanted.norm()) if found.isfinite().all() else float("inf")
+
+
+def network_and_mixture(config: ModelConfig, samples: int, device) -> tuple[TwoStageSeparator, Tensor]:
+    torch.manual_seed(0)
+    network = TwoStageSeparator(config).eval()
+    return network.to(device), 0.1 * torch.randn(1, 2, samples).to(device)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_estimates_of_every_form(size, device, measured):
+    """Of random weights; a length whose frames need two blocks of a scan."""
+    network, mixture = network_and_mixture(SIZES[size], 2 * 44100 if size == "tiny" else 44100, device)
+    with torch.inference_mode():
+        wanted = copy.deepcopy(network).double()(mixture.double(), final_only=True).estimates
+        wrong = []
+        for name, (dtype, tf32, limit) in FORMATS.items():
+            forms = {"plain": network}
+            if name != "float32":
+                from tsbs_daw.network.gpu_inference import for_gpu
+
+                forms["kernels"] = for_gpu(network, dtype)
+            for form, ready in forms.items():
+                try:
+                    measured(f"{size} {form} {name}", ratio(Form(form, ready, dtype, tf32)(mixture), wanted), limit)
+                except Exception as error:
+                    wrong.append(f"{form} {name}: {type(error).__name__}: {str(error)[:300]}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_kernels_on_whole_chunks(size, device, measured):
+    """A block over all frames and bands of 3 s, as the ratio of what it adds."""
+    config = SIZES[size]
+    torch.manual_seed(1)
+    block = DualNet(config).eval().to(device)
+    x = torch.randn(config.bands, 2, 1 + config.chunk_samples // config.hop_length, config.feature_dim, device=device)
+    from tsbs_daw.network.gpu_inference import KernelDualNet
+
+    with torch.inference_mode():
+        wanted = copy.deepcopy(block).double()(x.double(), 2)
+        for name, dtype, limit in (("tf32", torch.float32, 3e-3), ("bfloat16", torch.bfloat16, 2e-2)):
+            with number_format(device, dtype, name == "tf32"):
+                found = KernelDualNet(block, dtype)(x.clone(), 2)
+            measured(f"{size} block {name}", ratio(found - x, wanted - x), limit)
+
+
+def test_the_form_that_is_chosen(device, caplog, measured):
+    for size, config in SIZES.items():
+        form = choose_form(TwoStageSeparator(config), device, "auto")
+        print(f"{size}: {form.name} in {form.format_name}, {form.speed and round(form.speed, 1)} x plain")
+        measured(f"{size} chosen {form.name} {form.format_name}", form.error or 0.0, 0.02)
+        assert form.name == "kernels", caplog.text
+    assert choose_form(TwoStageSeparator(TINY), device, "float32").name == "plain"
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", FORMATS)
+def test_all_gradients(size, name, device, measured):
+    """Of the plain network, which is the one that is trained."""
+    dtype, tf32, limit = FORMATS[name]
+    network, mixture = network_and_mixture(SIZES[size], 22050 if size == "tiny" else 8192, device)
+    exact = copy.deepcopy(network).double()
+    exact(mixture.double()).estimates.square().sum().backward()
+    with number_format(device, dtype, tf32):
+        estimates = network(mixture).estimates
+    estimates.float().square().sum().backward()
+    worst = (0.0, "")
+    for (parameter, here), there in zip(network.named_parameters(), exact.parameters(), strict=True):
+        if there.grad is not None and there.grad.norm() > 0:
+            worst = max(worst, (ratio(here.grad, there.grad), parameter))
+    measured(f"{size} {name} worst gradient {worst[1]}", worst[0], 0.3 if name == "bfloat16" else 30 * limit)
+
+
+@pytest.mark.parametrize("length", [57, 259])
+def test_mamba_ssm_s_kernels_equal_the_plain_layer(length, device, measured):
+    if not fused.available():
+        pytest.skip("mamba-ssm is not installed")
+    torch.manual_seed(2)
+    layer = Mamba2(FULL, 2).to(device)
+    projected = 0.5 * torch.randn(2, 3, length, layer.in_proj.shape[1], device=device)
+    exact, ours = projected.double().requires_grad_(), projected.clone().requires_grad_()
+    wanted = copy.deepcopy(layer).double().mix(exact)
+    found = fused.mix(ours, layer)
+    measured(f"mamba-ssm {length}", ratio(found, wanted), 3e-3)
+    gradient = torch.randn_like(found)
+    wanted.backward(gradient.double())
+    found.backward(gradient)
+    measured(f"mamba-ssm {length} gradient", ratio(ours.grad, exact.grad), 6e-3)

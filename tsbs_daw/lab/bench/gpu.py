@@ -1,0 +1,263 @@
+"""A GPU's figures: ceilings, each size by form, number format and batch, memory, launches, a song to its session.
+
+Times are medians of the wall clock around a synchronised run. A chunk of 3 s gives 2.25 s of new sound; "x real time"
+counts that. One row is a dictionary with a `name`; they come in the order of their worth, so that a run may be cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsbs_daw.core.errors import described
+from tsbs_daw.lab.bench.networks import SIZES, own_macs, random_network
+from tsbs_daw.network import ModelConfig, TwoStageSeparator, fused
+from tsbs_daw.separation.forms import Form
+from tsbs_daw.separation.graphs import GraphedForm
+
+NEW_SHARE = 0.75  # of a chunk; the rest overlaps its neighbour
+FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
+Row = dict[str, Any]
+
+
+def measure(
+    device: torch.device, quick: bool, profile_file: Path | None = None, before_mamba: Callable[[], None] = lambda: None
+) -> Iterator[Row]:
+    """
+    Args:
+        quick: Tiny sizes: shows that it runs, not how fast.
+        profile_file: Where the table of the slowest kernels goes.
+        before_mamba: Called before mamba-ssm's module is measured; may install it.
+    """
+    sizes = {"full": SIZES["full"], "tiny": SIZES["tiny"]}
+    if quick:
+        short = {"chunk_s": 0.5, "feature_dim": 16, "headdim": 16, "mask_blocks": 1}
+        sizes = {name: replace(SIZES["tiny"], **short) for name in sizes}
+    batches = (1, 2) if quick else (1, 16)
+    yield ceilings(device, quick)
+    full, tiny = (_SizeOnDevice(name, config, device, quick) for name, config in sizes.items())
+    yield from full.rows(
+        [("kernels", BFLOAT16, False, batch) for batch in batches]
+        + [("plain", FLOAT32, False, 1), ("kernels", FLOAT32, True, batches[1]), ("plain", BFLOAT16, False, batches[1])]
+    )
+    yield full.profile("kernels", BFLOAT16, batches[1], profile_file)
+    yield from tiny.rows(
+        [("kernels", BFLOAT16, False, batch) for batch in batches]
+        + [("kernels graphed", BFLOAT16, False, batch) for batch in (*batches, 2 * batches[1])]
+        + [("kernels graphed", FLOAT32, True, batches[1]), ("plain", FLOAT32, False, batches[1])]
+    )
+    yield tiny.profile("kernels", BFLOAT16, batches[1], profile_file)
+    yield song_from_file_to_session(sizes["full"], device, 6.0 if quick else 240.0)
+    yield training(sizes["tiny"], device, 2 if quick else 32)
+    with contextlib.suppress(Exception):  # without it, its rows say that it is missing
+        before_mamba()
+    if device.type == "cuda":
+        yield from full.rows([("mamba-ssm", BFLOAT16, False, batches[1])])
+    yield from _rest(device, batches, quick)
+
+
+def _rest(device: torch.device, batches: tuple[int, int], quick: bool) -> Iterator[Row]:
+    lite = _SizeOnDevice("lite", SIZES["tiny" if quick else "lite"], device, quick)
+    yield from lite.rows([("kernels", BFLOAT16, False, batch) for batch in batches])
+    yield from lite.rows([("plain", FLOAT32, True, batches[1])])
+
+
+def ceilings(device: torch.device, quick: bool = False) -> Row:
+    """What a large copy, large matrix products and small launches reach."""
+    row: Row = {"name": "ceilings", "device": str(device), "torch": torch.__version__}
+    if device.type == "cuda":
+        facts = torch.cuda.get_device_properties(device)
+        row["device"] = f"{facts.name}, {facts.total_memory / 1e9:.0f} GB, {facts.multi_processor_count} processors"
+    count, size = (2**20, 256) if quick or device.type == "cpu" else (2**28, 8192)
+    source = torch.randn(count, device=device)
+    target = torch.empty_like(source)
+    row["copy_tb_per_s"] = 8e-12 * count / _median_s(lambda: target.copy_(source), device)
+    for name, dtype, tf32 in (("bfloat16", BFLOAT16, False), ("tf32", FLOAT32, True), ("float32", FLOAT32, False)):
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        matrix = torch.randn(size, size, device=device).to(dtype)
+        row[f"{name}_tflop_per_s"] = 2e-12 * size**3 / _median_s(lambda m=matrix: m @ m, device)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    small = torch.randn(16, device=device)
+    _synchronize(device)
+    began = time.perf_counter()
+    for _ in range(1000):
+        small.mul_(1.0)
+    _synchronize(device)
+    return row | {"small_launch_us": 1e3 * (time.perf_counter() - began)}
+
+
+class _SizeOnDevice:
+    """One size with random weights, and what its estimates are in float32."""
+
+    def __init__(self, name: str, config: ModelConfig, device: torch.device, quick: bool):
+        self.name, self.config, self.device, self.quick = name, config, device, quick
+        self._plain: TwoStageSeparator | None = None
+        self._wanted: Tensor | None = None
+
+    def rows(self, kinds: list[tuple[str, torch.dtype, bool, int]]) -> Iterator[Row]:
+        """(form, number format, TF32, batch) each. What fails is a row, too."""
+        for form, dtype, tf32, batch in kinds:
+            name = f"{self.name}.{form}.{'tf32' if tf32 else str(dtype).removeprefix('torch.')}.{batch}"
+            try:
+                with torch.inference_mode():
+                    yield {"name": name, **self._row(form, dtype, tf32, batch)}
+            except Exception as error:
+                yield {"name": name, "error": described(error)}
+
+    def form(self, name: str, dtype: torch.dtype, tf32: bool) -> Form:
+        """Raises: RuntimeError: mamba-ssm is not there"""
+        if self._plain is None:
+            self._plain = random_network(self.config, self.device)
+        network: torch.nn.Module = self._plain
+        if name == "kernels":
+            from tsbs_daw.network.gpu_inference import for_gpu
+
+            network = for_gpu(self._plain, dtype)
+        if name == "mamba-ssm" and not fused.available():
+            raise RuntimeError("mamba-ssm is not installed")
+        return Form(name, network, dtype, tf32, speed=1.0)
+
+    def _row(self, name: str, dtype: torch.dtype, tf32: bool, batch: int) -> Row:
+        form = self.form(name.partition(" ")[0], dtype, tf32)
+        run = GraphedForm(form) if name.endswith("graphed") else form
+        mixture = _chunks(self.config, batch, self.device)
+        if self._wanted is None:
+            self._wanted = self.form("plain", FLOAT32, False)(mixture[:1])
+        began = time.perf_counter()
+        run(mixture)
+        _synchronize(self.device)
+        first_s = time.perf_counter() - began
+        found = run(mixture)[:1].float()
+        error = float((found - self._wanted).norm() / self._wanted.norm())
+        del found
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        seconds = _median_s(lambda: run(mixture), self.device, 0.2 if self.quick else 0.5)
+        row = {
+            "ms": 1e3 * seconds,
+            "real_time": batch * NEW_SHARE * self.config.chunk_s / seconds,
+            "error": error,
+            "first_s": first_s,
+            "planned_gb": 1e-9 * batch * form.chunk_bytes(),
+            "macs_per_s": batch * own_macs(self.config) / seconds,
+        }
+        if self.device.type == "cuda":
+            row["peak_gb"] = 1e-9 * torch.cuda.max_memory_allocated(self.device)
+        return row
+
+    def profile(self, name: str, dtype: torch.dtype, batch: int, file: Path | None) -> Row:
+        """Launches of a run, and the slowest kernels; their table is added to `file`."""
+        row: Row = {"name": f"{self.name}.{name}.profile.{batch}"}
+        if self.device.type != "cuda":
+            return row
+        from torch.profiler import ProfilerActivity, profile
+
+        try:
+            form, mixture = self.form(name, dtype, False), _chunks(self.config, batch, self.device)
+            with torch.inference_mode():
+                form(mixture)
+                with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+                    form(mixture)
+                    _synchronize(self.device)
+            events = profiler.key_averages()
+            slowest = sorted(events, key=lambda event: -event.self_device_time_total)[:12]
+            row["launches"] = sum(event.count for event in events)
+            row["kernel_ms"] = 1e-3 * sum(event.self_device_time_total for event in events)
+            row["slowest_ms"] = {event.key[:60]: round(1e-3 * event.self_device_time_total, 2) for event in slowest}
+            if file is not None:
+                with file.open("a", encoding="utf-8") as out:
+                    table = events.table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=90)
+                    out.write(f"{row['name']}\n{table}\n")
+        except Exception as error:
+            row["error"] = described(error)
+        return row
+
+
+def song_from_file_to_session(config: ModelConfig, device: torch.device, seconds: float) -> Row:
+    """A song of noise bursts through the whole pipeline, twice: the second time everything is loaded."""
+    row: Row = {"name": "song", "seconds": seconds}
+    try:
+        with tempfile.TemporaryDirectory(prefix="tsbs-daw-bench-") as folder:
+            row |= _song(Path(folder), config, device, seconds)
+    except Exception as error:
+        row["error"] = described(error)
+    return row
+
+
+def _song(folder: Path, config: ModelConfig, device: torch.device, seconds: float) -> Row:
+    import numpy as np
+
+    from tsbs_daw.audio.wav_writer import AudioWriter
+    from tsbs_daw.contracts.job import Job, Source
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.network.checkpoint import save
+    from tsbs_daw.pipeline.run import run_job
+
+    model = folder / "random.safetensors"
+    save(random_network(config, torch.device("cpu")), model)
+    settings, walls = Settings(folder / "home", folder / "cache", folder / "models"), []
+    for seed in range(2):
+        song, dice = folder / f"song {seed}.wav", np.random.default_rng(seed)
+        with AudioWriter(song, 44100, 2) as writer:
+            for _ in range(round(seconds)):
+                block = 0.1 * dice.standard_normal((2, 44100)) * np.exp(-4 * (np.arange(44100) % 22050) / 22050)
+                writer.write(block.astype(np.float32))
+        job = Job(schema=1, source=Source(path=song), output=folder / "out", model=str(model), preset="none")
+        began = time.perf_counter()
+        result = run_job(job, settings=settings, fence=1, attempt=1, progress=lambda *_: None, cancelled=lambda: False)
+        walls.append(time.perf_counter() - began)
+    timings = json.loads(result.manifest.read_text(encoding="utf-8"))["timings_s"]
+    return {"first_wall_s": walls[0], "wall_s": walls[1], "timings_s": timings}
+
+
+def training(config: ModelConfig, device: torch.device, batch: int) -> Row:
+    """Forward and backward of a training batch, without the optimiser."""
+    row: Row = {"name": f"training.{batch}"}
+    try:
+        network = random_network(config, device).train()
+        mixture = _chunks(config, batch, device)
+
+        def step() -> None:
+            with torch.autocast(device.type, BFLOAT16, enabled=device.type == "cuda"):
+                estimates = network(mixture).estimates
+            estimates.float().abs().mean().backward()
+            network.zero_grad(set_to_none=True)
+
+        row["examples_per_s"] = batch / _median_s(step, device, 1.0)
+    except Exception as error:
+        row["error"] = described(error)
+    return row
+
+
+def _chunks(config: ModelConfig, batch: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return 0.1 * torch.randn(batch, 2, config.chunk_samples, generator=generator).to(device)
+
+
+def _median_s(run: Callable[[], Any], device: torch.device, budget_s: float = 0.5) -> float:
+    run()
+    times: list[float] = []
+    _synchronize(device)
+    began = time.perf_counter()
+    while len(times) < 2 or (len(times) < 20 and time.perf_counter() - began < budget_s):
+        start = time.perf_counter()
+        run()
+        _synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
