@@ -86,3 +86,29 @@ def test_only_a_bidirectional_layer_hears_the_future(bidirectional):
     with torch.no_grad():
         past = (layer(u) - layer(changed))[:, :7].abs().max()
     assert bool(past > 0) == bidirectional
+
+
+def test_training_in_bfloat16_has_the_gradients_of_the_plain_scan():
+    torch.manual_seed(0)
+    shapes = {"x": (2, 3, 40, 4, 8), "dt": (2, 3, 40, 4), "A": (2, 4), "B": (2, 3, 40, 6), "C": (2, 3, 40, 6)}
+    parts = {name: torch.randn(shape) for name, shape in shapes.items()}
+    parts["dt"], parts["A"] = parts["dt"].abs() * 0.3, -parts["A"].abs() - 0.2
+    weight = torch.randn(2, 3, 40, 4, 8)
+
+    def gradients(low: tuple[str, ...]) -> list[torch.Tensor]:
+        leaves = {name: part.detach().clone().requires_grad_() for name, part in parts.items()}
+        y = ssd(**{name: leaf.bfloat16() if name in low else leaf for name, leaf in leaves.items()})
+        (y.float() * weight).sum().backward()
+        return [y.detach().float(), *(leaf.grad for leaf in leaves.values())]
+
+    for exact, rounded in zip(gradients(()), gradients(("x", "B", "C")), strict=True):
+        assert (exact - rounded).norm() < 0.02 * exact.norm()
+
+
+def test_decays_beyond_what_a_number_holds_leave_no_infinities():
+    x = torch.ones(1, 1, 40, 1, 4).bfloat16().requires_grad_()
+    dt, A = torch.full((1, 1, 40, 1), 20.0), torch.full((1, 1), -16.0)
+    B = C = torch.ones(1, 1, 40, 2).bfloat16()
+    y = ssd(x, dt, A, B, C)
+    y.sum().backward()
+    assert y.isfinite().all() and x.grad.isfinite().all()

@@ -25,9 +25,13 @@ TILE_STEPS = 1024
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """GroupNorm with one group over the last two axes (length, features).
 
-    Args: x: (..., length, features); weight, bias: broadcast against x
+    Args:    x: (..., length, features); weight, bias: broadcast against x
+    Returns: of x's shape, in the type that a matrix product would read
     """
-    return torch.addcmul(bias, F.layer_norm(x, x.shape[-2:], eps=EPS), weight)
+    normal = F.layer_norm(x, x.shape[-2:], eps=EPS)
+    if torch.is_autocast_enabled(x.device.type):
+        normal = normal.to(torch.get_autocast_dtype(x.device.type))
+    return torch.addcmul(bias.to(normal.dtype), normal, weight.to(normal.dtype))
 
 
 class BiMamba2(nn.Module):
@@ -80,8 +84,8 @@ def run_again_in_tiles(unit: SequenceUnit, x: Tensor) -> Tensor:
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """x where it is positive, slope * x elsewhere. torch's own refuses a slope of another type than x."""
-    return torch.where(x > 0, x, x * slope.to(x.dtype))
+    """x where it is positive, slope * x elsewhere. torch's own wants a slope of x's type."""
+    return torch.prelu(x, slope.to(x.dtype).reshape(1))
 
 
 class TransformAverageConcatenate(nn.Module):

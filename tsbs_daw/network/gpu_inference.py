@@ -129,6 +129,7 @@ class KernelChannelStep(nn.Module):
         self.slopes = None if slopes is None else slopes.tolist()
         self.register_buffer("norm_weight", step.norm_weight.detach().float().clone())
         self.register_buffer("norm_bias", step.norm_bias.detach().float().clone())
+        self.slopes = None if step.slopes is None else step.slopes.tolist()
 
     def forward(self, x: Tensor, channels: int) -> None:
         """x: (K, B, T, N) with B = batch x channels, channels fastest; float32 and contiguous, changed in place."""

@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from tsbs_daw.lab.training.optimiser import Muon, band_levels, is_decayed, is_matrix, make_optimiser, orthogonalise
+from tsbs_daw.lab.training.optimiser import (
+    Muon,
+    band_levels,
+    clip_gradients,
+    is_decayed,
+    is_matrix,
+    make_optimiser,
+    orthogonalise,
+)
 from tsbs_daw.lab.training.recipe import OptimiserPart
 from tsbs_daw.network import TwoStageSeparator
 
@@ -96,3 +104,32 @@ def test_band_levels_are_those_of_the_mixture_that_the_network_sees(small_recipe
     louder = band_levels(model, targets * 10)
     ratio = 1.0 if model.config.unit_level else 10.0
     torch.testing.assert_close(louder, levels * ratio, rtol=1e-4, atol=1e-6)
+
+
+def test_matrices_of_one_shape_move_as_if_each_were_alone():
+    torch.manual_seed(0)
+    shapes = [(3, 6, 4), (6, 4), (2, 4, 6)]
+    together, alone = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    settings = {"lr": 0.1, "betas": (0.9, 0.99)}
+    common = [Muon([{"params": together, "weight_decay": 0.1, "orthogonal": True}], **settings)]
+    single = [Muon([{"params": [one], "weight_decay": 0.1, "orthogonal": True}], **settings) for one in alone]
+    for _ in range(3):
+        for one, other in zip(together, alone, strict=True):
+            one.grad = torch.randn(one.shape)
+            other.grad = one.grad.clone()
+        for optimiser in (*common, *single):
+            optimiser.step()
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_scales_all_gradients_alike_and_drops_those_of_a_step_that_is_not_finite():
+    parameters = [nn.Parameter(torch.zeros(3, 2)), nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(1))]
+    parameters[0].grad, parameters[1].grad = torch.full((3, 2), 3.0), torch.full((5,), -4.0)
+    norm = clip_gradients(parameters, 1.0)
+    assert float(norm) == pytest.approx((6 * 9 + 5 * 16) ** 0.5)
+    torch.testing.assert_close(parameters[0].grad, torch.full((3, 2), 3.0) / norm)
+    torch.testing.assert_close(parameters[1].grad, torch.full((5,), -4.0) / norm)
+    parameters[0].grad[0, 0] = float("nan")
+    assert not clip_gradients(parameters, 1.0).isfinite()
+    assert not any(parameter.grad.any() for parameter in parameters[:2])

@@ -155,11 +155,12 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     """About U V^T for each matrix U S V^T of a stack: (..., outputs, inputs). Singular values come out near one."""
     a, b, c = NEWTON_SCHULZ
     x = matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
+    x = x.reshape(-1, *x.shape[-2:])
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
         square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if matrices.shape[-2] > matrices.shape[-1] else x
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return (x.mT if matrices.shape[-2] > matrices.shape[-1] else x).reshape(matrices.shape)
 
 
 @torch.no_grad()
@@ -168,12 +169,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
 
     Returns: their norm before. Where it is not finite, all gradients become zero: such a step changes next to nothing.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    members = [parameter for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([parameter.grad.flatten() for parameter in members])
+    norm = torch.linalg.vector_norm(flat)
     scale = torch.where(norm.isfinite(), (max_norm / (norm + 1e-6)).clamp(max=1.0), 0.0)
-    for gradient in gradients:
-        gradient.nan_to_num_(0.0, 0.0, 0.0)
-    torch._foreach_mul_(gradients, scale)
+    flat.nan_to_num_(0.0, 0.0, 0.0).mul_(scale)
+    for parameter, part in zip(members, flat.split([parameter.numel() for parameter in members]), strict=True):
+        parameter.grad = part.view_as(parameter)
     return norm
 
 
