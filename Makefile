@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := $(if $(LOCK),--constraint $(LOCK))
 
 # What `make check` runs of the suite: everything that is quick.
-QUICK := tests/test_layers.py tests/core tests/contracts tests/presets tests/queue tests/sessions tests/cli/test_help.py
+QUICK := tests/test_layers.py tests/core tests/contracts tests/presets tests/queue tests/sessions tests/docs tests/cli/test_help.py
 
 .PHONY: help demo test test-long check lint types docs wheel lock bench-reaper lint-lua format clean
 
