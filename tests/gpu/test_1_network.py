@@ -35,6 +35,24 @@ def network_and_mixture(config: ModelConfig, samples: int, device) -> tuple[TwoS
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", FORMATS)
+def test_all_gradients(size, name, device, measured):
+    """Of the plain network, which is the one that is trained."""
+    dtype, tf32, limit = FORMATS[name]
+    network, mixture = network_and_mixture(SIZES[size], 22050 if size == "tiny" else 8192, device)
+    exact = copy.deepcopy(network).double()
+    exact(mixture.double()).estimates.square().sum().backward()
+    with number_format(device, dtype, tf32):
+        estimates = network(mixture).estimates
+    estimates.float().square().sum().backward()
+    worst = (0.0, "")
+    for (parameter, here), there in zip(network.named_parameters(), exact.parameters(), strict=True):
+        if there.grad is not None and there.grad.norm() > 0:
+            worst = max(worst, (ratio(here.grad, there.grad), parameter))
+    measured(f"{size} {name} worst gradient {worst[1]}", worst[0], 0.3 if name == "bfloat16" else 30 * limit)
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_the_estimates_of_every_form(size, device, measured):
     """Of random weights; a length whose frames need two blocks of a scan."""
     network, mixture = network_and_mixture(SIZES[size], 2 * 44100 if size == "tiny" else 44100, device)
@@ -79,24 +97,6 @@ def test_the_form_that_is_chosen(device, caplog, measured):
         measured(f"{size} chosen {form.name} {form.format_name}", form.error or 0.0, 0.02)
         assert form.name == "kernels", caplog.text
     assert choose_form(TwoStageSeparator(TINY), device, "float32").name == "plain"
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", FORMATS)
-def test_all_gradients(size, name, device, measured):
-    """Of the plain network, which is the one that is trained."""
-    dtype, tf32, limit = FORMATS[name]
-    network, mixture = network_and_mixture(SIZES[size], 22050 if size == "tiny" else 8192, device)
-    exact = copy.deepcopy(network).double()
-    exact(mixture.double()).estimates.square().sum().backward()
-    with number_format(device, dtype, tf32):
-        estimates = network(mixture).estimates
-    estimates.float().square().sum().backward()
-    worst = (0.0, "")
-    for (parameter, here), there in zip(network.named_parameters(), exact.parameters(), strict=True):
-        if there.grad is not None and there.grad.norm() > 0:
-            worst = max(worst, (ratio(here.grad, there.grad), parameter))
-    measured(f"{size} {name} worst gradient {worst[1]}", worst[0], 0.3 if name == "bfloat16" else 30 * limit)
 
 
 @pytest.mark.parametrize("length", [57, 259])

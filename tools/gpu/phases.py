@@ -1,7 +1,7 @@
 """Proof, figures and training on one GPU, each in a process with its own limit; results are written after each.
 
 Run by run.sh. A phase that fails or overruns costs itself only. Files under $OUT: summary.json, log.txt (what the
-phases wrote), proof.xml (the tests), figures.jsonl, profile.txt, bundled.safetensors, curve.jsonl.
+phases wrote), figures.jsonl, profile.txt, bundled.safetensors, train.curve.jsonl.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def wait_for_songs(songs: Path, most_s: float = 30.0) -> None:
 
 def files_of_training() -> dict:
     found = {}
-    for name in ("curve.jsonl", "recipe.json", "best.safetensors"):
+    for name in ("curve.jsonl", "best.safetensors"):
         path = Path("/tmp/tsbs-run") / name
         if path.exists() and path.stat().st_size < 15_000_000:
             target = OUT / ("best.safetensors" if name == "best.safetensors" else f"train.{name}")

@@ -18,6 +18,11 @@ if [ -z "${NO_INSTALL:-}" ]; then
 else
   export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 fi
+if [ "${DEVICE:-cuda}" = cuda ]; then  # four compilers at once, while the first tests need no kernel
+  for size in full tiny; do for format in bfloat16 float32; do
+    python3 tools/gpu/warm.py "$size" "$format" >>"$OUT/.warm.txt" 2>&1 &
+  done; done
+fi
 songs=${SONGS:-}
 renderers=()
 if [ -z "$songs" ]; then
@@ -39,4 +44,10 @@ python3 tools/gpu/phases.py --songs "$songs" --budget "${BUDGET:-510}" --only "$
   --device "${DEVICE:-cuda}" ${QUICK:+--quick}
 [ ${#renderers[@]} -eq 0 ] || kill "${renderers[@]}" 2>/dev/null
 for split in train valid; do echo "$split: $(ls "$songs/$split" 2>/dev/null | wc -l) songs"; done
-[ ! -f "$OUT/.render.txt" ] || { tail -c 20000 "$OUT/.render.txt" >"$OUT/render.txt"; rm "$OUT/.render.txt"; }
+for part in render warm; do  # few files come back from there
+  [ -f "$OUT/.$part.txt" ] && { printf '\n$ %s\n' "$part"; tail -c 8000 "$OUT/.$part.txt"; } >>"$OUT/log.txt"
+  rm -f "$OUT/.$part.txt"
+done
+rm -f "$OUT/proof.xml"; [ -f "$OUT/bundled.safetensors" ] && rm -f "$OUT/best.safetensors"
+find "$OUT" -mindepth 1 -type d -empty -delete
+exit 0

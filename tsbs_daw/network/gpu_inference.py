@@ -9,6 +9,7 @@ K bands, B batch x channels, T frames, N features; S sequences of L steps; I inn
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import torch
@@ -19,8 +20,6 @@ from tsbs_daw.network import triton_kernels as kernels
 from tsbs_daw.network.blocks import EPS, DualNet, SequenceUnit, TransformAverageConcatenate
 from tsbs_daw.network.config import ModelConfig
 from tsbs_daw.network.network import TwoStageSeparator
-
-LONGEST = 2048  # steps of a sequence: the work grows with the square, and the decays are summed in one piece
 
 # Of the scan, for Hopper: 168 registers a thread and 40 KB of shared memory let three programs share a multiprocessor.
 SCAN_WARPS, SCAN_STAGES = 4, 1
@@ -93,10 +92,10 @@ class KernelSequenceUnit(nn.Module):
             INNER=inner, MIXED=mixed_width, W=width, G=directions, TAPS=config.d_conv,
             BLOCK_L=kernels.BLOCK, BLOCK_C=channels, num_warps=4,
         )  # fmt: skip
-        dt, decay, squares = x.new_empty(3, tokens, directions, heads)
+        dt, decay, squares = (x.new_empty(tokens, directions, heads) for _ in range(3))
         kernels.decay_kernel[(sequences, directions)](
             projected, self.dt_bias, self.rate, dt, decay, length,
-            W=width, G=directions, H=heads, BLOCK_L=_power_of_two(length), BLOCK_H=_power_of_two(heads), num_warps=4,
+            W=width, G=directions, H=heads, BLOCK_L=kernels.BLOCK, BLOCK_H=_power_of_two(heads), num_warps=4,
         )  # fmt: skip
         gated = u.new_empty(tokens, directions * inner)
         kernels.scan_kernel[(sequences * blocks * heads, directions)](
@@ -161,8 +160,10 @@ class KernelDualNet(nn.Module):
         """x: (K, B, T, N); returned, and changed where it is float32 and contiguous."""
         x = x.float().contiguous()
         bands, batch, frames, features = x.shape
+        # Triton launches on the current device, not on the tensors'.
+        there = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
         # Weights are in the format of the products already; autocast would convert the rest to and fro.
-        with torch.autocast(x.device.type, enabled=False):
+        with there, torch.autocast(x.device.type, enabled=False):
             self.time(x, bands * batch, (frames * features, features))
             self.band(x, batch * frames, (features, batch * frames * features))
             self.channel(x, channels)

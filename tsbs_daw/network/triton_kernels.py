@@ -19,7 +19,7 @@ import triton.language as tl
 BLOCK = 64  # steps of a sequence a program takes at a time
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def norm_kernel(
     x, out, weight, bias, length, seq_stride, step_stride, eps,
     N: tl.constexpr, BLOCK_L: tl.constexpr,
@@ -50,7 +50,7 @@ def norm_kernel(
         tl.store(out + (seq * length + step)[:, None] * N + n[None, :], value.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "blocks"])
 def conv_kernel(
     projected, weight, bias, out, length, blocks,
     INNER: tl.constexpr, MIXED: tl.constexpr, W: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
@@ -78,29 +78,34 @@ def conv_kernel(
     tl.store(place + step[:, None] * (G * MIXED) + channel[None, :], total.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def decay_kernel(
     projected, dt_bias, rate, dt, decay, length,
     W: tl.constexpr, G: tl.constexpr, H: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """dt = softplus(projected + bias), and the running sum of dt x rate in the direction's order: both (S, L, G, H)."""
     seq, g = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    head, order = tl.arange(0, BLOCK_H), tl.arange(0, BLOCK_L)
+    head = tl.arange(0, BLOCK_H)
     known = head < H
-    place = tl.where(g == 1, length - 1 - order, order)
-    inside = (order < length)[:, None] & known[None, :]
-    at = projected + (seq * length + place)[:, None] * (G * W) + g * W + (W - H) + head[None, :]
-    value = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    value += tl.load(dt_bias + g * H + head, mask=known, other=0.0)[None, :]
-    value = tl.where(value > 20.0, value, tl.log(1.0 + tl.exp(tl.minimum(value, 20.0))))
-    value = tl.where(inside, value, 0.0)
-    total = tl.cumsum(value * tl.load(rate + g * H + head, mask=known, other=0.0)[None, :], 0)
-    at = ((seq * length + place)[:, None] * G + g) * H + head[None, :]
-    tl.store(dt + at, value, mask=inside)
-    tl.store(decay + at, total, mask=inside)
+    bias = tl.load(dt_bias + g * H + head, mask=known, other=0.0)[None, :]
+    per_step = tl.load(rate + g * H + head, mask=known, other=0.0)[None, :]
+    before = tl.zeros((BLOCK_H,), tl.float32)
+    for begin in range(0, length, BLOCK_L):
+        order = begin + tl.arange(0, BLOCK_L)
+        place = tl.where(g == 1, length - 1 - order, order)
+        inside = (order < length)[:, None] & known[None, :]
+        at = projected + (seq * length + place)[:, None] * (G * W) + g * W + (W - H) + head[None, :]
+        value = tl.load(at, mask=inside, other=0.0).to(tl.float32) + bias
+        value = tl.where(value > 20.0, value, tl.log(1.0 + tl.exp(tl.minimum(value, 20.0))))
+        value = tl.where(inside, value, 0.0)
+        step = value * per_step
+        at = ((seq * length + place)[:, None] * G + g) * H + head[None, :]
+        tl.store(dt + at, value, mask=inside)
+        tl.store(decay + at, before[None, :] + tl.cumsum(step, 0), mask=inside)
+        before += tl.sum(step, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "blocks"])
 def scan_kernel(
     mixed, projected, dt, decay, skip, gated, squares, length, blocks,
     INNER: tl.constexpr, STATES: tl.constexpr, H: tl.constexpr, P: tl.constexpr, MIXED: tl.constexpr, W: tl.constexpr,
@@ -145,7 +150,7 @@ def scan_kernel(
     tl.store(squares + scalar + place * (G * H), tl.sum(y * y, 1), mask=keep)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "length"])
 def output_kernel(
     gated, squares, u, weight, skip_weight, bias, x, tokens, length, seq_stride, step_stride, eps,
     INNER: tl.constexpr, H: tl.constexpr, G: tl.constexpr, N: tl.constexpr, BLOCK_M: tl.constexpr,
