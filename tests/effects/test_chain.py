@@ -217,7 +217,7 @@ def test_a_stem_that_is_not_a_number_is_named_with_its_sample():
     stems = signals.song(1.0)
     stems["drums"][1, 30_001] = np.nan
     output = Output("backing", ("bass", "drums"), (0.0, 0.0), (Effect("Reverb"),))
-    with pytest.raises(EffectError, match="The stem 'drums' is not a number at sample 30001, so the output 'backing'"):
+    with pytest.raises(EffectError, match="The stem 'drums' is not finite at sample 30001, so the output 'backing'"):
         render(output, stems, RATE)
 
 
@@ -226,24 +226,27 @@ def test_an_effect_that_gives_no_numbers_is_named(tmp_path):
     poison[3] = np.nan
     soundfile.write(tmp_path / "poison.wav", poison, RATE, subtype="FLOAT")
     chain = (Effect("Gain"), Effect("Convolution", {"impulse_response_filename": str(tmp_path / "poison.wav")}))
-    with pytest.raises(EffectError, match="The effect Convolution gave samples that are not numbers"):
+    with pytest.raises(EffectError, match="The effect Convolution returned NaN or infinity"):
         render(one(*chain), {"sound": signals.noise(20_000)}, RATE)
 
 
 def test_a_level_that_runs_away_is_named():
     chain = [Effect("Gain", {"gain_db": 36.0})] * 3
-    with pytest.raises(EffectError, match="The level ran away in the effect Gain"):
+    with pytest.raises(EffectError, match="The effect Gain became unstable"):
         render(one(*chain), {"sound": signals.noise(20_000)}, RATE)
 
 
 @pytest.mark.parametrize(
     ("effect", "what"),
     [
-        (Effect("Gain", {"gain_db": float("nan")}), "Gain cannot be made: gain_db must be a finite number"),
+        (Effect("Gain", {"gain_db": float("nan")}), "Gain is invalid: gain_db must be a finite number"),
         (Effect("Gain", {"gain": 1.0}), "gain is unknown"),
         (Effect("Flanger"), "no effect 'Flanger'"),
-        (Effect("Convolution", {"impulse_response_filename": "/gone.wav"}), "'/gone.wav' cannot be read"),
-        (Effect("Convolution", {"impulse_response_filename": __file__}), "cannot be read"),
+        (
+            Effect("Convolution", {"impulse_response_filename": "/gone.wav"}),
+            "Cannot read .* '/gone.wav'",
+        ),
+        (Effect("Convolution", {"impulse_response_filename": __file__}), "Cannot read the impulse response"),
     ],
 )
 def test_an_effect_that_cannot_be_made_is_named(effect: Effect, what: str):

@@ -26,7 +26,7 @@ def test_the_second_crash_counts_for_good(tmp_path: Path, bundle: Path):
     assert Quarantine(file).add(bundle, "crashed") == 1
     Quarantine(file).check(bundle)
     assert Quarantine(file).add(bundle, "hung") == 2
-    with pytest.raises(EffectError, match=r"Thing\.vst3' is not used any more, because it hung 2 times; update it"):
+    with pytest.raises(EffectError, match=r"Thing\.vst3' is disabled because it hung 2 times; update it"):
         Quarantine(file).check(bundle)
 
 
@@ -39,12 +39,12 @@ def test_an_updated_plugin_starts_anew(tmp_path: Path, bundle: Path):
     assert quarantine.add(bundle, "crashed") == 1
 
 
-def test_forgiven_is_forgotten_and_others_stay(tmp_path: Path, bundle: Path):
+def test_a_cleared_plugin_is_forgotten_and_others_stay(tmp_path: Path, bundle: Path):
     quarantine, other = Quarantine(tmp_path / "plugins.json"), tmp_path / "Other.vst3"
     other.write_text("code")
     for plugin in (bundle, bundle, other, other):
         quarantine.add(plugin, "crashed")
-    quarantine.forgive(bundle)
+    quarantine.clear(bundle)
     quarantine.check(bundle)
     with pytest.raises(EffectError):
         quarantine.check(other)

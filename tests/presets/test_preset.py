@@ -83,12 +83,12 @@ def test_everything_is_read(tmp_path: Path):
         ("-2 dB", "60", "60", "from -100 to 36 dB"),
         ("-2 dB}", "-2 dB, vocals: 1}", "{other", "one stem in each"),
         ("{other: -2 dB}", "drums", "drums]", "named twice"),
-        ("[drums, bass, {other: -2 dB}]", "[]", "[]", "names no stem"),
-        ("[drums, bass, {other: -2 dB}]", "[1/2]", "1/2", "cannot be the name of a stem"),
+        ("[drums, bass, {other: -2 dB}]", "[]", "[]", "is empty; name at least one stem"),
+        ("[drums, bass, {other: -2 dB}]", "[1/2]", "1/2", "is not a valid stem name"),
         ("from: vocals", "color: red", "name: vocals up", "needs `from:`"),
         ('"#4CAF50"', "#4caf50", " #4caf50", "color is empty; give it a value (a value with # needs quotes)"),
         ('"#4CAF50"', '"green"', '"green"', 'like "#4caf50"'),
-        ("vocals up", "INSTRUMENTAL", "INSTRUMENTAL", "two outputs are called"),
+        ("vocals up", "INSTRUMENTAL", "INSTRUMENTAL", "two outputs are named"),
         ("vocals up", "a/b", "a/b", "has the character '/'"),
         ("vocals up", "aux", "aux", "a device on Windows"),
         ("vocals up", '"x "', '"x "', "begins or ends with a space"),
@@ -100,7 +100,7 @@ def test_everything_is_read(tmp_path: Path):
         ("- Invert", "- Mix", "Mix\n", "Mix has no effects"),
         ("- Invert", "- Convolution", "Convolution", "needs 'impulse_response_filename'"),
         ("- Invert", "- Gain:\n        gain_db: 3", "Gain:\n", "indent 'gain_db' deeper than 'Gain'"),
-        ("- Invert", "- {Invert: , Gain: }", "{Invert", "each effect of a chain needs its own"),
+        ("- Invert", "- {Invert: , Gain: }", "{Invert", "each effect of a chain needs a `- ` of its own"),
         ("- Invert", "- ? [a]\n        : 1", "[a]", "a key that is not a name"),
         ("    chain:\n", "    chain: {a: 1}\n    x:\n", "x:", "an output has no 'x'"),
         ("  - name: vocals up\n    from: vocals", "  - name: a\n    from: vocals\n    chain: 3", "3", "must be a list"),
@@ -149,7 +149,7 @@ def test_the_hash_covers_the_impulse_responses(tmp_path: Path):
 def test_a_stem_that_the_model_does_not_give_is_reported():
     preset = load_preset("karaoke")
     preset.check_stems(("drums", "bass", "other", "vocals"))
-    with pytest.raises(PresetError, match="'karaoke' is made from the stem 'drums', and the model gives vocals, rest"):
+    with pytest.raises(PresetError, match="'karaoke' uses the stem 'drums', but the model provides vocals, rest"):
         preset.check_stems(("vocals", "rest"))
 
 
@@ -160,7 +160,7 @@ def test_none_is_a_preset_without_outputs():
 def test_an_unknown_name_names_the_closest(tmp_path: Path):
     with pytest.raises(PresetError, match=r"There is no preset 'karoke'; did you mean 'karaoke'\?"):
         load_preset("karoke", own=tmp_path)
-    with pytest.raises(PresetError, match="`tsbs-daw presets list` shows them all"):
+    with pytest.raises(PresetError, match="`tsbs-daw presets list` lists all presets"):
         load_preset("zzz", own=tmp_path)
 
 
@@ -191,7 +191,7 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path: Path):
         os.mkfifo(tmp_path / "pipe.yaml")
         paths.append(tmp_path / "pipe.yaml")
     for path in paths:
-        with pytest.raises(PresetError, match=r"\.yaml: there is no such preset file"):
+        with pytest.raises(PresetError, match=r"\.yaml: no such preset file"):
             load_preset(path)
 
 

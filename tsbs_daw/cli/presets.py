@@ -146,13 +146,13 @@ def _checked(file: str, run: bool) -> list[dict[str, Any]]:
     preset = load_preset(file, Settings.from_environment().presets)
     if not run:
         return [{"name": output.name} for output in preset.outputs]
-    from tsbs_daw.effects.dry_run import rehearse
-    from tsbs_daw.effects.vst3 import forgive_plugins
+    from tsbs_daw.effects.dry_run import dry_run
+    from tsbs_daw.effects.vst3 import clear_plugins
 
     answers = []
     for output in preset.outputs:
-        forgive_plugins(output)
-        heard = rehearse(output)
+        clear_plugins(output)
+        heard = dry_run(output)
         answers.append({"name": output.name, "change_lu": heard.change_db, "true_peak_db": heard.after.true_peak_db})
     return answers
 

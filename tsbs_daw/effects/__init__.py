@@ -1,1 +1,1 @@
-"""Presets: YAML files that say how stems are mixed, treated and delivered, and the chains of pedalboard they become."""
+"""Effect chains: an output of a preset, rendered with pedalboard."""

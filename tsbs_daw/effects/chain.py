@@ -1,8 +1,15 @@
-"""Make an output: mix its stems and send the sum through its chain, as a stream.
+"""Render an output: mix its stems and run the sum through its chain of effects, as a stream.
 
-Audio is float32 (channels, samples). Exactly as many samples come out as went in, and nothing is late: delays that
-effects have of their own are made up for. The output ends with the song; a reverb's or an echo's tail beyond it is
-cut, so that every file of a set has the same length.
+Audio is float32 (channels, samples). Exactly as many samples come out as went in, and none is late: the latency of
+effects is compensated. The output ends with the song; reverb and echo tails beyond it are cut, so that all files of a
+song have the same length.
+
+A chain consists of stages. Two facts about pedalboard shape them, both measured:
+
+- An effect with latency (a limiter's lookahead, a codec's frames) returns fewer samples at first, and the rest only
+  when more is fed. A stage counts its input, and at the end feeds silence until as much has come out.
+- A call with a different block size may reset an effect and change the rounding. A stage feeds blocks of one size only,
+  so the result does not depend on how the caller cuts the song into blocks.
 """
 
 from __future__ import annotations
@@ -19,26 +26,31 @@ from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.table import EFFECTS
 
 BLOCK_SAMPLES = 8192
-LONGEST_DELAY_S = 60.0  # an effect that still owes samples after so much silence will never give them
-RUNAWAY_PEAK = 1000.0  # +60 dBFS: no chain that is meant gets there; a filter that blows up does
+LONGEST_DELAY_S = 60.0  # an effect that still holds samples after this much silence never returns them
+RUNAWAY_PEAK = 1000.0  # +60 dBFS: only an unstable filter gets there
 
 Announce = Callable[[Effect], None]
 
 
 class Stage(Protocol):
-    """Something that audio streams through."""
+    """A part of a chain that audio streams through."""
 
     def push(self, block: np.ndarray) -> np.ndarray:
-        """Take in a block of any length; give what is ready, perhaps nothing."""
+        """Add a block of any length and return what is ready, possibly nothing."""
 
     def finish(self) -> np.ndarray:
-        """Give the rest: after it, as many samples have come out as went in."""
+        """Return the rest, so that as many samples have come out as went in."""
 
 
 class PluginStage:
-    """One effect of pedalboard, or one plug-in, fed in blocks of one size.
+    """One pedalboard effect or plug-in, fed in blocks of one size.
 
-    Args: announce: called with the effect before each call into it, so that a crash can be told from another's
+    Args:
+        effect: the effect
+        instances: of the effect, one for each group of channels
+        sample_rate: in Hz
+        channels: number of channels
+        announce: called with the effect before each call into it, so that a crash can be attributed
     """
 
     def __init__(self, effect: Effect, instances: Instances, sample_rate: int, channels: int, announce: Announce):
@@ -65,7 +77,7 @@ class PluginStage:
             self._waiting = self._waiting[:, :0]
             parts.append(self._run(padded)[:, :missing])
         else:
-            raise EffectError(f"The effect {self.effect} keeps samples back and never gives them; remove it.")
+            raise EffectError(f"The effect {self.effect} holds back samples and never returns them; remove it.")
         return np.concatenate([self._waiting[:, :0], *parts], axis=1)
 
     def _run(self, ready: np.ndarray) -> np.ndarray:
@@ -81,9 +93,9 @@ class PluginStage:
 
 
 class ParallelStage:
-    """Several chains side by side, fed with the same audio and summed, as pedalboard's `Mix` does.
+    """Several chains in parallel, fed with the same audio and summed, like pedalboard's `Mix`.
 
-    Not pedalboard's own, because that one aligns branches of different delay only when it is given a whole song.
+    It replaces pedalboard's own, which aligns branches of different latency only when it gets a whole song at once.
     """
 
     def __init__(self, branches: list[list[Stage]], channels: int):
@@ -106,9 +118,10 @@ class ParallelStage:
 
 
 def build(effects: Iterable[Effect], sample_rate: int, channels: int, announce: Announce) -> list[Stage]:
-    """The stages of a chain.
+    """Build the stages of a chain.
 
-    Raises: EffectError: an effect that cannot be built, by name
+    Raises:
+        EffectError: an effect cannot be built; the message names it
     """
     stages: list[Stage] = []
     for effect in effects:
@@ -127,7 +140,7 @@ def build(effects: Iterable[Effect], sample_rate: int, channels: int, announce: 
 
 
 def run(stages: list[Stage], block: np.ndarray, last: bool) -> np.ndarray:
-    """Send a block through stages in order; `last` empties each before the next."""
+    """Run a block through stages in order; `last` drains each before the next."""
     for stage in stages:
         block = stage.push(block)
         if last:
@@ -136,15 +149,16 @@ def run(stages: list[Stage], block: np.ndarray, last: bool) -> np.ndarray:
 
 
 def checked(block: np.ndarray, effect: Effect) -> np.ndarray:
-    """The block, if it is sound. One NaN inside a reverb or a filter would silence the rest of the song.
+    """Return the block if its samples are plausible. One NaN in a reverb or filter would silence the rest of the song.
 
-    Raises: EffectError: not finite, or a level that has run away
+    Raises:
+        EffectError: samples that are not finite, or an excessive level
     """
     peak = float(np.abs(block).max()) if block.size else 0.0
     if not np.isfinite(peak):
-        raise EffectError(f"The effect {effect} gave samples that are not numbers; change its parameters or remove it.")
+        raise EffectError(f"The effect {effect} returned NaN or infinity; change its parameters or remove it.")
     if peak > RUNAWAY_PEAK:
-        raise EffectError(f"The level ran away in the effect {effect}; change its parameters or remove it.")
+        raise EffectError(f"The effect {effect} became unstable (over +60 dBFS); change its parameters or remove it.")
     return block
 
 
@@ -154,19 +168,20 @@ RENDER_BLOCK_SAMPLES = 65536
 
 
 class Chain(Protocol):
-    """Effects in order, here or in another process."""
+    """Effects in series, in this process or in another."""
 
     def process(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """Take in a block, give what is ready; with `last`, everything."""
+        """Add a block and return what is ready; with `last`, everything."""
 
     def close(self) -> None:
-        """Free what the chain holds. May be called twice."""
+        """Release the resources of the chain. May be called twice."""
 
 
 class LocalChain:
-    """Effects of pedalboard, in this process.
+    """A chain of pedalboard effects in this process.
 
-    Raises: EffectError: an effect that cannot be built
+    Raises:
+        EffectError: an effect cannot be built
     """
 
     def __init__(self, effects: tuple[Effect, ...], sample_rate: int, channels: int, announce=lambda effect: None):
@@ -180,10 +195,16 @@ class LocalChain:
 
 
 class OutputRenderer:
-    """One output of one song. A context manager; closed by its last block, too.
+    """Renders one output of one song. A context manager; the last block closes it, too.
 
-    Args:   plugins: how to run a chain with a plug-in; None: as the program's settings say
-    Raises: EffectError: the chain cannot be built; one sentence with the effect's name
+    Args:
+        output: the output
+        sample_rate: in Hz
+        channels: number of channels
+        plugins: how to run a chain with a plug-in; None: by the program's settings
+
+    Raises:
+        EffectError: the chain cannot be built; the message names the effect
     """
 
     def __init__(self, output: Output, sample_rate: int, channels: int, plugins=None):
@@ -208,12 +229,18 @@ class OutputRenderer:
         self._chain.close()
 
     def process(self, stems: Mapping[str, np.ndarray], last: bool = False) -> np.ndarray:
-        """Take in the next block of every stem, give the next block of the output, perhaps of another length.
+        """Add the next block of every stem and return the next block of the output, which may differ in length.
 
-        Args:    stems: (channels, samples) each, of one length; those that the output does not use are ignored
-                 last: no more will come; the rest is given and the renderer is closed
-        Returns: (channels, samples)
-        Raises:  EffectError: a stem that is missing or not finite, an effect that fails
+        Args:
+            stems: blocks of equal length; stems that the output does not use are ignored
+            last: no more blocks follow; everything is returned and the renderer is closed
+
+        Shape:
+            stems: (channels, samples) each
+            returns: (channels, n)
+
+        Raises:
+            EffectError: a stem is missing or not finite, or an effect fails
         """
         try:
             block = self._mix(stems)
@@ -247,22 +274,25 @@ class OutputRenderer:
         return mixed
 
     def _check(self, stem: np.ndarray, source: str) -> None:
-        """One NaN that enters a filter never leaves it."""
+        """Refuse samples that are not finite: one NaN that enters a filter never leaves it."""
         finite = np.isfinite(stem)
         if not finite.all():
             index = self._taken + int(np.argmin(finite.all(axis=0)))
             raise EffectError(
-                f"The stem {source!r} is not a number at sample {index}, so the output {self.output.name!r} cannot be "
-                "made; separate the song again."
+                f"The stem {source!r} is not finite at sample {index}, so the output {self.output.name!r} cannot be "
+                "rendered; separate the song again."
             )
 
 
 def render(output: Output, stems: Mapping[str, np.ndarray], sample_rate: int, plugins=None) -> np.ndarray:
-    """A whole output in memory: the same samples as a stream gives.
+    """Render a whole output in memory; gives the same samples as a stream.
 
-    Args:    stems: (channels, samples) each
-    Returns: (channels, samples), as long as the stems
-    Raises:  EffectError
+    Shape:
+        stems: (channels, samples) each
+        returns: (channels, samples)
+
+    Raises:
+        EffectError: a stem is missing or not finite, or an effect fails
     """
     first = next(iter(stems.values()))
     channels, samples = first.shape

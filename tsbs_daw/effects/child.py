@@ -1,6 +1,6 @@
-"""A process that runs one chain, so that a plug-in in it can crash or hang alone. Speaks `wire` on its own two pipes.
+"""The process that runs one chain, so that a plug-in can crash or hang without harm. Speaks `protocol` on two pipes.
 
-Started as `python -m tsbs_daw.effects.child SECONDS`; everything happens in the main thread, as plug-ins expect.
+Started as `python -m tsbs_daw.effects.child SECONDS`. Everything runs in the main thread, as plug-ins expect.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tsbs_daw.effects.protocol import effect_from_json, receive, send
 
 
 def main() -> None:
-    import pedalboard  # noqa: F401 - slow, and none of a plug-in's time
+    import pedalboard  # noqa: F401 - a slow import that must not count as the plug-in's time
 
-    # A plug-in may print, and may read the keyboard: the pipes are moved out of its reach.
+    # A plug-in may print or read the keyboard, so the pipes are moved out of its reach.
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     quiet = os.open(os.devnull, os.O_RDONLY)
     os.dup2(quiet, 0)
@@ -35,34 +35,40 @@ def main() -> None:
     except EffectError as error:
         send(answers, b"X", str(error).encode())
     except (EOFError, BrokenPipeError):
-        pass  # the parent is gone; nobody needs the rest
+        pass  # the parent has ended
     except BaseException:
         traceback.print_exc()
         code = 1
     finally:
-        # Many plug-ins crash while they are unloaded; by now everything is said.
+        # Many plug-ins crash while they are unloaded; by now everything has been sent.
         sys.stderr.flush()
         os._exit(code)
 
 
 def serve(requests: IO[bytes], answers: IO[bytes], stall_s: float) -> None:
-    """Build the chain, run it until the end.
+    """Build the chain and run it to the end.
 
-    Args:   stall_s: after so long inside one call, this process ends itself, be the parent there or not
-    Raises: EffectError, and EOFError when the parent is gone
+    Args:
+        requests: pipe from the parent
+        answers: pipe to the parent
+        stall_s: this process ends itself after this long inside one call, even without a parent
+
+    Raises:
+        EffectError: the chain cannot be built or fails
+        EOFError: the parent has ended
     """
     send(answers, b"R")
     _, payload = receive(requests)
-    asked = json.loads(payload)
-    effects = tuple(effect_from_json(effect) for effect in asked["chain"])
+    request = json.loads(payload)
+    effects = tuple(effect_from_json(effect) for effect in request["chain"])
     numbers = {id(inner): n for n, inner in enumerate(inner for effect in effects for inner in effect.walk())}
-    channels = asked["channels"]
+    channels = request["channels"]
 
     def announce(effect: Effect) -> None:
         send(answers, b"A", str(numbers[id(effect)]).encode())
 
     faulthandler.dump_traceback_later(stall_s, exit=True)
-    chain = LocalChain(effects, asked["sample_rate"], channels, announce)
+    chain = LocalChain(effects, request["sample_rate"], channels, announce)
     send(answers, b"R")
     while True:
         faulthandler.cancel_dump_traceback_later()

@@ -1,4 +1,4 @@
-"""Try an output on a sound of known level, to find out before the first song what its chain does."""
+"""Dry run of an output on noise of a known level, to see what its chain does before the first song."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tsbs_daw.effects.output import Output
 
 SAMPLE_RATE = 44100
 DURATION_S = 4.0
-LEVEL_DB = -18.0  # RMS of each stem: what a mixing engineer calls nominal
+LEVEL_DB = -18.0  # RMS of each stem: the nominal level of a mix
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """The levels of the plain sum of the stems, and of the output."""
 
     before: Levels
@@ -24,25 +24,26 @@ class Rehearsal:
 
     @property
     def change_db(self) -> float | None:
-        """How much louder the chain makes it, in LU; None when one of the two is silent."""
+        """How much louder the chain makes it, in LU; None if one of the two is silent."""
         if self.before.loudness_lufs is None or self.after.loudness_lufs is None:
             return None
         return self.after.loudness_lufs - self.before.loudness_lufs
 
 
-def rehearse(output: Output, plugins=None) -> Rehearsal:
-    """Run an output on pink noise, another noise for every stem.
+def dry_run(output: Output, plugins=None) -> DryRun:
+    """Run an output on pink noise, with a different noise for each stem.
 
-    Raises: EffectError
+    Raises:
+        EffectError: the chain cannot be built or fails
     """
     rng = np.random.default_rng(0)
     stems = {source: pink_noise(rng) for source in output.sources}
     plain = Output(output.name, output.sources, output.gain_db)
-    return Rehearsal(_levels(render(plain, stems, SAMPLE_RATE)), _levels(render(output, stems, SAMPLE_RATE, plugins)))
+    return DryRun(_levels(render(plain, stems, SAMPLE_RATE)), _levels(render(output, stems, SAMPLE_RATE, plugins)))
 
 
 def pink_noise(rng: np.random.Generator) -> np.ndarray:
-    """(2, samples) float32 at LEVEL_DB: as much power in every octave, as music has, from 20 Hz up."""
+    """Pink noise, (2, samples) float32 at LEVEL_DB: equal power in every octave above 20 Hz, like music."""
     samples = round(DURATION_S * SAMPLE_RATE)
     spectrum = np.fft.rfft(rng.standard_normal((2, samples)))
     frequencies_hz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)

@@ -1,9 +1,19 @@
-"""Make pedalboard's effects from a preset's, and give each the channels that it can take.
+"""Instances of pedalboard effects: build them from a preset, and give each the channels that it supports.
 
-Audio is float32 (channels, samples). Some effects handle two channels at most (measured: a reverb leaves three
-untouched, a convolution mixes them up), and a plug-in has the channels its maker gave it. More channels are handed to
-several instances in groups: pairs, or one by one. A channel that is left alone with a stereo-only plug-in (a mono song)
-is sent to both of its sides, and the mean of what comes back is taken.
+Audio is float32 (channels, samples). Some effects support at most two channels (measured: a reverb leaves three
+untouched, a convolution mixes them up), and a plug-in supports what its maker chose. More channels are split among
+several instances, in pairs or one by one. A single channel (a mono song) is sent to both sides of a stereo-only
+plug-in, and the mean of the result is taken.
+
+Some effects only work on a whole song: pedalboard's pitch shifter and its GSM codec clear part of their state in every
+call, so that a stream through them falls apart (measured: silence from the one, 20 ms lost per call in the other).
+`SegmentedStage` cuts the song into long overlapping segments, renders each in one call, and joins neighbours by a short
+crossfade where the overlap is quietest. Cuts are counted from the start of the song, so the result does not depend on
+the caller's blocks.
+
+    context | segment k                    | context
+                                   context | segment k + 1                    | context
+                                   ^^^^^^^^^^^^^^^^^ the join is in the middle half of this overlap
 """
 
 from __future__ import annotations
@@ -19,12 +29,12 @@ from tsbs_daw.core.errors import EffectError, did_you_mean, shown
 from tsbs_daw.effects.output import Effect
 from tsbs_daw.effects.table import EFFECTS, PLUGIN, EffectKind, Value
 
-NYQUIST_SHARE = 0.98  # of half the sample rate: filters above it become unstable
+NYQUIST_SHARE = 0.98  # of half the sample rate; filters above it become unstable
 
 
 @dataclass
 class Group:
-    """An instance and its channels. `doubled`: one channel, sent to both sides of a stereo-only plug-in."""
+    """An instance and its channels. `doubled`: a single channel, sent to both sides of a stereo-only plug-in."""
 
     channels: slice
     instance: Any
@@ -32,18 +42,22 @@ class Group:
 
 
 class Instances:
-    """The instances of one effect, together taking all channels."""
+    """The instances of one effect, which together process all channels."""
 
     def __init__(self, effect: Effect, groups: list[Group], channels: int):
         self.effect, self.groups, self.channels = effect, groups, channels
 
     def process(self, block: np.ndarray, sample_rate: int, block_samples: int, reset: bool = False) -> np.ndarray:
-        """Raises: EffectError: what the library said, with the effect's name"""
+        """Process a block.
+
+        Raises:
+            EffectError: the library's error, with the effect's name
+        """
         parts = []
         for group in self.groups:
             part = block[group.channels]
             part = np.repeat(part, 2, axis=0) if group.doubled else part
-            with blame(self.effect):
+            with effect_errors(self.effect):
                 done = group.instance.process(part, sample_rate, buffer_size=block_samples, reset=reset)
             parts.append(done.mean(axis=0, keepdims=True) if group.doubled else done)
         if len({part.shape[1] for part in parts}) != 1:
@@ -53,10 +67,10 @@ class Instances:
 
 @dataclass
 class PitchShifter:
-    """pedalboard's `PitchShift`, by pedalboard's better algorithm.
+    """`PitchShift`, by pedalboard's better algorithm.
 
     Its effect of that name wavers by up to half a semitone on a steady note (measured; a long tone comes out as several
-    tones side by side). `time_stretch` holds the note to a cent, and can only be called with a whole sound.
+    tones side by side). `time_stretch` holds the note to a cent, but must be called with the whole signal.
     """
 
     semitones: float = 0.0
@@ -70,19 +84,23 @@ class PitchShifter:
 
 
 @contextmanager
-def blame(effect: Effect) -> Iterator[None]:
-    """Turn whatever a native library raises into an EffectError that names the effect."""
+def effect_errors(effect: Effect) -> Iterator[None]:
+    """Translate whatever a native library raises into an EffectError that names the effect."""
     try:
         yield
     except EffectError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise EffectError(f"The effect {effect} failed: {said}; change or remove it in the preset.") from error
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise EffectError(f"The effect {effect} failed: {reason}; change or remove it in the preset.") from error
 
 
 def build_instances(effect: Effect, sample_rate: int, channels: int, block_samples: int) -> Instances:
-    """Raises: EffectError: unknown effect, wrong parameter, or what pedalboard refuses"""
+    """Build the instances of an effect.
+
+    Raises:
+        EffectError: unknown effect, wrong parameter, or refused by pedalboard
+    """
     if effect.name == PLUGIN:
         return _plugin_instances(effect, sample_rate, channels, block_samples)
     kind = EFFECTS.get(effect.name)
@@ -90,7 +108,7 @@ def build_instances(effect: Effect, sample_rate: int, channels: int, block_sampl
         raise EffectError(f"There is no effect {effect.name!r}; correct its name.")
     arguments = _arguments(effect, kind, sample_rate)
     size = min(channels, kind.max_channels or channels)
-    with blame(effect):
+    with effect_errors(effect):
         import pedalboard
 
         make = PitchShifter if effect.name == "PitchShift" else getattr(pedalboard, effect.name)
@@ -102,13 +120,13 @@ def _slices(channels: int, size: int) -> list[slice]:
 
 
 def _arguments(effect: Effect, kind: EffectKind, sample_rate: int) -> dict[str, Any]:
-    """The parameters as pedalboard wants them; checked again, for an effect that did not come from a file."""
+    """The arguments for pedalboard. Checked again, because an effect need not come from a preset file."""
     arguments: dict[str, Any] = {}
     for name, value in effect.parameters.items():
         parameter = kind.parameter(name)
         problem = parameter.problem(value) if parameter else "is unknown"
         if problem:
-            raise EffectError(f"The effect {effect.name} cannot be made: {name} {problem}; change it.")
+            raise EffectError(f"The effect {effect.name} is invalid: {name} {problem}; change it.")
         if parameter.frequency:
             value = min(float(value), NYQUIST_SHARE * sample_rate / 2)
         arguments[name] = _choice(effect.name, value) if parameter.kind == "choice" else value
@@ -125,20 +143,20 @@ def _choice(effect_name: str, value: Value) -> Any:
 
 
 def _check_response(effect: Effect, path: str) -> None:
-    """pedalboard takes a file that is not audio for an empty response and changes nothing, without a word."""
+    """Check an impulse response: pedalboard silently treats a file that is not audio as an empty response."""
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
             usable = file.frames > 0 and file.channels <= 2
     except (soundfile.SoundFileError, OSError) as error:
-        raise EffectError(f"The impulse response {shown(path)} cannot be read; check the file.") from error
+        raise EffectError(f"Cannot read the impulse response {shown(path)}; check the file.") from error
     if not usable:
-        raise EffectError(f"The impulse response {shown(path)} must be mono or stereo and not empty; choose another.")
+        raise EffectError(f"The impulse response {shown(path)} must be mono or stereo, and not empty; choose another.")
 
 
 def _plugin_instances(effect: Effect, sample_rate: int, channels: int, block_samples: int) -> Instances:
-    """A plug-in says which channels it takes only by refusing others: try all at once, pairs, then one by one."""
+    """Load a plug-in. It tells which channels it supports only by refusing others: try all, pairs, then one by one."""
     first = _load_plugin(effect)
     for width in dict.fromkeys((channels, 2, 1)):
         if _accepts(effect, first, width, sample_rate, block_samples):
@@ -146,7 +164,7 @@ def _plugin_instances(effect: Effect, sample_rate: int, channels: int, block_sam
             loaded = [first, *(_load_plugin(effect) for _ in parts[1:])]
             doubled = [part.stop - part.start < width for part in parts]
             return Instances(effect, [Group(*group) for group in zip(parts, loaded, doubled, strict=True)], channels)
-    raise EffectError(f"The plug-in {effect} takes neither {channels} channels nor two nor one; choose another.")
+    raise EffectError(f"The plug-in {effect} supports neither {channels} channels nor two nor one; choose another.")
 
 
 def _accepts(effect: Effect, plugin: Any, width: int, sample_rate: int, block_samples: int) -> bool:
@@ -154,7 +172,7 @@ def _accepts(effect: Effect, plugin: Any, width: int, sample_rate: int, block_sa
         plugin.process(np.zeros((width, block_samples), np.float32), sample_rate, buffer_size=block_samples)
     except ValueError as error:
         if "channel" not in str(error):
-            with blame(effect):
+            with effect_errors(effect):
                 raise
         return False
     finally:
@@ -163,7 +181,7 @@ def _accepts(effect: Effect, plugin: Any, width: int, sample_rate: int, block_sa
 
 
 def _load_plugin(effect: Effect) -> Any:
-    with blame(effect):
+    with effect_errors(effect):
         import pedalboard
 
         plugin = pedalboard.VST3Plugin(effect.path, plugin_name=effect.plugin or None)
@@ -175,7 +193,7 @@ def _load_plugin(effect: Effect) -> Any:
                 closest = did_you_mean(name, names) or f"; it has {', '.join(names[:20])}"
                 raise EffectError(f"The plug-in {effect} has no parameter {name!r}{closest}")
             setattr(plugin, name, value)
-        plugin.reset()  # without it, pedalboard does not make up for the plug-in's latency in a stream (measured)
+        plugin.reset()  # without it, pedalboard does not compensate the plug-in's latency in a stream (measured)
         return plugin
 
 
@@ -188,16 +206,23 @@ Check = Callable[[np.ndarray, Effect], np.ndarray]
 
 
 class SegmentedStage:
-    """Args: check: looks at what the effect gave, and raises when it is not sound"""
+    """An effect that must get long segments.
+
+    Args:
+        effect: the effect
+        sample_rate: in Hz
+        channels: number of channels
+        check: called with each rendered block; raises if it is implausible
+    """
 
     def __init__(self, effect: Effect, sample_rate: int, channels: int, check: Check):
         self.effect, self.sample_rate, self.check = effect, sample_rate, check
         self.instances = build_instances(effect, sample_rate, channels, BLOCK_SAMPLES)
         self.segment, self.context = round(SEGMENT_S * sample_rate), round(CONTEXT_S * sample_rate)
         self.fade = round(FADE_S * sample_rate)
-        # Input from one context before the next segment on; before the song there is silence.
+        # Input, starting one context before the next segment; silence comes before the song.
         self._waiting = np.zeros((channels, self.context), np.float32)
-        self._overlap: np.ndarray | None = None  # the last rendering, over the overlap with the next
+        self._overlap: np.ndarray | None = None  # the previous rendering of the overlap with the next segment
 
     def push(self, block: np.ndarray) -> np.ndarray:
         parts = [block[:, :0]]
@@ -210,29 +235,33 @@ class SegmentedStage:
         return np.concatenate(parts, axis=1)
 
     def finish(self) -> np.ndarray:
-        # A segment is rendered only when its right context has come too, so at least one context is waiting here.
+        # A segment is rendered only once its right context is complete, so at least one context is waiting here.
         rest = self._joined(self._render(self._waiting))
         self._waiting, self._overlap = self._waiting[:, :0], None
         return rest
 
     def _joined(self, rendered: np.ndarray) -> np.ndarray:
-        """The rendering from where the output stands: its left overlap joined with the last one's right overlap."""
+        """The rendering from the current position on, its left overlap joined with the previous right overlap."""
         if self._overlap is None:
             return rendered[:, self.context :]
         head = rendered[:, : 2 * self.context]
         return np.concatenate([join(self._overlap, head, self.fade), rendered[:, 2 * self.context :]], axis=1)
 
     def _render(self, block: np.ndarray) -> np.ndarray:
-        """The effect on one block in one call, of the same length."""
+        """Process one block in one call; the length stays the same."""
         done = self.instances.process(np.ascontiguousarray(block), self.sample_rate, BLOCK_SAMPLES, reset=True)
         return self.check(done, self.effect)
 
 
 def join(before: np.ndarray, after: np.ndarray, fade: int) -> np.ndarray:
-    """Two renderings of the same stretch as one: the first, then the second, crossfaded where both are quietest.
+    """Crossfade from one rendering of a span to another, where both are quietest.
 
-    The gains keep the power: a and 1 - a are divided by sqrt(a^2 + (1 - a)^2 + 2 r a (1 - a)), r being the correlation
-    of the two. Equal renderings (r = 1) are joined without any change.
+    The gains keep the power: a and 1 - a are divided by sqrt(a^2 + (1 - a)^2 + 2 r a (1 - a)), where r is the
+    correlation of the two. Equal renderings (r = 1) are joined without any change.
+
+    Shape:
+        before, after: (channels, samples)
+        returns: (channels, samples)
     """
     samples = before.shape[1]
     energy = (np.square(before, dtype=np.float64) + np.square(after, dtype=np.float64)).sum(axis=0)

@@ -1,4 +1,4 @@
-"""What a preset asks for: outputs, each a mix of stems sent through a chain of effects. Plain values."""
+"""The outputs of a preset: each a mix of stems with a chain of effects. Plain values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from tsbs_daw.effects.table import PLUGIN, Value
 class Effect:
     """One effect of a chain.
 
-    name:       pedalboard's name, `Chain`, `Mix`, or `VST3`
-    parameters: pedalboard's names and values; for `VST3` the plug-in's own names
-    children:   the effects inside a `Chain` (one after the other) or a `Mix` (side by side, summed)
-    path:       for `VST3`: an absolute path, or a file name that is looked for in the system's plug-in folders
-    plugin:     for `VST3`: which plug-in of a file that holds several; "" when it holds one
+    Attributes:
+        name: pedalboard's name, `Chain`, `Mix`, or `VST3`
+        parameters: pedalboard's names and values; for `VST3` the plug-in's own names
+        children: the effects inside a `Chain` (in series) or a `Mix` (in parallel, summed)
+        path: for `VST3`: an absolute path, or a file name to search for in the system's plug-in folders
+        plugin: for `VST3`: which plug-in of a file that holds several; "" if it holds one
     """
 
     name: str
@@ -29,7 +30,7 @@ class Effect:
         return f"{self.name} ({self.path})" if self.name == PLUGIN else self.name
 
     def walk(self) -> Iterator[Effect]:
-        """This effect and all inside it."""
+        """This effect and all effects inside it."""
         yield self
         for child in self.children:
             yield from child.walk()
@@ -39,10 +40,11 @@ class Effect:
 class Output:
     """One delivered file.
 
-    sources:  names of the stems that are summed
-    gain_db:  a gain for each of them, in the same order
-    chain:    effects, in order; none: the plain sum
-    color:    of the track in the DAW, #rrggbb
+    Attributes:
+        sources: names of the stems to sum
+        gain_db: a gain for each of them, in the same order
+        chain: effects, in order; empty: the plain sum
+        color: of the track in the DAW, #rrggbb
     """
 
     name: str
@@ -52,11 +54,11 @@ class Output:
     color: str = "#9e9e9e"
 
     def effects(self) -> Iterator[Effect]:
-        """Every effect, those inside others too."""
+        """Every effect, including those inside others."""
         for effect in self.chain:
             yield from effect.walk()
 
     @property
     def uses_plugin(self) -> bool:
-        """Whether the chain holds a plug-in, and so must run in a process of its own."""
+        """Whether the chain contains a plug-in and so must run in a separate process."""
         return any(effect.name == PLUGIN for effect in self.effects())

@@ -1,11 +1,10 @@
-"""What a chain's process and its parent say to each other: messages of one letter and a payload, over two pipes.
+"""The protocol between a chain's process and its parent: messages of one letter and a payload, over two pipes.
 
 parent to child                           child to parent
 C  JSON: chain, sample_rate, channels     R  the chain is built
-B  a block of float32                     A  the number of the effect that is called next, counted through the chain
-E  no more will come                      B  a block of float32
-                                          E  the rest has been given
-                                          X  a sentence: what went wrong
+B  a block of float32                     A  the number of the effect that is called next, counted along the chain
+E  the last block of float32               B  a block of float32
+                                          X  an error message
 """
 
 from __future__ import annotations
@@ -20,16 +19,17 @@ LARGEST_PAYLOAD = 1 << 30
 
 
 def send(stream: IO[bytes], kind: bytes, payload: bytes = b"") -> None:
-    """Write one message and push it out."""
+    """Write one message and flush it."""
     stream.write(_HEADER.pack(kind, len(payload)))
     stream.write(payload)
     stream.flush()
 
 
 def receive(stream: IO[bytes]) -> tuple[bytes, bytes]:
-    """Read one message, (kind, payload).
+    """Read one message: kind and payload.
 
-    Raises: EOFError: the other side is gone, or does not speak this language
+    Raises:
+        EOFError: the other side has ended, or does not speak this protocol
     """
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size:
@@ -54,7 +54,7 @@ def effect_to_json(effect: Effect) -> dict:
     }
 
 
-def effect_from_json(found: dict) -> Effect:
+def effect_from_json(document: dict) -> Effect:
     """The inverse of `effect_to_json`."""
-    children = tuple(effect_from_json(child) for child in found["children"])
-    return Effect(found["name"], found["parameters"], children, found["path"], found["plugin"])
+    children = tuple(effect_from_json(child) for child in document["children"])
+    return Effect(document["name"], document["parameters"], children, document["path"], document["plugin"])

@@ -1,9 +1,9 @@
-"""Every effect that a preset may name: pedalboard's own names and parameters, with the range in which each one works.
+"""The effects that a preset may use: pedalboard's names and parameters, with the range in which each works.
 
-The table is written down, not asked of pedalboard, so that reading a preset does not load an audio library; a test
-holds it to the installed pedalboard and runs each effect at both ends of each range. Where pedalboard accepts more
-than what works (a chorus with a feedback of 2 turns into NaN, a filter above half the sample rate into infinity), the
-range here is the narrower one.
+The table is written out rather than queried from pedalboard, so that reading a preset loads no audio library. A test
+compares it with the installed pedalboard and runs each effect at both ends of each range. Where pedalboard accepts
+values that do not work (a chorus with a feedback of 2 becomes NaN, a filter above half the sample rate infinite), the
+range here is narrower.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ Kind = Literal["number", "switch", "choice", "file"]
 class Parameter:
     """One parameter of an effect.
 
-    low, high:  the range of a number, both included; the unit is in the name
-    frequency:  a frequency in the signal: taken down to just below half the sample rate when the effect is built
-    default:    pedalboard's own; None: the preset must give it
+    Attributes:
+        low, high: the range of a number, both included; the unit is in the name
+        frequency: a frequency of the signal, limited to just below half the sample rate when the effect is built
+        default: pedalboard's default; None: the preset must set it
     """
 
     name: str
@@ -36,20 +37,20 @@ class Parameter:
     frequency: bool = False
 
     def allowed(self) -> str:
-        """Which values it takes, for people."""
+        """The allowed values, for people."""
         if self.kind == "number":
             return f"{self.low:g} to {self.high:g}"
         return {"switch": "true or false", "file": "a path"}.get(self.kind, ", ".join(self.choices))
 
     def facts(self) -> dict[str, object]:
-        """The same for scripts."""
+        """The allowed values, for scripts."""
         facts: dict[str, object] = {"kind": self.kind, "default": self.default}
         if self.kind == "number":
             facts |= {"low": self.low, "high": self.high}
         return facts | ({"choices": list(self.choices)} if self.choices else {})
 
     def problem(self, value: object) -> str | None:
-        """Why `value` cannot be used, as the end of a sentence about this parameter; None when it can."""
+        """Why `value` is invalid, as the rest of a sentence about this parameter; None if it is valid."""
         if self.kind == "number":
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 return "must be a number"
@@ -71,10 +72,11 @@ class Parameter:
 class EffectKind:
     """What the renderer must know about an effect.
 
-    max_channels: pedalboard runs it right with this many at most; more are given to several instances in groups
-    segments:     pedalboard only runs it right in one call (its state is cleared between calls), so a song is given to
-                  it in long overlapping segments
-    aligned:      False for an effect whose purpose is a delay
+    Attributes:
+        max_channels: the most channels that pedalboard processes correctly; more are split among several instances
+        segments: works only in one call, because pedalboard clears its state between calls; a song is rendered in long
+            overlapping segments
+        aligned: False for an effect whose purpose is a delay
     """
 
     name: str
@@ -230,7 +232,7 @@ _KINDS = (
 
 EFFECTS: dict[str, EffectKind] = {kind.name: kind for kind in _KINDS}
 
-# Not single effects, and read by their own rules: lists of effects, and a plug-in by path.
+# Read by rules of their own: lists of effects, and a plug-in by path.
 CONTAINERS = ("Chain", "Mix")
 PLUGIN = "VST3"
 

@@ -1,8 +1,8 @@
-"""Chains with a VST3 plug-in, each in a process of its own: a plug-in that crashes or hangs takes nothing with it.
+"""Chains with a VST3 plug-in, each in a separate process, so that a plug-in that crashes or hangs does no harm.
 
-A process serves one output of one song and ends: plug-ins never carry state from song to song. What a plug-in does to
-its process is noted (see `quarantine`); which of several in a chain it was is known, because the child says which one
-it is about to call.
+A process serves one output of one song and ends, so plug-ins carry no state from song to song. Crashes and hangs are
+recorded in a file in the cache folder, and a plug-in is refused after the second; an update clears its record. Which
+plug-in of a chain it was is known, because the child announces each one before calling it.
 """
 
 from __future__ import annotations
@@ -31,26 +31,34 @@ from tsbs_daw.effects.protocol import effect_to_json, receive, send
 from tsbs_daw.effects.table import PLUGIN
 
 CRASHES_ALLOWED = 1
-FILES_LOOKED_AT = 500  # of a plug-in's bundle
+MAX_BUNDLE_FILES = 500  # of a plug-in's bundle that are checked for changes
 
 
 class Quarantine:
-    """Args: file: where crashes are noted; made when first needed"""
+    """The record of plug-ins that crash.
+
+    Args:
+        file: holds the record; created when it is first needed
+    """
 
     def __init__(self, file: Path):
         self.file = file
 
     def check(self, plugin: Path) -> None:
-        """Raises: EffectError: the plug-in has crashed or hung twice and was not updated since"""
+        """Refuse a plug-in that has crashed or hung twice and was not updated since.
+
+        Raises:
+            EffectError: the plug-in is refused
+        """
         entry = self._read().get(str(plugin))
         if entry and entry["modified_ns"] == modified_ns(plugin) and entry["crashes"] > CRASHES_ALLOWED:
             raise EffectError(
-                f"The plug-in {shown(plugin)} is not used any more, because it {entry['last']} "
+                f"The plug-in {shown(plugin)} is disabled because it {entry['last']} "
                 f"{entry['crashes']} times; update it, or try it with `tsbs-daw presets check --run`."
             )
 
     def add(self, plugin: Path, how: str) -> int:
-        """Note a crash (`how`: "crashed", "hung"). Returns how many there are now."""
+        """Record a crash (`how`: "crashed", "hung"). Returns the number of crashes so far."""
         with self._locked():
             entries = self._read()
             entry, modified = entries.get(str(plugin)), modified_ns(plugin)
@@ -64,8 +72,8 @@ class Quarantine:
             self._write(entries)
         return before + 1
 
-    def forgive(self, plugin: Path) -> None:
-        """Forget a plug-in's crashes, to try it again."""
+    def clear(self, plugin: Path) -> None:
+        """Clear the record of a plug-in, to try it again."""
         if str(plugin) in self._read():
             with self._locked():
                 self._write({key: entry for key, entry in self._read().items() if key != str(plugin)})
@@ -84,7 +92,7 @@ class Quarantine:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            log.warning("the list of crashed plug-ins %s is damaged and counts as empty: %s", shown(self.file), error)
+            log.warning("ignoring the damaged record of crashed plug-ins %s: %s", shown(self.file), error)
             return {}
         return entries
 
@@ -93,21 +101,21 @@ class Quarantine:
 
 
 def modified_ns(plugin: Path) -> int:
-    """When any file of a plug-in was last changed; a plug-in is one file or a folder of them. 0: not there."""
-    files = [plugin, *sorted(plugin.rglob("*"))[:FILES_LOOKED_AT]] if plugin.is_dir() else [plugin]
+    """When a plug-in, a file or a folder of files, was last changed; 0 if it is missing."""
+    files = [plugin, *sorted(plugin.rglob("*"))[:MAX_BUNDLE_FILES]] if plugin.is_dir() else [plugin]
     return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
 
 log = logging.getLogger(__name__)
 
-START_S = 120.0  # some plug-ins ask a licence server, or read gigabytes of samples
+START_S = 120.0  # some plug-ins contact a licence server or load gigabytes of samples
 BLOCK_S = 60.0
-BOOT_S = 120.0  # for Python and the audio library, before any plug-in
-LAST_WORDS = 40  # lines of the child's own output that are kept for the log
+BOOT_S = 120.0  # to start Python and the audio library, before any plug-in is loaded
+LOG_LINES = 40  # of the child's output that are kept for the log
 
 
 def plugin_folders() -> list[Path]:
-    """Where this system keeps VST3 plug-ins: the user's own first."""
+    """The VST3 folders of this system, the user's own first."""
     if sys.platform == "darwin":
         return [Path.home() / "Library/Audio/Plug-Ins/VST3", Path("/Library/Audio/Plug-Ins/VST3")]
     if sys.platform == "win32":
@@ -117,31 +125,34 @@ def plugin_folders() -> list[Path]:
 
 
 def find_plugin(path: str, folders: list[Path] | None = None) -> Path:
-    """The plug-in's file or bundle: an absolute path as it is, a bare name in the system's folders or below them.
+    """Find a plug-in's file or bundle: by absolute path, or by name in the system's folders and their subfolders.
 
-    Raises: EffectError: not there
+    Raises:
+        EffectError: it is missing
     """
     given = Path(path)
     if given.is_absolute():
         if given.exists():
             return given
-        raise EffectError(f"The plug-in {shown(given)} is not there; install it or change its path in the preset.")
+        raise EffectError(f"The plug-in {shown(given)} is missing; install it, or change its path in the preset.")
     folders = plugin_folders() if folders is None else folders
     for folder in folders:
         for found in (folder / given, *sorted(folder.glob(f"*/{given}"))):
             if found.exists():
                 return found
-    looked = ", ".join(shown(folder) for folder in folders)
-    raise EffectError(f"The plug-in {shown(given)} is in none of {looked}; install it or give its whole path.")
+    searched = ", ".join(shown(folder) for folder in folders)
+    raise EffectError(f"The plug-in {shown(given)} is in none of {searched}; install it, or give its full path.")
 
 
 @dataclass(frozen=True)
 class PluginHost:
-    """How plug-ins are run.
+    """Runs plug-ins.
 
-    start_s, block_s: how long a chain may take to be built, and to answer for one block, before it is killed
-    quarantine:       None: the file in the cache folder
-    folders:          where bare names are looked for; None: the system's
+    Attributes:
+        start_s: how long a chain may take to be built before it is killed
+        block_s: how long it may take to process one block before it is killed
+        quarantine: the record of crashes; by default a file in the cache folder
+        folders: where to search for plug-ins by name; None: the system's folders
     """
 
     start_s: float = START_S
@@ -152,9 +163,10 @@ class PluginHost:
     folders: tuple[Path, ...] | None = None
 
     def open(self, output: Output, sample_rate: int, channels: int) -> ChainProcess:
-        """Start an output's chain in a process.
+        """Start the chain of an output in a process.
 
-        Raises: EffectError: a plug-in that is missing, in quarantine, refuses its parameters, crashes, or hangs
+        Raises:
+            EffectError: a plug-in is missing, disabled, refuses its parameters, crashes or hangs
         """
         chain = tuple(self._located(effect) for effect in output.chain)
         for effect in (inner for outer in chain for inner in outer.walk()):
@@ -165,7 +177,7 @@ class PluginHost:
         return process
 
     def locate(self, effect: Effect) -> Path:
-        """Where a plug-in's file is. Raises: EffectError"""
+        """Find the file of a plug-in. Raises: EffectError"""
         return find_plugin(effect.path, None if self.folders is None else list(self.folders))
 
     def _located(self, effect: Effect) -> Effect:
@@ -175,13 +187,13 @@ class PluginHost:
 
 
 class ChainProcess:
-    """A chain in another process, with the interface of a chain in this one."""
+    """A chain in another process, with the interface of `Chain`."""
 
     def __init__(self, host: PluginHost, output_name: str, chain: tuple[Effect, ...], channels: int):
         self.host, self.output_name, self.channels = host, output_name, channels
         self.chain, self.effects = chain, [inner for outer in chain for inner in outer.walk()]
-        self.at: Effect | None = None  # the effect that the child said it would call
-        # The child watches itself too, in case this process dies; it must not be the first to give up.
+        self.at: Effect | None = None  # the effect that the child announced last
+        # The child watches itself too, in case this process dies; its limit is longer, so that it never gives up first.
         command = [sys.executable, "-m", "tsbs_daw.effects.child", str(2 * max(host.start_s, host.block_s))]
         pipe = subprocess.PIPE
         try:
@@ -189,7 +201,7 @@ class ChainProcess:
         except OSError as error:
             message = f"No process could be started for the plug-ins of the output {output_name!r} ({error.strerror})"
             raise EffectError(f"{message}; close other programs and try again.") from error
-        self.last_words: deque[bytes] = deque(maxlen=LAST_WORDS)
+        self.last_lines: deque[bytes] = deque(maxlen=LOG_LINES)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -198,24 +210,28 @@ class ChainProcess:
         return self._child.pid
 
     def _listen(self) -> None:
-        """Plug-ins talk, some without end; keep the last lines only."""
+        """Read what plug-ins print, which may be endless; keep the last lines only."""
         with suppress(ValueError, OSError):
             while line := self._child.stderr.readline(4096):
-                self.last_words.append(line)
+                self.last_lines.append(line)
 
     def start(self, sample_rate: int) -> None:
-        """Have the chain built. Raises: EffectError"""
+        """Build the chain. Raises: EffectError"""
         chain = [effect_to_json(effect) for effect in self.chain]
-        asked = {"chain": chain, "sample_rate": sample_rate, "channels": self.channels}
+        request = {"chain": chain, "sample_rate": sample_rate, "channels": self.channels}
         with self._watched(BOOT_S, "while it started"):
             self._answer(b"R")
         with self._watched(self.host.start_s, "while it was loaded"):
-            send(self._child.stdin, b"C", json.dumps(asked).encode())
+            send(self._child.stdin, b"C", json.dumps(request).encode())
             self._answer(b"R")
         log.info("chain of output %s runs in process %d", self.output_name, self.pid)
 
     def process(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """Raises: EffectError: the child crashed, hung, or said what went wrong"""
+        """Process a block.
+
+        Raises:
+            EffectError: the child crashed, hung, or reported an error
+        """
         with self._watched(self.host.block_s, "while it worked"):
             send(self._child.stdin, b"E" if last else b"B", np.ascontiguousarray(block, np.float32).tobytes())
             payload = self._answer(b"B")
@@ -243,7 +259,7 @@ class ChainProcess:
 
     @contextmanager
     def _watched(self, limit_s: float, when: str) -> Iterator[None]:
-        """Kill the child when it takes longer, and turn its end into a sentence."""
+        """Kill the child if it takes longer than `limit_s`, and translate its end into an error."""
         late = threading.Event()
         timer = threading.Timer(limit_s, self._give_up, [late])
         timer.start()
@@ -262,26 +278,26 @@ class ChainProcess:
         self._child.kill()
 
     def _ended(self, late: bool, limit_s: float, when: str) -> EffectError:
-        """The sentence for a child that is gone, and a note against the plug-in it was in."""
+        """Record the crash of the plug-in that was running, and return the error to raise."""
         self.close()
-        words = b"".join(self.last_words).decode("utf-8", "replace").strip()
-        log.warning("the chain of output %s ended: %s; it said: %s", self.output_name, self._code(), words or "nothing")
+        output = b"".join(self.last_lines).decode("utf-8", "replace").strip()
+        log.warning("the chain of %s ended: %s; its output: %s", self.output_name, self._code(), output or "nothing")
         how = f"hung (no answer in {limit_s:g} s)" if late else f"crashed ({self._code()})"
         if self.at is None or self.at.name != PLUGIN:
             return EffectError(
-                f"The effects of the output {self.output_name!r} {how} {when}; try again, and report it if it stays."
+                f"The effects of the output {self.output_name!r} {how} {when}; try again, and report it if it persists."
             )
         crashes = self._note("hung" if late else "crashed")
-        again = "it will not be used again" if crashes > 1 else "if it happens again it will not be used any more"
+        consequence = "it is now disabled" if crashes > 1 else "it is disabled if this happens again"
         return EffectError(
-            f"The plug-in {shown(self.at.path)} {how} {when}; update it or take it out of the preset, {again}."
+            f"The plug-in {shown(self.at.path)} {how} {when}; update it, or remove it from the preset; {consequence}."
         )
 
     def _note(self, how: str) -> int:
         try:
             return self.host.quarantine.add(Path(self.at.path), how)
         except OSError as error:
-            log.warning("the crash of %s could not be noted: %s", shown(self.at.path), error)
+            log.warning("cannot record the crash of %s: %s", shown(self.at.path), error)
             return 1
 
     def _code(self) -> str:
@@ -292,12 +308,13 @@ class ChainProcess:
         return f"exit code {code}"
 
 
-def forgive_plugins(output: Output, host: PluginHost | None = None) -> None:
-    """Give the plug-ins of an output another chance, as far as they were put aside.
+def clear_plugins(output: Output, host: PluginHost | None = None) -> None:
+    """Clear the crash records of the plug-ins of an output.
 
-    Raises: EffectError: one is not there
+    Raises:
+        EffectError: a plug-in is missing
     """
     host = host or PluginHost()
     for effect in output.effects():
         if effect.name == PLUGIN:
-            host.quarantine.forgive(host.locate(effect))
+            host.quarantine.clear(host.locate(effect))

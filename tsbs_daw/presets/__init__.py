@@ -1,1 +1,1 @@
-"""Presets: YAML in, validated values out."""
+"""Presets: YAML files to validated values."""

@@ -1,7 +1,7 @@
-"""Presets: YAML files that say which outputs to make of a song's stems. Found by name, or by path.
+"""Presets: YAML files that define the outputs made from a song's stems. Found by name or by path.
 
-A name is looked for in the user's own folder first and then among the shipped ones, so that a shipped preset can be
-copied, changed, and used under its old name. Reading a preset loads no audio library.
+The user's own folder is searched before the shipped presets, so that a shipped preset can be copied, changed, and used
+under its old name. Reading a preset loads no audio library.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ ENDINGS = (".yaml", ".yml")
 class Preset:
     """A validated preset.
 
-    name:     the file's name without its ending
-    outputs:  none: the stems alone
-    sha256:   of the file's bytes and of the impulse responses it names: what the outputs depend on
-    delivery: what the files are like, and what is made beside them
+    Attributes:
+        name: the file name without its ending
+        outputs: empty for stems only
+        sha256: of the file and of the impulse responses it names: everything that the outputs depend on
+        delivery: the delivery options
     """
 
     name: str
@@ -42,21 +43,26 @@ class Preset:
     delivery: Delivery = PLAIN
 
     def check_stems(self, stems: Collection[str]) -> None:
-        """Raises: PresetError: an output asks for a stem that the model does not give"""
+        """Check that the model provides every stem that an output uses.
+
+        Raises:
+            PresetError: it does not
+        """
         for output in self.outputs:
             for source in output.sources:
                 if source not in stems:
                     raise PresetError(
-                        f"the output {output.name!r} is made from the stem {source!r}, and the model gives "
+                        f"the output {output.name!r} uses the stem {source!r}, but the model provides "
                         f"{', '.join(stems)}; choose another preset or model.",
                         self.path,
                     )
 
 
 def preset_files(own: Path | None = None) -> dict[str, Path]:
-    """Every preset that has a name, valid or not, sorted by name; a user's own hides a shipped one.
+    """Every preset that can be used by name, valid or not, sorted by name. A user's own hides a shipped one.
 
-    Args: own: the user's folder, `Settings.presets`; None: the shipped ones alone
+    Args:
+        own: the user's folder, `Settings.presets`; None: only the shipped presets
     """
     files: dict[str, Path] = {}
     for folder in (resource_folder("presets"), own):
@@ -66,18 +72,23 @@ def preset_files(own: Path | None = None) -> dict[str, Path]:
 
 
 def list_presets(own: Path | None = None) -> list[Preset]:
-    """All presets that have a name.
+    """All presets that can be used by name.
 
-    Raises: PresetError: for the first one that is not valid
+    Raises:
+        PresetError: for the first invalid one
     """
     return [read_preset(path) for path in preset_files(own).values()]
 
 
 def load_preset(name_or_path: str | Path, own: Path | None = None) -> Preset:
-    """A preset by its name (`karaoke`, `none`) or by its file.
+    """Load a preset by name (`karaoke`, `none`) or by file.
 
-    Args:   own: the user's folder, `Settings.presets`; None: the shipped ones alone
-    Raises: PresetError: no such preset, or not a valid one; with file, line and column
+    Args:
+        name_or_path: a name, or a path that ends in .yaml or .yml
+        own: the user's folder, `Settings.presets`; None: only the shipped presets
+
+    Raises:
+        PresetError: no such preset, or an invalid one; with file, line and column
     """
     path = Path(name_or_path).expanduser()
     if isinstance(name_or_path, Path) or path.suffix.lower() in ENDINGS or path.name != str(name_or_path):
@@ -86,21 +97,21 @@ def load_preset(name_or_path: str | Path, own: Path | None = None) -> Preset:
     if str(name_or_path) not in files:
         closest = did_you_mean(str(name_or_path), list(files))
         raise PresetError(
-            f"There is no preset {shown(name_or_path)}{closest or '.'} `tsbs-daw presets list` shows them all."
+            f"There is no preset {shown(name_or_path)}{closest or '.'} `tsbs-daw presets list` lists all presets."
         )
     return read_preset(files[str(name_or_path)])
 
 
 def read_preset(path: Path) -> Preset:
-    """Read one file. Raises: PresetError"""
+    """Read a preset file. Raises: PresetError"""
     path = path.absolute()
     if not path.is_file():
-        raise PresetError("there is no such preset file; check the path.", path)
+        raise PresetError("no such preset file; check the path.", path)
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
-        raise PresetError(f"the preset cannot be read ({error.strerror}); check its permissions.", path) from error
+        raise PresetError(f"cannot read the preset ({error.strerror}); check its permissions.", path) from error
     description, outputs, delivery = PresetReader(path).read(data)
     return Preset(path.stem, description, outputs, path, _digest(data, outputs), delivery)
 
@@ -111,6 +122,6 @@ def _digest(data: bytes, outputs: tuple[Output, ...]) -> str:
         for effect in output.effects():
             if response := effect.parameters.get("impulse_response_filename"):
                 path = Path(str(response))
-                # Of nothing when it is not there, which rendering will report.
+                # A missing file adds nothing; rendering reports it.
                 digest.update(file_sha256(path).encode() if path.is_file() else b"")
     return digest.hexdigest()

@@ -43,7 +43,7 @@ LONGEST_NAME = 64
 LONGEST_DESCRIPTION = 1000
 QUIETEST_DB, LOUDEST_DB = -100.0, 36.0
 
-# Tracks of a preset without colours are still told apart: evenly spread hues, light enough for black text.
+# Defaults for presets without colours: evenly spread hues, light enough for black text.
 COLORS = ("#4caf50", "#42a5f5", "#ffa726", "#ab47bc", "#26c6da", "#ef5350", "#d4e157", "#8d6e63")
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -53,15 +53,16 @@ _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
 
 
 class PresetReader:
-    """Reads one preset file. Relative paths in it count from its own folder."""
+    """Reads one preset file. Relative paths in it are relative to its folder."""
 
     def __init__(self, path: Path):
         self.document, self.folder = Document(path), path.absolute().parent
 
     def read(self, data: bytes) -> tuple[str, tuple[Output, ...], Delivery]:
-        """The preset's description, outputs, and delivery.
+        """Read the description, the outputs and the delivery options.
 
-        Raises: PresetError: with file, line and column
+        Raises:
+            PresetError: with file, line and column
         """
         root = self.document.parse(data)
         entries = self.document.mapping(root, "a preset", ("description", "outputs", "delivery"))
@@ -72,13 +73,13 @@ class PresetReader:
             if len(description) > LONGEST_DESCRIPTION:
                 raise self.document.fail(node, f"description is longer than {LONGEST_DESCRIPTION} characters")
         if "outputs" not in entries:
-            raise self.document.fail(root, "the preset has no `outputs:`; write `outputs: []` if stems are enough")
+            raise self.document.fail(root, "the preset has no `outputs:`; write `outputs: []` for stems only")
         nodes = self.document.items(entries["outputs"][1], "outputs", MOST_OUTPUTS)
         outputs: list[Output] = []
         for node in nodes:
             outputs.append(self._output(node, outputs))
-        asked = entries.get("delivery")
-        delivery = PLAIN if asked is None or is_empty(asked[1]) else read_delivery(self.document, asked[1])
+        section = entries.get("delivery")
+        delivery = PLAIN if section is None or is_empty(section[1]) else read_delivery(self.document, section[1])
         return description, tuple(outputs), delivery
 
     def _output(self, node: yaml.Node, before: list[Output]) -> Output:
@@ -100,22 +101,22 @@ class PresetReader:
     def _name(self, node: yaml.Node, taken: list[str]) -> str:
         name = self.document.text(node, "name")
         if problem := name_problem(name):
-            raise self.document.fail(node, f"the output's name {name[:80]!r} {problem}, and it becomes a file name")
+            raise self.document.fail(node, f"the output name {name[:80]!r} {problem}, and it becomes a file name")
         if any(name.casefold() == other.casefold() for other in taken):
-            raise self.document.fail(node, f"two outputs are called {name!r} (capitals do not count); rename one")
+            raise self.document.fail(node, f"two outputs are named {name!r} (case is ignored); rename one")
         return name
 
     def _sources(self, node: yaml.Node) -> dict[str, float]:
-        """Stem names with their gains in dB. A single name may stand without a list."""
-        one = isinstance(node, yaml.ScalarNode) and not is_empty(node)
-        nodes = [node] if one else self.document.items(node, "from", MOST_SOURCES)
+        """Stem names with their gains in dB. A single name needs no list."""
+        is_single = isinstance(node, yaml.ScalarNode) and not is_empty(node)
+        nodes = [node] if is_single else self.document.items(node, "from", MOST_SOURCES)
         if not nodes:
-            raise self.document.fail(node, "`from:` names no stem; name at least one")
+            raise self.document.fail(node, "`from:` is empty; name at least one stem")
         sources: dict[str, float] = {}
         for item in nodes:
             stem, gain_db, place = self._source(item)
             if not _STEM.fullmatch(stem):
-                raise self.document.fail(place, f"{stem[:80]!r} cannot be the name of a stem")
+                raise self.document.fail(place, f"{stem[:80]!r} is not a valid stem name")
             if stem in sources:
                 raise self.document.fail(place, f"the stem {stem!r} is named twice; remove one")
             sources[stem] = gain_db
@@ -126,7 +127,7 @@ class PresetReader:
             return self.document.text(item, "a stem's name"), 0.0, item
         entries = self.document.mapping(item, "a stem with a gain")
         if len(entries) != 1:
-            raise self.document.fail(item, "a stem with a gain is written `{vocals: -9 dB}`, one stem in each")
+            raise self.document.fail(item, "a stem with a gain is written `{vocals: -9 dB}`, one stem per entry")
         ((stem, (key, value)),) = entries.items()
         gain_db = self.document.number(value, f"the gain of {stem!r}", unit="dB")
         if not QUIETEST_DB <= gain_db <= LOUDEST_DB:
@@ -161,8 +162,8 @@ class PresetReader:
     def _not_one_effect(self, node: yaml.Node, names: list[str]) -> Exception:
         if len(names) > 1 and names[0] in EFFECT_NAMES and names[1] not in EFFECT_NAMES:
             hint = f"indent {names[1]!r} deeper than {names[0]!r}, or write `{names[0]}: {{{names[1]}: ...}}`"
-            return self.document.fail(node, f"the parameters of an effect belong inside it: {hint}")
-        return self.document.fail(node, "each effect of a chain needs its own `- `")
+            return self.document.fail(node, f"the parameters of an effect must be nested inside it: {hint}")
+        return self.document.fail(node, "each effect of a chain needs a `- ` of its own")
 
     def _parameters(self, kind: EffectKind, key: yaml.Node, node: yaml.Node | None) -> dict[str, Value]:
         known = tuple(parameter.name for parameter in kind.parameters)
@@ -190,23 +191,23 @@ class PresetReader:
         return text
 
     def _plugin(self, key: yaml.Node, node: yaml.Node | None) -> Effect:
-        """`VST3: {path: ..., plugin: ..., parameters: {...}}`; what the plug-in knows is checked when it is loaded."""
+        """Read `VST3: {path: ..., plugin: ..., parameters: {...}}`. Loading the plug-in checks its parameters."""
         if node is None:
-            raise self.document.fail(key, "VST3 needs `path:`, the plug-in's file")
+            raise self.document.fail(key, "VST3 needs `path:`, the file of the plug-in")
         entries = self.document.mapping(node, PLUGIN, ("path", "plugin", "parameters"))
         if "path" not in entries:
-            raise self.document.fail(key, "VST3 needs `path:`, the plug-in's file")
+            raise self.document.fail(key, "VST3 needs `path:`, the file of the plug-in")
         path = Path(self.document.text(entries["path"][1], "path")).expanduser()
-        found = str(path) if path.name == str(path) else str(self.folder / path)
+        location = str(path) if path.name == str(path) else str(self.folder / path)
         plugin = self.document.text(entries["plugin"][1], "plugin") if "plugin" in entries else ""
         parameters: dict[str, Value] = {}
         if "parameters" in entries and not is_empty(entries["parameters"][1]):
-            given = self.document.mapping(entries["parameters"][1], "the plug-in's parameters")
-            parameters = {name: self._free_value(name, value) for name, (_, value) in given.items()}
-        return Effect(PLUGIN, parameters, path=found, plugin=plugin)
+            plugin_parameters = self.document.mapping(entries["parameters"][1], "the plug-in's parameters")
+            parameters = {name: self._free_value(name, value) for name, (_, value) in plugin_parameters.items()}
+        return Effect(PLUGIN, parameters, path=location, plugin=plugin)
 
     def _free_value(self, name: str, node: yaml.Node) -> Value:
-        """true, false or a number without quotes; anything else is a text, such as `12 dB/oct`."""
+        """Unquoted true, false or a number; anything else is text, such as `12 dB/oct`."""
         text = self.document.text(node, name)
         if node.style is None and text.lower() in ("true", "false"):
             return text.lower() == "true"
@@ -214,7 +215,7 @@ class PresetReader:
 
 
 def name_problem(name: str) -> str | None:
-    """Why an output cannot have this name: it must be the same file name on Linux, macOS and Windows."""
+    """Why a name is invalid for an output; None if it is valid. It must be the same file name on every system."""
     if len(name) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} characters"
     if _UNSAFE.search(name):
@@ -226,7 +227,7 @@ def name_problem(name: str) -> str | None:
     if unicodedata.normalize("NFC", name) != name:
         return "is not in composed form (NFC)"
     if _DEVICE.fullmatch(name):
-        return "is a device on Windows"
+        return "is a reserved name on Windows"
     return None
 
 
@@ -234,7 +235,11 @@ DELIVERY_KEYS = ("format", "names", "loudness", "sessions", "analysis", "loops",
 
 
 def read_delivery(document: Document, node: yaml.Node) -> Delivery:
-    """Raises: PresetError: with file, line and column"""
+    """Read the `delivery:` section.
+
+    Raises:
+        PresetError: with file, line and column
+    """
     entries = document.mapping(node, "delivery", DELIVERY_KEYS)
     found: dict[str, object] = {}
     for name, (_, value) in entries.items():
@@ -253,7 +258,7 @@ def read_delivery(document: Document, node: yaml.Node) -> Delivery:
             found[name] = _choice(document, value, name, choices)
     delivery = Delivery(**found)
     if "analysis" in entries and not delivery.analysis and delivery.analyses:
-        raise document.fail(entries["analysis"][1], "the loops, or the names, need the analysis; leave `analysis:` out")
+        raise document.fail(entries["analysis"][1], "the loops or the names need the analysis; remove `analysis:`")
     if problem := delivery.problem():
         raise document.fail(entries["format"][1], problem)
     return delivery
@@ -263,7 +268,7 @@ def _choice(document: Document, node: yaml.Node, what: str, choices: Sequence[st
     text = document.text(node, what)
     if text not in choices:
         closest = did_you_mean(text, list(choices)) or f"; there are {', '.join(choices)}"
-        raise document.fail(node, f"{what} cannot be {text[:40]!r}{closest}")
+        raise document.fail(node, f"invalid {what}: {text[:40]!r}{closest}")
     return text
 
 
@@ -275,8 +280,8 @@ def _switch(document: Document, node: yaml.Node, what: str) -> bool:
 
 
 def _template(document: Document, node: yaml.Node) -> str:
-    if isinstance(node, yaml.MappingNode):  # what YAML makes of {artist} without quotes
-        raise document.fail(node, 'names must be a text in quotes, like "{title} {stem}"')
+    if isinstance(node, yaml.MappingNode):  # what YAML makes of unquoted {artist}
+        raise document.fail(node, 'names must be quoted text, like "{title} {stem}"')
     template = " ".join(document.text(node, "names").split())
     if problem := rules.template_problem(template):
         raise document.fail(node, f"the template {template[:80]!r} {problem}")
@@ -294,7 +299,7 @@ def _loudness_lufs(document: Document, node: yaml.Node) -> float:
 def _sessions(document: Document, node: yaml.Node) -> tuple[str, ...]:
     sessions: list[str] = []
     for item in document.items(node, "sessions", len(rules.SESSIONS)):
-        session = _choice(document, item, "a session", rules.SESSIONS)
+        session = _choice(document, item, "session", rules.SESSIONS)
         if session in sessions:
             raise document.fail(item, f"the session {session!r} is named twice; remove one")
         sessions.append(session)
@@ -302,13 +307,13 @@ def _sessions(document: Document, node: yaml.Node) -> tuple[str, ...]:
 
 
 def _loops(document: Document, node: yaml.Node) -> tuple[int, ...]:
-    one = isinstance(node, yaml.ScalarNode) and not is_empty(node)
+    is_single = isinstance(node, yaml.ScalarNode) and not is_empty(node)
     bars: list[int] = []
-    for item in [node] if one else document.items(node, "loops", 8):
+    for item in [node] if is_single else document.items(node, "loops", 8):
         count = document.number(item, "a loop's length", unit="bars")
         if count != int(count) or not rules.FEWEST_BARS <= count <= rules.MOST_BARS:
             limits = f"from {rules.FEWEST_BARS} to {rules.MOST_BARS}"
-            raise document.fail(item, f"a loop has a whole number of bars {limits}, not {count:g}")
+            raise document.fail(item, f"a loop must have a whole number of bars {limits}, not {count:g}")
         if int(count) in bars:
             raise document.fail(item, f"loops of {count:g} bars are named twice; remove one")
         bars.append(int(count))
