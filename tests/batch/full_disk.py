@@ -13,7 +13,7 @@ from pathlib import Path
 from batch.stage import run_crate
 from harness.stage import QUICK, wav_bytes
 
-from tsbs_daw.batch.request import CrateRequest
+from tsbs_daw.batch.plan import CrateRequest
 
 SONGS = 6
 FILLER_BYTES = 256 * 1024  # of the 512 KiB of the disk; each song takes 60

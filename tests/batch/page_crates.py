@@ -10,8 +10,8 @@ from pathlib import Path
 from signals import song as sounds
 from signals import write_file
 
-from tsbs_daw.batch.catalogue_document import Catalogue, SongEntry, SongFile
 from tsbs_daw.contracts.analysis import Analysis, Beats, Key, Loudness, Section, Span, StemSound, Tempo
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
 
 RATE = 22050
 COLORS = {"vocals": "#ec407a", "drums": "#ffa726", "bass": "#42a5f5", "other": "#ab47bc"}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from batch.browser import browser
 
-from tsbs_daw.batch.catalogue_document import Catalogue
 from tsbs_daw.batch.matching import compatible
 from tsbs_daw.batch.page import write_page
+from tsbs_daw.contracts.catalogue import Catalogue
 
 
 def arranged(catalogue: Catalogue) -> Catalogue:

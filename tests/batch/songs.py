@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tsbs_daw.batch.catalogue_document import SongEntry
 from tsbs_daw.contracts.analysis import Analysis, Beats, Key, Loudness, Tempo
+from tsbs_daw.contracts.catalogue import SongEntry
 
 
 def analysis(bpm: float | None = 120.0, camelot: str | None = "8A", *, doubtful: bool = False) -> Analysis:

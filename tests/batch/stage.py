@@ -6,10 +6,10 @@ from pathlib import Path
 
 from harness.stage import QUICK, settings_in, write_song
 
-from tsbs_daw.batch.catalogue_document import Catalogue, SongEntry
+from tsbs_daw.batch.plan import CrateRequest
 from tsbs_daw.batch.progress import View
-from tsbs_daw.batch.request import CrateRequest
 from tsbs_daw.batch.run import Crate
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 
 
 class Ears:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from tsbs_daw.batch.catalogue_document import Catalogue
-from tsbs_daw.batch.table import COLUMNS
+from tsbs_daw.batch.catalogue import COLUMNS
+from tsbs_daw.contracts.catalogue import Catalogue
 
 PAGE = Path(__file__).parents[2] / "docs" / "catalogue.md"
 

@@ -24,7 +24,7 @@ from harness.repeats import repeated
 from harness.stage import state_of, until
 from timeouts import PATIENCE_S
 
-from tsbs_daw.batch.catalogue_document import Catalogue
+from tsbs_daw.contracts.catalogue import Catalogue
 from tsbs_daw.contracts.manifest import read_manifest
 from tsbs_daw.queue.spool import living_daemon
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from batch.stage import crate_in
 from harness.stage import settings_in
 
-from tsbs_daw.batch.catalogue_document import SongEntry
-from tsbs_daw.batch.entries import done_entry
+from tsbs_daw.batch.catalogue import done_entry
 from tsbs_daw.batch.plan import Intake
 from tsbs_daw.batch.scan import find_songs
+from tsbs_daw.contracts.catalogue import SongEntry
 from tsbs_daw.contracts.manifest import Manifest, NamedHash, OtherFile, SourceEntry
 
 HASH = "0" * 64

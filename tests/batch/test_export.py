@@ -12,9 +12,8 @@ from batch.songs import analysis
 from batch.stage import crate_in, run_crate
 from harness.stage import python_path
 
-from tsbs_daw.batch.catalogue_document import Catalogue
-from tsbs_daw.batch.export import close_crate
-from tsbs_daw.batch.session import write_session
+from tsbs_daw.batch.export import close_crate, write_session
+from tsbs_daw.contracts.catalogue import Catalogue
 from tsbs_daw.core.errors import OutputError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-ins use POSIX signals")

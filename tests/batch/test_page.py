@@ -12,9 +12,8 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 import pytest
 from batch.page_crates import HOSTILE, HOSTILE_FOLDER, analysis, catalogue, data_of, entry, mixed_crate
 
-from tsbs_daw.batch.catalogue_document import SongEntry, SongFile
-from tsbs_daw.batch.page import NAME, embedded, write_page
-from tsbs_daw.batch.page_rows import relative_url
+from tsbs_daw.batch.page import NAME, embedded, relative_url, write_page
+from tsbs_daw.contracts.catalogue import SongEntry, SongFile
 from tsbs_daw.core.errors import OutputError
 
 

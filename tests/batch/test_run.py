@@ -25,9 +25,9 @@ from harness.stage import (
 )
 from timeouts import PATIENCE_S
 
-from tsbs_daw.batch.catalogue_document import Catalogue
-from tsbs_daw.batch.catalogue_writer import CSV, JSON
+from tsbs_daw.batch.catalogue import CSV, JSON
 from tsbs_daw.batch.state import FILE_NAME as MEMORY
+from tsbs_daw.contracts.catalogue import Catalogue
 from tsbs_daw.contracts.job import State
 from tsbs_daw.core.errors import DaemonError, UsageError
 from tsbs_daw.models import registry
@@ -229,7 +229,7 @@ def test_an_empty_file_is_said_to_be_empty_and_no_duplicate_of_another(tmp_path)
 
 
 def test_a_file_that_changes_while_it_is_read_waits_for_the_next_run(tmp_path, monkeypatch):
-    from tsbs_daw.core.hashing import file_sha256
+    from tsbs_daw.core.files import file_sha256
 
     request = crate_in(tmp_path, "Growing.wav")
 

@@ -6,9 +6,9 @@ import io
 import pytest
 from batch.songs import analysis, entry
 
-from tsbs_daw.batch.catalogue_document import Catalogue, SongEntry
-from tsbs_daw.batch.table import BYTE_ORDER_MARK, COLUMNS, to_csv
+from tsbs_daw.batch.catalogue import BYTE_ORDER_MARK, COLUMNS, to_csv
 from tsbs_daw.contracts.analysis import Loudness, StemSound
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 
 
 def table(*songs: SongEntry) -> list[dict[str, str]]:

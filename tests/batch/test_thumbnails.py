@@ -9,7 +9,7 @@ from batch.page_crates import data_of
 from batch.stage import Ears, crate_in, run_crate
 from harness.stage import let_go, python_path, settings_in
 
-from tsbs_daw.batch import thumbnails
+from tsbs_daw.batch import page
 from tsbs_daw.batch.page import NAME
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-ins use POSIX signals")
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-ins use POSIX
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path())
-    monkeypatch.setattr(thumbnails, "_PAGE_EVERY_S", 0.0)
-    monkeypatch.setattr(thumbnails, "_PAGE_SHARE", 0)
+    monkeypatch.setattr(page, "_PAGE_EVERY_S", 0.0)
+    monkeypatch.setattr(page, "_PAGE_SHARE", 0)
 
 
 def test_the_page_grows_with_every_song(tmp_path):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from cli.program import run, song_file
 
-from tsbs_daw.batch.catalogue_document import SongEntry
 from tsbs_daw.batch.progress import Song, View
 from tsbs_daw.batch.scan import FoundSong
 from tsbs_daw.cli.batch import _ending, _picture, _standing
+from tsbs_daw.contracts.catalogue import SongEntry
 
 
 @pytest.mark.parametrize(

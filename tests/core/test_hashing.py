@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.core.files import file_sha256
 
 
 def test_the_hash_is_that_of_the_whole_file(tmp_path):

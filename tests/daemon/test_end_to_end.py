@@ -16,7 +16,7 @@ from harness.stage import DaemonProcess, children_of, rows, settings_in, state_o
 
 from tsbs_daw.contracts.job import Job, Result, Source, State
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models.registry import BUNDLED
 from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import living_daemon, read_progress, read_result, submit

@@ -48,7 +48,7 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder
-from tsbs_daw.watch.watchers import make_watchers
+from tsbs_daw.watch.watcher import make_watchers
 
 # What a file's header promises is waited for longer than any test takes.
 WAITING = replace(QUICK, local=replace(QUICK.local, incomplete_s=PATIENCE_S))

@@ -14,7 +14,7 @@ from timeouts import PATIENCE_S
 from tsbs_daw.contracts.job import Job, State
 from tsbs_daw.core import machine
 from tsbs_daw.daemon.worker import load_runner, songs_for
-from tsbs_daw.daemon.worker_process import worker_environment as environment_of_worker
+from tsbs_daw.daemon.worker_handle import worker_environment as environment_of_worker
 from tsbs_daw.queue.options import PIPELINE
 
 

@@ -29,9 +29,8 @@ from tsbs_daw.contracts.manifest import FILE_NAME, FileEntry, Manifest, NamedHas
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DeviceLost, JobCancelled, UnreadableAudio
 from tsbs_daw.core.filenames import safe_name
-from tsbs_daw.core.hashing import file_sha256
-from tsbs_daw.pipeline.previous_run import find_equal_run
-from tsbs_daw.pipeline.publish import Delivery
+from tsbs_daw.core.files import file_sha256
+from tsbs_daw.pipeline.publish import Delivery, find_equal_run
 
 RUNNER = "runners:run"
 

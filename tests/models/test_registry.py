@@ -15,7 +15,7 @@ from golden_weights import CASE_B
 
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import CheckpointError, DownloadError, NoSpaceLeft, TsbsDawError, UnknownModel
-from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models.registry import KNOWN, HashRecord, KnownModel, convert_into, find, list_models, pull, resolve
 from tsbs_daw.network import TwoStageSeparator
 from tsbs_daw.network.checkpoint import load, read_metadata, save

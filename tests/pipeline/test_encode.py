@@ -15,8 +15,8 @@ from tsbs_daw.audio.measure import Levels
 from tsbs_daw.audio.tags import Tags
 from tsbs_daw.contracts.analysis import Beats, Tempo
 from tsbs_daw.pipeline.encode import Encoding
+from tsbs_daw.pipeline.naming import Facts
 from tsbs_daw.pipeline.render import Rendered
-from tsbs_daw.pipeline.song_info import Facts
 
 RATE = 22050
 

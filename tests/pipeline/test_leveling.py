@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tsbs_daw.audio.measure import Levels
-from tsbs_daw.pipeline.leveling import after_gain, shared_gain
+from tsbs_daw.pipeline.encode import after_gain, shared_gain
 from tsbs_daw.presets.delivery import PLAIN
 
 

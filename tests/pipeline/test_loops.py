@@ -14,8 +14,7 @@ from wav_loops import acid_of, instrument_of
 from tsbs_daw.audio.headers.probe import inspect
 from tsbs_daw.contracts.analysis import Beats
 from tsbs_daw.core.errors import AnalysisError, UnreadableAudio
-from tsbs_daw.pipeline.loop_grid import bar_lines_s, pieces
-from tsbs_daw.pipeline.loops import cut_loops
+from tsbs_daw.pipeline.loops import bar_lines_s, cut_loops, pieces
 
 RATE = 44100
 NAME = "Song [127.5 BPM 8A]"

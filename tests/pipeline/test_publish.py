@@ -19,8 +19,15 @@ from tsbs_daw.contracts.manifest import read_manifest
 from tsbs_daw.core.errors import LeaseLost, NoSpaceLeft, OutputError
 from tsbs_daw.core.failpoint import EXIT_CODE, NAMES
 from tsbs_daw.pipeline import publish as module
-from tsbs_daw.pipeline.previous_run import find_equal_run
-from tsbs_daw.pipeline.publish import Delivery, Published, ensure_space, estimate_bytes, remove_stale, temporary_folders
+from tsbs_daw.pipeline.publish import (
+    Delivery,
+    Published,
+    ensure_space,
+    estimate_bytes,
+    find_equal_run,
+    remove_stale,
+    temporary_folders,
+)
 
 PROGRAM = [sys.executable, str(Path(publishing.__file__))]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tsbs_daw.contracts.analysis import Analysis, Beats, Key, Loudness, Section, Tempo, TempoChange
+from tsbs_daw.pipeline.naming import Facts, facts_of
 from tsbs_daw.pipeline.sessions import with_analysis
-from tsbs_daw.pipeline.song_info import Facts, facts_of
 from tsbs_daw.sessions.session import Session
 from tsbs_daw.sessions.session import TempoChange as Change
 

@@ -9,8 +9,7 @@ import pytest
 from harness.stage import job_for
 
 from tsbs_daw.contracts.job import Job, Result, State
-from tsbs_daw.queue.records import Arrival
-from tsbs_daw.queue.seen import SeenFile
+from tsbs_daw.queue.records import Arrival, SeenFile
 from tsbs_daw.queue.store import JobStore, Requeued
 
 

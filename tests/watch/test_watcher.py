@@ -13,15 +13,13 @@ from harness.stage import settings_in, wav_bytes, write_song
 
 from tsbs_daw.queue.events import Event
 from tsbs_daw.queue.options import DaemonOptions
-from tsbs_daw.queue.records import Arrival
-from tsbs_daw.queue.seen import SeenFile
+from tsbs_daw.queue.records import Arrival, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch import copying, watcher
 from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder
-from tsbs_daw.watch.watcher import Watcher
-from tsbs_daw.watch.watchers import make_watchers
+from tsbs_daw.watch.watcher import Watcher, make_watchers
 
 POLLING = replace(DaemonOptions(), share=DaemonOptions().local)  # no threads: the test makes time pass
 

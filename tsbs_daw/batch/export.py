@@ -1,17 +1,76 @@
-"""What is made of a crate once all its songs have come to their end: the page, and the session of all songs."""
+"""What is made of a crate once all its songs have come to their end: the page, and the session of all songs.
+
+The crate session: one REAPER project with all songs of a crate one after another, a region and a tempo for each.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from tsbs_daw.batch.catalogue_document import Catalogue
-from tsbs_daw.batch.catalogue_writer import JSON
-from tsbs_daw.core.errors import NoSpaceLeft, OutputError
+from tsbs_daw.batch.catalogue import JSON, complete_manifest
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
+from tsbs_daw.contracts.manifest import FileEntry
+from tsbs_daw.core.errors import NoSpaceLeft, OutputError, PresetError, shown
+from tsbs_daw.pipeline.naming import Facts
+from tsbs_daw.pipeline.sessions import grouped_tracks, with_analysis
+from tsbs_daw.presets.preset import load_preset
+from tsbs_daw.sessions.crate_session import CrateSong, write_crate_rpp
+from tsbs_daw.sessions.session import Session
 
 log = logging.getLogger(__name__)
+
+
+def write_session(catalogue: Catalogue, out: Path, presets: Path | None) -> Path | None:
+    """Write it beside the catalogue, with its name. Songs whose files went away meanwhile are left out.
+
+    Returns: the project; None if there is no song that is done
+    Raises:  OutputError: it cannot be written
+    """
+    sources = _sources_of_outputs(catalogue.preset, presets)
+    done = (song for song in catalogue.songs if song.state == "done")
+    songs = [found for song in done if (found := _crate_song(song, out, sources)) is not None]
+    path = out / catalogue.session
+    if not songs:
+        return None
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        write_crate_rpp(songs, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"The session of all songs cannot be written to {shown(path)} ({error.strerror}); make room there and run "
+            "the same command again."
+        ) from error
+    return path
+
+
+def _crate_song(song: SongEntry, out: Path, sources: dict[str, Sequence[str]]) -> CrateSong | None:
+    assert song.folder is not None, "a song that is done has a folder"
+    manifest = complete_manifest(out / song.folder)
+    if manifest is None:
+        return None
+    about, name = manifest.source, PurePosixPath(song.folder).name
+    tracks = grouped_tracks((file, _made_of(file, sources)) for file in manifest.stems)
+    session = Session(name, about.sample_rate, 0, about.samples, about.channels, tracks)
+    facts = Facts(name, song.artist, song.title, song.analysis)
+    return CrateSong(with_analysis(session, facts, "sections"), song.folder)
+
+
+def _made_of(file: FileEntry, sources: dict[str, Sequence[str]]) -> Sequence[str]:
+    return sources.get(file.name, (file.name,)) if file.kind == "output" else (file.name,)
+
+
+def _sources_of_outputs(preset: str, presets: Path | None) -> dict[str, Sequence[str]]:
+    """The stems that each of the preset's outputs is made of."""
+    try:
+        return {output.name: output.sources for output in load_preset(preset, presets).outputs}
+    except PresetError as error:  # it was edited while the crate ran
+        log.warning("the outputs are not grouped: %s", error)
+        return {}
 
 
 @dataclass
@@ -25,7 +84,6 @@ class Closing:
 def close_crate(catalogue: Catalogue, out: Path, presets: Path | None) -> Closing:
     """A problem with one of them neither stops the other nor undoes a song."""
     from tsbs_daw.batch.page import write_page
-    from tsbs_daw.batch.session import write_session
 
     closing = Closing({"catalogue": out / JSON})
     _make(closing, "session", lambda: write_session(catalogue, out, presets))

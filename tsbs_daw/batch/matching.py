@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tsbs_daw.batch.catalogue_document import SongEntry
+from tsbs_daw.contracts.catalogue import SongEntry
 
 TEMPO_PERCENT = 6.0  # what most players' tempo sliders do, and time stretching hides
 

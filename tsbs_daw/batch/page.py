@@ -3,6 +3,13 @@
 The page carries its style, its program and its data inside. It may run nothing but that one program, and load nothing
 but sound: its Content-Security-Policy says so, by the hashes of the two. Pictures are in the data; sounds are played
 from the delivered files, by URLs relative to the page, so that the folder can be moved as a whole.
+
+What the page of a catalogue knows of each song: plain values, ready for JSON, and no more than it shows.
+
+File names become URLs that can only lead to below the page's own folder. Everything else stays text; the page puts it
+in as text and never as markup.
+
+Draws the pictures of songs, and writes the page, while other songs are still being worked on.
 """
 
 from __future__ import annotations
@@ -12,16 +19,168 @@ import contextlib
 import hashlib
 import importlib.resources
 import json
+import logging
+import math
+import queue
 import re
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
 
-from tsbs_daw.batch.catalogue_document import Catalogue
+from tsbs_daw.batch.catalogue import CSV
 from tsbs_daw.batch.matching import TEMPO_PERCENT
-from tsbs_daw.batch.page_rows import relative_url, rows
-from tsbs_daw.batch.table import NAME as TABLE
-from tsbs_daw.batch.waveform import forget_all_but
+from tsbs_daw.batch.waveform import Picture, forget_all_but, inside, pictures
+from tsbs_daw.contracts.analysis import Analysis, Key, StemSound, Tempo
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
 from tsbs_daw.core.errors import NoSpaceLeft, OutputError, shown
 from tsbs_daw.core.files import disk_is_full, write_atomically
+
+log = logging.getLogger(__name__)
+
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_VOICE = re.compile(r"vocal|voice|acapella", re.IGNORECASE)
+_SOUNDING = 0.02  # of a song; a voice that is heard for less is bleed
+
+
+def rows(catalogue: Catalogue, folder: Path) -> list[dict[str, Any]]:
+    """One value per song, in the catalogue's order."""
+    return [_row(song, folder) for song in catalogue.songs]
+
+
+def relative_url(file: str) -> str:
+    """A path of a catalogue as a URL that stays inside the page's folder, whatever it is called."""
+    parts = [part for part in PurePosixPath(file).parts if part not in ("/", "//", "..")]
+    # Bytes that are no UTF-8 came as surrogates, and go back to what they were.
+    return "/".join([".", *(quote(part.encode("utf-8", "surrogateescape"), safe="") for part in parts)])
+
+
+def _row(song: SongEntry, folder: Path) -> dict[str, Any]:
+    drawn = pictures(folder, song.folder or song.source, [file.file for file in song.files]) if song.files else {}
+    analysis = song.analysis
+    return {
+        "source": song.source,
+        "title": song.title or PurePosixPath(song.source.replace("\\", "/")).stem or song.source,
+        "artist": song.artist,
+        "state": song.state,
+        "reason": song.reason,
+        "duplicateOf": song.duplicate_of,
+        "durationS": _number(song.duration_s),
+        "sampleRate": song.sample_rate,
+        "channels": song.channels,
+        "residualDb": _number(song.residual_db),
+        "gainDb": _number(song.gain_db),
+        "files": [_file(file, drawn[file.file], analysis) for file in song.files],
+        "links": _links(song, folder),
+        "warnings": [warning for warning in song.warnings if analysis is None or warning not in analysis.notes],
+        # Doubts are told with their figures.
+        "notes": [note for note in analysis.notes if "doubtful" not in note] if analysis else [],
+        **_heard(analysis),
+    }
+
+
+def _links(song: SongEntry, folder: Path) -> list[dict[str, str]]:
+    """What there is to open beside the sounds: the folder, the sessions, and what was made for decks and samplers."""
+    places = [(song.folder, "Folder"), *((path, PurePosixPath(path).name) for path in song.sessions)]
+    places += [(song.loops_folder, f"{song.loops} loop{'s' if song.loops != 1 else ''}")]
+    places += [(song.stem_mp4, PurePosixPath(song.stem_mp4).name)] if song.stem_mp4 else []
+    folders = (song.folder, song.loops_folder)
+    return [
+        {"name": name, "url": relative_url(path) + ("/" if path in folders else "")}
+        for path, name in places
+        if path and inside(folder, path) is not None
+    ]
+
+
+def _heard(analysis: Analysis | None) -> dict[str, Any]:
+    """The part of a row that comes from listening to the song."""
+    if analysis is None:
+        return {"tempo": None, "key": None, "loudness": None, "meter": None, "sections": [], "doubts": {}}
+    beats = analysis.beats
+    vocals = [sound for name, sound in analysis.stems.items() if _VOICE.search(name)]
+    return {
+        "tempo": _tempo(analysis.tempo) if _number(analysis.tempo.bpm) else None,
+        "key": _key(analysis.key) if analysis.key else None,
+        "loudness": {
+            "lufs": _number(analysis.loudness.integrated_lufs),
+            "rangeLu": _number(analysis.loudness.range_lu),
+            "peakDb": _number(analysis.loudness.true_peak_db),
+        },
+        "meter": {"beats": beats.beats_per_bar, "doubtful": beats.meter_doubtful} if beats.beats_per_bar else None,
+        "introS": _number(analysis.intro_s),
+        "vocals": any(_sounds(sound) for sound in vocals) if vocals else None,
+        "sections": [[_number(part.start_s), _number(part.end_s), part.label] for part in analysis.sections],
+        "doubts": _doubts(analysis),
+    }
+
+
+def _tempo(tempo: Tempo) -> dict[str, Any]:
+    speeds = [change.bpm for change in tempo.changes] or [tempo.bpm]
+    return {
+        "bpm": _number(tempo.bpm),
+        "confidence": tempo.confidence,
+        "doubtful": tempo.doubtful,
+        "steady": tempo.steady,
+        "source": tempo.source,
+        "slowest": _number(min(speeds)),
+        "fastest": _number(max(speeds)),
+    }
+
+
+def _key(key: Key) -> dict[str, Any]:
+    return {"name": key.name, "camelot": key.camelot, "confidence": key.confidence, "doubtful": key.doubtful}
+
+
+def _doubts(analysis: Analysis) -> dict[str, str]:
+    """Why a figure is marked as doubtful: one sentence each."""
+    doubts = {}
+    if analysis.tempo.bpm and analysis.tempo.doubtful:
+        doubts["tempo"] = (
+            f"The tempo is doubtful (confidence {analysis.tempo.confidence:.0%}): "
+            f"it may be {analysis.tempo.bpm / 2:.1f} or {analysis.tempo.bpm * 2:.1f} BPM, or not be steady at all."
+        )
+    if analysis.key and analysis.key.doubtful:
+        doubts["key"] = (
+            f"The key is doubtful (confidence {analysis.key.confidence:.0%}): "
+            "a neighbour on the Camelot wheel fits the song's notes almost as well."
+        )
+    if analysis.beats.beats_per_bar and analysis.beats.meter_doubtful:
+        doubts["meter"] = (
+            f"The beats in a bar are doubtful (confidence {analysis.beats.meter_confidence:.0%}): "
+            "listen before you trust the bar lines."
+        )
+    return doubts
+
+
+def _file(file: SongFile, picture: Picture, analysis: Analysis | None) -> dict[str, Any]:
+    sound = analysis.stems.get(file.name) if analysis else None
+    found: dict[str, Any] = {
+        "name": file.name,
+        "kind": file.kind,
+        "url": relative_url(file.file),
+        "color": file.color if _COLOR.fullmatch(file.color) else "#999999",
+        "levels": picture.levels,
+        "problem": picture.problem,
+        "lufs": _number(file.loudness_lufs),
+        "peakDb": _number(file.true_peak_db),
+    }
+    if sound:
+        found["firstSoundS"] = _number(sound.first_sound_s)
+        found["share"] = sound.active_share
+        found["silences"] = [[_number(span.start_s), _number(span.end_s)] for span in sound.silences]
+    return found
+
+
+def _sounds(sound: StemSound) -> bool:
+    return sound.first_sound_s is not None and sound.active_share >= _SOUNDING
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no infinities; a page needs no more than milliseconds and thousandths of a dB."""
+    return round(value, 3) if value is not None and math.isfinite(value) else None
+
 
 NAME = "catalogue.html"
 
@@ -43,7 +202,7 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
     try:
         songs = rows(catalogue, folder)
         forget_all_but(folder, (song.folder or song.source for song in catalogue.songs))
-        beside = [name for name in (catalogue.session, TABLE) if (folder / name).is_file()]
+        beside = [name for name in (catalogue.session, CSV) if (folder / name).is_file()]
         write_atomically(path, _page(catalogue, songs, beside))
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -95,3 +254,72 @@ def _hash(text: str) -> str:
 
 def _part(name: str) -> str:
     return (importlib.resources.files("tsbs_daw.batch") / _PARTS / name).read_text(encoding="utf-8")
+
+
+_PATIENCE_S = 5.0  # for the song that is just drawn, where the crate was interrupted
+_PAGE_EVERY_S = 4.0
+_PAGE_SHARE = 20  # at most a twentieth of the time is spent on writing it
+
+
+class Drawing:
+    """A thread of its own, begun with the first song that ends. Use it in a `with`.
+
+    What is left at the end of a crate is for whoever writes the last page.
+
+    Args: catalogue: how the crate stands; called in that thread
+    """
+
+    def __init__(self, out: Path, catalogue: Callable[[], Catalogue]):
+        self._out, self._catalogue = out, catalogue
+        self._songs: queue.SimpleQueue[SongEntry | None] = queue.SimpleQueue()
+        self._stop_wanted = False
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Drawing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop_wanted = True
+        if self._thread is not None:
+            self._songs.put(None)  # it may be waiting for a song
+            self._thread.join(None if kind is None else _PATIENCE_S)
+
+    def add(self, song: SongEntry) -> None:
+        """A song that has come to its end, however."""
+        self._songs.put(song)
+        if self._thread is None and not self._stop_wanted:
+            self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        old, due = False, time.monotonic()  # the page, and when it may be written again
+        while not self._stop_wanted:
+            song = self._next(max(due - time.monotonic(), 0.0) if old else None)
+            if song is not None:
+                self._draw(song)
+                old = True
+            if old and not self._stop_wanted and time.monotonic() >= due:
+                began = time.monotonic()
+                self._write_page()
+                old, due = False, began + max(_PAGE_EVERY_S, _PAGE_SHARE * (time.monotonic() - began))
+
+    def _next(self, timeout_s: float | None) -> SongEntry | None:
+        try:
+            return self._songs.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def _draw(self, song: SongEntry) -> None:
+        from tsbs_daw.batch.waveform import pictures
+
+        try:
+            pictures(self._out, song.folder or song.source, [file.file for file in song.files])
+        except Exception:  # the page tries again, and says what is wrong
+            log.info("%s could not be drawn", song.source, exc_info=True)
+
+    def _write_page(self) -> None:
+
+        try:
+            write_page(self._catalogue(), self._out)
+        except Exception:  # a full disk, for example: the last page is written by whoever closes the crate, and says so
+            log.info("the page could not be written yet", exc_info=True)

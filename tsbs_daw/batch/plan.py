@@ -1,28 +1,66 @@
-"""What is known of a song before it is done: its content, its place, its job, and whether another one is the same."""
+"""What is known of a song before it is done: its content, its place, its job, and whether another one is the same.
+
+What a crate is asked for.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from tsbs_daw.batch.catalogue_document import SongEntry
 from tsbs_daw.batch.queue import job_id
-from tsbs_daw.batch.request import CrateRequest
 from tsbs_daw.batch.scan import FoundSong, places
 from tsbs_daw.batch.state import Memory, Remembered, recall
-from tsbs_daw.contracts.job import Job, Source
+from tsbs_daw.contracts.catalogue import SongEntry
+from tsbs_daw.contracts.job import DeliveryOptions, Job, Source
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import UsageError, shown
-from tsbs_daw.core.hashing import file_sha256
-from tsbs_daw.pipeline.song_info import facts_of
-from tsbs_daw.queue.enqueue import source_name
+from tsbs_daw.core.filenames import source_name
+from tsbs_daw.core.files import file_sha256
+from tsbs_daw.pipeline.naming import facts_of
+from tsbs_daw.presets.delivery import Delivery
+from tsbs_daw.presets.preset import load_preset
 from tsbs_daw.watch.fingerprint import Fingerprints
 from tsbs_daw.watch.scan import file_state
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class CrateRequest:
+    """folder: where the songs are; out: where everything goes; both absolute. The rest as in a job.
+
+    options: what is to be different from the preset's `delivery:`
+    """
+
+    folder: Path
+    out: Path
+    preset: str = "crate"
+    model: str = "default"
+    stage: Literal["full", "mask"] = "full"
+    null: bool = False
+    salvage: bool = False
+    options: DeliveryOptions | None = None
+
+    @property
+    def name(self) -> str:
+        """What the crate is called."""
+        return self.folder.name or "crate"
+
+    def delivery(self, presets: Path) -> Delivery:
+        """What every song is delivered as.
+
+        Args:   presets: `Settings.presets`
+        Raises: PresetError; UsageError: it does not go together
+        """
+        delivery = load_preset(self.preset, presets).delivery
+        delivery = self.options.applied_to(delivery) if self.options else delivery
+        if problem := delivery.problem():
+            raise UsageError(f"What was asked for cannot be delivered: {problem}.")
+        return delivery
+
 
 _READINGS = 3  # of a file that changes while it is read
 

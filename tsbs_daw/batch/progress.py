@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tsbs_daw.batch.catalogue_document import SongEntry
 from tsbs_daw.batch.scan import FoundSong
+from tsbs_daw.contracts.catalogue import SongEntry
 
 
 @dataclass

@@ -16,19 +16,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tsbs_daw.batch.catalogue_document import Catalogue, SongEntry
-from tsbs_daw.batch.catalogue_writer import Record
-from tsbs_daw.batch.entries import complete_manifest, done_entry
-from tsbs_daw.batch.plan import Intake, Refused
+from tsbs_daw.batch.catalogue import Record, complete_manifest, done_entry
+from tsbs_daw.batch.page import Drawing
+from tsbs_daw.batch.plan import CrateRequest, Intake, Refused
 from tsbs_daw.batch.progress import Clock, Listener, Silent, Song, view_of
 from tsbs_daw.batch.queue import Look, Queue, Where
-from tsbs_daw.batch.request import CrateRequest
 from tsbs_daw.batch.scan import find_songs
-from tsbs_daw.batch.thumbnails import Drawing
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, OutputError, TsbsDawError, UsageError, shown
-from tsbs_daw.pipeline.previous_run import has_analysis
+from tsbs_daw.pipeline.publish import has_analysis
 from tsbs_daw.queue.options import DaemonOptions
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tsbs_daw.core.errors import UsageError, shown
-from tsbs_daw.core.filenames import safe_name
-from tsbs_daw.queue.enqueue import source_name
+from tsbs_daw.core.filenames import safe_name, source_name
 from tsbs_daw.watch.scan import AUDIO_ENDINGS, Found, Scanner
 
 

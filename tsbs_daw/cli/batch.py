@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from tsbs_daw.batch.catalogue_document import Catalogue, SongEntry
     from tsbs_daw.batch.export import Closing
+    from tsbs_daw.batch.plan import CrateRequest
     from tsbs_daw.batch.progress import View
-    from tsbs_daw.batch.request import CrateRequest
     from tsbs_daw.batch.run import Crate
+    from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 
 DEFAULT_TREATMENT = options.Treatment(preset="crate")
 
@@ -92,7 +92,7 @@ def _request(
     folder: Path, out: Path, treatment: options.Treatment, salvage: bool, changes: options.Changes
 ) -> CrateRequest:
     """Raises: UsageError: there is no such preset or stage, or the delivery options are invalid"""
-    from tsbs_daw.batch.request import CrateRequest
+    from tsbs_daw.batch.plan import CrateRequest
 
     places = options.absolute(folder), options.absolute(out)
     return CrateRequest(*places, **vars(treatment.checked()), salvage=salvage, options=changes.options())

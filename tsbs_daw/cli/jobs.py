@@ -171,8 +171,9 @@ def _from_row(row: JobRow) -> dict[str, Any]:
 def _unclaimed(settings: Settings) -> list[dict[str, Any]]:
     """Requests that no daemon has claimed yet, in the form of `_from_row`; newest first."""
     from tsbs_daw.core.errors import JobFormatError
+    from tsbs_daw.core.filenames import source_name
     from tsbs_daw.queue.spool import Spool
-    from tsbs_daw.queue.store import song_name, source_name
+    from tsbs_daw.queue.store import song_name
 
     spool = Spool(settings.spool)
     if not spool.inbox.is_dir():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 
 # A name has at most 255 bytes on every common file system (143 on an encrypted one); a suffix must still fit.
 SONG_BYTES = 120
@@ -53,3 +55,8 @@ def candidates(song: str, preset: str) -> Iterator[str]:
     while True:
         yield f"{song} ({preset} {number})"
         number += 1
+
+
+def source_name(path: Path | str) -> str:
+    """A path as text that any file can hold: what is not UTF-8 in it is escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

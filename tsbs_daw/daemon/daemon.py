@@ -36,7 +36,7 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder, check_folders
 from tsbs_daw.watch.ingest import Reception
-from tsbs_daw.watch.watchers import make_watchers
+from tsbs_daw.watch.watcher import make_watchers
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from tsbs_daw.contracts.job import Result
 from tsbs_daw.core.errors import JobFormatError
 from tsbs_daw.queue.events import Register
-from tsbs_daw.queue.new_job import read_arrival
 from tsbs_daw.queue.records import Arrival
+from tsbs_daw.queue.spool import read_arrival
 from tsbs_daw.watch.ingest import Reception
 
 log = logging.getLogger(__name__)

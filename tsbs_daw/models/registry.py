@@ -20,8 +20,7 @@ from filelock import FileLock
 
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import CheckpointError, NoSpaceLeft, OutputError, UnknownModel, shown
-from tsbs_daw.core.files import write_atomically
-from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.core.files import file_sha256, write_atomically
 from tsbs_daw.models.convert import DEFAULT_STEMS, convert
 from tsbs_daw.models.download import download
 

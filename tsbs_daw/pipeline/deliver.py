@@ -5,6 +5,8 @@ A plain delivery is what was rendered and a REAPER session. Of any other, the re
     analyse -> one gain -> names -> encode and tag -> sessions -> loops, .stem.mp4
 
 The stems are what counts: whatever else fails becomes a warning in the manifest.
+
+What is made of a song's delivered stems beside them: loops cut on the grid, and a .stem.mp4.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -25,17 +27,15 @@ from tsbs_daw.audio.encoders import file_ending
 from tsbs_daw.audio.tags import Tags, read_tags
 from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.contracts.manifest import FileEntry, OtherFile
-from tsbs_daw.core.errors import JobCancelled, LeaseLost, NoSpaceLeft
+from tsbs_daw.core.errors import AnalysisError, JobCancelled, LeaseLost, NoSpaceLeft
 from tsbs_daw.core.files import write_synced
-from tsbs_daw.pipeline import analyse, extras, sessions
-from tsbs_daw.pipeline.encode import Encoding, entry_of, format_for
-from tsbs_daw.pipeline.leveling import shared_gain
-from tsbs_daw.pipeline.naming import file_names, song_name
+from tsbs_daw.pipeline import analyse, sessions
+from tsbs_daw.pipeline.encode import Encoding, entry_of, format_for, shared_gain
+from tsbs_daw.pipeline.naming import Facts, facts_of, file_names, song_name
 from tsbs_daw.pipeline.publish import remove_folder
 from tsbs_daw.pipeline.render import SOURCE_COLOR, SOURCE_NAME, Rendered, Rendering
 from tsbs_daw.pipeline.resolve import Request
 from tsbs_daw.pipeline.separate import Progress
-from tsbs_daw.pipeline.song_info import Facts, facts_of
 from tsbs_daw.pipeline.stem_cache import CachedStems, cache_key
 from tsbs_daw.pipeline.stopwatch import Stopwatch
 from tsbs_daw.sessions.dawproject import write_dawproject
@@ -43,6 +43,52 @@ from tsbs_daw.sessions.rpp import write_rpp
 from tsbs_daw.sessions.session import Session, SessionTrack
 
 log = logging.getLogger(__name__)
+
+LOOPS = "loops"  # the folder inside the song's
+
+
+@dataclass(frozen=True)
+class StemAudio:
+    """A delivered dry stem. name: the model's"""
+
+    name: str
+    color: str
+    path: Path
+
+
+def write_loops(audio: Sequence[StemAudio], facts: Facts, folder: Path, bars: int, name: str) -> list[str]:
+    """Loops of so many bars from every stem, but for silent ones.
+
+    Args:    name: what all loops' names begin with
+    Returns: the files, relative to the song's `folder`, with forward slashes
+    Raises:  AnalysisError: the song's bars are not known, or there are fewer of them
+    """
+    from tsbs_daw.pipeline.loops import cut_loops  # only when it is asked for
+
+    into = folder / LOOPS
+    into.mkdir(exist_ok=True)
+    stems = {stem.name: stem.path for stem in audio}
+    key = facts.sure_key
+    try:
+        made = cut_loops(
+            stems, facts.analysis.beats, bars=bars, folder=into, name=name, key=key.name if key else None
+        )  # fmt: skip
+    finally:
+        if not any(into.iterdir()):
+            into.rmdir()
+    if not made:
+        raise AnalysisError("the song has fewer bars")
+    return [path.relative_to(folder).as_posix() for path in made]
+
+
+def write_stems(path: Path, master: Path, audio: Sequence[StemAudio], facts: Facts, tags: Tags) -> None:
+    """A .stem.mp4: the song, and its stems as tracks of one file. Raises: OutputError, NoSpaceLeft, AudioError"""
+    from tsbs_daw.audio.stem_mp4 import write_stem_mp4
+
+    stems = [(stem.name, stem.color, stem.path) for stem in audio]
+    key = facts.sure_key
+    write_stem_mp4(path, master, stems, tags, bpm=facts.sure_bpm, key=key.name if key else None)
+
 
 RAW = ".rendered"  # where the material lies, inside the song's folder before that is published
 ANALYSING_SHARE, WRITING_SHARE = 0.82, 0.92  # of the progress bar: where these begin
@@ -228,20 +274,20 @@ class Finisher:
     def _extras(self, encoding: Encoding, made: list[tuple[FileEntry, Rendered]]) -> tuple[OtherFile, ...]:
         """Loops and .stem.mp4, of the dry stems as they were delivered."""
         delivery, facts, folder = self.request.delivery, encoding.facts, self.folder
-        dry = [extras.Dry(r.sources[0], r.color, folder / entry.file) for entry, r in made if entry.kind == "stem"]
+        dry = [StemAudio(r.sources[0], r.color, folder / entry.file) for entry, r in made if entry.kind == "stem"]
         found: list[OtherFile] = []
         if delivery.loops and facts.analysis is not None:
             name = song_name(delivery.names or DEFAULT_NAMES, facts.fields, facts.song)
             for bars in delivery.loops:
                 loops = self._try(
-                    f"set of loops of {bars} bars", lambda bars=bars: extras.write_loops(dry, facts, folder, bars, name)
+                    f"set of loops of {bars} bars", lambda bars=bars: write_loops(dry, facts, folder, bars, name)
                 )
                 found += [OtherFile(kind="loop", file=file) for file in loops or ()]
         if delivery.stem_mp4:
             copied = (folder / entry.file for entry, _ in made if entry.kind == "source")
             master = next(copied, None) or self._master(encoding)
             path = folder / f"{facts.song}.stem.mp4"
-            if self._try(".stem.mp4", lambda: extras.write_stems(path, master, dry, facts, encoding.song_tags) or True):
+            if self._try(".stem.mp4", lambda: write_stems(path, master, dry, facts, encoding.song_tags) or True):
                 found.append(OtherFile(kind="stem.mp4", file=path.name))
         return tuple(found)
 

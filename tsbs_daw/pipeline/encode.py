@@ -1,9 +1,12 @@
-"""The rendered files of a song, as they are delivered: one gain for all, their format, their names, their tags."""
+"""The rendered files of a song, as they are delivered: one gain for all, their format, their names, their tags.
+
+One gain for all files of a song, so that their balance, and the sum of the stems, stay what they are.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +14,59 @@ import numpy as np
 import soundfile
 
 from tsbs_daw.audio.encoders import MOST_CHANNELS, delivery_format, open_writer
-from tsbs_daw.audio.measure import gain
+from tsbs_daw.audio.measure import Levels, gain
 from tsbs_daw.audio.tags import Tags, write_tags
 from tsbs_daw.contracts.manifest import FileEntry
 from tsbs_daw.core.errors import JobCancelled, NoSpaceLeft, TsbsDawError
-from tsbs_daw.core.hashing import file_sha256
-from tsbs_daw.pipeline.leveling import after_gain
+from tsbs_daw.core.files import file_sha256
+from tsbs_daw.pipeline.naming import Facts, short_key
 from tsbs_daw.pipeline.render import Rendered
-from tsbs_daw.pipeline.song_info import Facts, short_key
+from tsbs_daw.presets.delivery import Delivery
 
 log = logging.getLogger(__name__)
+
+CEILING_DB = -1.0  # true peak, dBTP: what EBU R 128 and the streaming services ask for
+UNLIMITED = ("wav32f",)  # formats that hold samples beyond full scale
+
+
+def shared_gain(delivery: Delivery, mixture: Levels | None, files: Iterable[Levels]) -> tuple[float, tuple[str, ...]]:
+    """The gain in dB that all files get, and what to say about it.
+
+    With a target: the mixture comes to its loudness, or as near as no true peak above -1 dBTP allows.
+    Without: 0, but where the format would cut off a peak beyond full scale, enough less for a true peak of -1 dBTP.
+
+    Args: mixture: of the song itself; None: not measured, as there is no target
+          files:   all that are delivered, and the sum of the stems
+    """
+    levels = [*files, *([mixture] if mixture else [])]
+    true_peak_db = max((level.true_peak_db for level in levels if level.true_peak_db is not None), default=None)
+    sample_peak_db = max((level.sample_peak_db for level in levels if level.sample_peak_db is not None), default=None)
+    if true_peak_db is None:
+        return 0.0, ()
+    room_db = CEILING_DB - true_peak_db
+    if delivery.loudness_lufs is None:
+        if delivery.format in UNLIMITED or sample_peak_db <= 0:
+            return 0.0, ()
+        return room_db, (
+            f"All files are {-room_db:.1f} dB lower: {delivery.format} cannot hold their peaks otherwise.",
+        )
+    target = f"The loudness of {delivery.loudness_lufs:g} LUFS"
+    if mixture is None or mixture.loudness_lufs is None:
+        return min(0.0, room_db), (f"{target} cannot be reached: the song is too short or too quiet to have one.",)
+    wanted_db = delivery.loudness_lufs - mixture.loudness_lufs
+    if wanted_db <= room_db + 0.05:  # which would be shown as 0.0
+        return min(wanted_db, room_db), ()
+    return room_db, (f"{target} is missed by {wanted_db - room_db:.1f} dB, which keeps all peaks below -1 dBTP.",)
+
+
+def after_gain(levels: Levels, gain_db: float) -> Levels:
+    """What was measured before a gain, as it is after it."""
+    shifted = (
+        None if level is None else level + gain_db
+        for level in (levels.sample_peak_db, levels.true_peak_db, levels.rms_db, levels.loudness_lufs)
+    )
+    return Levels(*shifted, levels.samples)
+
 
 BLOCK_SAMPLES = 65536
 FALLBACK = "wav24"  # holds any number of channels

@@ -4,6 +4,12 @@ A loop is a WAV of the stem's own samples, bit by bit, with tempo, beats and loo
 (`tempo_chunks`), and its place in the song as a BWF time reference.
 
 Axes: (channels, samples), float32.
+
+Where a song can be cut so that the pieces tile: bars, as sample positions.
+
+Downbeats that were heard waver by some milliseconds around a steady tempo; cut there, every loop would have another
+length. A line through them is the grid that was played to. Where they do not lie on a line, the tempo moves, and each
+downbeat is taken as it was heard.
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +26,64 @@ import numpy as np
 from tsbs_daw.audio.encoders import open_writer
 from tsbs_daw.audio.read import AudioInfo, open_audio
 from tsbs_daw.core.errors import AnalysisError
-from tsbs_daw.pipeline.loop_grid import Bar, pieces
 
 if TYPE_CHECKING:
     from tsbs_daw.contracts.analysis import Beats
 
 log = logging.getLogger(__name__)
+
+STEADY_S = 0.030  # how far from the line a downbeat may lie: half a 32nd at 120 BPM, and what detectors waver by
+UNEVEN = 0.15  # a bar that differs so much from the usual one was not heard right
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of bars as one piece. number: of its first bar in the song, from 1; start and end in samples"""
+
+    number: int
+    start_samples: int
+    end_samples: int
+
+
+def bar_lines_s(downbeats_s: tuple[float, ...]) -> np.ndarray:
+    """The bar lines: on a line if the tempo is steady, else the downbeats themselves.
+
+    A steady song has one line more than downbeats: the end of its last bar.
+    """
+    found = np.asarray(downbeats_s, np.float64)
+    if len(found) < 3:
+        return found
+    places = np.arange(len(found))
+    bar_s, first_s = np.polyfit(places, found, 1)
+    steady = np.abs(first_s + bar_s * places - found).max() <= STEADY_S
+    return first_s + bar_s * np.arange(len(found) + 1) if steady else found
+
+
+def pieces(downbeats_s: tuple[float, ...], bars: int, sample_rate: int, samples: int) -> list[Bar]:
+    """The song in pieces of `bars` bars, each ending where the next begins, as far as it has whole ones.
+
+    A piece with a bar of another length in it, where the meter changes or a downbeat was missed, is left out, and the
+    next one begins behind that bar.
+    """
+    lines_s = bar_lines_s(downbeats_s)
+    if len(lines_s) <= bars:
+        return []
+    lengths = np.diff(lines_s)
+    usual = float(np.median(lengths))
+    even = np.abs(lengths - usual) <= UNEVEN * usual
+    at = np.rint(lines_s * sample_rate).astype(int)
+    found, place = [], 0
+    while place + bars < len(at):
+        odd = np.flatnonzero(~even[place : place + bars])
+        if len(odd):
+            place += int(odd[-1]) + 1
+            continue
+        start, end = int(at[place]), int(at[place + bars])
+        if start >= 0 and end <= samples:
+            found.append(Bar(place + 1, start, end))
+        place += bars
+    return found
+
 
 SILENT_DB = -60.0  # RMS of a loop, of full scale
 FAINT_DB = -40.0  # and relative to the stem's loudest loop: below it is what the separation let through

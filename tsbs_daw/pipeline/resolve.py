@@ -13,7 +13,7 @@ from tsbs_daw.contracts.manifest import identity_of
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import UnreadableAudio, UsageError
 from tsbs_daw.core.filenames import safe_name
-from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.core.files import file_sha256
 from tsbs_daw.presets.delivery import Delivery
 from tsbs_daw.presets.preset import Preset, load_preset
 from tsbs_daw.separation import Separator

@@ -14,8 +14,7 @@ from tsbs_daw.contracts.job import Job, Result, State, StemFile
 from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, NamedHash, SourceEntry, read_manifest
 from tsbs_daw.core.config import Settings
 from tsbs_daw.pipeline.deliver import ANALYSING_SHARE, Finished, Finisher, raw_folder
-from tsbs_daw.pipeline.previous_run import find_equal_run
-from tsbs_daw.pipeline.publish import Delivery
+from tsbs_daw.pipeline.publish import Delivery, find_equal_run
 from tsbs_daw.pipeline.render import Rendering, render
 from tsbs_daw.pipeline.resolve import Request, look_up
 from tsbs_daw.pipeline.separate import Progress, separate

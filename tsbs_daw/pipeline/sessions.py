@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.contracts.manifest import FileEntry
-from tsbs_daw.pipeline.song_info import Facts
+from tsbs_daw.pipeline.naming import Facts
 from tsbs_daw.sessions.session import About, Marker, Session, SessionTrack, TempoChange, usual_group
 
 MIXED_GROUP = "mixes"  # outputs that are made of several groups' stems

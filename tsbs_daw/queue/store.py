@@ -7,6 +7,8 @@
 
 A lease is numbered (`fence`); whoever comes back with an old number is not listened to. Order: interactive before
 batch, then those with fewer attempts, so that a job which keeps failing does not hold up the others, then by arrival.
+
+How a job comes into the queue's table: new, again, instead of an older version, or not at all.
 """
 
 from __future__ import annotations
@@ -14,16 +16,115 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
-from tsbs_daw.contracts.job import Result, State
-from tsbs_daw.queue import seen
+from tsbs_daw.contracts.job import Job, Result, State
+from tsbs_daw.core.filenames import source_name
 from tsbs_daw.queue.database import Database
-from tsbs_daw.queue.enqueue import TABLES, VERSION, columns_of, enqueue_one, insert, song_name, source_name
-from tsbs_daw.queue.records import Arrival, Enqueued, JobRow
+from tsbs_daw.queue.records import (
+    TABLES,
+    VERSION,
+    Arrival,
+    Enqueued,
+    JobRow,
+    SeenFile,
+    files_of,
+    ignored_files,
+    recall,
+    remember,
+)
 
-__all__ = ["JobStore", "Requeued", "song_name", "source_name"]
+
+def enqueue_one(connection: sqlite3.Connection, arrival: Arrival, outcome: Enqueued) -> None:
+    """A job that is known runs again if it is finished, and is left alone if it is not."""
+    job, file = arrival.job, arrival.file
+    known = connection.execute("SELECT state FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    if known is not None:
+        if State(known["state"]).finished:
+            _run_again(connection, columns_of(arrival))
+        outcome.queued.append(job.id)
+        return
+    if file is not None:
+        before = recall(connection, file.root, file.relative)
+        if before and _dealt_with(connection, before, file):
+            remember(connection, replace(file, job_id=before.job_id))
+            outcome.unchanged.append(job.id)
+            return
+        remember(connection, file)
+        outcome.superseded += _supersede(connection, arrival)
+    insert(connection, "INSERT", columns_of(arrival))
+    outcome.queued.append(job.id)
+
+
+def _dealt_with(connection: sqlite3.Connection, before: SeenFile, file: SeenFile) -> bool:
+    """Whether the file only looks new: touched, linked, or its rights changed, and its job is well."""
+    if (before.input_hash, before.settings_hash) != (file.input_hash, file.settings_hash):
+        return False
+    row = connection.execute("SELECT state FROM jobs WHERE id = ?", (before.job_id,)).fetchone()
+    return row is not None and State(row["state"]) in (State.QUEUED, State.RUNNING, State.DONE, State.DUPLICATE)
+
+
+def _supersede(connection: sqlite3.Connection, arrival: Arrival) -> list[str]:
+    """End waiting jobs about an older version of the file; ask running ones to end. Returns those that waited."""
+    older = (arrival.source_key, arrival.job.id)
+    where = "source_key = ? AND id != ? AND input_hash IS NOT NULL AND cancel_requested = ''"
+    connection.execute(
+        f"UPDATE jobs SET cancel_requested = 'superseded' WHERE {where} AND state IN ('queued', 'running')", older
+    )
+    found = connection.execute(
+        "SELECT id FROM jobs WHERE source_key = ? AND id != ? AND state = 'queued' AND cancel_requested = 'superseded'",
+        older,
+    )
+    return [row["id"] for row in found]
+
+
+def columns_of(arrival: Arrival) -> dict[str, object]:
+    """A queued job's columns, as far as they are not the table's defaults."""
+    job, file = arrival.job, arrival.file
+    return {
+        "id": job.id,
+        "state": State.QUEUED.value,
+        "priority": 0 if job.priority == "interactive" else 1,
+        "source_key": arrival.source_key or source_name(job.source.path),
+        "song": song_name(job),
+        "origin": job.origin,
+        "input_hash": file.input_hash if file else None,
+        "preset_hash": file.settings_hash if file else None,
+        "model_hash": arrival.model_hash if file else None,
+        "source_bytes": arrival.source_bytes,
+        "created_unix_s": time.time(),
+        "job_json": job.to_json(),
+    }
+
+
+def song_name(job: Job) -> str:
+    """What the job's song is called, as text that any file can hold."""
+    return source_name(job.song if job.song is not None else job.source.path.stem)
+
+
+def _run_again(connection: sqlite3.Connection, columns: dict[str, object]) -> None:
+    """A finished job is asked for once more: as new, but its number goes on counting."""
+    fresh = {
+        "attempts": 0,
+        "retries": 0,
+        "crashes": 0,
+        "not_before": 0,
+        "cancel_requested": "",
+        "progress": 0,
+        "message": "",
+    }
+    fresh |= {"error": None, "result_json": None, "finished_unix_s": 0} | columns
+    changes = ", ".join(f"{name} = :{name}" for name in fresh if name != "id")
+    connection.execute(f"UPDATE jobs SET {changes} WHERE id = :id", fresh)
+
+
+def insert(connection: sqlite3.Connection, verb: str, columns: dict[str, object]) -> None:
+    """Add a row to `jobs`. Args: verb: INSERT, or INSERT OR IGNORE"""
+    names = ", ".join(columns)
+    connection.execute(f"{verb} INTO jobs ({names}) VALUES ({', '.join(':' + name for name in columns)})", columns)
+
 
 _NEXT = """
 SELECT * FROM jobs WHERE state = 'queued' AND not_before <= ? AND NOT EXISTS (
@@ -105,13 +206,13 @@ class JobStore:
         found = self._rows("state = 'done' AND input_hash = ? AND preset_hash = ? AND model_hash = ?", key)
         return found[0] if found else None
 
-    def ignored(self) -> list[seen.SeenFile]:
+    def ignored(self) -> list[SeenFile]:
         """Files of watch folders that are no jobs, and why."""
-        return seen.ignored_files(self.database)
+        return ignored_files(self.database)
 
-    def files_of(self, root: str) -> dict[str, seen.SeenFile]:
+    def files_of(self, root: str) -> dict[str, SeenFile]:
         """All files of a watch folder that have been dealt with, by relative path."""
-        return seen.files_of(self.database, root)
+        return files_of(self.database, root)
 
     def _rows(self, where: str, parameters: tuple = ()) -> list[JobRow]:
         return [JobRow.from_sql(row) for row in self.database.read(f"SELECT * FROM jobs WHERE {where}", parameters)]
@@ -130,12 +231,12 @@ class JobStore:
 
         return self.database.write(work)
 
-    def remember_files(self, files: Iterable[seen.SeenFile]) -> None:
+    def remember_files(self, files: Iterable[SeenFile]) -> None:
         files = list(files)
 
         def work(connection: sqlite3.Connection) -> None:
             for file in files:
-                seen.remember(connection, file)
+                remember(connection, file)
 
         self.database.write(work)
 
@@ -148,7 +249,7 @@ class JobStore:
         def work(connection: sqlite3.Connection) -> None:
             insert(connection, "INSERT OR IGNORE", columns)
             if arrival and arrival.file:
-                seen.remember(connection, arrival.file)
+                remember(connection, arrival.file)
 
         self.database.write(work)
 

@@ -18,7 +18,7 @@ from torch import nn
 from tsbs_daw.audio.resample import Resampler
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DeviceError, JobCancelled
-from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import registry
 from tsbs_daw.network import checkpoint
 from tsbs_daw.separation.batching import Batcher, Ticket

@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsbs_daw.contracts.job import Job, Source, new_job_id
-from tsbs_daw.core.filenames import safe_name
+from tsbs_daw.core.filenames import safe_name, source_name
 from tsbs_daw.core.files import sync_file, sync_folder
-from tsbs_daw.queue.enqueue import source_name
-from tsbs_daw.queue.new_job import write_arrival
-from tsbs_daw.queue.records import Arrival
-from tsbs_daw.queue.seen import SeenFile
-from tsbs_daw.queue.spool import SOURCE
+from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.spool import SOURCE, write_arrival
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.scan import Found, file_state
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import PresetError
-from tsbs_daw.core.hashing import file_sha256
+from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import registry
 from tsbs_daw.watch.folders import WatchFolder
 

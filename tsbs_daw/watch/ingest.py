@@ -11,9 +11,8 @@ from pathlib import Path
 from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.core.errors import JobFormatError
 from tsbs_daw.queue.events import Event, Register
-from tsbs_daw.queue.new_job import read_arrival
-from tsbs_daw.queue.records import Arrival
-from tsbs_daw.queue.seen import SeenFile
+from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.spool import read_arrival
 from tsbs_daw.watch.watcher import Watcher
 
 log = logging.getLogger(__name__)

@@ -6,30 +6,38 @@
 
 Events only cause a look. One thread per watch folder does all of it, so that a share which hangs holds up nobody else;
 `step(now)` is the whole of it, and needs no thread.
+
+Builds the watchers of a daemon: what each leaves out, where its copies go, how it finds out about changes.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tsbs_daw.audio.headers.probe import seems_unfinished
+from tsbs_daw.core.config import Settings
 from tsbs_daw.core.files import disk_is_full
 from tsbs_daw.queue.events import Event
-from tsbs_daw.queue.options import WatchTimings, back_off
-from tsbs_daw.queue.records import Arrival
-from tsbs_daw.queue.seen import SeenFile
+from tsbs_daw.queue.options import DaemonOptions, WatchTimings, back_off
+from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.spool import Spool
+from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget, Destination, Moved, take_in
+from tsbs_daw.watch.fingerprint import Fingerprints
 from tsbs_daw.watch.folders import WatchFolder
-from tsbs_daw.watch.notifications import Notifications
+from tsbs_daw.watch.notifications import Notifications, sends_no_events
 from tsbs_daw.watch.scan import Found, Scanner, file_state
 from tsbs_daw.watch.stability import FileStabilityTracker
 
 log = logging.getLogger(__name__)
+
 
 _HOT_S = 3.0  # after an event, look again for so long: the event of a file may get lost after that of its folder
 _COPY_AT_MOST_S = 1.0  # before looking around again
@@ -270,3 +278,43 @@ class Watcher:
         self._failures.pop(relative, None)
         self._waited_for.discard(relative)
         self._tracker.forget(relative)
+
+
+def make_watchers(
+    folders: Sequence[WatchFolder],
+    settings: Settings,
+    store: JobStore,
+    budget: Budget,
+    options: DaemonOptions,
+    *,
+    once: bool = False,
+) -> list[Watcher]:
+    """One per folder, not started."""
+    fingerprints = Fingerprints(settings)
+    jobs = Spool(settings.spool).jobs
+    watchers = []
+    for folder in folders:
+        polling = sends_no_events(folder.path) if folder.polling is None else folder.polling
+        context = WatchContext(
+            destination=_destination(folder, jobs, fingerprints),
+            budget=budget,
+            timings=options.share if polling else options.local,
+            events=not polling,
+            patience_s=options.patience_s if once else None,
+        )
+        scanner = Scanner(folder.path, recursive=folder.recursive, excluded=_excluded(folder, folders, settings))
+        watchers.append(Watcher(folder, scanner, store.files_of(str(folder.path)), context))
+    return watchers
+
+
+def _destination(folder: WatchFolder, jobs: Path, fingerprints: Fingerprints):
+    return lambda: Destination(jobs, folder, fingerprints.of_settings(folder), fingerprints.of_model(folder.model))
+
+
+def _excluded(folder: WatchFolder, folders: Sequence[WatchFolder], settings: Settings) -> tuple[Path, ...]:
+    """Outputs, the program's own folders, and other watch folders, where they lie inside this one."""
+    root = os.path.realpath(folder.path)
+    places = [other.output for other in folders] + [other.path for other in folders if other is not folder]
+    places += [settings.home, settings.cache, settings.models]
+    real = (os.path.realpath(place) for place in places)
+    return tuple(Path(place) for place in real if place != root and place.startswith(root + os.sep))

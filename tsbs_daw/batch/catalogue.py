@@ -1,0 +1,251 @@
+"""Keeps catalogue.json, catalogue.csv and the crate's memory on disk, while the crate runs.
+
+catalogue.csv: one row per song, for a spreadsheet.
+
+Entries of the catalogue, read from the folders that jobs delivered.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from tsbs_daw.batch.plan import CrateRequest, Intake
+from tsbs_daw.batch.progress import Song
+from tsbs_daw.batch.state import remember
+from tsbs_daw.contracts.analysis import Analysis, Tempo
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
+from tsbs_daw.contracts.manifest import Manifest, read_manifest
+from tsbs_daw.core.errors import OutputError, shown
+from tsbs_daw.core.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+Cell = str | float | int | bool | None
+
+CSV = "catalogue.csv"
+
+BYTE_ORDER_MARK = "\ufeff"  # without it, Excel takes UTF-8 for something else
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def _of(analysis: Callable[[Analysis], Cell]) -> Callable[[SongEntry], Cell]:
+    return lambda song: analysis(song.analysis) if song.analysis is not None else None
+
+
+def _of_tempo(tempo: Callable[[Tempo], Cell]) -> Callable[[SongEntry], Cell]:
+    """Nothing where there is no tempo, of which nothing could be doubtful, either."""
+    return _of(lambda found: tempo(found.tempo) if found.tempo.bpm is not None else None)
+
+
+def _vocals_from(analysis: Analysis) -> Cell:
+    return analysis.stems["vocals"].first_sound_s if "vocals" in analysis.stems else None
+
+
+COLUMNS: dict[str, Callable[[SongEntry], Cell]] = {
+    "source": lambda song: song.source,
+    "state": lambda song: song.state,
+    "reason": lambda song: song.reason,
+    "duplicate_of": lambda song: song.duplicate_of,
+    "artist": lambda song: song.artist,
+    "title": lambda song: song.title,
+    "folder": lambda song: song.folder,
+    "duration_s": lambda song: song.duration_s,
+    "tempo_bpm": _of_tempo(lambda tempo: tempo.bpm),
+    "tempo_confidence": _of_tempo(lambda tempo: tempo.confidence),
+    "tempo_doubtful": _of_tempo(lambda tempo: tempo.doubtful),
+    "tempo_steady": _of_tempo(lambda tempo: tempo.steady),
+    "beats_per_bar": _of(lambda found: found.beats.beats_per_bar),
+    "meter_doubtful": _of(lambda found: found.beats.meter_doubtful if found.beats.beats_per_bar else None),
+    "key": _of(lambda found: found.key.name if found.key else None),
+    "camelot": _of(lambda found: found.key.camelot if found.key else None),
+    "key_confidence": _of(lambda found: found.key.confidence if found.key else None),
+    "key_doubtful": _of(lambda found: found.key.doubtful if found.key else None),
+    "loudness_lufs": _of(lambda found: found.loudness.integrated_lufs),
+    "loudness_range_lu": _of(lambda found: found.loudness.range_lu),
+    "true_peak_db": _of(lambda found: found.loudness.true_peak_db),
+    "intro_s": _of(lambda found: found.intro_s),
+    "vocals_from_s": _of(_vocals_from),
+    "residual_db": lambda song: song.residual_db,
+    "gain_db": lambda song: song.gain_db if song.state == "done" else None,
+    "sample_rate": lambda song: song.sample_rate,
+    "channels": lambda song: song.channels,
+    "sessions": lambda song: " | ".join(song.sessions),
+    "warnings": lambda song: " | ".join(song.warnings),
+    "sha256": lambda song: song.sha256,
+    "loops": lambda song: song.loops if song.state == "done" else None,
+    "loops_folder": lambda song: song.loops_folder,
+    "stem_mp4": lambda song: song.stem_mp4,
+}
+
+
+def to_csv(catalogue: Catalogue) -> str:
+    """The table as text: comma-separated, decimal points, yes and no, an empty cell for what is not known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for song in catalogue.songs:
+        writer.writerow([_cell(value(song)) for value in COLUMNS.values()])
+    return BYTE_ORDER_MARK + text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return _harmless(value) if isinstance(value, str) else str(value)
+
+
+def _harmless(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: one that would begin like it gets an apostrophe in front."""
+    text = " ".join(text.split("\n"))
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+
+
+_SESSION_ENDINGS = (".rpp", ".dawproject")
+
+
+def complete_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a song's folder, if every file that it names is there, as long as it was."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    try:
+        whole = all((folder / entry.file).stat().st_size == entry.size_bytes for entry in manifest.stems)
+    except OSError:
+        return None
+    return manifest if whole else None
+
+
+def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) -> SongEntry:
+    """The entry of a song whose `folder` is complete.
+
+    Args: waiting: its entry so far, with source, artist and title
+          out:     the crate's out folder, which `folder` lies in
+    """
+    source, place = manifest.source, _relative(folder, out)
+    analysis, complaint = _analysis(folder, manifest.analysis)
+    return SongEntry(
+        source=waiting.source,
+        sha256=source.sha256,
+        state="done",
+        folder=place,
+        artist=manifest.artist or waiting.artist,
+        # A folder's name is cleaned and may have a number; without a tag, the file's own name is the better title.
+        title=waiting.title if manifest.title in ("", manifest.song) else manifest.title,
+        duration_s=source.samples / source.sample_rate,
+        sample_rate=source.sample_rate,
+        channels=source.channels,
+        analysis=analysis,
+        residual_db=manifest.residual_db,
+        gain_db=manifest.gain_db,
+        files=tuple(
+            SongFile(
+                name=entry.name,
+                kind=entry.kind,
+                file=f"{place}/{entry.file}",
+                color=entry.color,
+                muted=entry.muted,
+                loudness_lufs=entry.loudness_lufs,
+                true_peak_db=entry.true_peak_db,
+            )
+            for entry in manifest.stems
+        ),
+        sessions=tuple(f"{place}/{name}" for name in _sessions(folder, manifest.sessions)),
+        **_others(place, manifest),
+        warnings=(*manifest.warnings, *complaint),
+    )
+
+
+def _others(place: str, manifest: Manifest) -> dict[str, Any]:
+    """What was made beside the stems and sessions."""
+    loops = [entry.file for entry in manifest.others if entry.kind == "loop"]
+    stems = [entry.file for entry in manifest.others if entry.kind == "stem.mp4"]
+    return {
+        "loops": len(loops),
+        "loops_folder": str(PurePosixPath(place, loops[0]).parent) if loops else None,
+        "stem_mp4": f"{place}/{stems[0]}" if stems else None,
+    }
+
+
+def _relative(folder: Path, out: Path) -> str:
+    return folder.relative_to(out).as_posix()
+
+
+def _sessions(folder: Path, known: tuple[str, ...] | None) -> list[str]:
+    """As the manifest names them; a manifest of an older version does not."""
+    if known is not None:
+        return [name for name in known if (folder / name).is_file()]
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _SESSION_ENDINGS)
+
+
+def _analysis(folder: Path, name: str | None) -> tuple[Analysis | None, tuple[str, ...]]:
+    """The analysis, if one was made, and what is wrong with it."""
+    if name is None:
+        return None, ()
+    try:
+        return Analysis.model_validate_json((folder / name).read_bytes()), ()
+    except (OSError, ValidationError) as error:
+        log.warning("the analysis of %s is left out: %s", folder, error)
+        return None, (f"{name} cannot be read; remove the song's folder and run the same command again.",)
+
+
+JSON = "catalogue.json"
+
+_EVERY_S = 2.0
+_SHARE = 20  # at most a twentieth of the time is spent on writing
+
+
+class Record:
+    def __init__(self, request: CrateRequest, intake: Intake, songs: Sequence[Song]):
+        self._request, self._intake, self._songs = request, intake, songs
+        self._changed, self._not_before = True, float("-inf")
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(
+            crate=self._request.name,
+            preset=self._request.preset,
+            songs=tuple(song.entry for song in self._songs),
+        )
+
+    def changed(self) -> None:
+        self._changed = True
+
+    def write_now_and_then(self) -> None:
+        """If something has changed. A full disk is not the end: what it was too full for is written later."""
+        if not self._changed or time.monotonic() < self._not_before:
+            return
+        began = time.monotonic()
+        try:
+            self.write()
+        except OutputError as error:
+            log.warning("%s", error)
+        self._not_before = time.monotonic() + max(_EVERY_S, _SHARE * (time.monotonic() - began))
+
+    def write(self) -> None:
+        """Raises: OutputError: the out folder cannot be written to"""
+        out, catalogue = self._request.out, self.catalogue
+        try:
+            remember(out, self._intake.memory)
+            write_atomically(out / JSON, catalogue.to_json())
+            write_atomically(out / CSV, to_csv(catalogue))
+        except OSError as error:
+            for name in (JSON, CSV):
+                Path(out, f"{name}.tmp").unlink(missing_ok=True)
+            raise OutputError(
+                f"The catalogue cannot be written to {shown(out)} ({error.strerror}); mend that and run the same "
+                "command again, which goes on from here."
+            ) from error
+        self._changed = False
