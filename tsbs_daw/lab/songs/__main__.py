@@ -1,4 +1,8 @@
-"""`python -m tsbs_daw.lab.songs render FOLDER --songs N --start-seed S --seconds 40`: make a data set of songs."""
+"""Make data sets of songs, and the voice banks that they sing with.
+
+python -m tsbs_daw.lab.songs render FOLDER --songs N --start-seed S --seconds 40
+python -m tsbs_daw.lab.songs voices FOLDER --material DIR --minutes M --seed S
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from pathlib import Path
 from tsbs_daw.core.errors import TsbsDawError
 from tsbs_daw.lab.songs.casting import TIMBRES
 from tsbs_daw.lab.songs.dataset import SPLITS, render_dataset
+from tsbs_daw.lab.songs.voice_bank import make_bank
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,6 +21,18 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m tsbs_daw.lab.songs", description="Make multitrack songs to train and test a separator."
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_render(commands)
+    _add_voices(commands)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except TsbsDawError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _add_render(commands: argparse._SubParsersAction) -> None:
     make = commands.add_parser(
         "render",
         help="write songs in MUSDB18-HQ's layout",
@@ -36,19 +53,41 @@ def main(arguments: list[str] | None = None) -> int:
     make.add_argument(
         "--material", type=Path, metavar="DIR", help="a material pack; its recordings play most of the parts"
     )
+    make.add_argument(
+        "--voices", type=Path, metavar="DIR", help="a voice bank that sings most songs; `voices` makes one"
+    )
     make.add_argument("--float", action="store_true", help="32-bit float files instead of 16-bit")
-    options = parser.parse_args(arguments)
-    try:
-        render_dataset(
-            options.folder, options.songs, options.start_seed, options.seconds, timbres=options.timbres,
-            material=options.material,
-            subtype="FLOAT" if options.float else "PCM_16",
-            progress=lambda done, total, folder: print(f"{done}/{total} {folder}", flush=True),
-        )  # fmt: skip
-    except TsbsDawError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    make.set_defaults(run=_render)
+
+
+def _render(options: argparse.Namespace) -> None:
+    render_dataset(
+        options.folder, options.songs, options.start_seed, options.seconds, timbres=options.timbres,
+        material=options.material, voices=options.voices,
+        subtype="FLOAT" if options.float else "PCM_16",
+        progress=lambda done, total, folder: print(f"{done}/{total} {folder}", flush=True),
+    )  # fmt: skip
+
+
+def _add_voices(commands: argparse._SubParsersAction) -> None:
+    make = commands.add_parser(
+        "voices",
+        help="let the recorded voices of a material pack sing, rap and speak into a voice bank (needs pyworld)",
+        epilog="example: python -m tsbs_daw.lab.songs voices bank --material pack --minutes 30 --cache analyses",
+    )
+    make.add_argument("folder", type=Path)
+    make.add_argument("--material", type=Path, metavar="DIR", required=True, help="a material pack with vocals")
+    make.add_argument("--minutes", type=float, default=30.0)
+    make.add_argument("--seed", type=int, default=1)
+    make.add_argument("--cache", type=Path, metavar="DIR", help="keep the recordings' analyses for the next bank")
+    make.set_defaults(run=_voices)
+
+
+def _voices(options: argparse.Namespace) -> None:
+    make_bank(
+        options.folder, options.material, options.minutes, options.seed, options.cache,
+        progress=lambda done, total, path: print(f"{done:.1f}/{total:g} min {path}", flush=True),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 
 from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.songs import soundfont, speech
+from tsbs_daw.lab.songs.bank_voice import cast_voices
 from tsbs_daw.lab.songs.dsp import stream
 from tsbs_daw.lab.songs.material import Material
 from tsbs_daw.lab.songs.recorded_casting import cast_recorded
@@ -27,16 +28,18 @@ SPEECH_SHARE = 0.5
 ELECTRONIC_BASSES = ("sub", "808", "reese")
 
 
-def cast(score: Score, timbres: str, material: Material | None = None) -> Score:
+def cast(score: Score, timbres: str, material: Material | None = None, voices: Material | None = None) -> Score:
     """Give every part its performer.
 
     Raises: UsageError for an unknown choice, or when a program or font it needs is not installed
     """
     if timbres not in TIMBRES:
         raise UsageError(f"There are no timbres named {timbres!r}; choose one of {', '.join(TIMBRES)}.")
+    if timbres == "heldout" and (material is not None or voices is not None):
+        raise UsageError("Held-out timbres do not mix with recordings; leave out --material and --voices.")
+    if voices is not None:
+        score = cast_voices(score, voices)
     if material is not None:
-        if timbres == "heldout":
-            raise UsageError("Held-out timbres do not mix with a material pack; leave out --material.")
         score = cast_recorded(score, material)
     if timbres == "builtin":
         return score

@@ -20,6 +20,7 @@ import soundfile as sf
 
 from tsbs_daw.core.errors import OutputError, UsageError
 from tsbs_daw.core.files import write_atomically
+from tsbs_daw.lab.songs.bank_voice import open_bank
 from tsbs_daw.lab.songs.casting import cast
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
@@ -51,6 +52,7 @@ def render_dataset(
     *,
     timbres: str = "builtin",
     material: Path | str | None = None,
+    voices: Path | str | None = None,
     subtype: str = "PCM_16",
     progress=None,
 ) -> list[Path]:
@@ -58,6 +60,7 @@ def render_dataset(
 
     Args:    timbres "builtin", "all" or "heldout" (see casting.py); held-out timbres are refused for the training split
              material: folder of a material pack (see material.py) whose recordings play most parts
+             voices: folder of a voice bank (see voice_bank.py) that sings most songs
              subtype "PCM_16" (the mixture is the exact integer sum of the stems) or "FLOAT"
              progress: callable(done, total, song folder)
     Returns: the songs' folders
@@ -75,13 +78,14 @@ def render_dataset(
             f"Seeds {start_seed} to {start_seed + songs - 1} cross the end of the split {split}; ask for fewer songs."
         )
     pack = open_material(Path(material)) if material is not None else None
+    bank = open_bank(open_material(Path(voices))) if voices is not None else None
     written = []
     for number in range(songs):
         seed = start_seed + number
         target = Path(folder) / split / f"song-{seed:06d}"
         if not (target / "song.json").exists():
-            score = cast(compose(seed, seconds), timbres, pack)
-            write_song(target, score, render(score, pack), subtype)
+            score = cast(compose(seed, seconds), timbres, pack, bank)
+            write_song(target, score, render(score, pack, bank), subtype)
             log.info("Wrote song %s: %s in %s, %.1f BPM", seed, score.style, score.mode, score.tempo_bpm)
         written.append(target)
         if progress is not None:

@@ -37,7 +37,7 @@ def cast_recorded(score: Score, material: Material) -> Score:
     vocals = _draw("vocals", rng) if has["vocals"] else "builtin"
     for part in score.parts:
         if part.stem == "vocals":
-            if vocals == "builtin":
+            if vocals == "builtin" or "engine" in part.timbre:
                 parts.append(part)
             elif part.mix["role"] == "lead":  # who speaks has no double and no choir
                 parts.append(_phrases(part, has["vocals"], material, rng))

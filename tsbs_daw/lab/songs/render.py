@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from pedalboard import HighpassFilter
 
-from tsbs_daw.lab.songs import electronic, mixing
+from tsbs_daw.lab.songs import electronic, mixing, vocal_effects
+from tsbs_daw.lab.songs.bank_voice import play_bank
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, gain, stream
 from tsbs_daw.lab.songs.kits import play_kit
 from tsbs_daw.lab.songs.material import Material
@@ -25,7 +26,7 @@ RECORDED = ("recorded", "phrases", "loops", "chops")
 PUMPING = ("house", "trance", "synthwave", "pop", "dnb")
 
 
-def render(score: Score, material: Material | None = None) -> dict[str, np.ndarray]:
+def render(score: Score, material: Material | None = None, voices: Material | None = None) -> dict[str, np.ndarray]:
     """Stems of a score: {name: (2, samples) float32}, 44.1 kHz; a stem that nobody plays is silent.
 
     All stems carry the same bus gain, so their sum is the mixture and stays below full scale.
@@ -34,6 +35,7 @@ def render(score: Score, material: Material | None = None) -> dict[str, np.ndarr
         score: the song, cast
         material: the pack that parts with the engine "recorded", "phrases" or "loops" are played from; with one,
             balance and loudness also vary as widely as on records
+        voices: the bank that parts with the engine "bank" are played from
     """
     samples = int(score.duration_s * SAMPLE_RATE)
     rng = stream(score.seed, "mix")
@@ -42,7 +44,8 @@ def render(score: Score, material: Material | None = None) -> dict[str, np.ndarr
         parts = [part for part in score.parts if part.stem == stem and part.events]
         if parts:
             make = {"drums": _drums, "bass": _bass, "other": _other, "vocals": _vocals}[stem]
-            stems[stem] = make(parts, score, samples, stream(score.seed, "mix", stem), material)
+            source = (material, voices) if stem == "vocals" else material
+            stems[stem] = make(parts, score, samples, stream(score.seed, "mix", stem), source)
     if score.style in PUMPING and rng.random() < 0.6:
         curve = _pumping(score, samples, rng)
         stems["bass"], stems["other"] = stems["bass"] * curve, stems["other"] * curve
@@ -137,7 +140,9 @@ def _other(parts: list[Part], score: Score, samples: int, rng, material) -> np.n
     return total
 
 
-def _vocals(parts: list[Part], score: Score, samples: int, rng, material) -> np.ndarray:
+def _vocals(parts: list[Part], score: Score, samples: int, rng, sources) -> np.ndarray:
+    material, bank = sources
+    recorded = any(part.timbre.get("engine") in ("bank", "phrases") for part in parts)
     total = np.zeros((2, samples), dtype=np.float32)
     side = 1.0 if rng.random() < 0.5 else -1.0
     for part in parts:
@@ -147,16 +152,24 @@ def _vocals(parts: list[Part], score: Score, samples: int, rng, material) -> np.
         loose_s = 0.012 if role == "lead" else 0.02
         if timbre.get("engine") == "phrases":
             voice = play_phrases(part, score, samples, material, take).mean(axis=0)
+        elif timbre.get("engine") == "bank":
+            voice = play_bank(part, score, samples, bank)
         elif timbre.get("engine") == "speech":
             tract = float(stream(timbre["seed"], "tract").uniform(0.9, 1.12))
             voice = recite(part.events, timbre["speaker"], tract, singer, score, samples, take, loose_s)
         else:
             voice = sing(part.events, singer, score, samples, take, loose_s)
-        wet = mixing.process(mixing.level_to(np.stack([voice, voice]), -20.0), mixing.strip_vocal(role, rng))
+        dry = mixing.level_to(np.stack([voice, voice]), -20.0)
+        if recorded:
+            wet = vocal_effects.channel_strip(dry[:1], role, rng)
+        else:
+            wet = mixing.process(dry, mixing.strip_vocal(role, rng))
         level_db = {"lead": 0.0, "double": -7.0, "harmony": -6.0, "backing": -9.0}[role] + float(rng.normal(0, 1.5))
         pan = 0.0 if role == "lead" else side * float(rng.uniform(0.1, 0.8))
         side = -side
         total += mixing.pan_and_width(mixing.level_to(wet, -18.0 + level_db), pan, 1.0)
+    if recorded:
+        return vocal_effects.space(total, 60.0 / score.tempo_bpm, rng)
     return mixing.process(total, mixing.send_vocal(rng, 60.0 / score.tempo_bpm))
 
 
