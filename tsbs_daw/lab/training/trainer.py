@@ -138,7 +138,7 @@ class Trainer:
         )
         self._open_log()
         self._recent: list[Tensor] = []  # losses since the last row of the curve
-        self._failures, self._rate_share = 0, 1.0
+        self._failures, self._rate_share, self._validated = 0, 1.0, -1
         self._good = copy.deepcopy(self.ema.state_dict())
         self.compiler = self._start_compiler()
 
@@ -194,7 +194,7 @@ class Trainer:
                 if log.keep_every_steps and step % log.keep_every_steps == 0:
                     self._save_average(self.out / f"average-{step}.safetensors")
                 mark = time.monotonic()
-            if self.clock is not None and self._agree(self.clock.over):
+            if self.clock is not None and self._agree(self.clock.over) and self._validated != self.progress.step:
                 self._validate(self.progress.step)
             self._save()
         finally:
@@ -293,7 +293,7 @@ class Trainer:
         self.raw_optimiser.state.clear()
 
     def _validate(self, step: int) -> None:
-        begin = time.monotonic()
+        begin, self._validated = time.monotonic(), step
         with self.fabric.autocast():
             score = validate(self.ema, self.validation_targets, self.config.stems, self.fabric)
         if score.mean_db == score.mean_db:
