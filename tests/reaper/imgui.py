@@ -14,13 +14,19 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "End": (),
     "SameLine": ("number?", "number?"),
     "Spacing": (),
-    "TextDisabled": ("string",),
     "TextWrapped": ("string",),
     "Button": ("string", "number?", "number?"),
     "Checkbox": ("string", "boolean"),
-    "RadioButton": ("string", "boolean"),
     "ProgressBar": ("number", "number?", "number?", "string?"),
+    "PushStyleColor": ("integer", "integer"),
+    "PopStyleColor": ("integer?",),
+    "BeginCombo": ("string", "string", "integer?"),
+    "EndCombo": (),
+    "Selectable": ("string", "boolean?"),
+    "IsKeyPressed": ("integer", "boolean?"),
 }
+# Flags are functions without arguments, since their numbers differ between versions: those of 0.9 are these.
+CONSTANTS = {"Cond_FirstUseEver": 4, "Col_Text": 0, "Key_Enter": 525, "Key_Escape": 526}
 TYPES = {"string": str, "number": (int, float), "integer": int, "boolean": bool}
 
 
@@ -32,16 +38,22 @@ class ImGui:
         self.clicked: str | None = None
         self.open = True
         self._frame: list[str] = []
-        self._inside = False
+        self._inside = self._in_combo = False
+        self.picks: str | None = None  # the entry of the combo box that was clicked
+        self.key: int | None = None
+        self.styles = 0
 
     def has(self, name: str) -> bool:
-        return name.removeprefix("ImGui_") in SIGNATURES and name.startswith("ImGui_")
+        short = name.removeprefix("ImGui_")
+        return name.startswith("ImGui_") and (short in SIGNATURES or short in CONSTANTS)
 
     def says(self, text: str) -> bool:
         return text in " ".join(self.lines)
 
     def call(self, name: str, arguments: list[Any]) -> Any:
         short = name.removeprefix("ImGui_")
+        if short in CONSTANTS:
+            return CONSTANTS[short]
         if short == "CreateContext":
             self._check(name, SIGNATURES[short], arguments)
             return self
@@ -71,7 +83,31 @@ class ImGui:
         return False
 
     def _SetNextWindowSize(self, width, height, condition=0):
-        return None
+        if condition != CONSTANTS["Cond_FirstUseEver"]:
+            raise Misuse("ImGui_SetNextWindowSize: the size that the user gave the window is lost")
+
+    def _PushStyleColor(self, index, colour):
+        self.styles += 1
+
+    def _PopStyleColor(self, count=1):
+        self.styles -= 1
+
+    def _BeginCombo(self, label, preview, flags=0):
+        self._frame.append(preview)
+        self._in_combo = self._say(label)
+        return self._in_combo
+
+    def _EndCombo(self):
+        if not self._in_combo:
+            raise Misuse("ImGui_EndCombo: the combo box is not open")
+        self._in_combo = False
+
+    def _Selectable(self, label, selected=False):
+        return self.picks is not None and label.split("##")[0].startswith(self.picks)
+
+    def _IsKeyPressed(self, key, repeat=True):
+        pressed, self.key = self.key == key, None if self.key == key else self.key
+        return pressed
 
     def _Begin(self, title, p_open=None, flags=0):
         if self._inside:
@@ -80,6 +116,8 @@ class ImGui:
         return True, self.open
 
     def _End(self):
+        if self.styles or self._in_combo:
+            raise Misuse("ImGui_End: a style or a combo box was not ended")
         self._inside, self.lines = False, self._frame
 
     def _SameLine(self, offset=0, spacing=-1):
@@ -87,9 +125,6 @@ class ImGui:
 
     def _Spacing(self):
         return None
-
-    def _TextDisabled(self, text):
-        self._say(text)
 
     def _TextWrapped(self, text):
         self._say(text)
@@ -100,9 +135,6 @@ class ImGui:
     def _Checkbox(self, label, value):
         clicked = self._say(label)
         return clicked, value != clicked
-
-    def _RadioButton(self, label, active):
-        return self._say(label)
 
     def _ProgressBar(self, fraction, width=-1, height=0, overlay=""):
         self._say(overlay)

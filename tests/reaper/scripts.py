@@ -146,7 +146,7 @@ class Script:
         self.lupa = importlib.import_module(f"lupa.lua{reaper.version}")
         self.lua = self.lupa.LuaRuntime(unpack_returned_tuples=True)
         self.asked_for: set[str] = set()
-        self.gfx = Gfx()
+        self.gfx = Gfx(reaper.screen, reaper.retina)
         self.running = self.gives_way = False
         self._deferred: list[Any] = []
         self._handles: dict[int, Handle | ImGui] = {}  # kept, so that none gets the address of another

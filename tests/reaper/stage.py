@@ -20,9 +20,26 @@ from reaper.stand_in import Reaper
 from timeouts import PATIENCE_S
 
 from tsbs_daw.core.config import resource_folder
+from tsbs_daw.presets.preset import read_preset
 
 STEMS = ["vocals", "drums", "bass", "other"]
 SCRIPTS = "TSBS-DAW"
+PRESETS = [
+    {"name": "none", "description": "Stems only.", "outputs": []},
+    {"name": "instrumental", "description": "Without the voice.", "outputs": ["instrumental"]},
+]
+MODELS = [
+    {"name": "default", "description": "The small one.", "stems": STEMS},
+    {"name": "six", "description": "A large one.", "stems": [*STEMS, "guitar", "piano"]},
+]
+
+
+def shipped_presets() -> list[dict]:
+    read = [read_preset(path) for path in sorted(resource_folder("presets").glob("*.yaml"))]
+    return [
+        {"name": one.name, "description": one.description, "outputs": [output.name for output in one.outputs]}
+        for one in read
+    ]
 
 
 def install(reaper: Reaper, home: Path, **more: object) -> Path:
@@ -30,10 +47,7 @@ def install(reaper: Reaper, home: Path, **more: object) -> Path:
     folder = reaper.folder / "Scripts" / SCRIPTS
     shutil.copytree(resource_folder("reaper_scripts") / SCRIPTS, folder)
     installed = {"schema": 1, "spool": str(home / "spool"), "start": "tsbs-daw watch", "stems": STEMS}
-    installed["presets"] = [
-        {"name": "none", "description": "Stems only.", "outputs": []},
-        {"name": "instrumental", "description": "Without the voice.", "outputs": ["instrumental"]},
-    ]
+    installed["presets"] = PRESETS
     settings = reaper.folder / "Data" / "TSBS-DAW" / "installed.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(installed | more), encoding="utf-8")
@@ -47,15 +61,19 @@ def song_file(path: Path, duration_s: float = 2.0, sample_rate: int = 44100, see
 
 
 class Studio:
-    """A REAPER with the scripts in it, and a project with one item in front.
+    """A REAPER with the scripts in it, and a project in front.
 
-    Args: home: the daemon's; folder: for everything else
+    Args:
+        home: the daemon's
+        folder: for everything else
+        presets: with all presets that are shipped, and two models
     """
 
-    def __init__(self, folder: Path, home: Path, version: str = "54"):
+    def __init__(self, folder: Path, home: Path, version: str = "54", *, presets: bool = False):
         self.home, self.folder = home, folder
         self.reaper = Reaper(folder / "resources", version)
-        self.scripts = install(self.reaper, home)
+        self.presets = shipped_presets() if presets else PRESETS
+        self.scripts = install(self.reaper, home, presets=self.presets, **({"models": MODELS} if presets else {}))
         self.choose(layout="folder")  # the default, children of the source's track, is what test_layouts.py is about
         self.project = self.new_project("song")
 
@@ -83,6 +101,14 @@ class Studio:
             assert time.monotonic() < end, f"not within {PATIENCE_S:.0f} s: {self.tickets()}"
             self.reaper.tick()
             time.sleep(0.005)
+
+    def jobs_say(self, text: str) -> bool:
+        """Whether the window of jobs says so; it is opened as by a user who saw its lit button."""
+        if not any("Jobs" in script.path.name for script in self.reaper.scripts):
+            assert self.reaper.lit == {"tsbs-daw_Jobs.lua"}
+            self.run("Jobs")
+            self.ticks(2)
+        return self.reaper.window("Jobs").says(text)
 
     def ticks(self, count: int) -> None:
         for _ in range(count):

@@ -26,6 +26,7 @@ from reaper.scripts import Script
 from reaper.signatures import Misuse, check, functions, lua_only
 
 NEW_TAB = 40859
+PLAY_STOP = 40044
 CALL_S = 5e-6
 TICK_S = 0.010
 BETWEEN_TICKS_S = 0.030
@@ -48,7 +49,10 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.ui_locks = self.updates = self.accessors = 0
         self.in_coroutine = self.blocked = self.patient = False
         self.render_does = "everything"
-        self.console = ""
+        self.console = self.help_line = ""
+        self.screen, self.retina = (1366, 728), 1.0  # 1366 x 768 without the taskbar
+        self.lit: set[str] = set()  # scripts whose toolbar button is lit
+        self.played = 0
         self.left_over: list[Source] = []  # sources that takes have no more; whoever set another one destroys them
         self.lacks: set[str] = set()  # functions of a later version
         self.imgui: ImGui | None = None
@@ -238,6 +242,9 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.open(self._saved[name.removeprefix("noprompt:")])
 
     def Main_OnCommand(self, command, flag):
+        if command == PLAY_STOP:
+            self.played += 1
+            return
         if command == NEW_TAB:
             self.open(Project(self.folder / "unsaved", ""))
             return
@@ -250,6 +257,19 @@ class Reaper(ProjectFunctions, MediaFunctions):
             raise Misuse(f"Main_OnCommandEx: there is no action {command}")
         self.blocked = True
         self._render(project)
+
+    def my_getViewport(self, *rectangle):
+        return 0, 0, *self.screen
+
+    def SetToggleCommandState(self, section, command, state):
+        (self.lit.add if state else self.lit.discard)(self._commands[command - 50000].name)
+        return True
+
+    def RefreshToolbar2(self, section, command):
+        return None
+
+    def Help_Set(self, text, is_temporary):
+        self.help_line = text
 
     def GetAppVersion(self):
         return "7.40/stand-in"

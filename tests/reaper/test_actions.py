@@ -87,10 +87,14 @@ def test_a_presets_own_action_uses_it_and_gives_all_its_tracks(studio: Studio, d
     assert job["preset"] == "karaoke" and len(studio.project.tracks) == 2 + len(STEMS)
 
 
-def choose(studio: Studio, *labels: str) -> None:
+def choose(studio: Studio, *labels: str, window: str = "preset", **lists: str) -> None:
+    """In the dialog: entries of its lists, then what is clicked."""
     studio.ticks(2)
+    for name, entry in lists.items():
+        studio.reaper.window(window).pick(name.replace("_", " "), entry)
+        studio.ticks(3)
     for label in labels:
-        studio.reaper.window("preset").click(label)
+        studio.reaper.window(window).click(label)
         studio.ticks(3)
 
 
@@ -98,8 +102,10 @@ def test_the_chooser_remembers_what_was_chosen(studio: Studio, daemon: DaemonByH
     studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
     studio.run("Separate with preset")
     studio.ticks(2)
-    assert studio.reaper.window("preset").says("instrumental: Without the voice.")
-    choose(studio, "instrumental:", "bass", "leave both")
+    choose(studio, "bass", Preset="instrumental", Source="Leave both")
+    assert studio.reaper.window("preset").says("Without the voice.")
+    choose(studio, "bass")
+    choose(studio, "bass")
     gfx = studio.reaper.window("preset")
     choose(studio, "Separate")
     (job,) = daemon.work(studio, stems=[*STEMS, "instrumental"])
@@ -117,7 +123,7 @@ def test_the_chooser_separates_a_time_selection_too(studio: Studio, daemon: Daem
     studio.project.add_item(track, studio.song(), 0.0, 1.0)
     studio.project.time_selection = (0.25, 0.75)
     studio.run("Separate with preset")
-    choose(studio, "instrumental:", "the time selection", "mute what was taken apart", "Separate")
+    choose(studio, "Separate", Preset="instrumental", What="Time selection", Source="Mute what was")
     (job,) = daemon.work(studio)
     assert job["preset"] == "instrumental" and muted_pieces(track) == [(0.25, 0.75)]
 
@@ -126,7 +132,7 @@ def test_re_separating_says_what_becomes_of_new_outputs(studio: Studio, daemon: 
     studio.run("Re-separate in place")
     studio.ticks(2)
     window = studio.reaper.window("Re-separate")
-    assert window.says("An output without a track gets one, muted.") and not window.says("mute what was taken apart")
+    assert window.says("An output without a track gets one, muted.") and not window.says("Mute what was")
 
 
 def test_a_chooser_that_is_closed_asks_for_nothing(studio: Studio, daemon: DaemonByHand):
@@ -142,9 +148,9 @@ def test_the_chooser_and_the_jobs_are_drawn_by_reaimgui_where_it_is_there(studio
     studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
     imgui = studio.reaper.imgui = ImGui()
     studio.run("Separate with preset")
-    for label in ("instrumental:", "bass", "Separate"):
+    for label in ("Preset", "bass", "Separate"):
         studio.ticks(2)
-        imgui.clicked = label
+        imgui.clicked, imgui.picks = label, "instrumental"
         studio.ticks(2)
     (job,) = daemon.work(studio, stems=[*STEMS, "instrumental"])
     assert job["preset"] == "instrumental" and "bass" not in studio.project.names()
@@ -169,9 +175,7 @@ def test_re_separating_in_place_keeps_every_edit(studio: Studio, daemon: DaemonB
     old = bass.take.source.path
     studio.run("Re-separate in place")
     studio.ticks(2)
-    studio.reaper.window("Re-separate").click("instrumental:")
-    studio.ticks(3)
-    studio.reaper.window("Re-separate").click("Separate")
+    choose(studio, "Separate", window="Re-separate", Preset="instrumental")
     studio.ticks(20)
     (job,) = daemon.claim()
     assert job["preset"] == "instrumental" and job["source"]["start_samples"] == 22050
@@ -198,9 +202,7 @@ def separate_again(studio: Studio, daemon: DaemonByHand, stems: list[str], numbe
     studio.project.track_named("mix - stems").values["I_SELECTED"] = 1.0
     studio.run("Re-separate in place")
     studio.ticks(2)
-    for label in ("instrumental:", *without, "Separate"):
-        studio.reaper.window("Re-separate").click(label)
-        studio.ticks(3)
+    choose(studio, *without, "Separate", window="Re-separate", Preset="instrumental")
     studio.ticks(12)
     (job,) = daemon.claim()
     job["song"] = f"again {number}"
@@ -243,7 +245,7 @@ def test_an_output_that_is_not_wanted_gets_no_track_and_what_was_removed_does_no
     project = studio.project
     separated(studio, daemon, STEMS)
     project.tracks.remove(project.track_named("drums"))
-    separate_again(studio, daemon, [*STEMS, "instrumental"], 1, "instrumental")
+    separate_again(studio, daemon, [*STEMS, "instrumental"], 1, "[x] instrumental")
     assert project.names() == ["Mix", "mix - stems", "vocals", "bass", "other"]
     assert all("again 1" in stem_items(project, name)[0].take.source.path for name in ("vocals", "bass", "other"))
 
@@ -310,18 +312,24 @@ def test_what_is_dismissed_is_forgotten(studio: Studio, daemon: DaemonByHand):
     assert studio.tickets() == [] and studio.project.names() == ["Mix"]
 
 
-def test_a_missing_daemon_is_noticed_and_can_be_started(studio: Studio):
+def test_a_missing_daemon_is_started_and_can_be_started_again(studio: Studio):
     studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
     studio.run("Separate selected items")
     studio.ticks(12)
     window = studio.reaper.window("Jobs")
-    assert window.says("No daemon is running: the jobs wait until it is started.")
-    assert len(studio.jobs_waiting()) == 1, "it is asked for all the same"
+    assert studio.reaper.started == [("tsbs-daw watch", -2)] and window.says("Starting the daemon")
+    assert len(studio.jobs_waiting()) == 1, "it is asked for meanwhile"
+    studio.run("Separate selected items")
+    studio.ticks(12)
+    assert len(studio.reaper.started) == 1, "it is on its way"
+    studio.ticks(1100)
+    assert window.says("No daemon is running. Your jobs wait")
     window.click("Start it")
     studio.ticks(2)
-    assert studio.reaper.started == [("tsbs-daw watch", -2)]
+    assert len(studio.reaper.started) == 2
     DaemonByHand(studio.home).work(studio)
-    assert studio.project.names() == ["Mix", "mix - stems", *STEMS]
+    assert studio.project.names() == ["Mix", *["mix - stems", *STEMS] * 2]
+    studio.ticks(12)
     assert not studio.reaper.window("Jobs").says("No daemon")
 
 
@@ -363,4 +371,11 @@ def test_a_reversed_stem_keeps_its_sound_when_it_is_separated_again_and_that_is_
     bass.take.source = reversed_
     separate_again(studio, daemon, STEMS, 1)
     assert bass.take.source is reversed_ and "again 1" in stem_items(studio.project, "drums")[0].take.source.path
+    assert "plays it reversed, so it keeps its sound" in studio.reaper.help_line
+    assert studio.reaper.lit == {"tsbs-daw_Jobs.lua"}, "its button is lit, and nothing takes the keys from the user"
+    studio.run("Jobs")
+    studio.ticks(2)
     assert studio.reaper.window("Jobs").says("plays it reversed, so it keeps its sound")
+    studio.reaper.window("Jobs").press("Escape")
+    studio.ticks(2)
+    assert studio.reaper.lit == set()

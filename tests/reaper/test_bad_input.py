@@ -202,4 +202,4 @@ def test_a_stale_heartbeat_is_no_daemon(studio: Studio, daemon: DaemonByHand):
     studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 1.0, 1.0)
     studio.run("Separate selected items")
     studio.ticks(2)
-    assert studio.reaper.window("Jobs").says("No daemon is running")
+    assert studio.reaper.window("Jobs").says("Starting the daemon")

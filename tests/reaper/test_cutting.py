@@ -147,8 +147,7 @@ def test_what_must_not_be_cut_is_left_whole_with_a_sentence(
     daemon.work(studio)
     studio.ticks(2)
     assert pieces(track) == [(1.0, 3.0, False)] and len(stem_items(studio.project, "bass")) == 1
-    window = studio.reaper.window("Jobs")
-    assert window.says(f"'Track 0 0' is {why}") and window.says("mute it by hand"), window.lines
+    assert studio.jobs_say(f"'Track 0 0' is {why}") and studio.jobs_say("mute it by hand")
 
 
 def test_a_grouped_item_that_needs_no_cut_is_muted(studio: Studio, daemon: DaemonByHand):
@@ -187,7 +186,7 @@ def test_an_item_with_other_media_by_now_is_not_muted(studio: Studio, daemon: Da
     daemon.work(studio)
     studio.ticks(2)
     assert not any(muted for _, _, muted in pieces(track))
-    assert studio.reaper.window("Jobs").says("nothing of it was muted")
+    assert studio.jobs_say("nothing of it was muted")
 
 
 def test_a_loop_is_found_again_after_a_cut(studio: Studio, daemon: DaemonByHand):
@@ -212,7 +211,7 @@ def test_a_project_at_another_rate_is_told(studio: Studio, daemon: DaemonByHand)
     studio.project.playrate = 0.9
     studio.run("Separate selected items")
     daemon.work(studio)
-    assert studio.reaper.window("Jobs").says("The project plays at rate 0.9")
+    assert studio.jobs_say("The project plays at rate 0.9")
     assert len(studio.project.tracks) == 2 + len(STEMS)
 
 
@@ -222,7 +221,7 @@ def test_take_effects_are_not_rendered_at_another_rate_of_the_project(studio: St
     studio.reaper.ext_state["TSBS-DAW", "fx"] = "yes"
     studio.run("Separate selected items")
     studio.ticks(4)
-    assert studio.tickets() == [] and studio.reaper.window("Jobs").says("set it to 1 first")
+    assert studio.tickets() == [] and studio.jobs_say("set it to 1 first")
 
 
 def test_lanes_that_do_not_play_are_neither_read_nor_cut(studio: Studio, daemon: DaemonByHand):

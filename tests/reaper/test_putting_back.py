@@ -185,7 +185,7 @@ def test_a_closed_project_waits_and_gets_its_stems_when_it_is_open_again(studio:
     daemon.finish(studio.job)
     studio.run("Jobs")
     studio.ticks(40)
-    assert len(studio.tickets()) == 1 and studio.reaper.window("Jobs").says("open 'song.RPP' to receive it")
+    assert len(studio.tickets()) == 1 and studio.jobs_say("open 'song.RPP' to receive it")
     studio.reaper.open(project)
     daemon.work(studio)
     assert project.names() == ["Mix", "mix - stems", *STEMS]
@@ -317,7 +317,7 @@ def test_the_project_may_change_while_an_order_is_worked_off(studio: Studio, dae
     daemon.work(studio)
     assert len(stem_items(studio.project, "bass")) == 59
     assert [i.values["D_POSITION"] for i in stem_items(studio.project, "bass")].count(1234.5) == 1
-    assert studio.reaper.window("Jobs").says("An item was removed before it could be read.")
+    assert studio.jobs_say("An item was removed before it could be read.")
 
 
 def test_a_project_closed_while_an_order_is_worked_off_gets_the_rest_when_it_is_open_again(

@@ -114,6 +114,7 @@ end
 function background:_trouble(ticket, sentence, what)
   ticket.trouble, ticket.offer = sentence, what
   self.pending:keep(ticket)
+  require("jobs_window").notify(sentence)
 end
 
 function background:_advance(task, over)
@@ -142,7 +143,7 @@ function background:_advance(task, over)
     end
     if type(err) == "table" and #err > 0 then
       settings.say(err, true)
-      require("jobs_window").show()
+      require("jobs_window").notify(err[1])
     end
   end
 end

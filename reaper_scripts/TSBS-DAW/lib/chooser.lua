@@ -1,83 +1,131 @@
--- Choose a preset, the stems to put back, and what becomes of the source. The choice is remembered.
+-- The dialog: what is separated, how, and where the stems go. The choice is remembered.
 local require = ...
 local settings, ui = require("settings"), require("ui")
 
 local chooser = {}
 
 local SOURCES = {
-  { "mute", "mute what was taken apart; where that is a part of an item, the item is cut there" },
-  { "keep", "keep it playing, and mute the folder of stems" },
-  { "untouched", "leave both as they are" },
+  { "mute", "Mute what was separated; part of an item is cut out" },
+  { "keep", "Keep the source playing and mute the stems" },
+  { "untouched", "Leave both as they are" },
 }
 local WHATS = {
-  { "selected_items", "the selected items" },
-  { "time_selection", "the time selection, on the selected tracks" },
-  { "regions", "every region, on the selected tracks" },
+  { "selected_items", "Selected items" },
+  { "time_selection", "Time selection on selected tracks" },
+  { "razor_edits", "Razor edits" },
+  { "cursor_region", "Region at the edit cursor, on selected tracks" },
+  { "regions", "All regions, on selected tracks" },
 }
-local ROWS = 24 -- of a line's height
+local LAYOUTS = {
+  { "children", "Below the source track, through its effects" },
+  { "folder", "In a folder of their own, with the same effects" },
+  { "takes", "As takes of the item" },
+}
+local REMEMBERED = { "preset", "model", "source", "what", "layout" }
+local WIDTH, HEIGHT = 560, 440
 
-local function outputs_of(installed, preset)
+local function named(list, name)
+  for _, entry in ipairs(list or {}) do
+    if entry.name == name then
+      return entry
+    end
+  end
+  return nil
+end
+
+-- What a preset gives with a model: the model's stems, then the preset's outputs.
+local function outputs_of(installed, chosen)
+  local model, preset = named(installed.models, chosen.model), named(installed.presets, chosen.preset)
   local names = {}
-  for _, name in ipairs(installed.stems or {}) do
+  for _, name in ipairs(model and model.stems or installed.stems or {}) do
     names[#names + 1] = name
   end
-  for _, known in ipairs(installed.presets or {}) do
-    for _, name in ipairs(known.name == preset and known.outputs or {}) do
-      names[#names + 1] = name
-    end
+  for _, name in ipairs(preset and preset.outputs or {}) do
+    names[#names + 1] = name
   end
   return names
 end
 
-local function draw_choices(window, label, entries, chosen, name)
-  window:gap()
-  window:text(label)
-  for _, entry in ipairs(entries) do
-    if window:choice(entry[2], chosen[name] == entry[1]) then
-      chosen[name] = entry[1]
-    end
+local function labelled(list)
+  local entries = {}
+  for _, entry in ipairs(list or {}) do
+    entries[#entries + 1] = { entry.name, entry.name }
+  end
+  return entries
+end
+
+local function draw_preset(window, installed, chosen)
+  local before = chosen.preset
+  local presets = labelled(installed.presets)
+  if #presets > 0 then
+    chosen.preset = window:choose("Preset", presets, chosen.preset)
+    local preset = named(installed.presets, chosen.preset)
+    window:text(preset and preset.description or "", true)
+  end
+  if chosen.preset ~= before then
+    chosen.without = {}
+  end
+  if #(installed.models or {}) > 1 then
+    local model = chosen.model
+    chosen.model = window:choose("Model", labelled(installed.models), chosen.model)
+    chosen.without = chosen.model == model and chosen.without or {}
   end
 end
 
-local function draw_presets(window, installed, chosen)
-  window:text("Preset")
-  for _, preset in ipairs(installed.presets or {}) do
-    if window:choice(preset.name .. ": " .. preset.description, chosen.preset == preset.name) then
-      chosen.preset, chosen.without = preset.name, {}
-    end
-  end
-end
-
+-- Check boxes for the stems; the digits 1 to 9 press them. A preset may have none that the model lacks.
 local function draw_stems(window, names, chosen)
   window:gap()
-  window:text("Tracks")
+  local quick = { { "", "Choose below" }, { "*", "All of them" } }
   for _, name in ipairs(names) do
-    chosen.without[name] = not window:check(name, not chosen.without[name])
+    quick[#quick + 1] = { name, "Only " .. name }
+  end
+  local picked = window:choose("Stems", quick, "")
+  if picked ~= "" then
+    for _, name in ipairs(names) do
+      chosen.without[name] = picked ~= "*" and picked ~= name
+    end
+  end
+  local digit = tonumber(window:character() or "")
+  for index, name in ipairs(names) do
+    if index > 1 then
+      window:beside()
+    end
+    local wanted = not chosen.without[name]
+    if digit == index then
+      wanted = not wanted
+    end
+    chosen.without[name] = not window:check(name, wanted)
   end
 end
 
 local function draw_rest(window, chosen, note)
+  window:gap()
   if note then
     window:text(note, true)
-    return
+  else
+    chosen.what = window:choose("What", WHATS, chosen.what)
+    chosen.layout = window:choose("Put stems", LAYOUTS, chosen.layout)
+    chosen.source = window:choose("Source", SOURCES, chosen.source)
+    window:gap()
+    chosen.fx = window:check("Include take effects (renders the item first)", chosen.fx)
   end
-  draw_choices(window, "What", WHATS, chosen, "what")
-  draw_choices(window, "Source", SOURCES, chosen, "source")
-  chosen.fx = window:check("with take effects (renders, which takes a moment)", chosen.fx)
+  chosen.null = window:check("Stems add up to the source exactly", chosen.null)
 end
 
-local function last_choice(names)
-  local stems, without = settings.chosen_stems(), {}
-  for _, name in ipairs(stems and names or {}) do
-    without[name] = true
+local function last_choice(installed)
+  local found = { without = {}, fx = settings.choice("fx") == "yes", null = settings.choice("null") == "yes" }
+  for _, name in ipairs(REMEMBERED) do
+    found[name] = settings.choice(name)
+  end
+  if installed.models and not named(installed.models, found.model) then
+    found.model = "default" -- it was removed meanwhile
+  end
+  local stems = settings.chosen_stems()
+  for _, name in ipairs(stems and outputs_of(installed, found) or {}) do
+    found.without[name] = true
   end
   for _, name in ipairs(stems or {}) do
-    without[name] = nil
-  end
-  local fx = settings.choice("fx") == "yes"
-  local found = { fx = fx, without = without }
-  for _, name in ipairs({ "preset", "source", "what" }) do
-    found[name] = settings.choice(name)
+    found.without[name] = nil
   end
   return found
 end
@@ -87,12 +135,16 @@ local function remember(chosen, names)
   for _, name in ipairs(names) do
     stems[#stems + 1] = not chosen.without[name] and name or nil
   end
-  for _, name in ipairs({ "preset", "source", "what" }) do
+  if #stems == 0 then
+    return false
+  end
+  for _, name in ipairs(REMEMBERED) do
     settings.choose(name, chosen[name])
   end
   settings.choose("fx", chosen.fx and "yes" or "no")
+  settings.choose("null", chosen.null and "yes" or "no")
   settings.choose("stems", #stems < #names and table.concat(stems, "/") or "")
-  return #stems > 0
+  return true
 end
 
 -- Ask, then call `go` unless the user closed the window. note: a line in the place of what to separate and what becomes
@@ -100,22 +152,28 @@ end
 function chooser.ask(title, go, note)
   local installed, err = settings.installed()
   if not installed then
-    ui.open(title, 520, 160, function(window)
+    ui.open(title, WIDTH, 160, function(window)
       window:text(err)
+      return window:footer({ "Close" }) == nil
     end)
     return
   end
-  local chosen = last_choice(outputs_of(installed, settings.choice("preset")))
-  local rows = #(installed.presets or {}) + (note and 14 or 22)
-  local decided = false
-  ui.open(title, 640, rows * ROWS, function(window)
-    local names = outputs_of(installed, chosen.preset)
-    draw_presets(window, installed, chosen)
+  local chosen = last_choice(installed)
+  local decided, complaint = false, nil
+  ui.open(title, WIDTH, HEIGHT, function(window)
+    local names = outputs_of(installed, chosen)
+    draw_preset(window, installed, chosen)
     draw_stems(window, names, chosen)
     draw_rest(window, chosen, note)
-    window:gap()
-    decided = window:button("Separate") and remember(chosen, names)
-    return not decided
+    if complaint then
+      window:text(complaint)
+    end
+    local pressed = window:footer({ "Separate", "Cancel" })
+    if pressed == "Separate" then
+      decided = remember(chosen, names)
+      complaint = not decided and "Choose at least one stem." or nil
+    end
+    return not decided and pressed ~= "Cancel"
   end, function()
     if decided then
       go()

@@ -4,9 +4,9 @@ local clock = {}
 -- REAPER's window is drawn between two ticks: 10 ms are not noticed. A step that is begun must end within the rest.
 local TICK_S = 0.007
 
--- A function that says whether this tick's time is used up.
-function clock.budget()
-  local until_s = reaper.time_precise() + TICK_S
+-- A function that says whether this tick's time is used up, or what of it is named.
+function clock.budget(seconds)
+  local until_s = reaper.time_precise() + (seconds or TICK_S)
   return function()
     return reaper.time_precise() >= until_s
   end

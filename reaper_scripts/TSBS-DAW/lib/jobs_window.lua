@@ -1,19 +1,39 @@
 -- What is under way: how far, how long still, and what went wrong; to cancel, retry, place or dismiss.
 local require, folder = ...
 local clock, files, project = require("clock"), require("files"), require("project")
-local background, settings, spools, text = require("background"), require("settings"), require("spool"), require("text")
-local pending_jobs, ui = require("pending_jobs"), require("ui")
+local background, daemon, settings = require("background"), require("daemon"), require("settings")
+local pending_jobs, spools, text, ui = require("pending_jobs"), require("spool"), require("text"), require("ui")
 
 local jobs_window = {}
 
 local FILE = "tsbs-daw_Jobs.lua"
 local LOOK_EVERY_S = 0.25
 local ALIVE_S = 3.0
-local NO_DAEMON = "No daemon is running: the jobs wait until it is started."
+local DRAW_S = 0.003 -- of a tick, for looking at jobs
+local PLAY_STOP = 40044 -- "Transport: Play/stop"
+local NO_DAEMON =
+  "No daemon is running. Your jobs wait until one is started; if it does not start, run tsbs-daw: setup."
+local STARTING = "Starting the daemon; the first start takes some seconds."
 
 local function alive()
   local beat = tonumber((settings.word("jobs_window")))
   return beat ~= nil and math.abs(reaper.time_precise() - beat) < ALIVE_S
+end
+
+-- Light the toolbar button of this window, or let it go out.
+function jobs_window.light(is_lit)
+  local command = files.register(folder, FILE, false)
+  reaper.SetToggleCommandState(0, command, is_lit and 1 or 0)
+  reaper.RefreshToolbar2(0, command)
+end
+
+-- Say that the window has something to say, without taking the keys from what the user is doing: by its lit button, and
+-- in REAPER's help line.
+function jobs_window.notify(sentence)
+  if not alive() then
+    jobs_window.light(true)
+    reaper.Help_Set(("tsbs-daw: %s Run tsbs-daw: jobs for more."):format(sentence), true)
+  end
 end
 
 -- Open the window as a script of its own, unless it is open.
@@ -99,10 +119,22 @@ local BUTTONS = {
   { "place", "Put on new tracks" },
 }
 
+-- Look at some tickets, as far as the tick allows, the next time at the ones after them: a hundred are a hundred files.
+local function refresh(model, over)
+  for _ = 1, #model.all do
+    model.at = model.at % #model.all + 1
+    local ticket = model.all[model.at]
+    local seen = model.seen[ticket.id] or {}
+    model.seen[ticket.id] = seen
+    model.views[ticket.id] = jobs_window.view(model.spool, ticket, seen)
+    if over() then
+      return
+    end
+  end
+end
+
 local function draw_ticket(window, model, ticket)
-  local seen = model.seen[ticket.id] or {}
-  model.seen[ticket.id] = seen
-  local view = jobs_window.view(model.spool, ticket, seen)
+  local view = model.views[ticket.id] or { line = "" }
   window:text(("%s %s  (%s)"):format(ticket.name, ticket.label or "", ticket.job.preset))
   if view.fraction then
     window:bar(view.fraction, view.line)
@@ -131,18 +163,24 @@ local function draw_daemon(window, model, installed)
   if model.alive then
     return
   end
-  window:text(NO_DAEMON)
-  if installed.start and window:button("Start it") then
-    reaper.ExecProcess(installed.start, -2)
+  if daemon.is_starting(model.spool) then
+    window:text(STARTING, true)
+  elseif #model.all > 0 then
+    window:text(NO_DAEMON)
+    if installed.start and window:button("Start it") then
+      daemon.start(installed)
+    end
   end
   window:gap()
 end
 
 local function draw(window, model, installed)
   settings.word("jobs_window", ("%.3f"):format(reaper.time_precise()))
+  local over = clock.budget(DRAW_S)
   if model.look() then
     model.all, model.alive = model.desk:all(), model.spool:alive()
   end
+  refresh(model, over)
   for sentence in settings.word("said"):gmatch("[^\n]+") do
     window:text(sentence)
   end
@@ -156,6 +194,10 @@ local function draw(window, model, installed)
       settings.word("said", said)
     end
   end
+  if window:is_space_free() then
+    reaper.Main_OnCommand(PLAY_STOP, 0)
+  end
+  return window:footer({ "Close" }) == nil
 end
 
 function jobs_window.run()
@@ -165,14 +207,23 @@ function jobs_window.run()
   if not installed then
     ui.open(title, 520, 160, function(window)
       window:text(err)
+      return window:footer({ "Close" }) == nil
     end)
     return
   end
-  local model = { desk = pending_jobs.at(installed.spool), spool = spools.at(installed.spool), seen = {}, all = {} }
+  local model = {
+    desk = pending_jobs.at(installed.spool),
+    spool = spools.at(installed.spool),
+    seen = {},
+    all = {},
+    views = {},
+    at = 0,
+  }
   model.look = clock.every(LOOK_EVERY_S)
   ui.open(title, 520, 420, function(window)
-    draw(window, model, installed)
+    return draw(window, model, installed)
   end, function()
+    jobs_window.light(false)
     settings.word("jobs_window", "")
     settings.word("said", "")
   end)

@@ -16,6 +16,7 @@ function protocol.job(id, source, output, song, options, deliver)
     song = song,
     preset = options.preset,
     model = options.model,
+    null = options.null or nil,
     origin = "reaper",
     priority = "interactive",
     deliver = deliver,

@@ -1,7 +1,8 @@
 -- What is selected in REAPER, written down as a request. This is all that an action does: it is over in its first tick,
 -- but for a thousand items and more. What is requested is worked off by the background script, see `requests`.
 local require = ...
-local clock, background, json, project = require("clock"), require("background"), require("json"), require("project")
+local background, clock, daemon = require("background"), require("clock"), require("daemon")
+local json, project = require("json"), require("project")
 local pending_jobs, settings, spools, text =
   require("pending_jobs"), require("settings"), require("spool"), require("text")
 
@@ -18,6 +19,7 @@ function selection.options(changes)
     source = settings.choice("source"),
     fx = settings.choice("fx") == "yes",
     layout = settings.choice("layout"),
+    null = settings.choice("null") == "yes",
   }
   if changes and changes.preset then
     -- The tracks that were chosen are another preset's.
@@ -46,11 +48,12 @@ end
 local function hand_on(requests)
   local installed, missing = settings.installed()
   clock.run(function(pause)
-    local said = { missing }
+    local said, kept = { missing }, false
     local function keep(request)
       local ok, why = pending_jobs.at(installed.spool):keep(request)
       said[#said + 1] = why
       if ok then
+        kept = true
         background.wake()
       end
     end
@@ -59,7 +62,13 @@ local function hand_on(requests)
       said[#said + 1] = nothing
     end
     settings.say(said)
-    if #said > 0 or not spools.at(installed.spool):alive() then
+    -- A daemon that was started says in the window that it is coming up; one that runs needs no window.
+    local spool = installed and spools.at(installed.spool)
+    local alive = spool and spool:alive()
+    if installed and kept then
+      daemon.ensure(installed, spool)
+    end
+    if #said > 0 or not alive then
       require("jobs_window").show()
     end
     return true

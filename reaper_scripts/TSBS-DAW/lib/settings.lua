@@ -30,10 +30,11 @@ local DEFAULTS = {
   model = "default",
   what = "selected_items",
   layout = "children",
+  null = "no",
 }
 
 -- A choice that was made before: preset, source (mute, keep, untouched), fx (yes, no), stems (names, or "" for all),
--- what (a function of `selection`), layout (children, folder, takes).
+-- what (a function of `selection`), layout (children, folder, takes), null (yes, no).
 function settings.choice(name)
   local value = reaper.GetExtState(SECTION, name)
   return value ~= "" and value ~= "-" and value or DEFAULTS[name]

@@ -1,20 +1,41 @@
--- A window in REAPER's own gfx.
+-- A window in REAPER's own gfx: rows from top to bottom, with a scroll bar where they do not fit, and buttons that stay
+-- at the bottom. It is never larger than the screen.
+--
+-- Keys: Tab and the arrows go from one thing to the next, Left and Right go through a list, Space presses, Return is
+-- the first button at the bottom, Escape closes the window. The wheel scrolls.
 local require = ...
 local text = require("text")
 
 local window = {}
 window.__index = window
 
-local LINE, MARGIN, GAP = 24, 10, 8
+local LINE, MARGIN, GAP, SCROLL = 24, 12, 8, 8 -- in pixels of a screen of 1080 lines
+local LABEL = 96 -- how wide the names of lists are
 local FONT, FONT_SIZE = "Arial", 15
+local TITLE_BAR = 40
+local REFERENCE_LINES = 1080
 local COLORS = {
   back = { 0.16, 0.16, 0.17 },
   text = { 0.90, 0.90, 0.88 },
-  faint = { 0.60, 0.60, 0.58 },
+  faint = { 0.64, 0.64, 0.62 },
   button = { 0.30, 0.31, 0.33 },
   hover = { 0.38, 0.40, 0.43 },
+  focus = { 0.95, 0.75, 0.30 },
   bar = { 0.20, 0.55, 0.60 },
 }
+local KEY = {
+  tab = 9,
+  enter = 13,
+  escape = 27,
+  space = 32,
+  up = 30064,
+  down = 1685026670,
+  left = 1818584692,
+  right = 1919379572,
+  page_up = 1885828464,
+  page_down = 1885824110,
+}
+local SHIFT = 8 -- of gfx.mouse_cap
 
 local function paint(name)
   local color = COLORS[name]
@@ -22,26 +43,71 @@ local function paint(name)
 end
 
 function window.new(title, width, height)
-  gfx.init(title, width, height, 0)
-  gfx.setfont(1, FONT, FONT_SIZE)
-  return setmetatable({ pressed = false }, window)
+  local left, top, right, bottom = reaper.my_getViewport(0, 0, 0, 0, 0, 0, 0, 0, true)
+  local lines = math.abs(bottom - top)
+  -- A large screen without scaling of its own gets larger letters: by halves, so that they stay sharp.
+  local scale = math.max(1, math.floor(2 * lines / REFERENCE_LINES) / 2)
+  width = math.min(math.floor(width * scale), math.abs(right - left) - 2 * MARGIN)
+  height = math.min(math.floor(height * scale), lines - TITLE_BAR - 2 * MARGIN)
+  gfx.ext_retina = 1 -- REAPER answers with the scale of the display, where it knows one
+  gfx.init(title, width, height, 0, left + (math.abs(right - left) - width) // 2, top + TITLE_BAR)
+  if gfx.ext_retina > 1 then
+    scale = gfx.ext_retina
+  end
+  gfx.setfont(1, FONT, math.floor(FONT_SIZE * scale))
+  local self = setmetatable({ pressed = false, scroll = 0, focus = 0, count = 0, content = 0 }, window)
+  self.line, self.margin, self.gap_height =
+    math.floor(LINE * scale), math.floor(MARGIN * scale), math.floor(GAP * scale)
+  self.label, self.scroll_bar, self.footer_height = math.floor(LABEL * scale), math.floor(SCROLL * scale), 0
+  return self
+end
+
+function window:_move_focus(by)
+  self.focus = self.count > 0 and (self.focus - 1 + by) % self.count + 1 or 0
+  self.follow_focus = true
+end
+
+function window:_take_key(char)
+  local page = gfx.h - self.footer_height - self.line
+  self.key = nil
+  if char == KEY.tab then
+    self:_move_focus(gfx.mouse_cap & SHIFT ~= 0 and -1 or 1)
+  elseif char == KEY.down or char == KEY.up then
+    self:_move_focus(char == KEY.down and 1 or -1)
+  elseif char == KEY.page_down or char == KEY.page_up then
+    self.scroll = self.scroll + (char == KEY.page_down and page or -page)
+  elseif char ~= 0 then
+    self.key = char
+  end
 end
 
 -- Returns false when the user closed the window: by its corner, or by Escape.
 function window:begin()
   local char = gfx.getchar()
-  if char < 0 or char == 27 then
+  if char < 0 or char == KEY.escape then
     return false
   end
+  self:_take_key(char)
   local down = gfx.mouse_cap & 1 == 1
   self.clicked, self.pressed = self.pressed and not down, down
-  self.y, self.next_x = MARGIN, nil
+  self.scroll = self.scroll - gfx.mouse_wheel / 120 * 3 * self.line
+  gfx.mouse_wheel = 0
+  self.room = gfx.h - self.footer_height
+  self.scroll = math.max(0, math.min(self.scroll, self.content - self.room))
+  self.y, self.next_x, self.next = self.margin - math.floor(self.scroll), nil, 0
   paint("back")
   gfx.rect(0, 0, gfx.w, gfx.h, 1)
   return true
 end
 
-function window.finish()
+function window:finish()
+  self.count = self.next
+  self.content = self.y + math.floor(self.scroll) + self.margin
+  if self.content > self.room then
+    local length = self.room * self.room / self.content
+    paint("button")
+    gfx.rect(gfx.w - self.scroll_bar, self.scroll / self.content * self.room, self.scroll_bar - 2, length, 1)
+  end
   gfx.update()
 end
 
@@ -49,41 +115,98 @@ function window.close()
   gfx.quit()
 end
 
--- The next thing goes to the right of the one before.
+-- The next thing goes to the right of the one before, if there is room.
 function window:beside()
-  self.y, self.next_x = self.y - LINE, self.last_x
+  self.y, self.next_x = self.y - self.line, self.last_x
 end
 
 function window:gap()
-  self.y = self.y + GAP
+  self.y = self.y + self.gap_height
+end
+
+function window:_width()
+  return gfx.w - 2 * self.margin - self.scroll_bar
 end
 
 function window:_place(width)
-  local x = self.next_x or MARGIN
-  self.next_x, self.last_x = nil, x + width + GAP
+  if self.next_x and self.next_x + width > self.margin + self:_width() then
+    self.y, self.next_x = self.y + self.line, nil
+  end
+  local x = self.next_x or self.margin
+  self.next_x, self.last_x = nil, x + width + self.gap_height
   local y = self.y
-  self.y = y + LINE
+  self.y = y + self.line
   return x, y
 end
 
-function window:_hit(x, y, width)
-  local over = gfx.mouse_x >= x and gfx.mouse_x < x + width and gfx.mouse_y >= y and gfx.mouse_y < y + LINE - 2
-  return over, over and self.clicked
+function window:_is_seen(y)
+  return y >= 0 and y + self.line <= self.room
 end
 
-local function write(x, y, line, color)
-  paint(color)
-  gfx.x, gfx.y = x, y + 3
-  gfx.drawstr(line)
+-- Something that can be pressed: over it, clicked or pressed by key, and in focus. A click gives it the focus.
+function window:_control(x, y, width)
+  self.next = self.next + 1
+  local focused, seen = self.focus == self.next, self:_is_seen(y)
+  if focused and self.follow_focus then
+    self.follow_focus = false
+    if not seen then
+      self.scroll = math.max(0, self.scroll + y - self.room // 2)
+    end
+  end
+  local over = seen and gfx.mouse_x >= x and gfx.mouse_x < x + width
+  over = over and gfx.mouse_y >= y and gfx.mouse_y < y + self.line - 2
+  if over and self.clicked then
+    self.focus = self.next
+  end
+  local pressed = over and self.clicked or focused and self.key == KEY.space
+  if focused and seen then
+    paint("focus")
+    gfx.rect(x - 2, y - 2, width + 4, self.line + 1, 0)
+  end
+  return over, pressed, focused
 end
 
--- Long lines are broken at spaces.
+function window:_write(x, y, line, color)
+  if self:_is_seen(y) then
+    paint(color)
+    gfx.x, gfx.y = x, y + self.line // 8
+    gfx.drawstr(line)
+  end
+end
+
+function window:_fill(x, y, width, color)
+  if self:_is_seen(y) then
+    paint(color)
+    gfx.rect(x, y, width, self.line - 3, 1)
+  end
+end
+
+-- Cut a line that is too long, with an ellipsis.
+local function fitted(line, room)
+  while line ~= "" and gfx.measurestr(line) > room do
+    line = text.cut(line, math.max(1, (utf8.len(line) or #line) - 2))
+    if utf8.len(line) and utf8.len(line) <= 2 then
+      break
+    end
+  end
+  return line
+end
+
+-- As many characters of a long word, a path say, as there is room for; and the rest.
+local function broken(word, room)
+  local count = utf8.len(word) and utf8.len(word) or #word
+  local kept = math.max(1, math.floor(count * room / gfx.measurestr(word)) - 1)
+  local at = utf8.len(word) and utf8.offset(word, kept + 1) or kept + 1
+  return word:sub(1, at - 1), word:sub(at)
+end
+
+-- Long lines are broken at spaces, and words that are longer than a line wherever it ends.
 function window:text(content, faint)
-  local room = math.max(80, gfx.w - (self.next_x or MARGIN) - MARGIN)
+  local room = math.max(80, self:_width() - (self.next_x and self.next_x - self.margin or 0))
   local line = ""
   local function put()
     local x, y = self:_place((gfx.measurestr(line)))
-    write(x, y, line, faint and "faint" or "text")
+    self:_write(x, y, fitted(line, room), faint and "faint" or "text")
   end
   for word in content:gmatch("%S+") do
     local longer = line == "" and word or line .. " " .. word
@@ -92,6 +215,12 @@ function window:text(content, faint)
       longer = word
     end
     line = longer
+    while gfx.measurestr(line) > room and #line > 4 do
+      local rest
+      line, rest = broken(line, room)
+      put()
+      line = rest
+    end
   end
   put()
 end
@@ -99,47 +228,98 @@ end
 function window:button(label)
   local width = gfx.measurestr(label) + 20
   local x, y = self:_place(width)
-  local over, clicked = self:_hit(x, y, width)
-  paint(over and "hover" or "button")
-  gfx.rect(x, y, width, LINE - 3, 1)
-  write(x + 10, y, label, "text")
-  return clicked
-end
-
-function window:_row(mark, label)
-  local width = gfx.w - 2 * MARGIN
-  local x, y = self:_place(width)
-  local over, clicked = self:_hit(x, y, width)
-  if over then
-    paint("button")
-    gfx.rect(x, y, width, LINE - 3, 1)
-  end
-  write(x + 4, y, mark, "text")
-  write(x + 34, y, label, "text")
-  return clicked
+  local over, pressed = self:_control(x, y, width)
+  self:_fill(x, y, width, over and "hover" or "button")
+  self:_write(x + 10, y, label, "text")
+  return pressed
 end
 
 -- Returns the value, changed or not.
 function window:check(label, value)
-  if self:_row(value and "[x]" or "[ ]", label) then
+  local mark = value and "[x] " or "[  ] "
+  local width = math.min(self:_width(), gfx.measurestr(mark .. label) + 12)
+  local x, y = self:_place(width)
+  local over, pressed = self:_control(x, y, width)
+  if over then
+    self:_fill(x, y, width, "button")
+  end
+  self:_write(x + 4, y, fitted(mark .. label, width), "text")
+  if pressed then
     return not value
   end
   return value
 end
 
--- Returns whether it was chosen now.
-function window:choice(label, chosen)
-  return self:_row(chosen and "(o)" or "( )", label)
+-- A list of which one entry is chosen, in one row: a click opens it, Left and Right go through it.
+--
+-- Args:    entries: { value, label }, ...
+-- Returns: the chosen value, changed or not
+function window:choose(label, entries, chosen)
+  local at = 1
+  for index, entry in ipairs(entries) do
+    at = entry[1] == chosen and index or at
+  end
+  local x, y = self:_place(self:_width())
+  self:_write(x, y, label, "text")
+  local left, width = x + self.label, self:_width() - self.label
+  local over, pressed, focused = self:_control(left, y, width)
+  self:_fill(left, y, width, over and "hover" or "button")
+  self:_write(left + 8, y, fitted(entries[at][2], width - 30), "text")
+  self:_write(left + width - 18, y, "v", "faint")
+  if focused and (self.key == KEY.left or self.key == KEY.right) then
+    at = math.max(1, math.min(#entries, at + (self.key == KEY.right and 1 or -1)))
+  elseif pressed then
+    local lines = {}
+    for index, entry in ipairs(entries) do
+      lines[index] = (index == at and "!" or "") .. entry[2]:gsub("[|!#<>]", " ")
+    end
+    gfx.x, gfx.y = left, y + self.line
+    local picked = gfx.showmenu(table.concat(lines, "|"))
+    at = picked > 0 and picked or at
+    self.pressed = false
+  end
+  return entries[at][1]
 end
 
 function window:bar(fraction, label)
-  local width = gfx.w - 2 * MARGIN
+  local width = self:_width()
   local x, y = self:_place(width)
-  paint("button")
-  gfx.rect(x, y, width, LINE - 3, 1)
-  paint("bar")
-  gfx.rect(x, y, math.floor(width * fraction), LINE - 3, 1)
-  write(x + 6, y, text.cut(label, 90), "text")
+  self:_fill(x, y, width, "button")
+  self:_fill(x, y, math.floor(width * fraction), "bar")
+  self:_write(x + 6, y, fitted(label, width - 12), "text")
+end
+
+-- Buttons at the bottom, whatever the rows above need; to be called last. Return is the first one. Returns the label of
+-- the one that was pressed, or nil.
+function window:footer(labels)
+  local rows_end = self.y
+  self.footer_height = self.line + 2 * self.gap_height
+  self.room = gfx.h
+  self.y = gfx.h - self.line - self.gap_height
+  paint("back")
+  gfx.rect(0, gfx.h - self.footer_height, gfx.w, self.footer_height, 1)
+  local found = self.key == KEY.enter and labels[1] or nil
+  for index, label in ipairs(labels) do
+    if index > 1 then
+      self:beside()
+    end
+    if self:button(label) then
+      found = label
+    end
+  end
+  self.y, self.room = rows_end, gfx.h - self.footer_height
+  return found
+end
+
+-- The key that was pressed and means nothing to the window itself, as a character; nil for none.
+function window:character()
+  local char = self.key
+  return char and char > 32 and char < 127 and string.char(char) or nil
+end
+
+-- Whether Space was pressed for nothing in this window: REAPER's own key for playing is meant.
+function window:is_space_free()
+  return self.key == KEY.space and self.focus == 0
 end
 
 return window

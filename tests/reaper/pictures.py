@@ -1,0 +1,70 @@
+"""Draws what a gfx window shows, from the draw calls that the scripts made: `python -m reaper.pictures FOLDER`.
+
+REAPER's own font rendering is not in it; letters are as wide as the stand-in says that they are.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from reaper.gfx import CHARACTER, Gfx
+from reaper.stage import DaemonByHand, Studio
+
+DPI = 100
+SCREENS = {"1366x768": (1366, 728), "4k": (3840, 2100)}
+GLYPH = 0.602  # of its size: how wide a letter of the monospaced font is
+
+
+def draw(window: Gfx, path: Path) -> None:
+    """Write the last frame of a window as a picture."""
+    figure = Figure((window.w / DPI, window.h / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, window.w), ylim=(window.h, 0))
+    axes.axis("off")
+    for kind, x, y, *rest in window.calls:
+        if kind == "rect":
+            width, height, filled, colour = rest
+            axes.add_patch(Rectangle((x, y), width, height, fill=bool(filled), color=colour, linewidth=1))
+        else:
+            text, size, colour = rest
+            points = size * CHARACTER / GLYPH * 72 / DPI
+            axes.text(x, y + size * 0.55, text, color=colour, size=points, family="monospace", va="center")
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def dialogs(studio: Studio, daemon: DaemonByHand) -> dict[str, Gfx]:
+    """Every window of the scripts, open: its name and what it shows."""
+    for number, name in enumerate(["Chorus", "Bridge, second take with a rather long name", "Guitar", "Verse"]):
+        item = studio.project.add_item(studio.project.add_track(name), studio.song(), 10.0 * number, 1.0)
+        item.take.strings["P_NAME"] = name
+    studio.run("Separate selected items")
+    studio.ticks(40)
+    jobs = daemon.claim()
+    daemon.progress(jobs[0], 0.62)
+    daemon.progress(jobs[1], 0.1, "reading")
+    daemon.fail(jobs[2], "The song is silent from beginning to end; choose another, or another part of this one.")
+    found = {}
+    for action, name in [("Separate with preset", "dialog"), ("Re-separate in place", "again"), ("Jobs", "jobs")]:
+        studio.run(action)
+        studio.ticks(12)
+        found[name] = studio.reaper.window(action)
+    return found
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for screen, size in SCREENS.items():
+        with tempfile.TemporaryDirectory() as place:
+            studio = Studio(Path(place), Path(place) / "home", presets=True)
+            studio.reaper.screen = size
+            for name, window in dialogs(studio, DaemonByHand(studio.home)).items():
+                draw(window, folder / f"reaper-{name}-{screen}.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

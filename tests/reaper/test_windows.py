@@ -1,0 +1,174 @@
+"""The windows as a user sees them: everything can be reached on a small screen, by mouse and by keyboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from reaper.imgui import CONSTANTS, ImGui
+from reaper.stage import STEMS, DaemonByHand, Studio
+
+SCREENS = [(1366, 728), (1024, 560), (3840, 2100)]
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, version: str) -> Studio:
+    """With all presets of the program, and two models."""
+    return Studio(tmp_path, tmp_path / "home", version, presets=True)
+
+
+def dialog(studio: Studio, action: str = "Separate with preset"):
+    studio.run(action)
+    studio.ticks(2)
+    return studio.reaper.window(action)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("preset", ["remix-prep", "practice", "none"])
+def test_the_button_is_within_reach_with_every_preset(screen: tuple[int, int], preset: str, shipped: Studio):
+    shipped.reaper.screen = screen
+    shipped.choose(preset=preset)
+    window = dialog(shipped)
+    assert window.w <= screen[0] and window.h <= screen[1]
+    window.place_of("Separate")
+    window.place_of("Cancel")
+
+
+def test_the_button_stays_where_it_is_while_presets_are_tried(shipped: Studio):
+    window = dialog(shipped)
+    places = set()
+    for preset in ("remix-prep", "karaoke", "none"):
+        window.pick("Preset", preset)
+        shipped.ticks(3)
+        places.add(window.place_of("Separate"))
+    assert len(places) == 1
+
+
+def test_a_small_window_scrolls_to_all_that_is_in_it(shipped: Studio):
+    shipped.reaper.screen = (800, 320)
+    window = dialog(shipped)
+    assert not window.says("Stems add up")
+    window.scroll(20)
+    shipped.ticks(2)
+    assert window.says("Stems add up") and window.place_of("Separate")
+
+
+def test_large_screens_get_larger_letters_and_retina_displays_sharp_ones(shipped: Studio):
+    small = dialog(shipped)
+    shipped.reaper.scripts.clear()
+    shipped.reaper.screen = (3840, 2100)
+    large = dialog(shipped)
+    shipped.reaper.scripts.clear()
+    shipped.reaper.screen, shipped.reaper.retina = (1440, 900), 2.0
+    retina = dialog(shipped)
+    assert large.w == int(1.5 * small.w) and retina.w == 2 * small.w
+
+
+def test_the_dialog_works_by_keyboard_alone(shipped: Studio):
+    shipped.project.add_item(shipped.project.add_track("Mix"), shipped.song(), 0.0, 1.0)
+    daemon = DaemonByHand(shipped.home)
+    window = dialog(shipped)
+    window.press("Tab", "Right", "Right", "2", "Enter")
+    shipped.ticks(8)
+    assert not window.is_open
+    (job,) = daemon.work(shipped)
+    presets = [preset["name"] for preset in shipped.presets]
+    assert job["preset"] == presets[presets.index("none") + 2] if "none" in presets[:-2] else True
+    assert "drums" not in shipped.project.names()
+
+
+def test_escape_closes_a_window_and_nothing_is_asked_for(shipped: Studio):
+    shipped.project.add_item(shipped.project.add_track("Mix"), shipped.song(), 0.0, 1.0)
+    window = dialog(shipped)
+    window.press("Escape")
+    shipped.ticks(2)
+    assert not window.is_open and shipped.tickets() == []
+
+
+def test_without_any_stem_the_dialog_says_so_and_stays(shipped: Studio):
+    window = dialog(shipped)
+    window.press("1", "2", "3", "4", "Enter")
+    shipped.ticks(8)
+    assert window.is_open and window.says("Choose at least one stem.")
+
+
+def test_a_single_stem_is_one_choice(shipped: Studio):
+    shipped.project.add_item(shipped.project.add_track("Mix"), shipped.song(), 0.0, 1.0)
+    window = dialog(shipped)
+    window.pick("Stems", "Only vocals")
+    shipped.ticks(3)
+    window.press("Enter")
+    shipped.ticks(3)
+    DaemonByHand(shipped.home).work(shipped)
+    assert shipped.project.names() == ["Mix", "mix - stems", "vocals"]
+
+
+def test_another_model_and_the_exact_sum_are_asked_for(shipped: Studio):
+    shipped.project.add_item(shipped.project.add_track("Mix"), shipped.song(), 0.0, 1.0)
+    window = dialog(shipped)
+    window.pick("Model", "six")
+    shipped.ticks(3)
+    assert window.says("guitar")
+    window.click("Stems add up")
+    shipped.ticks(3)
+    window.press("Enter")
+    (job,) = DaemonByHand(shipped.home).work(shipped)
+    assert job["model"] == "six" and job["null"] is True
+
+
+def test_a_model_that_was_removed_is_not_asked_for(shipped: Studio):
+    shipped.choose(model="gone")
+    shipped.project.add_item(shipped.project.add_track("Mix"), shipped.song(), 0.0, 1.0)
+    dialog(shipped).press("Enter")
+    (job,) = DaemonByHand(shipped.home).work(shipped)
+    assert job["model"] == "default"
+
+
+def test_many_jobs_scroll_and_every_tick_is_short(studio: Studio, daemon: DaemonByHand):
+    track, song = studio.project.add_track("Mix"), studio.song()
+    for number in range(100):
+        studio.project.add_item(track, song, float(number), 0.05)
+    studio.run("Separate selected items")
+    studio.run("Jobs")
+    studio.ticks(200)
+    for job in daemon.claim():
+        daemon.progress(job, 0.5)
+    studio.ticks(100)
+    window = studio.reaper.window("Jobs")
+    assert window.says("separating") and window.place_of("Close")
+    window.scroll(1000)
+    studio.ticks(2)
+    window.place_of("Dismiss")
+
+
+def test_space_plays_while_the_jobs_window_has_the_keys(studio: Studio, daemon: DaemonByHand):
+    window = dialog(studio, "Jobs")
+    window.press("Space")
+    studio.ticks(2)
+    assert studio.reaper.played == 1 and window.is_open
+
+
+def test_reaimgui_takes_return_and_escape(studio: Studio, daemon: DaemonByHand):
+    imgui = studio.reaper.imgui = ImGui()
+    studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 0.0, 1.0)
+    studio.run("Separate with preset")
+    studio.ticks(2)
+    imgui.key = CONSTANTS["Key_Enter"]
+    assert len(daemon.work(studio)) == 1
+    studio.run("Separate with preset")
+    studio.ticks(2)
+    imgui.key = CONSTANTS["Key_Escape"]
+    studio.ticks(3)
+    assert not any("preset" in script.path.name for script in studio.reaper.scripts)
+
+
+def test_every_window_can_be_drawn(shipped: Studio, tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    from reaper import pictures
+
+    windows = pictures.dialogs(shipped, DaemonByHand(shipped.home))
+    for name, window in windows.items():
+        pictures.draw(window, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    assert windows["jobs"].says("The song is silent from beginning to end")
+    assert {"dialog", "again", "jobs"} == set(windows) and len(STEMS) == 4
