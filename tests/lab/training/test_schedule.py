@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tsbs_daw.lab.training.recipe import OptimiserPart
-from tsbs_daw.lab.training.schedule import ema_decay, learning_rate
+from tsbs_daw.lab.training.schedule import Clock, ema_decay, learning_rate
 
 SETTINGS = {"learning_rate": 1e-3, "warmup_steps": 10, "total_steps": 110, "final_share": 0.1}
 
@@ -31,3 +31,18 @@ def test_the_average_forgets_the_start():
     settings = OptimiserPart(ema_decay=0.999)
     assert ema_decay(0, settings) == pytest.approx(0.1)
     assert ema_decay(10**6, settings) == 0.999
+
+
+def test_a_clock_lets_the_rate_fall_with_time_and_counts_what_earlier_calls_spent():
+    now = 100.0
+    clock = Clock(200.0, 0.0, lambda: now)
+    settings = OptimiserPart(**SETTINGS)
+    assert learning_rate(10**6, settings, clock.share) == pytest.approx(1e-3)
+    now = 150.0
+    assert clock.share == pytest.approx(0.5) and not clock.over
+    clock.reserve(20.0)
+    assert clock.share == pytest.approx(50 / 80)
+    now = 180.0
+    assert clock.over and learning_rate(10**6, settings, clock.share) == pytest.approx(1e-4)
+    resumed = Clock(280.0, 100.0, lambda: now)
+    assert resumed.share == pytest.approx(0.5)

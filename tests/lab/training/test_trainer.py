@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from song_files import STEMS, write_song
 from timeouts import PATIENCE_S
@@ -24,6 +28,7 @@ from tsbs_daw.lab.training.loss import TwoStageLoss
 from tsbs_daw.lab.training.optimiser import make_optimiser
 from tsbs_daw.lab.training.recipe import Recipe
 from tsbs_daw.lab.training.run_log import read_curve
+from tsbs_daw.lab.training.schedule import Clock
 from tsbs_daw.lab.training.state import Progress
 from tsbs_daw.lab.training.trainer import RunOptions, train
 from tsbs_daw.network import TwoStageSeparator, checkpoint
@@ -224,10 +229,12 @@ def test_the_time_budget_stops_the_run_and_saves_it(songs, tmp_path, small_recip
     assert (tmp_path / "run" / "last.safetensors").is_file()
 
 
-def test_by_the_clock_a_run_ends_annealed_validated_and_exported(songs, tmp_path, small_recipe):
-    recipe = small_recipe(optimiser={"total_steps": 10**6}, validation={"every_s": 1.0})
+def test_by_the_clock_a_run_ends_annealed_validated_and_exported(songs, tmp_path, small_recipe, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(trainer, "Clock", lambda _, trained_s: Clock(60.0, trained_s, lambda: float(next(ticks))))
+    recipe = small_recipe(optimiser={"total_steps": 10**6}, validation={"every_s": 0.1})
     export = tmp_path / "model.safetensors"
-    progress = _run(recipe, songs, tmp_path / "run", minutes=0.15, export=export)
+    progress = _run(recipe, songs, tmp_path / "run", minutes=1.0, export=export)
     rows = read_curve(tmp_path / "run" / "curve.jsonl")
     rates = [row["learning_rate"] for row in rows if row["kind"] == "step"]
     assert progress.step > 3 and rates[-1] < 0.2 * max(rates)
@@ -240,7 +247,7 @@ def test_by_the_clock_a_run_ends_annealed_validated_and_exported(songs, tmp_path
 
 
 def test_songs_that_come_while_a_run_lasts_are_taken_in(songs, tmp_path, small_recipe):
-    for song in (songs / "train").iterdir():
+    for song in songs.glob("*/*"):
         (song / "song.json").write_text("{}")
     recipe = small_recipe(optimiser={"total_steps": 10**6}, data={"follow_s": 0.05})
 
@@ -253,6 +260,30 @@ def test_songs_that_come_while_a_run_lasts_are_taken_in(songs, tmp_path, small_r
 
     _run(recipe, songs, tmp_path / "run", stop=stop, max_minutes=PATIENCE_S / 60)
     assert read_curve(tmp_path / "run" / "curve.jsonl")[-1]["songs"] == 4
+
+
+def test_a_run_waits_for_the_first_songs_that_others_write(tmp_path, small_recipe):
+    def write() -> None:
+        for name in ("train/a", "valid/b"):
+            time.sleep(0.3)
+            write_song(tmp_path / "songs" / name, 3)
+            (tmp_path / "songs" / name / "song.json").write_text("{}")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    recipe = small_recipe(data={"follow_s": 60})
+    assert _run(recipe, tmp_path / "songs", tmp_path / "run", stop=_After(1)).step == 1
+    writer.join()
+
+
+def test_a_card_that_is_full_gets_smaller_batches(songs, tmp_path, small_recipe):
+    fabric = Fabric(accelerator="cpu", devices=1)
+    recipe = small_recipe(optimiser={"batch": 4})
+    one = trainer.Trainer(fabric, recipe, RunOptions(songs, tmp_path / "run"), lambda row: None)
+    one._ask_less(torch.OutOfMemoryError("CUDA out of memory"))
+    assert one.excerpts[0].shape[0] == 2
+    one._step()
+    assert one.progress.step == 1
 
 
 def test_several_folders_of_songs_are_drawn_from_by_weight(songs, tmp_path, small_recipe):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,8 @@ from tsbs_daw.lab.training.song_folders import SongProblem, finished_songs, requ
 from tsbs_daw.network import ModelConfig
 
 logger = logging.getLogger(__name__)
+
+PATIENCE_S = 60.0  # for the first songs, where others write them
 
 
 class Sources:
@@ -40,11 +44,11 @@ class Sources:
             raise SettingsError(f"data.source_weights has {len(weights)} numbers and --data {len(folders)} folders")
         self.fabric, self.folders, self.config, self.settings = fabric, folders, config, recipe.data
         self._followers: list[Follower] = []
-        splits = [split_songs(folder, config.stems) for folder in folders]
+        splits = [self._split(folder) for folder in folders]
         problems: list[SongProblem] = []
         with fabric.rank_zero_first():  # the first process reads the songs, the others find its banks
             self.held_out = SongBank.on_disk(out / "bank-valid", config.stems, config.sample_rate)
-            held_out = [song for _, part in splits for song in part]
+            held_out = [song for _, part in splits for song in finished_songs(part)]
             problems += self.held_out.fill(held_out)
             self.banks = [self._train_bank(out / f"bank-train-{index}") for index in range(len(folders))]
             for bank, (songs, _) in zip(self.banks, splits, strict=True):
@@ -58,6 +62,17 @@ class Sources:
             raise DatasetError(f"no whole song is left in {names}, to train on or to validate on")
         counts = [len(bank.songs) for bank in self.banks]
         logger.info("%s songs to train on, %s to validate on", counts, len(self.held_out.songs))
+
+    def _split(self, folder: Path) -> tuple[list[Path], list[Path]]:
+        """As `split_songs`; where songs are still being written, wait for the first of both kinds."""
+        deadline = time.monotonic() + (PATIENCE_S if self.settings.follow_s else 0.0)
+        while time.monotonic() < deadline:
+            with contextlib.suppress(DatasetError):
+                parts = split_songs(folder, self.config.stems)
+                if all(_has_whole_song(part) for part in parts):
+                    return parts
+            time.sleep(1.0)
+        return split_songs(folder, self.config.stems)
 
     def _train_bank(self, path: Path) -> SongBank:
         stems, rate, device = self.config.stems, self.config.sample_rate, self.fabric.device
@@ -79,6 +94,12 @@ class Sources:
     def close(self) -> None:
         for follower in self._followers:
             follower.close()
+
+
+def _has_whole_song(songs: Sequence[Path]) -> bool:
+    """Whether one is finished, or all lie still: nobody is writing them."""
+    newest = max(song.stat().st_mtime for song in songs)
+    return any((song / "song.json").is_file() for song in songs) or time.time() - newest > PATIENCE_S
 
 
 def _finished_in(folder: Path, stems: Sequence[str]) -> list[Path]:
