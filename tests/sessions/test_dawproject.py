@@ -201,7 +201,7 @@ def test_embedded_audio_is_in_the_file_byte_by_byte(tmp_path: Path):
 
 
 def test_audio_that_is_missing_is_named_and_nothing_is_left(tmp_path: Path):
-    with pytest.raises(OutputError, match=r"acapella\.wav' cannot be put into the DAWproject"):
+    with pytest.raises(OutputError, match=r"Cannot embed .*acapella\.wav' in the DAWproject"):
         write_dawproject(SESSION, tmp_path / "session.dawproject", embed=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -209,7 +209,7 @@ def test_audio_that_is_missing_is_named_and_nothing_is_left(tmp_path: Path):
 @pytest.mark.parametrize("file", ["new\nline.wav", "\x00.wav", "\udcff.wav"])
 def test_a_file_name_that_xml_cannot_hold_is_refused(file: str, tmp_path: Path):
     session = replace(SESSION, tracks=(SessionTrack("t", file, "#000000"),))
-    with pytest.raises(OutputError, match="cannot stand in a DAWproject"):
+    with pytest.raises(OutputError, match="A DAWproject cannot hold the file name"):
         write_dawproject(session, tmp_path / "session.dawproject")
 
 

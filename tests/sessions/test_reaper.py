@@ -151,7 +151,7 @@ def test_file_names_are_stored_as_they_are(file: str):
 
 @pytest.mark.parametrize("file", ["all\"three'quotes`.wav", "new\nline.wav"])
 def test_a_file_name_that_the_format_cannot_hold_is_refused_and_not_altered(file: str):
-    with pytest.raises(OutputError, match="cannot stand in a REAPER project"):
+    with pytest.raises(OutputError, match="A REAPER project cannot hold the file name"):
         project_text(replace(SESSION, tracks=(SessionTrack("t", file, "#000000"),)))
 
 

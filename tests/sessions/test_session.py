@@ -90,5 +90,5 @@ def test_a_source_whose_name_no_session_can_hold_is_not_shown_and_the_rest_is(
     write_rpp(session, tmp_path / "a.RPP")
     write_dawproject(session, tmp_path / "a.dawproject")
     write_crate_rpp([CrateSong(session, "a")], tmp_path / "crate.RPP")
-    assert "shows no source" in caplog.text
+    assert "omits the source" in caplog.text
     assert [len(members) for _, members in session.groups] == [1]

@@ -1,1 +1,1 @@
-"""Session files that DAWs open, and what is installed into DAWs."""
+"""Writers for the session files of DAWs."""

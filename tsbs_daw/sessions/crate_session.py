@@ -1,7 +1,7 @@
-"""One REAPER project for a whole crate: all songs one after another, a region and a tempo for each.
+"""Writer for one REAPER project with all songs of a batch in a row, each with a region and a tempo.
 
-Tracks of one name are one track: the vocals of all songs lie in a row. A track that is muted in some songs only plays,
-and the items of those songs are muted.
+Tracks of the same name share one track: the vocals of all songs lie in a row. If a track is muted in some songs only,
+the track plays and the items of those songs are muted.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ GAP_S = 4  # between two songs, at least
 
 @dataclass(frozen=True)
 class CrateSong:
-    """A song's session, and the folder that its files are relative to, itself relative to the crate's project.
+    """A song's session, and the folder of its files, relative to the project of the crate.
 
-    Where the song sits on its own timeline does not matter here.
+    Its position on its own timeline is ignored.
     """
 
     session: Session
@@ -34,7 +34,7 @@ class CrateSong:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A song that has its place on the crate's timeline."""
+    """A song with its position on the timeline of the crate."""
 
     index: int
     session: Session
@@ -50,23 +50,25 @@ class _Placed:
         return self.start_s + self.length_s
 
 
-# What makes two tracks of two songs one: their group, their name, and which of that name they are in their song.
+# Tracks of different songs share a track if they agree in group, name, and index among the tracks of that name.
 _Row = tuple[str, str, int]
 
 
 def write_crate_rpp(songs: Iterable[CrateSong], path: Path) -> None:
-    """Write the songs, in order, as one REAPER project; file paths in it are relative to the project's folder.
+    """Write songs, in order, as one REAPER project; its file paths are relative to its folder.
 
-    The project has the sample rate of most songs; REAPER converts the others as it plays. The same songs give the
-    same bytes.
-    Raises: OutputError: a file name that the format cannot express
-            OSError:     the disk
+    The project has the sample rate of most songs; REAPER resamples the others on playback. The same songs give the same
+    bytes.
+
+    Raises:
+        OutputError: the format cannot express a file name
+        OSError: the file cannot be written
     """
     path.write_bytes(crate_text(songs).encode("utf-8"))
 
 
 def crate_text(songs: Iterable[CrateSong]) -> str:
-    """The project as text."""
+    """The text of the project."""
     placed = _placed(songs)
     regions = [
         line
@@ -84,7 +86,7 @@ def crate_text(songs: Iterable[CrateSong]) -> str:
 
 
 def region_name(session: Session) -> str:
-    """`Artist - Title [128.0 BPM 8A]`, as far as it is known."""
+    """`Artist - Title [128.0 BPM 8A]`, without the parts that are unknown."""
     about = session.about
     name = " - ".join(part for part in (about.artist, about.title) if part) if about.title else session.song
     measured = " ".join(part for part in (about.tempo, about.key) if part)
@@ -92,7 +94,7 @@ def region_name(session: Session) -> str:
 
 
 def _placed(songs: Iterable[CrateSong]) -> list[_Placed]:
-    """Songs start at whole seconds, which are whole samples at every sample rate."""
+    """Place the songs at integer seconds, which are integer samples at every sample rate."""
     found: list[_Placed] = []
     start_s = 0
     for index, song in enumerate(songs):
@@ -102,25 +104,25 @@ def _placed(songs: Iterable[CrateSong]) -> list[_Placed]:
 
 
 def _sample_rate(songs: Sequence[_Placed]) -> int:
-    """That of most songs; of two, the higher."""
+    """The most frequent sample rate; of equals, the highest."""
     counts = Counter(song.session.sample_rate for song in songs)
     return max(counts, key=lambda rate: (counts[rate], rate), default=44100)
 
 
 def _tempo_map(songs: Sequence[_Placed]) -> list[Change]:
-    """Each song's tempo map from its start on; the default where a song has none. Empty if no song has one."""
+    """Each song's tempo map from its start; the default if a song has none. Empty if no song has one."""
     if not any(song.session.tempo for song in songs):
         return []
-    usual = (Fraction(DEFAULT_BPM), (DEFAULT_BEATS, 4))
+    default = (Fraction(DEFAULT_BPM), (DEFAULT_BEATS, 4))
     found: list[Change] = []
     for song in songs:
         own = with_lead_in(changes_of(song.session, song.start_s), song.start_s)
-        found += own or [Change(song.start_s, *usual)]
+        found += own or [Change(song.start_s, *default)]
     return found
 
 
 def _tracks(songs: Sequence[_Placed]) -> list[Track]:
-    """The top level: tracks of no group, and folders. In the order of their first song."""
+    """The top level, in order of first appearance: tracks without a group, and folders."""
     members: dict[_Row, list[tuple[_Placed, SessionTrack]]] = {}
     for song in songs:
         for row, track in _rows(song.session):

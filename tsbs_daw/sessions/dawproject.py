@@ -1,13 +1,13 @@
-"""DAWproject 1.0, the exchange format that Bitwig Studio, Studio One, Cubase and others open: XML in a zip file.
+"""Writer for DAWproject 1.0, the exchange format of Bitwig Studio, Studio One, Cubase and others: XML in a zip file.
 
-Schema: Project.xsd and MetaData.xsd of github.com/bitwig/dawproject. What the format leaves open is decided so:
+Schema: Project.xsd and MetaData.xsd of github.com/bitwig/dawproject. Choices that the format leaves open:
 
-- Clips and markers are placed in seconds, so that no tempo moves sound by a sample, and audio is `raw`, never
+- Clips and markers are placed in seconds, so that no tempo moves audio by a sample, and audio is `raw`, never
   stretched. The tempo map is in quarter notes, as every DAW writes it.
-- Bars are counted from the timeline's start, and most DAWs cannot cut one short. So a bar that ends early, as the last
-  before the song mostly does, is written as a short bar, at a tempo that ends it in time.
-- A group of tracks is a track of `tracks` whose channel the others play into.
-- Audio is referenced beside the project (`external`), or put into the zip file.
+- Bars are counted from the start of the timeline, and most DAWs cannot cut one short. A bar that ends early, usually
+  the last one before the song, is written as a short bar at a tempo that makes it end on time.
+- A group of tracks is a track of type `tracks` whose channel the others feed.
+- Audio is referenced beside the project (`external`), or embedded in the zip file.
 """
 
 from __future__ import annotations
@@ -31,12 +31,17 @@ _READABLE = 0o644 << 16
 
 
 def write_dawproject(session: Session, path: Path, *, folder: Path | None = None, embed: bool = False) -> None:
-    """Write `session` as a DAWproject. The same session gives the same bytes.
+    """Write a session as a DAWproject. The same session gives the same bytes.
 
-    Args:   folder: what the tracks' files are relative to; None: the folder that `path` is in
-            embed:  put the audio into the file, instead of naming where it is from there
-    Raises: OutputError: a file name that XML cannot express, or audio that cannot be read
-            OSError:     the disk
+    Args:
+        session: the session
+        path: of the file
+        folder: the folder that the tracks' files are relative to; None: the folder of `path`
+        embed: embed the audio in the file instead of referencing it
+
+    Raises:
+        OutputError: XML cannot express a file name, or audio cannot be read
+        OSError: the file cannot be written
     """
     folder = path.parent if folder is None else folder
     files = {track.file: _path_in_zip(session, track) for track in session.shown} if embed else {}
@@ -50,16 +55,22 @@ def write_dawproject(session: Session, path: Path, *, folder: Path | None = None
                 _embed(archive, folder / file, name)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)  # half a zip file opens nowhere
+        temporary.unlink(missing_ok=True)  # a partial zip file is useless
 
 
 def project_xml(session: Session, paths: Mapping[str, str], *, external: bool) -> bytes:
-    """The document that holds everything but the tags. Args: paths: of the tracks' files, as the document names them"""
+    """The main document, with everything except the tags.
+
+    Args:
+        session: the session
+        paths: a track's file to its path in the document
+        external: the audio is referenced, not embedded
+    """
     return _written(_Document(session, paths, external).project())
 
 
 def metadata_xml(session: Session) -> bytes:
-    """The song's tags; those that are not known are left out."""
+    """The tags of the song; unknown ones are left out."""
     about = session.about
     measured = " ".join(text for text in (about.tempo, about.key) if text)
     root = ET.Element("MetaData")
@@ -77,7 +88,7 @@ def metadata_xml(session: Session) -> bytes:
 
 
 class _Document:
-    """Builds the tree. Every element that others may refer to has an id, in the order of writing."""
+    """Builds the XML tree. Every element that may be referenced has an id, numbered in document order."""
 
     def __init__(self, session: Session, paths: Mapping[str, str], external: bool):
         self.session, self.paths, self.external = session, paths, external
@@ -99,7 +110,7 @@ class _Document:
         return root
 
     def _transport(self, root: ET.Element) -> None:
-        # The song's own, not the lead-in's: all that a DAW takes that reads no tempo map.
+        # The song's own, not the lead-in's: a DAW that reads no tempo map uses this alone.
         bpm, bar = (self.changes[0].bpm, self.changes[0].bar) if self.changes else (DEFAULT_BPM, None)
         beats, unit = bar or (DEFAULT_BEATS, 4)
         tempos = [step.bpm for step in self.steps]
@@ -193,7 +204,7 @@ class _Document:
 
 
 def _reference(track: SessionTrack, folder: Path, beside: Path) -> str:
-    """How a file is named from the folder that the project is in."""
+    """The path of a file, relative to the folder of the project."""
     if is_absolute(track.file):
         return _holdable(track.file)
     if folder.absolute() == beside.absolute():
@@ -214,7 +225,7 @@ def _path_in_zip(session: Session, track: SessionTrack) -> str:
 
 def _holdable(file: str) -> str:
     if holdable(file) != file:
-        raise OutputError(f"The file name {file!r} cannot stand in a DAWproject; rename the song.")
+        raise OutputError(f"A DAWproject cannot hold the file name {file!r}; rename the song.")
     return file
 
 
@@ -230,10 +241,10 @@ def _embed(archive: zipfile.ZipFile, file: Path, name: str) -> None:
         source = file.open("rb")
     except OSError as error:
         raise OutputError(
-            f"{shown(file)} cannot be put into the DAWproject ({error.strerror}); check that it is there."
+            f"Cannot embed {shown(file)} in the DAWproject ({error.strerror}). Check that it exists."
         ) from error
     with source:
-        entry.file_size = os.fstat(source.fileno()).st_size  # so that a large file gets a large file's header
+        entry.file_size = os.fstat(source.fileno()).st_size  # so that a large file gets a 64-bit header
         with archive.open(entry, "w") as target:
             shutil.copyfileobj(source, target, 1 << 20)
 

@@ -1,8 +1,8 @@
-"""Where tempo and bars change on a timeline, in seconds and in quarter notes. All of it exact: fractions.
+"""Tempo and bar changes on a timeline, in seconds and quarter notes, as exact fractions.
 
-A song rarely begins on a bar of a timeline that starts before it. Two ways out, for two kinds of DAWs: the last bar
-before it is cut short (`steps` says where), or that bar gets a length and a tempo of its own, so that it ends where
-the song's first bar begins (`fitted`).
+A song rarely begins on a bar line of a timeline that starts earlier. There are two solutions, for two kinds of DAWs:
+the last bar before the song is cut short (`steps` marks it), or that bar gets a length and a tempo of its own, so that
+it ends where the song's first bar begins (`fitted`).
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ from fractions import Fraction
 
 from tsbs_daw.sessions.session import Session
 
-DEFAULT_BPM, DEFAULT_BEATS = 120, 4  # what a new project of any DAW has
+DEFAULT_BPM, DEFAULT_BEATS = 120, 4  # the defaults of a new project in any DAW
 
-_SLOWEST, _FASTEST = 20, 666  # bpm that every DAW takes
-_UNITS = (4, 8, 16)  # and the notes that bars are counted in
-SCRAP_S = Fraction(60, _UNITS[-1] // 4 * _FASTEST)  # no bar is shorter
-_CLOSE = Fraction(1, 1000)  # quarter notes: below what is heard or seen
+_SLOWEST, _FASTEST = 20, 666  # tempi in BPM that every DAW accepts
+_UNITS = (4, 8, 16)  # denominators of time signatures
+SCRAP_S = Fraction(60, _UNITS[-1] // 4 * _FASTEST)  # the shortest possible bar
+_CLOSE = Fraction(1, 1000)  # quarter notes: neither audible nor visible
 
 
 @dataclass(frozen=True)
 class Change:
-    """From `at_s` on: so many quarter notes a minute. bar: (n, d): a bar of n/d begins here; None: bars go on."""
+    """A tempo change on a timeline.
+
+    Attributes:
+        at_s: position in seconds
+        bpm: quarter notes per minute from here
+        bar: time signature (numerator, denominator) of the bar that begins here; None: bars continue
+    """
 
     at_s: Fraction
     bpm: Fraction
@@ -32,16 +38,22 @@ class Change:
 
 @dataclass(frozen=True)
 class Step(Change):
-    """A change, and where it is in quarter notes. cut: how much of a bar there was before its own began; 0: a whole."""
+    """A tempo change with its position in quarter notes.
+
+    Attributes:
+        quarters: position in quarter notes
+        cut: length of the bar that this change cuts short, in quarter notes; 0: none
+    """
 
     quarters: Fraction = Fraction(0)
     cut: Fraction = Fraction(0)
 
 
 def changes_of(session: Session, at_s: Fraction) -> list[Change]:
-    """A song's tempo map for a song that begins at `at_s`; empty: no tempo is known.
+    """The tempo map of a song that begins at `at_s`; empty if its tempo is unknown.
 
-    The grid must pass through the first change, so a bar begins there, of four beats if nobody knows better.
+    The grid must pass through the first change, so a bar begins there, of four beats unless the analysis says
+    otherwise.
     """
     found: list[Change] = []
     for change in session.tempo:
@@ -54,7 +66,7 @@ def changes_of(session: Session, at_s: Fraction) -> list[Change]:
 
 
 def with_lead_in(changes: Sequence[Change], at_s: Fraction, shortest_s: Fraction = Fraction(1, 2000)) -> list[Change]:
-    """The same, with the first tempo and bar from `at_s` on. A lead-in below `shortest_s` belongs to the first bar."""
+    """Extend the first tempo and bar back to `at_s`. A lead-in below `shortest_s` becomes part of the first bar."""
     if not changes or changes[0].at_s == at_s:
         return list(changes)
     earlier = replace(changes[0], at_s=at_s)
@@ -62,7 +74,7 @@ def with_lead_in(changes: Sequence[Change], at_s: Fraction, shortest_s: Fraction
 
 
 def steps(changes: Sequence[Change]) -> list[Step]:
-    """Changes, the first of them at the timeline's start, with their place in quarter notes."""
+    """Add positions in quarter notes to changes, the first of which is at the start of the timeline."""
     found: list[Step] = []
     bar_at, bar_length = Fraction(0), Fraction(DEFAULT_BEATS)
     for change in changes:
@@ -79,7 +91,11 @@ def steps(changes: Sequence[Change]) -> list[Step]:
 
 
 def bars_before(changes: Sequence[Step]) -> int:
-    """How many bars a lead-in has, the last one perhaps cut short. Args: changes: its two ends, from `steps`"""
+    """Number of bars in a lead-in, the last of which may be cut short.
+
+    Args:
+        changes: the two ends of the lead-in, from `steps`
+    """
     start, first = changes
     assert start.bar is not None
     length = Fraction(start.bar[0] * 4, start.bar[1])
@@ -87,11 +103,13 @@ def bars_before(changes: Sequence[Step]) -> int:
 
 
 def fitted(changes: Sequence[Change]) -> list[Change]:
-    """Changes from 0 on that cut no bar: where one would, the bar before it gets the length that it has.
+    """Tempo changes from 0 on that cut no bar: the bar before a cut gets a time signature of its real length.
 
-    It is counted in quarters, or in shorter notes if need be, and gets the tempo nearest to the song's that ends it in
-    time. Where none does (a change of tempo within that bar, or a few milliseconds), the bar stays cut.
-    Args: changes: of one song, from `changes_of`
+    That bar is counted in quarters, or in shorter notes if necessary, at the tempo nearest to the song's that makes it
+    end on time. If there is none (a tempo change inside that bar, or only a few milliseconds), the bar stays cut.
+
+    Args:
+        changes: of one song, from `changes_of`
     """
     found: list[Change] = []
     bar_length = Fraction(0)
@@ -108,7 +126,7 @@ def fitted(changes: Sequence[Change]) -> list[Change]:
 
 
 def _from_zero(changes: Sequence[Change]) -> list[Change]:
-    """With a lead-in. What is too short for a bar belongs to the song's first one, which is that much slower."""
+    """Add a lead-in from 0. If it is too short for a bar, it becomes part of the song's first bar, which slows down."""
     if not changes or changes[0].bar is None or not 0 < changes[0].at_s < SCRAP_S:
         return with_lead_in(changes, Fraction(0))
     first, rest = changes[0], changes[1:]
@@ -121,7 +139,7 @@ def _from_zero(changes: Sequence[Change]) -> list[Change]:
 
 
 def _last_bar(last: Change, step: Step, bar_length: Fraction) -> Change | None:
-    """The bar that ends where `step` cuts it. A scrap of less than half a beat is added to the bar before it."""
+    """The bar that ends where `step` cuts it. A rest of less than half a beat is added to the bar before."""
     lengths = [step.cut, step.cut + bar_length] if step.cut >= Fraction(1, 2) else [step.cut + bar_length, step.cut]
     for length in lengths:
         start_s = step.at_s - length * 60 / last.bpm

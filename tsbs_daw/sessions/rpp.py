@@ -1,18 +1,20 @@
-"""The parts of a REAPER project (.RPP): lines of tokens inside `<` ... `>` blocks.
+"""Writer for REAPER projects (.RPP): lines of tokens inside `<` ... `>` blocks.
 
-Only what differs from REAPER's defaults, or what REAPER must not guess, is written; it fills in the rest when it loads
-the file. What is not obvious:
+The project of one song has a folder track named after the song, in it a folder for each group of tracks, one item per
+track, a region that spans the song, its markers, and its tempo map. The song's first bar is bar 1, wherever it begins
+on the timeline; a song without a tempo leaves REAPER's default, 120.
 
-- PEAKCOL holds a colour as 0x01BBGGRR: red in the low byte, and bit 24 says that a colour was chosen. This is the
-  order of Windows, whose projects store it so; the header below says `win64` for that reason, whatever machine wrote
-  the file. (REAPER's scripting functions are different: they take the order of the machine they run on.)
+Only values that differ from REAPER's defaults, or that REAPER must not guess, are written. Not obvious:
+
+- PEAKCOL holds a colour as 0x01BBGGRR: red in the low byte, and bit 24 set for a custom colour. This is the byte order
+  of Windows, so the header always states `win64`. (REAPER's scripting functions use the order of their machine.)
 - There is no escape character. A token is quoted with whichever of " ' ` it does not contain.
-- An item's place and length are seconds. Whether a later change of tempo moves or stretches it is its timebase: BEAT 0
-  on items and tracks, TIMELOCKMODE 0 and TEMPOENVLOCKMODE 0 on the project mean time, so that sound stays where it is,
-  at its own speed, and only the grid moves. With a timebase of beats, moving one tempo marker would pull the stems of
-  a song apart from its source.
-- A tempo point of TEMPOENVEX: seconds, bpm, 1 (holds until the next; 0 would glide), and for a new bar 65536 times the
-  denominator plus the numerator, 0 (not selected), and 1, or 5 where the bar before it is cut short.
+- Positions and lengths of items are in seconds. The timebase decides whether a later tempo change moves or stretches
+  them: BEAT 0 on items and tracks, TIMELOCKMODE 0 and TEMPOENVLOCKMODE 0 on the project mean time, so that audio keeps
+  its position and speed and only the grid moves. With a timebase of beats, moving a tempo marker would pull the stems
+  away from the source.
+- A tempo point of TEMPOENVEX: seconds, BPM, 1 (constant until the next; 0 would ramp), and for a new bar 65536 times
+  the denominator plus the numerator, 0 (not selected), and 1, or 5 if the bar before it is cut short.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ from tsbs_daw.core.errors import OutputError
 from tsbs_daw.sessions.grid import DEFAULT_BEATS, DEFAULT_BPM, Step, bars_before, changes_of, steps, with_lead_in
 from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack, holdable, number, one_line
 
-# Old enough that no REAPER warns of a project from a newer version. The number after it is the time of saving; it is
-# fixed, so that the same job writes the same bytes.
+# Old enough that no REAPER warns about a project from a newer version. The number is the time of saving; it is fixed,
+# so that the same job writes the same bytes.
 HEADER = 'REAPER_PROJECT 0.1 "6.80/win64" 1700000000'
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "session.tsbs-daw")
 _CUSTOM_COLOR = 0x01000000
 
-# REAPER chooses the decoder by this word, not by what is in the file. All others, AIFF too, are WAVE.
+# REAPER chooses the decoder by this word, not by content. All other formats, including AIFF, are WAVE.
 _SOURCES = {
     ".flac": "FLAC",
     ".mp3": "MP3",
@@ -51,12 +53,18 @@ Lines = list[str]
 
 
 def text_of(content: Lines) -> str:
-    """A whole project: lines ended by a newline, indented by two spaces for every block."""
+    """The text of a whole project; blocks are indented by two spaces."""
     return "\n".join(block(HEADER, content)) + "\n"
 
 
 def settings(sample_rate: int, cursor_s: Fraction, first_bar: int = 1) -> Lines:
-    """What a project says before its tempo. first_bar: the number that the timeline's first bar gets"""
+    """The project settings before the tempo.
+
+    Args:
+        sample_rate: of the project, in Hz
+        cursor_s: position of the edit cursor
+        first_bar: number of the first bar of the timeline
+    """
     return [
         "RIPPLE 0",
         "AUTOXFADE 0",
@@ -69,7 +77,7 @@ def settings(sample_rate: int, cursor_s: Fraction, first_bar: int = 1) -> Lines:
 
 
 def tempo(steps: Sequence[Step], key: str) -> Lines:
-    """The project's tempo and, where one is known, its tempo map."""
+    """The tempo of a project and, if it is known, its tempo map."""
     if not steps:
         return [f"TEMPO {number(DEFAULT_BPM)} {DEFAULT_BEATS} 4"]
     beats, unit = steps[0].bar or (DEFAULT_BEATS, 4)
@@ -88,12 +96,12 @@ def _point(step: Step) -> str:
 
 
 def marker(index: int, at_s: Fraction, name: str, key: str) -> str:
-    """One line: a marker at a place on the timeline."""
+    """The line of a marker."""
     return f"MARKER {index} {number(at_s)} {quoted(name)} 0 0 1 B {guid(key)} 0"
 
 
 def region(index: int, start_s: Fraction, end_s: Fraction, name: str, key: str) -> Lines:
-    # Two lines of one number: where it begins, with name, colour (0: the theme's) and GUID, and where it ends.
+    # Two lines with the same number: the start, with name, colour (0: the theme's) and GUID, and the end.
     return [
         f"MARKER {index} {number(start_s)} {quoted(name)} 1 0 1 R {guid(key)} 0",
         f'MARKER {index} {number(end_s)} "" 1',
@@ -109,7 +117,11 @@ class Track:
         self.children: list[Track] = []
 
     def lines(self, closes: int = 0) -> Lines:
-        """The track and its children. closes: how many folders end with it"""
+        """The lines of the track and its children.
+
+        Args:
+            closes: number of folders that end with this track
+        """
         track_guid = guid(self.key)
         depth = "1 1" if self.children else f"2 -{closes}" if closes else "0 0"
         found = block(
@@ -121,7 +133,7 @@ class Track:
                 "VOLPAN 1 0 -1 -1 1",
                 f"MUTESOLO {int(self.muted)} 0 0",
                 f"ISBUS {depth}",
-                f"NCHAN {self.channels + self.channels % 2}",  # REAPER's tracks have an even number of channels
+                f"NCHAN {self.channels + self.channels % 2}",  # always even in REAPER
                 "FX 1",
                 f"TRACKID {track_guid}",
                 "MAINSEND 1 0",
@@ -134,9 +146,10 @@ class Track:
 
 
 def item(at_s: Fraction, length_s: Fraction, name: str, file: str, key: str, *, muted: bool = False) -> Lines:
-    """One <ITEM> that plays a file whole. No fades and no loop: what is heard is the file, sample by sample.
+    """The lines of an <ITEM> that plays a whole file without fades or loops, sample by sample.
 
-    Raises: OutputError: a file name that the format cannot express
+    Raises:
+        OutputError: the format cannot express the file name
     """
     return block(
         "ITEM",
@@ -168,26 +181,30 @@ def block(opening: str, content: Lines) -> Lines:
 
 
 def peak_color(color: str) -> int:
-    """#rrggbb as PEAKCOL has it, see above."""
+    """The PEAKCOL value of #rrggbb, see above."""
     red, green, blue = bytes.fromhex(color.removeprefix("#"))
     return _CUSTOM_COLOR | blue << 16 | green << 8 | red
 
 
 def guid(key: str) -> str:
-    """A GUID that depends on the key alone, so that the same job writes the same file."""
+    """A GUID that depends only on the key, so that the same job writes the same file."""
     return "{" + str(uuid.uuid5(_NAMESPACE, one_line(key))).upper() + "}"
 
 
 def quoted(text: str) -> str:
-    """A name as one token. One that holds all three kinds of quotes has its backticks replaced, as REAPER does."""
+    """A name as one token. If it contains all three kinds of quotes, backticks are replaced, as REAPER does."""
     return _token(one_line(text))
 
 
 def quoted_file(file: str) -> str:
-    """A file as one token, never altered: another name would be another file."""
+    """A file name as one token, never altered.
+
+    Raises:
+        OutputError: the format cannot express it
+    """
     token = _token(holdable(file))
     if token[1:-1] != file:
-        raise OutputError(f"The file name {file!r} cannot stand in a REAPER project; rename the song.")
+        raise OutputError(f"A REAPER project cannot hold the file name {file!r}; rename the song.")
     return token
 
 
@@ -199,17 +216,19 @@ def _token(text: str) -> str:
 
 
 def write_rpp(session: Session, path: Path) -> None:
-    """Write `session` as a REAPER project; file paths in it are relative to the project's folder.
+    """Write a session as a REAPER project; its file paths are relative to its folder.
 
-    The same session gives the same bytes, on every machine.
-    Raises: OutputError: a file name that the format cannot express
-            OSError:     the disk
+    The same session gives the same bytes on every machine.
+
+    Raises:
+        OutputError: the format cannot express a file name
+        OSError: the file cannot be written
     """
     path.write_bytes(project_text(session).encode("utf-8"))
 
 
 def project_text(session: Session) -> str:
-    """The project as text."""
+    """The text of the project of one song."""
     start_s = Fraction(session.start_samples, session.sample_rate)
     end_s = start_s + Fraction(session.samples, session.sample_rate)
     changes = changes_of(session, start_s)
@@ -239,7 +258,7 @@ def _markers(session: Session, start_s: Fraction) -> Lines:
 
 
 def _folder(session: Session, start_s: Fraction) -> Track:
-    """The song's folder track with everything in it."""
+    """The folder track of the song with everything in it."""
     song = Track(session.song, GROUP_COLORS[""], session.channels, _key(session, "track/folder"))
     number = 0
     for group, members in session.groups:

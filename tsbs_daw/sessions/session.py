@@ -1,6 +1,6 @@
-"""What a DAW session of one song holds, in no DAW's own terms. The writers beside this file turn it into projects.
+"""A DAW session of one song, independent of any DAW, and the names and numbers that session files can hold.
 
-Places inside a song (`at_samples`) are counted from the song's first sample, wherever the song sits on the timeline.
+Positions in a song (`at_samples`) are counted from the first sample of the song, wherever it lies on the timeline.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _NONCHARACTERS = {chr(plane << 16 | low) for plane in range(17) for low in (0xFF
 
 
 def one_line(text: str) -> str:
-    """`text` without what would end a line, without what UTF-8 or XML cannot hold, and without space around it."""
+    """`text` without line breaks, without what UTF-8 or XML cannot hold, and without surrounding space."""
     return holdable(text).strip()
 
 
 def holdable(text: str) -> str:
-    """The same with the space around it. A file's name that this changes cannot stand in a session file."""
+    """Like `one_line`, but with surrounding space. A session file cannot hold a file name that this changes."""
     parts = []
     for character in text:
         category = unicodedata.category(character)
@@ -36,22 +36,22 @@ def holdable(text: str) -> str:
 
 
 def can_be_named(file: str) -> bool:
-    """Whether every kind of session can name this file: REAPER has three kinds of quotes and no way to escape one."""
+    """Whether every session format can hold this file name: REAPER has three kinds of quotes and no escape."""
     return holdable(file) == file and not all(mark in file for mark in "\"'`")
 
 
 def is_absolute(file: str) -> bool:
-    """Whether a file is named from the root, on whatever system it was named."""
+    """Whether a path is absolute on any system."""
     return PurePosixPath(file).is_absolute() or PureWindowsPath(file).is_absolute()
 
 
 def below(folder: str, file: str) -> str:
-    """`file`, relative to `folder`, as it is named from where `folder` is; an absolute one stays as it is."""
+    """The path of `file`, which is relative to `folder`, seen from the parent of `folder`. Absolute paths stay."""
     return file if is_absolute(file) else posixpath.normpath(posixpath.join(folder, file))
 
 
 def number(value: Fraction | float) -> str:
-    """Plain decimals, without an exponent; 1e-12 s is a millionth of a sample at any rate. value: not negative"""
+    """A non-negative number as plain decimal without exponent, exact to 1e-12 (in s: a millionth of a sample)."""
     whole, part = divmod(round(Fraction(value) * 10**12), 10**12)
     return f"{whole}.{part:012d}".rstrip("0").rstrip(".")
 
@@ -60,14 +60,14 @@ log = logging.getLogger(__name__)
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
-# A group's tracks lie in a folder of this colour. Other group names may be used; theirs is the last colour.
+# Colours of group folders. Other group names are allowed and get the last colour.
 GROUP_COLORS = {"drums": "#4c8f57", "music": "#b08a3c", "vocals": "#a3485a", "": "#5a5a5a"}
 
 _GROUPS = {"drums": "drums", "percussion": "drums", "vocals": "vocals", "lead": "vocals", "backing": "vocals"}
 
 
 def usual_group(stem: str) -> str:
-    """The group that a stem of this name belongs to: drums, vocals, or music for everything else."""
+    """The group of a stem: drums, vocals, or music for everything else."""
     return _GROUPS.get(stem.lower(), "music")
 
 
@@ -75,13 +75,14 @@ def usual_group(stem: str) -> str:
 class SessionTrack:
     """One track with one item on it.
 
-    name:    what the track is called
-    file:    the audio, relative to the folder that the session file is in, with forward slashes
-    color:   #rrggbb
-    muted:   a dry stem beside its processed version, or the source for reference
-    group:   the folder that the track lies in, beside others of the same group; "": none
-    outside: the file may be anywhere, also by an absolute path: the source, where it was not copied. A session shows it
-             only if it can name it, since its folder is not ours to rename
+    Attributes:
+        name: of the track
+        file: the audio, relative to the folder of the session file, with forward slashes
+        color: #rrggbb
+        muted: for a dry stem beside its processed version, or for the source
+        group: the folder that holds the track with others of the same group; "": none
+        outside: the file may be outside the folder, or absolute: a source that was not copied. A session leaves it out
+            if it cannot hold its name
     """
 
     name: str
@@ -100,9 +101,12 @@ class SessionTrack:
 
 @dataclass(frozen=True)
 class TempoChange:
-    """From here on the song goes at `bpm` quarter notes a minute, in one step.
+    """A tempo change in a song, without a ramp.
 
-    beats_per_bar: a bar of so many quarter notes begins here; None: nothing is known of bars, the beat goes on
+    Attributes:
+        at_samples: position in the song
+        bpm: quarter notes per minute from here
+        beats_per_bar: length in quarter notes of the bar that begins here; None: bars are unknown
     """
 
     at_samples: int
@@ -116,7 +120,7 @@ class TempoChange:
 
 @dataclass(frozen=True)
 class Marker:
-    """A place in the song with a name: a section's beginning, or a bar's."""
+    """A named position in the song: the beginning of a section or a bar."""
 
     at_samples: int
     name: str
@@ -127,9 +131,10 @@ class Marker:
 
 @dataclass(frozen=True)
 class About:
-    """What is known of the song, as it is shown; "": not known.
+    """Metadata of the song for display; "" if unknown.
 
-    tempo, key: as the song's files carry them in their names, a doubtful one marked: `128.0 BPM`, `~8A`
+    Attributes:
+        tempo, key: as in the song's file names, with a mark if they are doubtful: `128.0 BPM`, `~8A`
     """
 
     title: str = ""
@@ -144,15 +149,16 @@ class About:
 
 @dataclass(frozen=True)
 class Session:
-    """A song's tracks, in order, all starting together and equally long.
+    """The tracks of a song, in order, of equal start and length.
 
-    song:          the name of the folder track and of the region
-    sample_rate:   Hz, of the project and of every file
-    start_samples: where the audio sits on the timeline; the source's time reference
-    samples:       the length of every file
-    channels:      of every file
-    tempo:         the tempo map, in order; empty: the song has no tempo that can be trusted
-    markers:       in order
+    Attributes:
+        song: name of the folder track and of the region
+        sample_rate: of the project and of every file, in Hz
+        start_samples: position of the audio on the timeline; the time reference of the source
+        samples: length of every file
+        channels: of every file
+        tempo: the tempo map, in order; empty if the song has no reliable tempo
+        markers: in order
     """
 
     song: str
@@ -185,20 +191,20 @@ class Session:
         return (self.start_samples + self.samples) / self.sample_rate
 
     def at_s(self, samples: int) -> float:
-        """Where on the timeline a place in the song is."""
+        """The position on the timeline, in seconds, of a position in the song."""
         return (self.start_samples + samples) / self.sample_rate
 
     @cached_property
     def shown(self) -> tuple[SessionTrack, ...]:
-        """The tracks without a file outside that has a name no session can hold."""
+        """The tracks, except a source whose file name no session can hold."""
         found = tuple(track for track in self.tracks if not track.outside or can_be_named(track.file))
         if len(found) < len(self.tracks):
-            log.warning("the session of %r shows no source: a session cannot hold its file name", self.song)
+            log.warning("the session of %r omits the source: a session cannot hold its file name", self.song)
         return found
 
     @property
     def groups(self) -> tuple[tuple[str, tuple[SessionTrack, ...]], ...]:
-        """The tracks by group. A group stands where its first track is; a track of none stands alone, under ""."""
+        """The tracks by group, in the order of their first tracks; a track without a group stands alone, under ""."""
         found: list[tuple[str, list[SessionTrack]]] = []
         for track in self.shown:
             members = next((tracks for name, tracks in found if track.group and name == track.group), None)
