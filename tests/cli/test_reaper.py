@@ -112,3 +112,8 @@ def test_the_command_that_reaper_runs_starts_a_daemon_for_its_spool(resource: Pa
         daemon.send_signal(signal.SIGINT)
         _, said = daemon.communicate(timeout=PATIENCE_S)
     assert daemon.returncode == 0, said
+
+
+def test_the_daemon_of_reaper_ends_when_it_is_idle(tmp_path: Path):
+    done = run(tmp_path / "home", "reaper", "serve", "--home", tmp_path / "home", "--idle-minutes", "0.02")
+    assert done.returncode == 0, done.stderr

@@ -72,6 +72,15 @@ class ProjectFunctions:
         start, end, name = project.regions[index]
         return index + 1, end > start, start, end, name, index + 1, 0
 
+    def GetCursorPositionEx(self, project):
+        return project.cursor
+
+    def GetLastMarkerAndCurRegion(self, project, time):
+        inside = [
+            number for number, (start, end, _) in enumerate(project.regions) if end > start and start <= time < end
+        ]
+        return -1, inside[0] if inside else -1
+
     def AddProjectMarker2(self, project, is_region, start, end, name, wanted, color):
         project.regions.append((start, end if is_region else start, name))
         return len(project.regions)

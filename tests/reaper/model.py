@@ -193,6 +193,7 @@ class Project(Handle):
     regions: list[tuple[float, float, str]] = field(default_factory=list)
     time_selection: tuple[float, float] = (0.0, 0.0)
     playrate: float = 1.0
+    cursor: float = 0.0
     changes: int = 0  # how often it was changed, as far as a script is told
 
     def __post_init__(self) -> None:

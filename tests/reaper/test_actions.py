@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from reaper.imgui import ImGui
@@ -65,6 +67,36 @@ def test_every_region_of_every_selected_track_is_a_job(studio: Studio, daemon: D
     assert sorted(job["song"] for job in jobs) == ["0 Chorus", "0 Verse", "1 Chorus", "1 Verse"]
     assert sorted(item.values["D_POSITION"] for item in stem_items(project, "drums")) == [0.0, 0.0, 1.0, 1.0]
     assert len(project.tracks) == 2 * (1 + 5), "one folder for each track"
+
+
+def test_razor_edits_are_read_on_their_own_tracks(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    for number in range(3):
+        project.add_item(project.add_track(f"Track {number}"), studio.song(f"{number}.wav", seed=number), 0.0, 2.0)
+    project.tracks[0].strings["P_RAZOREDITS"] = '0.25 0.5 "" 1.0 1.5 "" 0.0 2.0 "{9D3A1F0E-0000}"'
+    project.tracks[2].strings["P_RAZOREDITS"] = '0.5 1.0 ""'
+    studio.run("Separate razor edits")
+    jobs = daemon.work(studio)
+    found = sorted((Path(job["source"]["path"]).stem, job["source"]["start_samples"]) for job in jobs)
+    assert found == [("0", 11025), ("0", 44100), ("2", 22050)]
+
+
+def test_the_region_at_the_edit_cursor_is_one_job(studio: Studio, daemon: DaemonByHand):
+    project = studio.project
+    track = project.add_track("Mix")
+    track.values["I_SELECTED"] = 1.0
+    project.add_item(track, studio.song(), 0.0, 2.0)
+    project.regions, project.cursor = [(0.0, 0.5, "Verse"), (0.75, 0.75, "a marker"), (1.0, 1.75, "Chorus")], 1.2
+    studio.run("Separate region at edit cursor on selected tracks")
+    (job,) = daemon.work(studio)
+    assert job["song"] == "mix Chorus"
+
+
+def test_the_dialog_takes_razor_edits_and_the_region_at_the_cursor(studio: Studio, daemon: DaemonByHand):
+    for what, said in [("Razor edits", "There is no razor edit"), ("Region at the edit", "put the edit cursor into")]:
+        studio.run("Separate with preset")
+        choose(studio, "Separate", What=what)
+        assert studio.jobs_say(said)
 
 
 def test_nothing_selected_is_a_sentence(studio: Studio, daemon: DaemonByHand):
@@ -322,11 +354,12 @@ def test_a_missing_daemon_is_started_and_can_be_started_again(studio: Studio):
     studio.run("Separate selected items")
     studio.ticks(12)
     assert len(studio.reaper.started) == 1, "it is on its way"
-    studio.ticks(1100)
+    studio.ticks(3200)
+    assert len(studio.reaper.started) == 3, "twice more, for what waits"
     assert window.says("No daemon is running. Your jobs wait")
     window.click("Start it")
     studio.ticks(2)
-    assert len(studio.reaper.started) == 2
+    assert len(studio.reaper.started) == 4
     DaemonByHand(studio.home).work(studio)
     assert studio.project.names() == ["Mix", *["mix - stems", *STEMS] * 2]
     studio.ticks(12)

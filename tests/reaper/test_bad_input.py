@@ -203,3 +203,14 @@ def test_a_stale_heartbeat_is_no_daemon(studio: Studio, daemon: DaemonByHand):
     studio.run("Separate selected items")
     studio.ticks(2)
     assert studio.reaper.window("Jobs").says("Starting the daemon")
+
+
+def test_a_daemon_that_dies_between_request_and_result_is_started_again(studio: Studio, daemon: DaemonByHand):
+    job = asked(studio, daemon)
+    heartbeat = studio.home / "spool" / "heartbeat.json"
+    heartbeat.write_text(json.dumps({"schema": 1, "pid": 1, "version": "0", "updated_unix_s": 1e9}))
+    studio.ticks(3000)
+    assert studio.reaper.started == [("tsbs-daw watch", -2)] * 2, "not again and again for ever"
+    daemon.finish(job)
+    daemon.work(studio)
+    assert studio.project.names() == ["Mix", "mix - stems", *STEMS]

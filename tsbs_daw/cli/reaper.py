@@ -121,19 +121,30 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def serve(home: Annotated[Path, typer.Option(help="Folder of the spool, the queue and the logs.")]) -> int:
-    """Run the daemon for jobs from REAPER.
+def serve(
+    home: Annotated[Path, typer.Option(help="Folder of the spool, the queue and the logs.")],
+    idle_minutes: Annotated[float, typer.Option(help="End after this long without a job.", min=0.01)] = 15.0,
+) -> None:
+    """Run the daemon for jobs from REAPER, and end when none has come for a while.
 
-    The scripts start this by themselves. `tsbs-daw watch` does the same, and watches folders too.
+    The scripts start this by themselves. `tsbs-daw watch` runs until it is stopped, and watches folders too.
 
     Example: tsbs-daw reaper serve --home ~/.local/share/tsbs-daw
     """
-    from tsbs_daw.cli import watch
+    from tsbs_daw.cli.watch import listening
     from tsbs_daw.core.config import Settings
+    from tsbs_daw.daemon.daemon import Daemon
+    from tsbs_daw.integrations.reaper.idle import IdleWatch
 
     if home.absolute() != Settings.from_environment().home:
         os.environ["TSBS_DAW_HOME"] = str(home)
-    return watch.command()
+    settings = Settings.from_environment()
+    with (
+        listening(as_json=False) as listener,
+        Daemon(settings, listener=listener) as daemon,
+        IdleWatch(settings.spool, 60 * idle_minutes, daemon.stop),
+    ):
+        daemon.run()
 
 
 @app.command()

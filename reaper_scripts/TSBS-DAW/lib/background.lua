@@ -3,7 +3,7 @@
 -- There is one in a REAPER at a time. It ends when no ticket is left. All it knows is in the tickets, so it may be
 -- ended at any moment and begun again.
 local require, folder = ...
-local clock, files, settings = require("clock"), require("files"), require("settings")
+local clock, daemon, files, settings = require("clock"), require("daemon"), require("files"), require("settings")
 local pending_jobs, spools = require("pending_jobs"), require("spool")
 local delivery, recording, requests, text =
   require("delivery"), require("recording"), require("requests"), require("text")
@@ -15,8 +15,12 @@ local LOOK_EVERY_S = 0.25
 local BEAT_ALIVE_S = 3.0
 local FILE = "tsbs-daw_Background.lua"
 
-local function new(root)
+local STARTS = 2 -- of a daemon, for jobs that wait and find none: one that dies again and again is not for us to heal
+
+local function new(installed)
+  local root = installed.spool
   local self = { spool = spools.at(root), pending = pending_jobs.at(root), work = {}, queue = {}, looked = 0 }
+  self.installed, self.starts = installed, 0
   self.me = text.new_id()
   self.look = clock.every(LOOK_EVERY_S)
   return setmetatable(self, background)
@@ -70,7 +74,10 @@ function background:_begin(ticket)
     return function()
       return nil, err
     end
-  elseif not result or result.state == "failed" or result.state == "dead" then
+  elseif not result then
+    self.waiting = true
+    return nil
+  elseif result.state == "failed" or result.state == "dead" then
     return nil -- under way, or for the user to decide
   elseif result.state == "done" then
     return delivery.of(ticket, result, function()
@@ -82,8 +89,18 @@ function background:_begin(ticket)
   end
 end
 
+-- Jobs that were handed over wait for a daemon: it may have ended for want of work just before, or have died since.
+function background:_look_for_daemon()
+  if self.waiting and self.starts < STARTS and not self.spool:alive() and not daemon.is_starting(self.spool) then
+    self.starts = self.starts + 1
+    daemon.ensure(self.installed, self.spool)
+  end
+  self.waiting = false
+end
+
 -- Look at all tickets, and forget work whose ticket is gone.
 function background:_look_around()
+  self:_look_for_daemon()
   local there = {}
   self.queue, self.looked = self.pending:all(), 0
   for _, ticket in ipairs(self.queue) do
@@ -185,7 +202,7 @@ function background.run()
   if not installed or alive() then
     return clock.no_undo_point()
   end
-  local self = new(installed.spool)
+  local self = new(installed)
   self:_forgive()
   local function loop()
     if self:tick() then

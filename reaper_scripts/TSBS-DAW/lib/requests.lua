@@ -76,7 +76,7 @@ end
 function ways.ranges(work)
   local number = 0
   for _, range in ipairs(work.request.ranges) do
-    for _, guid in ipairs(work.request.tracks) do
+    for _, guid in ipairs(range.track and { range.track } or work.request.tracks) do
       number = number + 1
       local track = project.track(work.proj, guid)
       if track then

@@ -149,6 +149,47 @@ local function regions(proj)
   end
 end
 
+-- The region that the edit cursor is in, on every selected track.
+function selection.cursor_region(options)
+  local proj = project.current()
+  local _, index = reaper.GetLastMarkerAndCurRegion(proj, reaper.GetCursorPositionEx(proj))
+  local ranges = json.list()
+  if index >= 0 then
+    local _, _, from_s, to_s, name, id = reaper.EnumProjectMarkers3(proj, index)
+    ranges[1] = { from_s = from_s, to_s = to_s, label = name ~= "" and name or tostring(id) }
+  end
+  local nothing = "Nothing plays there; put the edit cursor into a region, and select tracks that have items in it."
+  request_ranges(options, ranges, "the region", nothing)
+end
+
+-- The areas of a track's razor edits: "from to "GUID of an envelope"" each, with an empty GUID for the media.
+local function razor_areas(track)
+  local _, areas = reaper.GetSetMediaTrackInfo_String(track, "P_RAZOREDITS", "", false)
+  return areas:gmatch('(%S+) (%S+) ""')
+end
+
+-- Every razor edit of every track, whether it is selected or not.
+function selection.razor_edits(options)
+  local proj, nothing = project.current(), "There is no razor edit; drag one over items, and run the action again."
+  hand_on(function(pause, keep)
+    local request = new_request("ranges", options, "razor edits", "Nothing plays in the razor edits.")
+    request.tracks, request.ranges = json.list(), json.list()
+    for track in project.tracks(proj) do
+      for from_s, to_s in razor_areas(track) do
+        local range = { from_s = tonumber(from_s), to_s = tonumber(to_s), track = project.track_guid(track) }
+        request.ranges[#request.ranges + 1] = range
+      end
+      if pause() and not project.is_open(proj) then
+        return nil
+      end
+    end
+    if #request.ranges == 0 then
+      return nothing
+    end
+    keep(request)
+  end)
+end
+
 -- Every region, on every selected track.
 function selection.regions(options)
   local nothing = "Nothing plays there; make regions, and select tracks that have items in them."
