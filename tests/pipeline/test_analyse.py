@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tsbs_daw.contracts.analysis import Analysis
+from tsbs_daw.core import child
 from tsbs_daw.core.errors import AnalysisError, JobCancelled
 from tsbs_daw.pipeline import analyse
 
@@ -32,7 +33,7 @@ def run(monkeypatch, code: str, **changes):
         ("sys.exit(3)", "unexpectedly"),
         ("raise MemoryError", "unexpectedly"),
         (ANSWER.format('{"error": "There is no sound."}'), "There is no sound."),
-        (ANSWER.format('{"analysis": {"tempo": 7}}'), "unexpectedly"),
+        (ANSWER.format('{"result": {"tempo": 7}}'), "unexpectedly"),
         ('open(plan["answer"], "w").write("half a docu")', "unexpectedly"),
     ],
 )
@@ -68,7 +69,7 @@ def test_what_is_kept_is_found_and_what_is_broken_is_not(tmp_path, monkeypatch):
 
 
 def test_one_that_hangs_is_ended(monkeypatch):
-    with pytest.raises(AnalysisError, match="nothing came of it"):
+    with pytest.raises(AnalysisError, match="did not finish"):
         run(monkeypatch, "time.sleep(600)", limit_s=1.0)
 
 
@@ -76,7 +77,7 @@ def test_one_that_hangs_is_ended(monkeypatch):
 def test_a_twentieth_of_a_core_is_enough_time(monkeypatch, duration_s: float):
     given: list[float] = []
     monkeypatch.setattr(analyse, "COMMAND", (sys.executable, "-c", ""))
-    monkeypatch.setattr(analyse, "_wait", lambda child, duration, limit_s, *rest: given.append(limit_s))
+    monkeypatch.setattr(child, "_wait", lambda process, limit_s, waiting: given.append(limit_s))
     with pytest.raises(AnalysisError):
         analyse.analyse_apart(Path("m.wav"), {}, duration_s, report=lambda share: None, cancelled=lambda: False)
     assert given[0] > 20 * (25 + duration_s / 20)
@@ -89,7 +90,7 @@ def test_cancelling_ends_it(monkeypatch):
 
 
 def test_progress_grows_and_does_not_arrive(monkeypatch):
-    monkeypatch.setattr(analyse, "TELL_EVERY_S", 0.1)
+    monkeypatch.setattr(analyse, "REPORT_EVERY_S", 0.1)
     told: list[float] = []
     with pytest.raises(JobCancelled):
         run(monkeypatch, "time.sleep(600)", report=told.append, cancelled=lambda: len(told) == 8)
@@ -98,7 +99,9 @@ def test_progress_grows_and_does_not_arrive(monkeypatch):
 
 def test_it_goes_when_its_parent_is_gone(tmp_path):
     """The real child: its stdin ends while it is at work."""
-    child = subprocess.Popen(analyse.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        analyse.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     missing = b'{"mixture": "/nowhere/x.wav", "stems": {}, "answer": "%s"}\n' % str(tmp_path / "a").encode()
-    _, words = child.communicate(missing)
-    assert child.returncode in (0, 1) and b"Fatal" not in words
+    _, words = process.communicate(missing)
+    assert process.returncode in (0, 1) and b"Fatal" not in words

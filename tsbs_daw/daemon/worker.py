@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tsbs_daw.contracts.job import Job, Result
+from tsbs_daw.core.child import keep_stdout
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DeviceLost, JobCancelled, LeaseLost, TsbsDawError, described
 from tsbs_daw.core.files import disk_is_full
@@ -51,13 +52,6 @@ class Channel:
 
     def __init__(self, stream: BinaryIO):
         self._stream, self._lock = stream, threading.Lock()
-
-    @classmethod
-    def instead_of_stdout(cls) -> Channel:
-        """Keep stdout for events, and let everything that is printed, in Python or in C, go to stderr."""
-        stream = os.fdopen(os.dup(1), "wb")
-        os.dup2(2, 1)
-        return cls(stream)
 
     def send(self, event: str, **values: Any) -> None:
         line = json.dumps({"event": event, **values}).encode() + b"\n"
@@ -214,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     line = "%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=line, stream=sys.stderr)
     faulthandler.enable()  # a crash in a codec or a driver leaves its stack in the log
-    channel = Channel.instead_of_stdout()
+    channel = Channel(keep_stdout())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the daemon too, and it decides
     threading.excepthook = _end_at_once
     threading.Thread(target=_stay_alive, args=(channel,), daemon=True).start()

@@ -12,7 +12,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tsbs_daw.core import machine
+from tsbs_daw.core.child import describe_exit, python
 from tsbs_daw.core.config import Settings
 from tsbs_daw.queue.options import DaemonOptions, back_off
 from tsbs_daw.queue.records import JobRow
@@ -46,7 +46,7 @@ class WorkerProcess:
         self._wake = wake
         with log_path.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tsbs_daw.daemon.worker", *arguments],
+                python("tsbs_daw.daemon.worker", *arguments),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -67,13 +67,7 @@ class WorkerProcess:
     @property
     def how_it_ended(self) -> str:
         """For people: "signal SIGSEGV" or "exit code 1"."""
-        code = self._process.poll()
-        if code is None:
-            return "still running"
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                return f"signal {signal.Signals(-code).name}"
-        return f"exit code {code}"
+        return describe_exit(self._process.poll())
 
     @property
     def was_told_to_end(self) -> bool:

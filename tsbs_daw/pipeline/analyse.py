@@ -1,6 +1,6 @@
-"""The analysis of a song in a process of its own, so that one that crashes, hangs or takes memory costs no stems.
+"""The analysis of a song in a child process, so that one that crashes, hangs or runs out of memory costs no stems.
 
-What was found is kept, so that another name or format for the same song needs no second hearing.
+Results are cached, so that another name or format for the same song needs no second analysis.
 """
 
 from __future__ import annotations
@@ -9,16 +9,13 @@ import json
 import logging
 import math
 import os
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from tsbs_daw.contracts.analysis import Analysis
+from tsbs_daw.core import child
 from tsbs_daw.core.errors import AnalysisError, JobCancelled
 from tsbs_daw.core.files import write_atomically
 
@@ -28,10 +25,9 @@ FILE_NAME = "analysis.json"
 # An analysis takes 5 s of a core and a twentieth of the song's length, the first one after an installation 20 s more.
 # A machine that is busy all night gives it a fifteenth of a core.
 LIMIT_S, LIMIT_FOR_EACH_S = 1800.0, 3.0
-LOOK_EVERY_S = 0.1
-TELL_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 MOST_KEPT = 2000  # analyses of some 20 kB
-COMMAND = (sys.executable, "-m", "tsbs_daw.pipeline.analysis_child")
+COMMAND = child.python("tsbs_daw.pipeline.analyse")
 
 
 class AnalysisCache:
@@ -68,62 +64,50 @@ def analyse_apart(
     cancelled: Callable[[], bool],
     limit_s: float | None = None,
 ) -> Analysis:
-    """The analysis of a song's files.
+    """Analyse a song's files in a child process.
 
-    Args:   report: told a fraction that grows and never reaches 1: how far it is, nobody knows
-            limit_s: None: half an hour and three times the song's length
-    Raises: AnalysisError: for whatever reason; JobCancelled
+    Args:
+        mixture: The song.
+        stems: Its stems by name.
+        duration_s: Length of the song, which decides the limit and the pace of the progress.
+        report: Called with a fraction that grows and never reaches 1; nobody knows how far the analysis is.
+        cancelled: Asked several times a second.
+        limit_s: None: half an hour and three times the song's length.
+
+    Raises:
+        AnalysisError: For whatever reason.
+        JobCancelled: `cancelled` said so.
     """
     limit_s = LIMIT_S + LIMIT_FOR_EACH_S * duration_s if limit_s is None else limit_s
-    with tempfile.TemporaryDirectory(prefix="tsbs-daw-") as folder, (Path(folder) / "log").open("w+b") as words:
-        answer = Path(folder) / "answer.json"
-        plan = {"mixture": str(mixture), "stems": {n: str(p) for n, p in stems.items()}, "answer": str(answer)}
-        # One thread: on busy cores, more of them wait for each other, and somebody may be playing in a DAW meanwhile.
-        quiet = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        child = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=words, stderr=words, env=quiet)
-        try:
-            child.stdin.write(json.dumps(plan).encode() + b"\n")
-            child.stdin.flush()
-            _wait(child, duration_s, limit_s, report, cancelled)
-        except BrokenPipeError:
-            child.wait()
-        finally:
-            child.kill()
-            child.wait()
-            child.stdin.close()
-        return _read(answer, child.returncode, words)
+    last_reported_s = 0.0
 
-
-def _wait(
-    child: subprocess.Popen,
-    duration_s: float,
-    limit_s: float,
-    report: Callable[[float], None],
-    cancelled: Callable[[], bool],
-) -> None:
-    """Until it has ended. Raises: AnalysisError: it took too long; JobCancelled"""
-    began = told = time.monotonic()
-    while child.poll() is None:
-        time.sleep(LOOK_EVERY_S)
-        now = time.monotonic()
+    def waiting(elapsed_s: float) -> None:
+        nonlocal last_reported_s
         if cancelled():
             raise JobCancelled("The job was cancelled.")
-        if now - began > limit_s:
-            raise AnalysisError(f"nothing came of it within {limit_s:.0f} s")
-        if now - told > TELL_EVERY_S:
-            told = now
-            report(1 - math.exp(-(now - began) / (10 + duration_s / 5)))
+        if elapsed_s - last_reported_s > REPORT_EVERY_S:
+            last_reported_s = elapsed_s
+            report(1 - math.exp(-elapsed_s / (10 + duration_s / 5)))
 
-
-def _read(answer: Path, status: int | None, words: IO[bytes]) -> Analysis:
-    """What the child left. Raises: AnalysisError"""
+    request = {"mixture": str(mixture), "stems": {name: str(path) for name, path in stems.items()}}
     try:
-        found = json.loads(answer.read_bytes())
-        if "error" not in found:
-            return Analysis.model_validate(found["analysis"])
-        reason = found["error"]
-    except (OSError, ValueError, KeyError):
-        words.seek(0)
-        log.warning("the analysis ended with status %s: %s", status, words.read()[-4000:].decode("utf-8", "replace"))
-        reason = "it ended unexpectedly; the worker's log has the details"
-    raise AnalysisError(reason)
+        return Analysis.model_validate(child.ask(COMMAND, request, limit_s=limit_s, waiting=waiting))
+    except child.ChildTimeout as error:
+        raise AnalysisError(f"it did not finish within {limit_s:.0f} s") from error
+    except child.ChildRefused as error:
+        raise AnalysisError(str(error)) from error
+    except (child.ChildFailed, ValueError) as error:
+        log.warning("the analysis ended with %s: %s", error, getattr(error, "log", ""))
+        raise AnalysisError("it ended unexpectedly; the worker's log has the details") from error
+
+
+def _answer(request: dict[str, Any]) -> Any:
+    """The child's part: see `core.child`."""
+    from tsbs_daw.analysis.analyse import analyse  # slow to import: the analysis libraries
+
+    stems = {name: Path(path) for name, path in request["stems"].items()}
+    return json.loads(analyse(Path(request["mixture"]), stems).model_dump_json(by_alias=True))
+
+
+if __name__ == "__main__":
+    child.answer(_answer)
