@@ -9,7 +9,7 @@ import torch
 from tsbs_daw.core.errors import DeviceError, JobCancelled
 from tsbs_daw.network import TINY, Separation, TwoStageSeparator
 from tsbs_daw.separation import Separator
-from tsbs_daw.separation.separator import choose_device
+from tsbs_daw.separation.devices import choose_device
 
 CPU = torch.device("cpu")
 SMALL = replace(TINY, feature_dim=16, mask_blocks=1, map_blocks=1, headdim=16, chunk_s=0.5)

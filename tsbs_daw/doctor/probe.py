@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +25,6 @@ CORE = (
     *("rich", "platformdirs", "einops", "pyebur128", "filelock", "librosa", "scipy", "mutagen"),
 )
 SAME = 1e-4  # a difference below this part of the RMS is rounding
-SAME_FUSED = 2e-2  # the fused kernels multiply in reduced precision
 
 
 def finding(status: str, what: str, advice: str = "") -> Finding:
@@ -57,20 +57,33 @@ def imports(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
 
 
 def device(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
-    """Which device is chosen and why; then a matrix product and a Mamba-2 scan on it, held against float64."""
+    """Each accelerator by what it computes; which device is chosen and why; the form of the network there."""
     import torch
 
-    from tsbs_daw.separation.separator import choose_device
+    from tsbs_daw.separation.devices import accelerators, choose_device, failure
 
     yield from _cuda(torch)
+    failures = {place: failure(place) for place in accelerators()}
+    for place, reason in failures.items():
+        if reason is not None:
+            advice = "It is not used. Update its driver, or install a torch that was built for it."
+            yield finding("problem" if place.type == "cuda" else "note", f"{place} does not compute: {reason}.", advice)
     chosen = choose_device("auto")
-    why = "CUDA answers" if chosen.type == "cuda" else "there is no CUDA device that answers"
+    if chosen.type == "cpu":
+        why = "no accelerator computes right" if failures else "torch sees no accelerator"
+    else:
+        why = "it computes right"
     yield finding("ok", f"{chosen} will be used: {why}")
-    if chosen.type == "cpu" and getattr(torch.backends, "mps", None) and torch.backends.mps.is_available():
-        yield finding("note", "the graphics processor of this Mac answers too", "Try it with `--device mps`.")
-    yield _same("a matrix product", _product_difference(torch, chosen), SAME, chosen)
-    yield _same("a Mamba-2 scan", _scan_difference(torch, chosen), SAME, chosen)
-    yield from _fused(torch, chosen)
+    yield from _right(chosen)
+    if chosen.type == "cuda":
+        yield from _forms(torch, chosen)
+
+
+def _right(chosen: Any) -> Iterator[Finding]:
+    from tsbs_daw.separation.devices import product_difference, scan_difference
+
+    yield _same("a matrix product", product_difference(chosen), SAME, chosen)
+    yield _same("a Mamba-2 scan", scan_difference(chosen), SAME, chosen)
 
 
 def _cuda(torch: Any) -> Iterator[Finding]:
@@ -98,52 +111,48 @@ def _same(what: str, difference: float, limit: float, chosen: Any) -> Finding:
     return finding("problem", f"{what} on {chosen} is wrong (off by {difference:.0e} of the RMS).", advice)
 
 
-def _difference(found: Any, expected: Any) -> float:
-    """The largest difference as a part of the expectation's RMS; infinite if anything is not finite."""
-    worst = (found.double().cpu() - expected).abs().max() / expected.square().mean().sqrt()
-    return float(worst) if worst.isfinite() else float("inf")
+def _forms(torch: Any, chosen: Any) -> Iterator[Finding]:
+    """What runs on the GPU for a small network and for a large one, and each thing that does not and why."""
+    from dataclasses import replace
+
+    from tsbs_daw.network import FULL, TINY, TwoStageSeparator
+    from tsbs_daw.separation import forms
+
+    told = _Lines()
+    forms.log.addHandler(told)
+    try:
+        for name, config in (("the bundled size", TINY), ("the full size", replace(FULL, mask_blocks=1, map_blocks=1))):
+            form = forms.choose_form(TwoStageSeparator(config), chosen, "auto")
+            speed = "" if form.speed is None else f", {form.speed:.1f} times as fast as plain torch"
+            yield finding("ok", f"{name} runs as {form.name} in {form.format_name}{speed}")
+    finally:
+        forms.log.removeHandler(told)
+    for line in dict.fromkeys(told.lines):
+        yield finding("note", line, _missing_step())
 
 
-def _product_difference(torch: Any, chosen: Any) -> float:
-    generator = torch.Generator().manual_seed(1)
-    a, b = (torch.randn(512, 512, generator=generator, dtype=torch.float64) for _ in range(2))
-    return _difference(a.float().to(chosen) @ b.float().to(chosen), a @ b)
+def _missing_step() -> str:
+    """What to install, in order, for more speed."""
+    from importlib.util import find_spec
+
+    if find_spec("triton") is None:
+        return "Install Triton: `pip install triton` (torch for CUDA on Linux brings it; on Windows `triton-windows`)."
+    if find_spec("mamba_ssm") is None:
+        return "It works without. mamba-ssm may be tried in its place: see the page on GPUs."
+    if find_spec("causal_conv1d") is None:
+        return "mamba-ssm also needs `pip install --no-build-isolation causal-conv1d` (with CUDA's compiler)."
+    return "It works without. If mamba-ssm is to be used, build it again for this torch: see the page on GPUs."
 
 
-def _layer(torch: Any) -> tuple[Any, Any]:
-    """A Mamba-2 layer of the full model and a projection for it, with the same numbers every time."""
-    from tsbs_daw.network import FULL
-    from tsbs_daw.network.mamba2 import Mamba2
+class _Lines(logging.Handler):
+    """Keeps warnings."""
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
-        layer = Mamba2(FULL, 1).eval()
-        projected = torch.randn(1, 2, 259, layer.in_proj.shape[1]) * 0.5
-    return layer, projected
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
 
-
-def _scan_difference(torch: Any, chosen: Any) -> float:
-    layer, projected = _layer(torch)
-    with torch.no_grad():
-        expected = layer.double().mix(projected.double())
-        return _difference(layer.float().to(chosen).mix(projected.to(chosen)), expected)
-
-
-def _fused(torch: Any, chosen: Any) -> Iterator[Finding]:
-    """The fused kernels of the extra [cuda], where they could be used, held against the plain path."""
-    from tsbs_daw.network import fused
-
-    if chosen.type != "cuda":
-        return
-    if not fused.available():
-        advice = "Optional and faster: `pip install 'tsbs-daw[cuda]'` (Linux, with a CUDA compiler)."
-        yield finding("note", "the fused kernels are not installed; plain torch is used", advice)
-        return
-    layer, projected = _layer(torch)
-    with torch.no_grad():
-        expected = layer.double().mix(projected.double())
-        found = fused.mix(projected.to(chosen), layer.float().to(chosen))
-    yield _same("the fused Mamba-2 kernel", _difference(found, expected), SAME_FUSED, chosen)
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 def job(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns: of x's shape, in the type that a matrix product would read
     """
     normal = F.layer_norm(x, x.shape[-2:], eps=EPS)
-    if torch.is_autocast_enabled(x.device.type):
+    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):  # torch knows no autocast for meta
         normal = normal.to(torch.get_autocast_dtype(x.device.type))
     return torch.addcmul(bias.to(normal.dtype), normal, weight.to(normal.dtype))
 

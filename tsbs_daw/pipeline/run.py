@@ -20,7 +20,7 @@ from tsbs_daw.pipeline.resolve import Request, look_up
 from tsbs_daw.pipeline.separate import Progress, separate
 from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache
 from tsbs_daw.pipeline.stopwatch import Stopwatch
-from tsbs_daw.separation.separator import songs_at_once  # noqa: F401  (the worker asks the module of its runner)
+from tsbs_daw.separation.devices import songs_at_once  # noqa: F401  (the worker asks the module of its runner)
 
 log = logging.getLogger(__name__)
 

@@ -17,19 +17,17 @@ from torch import nn
 
 from tsbs_daw.audio.resample import Resampler
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import DeviceError, JobCancelled
+from tsbs_daw.core.errors import JobCancelled
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import registry
 from tsbs_daw.network import checkpoint
 from tsbs_daw.separation.batching import Batcher, Ticket
 from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut
+from tsbs_daw.separation.devices import choose_device
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.precision import mark
 
 log = logging.getLogger(__name__)
-
-
-SONGS_ON_CUDA = 4  # while one is decoded and another written, there are two whose chunks keep the device busy
 
 
 class Separator:
@@ -189,24 +187,6 @@ class _Counted:
         for block in self.blocks:
             self.samples += block.shape[-1]
             yield block
-
-
-def songs_at_once(device: str) -> int:
-    """How many songs one process had best separate at a time on this device."""
-    on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    return SONGS_ON_CUDA if on_cuda else 1
-
-
-def choose_device(name: str) -> torch.device:
-    """ "auto" is CUDA where it answers, else the CPU. Raises: DeviceError: a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f"The device {name!r} cannot be used ({error}); `tsbs-daw doctor` says which can.") from error
-    return device
 
 
 def _resampled(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:

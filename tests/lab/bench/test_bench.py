@@ -14,7 +14,7 @@ from tsbs_daw.cli import bench as command
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError, UnknownModel, UsageError
 from tsbs_daw.lab.bench.measure import GROUPS, measure
-from tsbs_daw.lab.bench.networks import count_macs
+from tsbs_daw.lab.bench.networks import _share_of_products, count_macs
 from tsbs_daw.lab.bench.row import Options, Row
 from tsbs_daw.network import TINY, TwoStageSeparator
 from tsbs_daw.network.checkpoint import save
@@ -120,3 +120,27 @@ def test_a_network_s_own_arithmetic_is_that_of_the_plain_network():
     network, chunk = random_network(TINY, device), random_chunk(TINY, device)
     with torch.inference_mode():
         assert own_macs(TINY) == count_macs(lambda: network(chunk))
+
+
+def test_on_cuda_only_the_kernels_rows_count_and_hopper_s_products_are_known():
+    from types import SimpleNamespace
+
+    from torch.autograd import DeviceType
+
+    def event(key: str, kind: DeviceType, time_us: float) -> SimpleNamespace:
+        return SimpleNamespace(key=key, device_type=kind, self_device_time_total=time_us, self_cpu_time_total=1.0)
+
+    events = [
+        event("aten::mm", DeviceType.CPU, 30.0),  # the same time as its kernel's
+        event("nvjet_tst_128x256_64x4", DeviceType.CUDA, 30.0),
+        event("aten::add", DeviceType.CPU, 10.0),
+        event("vectorized_elementwise_kernel", DeviceType.CUDA, 10.0),
+    ]
+    assert _share_of_products(events, "cuda") == pytest.approx(0.75)
+
+
+@pytest.mark.usefixtures("_home")
+def test_without_a_gpu_its_group_has_no_rows():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert not list(measure(Options(quick=True, only=("gpu",))))

@@ -2,6 +2,7 @@
 
 network.*    the model that is asked for
 sizes.*      the paper's two sizes and the bundled one, in each precision that this device computes in
+gpu.*        on CUDA: ceilings, each size by form, number format and batch, memory, a song from file to session
 """
 
 from __future__ import annotations
@@ -50,6 +51,33 @@ def _rows_of_size(size: str, precision: str, found: dict) -> Iterator[Row]:
         yield Row(f"{name}.memory", "peak memory", found["peak_bytes"] / 1e6, "MB", memory_target)
 
 
+# Figures of a GPU: what each is called in its row, and its unit.
+GPU_FIGURES = {
+    "real_time": ("new sound per second", "x real time"),
+    "error": ("its error, as a ratio of norms to float32", ""),
+    "peak_gb": ("peak memory", "GB"),
+    "planned_gb": ("planned for it", "GB"),
+    "launches": ("kernels of one run", ""),
+    "wall_s": ("from file to session", "s"),
+    "examples_per_s": ("forward and backward", "examples/s"),
+    "copy_tb_per_s": ("a large copy, read and written", "TB/s"),
+    "bfloat16_tflop_per_s": ("large products in bfloat16", "TFLOP/s"),
+    "tf32_tflop_per_s": ("large products in TF32", "TFLOP/s"),
+    "float32_tflop_per_s": ("large products in float32", "TFLOP/s"),
+    "small_launch_us": ("a small launch", "us"),
+}
+
+
+def _gpu(options: Options) -> Iterator[Row]:
+    with work_folder() as folder:
+        rows = probe("gpu", folder, options)["rows"]
+    for row in rows:
+        name = f"gpu.{row['name'].replace(' ', '-')}"
+        for key, (what, unit) in GPU_FIGURES.items():
+            if key in row:
+                yield Row(f"{name}.{key}", what, row[key], unit)
+
+
 GROUPS = (
     Group("network", _network, ("network.speed", "network.arithmetic", "network.machine", "network.reached")),
     Group(
@@ -60,4 +88,5 @@ GROUPS = (
         needs_model=False,
         open=True,
     ),
+    Group("gpu", _gpu, long=True, needs_model=False, open=True),
 )

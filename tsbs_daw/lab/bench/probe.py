@@ -24,7 +24,7 @@ SAMPLE_RATE = 44100
 
 
 def main(request: dict[str, Any]) -> None:
-    probes = (resolve, song, random_model, separate, network, size, peers, reference, stems, overlap)
+    probes = (resolve, song, random_model, separate, network, size, gpu, peers, reference, stems, overlap)
     try:
         answer = {probe.__name__: probe for probe in probes}[request["probe"]](request)
     except TsbsDawError as error:
@@ -149,7 +149,7 @@ def size(request: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from tsbs_daw.lab.bench import networks
-    from tsbs_daw.separation.separator import choose_device
+    from tsbs_daw.separation.devices import choose_device
 
     device, config = choose_device(request["device"]), networks.SIZES[request["size"]]
     dtype = networks.PRECISIONS[request["precision"]]
@@ -175,10 +175,19 @@ def size(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def gpu(request: dict[str, Any]) -> dict[str, Any]:
+    """Everything about a CUDA device; nothing where none is chosen."""
+    from tsbs_daw.lab.bench.gpu import measure
+    from tsbs_daw.separation.devices import choose_device
+
+    device = choose_device(request["device"])
+    return {"rows": list(measure(device, request["quick"])) if device.type == "cuda" else []}
+
+
 def peers(request: dict[str, Any]) -> dict[str, Any]:
     """Sizes of this network beside the peers that are installed, each on chunks of its own length."""
     from tsbs_daw.lab.bench.peer_networks import time_peers
-    from tsbs_daw.separation.separator import choose_device
+    from tsbs_daw.separation.devices import choose_device
 
     return time_peers(choose_device(request["device"]), _rounds(request, 5), request["quick"])
 
@@ -186,7 +195,7 @@ def peers(request: dict[str, Any]) -> dict[str, Any]:
 def reference(request: dict[str, Any]) -> dict[str, Any]:
     """This network beside the same in its plain form."""
     from tsbs_daw.lab.bench.peer_networks import time_reference
-    from tsbs_daw.separation.separator import choose_device
+    from tsbs_daw.separation.devices import choose_device
 
     return time_reference(choose_device(request["device"]), _rounds(request, 3), request["quick"])
 
@@ -197,7 +206,7 @@ def stems(request: dict[str, Any]) -> dict[str, Any]:
 
     from tsbs_daw.lab.bench.networks import SIZES, random_chunk, random_engine
     from tsbs_daw.lab.bench.peer_networks import time_in_turn
-    from tsbs_daw.separation.separator import choose_device
+    from tsbs_daw.separation.devices import choose_device
 
     device, runs = choose_device(request["device"]), {}
     for count in (1, 2, 4, 8):

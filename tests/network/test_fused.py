@@ -1,0 +1,58 @@
+"""Packages for GPUs that are there and broken cost a line in the log, not the separation."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+import torch
+
+from tsbs_daw.network import fused
+
+
+@pytest.fixture(autouse=True)
+def asked_anew():
+    fused._kernel.cache_clear()
+    yield
+    fused._kernel.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise AttributeError('triton has no attribute')",
+        "raise RuntimeError('0 active drivers')",
+        "raise OSError('libcudart.so.11: cannot open shared object file')",
+        "import selective_scan_cuda_that_was_never_built",
+    ],
+)
+def test_a_broken_mamba_ssm_is_told_once_and_not_used(tmp_path, monkeypatch, caplog, code):
+    for name in ("causal_conv1d", "mamba_ssm"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(code)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert not fused.available() and not fused.available()
+    [record] = caplog.records
+    assert record.getMessage().startswith("mamba-ssm is installed and cannot be used (")
+
+
+def test_a_missing_mamba_ssm_is_no_news(caplog):
+    if fused.available():
+        pytest.skip("it is installed")
+    fused._kernel.cache_clear()
+    assert not fused.available() and not caplog.records
+
+
+def test_it_is_switched_off_within():
+    class OnCuda:
+        is_cuda, dtype = True, torch.float32
+
+    with fused.switched(False):
+        assert not fused.usable(OnCuda())
+
+
+def test_short_sequences_are_not_padded_to_256():
+    assert [fused._chunk_size(length) for length in (33, 57, 64, 130, 259)] == [64, 64, 64, 128, 128]
