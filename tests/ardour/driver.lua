@@ -91,6 +91,8 @@ end
 -- The front stays, the end goes, so that the second request is another one.
 function scenes.name ()
   local region = mix ()
+  say ("muted", region:muted ())
+  region:set_muted (false)
   region:trim_end (Temporal.timepos_t (MIX_AT + TRIMMED + SHORTER))
   region:set_name ('vérse "1" [separate instrumental]')
   return "outputs"
@@ -113,10 +115,13 @@ local function contents ()
 end
 
 function scenes.undo ()
-  local before = contents ()
+  local before, muted = contents (), { tostring (mix ():muted ()) }
   Editor:undo (1)
   local undone = contents ()
+  muted[2] = tostring (mix ():muted ())
   Editor:redo (1)
+  muted[3] = tostring (mix ():muted ())
+  say ("undone muted", table.concat (muted, " "))
   say ("undone", undone)
   say ("redone", contents () == before)
   return "ready"

@@ -166,6 +166,13 @@ def test_one_undo_takes_all_stems_away_and_redo_brings_them_back(played: Played)
     assert (played.studio.folder / "redone").read_text() == "true"
 
 
+def test_each_source_is_muted_in_the_undo_step_of_its_stems(played: Played):
+    assert (played.studio.folder / "muted").read_text() == "true", "the one of the action"
+    assert (played.studio.folder / "undone muted").read_text() == "true false true", "the one by name"
+    (mix,) = [track for track in played.tracks if track.name == "mix"]
+    assert mix.region.get("muted") == "1"
+
+
 def test_a_region_named_for_it_is_separated_with_the_preset_in_its_name(played: Played):
     result = played.results[1]
     assert [stem["name"] for stem in result["stems"] if stem["kind"] == "output"] == ["instrumental"]

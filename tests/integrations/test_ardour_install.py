@@ -69,7 +69,7 @@ def test_other_scripts_stay_and_the_list_is_kept_as_it_was(config: Path):
 
 
 def test_a_version_that_was_not_tried_gets_the_files_and_is_told_the_rest(tmp_path: Path):
-    config = tmp_path / "ardour9"
+    config = tmp_path / "ardour10"
     config.mkdir()
     found = install.install(config, tmp_path)
     assert len(found.files) == 3 and set(found.missing) == NAMES and not (config / "ui_scripts").exists()

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,14 @@ def test_the_session_has_the_grid_the_sections_and_groups(studio, analysed):
     assert studio.manifest(result)["warnings"] == ["The bass is very quiet."]
     assert json.loads((result.folder / "analysis.json").read_text())["tempo"]["bpm"] == 180
     assert studio.phrases[-2:] == ["writing", "analysing"]
+
+
+@pytest.mark.parametrize("delivery", [{}, {"embed": False}])
+def test_a_dawproject_carries_its_audio_unless_it_is_told_not_to(studio, delivery):
+    result = studio.run(studio.song(), delivery={"sessions": ["dawproject"], **delivery})
+    with zipfile.ZipFile(result.session) as archive:
+        audio = [name for name in archive.namelist() if name.endswith(".wav")]
+    assert len(audio) == (4 if not delivery else 0)
 
 
 def test_another_name_needs_no_second_hearing(studio, analysed, monkeypatch):

@@ -20,6 +20,7 @@ delivery:
   analysis: true
   loops: [4, 8 bars]
   stem_mp4: true
+  embed: false
   markers: bars
   source: copy
 """
@@ -34,6 +35,7 @@ def test_everything_is_read(tmp_path: Path):
         analysis=True,
         loops=(4, 8),
         stem_mp4=True,
+        embed=False,
         markers="bars",
         source="copy",
     )

@@ -272,6 +272,7 @@ def test_groups_are_folders_inside_the_songs_folder():
         ("a.FLAC", "FLAC"),
         ("a.mp3", "MP3"),
         ("a.ogg", "VORBIS"),
+        ("a.opus", "OPUS"),
         ("a.m4a", "VIDEO"),
         ("a", "WAVE"),
     ],

@@ -132,6 +132,7 @@ class DeliveryOptions(Part):
     stem_mp4: bool | None = None
     markers: Literal["sections", "bars", "none"] | None = None
     source: Literal["none", "reference", "copy"] | None = None
+    embed: bool | None = None
 
     def applied_to(self, delivery: Delivery) -> Delivery:
         return replace(delivery, **self.model_dump(exclude_none=True))

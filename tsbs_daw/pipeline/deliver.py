@@ -266,10 +266,14 @@ class Finisher:
             path = self.folder / f"{self.request.song}{SESSION_ENDINGS[kind]}"
             if kind == "rpp":
                 write_rpp(session, path)
-            elif not self._try("DAWproject", lambda path=path: write_dawproject(session, path) or True):
+            elif not self._try("DAWproject", lambda path=path: self._write_dawproject(session, path)):
                 continue
             written.append(path.name)
         return tuple(written)
+
+    def _write_dawproject(self, session: Session, path: Path) -> bool:
+        write_dawproject(session, path, embed=self.request.delivery.embed)
+        return True
 
     def _extras(self, encoding: Encoding, made: list[tuple[FileEntry, Rendered]]) -> tuple[OtherFile, ...]:
         """Loops and .stem.mp4, of the dry stems as they were delivered."""

@@ -42,6 +42,7 @@ class Delivery:
         stem_mp4: also write a .stem.mp4 file, for Traktor and others
         markers: what the markers of a session show, if there is an analysis
         source: add the song to the session as a muted track: referenced in place, or copied beside the stems
+        embed: put the audio into a .dawproject, so that it can be mailed and opens in DAWs that read no external files
     """
 
     format: str = "wav32f"
@@ -53,6 +54,7 @@ class Delivery:
     stem_mp4: bool = False
     markers: str = "sections"
     source: str = "none"
+    embed: bool = True
 
     @property
     def plain(self) -> bool:

@@ -18,6 +18,7 @@ delivery:
   stem_mp4: true
   markers: bars
   source: copy
+  embed: false
 """
 
 from __future__ import annotations
@@ -231,7 +232,9 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-DELIVERY_KEYS = ("format", "names", "loudness", "sessions", "analysis", "loops", "stem_mp4", "markers", "source")
+DELIVERY_KEYS = (
+    "format", "names", "loudness", "sessions", "analysis", "loops", "stem_mp4", "markers", "source", "embed",
+)  # fmt: skip
 
 
 def read_delivery(document: Document, node: yaml.Node) -> Delivery:
@@ -251,7 +254,7 @@ def read_delivery(document: Document, node: yaml.Node) -> Delivery:
             found["sessions"] = _sessions(document, value)
         elif name == "loops":
             found["loops"] = _loops(document, value)
-        elif name in ("analysis", "stem_mp4"):
+        elif name in ("analysis", "stem_mp4", "embed"):
             found[name] = _switch(document, value, name)
         else:
             choices = {"format": rules.FORMATS, "markers": rules.MARKERS, "source": rules.SOURCES}[name]

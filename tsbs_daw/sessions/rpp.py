@@ -40,7 +40,7 @@ _SOURCES = {
     ".flac": "FLAC",
     ".mp3": "MP3",
     ".ogg": "VORBIS",
-    ".opus": "VORBIS",
+    ".opus": "OPUS",
     ".m4a": "VIDEO",
     ".aac": "VIDEO",
     ".mp4": "VIDEO",
@@ -67,7 +67,6 @@ def settings(sample_rate: int, cursor_s: Fraction, first_bar: int = 1) -> Lines:
     """
     return [
         "RIPPLE 0",
-        "AUTOXFADE 0",
         f"PROJOFFS 0 {first_bar - 1} 0",
         f"CURSOR {number(cursor_s)}",
         "TIMELOCKMODE 0",

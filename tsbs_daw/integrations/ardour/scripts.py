@@ -27,19 +27,27 @@ _HOOK_ID = "900100"
 
 @dataclass(frozen=True)
 class Signals:
-    """How a version numbers what a hook may listen to. `tenth` is the number of the timer of a tenth of a second."""
+    """How a version numbers what a hook may listen to.
+
+    Args:
+        count: how many signals there are; a longer text would be read from its wrong end
+        tenth: the numbers of the timer of a tenth of a second, where minor versions differ
+    """
 
     count: int
-    tenth: int
+    tenth: tuple[int, ...]
 
     @property
     def timer(self) -> str:
         """The bits of that timer alone, the highest number first."""
-        return "".join("1" if number == self.tenth else "0" for number in reversed(range(self.count)))
+        return "".join("1" if number in self.tenth else "0" for number in reversed(range(self.count)))
 
 
-# Of the versions that were tried. In others, the user adds the scripts in Ardour's own Script Manager.
-SIGNALS = {7: Signals(count=49, tenth=47)}
+# From gtk2_ardour/luasignal_syms.h: 49 signals with the timer at 47 in 7.x, 50 with it at 47 in 8.0 to 9.5; in 9.8 two
+# were added before it. The folder of a configuration names the major version alone, so Ardour 9 gets both numbers: the
+# other one is a rare signal there, and the hook only looks once more. In later versions, the user adds the scripts in
+# Ardour's own Script Manager.
+SIGNALS = {7: Signals(49, (47,)), 8: Signals(50, (47,)), 9: Signals(50, (47, 49))}
 
 
 @dataclass(frozen=True)

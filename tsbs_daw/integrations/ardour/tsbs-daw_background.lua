@@ -447,9 +447,19 @@ function factory ()
     return track
   end
 
-  -- What was read is without the region's gain, envelope and fades. How long fades are, no script of Ardour's can read.
+  -- Give a region the fade lengths of another one. Ardour 7 and 8 tell them to no script.
+  local function copy_fade_lengths (source, region)
+    pcall (function ()
+      local fade_in, fade_out = source:fade_in_length (), source:fade_out_length ()
+      region:set_fade_in_length (fade_in)
+      region:set_fade_out_length (fade_out)
+    end)
+  end
+
+  -- What was read is without the region's gain, envelope and fades.
   local function dress_region (source, region)
     region:set_scale_amplitude (source:scale_amplitude ())
+    copy_fade_lengths (source, region)
     region:set_fade_in_active (source:fade_in_active ())
     region:set_fade_out_active (source:fade_out_active ())
     local from, to = source:envelope (), region:envelope ()
@@ -467,6 +477,13 @@ function factory ()
     for region in route:to_track ():playlist ():region_list ():iter () do
       if source then dress_region (source:to_audioregion (), region:to_audioregion ()) end
     end
+  end
+
+  -- The stems are heard in the place of their source: without this, everything would sound twice.
+  local function mute (region)
+    region:to_stateful ():clear_changes ()
+    region:set_muted (true)
+    Session:add_stateful_diff_command (region:to_statefuldestructible ())
   end
 
   -- Move tracks right below another one. Ardour numbers all tracks anew after each change, so what comes below is
@@ -513,6 +530,7 @@ function factory ()
         made[number] = new_track (stem, regions[number], position)
         dress (made[number], ticket, stem, source)
       end
+      if source then mute (source) end
       return made
     end)
     if above then move_below (above, routes) end
