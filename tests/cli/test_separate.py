@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,23 @@ def test_flags_say_how_the_files_are_delivered(home: Path, model: Path, tmp_path
     manifest = read_manifest(tmp_path / "out" / "Kay - Song")
     assert manifest.format == "flac24" and manifest.sessions == ("Kay - Song.dawproject", "Kay - Song.RPP")
     assert sorted(entry.file for entry in manifest.stems)[0] == "Kay bass.flac"
+
+
+def test_a_song_goes_on_with_the_cpu_when_the_device_is_lost(tmp_path: Path, monkeypatch, capsys):
+    from tsbs_daw.cli import separate
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.core.errors import DeviceLost
+
+    devices = []
+
+    def fake(job, settings, *, quiet):
+        devices.append(settings.device)
+        if settings.device != "cpu":
+            raise DeviceLost("The GPU failed (CUDA error: unspecified launch failure).")
+        return "result", 1.0
+
+    monkeypatch.setattr(separate, "_separate", fake)
+    settings = Settings(tmp_path, tmp_path, tmp_path, device="cuda")
+    assert separate._separate_somehow(None, settings, quiet=True) == ("result", 1.0, replace(settings, device="cpu"))
+    assert devices == ["cuda", "cpu"]
+    assert "Going on with the CPU" in capsys.readouterr().err

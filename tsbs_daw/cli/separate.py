@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def command(
     for file in files:
         try:
             job = options.job_for(file, request, origin="cli", priority="interactive", delivery=delivery)
-            result, took_s = _separate(job, settings, quiet=as_json)
+            result, took_s, settings = _separate_somehow(job, settings, quiet=as_json)
         except (UsageError, KeyboardInterrupt):
             raise
         except TsbsDawError as error:
@@ -57,6 +58,21 @@ def command(
     if failed and len(files) > 1 and not as_json:
         typer.echo(f"{failed} of {len(files)} files failed.", err=True)
     return 1 if failed else 0
+
+
+def _separate_somehow(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, float, Settings]:
+    """On the device, or on the CPU once the device is lost: this process cannot have it back.
+
+    Returns: the result, the seconds it took, and the settings for the next song
+    """
+    from tsbs_daw.core.errors import DeviceLost
+
+    try:
+        return *_separate(job, settings, quiet=quiet), settings
+    except DeviceLost as error:
+        typer.echo(f"{error} Going on with the CPU.", err=True)
+    on_cpu = replace(settings, device="cpu")
+    return *_separate(job, on_cpu, quiet=quiet), on_cpu
 
 
 def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, float]:
