@@ -50,6 +50,6 @@ def test_a_misspelt_name_reaches_the_caller_as_an_error_of_ours(run):
         run("path", "musdb81")
 
 
-@pytest.mark.parametrize("command", ["list", "show", "pull", "convert", "path"])
+@pytest.mark.parametrize("command", ["list", "show", "pull", "convert", "teach", "path"])
 def test_every_command_shows_an_example(run, command):
     assert f"tsbs-daw models {command}" in run(command, "--help")

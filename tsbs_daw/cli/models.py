@@ -106,6 +106,49 @@ def convert(
 
 
 @app.command()
+def teach(
+    name: Annotated[str, typer.Argument(help="Name of the new model.")],
+    teacher: Annotated[str, typer.Option("--from", help="Model that teaches: a name or a .safetensors file.")],
+    songs: Annotated[Path, typer.Option(help="Folder of songs, in any audio format; subfolders are included.")],
+    student: Annotated[str, typer.Option(help="Model to start from. The new one has its size and speed.")] = "default",
+    minutes: Annotated[float, typer.Option(min=0.0, help="Minutes of training after the songs are separated.")] = 480.0,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for stems and the run; by default among your models' data.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optimiser.batch=2.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of this name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Teach a fast model the sound of your own songs from what a slower, better model makes of them.
+
+    Some songs are kept back to measure the result on. An interrupted run resumes where it stopped.
+
+    Example: tsbs-daw models teach studio --from musdb18 --songs ~/Music/mixes
+    """
+    from dataclasses import asdict
+
+    from tsbs_daw.cli.train import StopOnSignal
+    from tsbs_daw.lab.training.teach import Lesson
+    from tsbs_daw.lab.training.teach import teach as teach_model
+
+    lesson = Lesson(name, teacher, songs, student, minutes, work, device, tuple(changes or ()), overwrite)
+    taught = teach_model(lesson, _settings(), StopOnSignal(), lambda line: typer.echo(line, err=True))
+    if taught is None:
+        typer.echo("Stopped. Run the same command again to resume.", err=True)
+        raise typer.Exit(130)
+    if as_json:
+        print_json({**asdict(taught), "path": str(taught.path)})
+        return
+    typer.echo(f"{name} is ready: {taught.path}")
+    typer.echo(f"SDR of the teacher's stems on {len(taught.kept_back)} songs that were kept back:")
+    for stem, after in taught.after_db.items():
+        typer.echo(f"  {stem:<8} {taught.before_db[stem]:6.2f} dB before, {after:6.2f} dB now")
+    ratio = taught.seconds["teacher"] / max(taught.seconds["student"], 1e-9)
+    typer.echo(f"{name} is {ratio:.1f} times as fast as {teacher}.")
+
+
+@app.command()
 def path(model: Annotated[str, typer.Argument(help="Model: a name or a .safetensors file.")] = "default") -> None:
     """Print the path of a model's file.
 

@@ -66,7 +66,7 @@ def command(
         options = RunOptions(
             tuple(data), out, resume, max_minutes, device, devices, skip_broken, begin_from, minutes, export
         )
-        progress = train(settings, options, _StopOnSignal(), _print_row)
+        progress = train(settings, options, StopOnSignal(), _print_row)
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return  # several processes run this very command; the first one speaks and exports for all
         typer.echo(f"Trained {progress.step} steps. The run is in {out}.")
@@ -98,7 +98,7 @@ def _print_row(row: dict) -> None:
     typer.echo(f"step {row['step']}  validation SDR {row['mean_sdr_db']:.2f} dB: {stems}")
 
 
-class _StopOnSignal:
+class StopOnSignal:
     """True after the first SIGINT or SIGTERM; a second SIGINT interrupts at once."""
 
     def __init__(self) -> None:

@@ -184,7 +184,7 @@ def test_a_run_without_validated_weights_cannot_be_exported(tmp_path):
 
 
 def test_a_run_that_was_stopped_before_its_first_validation_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "_StopOnSignal", lambda: None)
+    monkeypatch.setattr(command, "StopOnSignal", lambda: None)
     for best_sdr_db, says in ((None, True), (1.5, False)):
         monkeypatch.setattr(trainer, "train", lambda *_, best=best_sdr_db: Progress(step=3, best_sdr_db=best))
         command.command("tiny-bundled", tmp_path / "run", [tmp_path])

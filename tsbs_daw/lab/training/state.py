@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tsbs_daw.core.errors import CheckpointError
+from tsbs_daw.core.errors import CheckpointError, NoSpaceLeft
+from tsbs_daw.core.files import disk_is_full
 
 FORMAT = "1"
 
@@ -58,18 +59,30 @@ def load_state(path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.op
     return Progress(**json.loads(metadata["progress"]))
 
 
+def read_progress(path: Path) -> Progress:
+    """Where the run whose state lies at `path` stands. Raises: CheckpointError"""
+    return Progress(**json.loads(_read_metadata(path)["progress"]))
+
+
 def read_recipe(path: Path) -> dict:
     """The recipe document that the run at `path` follows."""
     return json.loads(_read_metadata(path)["recipe"])
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside, flush to the disk, rename."""
+    """Write beside, flush to the disk, rename. Raises: NoSpaceLeft: what was at `path` is still there"""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-    with temporary.open("r+b") as file:
-        os.fsync(file.fileno())
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(whole, temporary, metadata)
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        if disk_is_full(error) or "No space left" in str(error):  # safetensors knows no errno
+            raise NoSpaceLeft(f"the disk of {path.parent} is full; make room, and go on with --resume") from error
+        raise
     temporary.replace(path)
 
 
