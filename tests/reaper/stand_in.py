@@ -25,7 +25,7 @@ from reaper.model import Project, Source
 from reaper.scripts import Script
 from reaper.signatures import Misuse, check, functions, lua_only
 
-NEW_TAB = 40859
+NEW_TAB, NEW_EMPTY_TAB = 40859, 41929  # the second one ignores the default template
 PLAY_STOP = 40044
 CALL_S = 5e-6
 TICK_S = 0.010
@@ -52,7 +52,7 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.console = self.help_line = ""
         self.screen, self.retina = (1366, 728), 1.0  # 1366 x 768 without the taskbar
         self.lit: set[str] = set()  # scripts whose toolbar button is lit
-        self.played = 0
+        self.played, self.has_template = 0, False
         self.left_over: list[Source] = []  # sources that takes have no more; whoever set another one destroys them
         self.lacks: set[str] = set()  # functions of a later version
         self.imgui: ImGui | None = None
@@ -245,8 +245,10 @@ class Reaper(ProjectFunctions, MediaFunctions):
         if command == PLAY_STOP:
             self.played += 1
             return
-        if command == NEW_TAB:
-            self.open(Project(self.folder / "unsaved", ""))
+        if command in (NEW_TAB, NEW_EMPTY_TAB):
+            project = self.open(Project(self.folder / "unsaved", ""))
+            if command == NEW_TAB and self.has_template:
+                project.add_track("Of the template")
             return
         if not 50000 <= command < 50000 + len(self._commands):
             raise Misuse(f"Main_OnCommand: there is no action {command}")

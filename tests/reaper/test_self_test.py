@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from reaper.signatures import functions
 from reaper.stage import DaemonByHand, Studio
@@ -94,3 +95,26 @@ def test_it_knows_every_function_that_the_scripts_call():
     called -= {"InsertTrackInProject"}  # asked for before each use: REAPER 6 does not have it
     listed = re.findall(r'"(\w+)"', (FOLDER / "lib" / "api_list.lua").read_text(encoding="utf-8"))
     assert set(listed) == called and len(listed) == len(called)
+
+
+def test_it_begins_without_the_users_project_template_and_writes_one_text(studio: Studio):
+    studio.reaper.has_template = True
+    lines = report(studio)
+    text = (studio.reaper.folder / "Data" / "TSBS-DAW" / "self-test" / "report.txt").read_text(encoding="utf-8")
+    assert text.splitlines() == lines and "report.txt; attach it to an issue" in studio.reaper.console
+
+
+def test_an_envelope_that_is_in_an_accessors_samples_is_found(studio: Studio, monkeypatch):
+    from reaper import functions_media
+
+    read = functions_media.Accessor.read
+
+    def read_with_envelope(self, rate, channels, start_s, count):
+        gain = (
+            self.of.volume_at(start_s + np.arange(count) / rate) if self.of.kind == "MediaItem_Take" else np.ones(count)
+        )
+        return read(self, rate, channels, start_s, count) * gain[:, None]
+
+    monkeypatch.setattr(functions_media.Accessor, "read", read_with_envelope)
+    found = [line for line in report(studio) if line.startswith("DIFFERENT")]
+    assert any("the take's volume envelope in it: 0.13750 instead of 0.27500" in line for line in found)

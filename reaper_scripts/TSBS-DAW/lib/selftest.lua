@@ -15,9 +15,15 @@ local function report(made, found)
       .. (entry.ok and "" or ": " .. entry.what)
   end
   lines[#lines + 1] = failed == 0 and "Everything is as assumed." or failed .. " differ; please report this text."
-  local path = files.join(made.folder, "report.json")
-  os.remove(path)
-  files.write_new(path, assert(json.encode({ failed = failed, lines = json.list(lines) })))
+  for _, name in ipairs({ "report.json", "report.txt" }) do
+    os.remove(files.join(made.folder, name))
+  end
+  files.write_new(files.join(made.folder, "report.txt"), table.concat(lines, "\n") .. "\n")
+  files.write_new(
+    files.join(made.folder, "report.json"),
+    assert(json.encode({ failed = failed, lines = json.list(lines) }))
+  )
+  lines[#lines + 1] = ("The report is in %s; attach it to an issue."):format(files.join(made.folder, "report.txt"))
   lines[#lines + 1] = "The project tab of the self-test can be closed; nothing of it needs to be saved.\n"
   reaper.ShowConsoleMsg(table.concat(lines, "\n"))
 end

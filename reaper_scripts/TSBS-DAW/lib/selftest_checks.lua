@@ -1,7 +1,8 @@
 -- What these scripts assume of REAPER, one check for each: a name, and a function of the self-test's project that
 -- returns whether it is so, and what was found.
 local require = ...
-local capture, delivery, files, insert = require("capture"), require("delivery"), require("files"), require("insert")
+local capture, delivery, envelopes = require("capture"), require("delivery"), require("envelopes")
+local files, insert = require("files"), require("insert")
 local project, render, sources, tiny =
   require("project"), require("render"), require("source"), require("selftest_project")
 
@@ -84,6 +85,58 @@ for _, entry in ipairs({
     end)
   end)
 end
+
+-- With a take volume envelope of one value, put into the item's chunk.
+local function with_envelope(made, value, body)
+  local block = { "<VOLENV", "ACT 1 -1", "VIS 1 1 1", "ARM 0", "DEFSHAPE 0 -1 -1", ("PT 0 %s 0"):format(value), ">" }
+  assert(insert.undoable(made.proj, "tsbs-daw self-test: envelope", function()
+    envelopes.add(made.take, { block })
+  end))
+  tiny.look_up(made)
+  local ok, found, what = pcall(body)
+  reaper.Undo_DoUndo2(made.proj)
+  tiny.look_up(made)
+  assert(ok, found)
+  return found, what
+end
+
+check("a take envelope can be put into an item's chunk, and is found there", function(made)
+  return with_envelope(made, "0.5", function()
+    local found = envelopes.of(made.take, 0)
+    local count = reaper.CountTakeEnvelopes(made.take)
+    return count == 1 and #found == 1 and found[1][1]:match("^%s*<VOLENV") ~= nil, ("%d, %d"):format(count, #found)
+  end)
+end)
+
+check("an accessor does not have the take's volume envelope in it", function(made)
+  return with_envelope(made, "0.5", function()
+    return near(heard(made, 0.1), tiny.left(0.35))
+  end)
+end)
+
+check("of a mono channel mode, the first of the source's channels is what is heard", function(made)
+  return tiny.with(made, {}, { I_CHANMODE = 3 }, function()
+    return near(heard(made, 0.1), tiny.left(0.35))
+  end)
+end)
+
+check("a file of another name than ASCII is written, renamed, listed and removed", function(made)
+  local name = "Jörg Иван 日本.txt"
+  local path = files.join(made.folder, name)
+  os.remove(path)
+  local ok, why = files.write_new(path, "x")
+  local listed = false
+  for _, other in ipairs(files.list(made.folder)) do
+    listed = listed or other == name
+  end
+  local removed, err = os.remove(path)
+  return ok and listed and removed, tostring(why or err or (not listed and "it is not listed"))
+end)
+
+check("the screen tells how large it is", function()
+  local left, top, right, bottom = reaper.my_getViewport(0, 0, 0, 0, 0, 0, 0, 0, true)
+  return math.abs(right - left) > 300 and math.abs(bottom - top) > 200, ("%s x %s"):format(right - left, bottom - top)
+end)
 
 check("an accessor notices a change", function(made)
   local accessor = reaper.CreateTakeAudioAccessor(made.take)

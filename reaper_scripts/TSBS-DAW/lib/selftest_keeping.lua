@@ -2,18 +2,12 @@
 -- in a project is there when it is opened again. The last check opens the self-test's project anew.
 local require, folder = ...
 local files, insert, project, settings = require("files"), require("insert"), require("project"), require("settings")
+local look_up = require("selftest_project").look_up
 
 local checks = {}
 
 local function check(name, body)
   checks[#checks + 1] = { name = name, body = body }
-end
-
--- Handles die with an undo.
-local function look_up(made)
-  made.track = reaper.GetTrack(made.proj, 0)
-  made.item = reaper.GetTrackMediaItem(made.track, 0)
-  made.take = reaper.GetActiveTake(made.item)
 end
 
 -- The id under which REAPER's list has a script, by its file's name.

@@ -4,7 +4,7 @@ local files, insert, wav = require("files"), require("insert"), require("wav")
 
 local selftest_project = {}
 
-local NEW_TAB = 40859 -- "New project tab"
+local NEW_TAB = 41929 -- "New project tab (ignore default template)"
 local RATE = 48000
 
 selftest_project.RATE = RATE
@@ -55,6 +55,13 @@ function selftest_project.build()
     reaper.SetMediaItemTakeInfo_Value(made.take, "D_STARTOFFS", 0.25)
   end))
   return made
+end
+
+-- Handles die with an undo, and a take's with its item's chunk.
+function selftest_project.look_up(made)
+  made.track = reaper.GetTrack(made.proj, 0)
+  made.item = reaper.GetTrackMediaItem(made.track, 0)
+  made.take = reaper.GetActiveTake(made.item)
 end
 
 -- Set values of the item or its take in an undo step, and call `body` with them set.
