@@ -6,14 +6,14 @@ import numpy as np
 from signals import RATE
 
 from tsbs_daw.analysis.analyse import conclude
-from tsbs_daw.analysis.extract import listen_to
+from tsbs_daw.analysis.extract import extract_stream
 from tsbs_daw.contracts.analysis import Analysis
 
 
 def analyse_sounds(mixture: np.ndarray, sample_rate: int = RATE, **stems: np.ndarray) -> Analysis:
     """Arrays are (channels, samples)."""
-    heard = {name: listen_to([sound], sample_rate, len(sound)) for name, sound in stems.items()}
-    return conclude(*listen_to([mixture], sample_rate, len(mixture)), heard)
+    extracted = {name: extract_stream([sound], sample_rate, len(sound)) for name, sound in stems.items()}
+    return conclude(*extract_stream([mixture], sample_rate, len(mixture)), extracted)
 
 
 def nearest_s(true_s, found_s) -> np.ndarray:

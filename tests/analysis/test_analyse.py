@@ -7,7 +7,7 @@ from analysis.listening import analyse_sounds
 from signals import RATE, chords, drum_kit, song, tone
 
 from tsbs_daw.analysis.analyse import analyse
-from tsbs_daw.analysis.extract import listen, listen_to
+from tsbs_daw.analysis.extract import extract, extract_stream
 from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.core.errors import AnalysisError
 
@@ -23,8 +23,8 @@ def cut(sound: np.ndarray, *sizes: int) -> list[np.ndarray]:
 
 def test_what_is_heard_does_not_depend_on_how_the_sound_is_cut():
     sound = sum(song(7.3).values())
-    whole, loudness = listen_to([sound], RATE, 2)
-    pieces, loudness_of_pieces = listen_to(cut(sound, 1, 4096, 70_001, 333), RATE, 2)
+    whole, loudness = extract_stream([sound], RATE, 2)
+    pieces, loudness_of_pieces = extract_stream(cut(sound, 1, 4096, 70_001, 333), RATE, 2)
     np.testing.assert_allclose(pieces.attacks, whole.attacks, atol=1e-4)
     np.testing.assert_allclose(pieces.pitches, whole.pitches, atol=1e-5)
     np.testing.assert_allclose(pieces.low_pitches, whole.low_pitches, atol=1e-5)
@@ -71,7 +71,7 @@ def test_a_song_without_stems_is_analysed_too(tmp_path):
     soundfile.write(tmp_path / "tone.flac", tone(220, RATE * 9).T, RATE)
     found = analyse(tmp_path / "tone.flac", {})
     assert found.stems == {}
-    assert listen(tmp_path / "tone.flac")[0].duration_s == 9.0
+    assert extract(tmp_path / "tone.flac")[0].duration_s == 9.0
 
 
 def test_sections_begin_where_another_stem_comes_in():

@@ -50,7 +50,7 @@ def test_what_has_no_pitch_has_no_key():
     drums = drum_kit(np.arange(0.1, 12, 0.5), 12.0)
     found = analyse_sounds(drums, drums=drums, other=silence(drums.shape[1]), vocals=silence(drums.shape[1]))
     assert found.key is None
-    assert "Nothing has a pitch; there is no key." in found.notes
+    assert "Nothing is pitched, so there is no key." in found.notes
 
 
 def test_the_camelot_wheel_is_the_known_one():

@@ -1,4 +1,8 @@
-"""A song's analysis: listen to each file once, then ask what was heard for tempo, beats, bars, sections and key."""
+"""Analysis of a song: extract features from each file once, then derive tempo, beats, bars, sections and key.
+
+Separation leaves traces of the other stems in each stem. A stem is therefore silent where it is far below its own loud
+passages, or inaudible; a stem that is far below the mixture everywhere never sounds.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ import numpy as np
 
 from tsbs_daw.analysis.beats import Pulse
 from tsbs_daw.analysis.classifier import weights
-from tsbs_daw.analysis.extract import listen
+from tsbs_daw.analysis.extract import extract
 from tsbs_daw.analysis.features import Features
 from tsbs_daw.analysis.key import SHARES, find_key
 from tsbs_daw.analysis.metre import find_bars
-from tsbs_daw.analysis.rhythm_features import Evidence, gather
+from tsbs_daw.analysis.rhythm_features import RhythmFeatures, rhythm_features
 from tsbs_daw.analysis.sections import find_sections
 from tsbs_daw.analysis.tempo import PulseCandidate, find_pulses
 from tsbs_daw.contracts.analysis import Analysis, Beats, Loudness, Span, StemSound, Tempo, TempoChange
@@ -23,35 +27,43 @@ from tsbs_daw.core.errors import AnalysisError, AudioError
 log = logging.getLogger(__name__)
 
 SAME_TEMPO = 0.02
-UNCLEAR, NO_PULSE = 0.12, 0.04  # repetition below which a pulse is doubtful, and below which there is none
+UNCLEAR, NO_PULSE = 0.12, 0.04  # clarity below which a pulse is doubtful, and below which there is none
 SHORT_S = 8.0  # too little to be sure of a tempo, a bar or a key
-# An attack is seen where it rises fastest. Grids and loops are cut where it begins: in the drums of songs, that much
-# earlier, or a loop would begin behind its first kick and end with the next one's (measured on generated songs).
+# An attack is detected where it rises fastest, but grids and loops are cut where it begins, which is this much earlier:
+# otherwise a loop would begin after its first kick and end with the next one (measured on generated songs).
 RISE_S = 0.006
 
 
 def analyse(mixture: Path, stems: Mapping[str, Path], *, sample_rate_hint: int | None = None) -> Analysis:
-    """Analyse a song.
+    """Analyse a song. What cannot be determined is None or doubtful, with a note.
 
-    Args:    stems: by name; those of "vocals", "drums", "bass", "other" that are there help
-             sample_rate_hint: not needed; files say what they are
-    Raises:  AnalysisError: a file cannot be read. What cannot be made out is None or doubtful, with a note.
+    Args:
+        mixture: file of the song
+        stems: files by name; any of "vocals", "drums", "bass" and "other" helps
+        sample_rate_hint: ignored; files state their sample rate
+
+    Raises:
+        AnalysisError: a file cannot be read
     """
-    heard: dict[str, tuple[Features, Loudness]] = {}
+    extracted: dict[str, tuple[Features, Loudness]] = {}
     for name, path in {"": mixture, **stems}.items():
         try:
-            heard[name] = listen(Path(path), **_asked(name, stems))
+            extracted[name] = extract(Path(path), **_asked(name, stems))
         except AudioError as problem:
             raise AnalysisError(f"The song cannot be analysed: {problem}") from problem
-    song, loudness = heard.pop("")
-    return conclude(song, loudness, heard)
+    song, loudness = extracted.pop("")
+    return conclude(song, loudness, extracted)
 
 
 def _asked(name: str, stems: Mapping[str, Path]) -> dict[str, bool]:
-    """What of a file's pitches `conclude` looks at; they are most of what is kept of a file, and cost most of the time.
+    """Which pitches of a file `conclude` needs. Pitches take most of the memory and most of the time.
 
-    Harmony and sections take those of accompaniment and bass, the key also the voice's and the bass's lowest; the
-    mixture's stand in for stems that are not there. name: "" is the mixture
+    Harmony and sections use those of accompaniment and bass, the key also those of the voice and the lowest of the
+    bass; the mixture replaces missing stems.
+
+    Args:
+        name: of a stem; "" is the mixture
+        stems: all stems
     """
     if name:
         return {"pitches": name in SHARES, "low_pitches": name == "bass"}
@@ -59,13 +71,13 @@ def _asked(name: str, stems: Mapping[str, Path]) -> dict[str, bool]:
 
 
 def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Features, Loudness]]) -> Analysis:
-    """What follows from what was heard; no file is read any more."""
+    """Derive the analysis from features, without reading any file."""
     parts = {name: features for name, (features, _) in stems.items()}
-    evidence = gather(song, parts)
-    candidates = find_pulses(evidence)
+    rhythm = rhythm_features(song, parts)
+    candidates = find_pulses(rhythm)
     if candidates and candidates[0].clarity < NO_PULSE:
         candidates = []
-    tempo, beats = _tempo(candidates, evidence), _beats(candidates, evidence)
+    tempo, beats = _tempo(candidates, rhythm), _beats(candidates, rhythm)
     sections = find_sections(song, parts, beats.downbeats_s or beats.times_s[::4], song.duration_s)
     short = song.duration_s < SHORT_S
     key = find_key(song, parts, [section.start_s for section in sections], 1.01 if short else weights().doubt["key"])
@@ -79,36 +91,36 @@ def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Featu
         intro_s=round(int(sounding[0]) * song.level_s, 4) if len(sounding) else round(song.duration_s, 4),
         stems={name: stem_sound(features, loud_power(song.levels), level) for name, (features, level) in stems.items()},
         sections=sections,
-        notes=_notes(song, parts, tempo, beats, key is None, evidence),
+        notes=_notes(song, parts, tempo, beats, key is None, rhythm),
     )
     log.info("analysed %.1f s: %s, %s", song.duration_s, analysis.tempo, analysis.key)
     return analysis
 
 
-def _tempo(candidates: list[PulseCandidate], evidence: Evidence) -> Tempo:
+def _tempo(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Tempo:
     if not candidates:
-        return Tempo(bpm=None, confidence=0.0, doubtful=True, source=evidence.source)
+        return Tempo(bpm=None, confidence=0.0, doubtful=True, source=rhythm.source)
     best = candidates[0]
     confidence = _tempo_confidence(candidates)
     return Tempo(
         bpm=round(best.pulse.bpm, 3),
         confidence=confidence,
-        doubtful=confidence < weights().doubt["tempo"] or best.clarity < UNCLEAR or evidence.duration_s < SHORT_S,
+        doubtful=confidence < weights().doubt["tempo"] or best.clarity < UNCLEAR or rhythm.duration_s < SHORT_S,
         steady=best.pulse.steady,
-        source=evidence.source,
-        changes=_changes(best.pulse, evidence.duration_s),
+        source=rhythm.source,
+        changes=_changes(best.pulse, rhythm.duration_s),
     )
 
 
 def _tempo_confidence(candidates: list[PulseCandidate]) -> float:
-    """How likely the best candidate's tempo is, whichever of its beats are the right ones."""
+    """The likelihood of the best candidate's tempo, regardless of its phase."""
     bpm = candidates[0].pulse.bpm
-    same = [other.likelihood for other in candidates if abs(other.pulse.bpm / bpm - 1) < SAME_TEMPO]
-    return round(min(sum(same), 1.0), 3)
+    same_tempo = [other.likelihood for other in candidates if abs(other.pulse.bpm / bpm - 1) < SAME_TEMPO]
+    return round(min(sum(same_tempo), 1.0), 3)
 
 
 def _changes(pulse: Pulse, duration_s: float) -> tuple[TempoChange, ...]:
-    """The tempo map, from the first beat on."""
+    """The tempo map from the first beat."""
     numbers = pulse.numbers(duration_s)
     if not len(numbers):
         return ()
@@ -121,13 +133,13 @@ def _changes(pulse: Pulse, duration_s: float) -> tuple[TempoChange, ...]:
     return tuple(TempoChange(at_s=round(float(at), 6), bpm=round(float(bpm), 4)) for at, bpm in inside)
 
 
-def _beats(candidates: list[PulseCandidate], evidence: Evidence) -> Beats:
+def _beats(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Beats:
     if not candidates:
         return Beats()
     best = candidates[0]
-    times = np.maximum(best.pulse.at(best.pulse.numbers(evidence.duration_s)), 0.0)
+    times = np.maximum(best.pulse.at(best.pulse.numbers(rhythm.duration_s)), 0.0)
     rounded = tuple(np.round(np.maximum(times - RISE_S, 0.0), 6).tolist())
-    bars = find_bars(evidence, times)
+    bars = find_bars(rhythm, times)
     if bars is None:
         return Beats(times_s=rounded, confidence=round(best.likelihood, 3))
     confidence = round(best.likelihood * bars.likelihood, 3)
@@ -138,43 +150,49 @@ def _beats(candidates: list[PulseCandidate], evidence: Evidence) -> Beats:
         downbeats_s=rounded[bars.first :: bars.beats_per_bar],
         beats_per_bar=bars.beats_per_bar if bars.of_meter >= 0.5 else None,
         meter_confidence=confidence,
-        meter_doubtful=doubtful or evidence.duration_s < SHORT_S,
+        meter_doubtful=doubtful or rhythm.duration_s < SHORT_S,
     )
 
 
 def _notes(
-    song: Features, parts: Mapping[str, Features], tempo: Tempo, beats: Beats, no_key: bool, evidence: Evidence
+    song: Features, parts: Mapping[str, Features], tempo: Tempo, beats: Beats, no_key: bool, rhythm: RhythmFeatures
 ) -> tuple[str, ...]:
     notes = []
     if not is_sounding(song.levels, song.level_s, 0.0).any():
         return ("The song is silent.",)
     if song.duration_s < SHORT_S:
         notes.append(f"The song is too short ({song.duration_s:.1f} s) to be sure of its tempo and key.")
-    if parts and evidence.source != "drums":
-        notes.append("No drums are heard; tempo and beats come from the mixture.")
+    if parts and rhythm.source != "drums":
+        notes.append("There are no drums; tempo and beats come from the mixture.")
     if tempo.bpm is None:
         notes.append("No pulse was found.")
     elif tempo.doubtful:
-        notes.append(f"The tempo is doubtful; {tempo.bpm / 2:.1f} or {tempo.bpm * 2:.1f} BPM may be meant.")
+        notes.append(f"The tempo is doubtful; {tempo.bpm / 2:.1f} or {tempo.bpm * 2:.1f} BPM are possible.")
     if not tempo.steady:
         notes.append("The tempo changes.")
     if tempo.bpm is not None and beats.meter_doubtful:
-        notes.append("Bars are doubtful; check where they begin.")
+        notes.append("The bars are doubtful; check where they begin.")
     if no_key:
-        notes.append("Nothing has a pitch; there is no key.")
+        notes.append("Nothing is pitched, so there is no key.")
     return tuple(notes)
 
 
 INAUDIBLE_DB = -60.0
-BELOW_LOUD_DB = 30.0  # of the stem: its traces
-BELOW_MIXTURE_DB = 40.0  # of the mixture: a stem that is nothing but traces
+BELOW_LOUD_DB = 30.0  # below the loud passages of the stem: traces of other stems
+BELOW_MIXTURE_DB = 40.0  # below the mixture: a stem that consists of traces
 SHORTEST_SILENCE_S = 1.0
-SHORTEST_SOUND_S = 0.03  # a click in a silence does not end it
+SHORTEST_SOUND_S = 0.03  # a click does not end a silence
 LOUD_PERCENTILE = 95
 
 
 def stem_sound(stem: Features, mixture_power: float, loudness: Loudness) -> StemSound:
-    """Where a stem sounds and where it is silent. mixture_power: of the mixture's loud places."""
+    """Where a stem sounds and where it is silent.
+
+    Args:
+        stem: features of the stem
+        mixture_power: mean square of the loud passages of the mixture
+        loudness: of the stem
+    """
     sounding = is_sounding(stem.levels, stem.level_s, mixture_power)
     frames = np.flatnonzero(sounding)
     silences = [
@@ -191,14 +209,14 @@ def stem_sound(stem: Features, mixture_power: float, loudness: Loudness) -> Stem
 
 
 def loud_power(levels: np.ndarray) -> float:
-    """Mean square of a sound's loud places."""
+    """Mean square of the loud passages of a signal."""
     return float(np.percentile(levels, LOUD_PERCENTILE)) if len(levels) else 0.0
 
 
 def is_sounding(levels: np.ndarray, level_s: float, mixture_power: float) -> np.ndarray:
-    """(F,) of bool."""
+    """Which frames sound, (F,) bool."""
     audible = 10 ** (INAUDIBLE_DB / 10)
-    # The loud places of the part that sounds: a stem that enters for a moment only is judged by that moment.
+    # Loud passages of the audible part: a stem that enters only briefly is judged by that moment.
     loud = loud_power(levels[levels > audible])
     if loud < mixture_power * 10 ** (-BELOW_MIXTURE_DB / 10):
         return np.zeros(len(levels), bool)
@@ -210,7 +228,7 @@ def is_sounding(levels: np.ndarray, level_s: float, mixture_power: float) -> np.
 
 
 def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Start and end of each run of True."""
+    """Start and end of each run of True values."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 

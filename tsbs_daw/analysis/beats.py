@@ -1,8 +1,8 @@
-"""Beats as a map from their numbers to seconds: a straight line for machines, a bent one for people.
+"""Beat tracking. Beats are a map from beat numbers to seconds: straight for machines, piecewise linear for people.
 
-Beats found one by one stray by some milliseconds and now and then jump to a neighbour. Where one tempo explains most of
-them, the line through them is the truth and they are its noise: that grid stays exact to the end of a song. Where it
-does not, the fewest straight pieces are taken that stay within 20 ms of what was found.
+Beats tracked one by one are off by some milliseconds and sometimes jump to a neighbour. If one tempo explains most of
+them, the line through them is taken as the truth and their deviations as noise, so the grid stays exact to the end of
+the song. Otherwise the map has the fewest straight segments that stay within 20 ms of the tracked beats.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 from tsbs_daw.analysis.features import ATTACK_HOP, ATTACK_S, RATE_HZ
 
-LATE_S = 0.002  # attacks are seen this much before they happen (measured on clicks, noise and drums)
+LATE_S = 0.002  # attacks are detected this much early (measured on clicks, noise and drums)
 SNAP_FRAMES = 3
 STEADY_WITHIN_S = 0.025
-STEADY_SHARE = 0.35  # of the beats must be that near to one line
-LOCAL_BEATS, LOCAL_WITHIN, EVEN_SHARE = 9, 0.02, 0.75  # and around most beats the tempo is the same
-SEARCHED, PHASE_STEP_S = 0.015, 0.01  # how far from the rough period, and how finely, the exact one is looked for
+STEADY_SHARE = 0.35  # of the beats must be within that of one line
+LOCAL_BEATS, LOCAL_WITHIN, EVEN_SHARE = 9, 0.02, 0.75  # and the local tempo must agree around most beats
+SEARCHED, PHASE_STEP_S = 0.015, 0.01  # range and step of the search for the exact period
 BEND_S = 0.02
 NEIGHBOURS = 4
 TIGHTNESS = 100.0
@@ -26,7 +26,7 @@ TIGHTNESS = 100.0
 
 @dataclass(frozen=True)
 class Pulse:
-    """Beat numbers and seconds of two or more knots, both rising; between and beyond them the tempo is constant."""
+    """Beat numbers and seconds at two or more knots, both increasing. The tempo is constant between and beyond them."""
 
     numbers_at_knots: np.ndarray
     seconds_at_knots: np.ndarray
@@ -37,45 +37,55 @@ class Pulse:
 
     @property
     def tempi_bpm(self) -> np.ndarray:
-        """Of each piece between two knots."""
+        """The tempo of each segment between two knots."""
         return 60.0 * np.diff(self.numbers_at_knots) / np.diff(self.seconds_at_knots)
 
     @property
     def bpm(self) -> float:
-        """The tempo that most of the time is nearest to."""
+        """The median tempo, weighted by time."""
         tempi, spans = self.tempi_bpm, np.diff(self.seconds_at_knots)
         order = np.argsort(tempi)
         middle = np.searchsorted(np.cumsum(spans[order]), spans.sum() / 2)
         return float(tempi[order[min(middle, len(order) - 1)]])
 
     def moved(self, beats: float) -> Pulse:
-        """The pulse whose beats come a share of a beat later."""
+        """The pulse shifted later by a fraction of a beat."""
         return Pulse(self.numbers_at_knots - beats, self.seconds_at_knots)
 
     def at(self, numbers: np.ndarray) -> np.ndarray:
-        """Seconds of beats, by (broken) number."""
+        """The times of beats in seconds, by number, which may be fractional."""
         return _line(np.asarray(numbers, np.float64), self.numbers_at_knots, self.seconds_at_knots)
 
     def number_at(self, seconds: float) -> float:
         return float(_line(np.asarray([seconds]), self.seconds_at_knots, self.numbers_at_knots)[0])
 
     def numbers(self, duration_s: float) -> np.ndarray:
-        """Of all beats from the song's first sample to its last."""
+        """The numbers of all beats within the song."""
         first = int(np.ceil(self.number_at(0.0) - 1e-6))
         return np.arange(first, int(np.ceil(self.number_at(duration_s) - 1e-6)))
 
 
 def track(pulse: np.ndarray, tempo: float | np.ndarray, duration_s: float, step_s: float) -> Pulse | None:
-    """Follow the beats of a row of attacks.
+    """Track beats in an attack curve.
 
-    Args:    pulse: (F,); tempo: BPM, one for the song or one every step_s
-    Returns: None with less than four beats
+    Args:
+        pulse: strength of attacks
+        tempo: in BPM, for the song or for windows `step_s` apart
+        duration_s: of the song
+        step_s: distance of windows
+
+    Returns:
+        The pulse; None with less than four beats
+
+    Shape:
+        pulse: (F,)
+        tempo: scalar or (windows,)
     """
     from librosa.beat import beat_track
 
     per_frame = tempo
     if isinstance(tempo, np.ndarray):
-        # A window's tempo is that of its middle; the first and the last reach to the ends.
+        # A window gives the tempo at its centre; the first and the last extend to the ends.
         middles = (duration_s - (len(tempo) - 1) * step_s) / 2 + np.arange(len(tempo)) * step_s
         per_frame = np.interp(np.arange(len(pulse)) * ATTACK_S, middles, tempo)
     frames = beat_track(
@@ -96,7 +106,7 @@ def track(pulse: np.ndarray, tempo: float | np.ndarray, duration_s: float, step_
 
 
 def _snapped(pulse: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Seconds of the attacks nearest to the frames, between frames by a parabola through three."""
+    """Times of the attacks nearest to frames, in seconds, interpolated by a parabola through three frames."""
     near = frames[:, None] + np.arange(-SNAP_FRAMES, SNAP_FRAMES + 1)
     strengths = pulse[np.clip(near, 0, len(pulse) - 1)]
     best = np.clip(near[np.arange(len(frames)), strengths.argmax(axis=1)], 1, len(pulse) - 2)
@@ -108,9 +118,9 @@ def _snapped(pulse: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def _straight(numbers: np.ndarray, seconds: np.ndarray) -> tuple[float, float] | None:
-    """Start and period of the line that one tempo makes, if the song keeps one.
+    """Start and period of the line of a steady tempo; None if the song does not keep one.
 
-    Tracking slips to an off-beat and back in breaks and fills; such beats are off the line and do not bend it.
+    Tracking slips to an off-beat and back in breaks and fills; such beats are off the line and do not affect it.
     """
     from scipy.ndimage import median_filter
 
@@ -132,7 +142,7 @@ def _straight(numbers: np.ndarray, seconds: np.ndarray) -> tuple[float, float] |
 
 
 def _together(seconds: np.ndarray, period: float) -> tuple[int, float]:
-    """How many beats have the same phase, whichever that is, and the phase in seconds."""
+    """The largest number of beats with the same phase, and that phase in seconds."""
     bins = max(int(period / STEADY_WITHIN_S), 4)
     counts = np.bincount((seconds / period % 1 * bins).astype(np.int64) % bins, minlength=bins)
     pairs = counts + np.roll(counts, -1)
@@ -141,19 +151,19 @@ def _together(seconds: np.ndarray, period: float) -> tuple[int, float]:
 
 
 def _smoothed(numbers: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Each beat where most of its neighbours, going on at the tempo around, expect it."""
+    """Move each beat to the median of the positions that its neighbours predict at the local tempo."""
     periods = np.diff(seconds) / np.diff(numbers)
     smooth = np.empty_like(seconds)
     for index in range(len(seconds)):
         near = slice(max(index - NEIGHBOURS, 0), index + NEIGHBOURS + 1)
         period = np.median(periods[near.start : near.stop - 1])
         smooth[index] = np.median(seconds[near] + (numbers[index] - numbers[near]) * period)
-    # A sudden change of tempo lets neighbours disagree, but never turns time around.
+    # Neighbours disagree at a sudden tempo change, but time must not run backwards.
     return np.maximum.accumulate(smooth + 1e-6 * np.arange(len(smooth)))
 
 
 def _bent(numbers: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Indices of the fewest knots whose straight pieces stay within BEND_S (Douglas and Peucker)."""
+    """Indices of the fewest knots whose segments stay within BEND_S (Douglas-Peucker)."""
     keep, spans = {0, len(numbers) - 1}, [(0, len(numbers) - 1)]
     while spans:
         first, last = spans.pop()
@@ -169,7 +179,7 @@ def _bent(numbers: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 
 def _line(x: np.ndarray, at: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """np.interp that goes on beyond the ends with the slope it has there."""
+    """np.interp, extrapolated linearly beyond both ends."""
     inside = np.interp(x, at, value)
     first = value[0] + (x - at[0]) * (value[1] - value[0]) / (at[1] - at[0])
     last = value[-1] + (x - at[-1]) * (value[-1] - value[-2]) / (at[-1] - at[-2])

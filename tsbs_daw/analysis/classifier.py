@@ -1,9 +1,8 @@
-"""Choose among candidates by what speaks for each: a weighted sum, and from the sums how likely each is.
+"""A softmax classifier: choose among candidates by a weighted sum of their features.
 
-The weights were fitted on songs of the project's generator, whose truth is known, keys also on sketches of scores and
-plain cadences, and so were the likelihoods below which a figure is called doubtful:
-`python -m tsbs_daw.lab.evaluation fit` writes weights.json, which says on what. So a probability is
-honest there and an opinion elsewhere.
+The weights, and the confidences below which a figure is called doubtful, were fitted to songs of the project's
+generator with known truth; those for keys also to symbolic songs and plain cadences. `python -m tsbs_daw.lab.evaluation
+fit` writes weights.json, which states the data. Probabilities are calibrated for that data and are estimates elsewhere.
 """
 
 from __future__ import annotations
@@ -21,8 +20,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Weights:
-    """of: name of a question -> weight of each feature, in the order in which its features come
-    doubt: name of a figure -> the confidence below which it is doubtful
+    """Weights of the classifier.
+
+    Attributes:
+        of: question to the weights of its features, in order
+        doubt: figure to the confidence below which it is doubtful
     """
 
     of: Mapping[str, np.ndarray]
@@ -33,13 +35,13 @@ _in_use: ContextVar[Weights | None] = ContextVar("weights", default=None)
 
 
 def weights() -> Weights:
-    """Those in use: of weights.json, but inside `using`."""
+    """The weights in use: those of weights.json, except inside `using`."""
     return _in_use.get() or _bundled()
 
 
 @contextmanager
 def using(other: Weights) -> Iterator[None]:
-    """Choose by other weights meanwhile: while they are fitted."""
+    """Use other weights inside this context, while they are being fitted."""
     token = _in_use.set(other)
     try:
         yield
@@ -53,16 +55,23 @@ def _bundled() -> Weights:
     return Weights({name: np.asarray(values) for name, values in known["weights"].items()}, known["doubt"])
 
 
-def weighed(question: str, features: np.ndarray) -> np.ndarray:
-    """(candidates,): how much speaks for each."""
+def weighted_sums(question: str, features: np.ndarray) -> np.ndarray:
+    """The weighted sum of each candidate.
+
+    Shape:
+        features: (candidates, features)
+        returns: (candidates,)
+    """
     return features @ weights().of[question]
 
 
 def likelihoods(question: str, features: np.ndarray) -> np.ndarray:
-    """How likely each candidate is; they sum to 1.
+    """The likelihood of each candidate; they sum to 1.
 
-    Args: features: (candidates, features)
+    Shape:
+        features: (candidates, features)
+        returns: (candidates,)
     """
-    sums = weighed(question, features)
+    sums = weighted_sums(question, features)
     odds = np.exp(sums - sums.max())
     return odds / odds.sum()

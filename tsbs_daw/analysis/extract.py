@@ -1,4 +1,8 @@
-"""Listen to a file once, in a stream: features, loudness and levels together."""
+"""Extract features, loudness and levels from a file in one pass.
+
+Loudness follows EBU R 128: integrated, range and true peak. The range is defined over windows of three seconds, so a
+shorter signal has none.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ RANGE_NEEDS_S = 3.0
 
 
 class LoudnessMeter:
-    """`add` blocks, (channels, samples); `loudness` ends the sound."""
+    """Measures the loudness of a stream: `add` blocks of shape (channels, samples), then ask for `loudness` once."""
 
     def __init__(self, sample_rate: int, channels: int):
         import pyebur128
@@ -35,10 +39,10 @@ class LoudnessMeter:
 
     def loudness(self) -> Loudness:
         levels = self._meter.levels()
-        heard = levels.loudness_lufs is not None and levels.samples >= self._needed
+        has_range = levels.loudness_lufs is not None and levels.samples >= self._needed
         return Loudness(
             integrated_lufs=_rounded(levels.loudness_lufs),
-            range_lu=_rounded(self._range_of(self._state)) if heard else None,
+            range_lu=_rounded(self._range_of(self._state)) if has_range else None,
             true_peak_db=_rounded(levels.true_peak_db),
         )
 
@@ -47,20 +51,25 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
 
 
-def listen(path: Path, *, pitches: bool = True, low_pitches: bool = True) -> tuple[Features, Loudness]:
-    """All that is to be known of a file.
+def extract(path: Path, *, pitches: bool = True, low_pitches: bool = True) -> tuple[Features, Loudness]:
+    """Extract the features and the loudness of a file.
 
-    Args:   pitches, low_pitches: whether these are asked for; where they are not, there are none of any frame
-    Raises: AudioError: the file cannot be read
+    Args:
+        path: of the file
+        pitches: extract `Features.pitches`; otherwise they have no frames
+        low_pitches: extract `Features.low_pitches`; otherwise they have no frames
+
+    Raises:
+        AudioError: the file cannot be read
     """
     with open_audio(path) as reader:
         info = reader.info
-        return listen_to(
+        return extract_stream(
             reader.blocks(), info.sample_rate, info.channels, pitches=pitches, low_pitches=low_pitches
         )  # fmt: skip
 
 
-def listen_to(
+def extract_stream(
     blocks: Iterable[np.ndarray],
     sample_rate: int,
     channels: int,
@@ -68,10 +77,14 @@ def listen_to(
     pitches: bool = True,
     low_pitches: bool = True,
 ) -> tuple[Features, Loudness]:
-    """The same of a stream, (channels, n) at a time, n > 0."""
+    """Extract the features and the loudness of a stream; see `extract`.
+
+    Shape:
+        blocks: (channels, n) each, n > 0
+    """
     resampler = Resampler(sample_rate, RATE_HZ, channels)
     attacks, pitched, levels = AttackStream(channels), PitchStream(channels), LevelStream(sample_rate)
-    asked = np.asarray([pitches, low_pitches])
+    wanted = np.asarray([pitches, low_pitches])
     meter = LoudnessMeter(sample_rate, channels)
     rows: tuple[list[np.ndarray], ...] = ([], [], [])
     samples = 0
@@ -79,8 +92,8 @@ def listen_to(
     def take(block: np.ndarray, last: bool) -> None:
         slow = resampler.process(block, last)
         rows[0].append(attacks.add(slow, last))
-        if asked.any():
-            rows[1].append(pitched.add(slow, last)[asked])
+        if wanted.any():
+            rows[1].append(pitched.add(slow, last)[wanted])
         rows[2].append(levels.add(block, last))
 
     for block in blocks:
@@ -88,10 +101,10 @@ def listen_to(
         meter.add(block)
         take(block, False)
     take(np.zeros((channels, 0), np.float32), True)
-    heard = iter(np.concatenate(rows[1], axis=2) if asked.any() else ())
+    extracted = iter(np.concatenate(rows[1], axis=2) if wanted.any() else ())
     features = Features(
         np.concatenate(rows[0], axis=1),
-        *(next(heard) if one else np.zeros((PITCH_STEPS, 0), np.float32) for one in asked),
+        *(next(extracted) if want else np.zeros((PITCH_STEPS, 0), np.float32) for want in wanted),
         np.concatenate(rows[2]),
         levels.frame_samples / sample_rate,
         samples / sample_rate,

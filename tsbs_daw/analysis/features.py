@@ -1,9 +1,9 @@
-"""What of a sound the analysis works on: attacks, pitches and levels over time, gathered block by block.
+"""The features that the analysis works on: attacks, pitches and levels over time, computed block by block.
 
-All of it is small, at most 5 kB for a second of sound, so two hours fit. The result does not depend on how the sound is
-cut into blocks. A row's frame f stands at f * hop / rate seconds.
+They take at most 5 kB per second of audio, so two hours fit into memory. The result does not depend on how the stream
+is cut into blocks. Frame f is at f * hop / rate seconds.
 
-F frames. Sound is (channels, samples), float32. Powers are means over the channels, so nothing cancels out.
+Axes: F frames; audio is (channels, samples), float32. Powers are means over the channels, so nothing cancels out.
 """
 
 from __future__ import annotations
@@ -23,25 +23,28 @@ LEVEL_S = 0.01
 BANDS = ("full", "low", "mid", "high")
 MELS = 48
 EDGES_HZ = (180.0, 3000.0)  # low: kick and bass; mid: snare, voices, chords; high: hats
-FLOOR_DB = -65.0  # of a mel band, below full scale: what is quieter makes no attack
+FLOOR_DB = -65.0  # of a mel band, re full scale; quieter sounds are no attack
 LAG = 2  # frames over which an attack rises
 
-PITCH_STEPS = 36  # of an octave, three for a semitone, to find out how a song is tuned
+PITCH_STEPS = 36  # per octave, three per semitone, to detect the tuning of a song
 PITCH_LOWEST_HZ = 27.5
 PITCH_OCTAVES = 6
-PITCH_RANGES_HZ = ((55.0, 1600.0), (27.5, 250.0))  # of all that has a pitch, and of the lowest notes
-PITCH_THRESHOLD = 0.15  # of a frame's loudest partial; weaker ones are overtones and noise
-# A partial is an overtone as far as there is one so many times lower: at a third of its frequency, a fifth, a seventh.
-# Even ones need no care, they have their note's name or that of the third and the fifth.
+PITCH_RANGES_HZ = ((55.0, 1600.0), (27.5, 250.0))  # for all pitched sound, and for the lowest notes
+PITCH_THRESHOLD = 0.15  # relative to the loudest partial of a frame; weaker ones are overtones and noise
+# A partial counts as an overtone if there is a partial at a third, a fifth or a seventh of its frequency. Even
+# overtones need no treatment: they have the pitch class of their note, or of its third or fifth.
 OVERTONES = {3: 0.6, 5: 0.4, 7: 0.4}
 
 
 @dataclass(frozen=True)
 class Features:
-    """attacks: (4, F) mean rise in dB over the bands of BANDS, ATTACK_S apart
-    pitches: (36, F) how strong each third of a semitone is, from A upwards, PITCH_S apart
-    low_pitches: (36, F) the same of notes below 250 Hz; either has no frames where it was not asked for
-    levels:  (F,) mean square, level_s apart; the last frame may hold fewer samples
+    """The features of a signal. Each has its own number of frames F.
+
+    Attributes:
+        attacks: (4, F) mean rise in dB in each of BANDS, ATTACK_S apart
+        pitches: (36, F) strength of each third of a semitone, from A upwards, PITCH_S apart; no frames if not extracted
+        low_pitches: (36, F) the same for notes below 250 Hz
+        levels: (F,) mean square, level_s apart; the last frame may have fewer samples
     """
 
     attacks: np.ndarray
@@ -56,14 +59,14 @@ class Features:
 
 
 class AttackStream:
-    """Attacks of a sound at RATE_HZ."""
+    """Computes the attacks of a stream at RATE_HZ."""
 
     def __init__(self, channels: int):
         self._frames = _Frames(channels, ATTACK_FFT, ATTACK_HOP)
         self._before = np.full((MELS, LAG), FLOOR_DB, np.float32)
 
     def add(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """(4, F) of the frames that are complete now."""
+        """Add a block and return the frames that are complete, (4, F)."""
         from librosa.onset import onset_strength_multi
 
         found = [np.zeros((len(BANDS), 0), np.float32)]
@@ -78,13 +81,13 @@ class AttackStream:
 
 
 class PitchStream:
-    """Pitches of a sound at RATE_HZ."""
+    """Computes the pitches of a stream at RATE_HZ."""
 
     def __init__(self, channels: int):
         self._frames = _Frames(channels, PITCH_FFT, PITCH_HOP)
 
     def add(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """(2, 36, F) of the frames that are complete now: of PITCH_RANGES_HZ."""
+        """Add a block and return the frames that are complete, (2, 36, F), for each of PITCH_RANGES_HZ."""
         found = [np.zeros((len(PITCH_RANGES_HZ), PITCH_STEPS, 0), np.float32)]
         for power in self._frames.take(block, last):
             partials = _partials(power)
@@ -93,14 +96,14 @@ class PitchStream:
 
 
 class LevelStream:
-    """Mean squares of a sound at any rate."""
+    """Computes the mean squares of a stream at any sample rate."""
 
     def __init__(self, sample_rate: int):
         self.frame_samples = max(round(LEVEL_S * sample_rate), 1)
         self._rest = np.zeros(0, np.float32)
 
     def add(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """(F,) of the frames that are complete now."""
+        """Add a block and return the frames that are complete, (F,)."""
         square = np.concatenate((self._rest, np.square(block, dtype=np.float32).mean(axis=0)))
         whole = len(square) // self.frame_samples * self.frame_samples
         levels = square[:whole].reshape(-1, self.frame_samples).mean(axis=1)
@@ -111,14 +114,14 @@ class LevelStream:
 
 
 class _Frames:
-    """Cut a stream into overlapping frames whose middles stand at 0, hop, 2 hop ..., and take their power spectra."""
+    """Cuts a stream into overlapping frames centred at 0, hop, 2 hop, ..., and computes their power spectra."""
 
     def __init__(self, channels: int, n_fft: int, hop: int):
         self.n_fft, self.hop = n_fft, hop
         self._rest = np.zeros((channels, n_fft // 2), np.float32)
 
     def take(self, block: np.ndarray, last: bool) -> Iterator[np.ndarray]:
-        """Power spectra, (bins, F): 1 is a sine of full scale."""
+        """Yield power spectra, (bins, F); a full-scale sine is 1."""
         from librosa.core.spectrum import stft
 
         tail = [np.zeros((len(block), self.n_fft // 2), np.float32)] if last else []
@@ -135,7 +138,7 @@ class _Frames:
 
 @lru_cache(maxsize=1)
 def _mel_filters() -> tuple[np.ndarray, list[slice]]:
-    """The filter bank, (MELS, bins), and which of its rows belong to each of BANDS."""
+    """The mel filter bank, (MELS, bins), and the slice of its rows for each of BANDS."""
     from librosa import filters, mel_frequencies
 
     bank = filters.mel(sr=RATE_HZ, n_fft=ATTACK_FFT, n_mels=MELS, fmin=30.0, norm=None)
@@ -145,7 +148,7 @@ def _mel_filters() -> tuple[np.ndarray, list[slice]]:
 
 
 def _partials(power: np.ndarray) -> np.ndarray:
-    """Amplitudes of partials by pitch: (bins, F) -> (thirds of a semitone from PITCH_LOWEST_HZ on, F)."""
+    """Amplitudes of partials by pitch: (bins, F) to (thirds of a semitone from PITCH_LOWEST_HZ, F)."""
     from librosa.core.pitch import piptrack
 
     highest_hz = max(high_hz for _, high_hz in PITCH_RANGES_HZ)
@@ -158,11 +161,11 @@ def _partials(power: np.ndarray) -> np.ndarray:
     steps = np.round(np.log2(partial_hz[bins, at] / PITCH_LOWEST_HZ) * PITCH_STEPS).astype(np.int64)
     kept = steps < rows
     found = np.bincount((at * rows + steps)[kept], weights=amplitude[bins, at][kept], minlength=frames * rows)
-    return found.astype(np.float64).reshape(frames, rows).T  # of nothing, bincount counts in integers
+    return found.astype(np.float64).reshape(frames, rows).T  # bincount of nothing returns integers
 
 
 def _pitch_classes(partials: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
-    """Partials of a range without what is an overtone, each by the root of its amplitude: (36, F) by pitch class."""
+    """Strength of each pitch class in a range, without overtones: the sum of the roots of amplitudes, (36, F)."""
     first, last = (round(np.log2(edge / PITCH_LOWEST_HZ) * PITCH_STEPS) for edge in (low_hz, high_hz))
     kept = partials * (partials >= PITCH_THRESHOLD * partials[first:last].max(axis=0))
     near = np.maximum(kept, np.maximum(np.roll(kept, 1, axis=0), np.roll(kept, -1, axis=0)))
@@ -178,9 +181,14 @@ THIRDS = PITCH_STEPS // 12
 
 
 def fold(pitches: np.ndarray) -> np.ndarray:
-    """(36, F) thirds of semitones from A -> (12, F) semitones from C, around the pitch that the song is tuned to."""
+    """Fold pitches to chroma, whatever the song is tuned to: thirds of semitones from A to semitones from C.
+
+    Shape:
+        pitches: (36, F)
+        returns: (12, F)
+    """
     total = pitches.sum(axis=1).reshape(12, THIRDS).sum(axis=0)
     turn = np.angle(np.sum(total * np.exp(2j * np.pi * np.arange(THIRDS) / THIRDS))) / (2 * np.pi)
-    middle = round(turn * THIRDS)  # of each group, in thirds of a semitone: -1, 0, 1
+    middle = round(turn * THIRDS)  # tuning in thirds of a semitone: -1, 0 or 1
     grouped = np.roll(pitches, 1 - middle, axis=0).reshape(12, THIRDS, -1).sum(axis=1)
     return np.roll(grouped, -3, axis=0)

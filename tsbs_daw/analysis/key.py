@@ -1,7 +1,7 @@
-"""The key: which of 24 fits the pitches of voices, bass and accompaniment best, and its place on the Camelot wheel.
+"""Key detection: which of 24 keys fits the pitches of voice, bass and accompaniment best, and its Camelot code.
 
-A key and its relative share their notes, modes (dorian, mixolydian) borrow another's, so the profile of pitches is not
-all that is asked: also how often the tonic's chord sounds, and what the bass plays.
+A key and its relative share their notes, and modes (dorian, mixolydian) share those of other keys. The features
+therefore include not only the pitch profile but also how often the tonic chord sounds, and what the bass plays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TONICS = {
     "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
 }
 KEYS: tuple[tuple[int, Mode], ...] = tuple((tonic, mode) for mode in ("major", "minor") for tonic in range(12))
-# How often each degree sounds: Albrecht and Shanahan (2013), and Temperley (1999).
+# Frequency of each scale degree: Albrecht and Shanahan (2013), Temperley (1999).
 PROFILES = {
     "major": (
         (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081),
@@ -40,13 +40,20 @@ SCALES = {
 SHARES = {"other": 1.0, "bass": 0.7, "vocals": 0.5}
 CHORD_FRAMES = 8  # 0.7 s
 OPENING_S = 1.6
-PLAIN = 0.05  # share that a pitch class must stand out by, for there to be a key
+PLAIN = 0.05  # a key requires one pitch class to exceed another by this share
 
 
 def find_key(
     mixture: Features, stems: Mapping[str, Features], openings_s: Sequence[float], doubt_below: float
 ) -> Key | None:
-    """None where nothing has a pitch. openings_s: where sections begin."""
+    """Find the key; None if nothing is pitched.
+
+    Args:
+        mixture: features of the mixture
+        stems: features by name
+        openings_s: where sections begin
+        doubt_below: confidence below which the key is doubtful
+    """
     features = describe_keys(mixture, stems, openings_s)
     if features is None:
         return None
@@ -61,51 +68,56 @@ def find_key(
 
 
 def camelot(tonic: int, mode: Mode) -> str:
-    """The code on the Camelot wheel, along fifths: 8B is C major, 8A its relative A minor."""
+    """The Camelot code, in fifths: 8B is C major, 8A its relative A minor."""
     major = tonic if mode == "major" else (tonic + 3) % 12
     return f"{(major * 7 + 7) % 12 + 1}{'B' if mode == 'major' else 'A'}"
 
 
 def describe_keys(mixture: Features, stems: Mapping[str, Features], openings_s: Sequence[float]) -> np.ndarray | None:
-    """What speaks for each of KEYS: (24, features)."""
+    """The features of each of KEYS, (24, features); None if nothing is pitched."""
     sounding = {name: stems[name] for name in SHARES if name in stems and sounds(stems[name])}
     if not any(name in stems for name in SHARES):
         sounding = {"other": mixture, "bass": mixture}
-    heard = {name: part.low_pitches if name == "bass" else part.pitches for name, part in sounding.items()}
-    return describe_chroma({name: fold(pitches) for name, pitches in heard.items()}, openings_s)
+    chroma = {name: part.low_pitches if name == "bass" else part.pitches for name, part in sounding.items()}
+    return describe_chroma({name: fold(pitches) for name, pitches in chroma.items()}, openings_s)
 
 
-def describe_chroma(heard: Mapping[str, np.ndarray], openings_s: Sequence[float]) -> np.ndarray | None:
-    """The same of chroma, (12, F) by the name of the stem."""
-    heard = {name: part / part.sum(axis=0).mean() for name, part in heard.items() if part.sum() > 0}
-    if not heard:
+def describe_chroma(chroma: Mapping[str, np.ndarray], openings_s: Sequence[float]) -> np.ndarray | None:
+    """The features of each of KEYS from chroma, (12, F) for each stem."""
+    chroma = {name: part / part.sum(axis=0).mean() for name, part in chroma.items() if part.sum() > 0}
+    if not chroma:
         return None
-    frames = min(part.shape[1] for part in heard.values())
-    total = sum(SHARES[name] * part[:, :frames] for name, part in heard.items())
+    frames = min(part.shape[1] for part in chroma.values())
+    total = sum(SHARES[name] * part[:, :frames] for name, part in chroma.items())
     profile = total.mean(axis=1) / total.mean(axis=1).sum()
     if profile.max() - profile.min() < PLAIN:
         return None
-    low = heard["bass"].mean(axis=1) if "bass" in heard else np.zeros(12)
+    low = chroma["bass"].mean(axis=1) if "bass" in chroma else np.zeros(12)
     opening = _opening(total, openings_s)
-    opening_low = _opening(heard["bass"], openings_s) if "bass" in heard else np.zeros(12)
+    opening_low = _opening(chroma["bass"], openings_s) if "bass" in chroma else np.zeros(12)
     chords, first_chords = _chords(total), _chords(np.tile(opening[:, None], CHORD_FRAMES))
     shares = [np.sqrt(profile), low, opening, opening_low, *chords, *first_chords]
     return np.asarray([_describe(shares, profile, tonic, mode) for tonic, mode in KEYS])
 
 
 def _describe(shares: list[np.ndarray], profile: np.ndarray, tonic: int, mode: Mode) -> np.ndarray:
-    """shares: each (12,), by pitch class; profile: (12,)"""
+    """The features of one key.
+
+    Shape:
+        shares: (12,) each, by pitch class
+        profile: (12,)
+    """
     from_tonic = np.roll(profile, -tonic)
     fits = [max(float(from_tonic[list(scale)].sum()) for scale in SCALES[mode])]
     fits += [float(np.corrcoef(from_tonic, of_mode)[0, 1]) for of_mode in PROFILES[mode]]
     degrees = np.concatenate([np.roll(share, -tonic) for share in shares])
-    # Each degree counts in its own way in major and in minor.
+    # Each degree has its own weight in major and in minor.
     apart = (degrees, np.zeros_like(degrees)) if mode == "major" else (np.zeros_like(degrees), degrees)
     return np.concatenate((fits, *apart, [float(mode == "major")]))
 
 
 def _opening(chroma: np.ndarray, openings_s: Sequence[float]) -> np.ndarray:
-    """(12,): what sounds when the song, or a section of it, begins; it sums to 1, or is zero."""
+    """The pitch classes at the beginning of the song and its sections, (12,); the sum is 1, or 0 if nothing sounds."""
     span, total = round(OPENING_S / PITCH_S), np.zeros(12)
     first = np.flatnonzero(chroma.sum(axis=0) > 0.2 * chroma.sum(axis=0).mean())
     for start in {int(first[0]) if len(first) else 0, *(round(at / PITCH_S) for at in openings_s if at > 0)}:
@@ -115,7 +127,7 @@ def _opening(chroma: np.ndarray, openings_s: Sequence[float]) -> np.ndarray:
 
 
 def _chords(chroma: np.ndarray) -> np.ndarray:
-    """How much of the time each major and each minor triad is what fits best: (2, 12)."""
+    """The share of time in which each major and each minor triad fits best, (2, 12)."""
     whole = max(chroma.shape[1] // CHORD_FRAMES, 1) * CHORD_FRAMES
     slow = np.pad(chroma, ((0, 0), (0, max(whole - chroma.shape[1], 0))))[:, :whole]
     slow = slow.reshape(12, -1, CHORD_FRAMES).mean(axis=2)

@@ -1,6 +1,6 @@
-"""What tells of rhythm, as rows over time: attacks of stems and mixture in bands, changes of harmony, entries.
+"""Rhythm features over time: attacks of stems and mixture in bands, changes of harmony, entries of stems.
 
-A row that nothing is heard in is zero, and says nothing for or against any pulse.
+The row of a silent stem is zero, which is evidence neither for nor against any pulse.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from tsbs_daw.analysis.features import ATTACK_S, PITCH_S, Features, fold
 
-# Row: (stem, band), and the band of the mixture that stands in for a stem that is not there.
+# Row: stem, band, and the band of the mixture that replaces a missing stem.
 ROWS = {
     "low": ("drums", "low", "low"),
     "mid": ("drums", "mid", "mid"),
@@ -24,18 +24,21 @@ ROWS = {
 }
 MIXTURE_ROWS = {"mixture": "full", "mixture low": "low", "mixture high": "high"}
 PULSE_WEIGHTS = {"drums": 1.0, "bass": 0.5, "other": 0.5, "mixture": 0.5}
-SILENT = 1e-6  # mean square of a stem that holds nothing: -60 dB
-SLACK_FRAMES = 5  # an attack counts for a beat that is up to 23 ms away
-HARMONY_SPAN = 5  # pitch frames, 0.5 s, compared before and after
-ENTRY_S, ENTRY_DB = 1.5, 20.0  # compared before and after; a stem that gets so much louder comes in
-QUIET_DB = -60.0  # of full scale; below it a stem is not there
+SILENT = 1e-6  # mean square of an empty stem: -60 dB
+SLACK_FRAMES = 5  # an attack counts for a beat up to 23 ms away
+HARMONY_SPAN = 5  # pitch frames (0.5 s) to compare before and after a moment
+ENTRY_S, ENTRY_DB = 1.5, 20.0  # span to compare before and after a moment; a stem enters if it gets this much louder
+QUIET_DB = -60.0  # re full scale; below it a stem is absent
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """rows: name -> (F,) float32, ATTACK_S apart, each with a root mean square of 1, or zero
-    pulse: (F,) float64, the rows together, for finding beats
-    source: what drums stands for: "drums", or "mixture" without a drums stem that sounds
+class RhythmFeatures:
+    """The rhythm features of a song.
+
+    Attributes:
+        rows: name to (F,) float32, ATTACK_S apart, each with an RMS of 1, or zero
+        pulse: (F,) float64, the rows combined, for beat tracking
+        source: "drums", or "mixture" if no drums stem sounds
     """
 
     rows: dict[str, np.ndarray]
@@ -44,9 +47,9 @@ class Evidence:
     duration_s: float
 
     def near(self, names: Sequence[str], times_s: np.ndarray) -> np.ndarray:
-        """(names, times): the strongest attack near each moment.
+        """The strongest attack near each time, (names, times).
 
-        Looked for where it is asked for: the same for every frame would be as large as the rows.
+        It is computed on demand: for every frame it would be as large as the rows.
         """
         frames = np.round(times_s / ATTACK_S).astype(np.int64)
         last = len(self.pulse) - 1
@@ -55,10 +58,10 @@ class Evidence:
         return np.stack([self.rows[name][frames].max(axis=1) for name in names])
 
 
-def gather(mixture: Features, stems: Mapping[str, Features]) -> Evidence:
-    """stems: by name; any may be missing or silent."""
+def rhythm_features(mixture: Features, stems: Mapping[str, Features]) -> RhythmFeatures:
+    """Compute the rhythm features. Any stem may be missing or silent."""
     frames = mixture.attacks.shape[1]
-    heard = {name: stem for name, stem in stems.items() if sounds(stem)}
+    sounding = {name: stem for name, stem in stems.items() if sounds(stem)}
     rows, pulse = {}, np.zeros(frames)
 
     def put(name: str, row: np.ndarray) -> None:
@@ -67,23 +70,23 @@ def gather(mixture: Features, stems: Mapping[str, Features]) -> Evidence:
         if name in PULSE_WEIGHTS:
             np.add(pulse, PULSE_WEIGHTS[name] * even, out=pulse)
 
-    put("entries", _entries(list(heard.values()) or [mixture], frames))
+    put("entries", _entries(list(sounding.values()) or [mixture], frames))
     for row, (stem, band, instead) in ROWS.items():
-        # A stem that was asked for and is silent stays silent; only the drums, which lead, are replaced.
-        silent = stem in stems and stem not in heard and stem != "drums"
-        attack = heard[stem].attack(band) if stem in heard else mixture.attack(instead)
+        # A silent stem stays silent; only silent drums, which lead, are replaced by the mixture.
+        silent = stem in stems and stem not in sounding and stem != "drums"
+        attack = sounding[stem].attack(band) if stem in sounding else mixture.attack(instead)
         put(row, np.zeros(frames) if silent else attack)
-    for row, band in MIXTURE_ROWS.items():  # separation blurs some attacks and loses others; this is a second witness
+    for row, band in MIXTURE_ROWS.items():  # separation blurs some attacks and loses others
         put(row, mixture.attack(band))
-    tonal = [heard[name] for name in ("other", "bass") if name in heard] if stems else [mixture]
+    tonal = [sounding[name] for name in ("other", "bass") if name in sounding] if stems else [mixture]
     put("chords", _harmony_changes(sum(part.pitches for part in tonal), frames) if tonal else np.zeros(frames))
-    # When harmony changes is heard within half a second; which attack it was that changed it, to the hundredth.
+    # Harmony locates a change within half a second; the attack that coincides with it, within a hundredth.
     put("changes", rows["chords"] * (rows["bass"] + rows["other"]))
-    return Evidence(rows, pulse, "drums" if "drums" in heard else "mixture", mixture.duration_s)
+    return RhythmFeatures(rows, pulse, "drums" if "drums" in sounding else "mixture", mixture.duration_s)
 
 
 def sounds(stem: Features) -> bool:
-    """Whether a stem holds more than what separation leaves behind."""
+    """Whether a stem holds more than traces of other stems."""
     return bool(len(stem.levels)) and float(np.percentile(stem.levels, 95)) > SILENT
 
 
@@ -98,7 +101,7 @@ def _fit(row: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _harmony_changes(pitches: np.ndarray, frames: int) -> np.ndarray:
-    """How much the half second after each moment differs in pitch from the half second before, 0..1."""
+    """How much the half second after each moment differs in pitch from the half second before, 0 to 1."""
     chroma = fold(pitches)
     size = np.linalg.norm(chroma, axis=0)
     chroma = chroma / (size + 1e-3 * size.max(initial=0) + 1e-9)
@@ -114,14 +117,14 @@ def _harmony_changes(pitches: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _entries(parts: Sequence[Features], frames: int) -> np.ndarray:
-    """Attacks of stems where they come in or get much louder."""
+    """Attacks of stems where they enter or get much louder."""
     row = np.zeros(frames)
     for part in parts:
         span = max(round(ENTRY_S / part.level_s), 1)
         levels = np.pad(part.levels.astype(np.float64), span)
         sums = np.concatenate(([0.0], np.cumsum(levels)))
         mean_db = 10 * np.log10(np.maximum((sums[span:] - sums[:-span]) / span, 10 ** (QUIET_DB / 10)))
-        rise = np.clip((mean_db[span:] - mean_db[:-span]) / ENTRY_DB, 0, 1)  # of a moment, from before to after it
+        rise = np.clip((mean_db[span:] - mean_db[:-span]) / ENTRY_DB, 0, 1)  # from before to after each moment
         at = np.interp(np.arange(frames) * ATTACK_S, np.arange(len(rise)) * part.level_s, rise)
         row += _fit(part.attack("full"), frames) * np.square(at)
     return row

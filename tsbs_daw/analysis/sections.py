@@ -1,4 +1,4 @@
-"""Sections: where, bar by bar, other stems play, or play louder or other harmonies, than in the bars before."""
+"""Sections: boundaries are where other stems play, or levels or harmonies differ from the bars before."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ import numpy as np
 from tsbs_daw.analysis.features import PITCH_S, Features, fold
 from tsbs_daw.contracts.analysis import Section
 
-SPAN_BARS = 4  # compared before and after a boundary
+SPAN_BARS = 4  # to compare before and after a boundary
 SHORTEST_BARS = 4
-FLOOR_DB, STEP_DB = -50.0, 8.0  # a stem that gets so much louder is as much news as new harmony
-BOUNDARY = 0.8  # distance from which on something has changed
-ALIKE = 0.9  # distance up to which two sections get the same label
+FLOOR_DB, STEP_DB = -50.0, 8.0  # a stem that gets STEP_DB louder weighs as much as new harmony
+BOUNDARY = 0.8  # distance above which something has changed
+ALIKE = 0.9  # distance below which two sections get the same label
 
 
 def find_sections(
     mixture: Features, stems: Mapping[str, Features], bars_s: Sequence[float], duration_s: float
 ) -> tuple[Section, ...]:
-    """bars_s: where bars begin, rising; one section with fewer than eight.
+    """Find the sections of a song; a song with fewer than eight bars has one section.
 
-    A section's confidence is how much changes at its start; the first has that of its end.
+    The confidence of a section is the amount of change at its start; the first has that of its end.
+
+    Args:
+        mixture: features of the mixture
+        stems: features by name
+        bars_s: where bars begin, ascending
+        duration_s: of the song
     """
     edges = np.asarray([start for start in bars_s if start < duration_s - 0.5], np.float64)
     if len(edges) < 2 * SHORTEST_BARS:
@@ -41,7 +47,7 @@ def find_sections(
 
 
 def _describe(mixture: Features, stems: Mapping[str, Features], edges: np.ndarray) -> np.ndarray:
-    """(bars, features): each stem's level, and the chroma of what has pitch."""
+    """The level of each stem and the chroma of pitched stems, bar by bar: (bars, features)."""
     parts = list(stems.values()) or [mixture]
     columns = [_level_db(part, edges) / STEP_DB for part in parts]
     tonal = [stems[name] for name in ("other", "bass") if name in stems] or [mixture]
@@ -61,11 +67,11 @@ def _level_db(part: Features, edges: np.ndarray) -> np.ndarray:
 
 
 def _news(bars: np.ndarray) -> np.ndarray:
-    """(bars,): how far the bars from each on are from those before it."""
+    """How far the bars from each bar on differ from those before it, (bars,)."""
     news = np.zeros(len(bars))
     for bar in range(2, len(bars) - 1):
         before, after = bars[max(bar - SPAN_BARS, 0) : bar], bars[bar : bar + SPAN_BARS]
-        # One bar against one: a change that comes at once stands out against one that is still to come.
+        # One bar against one: an immediate change stands out against one that is still to come.
         at_once = np.linalg.norm(bars[bar] - bars[bar - 1])
         news[bar] = 0.7 * np.linalg.norm(after.mean(axis=0) - before.mean(axis=0)) + 0.3 * at_once
     return news
@@ -79,7 +85,7 @@ def _peaks(news: np.ndarray) -> list[int]:
 
 
 def _labels(spans: list[np.ndarray]) -> list[str]:
-    """A for the first, and for each that sounds like it; B, C ... for what is new."""
+    """Label A for the first section and for those that sound like it; B, C, ... for new ones."""
     kinds: list[np.ndarray] = []
     labels = []
     for span in spans:

@@ -1,8 +1,8 @@
-"""Which pulses a song may have: tempo and phase, each with how likely it is.
+"""Tempo and phase: the possible pulses of a song, each with its likelihood.
 
-Periods at which the attacks repeat are candidates; beats are tracked at each, and of each pulse, its halves and doubles
-and its off-beats, it is asked how well drums, bass and chords fit. Listeners disagree about octaves of tempo, so the
-answer says how sure it is.
+Candidates are the periods at which the attacks repeat. Beats are tracked at each, and features state how well drums,
+bass and chords fit each pulse, its half and double tempo, and its off-beats. Listeners disagree about octaves of tempo,
+so the result has a confidence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tsbs_daw.analysis.beats import Pulse, track
 from tsbs_daw.analysis.classifier import likelihoods
 from tsbs_daw.analysis.features import ATTACK_S
 from tsbs_daw.analysis.metre import best_bar, describe_bars
-from tsbs_daw.analysis.rhythm_features import SLACK_FRAMES, Evidence
+from tsbs_daw.analysis.rhythm_features import SLACK_FRAMES, RhythmFeatures
 
 SLOWEST_BPM, FASTEST_BPM = 45.0, 220.0
 TEMPI_BPM = np.exp(np.arange(np.log(SLOWEST_BPM), np.log(FASTEST_BPM), 0.004))
@@ -30,19 +30,21 @@ ROWS = (
 TURNS = ((2, ("low", "mid", "chords")), (4, ("low", "mid", "chords")), (3, ("low", "chords")))  # beats, and rows
 REPEATING = ("drums", "low", "mid", "bass", "other")  # and the pulse
 SHIFTS = (0.0, 0.25, 0.5, 0.75)
-DRIFT = 0.04  # of the tempo; more is a change of tempo
+DRIFT = 0.04  # of the tempo; more counts as a tempo change
 
 
 @dataclass(frozen=True)
 class PulseCandidate:
+    """A pulse, its likelihood, and its clarity: how clearly the attacks repeat at its period, 0 to 1."""
+
     pulse: Pulse
     likelihood: float
-    clarity: float  # how plainly the attacks repeat at this period, 0..1
+    clarity: float
 
 
 @dataclass(frozen=True)
 class Described:
-    """A pulse, what speaks for it, (features,), and for each bar that its beats may make, (bars, features)."""
+    """A pulse with its features, (features,), and those of its possible bars, (bars, features)."""
 
     pulse: Pulse
     features: np.ndarray
@@ -50,9 +52,9 @@ class Described:
     clarity: float
 
 
-def find_pulses(evidence: Evidence) -> list[PulseCandidate]:
-    """The candidates, the likeliest first; none where nothing repeats."""
-    described = describe_pulses(evidence)
+def find_pulses(rhythm: RhythmFeatures) -> list[PulseCandidate]:
+    """The candidates, likeliest first; empty if nothing repeats."""
+    described = describe_pulses(rhythm)
     if not described:
         return []
     likely = likelihoods("pulse", with_bars(described)).tolist()
@@ -61,29 +63,29 @@ def find_pulses(evidence: Evidence) -> list[PulseCandidate]:
 
 
 def with_bars(described: Sequence[Described]) -> np.ndarray:
-    """(pulses, features): the last one is how well bars fit, by the weights that are in use."""
+    """The features of pulses, (pulses, features); the last is how well bars fit, by the weights in use."""
     return np.asarray([np.append(one.features, best_bar(one.bars)) for one in described])
 
 
-def describe_pulses(evidence: Evidence) -> list[Described]:
-    if not evidence.pulse.any() or len(evidence.pulse) * ATTACK_S < 1.5:
+def describe_pulses(rhythm: RhythmFeatures) -> list[Described]:
+    if not rhythm.pulse.any() or len(rhythm.pulse) * ATTACK_S < 1.5:
         return []
-    tempi, clarity = _tempi(evidence.pulse)
-    repeating = [*(_mean(repetition(evidence.rows[name])) for name in REPEATING), clarity]
-    usual, found = _usual(evidence), []
-    for tracked in _tracked(evidence, tempi):
+    tempi, clarity = _tempi(rhythm.pulse)
+    repeating = [*(_mean(repetition(rhythm.rows[name])) for name in REPEATING), clarity]
+    usual, found = _usual(rhythm), []
+    for tracked in _tracked(rhythm, tempi):
         repeats = [float(np.interp(tracked.bpm, TEMPI_BPM, row)) for row in repeating]
         octave = float(np.log2(tracked.bpm / USUAL_BPM))
         for shift in SHIFTS:
             pulse = tracked.moved(shift)
-            features = np.concatenate((_fit(evidence, usual, pulse), repeats, (-octave * octave, octave)))
-            _, bars = describe_bars(evidence, pulse.at(pulse.numbers(evidence.duration_s)))
+            features = np.concatenate((_fit(rhythm, usual, pulse), repeats, (-octave * octave, octave)))
+            _, bars = describe_bars(rhythm, pulse.at(pulse.numbers(rhythm.duration_s)))
             found.append(Described(pulse, features, bars, repeats[-1]))
     return found
 
 
 def repetition(row: np.ndarray) -> np.ndarray:
-    """How strongly a row repeats at each of PERIODS_S, in windows STEP_S apart: (windows, periods), float32."""
+    """How strongly a row repeats at each of PERIODS_S, in windows STEP_S apart, (windows, periods) float32."""
     from librosa.core import autocorrelate
     from scipy.ndimage import maximum_filter1d
 
@@ -108,7 +110,7 @@ def _mean(rows: np.ndarray) -> np.ndarray:
 
 
 def _tempi(pulse: np.ndarray) -> tuple[list[float] | list[np.ndarray], np.ndarray]:
-    """Tempi that may be the song's, in BPM, of all of it or of each window; how strongly it repeats at PERIODS_S."""
+    """Possible tempi in BPM, of the song or of each window, and how strongly the song repeats at PERIODS_S."""
     usual = 0.12 * np.square(np.log2(TEMPI_BPM / USUAL_BPM))
     local = repetition(pulse)
     mean, path = _mean(local), _tempo_path(local, usual)
@@ -118,11 +120,11 @@ def _tempi(pulse: np.ndarray) -> tuple[list[float] | list[np.ndarray], np.ndarra
     return _peaks(mean - usual), mean
 
 
-def _tracked(evidence: Evidence, tempi: Sequence[float | np.ndarray]) -> list[Pulse]:
-    """Beats at each of the tempi."""
+def _tracked(rhythm: RhythmFeatures, tempi: Sequence[float | np.ndarray]) -> list[Pulse]:
+    """The pulses tracked at each of the tempi."""
     found: list[Pulse] = []
     for tempo in tempi:
-        pulse = track(evidence.pulse, tempo, evidence.duration_s, STEP_S)
+        pulse = track(rhythm.pulse, tempo, rhythm.duration_s, STEP_S)
         if pulse is None or not SLOWEST_BPM <= pulse.bpm <= FASTEST_BPM:
             continue
         if all(abs(np.log(pulse.bpm / other.bpm)) > 0.02 for other in found):
@@ -131,7 +133,7 @@ def _tracked(evidence: Evidence, tempi: Sequence[float | np.ndarray]) -> list[Pu
 
 
 def _peaks(score: np.ndarray) -> list[float]:
-    """Tempi at which the score peaks, best first, with their doubles and halves."""
+    """The tempi at which the score peaks, best first, with their doubles and halves."""
     inner = np.flatnonzero((score[1:-1] >= score[:-2]) & (score[1:-1] > score[2:])) + 1
     tempi: list[float] = []
     for index in sorted(inner, key=lambda index: -score[index])[:PEAKS]:
@@ -143,13 +145,16 @@ def _peaks(score: np.ndarray) -> list[float]:
 
 
 def _tempo_path(score: np.ndarray, cost: np.ndarray, stiffness: float = 30.0, reach: int = 12) -> np.ndarray:
-    """The likeliest tempo of each window, which rather stays than moves (Viterbi): (windows,) BPM.
+    """The likeliest tempo of each window in BPM, with a penalty for changes (Viterbi).
 
-    Args: score: (windows, tempi); cost: (tempi,), of each tempo in each window
+    Shape:
+        score: (windows, tempi)
+        cost: (tempi,)
+        returns: (windows,)
     """
     windows, tempi = score.shape
     best, came_from = score[0] - cost, np.zeros((windows, tempi), np.int16)
-    jump = 0.6  # to any tempo: what a sudden change must be worth
+    jump = 0.6  # the gain that a sudden change to any tempo must bring
     moves = np.arange(-reach, reach + 1)
     costs = stiffness * np.square(moves * 0.004)
     for window in range(1, windows):
@@ -167,25 +172,25 @@ def _tempo_path(score: np.ndarray, cost: np.ndarray, stiffness: float = 30.0, re
     return path
 
 
-def _usual(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and spread of the strongest attacks near every moment, (rows of ROWS, 1) each."""
+def _usual(rhythm: RhythmFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the strongest attacks near each moment, (rows, 1) each."""
     from scipy.ndimage import maximum_filter1d
 
     found = []
     for name in ROWS:
-        strongest = maximum_filter1d(evidence.rows[name], SLACK_FRAMES)
+        strongest = maximum_filter1d(rhythm.rows[name], SLACK_FRAMES)
         found.append((strongest.mean() + 0.05, strongest.std() + 0.05))
     mean, spread = np.asarray(found, np.float32).T[..., None]
     return mean, spread
 
 
-def _fit(evidence: Evidence, usual: tuple[np.ndarray, np.ndarray], pulse: Pulse) -> np.ndarray:
-    """How strong the rows are on the beats and between them, and whether they take turns every 2, 3 or 4 beats."""
-    numbers, (mean, spread) = pulse.numbers(evidence.duration_s), usual
+def _fit(rhythm: RhythmFeatures, usual: tuple[np.ndarray, np.ndarray], pulse: Pulse) -> np.ndarray:
+    """How strong the rows are on the beats and between them, and whether they alternate every 2, 3 or 4 beats."""
+    numbers, (mean, spread) = pulse.numbers(rhythm.duration_s), usual
     if len(numbers) < 2:
         return np.zeros(3 * len(ROWS) + sum(len(rows) for _, rows in TURNS))
     on, after, off, before = (
-        (evidence.near(ROWS, pulse.at(numbers + shift)) - mean) / spread for shift in (0, 0.25, 0.5, 0.75)
+        (rhythm.near(ROWS, pulse.at(numbers + shift)) - mean) / spread for shift in (0, 0.25, 0.5, 0.75)
     )
     turns = []
     for beats, rows in TURNS:

@@ -29,22 +29,13 @@ class Change:
         at_s: position in seconds
         bpm: quarter notes per minute from here
         bar: time signature (numerator, denominator) of the bar that begins here; None: bars continue
+        quarters: position in quarter notes, set by `steps`
+        cut: length of the bar that this change cuts short, in quarter notes, set by `steps`; 0: none
     """
 
     at_s: Fraction
     bpm: Fraction
     bar: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Step(Change):
-    """A tempo change with its position in quarter notes.
-
-    Attributes:
-        quarters: position in quarter notes
-        cut: length of the bar that this change cuts short, in quarter notes; 0: none
-    """
-
     quarters: Fraction = Fraction(0)
     cut: Fraction = Fraction(0)
 
@@ -73,9 +64,9 @@ def with_lead_in(changes: Sequence[Change], at_s: Fraction, shortest_s: Fraction
     return [earlier, *changes[1 if changes[0].at_s - at_s < shortest_s else 0 :]]
 
 
-def steps(changes: Sequence[Change]) -> list[Step]:
+def steps(changes: Sequence[Change]) -> list[Change]:
     """Add positions in quarter notes to changes, the first of which is at the start of the timeline."""
-    found: list[Step] = []
+    found: list[Change] = []
     bar_at, bar_length = Fraction(0), Fraction(DEFAULT_BEATS)
     for change in changes:
         quarters, cut = Fraction(0), Fraction(0)
@@ -86,11 +77,11 @@ def steps(changes: Sequence[Change]) -> list[Step]:
             into = (quarters - bar_at) % bar_length
             cut = into if min(into, bar_length - into) > _CLOSE else cut
             bar_at, bar_length = quarters, Fraction(change.bar[0] * 4, change.bar[1])
-        found.append(Step(change.at_s, change.bpm, change.bar, quarters, cut))
+        found.append(replace(change, quarters=quarters, cut=cut))
     return found
 
 
-def bars_before(changes: Sequence[Step]) -> int:
+def bars_before(changes: Sequence[Change]) -> int:
     """Number of bars in a lead-in, the last of which may be cut short.
 
     Args:
@@ -138,7 +129,7 @@ def _from_zero(changes: Sequence[Change]) -> list[Change]:
     return [whole, *([] if rest and rest[0].at_s == end_s else [Change(end_s, first.bpm)]), *rest]
 
 
-def _last_bar(last: Change, step: Step, bar_length: Fraction) -> Change | None:
+def _last_bar(last: Change, step: Change, bar_length: Fraction) -> Change | None:
     """The bar that ends where `step` cuts it. A rest of less than half a beat is added to the bar before."""
     lengths = [step.cut, step.cut + bar_length] if step.cut >= Fraction(1, 2) else [step.cut + bar_length, step.cut]
     for length in lengths:

@@ -25,7 +25,7 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from tsbs_daw.core.errors import OutputError
-from tsbs_daw.sessions.grid import DEFAULT_BEATS, DEFAULT_BPM, Step, bars_before, changes_of, steps, with_lead_in
+from tsbs_daw.sessions.grid import DEFAULT_BEATS, DEFAULT_BPM, Change, bars_before, changes_of, steps, with_lead_in
 from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack, holdable, number, one_line
 
 # Old enough that no REAPER warns about a project from a newer version. The number is the time of saving; it is fixed,
@@ -75,7 +75,7 @@ def settings(sample_rate: int, cursor_s: Fraction, first_bar: int = 1) -> Lines:
     ]
 
 
-def tempo(steps: Sequence[Step], key: str) -> Lines:
+def tempo(steps: Sequence[Change], key: str) -> Lines:
     """The tempo of a project and, if it is known, its tempo map."""
     if not steps:
         return [f"TEMPO {number(DEFAULT_BPM)} {DEFAULT_BEATS} 4"]
@@ -86,7 +86,7 @@ def tempo(steps: Sequence[Step], key: str) -> Lines:
     ]
 
 
-def _point(step: Step) -> str:
+def _point(step: Change) -> str:
     point = f"PT {number(step.at_s)} {number(step.bpm)} 1"
     if step.bar is None:
         return point

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tsbs_daw.analysis.classifier import Weights, likelihoods, using, weights
-from tsbs_daw.analysis.extract import listen_to
+from tsbs_daw.analysis.extract import extract_stream
 from tsbs_daw.core.errors import DatasetError
 from tsbs_daw.lab.evaluation.analysis import _keep, _load, _ranges, _seed
 from tsbs_daw.lab.evaluation.fit import cadence_examples, fit_weights, key_examples, least_sure
@@ -72,12 +72,12 @@ def test_the_bundled_weights_say_how_they_came_about():
 
 def test_what_was_heard_is_kept_whole(tmp_path):
     sound = np.random.default_rng(0).normal(0, 0.1, (2, 60_000)).astype(np.float32)
-    heard = {"": listen_to([sound], 44100, 2), "drums": listen_to([sound[:, ::-1]], 44100, 2)}
-    _keep(heard, tmp_path / "song.npz")
+    extracted = {"": extract_stream([sound], 44100, 2), "drums": extract_stream([sound[:, ::-1]], 44100, 2)}
+    _keep(extracted, tmp_path / "song.npz")
     again = _load(tmp_path / "song.npz")
     assert list(again) == ["", "drums"]
-    for name in heard:
-        for field, value in heard[name][0].__dict__.items():
+    for name in extracted:
+        for field, value in extracted[name][0].__dict__.items():
             np.testing.assert_array_equal(getattr(again[name][0], field), value)
 
 

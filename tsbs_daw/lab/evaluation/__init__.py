@@ -1,1 +1,1 @@
-"""Measures: a model against known stems, the analysis against known songs; and the fit of the analysis."""
+"""Evaluation of models against known stems and of the analysis against known songs; fitting of the analysis."""

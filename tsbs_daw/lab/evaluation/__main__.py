@@ -22,14 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     fitting = commands.add_parser(
         "fit",
-        help="write weights.json, by songs of the project's generator",
+        help="fit weights.json to songs of the project's generator",
         epilog="example: python -m tsbs_daw.lab.evaluation fit data --out tsbs_daw/analysis/weights.json",
     )
-    fitting.add_argument("songs", type=Path, nargs="+", help="folders of songs with song.json; none of the test split")
+    fitting.add_argument("songs", type=Path, nargs="+", help="folders of songs with song.json; no test songs")
     fitting.add_argument("--out", type=Path, required=True)
-    fitting.add_argument("--model", default="default", help="whose stems are listened to")
-    fitting.add_argument("--sketches", type=int, default=2000, help="sketched scores that teach keys")
-    fitting.add_argument("--heard", type=Path, help="keep here what was heard, for a second run")
+    fitting.add_argument("--model", default="default", help="model that separates the stems")
+    fitting.add_argument("--sketches", type=int, default=2000, help="number of symbolic songs to fit keys to")
+    fitting.add_argument("--heard", type=Path, help="cache extracted features in this folder")
     making = commands.add_parser(
         "real-songs",
         help="make the benchmark's songs from clones of their repositories",
@@ -55,12 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fit(folders: list[Path], out: Path, model: str, sketches: int, kept: Path | None) -> None:
-    from tsbs_daw.lab.evaluation.analysis import hear_songs
+    from tsbs_daw.lab.evaluation.analysis import extract_songs
     from tsbs_daw.lab.evaluation.fit import learn
     from tsbs_daw.separation.separator import Separator
 
     separator = Separator.load(model, "cpu")
-    songs, seeds = hear_songs(folders, separator, kept)
+    songs, seeds = extract_songs(folders, separator, kept)
     learned = learn(songs, sketches)
     how = {
         "command": "python -m tsbs_daw.lab.evaluation fit SONGS --out tsbs_daw/analysis/weights.json",
@@ -74,7 +74,7 @@ def _fit(folders: list[Path], out: Path, model: str, sketches: int, kept: Path |
 
 
 def _laid_out(document: dict[str, dict]) -> str:
-    """JSON with a line for each question, so that a change of one can be seen."""
+    """JSON with one line per question, so that a diff shows what changed."""
     parts = [
         f" {json.dumps(part)}: {{\n"
         + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())

@@ -1,6 +1,6 @@
-"""Measure the analysis on songs of the project's generator, whose tempo, beats, bars, key and sections are known.
+"""Evaluate the analysis on songs of the project's generator, whose tempo, beats, bars, key and sections are known.
 
-The generator's songs begin on a downbeat. Real ones do not, so some tenths of each are cut away before it is heard.
+The generator's songs begin on a downbeat. Real songs do not, so the beginning of each is cut off.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from tsbs_daw.analysis.analyse import conclude
-from tsbs_daw.analysis.extract import listen_to
+from tsbs_daw.analysis.extract import extract_stream
 from tsbs_daw.analysis.features import Features
 from tsbs_daw.analysis.key import TONICS
 from tsbs_daw.audio.read import open_audio
@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 STEMS = ("vocals", "drums", "bass", "other")
 TEMPO_WITHIN = 0.02
-BEATS_RIGHT = 0.8  # F-measure from which beats are called right
+BEATS_RIGHT = 0.8  # F-measure from which beats count as right
 OCTAVES = (0.5, 2.0)
 Listening = Literal["separated", "true", "none"]
-Heard = dict[str, tuple[Features, Loudness]]
+SongFeatures = dict[str, tuple[Features, Loudness]]
 
 
 def evaluate_analysis(
@@ -45,21 +45,30 @@ def evaluate_analysis(
     songs: int | None = None,
     progress: Callable[[dict], None] = lambda song: None,
 ) -> dict:
-    """Analyse the songs of data sets, and compare.
+    """Analyse the songs of data sets and compare the results with the truth.
 
-    Args:    separator: needed for separated stems
-             listening: to the separated stems, the true ones, or "none": to the mixture alone
-             songs: only this many of each folder, the first by name
-    Returns: a JSON-ready document; progress gets each song's part of it
-    Raises:  DatasetError, AudioError
+    Args:
+        folders: the data sets
+        separator: required for separated stems
+        listening: analyse "separated" stems, "true" stems, or "none": the mixture alone
+        songs: only the first so many of each folder, by name
+        progress: called with each song's part of the document
+
+    Returns:
+        A JSON-ready document
+
+    Raises:
+        DatasetError: a folder has no songs, or a song has no truth
+        AudioError: a file cannot be read
     """
     if listening == "separated" and separator is None:
-        raise UsageError("Separated stems need a model; name one, or listen to the true stems or none.")
+        raise UsageError("Separated stems need a model; name one, or use the true stems or none.")
     results = []
     for folder in folders:
         for song in find_test_songs(folder, STEMS)[:songs]:
-            heard = hear(song, separator, listening)
-            results.append({"name": song.name, **compare(conclude(*heard.pop(""), heard), read_cut_truth(song))})
+            extracted = extract_song(song, separator, listening)
+            analysis = conclude(*extracted.pop(""), extracted)
+            results.append({"name": song.name, **compare(analysis, read_cut_truth(song))})
             progress(results[-1])
     return document(results, listening, separator.model_hash if separator else None)
 
@@ -74,19 +83,19 @@ def document(results: list[dict], listening: Listening, model_hash: str | None) 
     }
 
 
-def hear(song: Path, separator: Separator | None, listening: Listening) -> Heard:
-    """What there is to hear of a song; the mixture's name is ""."""
+def extract_song(song: Path, separator: Separator | None, listening: Listening) -> SongFeatures:
+    """Extract the features of a song and its stems; the name of the mixture is ""."""
     audio, sample_rate = _read(song / "mixture.wav", cut_of(song))
     parts = {"": audio}
     if listening == "separated":
         parts |= separator.separate(audio, sample_rate)
     elif listening == "true":
         parts |= {stem: _read(stem_file(song, stem), cut_of(song))[0] for stem in STEMS}
-    return {name: listen_to([part], sample_rate, len(part)) for name, part in parts.items()}
+    return {name: extract_stream([part], sample_rate, len(part)) for name, part in parts.items()}
 
 
 def cut_of(song: Path) -> float:
-    """Seconds that are cut from a song's start: 0.1 to 2, always the same ones."""
+    """Seconds to cut from the start of a song: 0.1 to 2, derived from its name."""
     digits = "".join(letter for letter in song.name if letter.isdigit())
     return (int(digits or 0) * 7919 % 1900 + 100) / 1000
 
@@ -96,7 +105,7 @@ def read_cut_truth(song: Path) -> Truth:
 
 
 def compare(analysis: Analysis, truth: Truth) -> dict:
-    """An analysis against the truth: what was said, what is right, and what was marked as doubtful."""
+    """Compare an analysis with the truth: the figures, whether they are right, and whether they are marked doubtful."""
     return {
         "tempo": _compare_tempo(analysis, truth),
         "beats": _compare_beats(analysis, truth),
@@ -106,42 +115,42 @@ def compare(analysis: Analysis, truth: Truth) -> dict:
 
 
 def _compare_tempo(analysis: Analysis, truth: Truth) -> dict:
-    said = analysis.tempo
-    ratio = said.bpm / truth.tempo_bpm if said.bpm else None
+    tempo = analysis.tempo
+    ratio = tempo.bpm / truth.tempo_bpm if tempo.bpm else None
     right = ratio is not None and abs(ratio - 1) <= TEMPO_WITHIN
     octave = ratio is not None and any(abs(ratio / of - 1) <= TEMPO_WITHIN for of in OCTAVES)
     return {
-        "bpm": said.bpm,
+        "bpm": tempo.bpm,
         "true_bpm": truth.tempo_bpm,
-        "confidence": said.confidence,
-        "doubtful": said.doubtful,
-        "source": said.source,
+        "confidence": tempo.confidence,
+        "doubtful": tempo.doubtful,
+        "source": tempo.source,
         "right": right,
         "octave_error": octave,
         "exact": ratio is not None and abs(ratio - 1) <= 0.0005,
-        "right_or_marked_octave": right or (octave and said.doubtful),
+        "right_or_marked_octave": right or (octave and tempo.doubtful),
     }
 
 
 def _compare_beats(analysis: Analysis, truth: Truth) -> dict:
     import mir_eval
 
-    said = analysis.beats
-    f_measure = mir_eval.beat.f_measure(np.asarray(truth.beats_s), np.asarray(said.times_s))
-    of_bars = mir_eval.beat.f_measure(np.asarray(truth.downbeats_s), np.asarray(said.downbeats_s))
-    true, found = np.asarray(truth.beats_s), np.asarray(said.times_s)
+    beats = analysis.beats
+    f_measure = mir_eval.beat.f_measure(np.asarray(truth.beats_s), np.asarray(beats.times_s))
+    of_bars = mir_eval.beat.f_measure(np.asarray(truth.downbeats_s), np.asarray(beats.downbeats_s))
+    true, found = np.asarray(truth.beats_s), np.asarray(beats.times_s)
     away = np.abs(true[:, None] - found[None]).min(axis=1) if len(found) else np.asarray([np.inf])
     near = away[away < 0.07]
     return {
         "f_measure": round(float(f_measure), 4),
         "downbeats_f_measure": round(float(of_bars), 4),
         "median_error_ms": round(float(np.median(near)) * 1000, 2) if len(near) else None,
-        "confidence": said.confidence,
-        "beats_per_bar": said.beats_per_bar,
+        "confidence": beats.confidence,
+        "beats_per_bar": beats.beats_per_bar,
         "true_beats_per_bar": truth.beats_per_bar,
-        "meter_confidence": said.meter_confidence,
-        "meter_doubtful": said.meter_doubtful,
-        "bars_right": bool(of_bars >= BEATS_RIGHT and said.beats_per_bar == truth.beats_per_bar),
+        "meter_confidence": beats.meter_confidence,
+        "meter_doubtful": beats.meter_doubtful,
+        "bars_right": bool(of_bars >= BEATS_RIGHT and beats.beats_per_bar == truth.beats_per_bar),
     }
 
 
@@ -166,7 +175,7 @@ def _compare_key(analysis: Analysis, truth: Truth) -> dict:
 
 
 def _boundaries(analysis: Analysis, truth: Truth) -> float:
-    """F-measure of the sections' boundaries within 3 s, ends of the song left out."""
+    """F-measure of section boundaries within 3 s, without the ends of the song."""
     import mir_eval
 
     spans = []
@@ -179,7 +188,7 @@ def _boundaries(analysis: Analysis, truth: Truth) -> float:
 
 
 def summarise(songs: Sequence[Mapping]) -> dict:
-    """Shares over all songs, and how often a figure that is not marked as doubtful is wrong all the same."""
+    """Shares over all songs, and how often a figure is wrong although it is not marked doubtful."""
     tempo, beats, key = ([song[part] for song in songs] for part in ("tempo", "beats", "key"))
     errors_ms = [song["median_error_ms"] for song in beats if song["median_error_ms"] is not None]
     return {
@@ -226,44 +235,52 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _read(path: Path, cut_s: float) -> tuple[np.ndarray, int]:
-    """A file without its first seconds."""
+    """Read a file without its first `cut_s` seconds."""
     with open_audio(path) as reader:
         blocks = list(reader.blocks())
         return np.concatenate(blocks, axis=1)[:, int(cut_s * reader.info.sample_rate) :], reader.info.sample_rate
 
 
 FIRST_TEST_SEED = SPLITS["test"].start
-UNMEASURED = Loudness(integrated_lufs=None, range_lu=None, true_peak_db=None)  # nothing is learnt from loudness
+UNMEASURED = Loudness(integrated_lufs=None, range_lu=None, true_peak_db=None)  # loudness is not used for fitting
 
 
-def hear_songs(
+def extract_songs(
     folders: Sequence[Path], separator: Separator, kept: Path | None = None
-) -> tuple[list[tuple[Heard, Truth]], list[str]]:
-    """Returns: what was heard of each song, and its truth; the songs' seeds, "7000-7020", ...
-    Raises: DatasetError: a folder has no songs, or one of the test split
+) -> tuple[list[tuple[SongFeatures, Truth]], list[str]]:
+    """Separate songs and extract their features, or load them from a cache.
+
+    Args:
+        folders: the data sets
+        separator: the model
+        kept: folder of cached features
+
+    Returns:
+        Features and truth of each song, and the ranges of the songs' seeds: "7000-7020", ...
+
+    Raises:
+        DatasetError: a folder has no songs, or songs of the test split
     """
     songs, seeds = [], []
     for song in [song for folder in folders for song in find_test_songs(folder, STEMS)]:
         seeds.append(_seed(song))
         known = kept / f"{song.name}.{separator.model_hash[:8]}.npz" if kept else None
         if known is not None and known.exists():
-            heard = _load(known)
+            extracted = _load(known)
         else:
-            heard = hear(song, separator, "separated")
+            extracted = extract_song(song, separator, "separated")
             if known is not None:
                 known.parent.mkdir(parents=True, exist_ok=True)
-                _keep(heard, known)
-        log.info("heard %s", song.name)
-        songs.append((heard, read_cut_truth(song)))
+                _keep(extracted, known)
+        log.info("extracted %s", song.name)
+        songs.append((extracted, read_cut_truth(song)))
     return songs, _ranges(seeds)
 
 
 def _seed(song: Path) -> int:
     seed = int(json.loads((song / "song.json").read_text(encoding="utf-8"))["seed"])
     if seed >= FIRST_TEST_SEED:
-        raise DatasetError(
-            f"{shown(song)} belongs to the test split; learn from songs with seeds below {FIRST_TEST_SEED}."
-        )
+        raise DatasetError(f"{shown(song)} belongs to the test split; use songs with seeds below {FIRST_TEST_SEED}.")
     return seed
 
 
@@ -274,20 +291,20 @@ def _ranges(seeds: Sequence[int]) -> list[str]:
     return [f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
 
 
-def _keep(heard: Heard, path: Path) -> None:
+def _keep(extracted: SongFeatures, path: Path) -> None:
     arrays = {
         f"{name}/{field.name}": np.asarray(getattr(features, field.name))
-        for name, (features, _) in heard.items()
+        for name, (features, _) in extracted.items()
         for field in fields(Features)
     }
     np.savez(path, **arrays)
 
 
-def _load(path: Path) -> Heard:
-    heard = {}
+def _load(path: Path) -> SongFeatures:
+    extracted = {}
     with np.load(path, allow_pickle=False) as known:
         for name in dict.fromkeys(key.split("/")[0] for key in known.files):
             values = {field.name: known[f"{name}/{field.name}"] for field in fields(Features)}
             plain = {key: value if value.ndim else float(value) for key, value in values.items()}
-            heard[name] = Features(**plain), UNMEASURED
-    return heard
+            extracted[name] = Features(**plain), UNMEASURED
+    return extracted

@@ -1,7 +1,7 @@
-"""Measure a model on songs whose stems are known. S stems; audio is (channels, samples).
+"""Evaluate a model on songs with known stems. Axes: S stems; audio is (channels, samples).
 
-Each song is separated twice, whole and by the mask stage alone, and compared with two things that are no model: the
-mixture itself (what doing nothing gives) and the ideal ratio mask (what a perfect mask gives).
+Each song is separated twice, by both stages and by the mask stage alone, and compared with two baselines: the mixture
+itself (the result of doing nothing) and the ideal ratio mask (the result of a perfect mask).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 KINDS = ("full", "mask", "mixture", "oracle")
-SILENT_DB = -60.0  # a stem whose RMS over the excerpt is below this is not measured
+SILENT_DB = -60.0  # stems with a lower RMS over the excerpt are not measured
 FRAME_S = 0.1
 
 
@@ -34,10 +34,20 @@ def evaluate(
     seconds: float | None = None,
     progress: Callable[[dict], None] = lambda song: None,
 ) -> dict:
-    """Measure on the first `songs` songs of `data`, on `seconds` from the middle of each.
+    """Evaluate a model.
 
-    Returns: a JSON-ready document; `progress` gets each song's part of it as soon as it is measured
-    Raises:  DatasetError: no songs, or one that cannot be read
+    Args:
+        data: the data set
+        separator: the model
+        songs: only the first so many songs
+        seconds: only this much from the middle of each song
+        progress: called with each song's part of the document as soon as it is measured
+
+    Returns:
+        A JSON-ready document
+
+    Raises:
+        DatasetError: there are no songs, or one cannot be read
     """
     folders = find_test_songs(data, separator.stems)[:songs]
     results = []
@@ -57,7 +67,7 @@ def evaluate(
 
 
 def measure_song(song: KnownSong, separator: Separator) -> dict:
-    """Every measure of one song, for both stages, the mixture and the oracle."""
+    """All metrics of one song, for both stages, the mixture and the oracle."""
     begin = time.perf_counter()
     full = _stack(separator.separate(song.mixture, song.sample_rate), separator.stems)
     separation_s = time.perf_counter() - begin
@@ -92,7 +102,7 @@ def _measure_stem(target: np.ndarray, estimate: np.ndarray) -> dict:
 
 
 def stem_over_mixture(estimates: np.ndarray, mixture: np.ndarray, sample_rate: int) -> float:
-    """How far any stem is above the mixture in any frame of 0.1 s, in dB; frames of a silent mixture do not count."""
+    """The most that any stem exceeds the mixture in any 0.1 s frame, in dB. Frames of a silent mixture are ignored."""
     frame = max(1, round(FRAME_S * sample_rate))
     frames = max(1, mixture.shape[-1] // frame)
 
@@ -109,7 +119,7 @@ def stem_over_mixture(estimates: np.ndarray, mixture: np.ndarray, sample_rate: i
 
 
 def silence_level(separator: Separator, seconds: float = 4.0) -> dict:
-    """The loudest stem, RMS in dBFS, for digital silence and for a faint noise of -100 dBFS; None is exact silence."""
+    """RMS of the loudest stem in dBFS, for digital silence and for noise at -100 dBFS; None is exact silence."""
     rate = separator.network.config.sample_rate
     faint = np.random.default_rng(0).normal(0.0, 1e-5, (2, round(seconds * rate))).astype(np.float32)
     levels = {}
@@ -119,7 +129,7 @@ def silence_level(separator: Separator, seconds: float = 4.0) -> dict:
 
 
 def summarise(songs: list[dict], stems: tuple[str, ...]) -> dict:
-    """Over songs: the mean of uSDR and SI-SDR, the median of cSDR; and what each stage gains over the mixture."""
+    """Over songs: mean uSDR and SI-SDR, median cSDR, and the improvement of each stage over the mixture."""
     summary: dict = {"songs": len(songs), "stems": {}}
     for stem in stems:
         measured = [song["stems"][stem] for song in songs if stem in song["stems"]]
@@ -152,7 +162,7 @@ def _rms_db(audio: np.ndarray) -> float:
 
 
 def _rounded(value: float | None) -> float | None:
-    """For JSON, which knows no infinity: None."""
+    """Round for JSON; None for infinity, which JSON cannot hold."""
     return round(float(value), 3) if value is not None and np.isfinite(value) else None
 
 
@@ -160,10 +170,14 @@ N_FFT, HOP_LENGTH = 2048, 512
 
 
 def ideal_ratio_mask(targets: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    """Each target's share of the magnitudes, applied to the mixture.
+    """The ideal ratio mask: each target's share of the magnitudes, applied to the mixture.
 
-    Args:    targets: (S, channels, samples); mixture: (channels, samples)
-    Returns: (S, channels, samples) float32
+    It is the best that a real-valued mask could reach; no estimate of a model is involved.
+
+    Shape:
+        targets: (S, channels, samples)
+        mixture: (channels, samples)
+        returns: (S, channels, samples) float32
     """
     window = torch.hann_window(N_FFT)
     samples = mixture.shape[-1]
@@ -175,7 +189,7 @@ def ideal_ratio_mask(targets: np.ndarray, mixture: np.ndarray) -> np.ndarray:
     def stft(audio: np.ndarray) -> torch.Tensor:
         return torch.stft(torch.from_numpy(audio).float(), N_FFT, HOP_LENGTH, window=window, return_complex=True)
 
-    # One stem at a time: a song's spectra of all stems at once would take gigabytes.
+    # One stem at a time: the spectra of all stems of a song would take gigabytes.
     total = sum(stft(target).abs() for target in targets) + 1e-10
     spectrum = stft(np.ascontiguousarray(mixture))
     estimates = [

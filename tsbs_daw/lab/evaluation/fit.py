@@ -1,10 +1,12 @@
-"""Fit the weights by which the analysis chooses, on songs whose truth is known. Run it again when its features change.
+"""Fit the weights of the analysis to songs with known truth. Run it again when the features change.
 
-A choice among candidates is a softmax over weighted sums (analysis/choice.py); the weights maximise the likelihood of
-the true candidates, with a penalty that keeps them near where they start: at zero, or, of keys, at what fits sketched
-scores, of which there are many more than songs.
+Candidates are chosen by a softmax over weighted sums (analysis/classifier.py). The weights maximise the likelihood of
+the true candidates, with a penalty that keeps them near their start: zero, or for keys the weights that fit symbolic
+songs, of which there are many more.
 
-From where on a figure is doubtful is settled on the same songs, each heard with weights that were fitted without it.
+The confidences below which figures are doubtful come from the same songs, each analysed with weights fitted without it.
+
+A symbolic song is what a score would look like to the key detection, computed without audio: thousands in a minute.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from tsbs_daw.analysis.classifier import Weights, using
 from tsbs_daw.analysis.features import PITCH_S, Features
 from tsbs_daw.analysis.key import KEYS, Mode, describe_chroma, describe_keys
 from tsbs_daw.analysis.metre import describe_bars
-from tsbs_daw.analysis.rhythm_features import gather
+from tsbs_daw.analysis.rhythm_features import rhythm_features
 from tsbs_daw.analysis.sections import find_sections
 from tsbs_daw.analysis.tempo import Described, describe_pulses, with_bars
-from tsbs_daw.lab.evaluation.analysis import Heard, compare, summarise
+from tsbs_daw.lab.evaluation.analysis import SongFeatures, compare, summarise
 from tsbs_daw.lab.evaluation.songs import MAJOR_MODES, Truth
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dsp import stream
@@ -33,10 +35,10 @@ from tsbs_daw.lab.songs.score import Part, Score
 log = logging.getLogger(__name__)
 
 PENALTY = {"pulse": 1.0, "bar": 1.0, "key": 10.0}
-DIGITS = 4  # of a weight
-NEAR = 0.12  # of a beat: as far as beats may be from the true ones
+DIGITS = 4  # of the weights
+NEAR = 0.12  # of a beat: the largest deviation from the true beats
 FOLDS = 6
-WRONG = 0.05  # of the figures that are not called doubtful, at most
+WRONG = 0.05  # largest share of wrong figures among those not called doubtful
 NO_DOUBT = {"tempo": 0.0, "bars": 0.0, "key": 0.0}
 
 Example = tuple[np.ndarray, np.ndarray]  # (candidates, features), (candidates,) of bool: which are true
@@ -44,9 +46,14 @@ Example = tuple[np.ndarray, np.ndarray]  # (candidates, features), (candidates,)
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a song teaches, heard in one way. heard: by the stem's name, the mixture's is ""; pulse lacks its bars."""
+    """Training examples from one song.
 
-    heard: Heard
+    Attributes:
+        extracted: features by stem; the name of the mixture is ""
+        pulses: without the feature of their bars
+    """
+
+    extracted: SongFeatures
     truth: Truth
     pulses: Sequence[Described]
     right_pulses: np.ndarray
@@ -54,19 +61,19 @@ class Lesson:
     key: Example | None
 
 
-def lesson(heard: Heard, truth: Truth) -> Lesson:
-    stems = {name: features for name, (features, _) in heard.items()}
+def lesson(extracted: SongFeatures, truth: Truth) -> Lesson:
+    stems = {name: features for name, (features, _) in extracted.items()}
     mixture: Features = stems.pop("")
-    evidence = gather(mixture, stems)
-    pulses = describe_pulses(evidence)
+    rhythm = rhythm_features(mixture, stems)
+    pulses = describe_pulses(rhythm)
     beats_s = np.asarray(truth.beats_s)
-    bars, described = describe_bars(evidence, beats_s)
+    bars, described = describe_bars(rhythm, beats_s)
     first = int(np.argmin(np.abs(beats_s - truth.downbeats_s[0])))
     right_bars = np.asarray([bar == (truth.beats_per_bar, first % truth.beats_per_bar) for bar in bars])
     sections = find_sections(mixture, stems, truth.downbeats_s, truth.duration_s)
     keys = describe_keys(mixture, stems, [section.start_s for section in sections])
     return Lesson(
-        heard,
+        extracted,
         truth,
         pulses,
         np.asarray([_is_right(one, truth) for one in pulses], bool),
@@ -76,7 +83,7 @@ def lesson(heard: Heard, truth: Truth) -> Lesson:
 
 
 def _is_right(described: Described, truth: Truth) -> bool:
-    """Whether a pulse's beats are the song's."""
+    """Whether the beats of a pulse are the true ones."""
     beats = described.pulse.at(described.pulse.numbers(truth.duration_s))
     if abs(described.pulse.bpm / truth.tempo_bpm - 1) >= 0.02 or not len(beats):
         return False
@@ -85,7 +92,12 @@ def _is_right(described: Described, truth: Truth) -> bool:
 
 
 def fit(lessons: Sequence[Lesson], keys: np.ndarray) -> Weights:
-    """Weights of every question. keys: those of keys by sketches, from which songs lead on"""
+    """Fit the weights of every question.
+
+    Args:
+        lessons: the songs
+        keys: weights for keys from symbolic songs, as a start
+    """
     sounding = [one.key for one in lessons if one.key is not None]
     key = fit_weights([*sounding, *cadence_examples()], PENALTY["key"], keys)
     bar = fit_weights([one.bar for one in lessons], PENALTY["bar"])
@@ -95,7 +107,7 @@ def fit(lessons: Sequence[Lesson], keys: np.ndarray) -> Weights:
 
 
 def fit_weights(examples: Iterable[Example], penalty: float, start: np.ndarray | None = None) -> np.ndarray:
-    """The weights under which the true candidates are likeliest; examples without a true one are left out."""
+    """Find the weights under which the true candidates are likeliest; examples without a true one are ignored."""
     from scipy.optimize import minimize
 
     known = [example for example in examples if example[1].any()]
@@ -121,7 +133,7 @@ def fit_weights(examples: Iterable[Example], penalty: float, start: np.ndarray |
 
 
 def unseen(lessons: Sequence[Lesson], keys: np.ndarray) -> list[dict]:
-    """Each lesson's comparison with its truth, by weights that were fitted without its song."""
+    """Cross-validation: compare each song with its truth, analysed with weights fitted without it."""
     songs = sorted({one.truth for one in lessons}, key=lambda truth: truth.tempo_bpm)
     results: list[dict] = [{}] * len(lessons)
     for fold in range(FOLDS):
@@ -129,13 +141,13 @@ def unseen(lessons: Sequence[Lesson], keys: np.ndarray) -> list[dict]:
         with using(fit([one for one in lessons if one.truth not in left_out], keys)):
             for number, one in enumerate(lessons):
                 if one.truth in left_out:
-                    parts = dict(one.heard)
+                    parts = dict(one.extracted)
                     results[number] = compare(conclude(*parts.pop(""), parts), one.truth)
     return results
 
 
 def doubt(results: Sequence[Mapping]) -> dict[str, float]:
-    """From which confidence on each figure is right so often that it need not be called doubtful."""
+    """The confidence from which each figure is right often enough not to be called doubtful."""
     return {
         "tempo": least_sure((song["tempo"]["confidence"], song["tempo"]["right"]) for song in results),
         "bars": least_sure((song["beats"]["meter_confidence"], song["beats"]["bars_right"]) for song in results),
@@ -144,9 +156,10 @@ def doubt(results: Sequence[Mapping]) -> dict[str, float]:
 
 
 def least_sure(answers: Iterable[tuple[float, bool]]) -> float:
-    """The lowest confidence from which on at most a share of WRONG is wrong, if one more were; 1.01: there is none.
+    """The lowest confidence above which at most a share of WRONG is wrong, counting one more error; 1.01 if none is.
 
-    Args: answers: confidence, and whether it was right
+    Args:
+        answers: confidences, and whether each was right
     """
     wrong, threshold = 1, 1.01
     for count, (confidence, right) in enumerate(sorted(answers, reverse=True), start=1):
@@ -156,16 +169,17 @@ def least_sure(answers: Iterable[tuple[float, bool]]) -> float:
     return round(threshold, 3)
 
 
-def learn(songs: Sequence[tuple[Heard, Truth]], sketches: int) -> dict:
-    """The document that is weights.json, but for what the songs and the model were.
+def learn(songs: Sequence[tuple[SongFeatures, Truth]], sketches: int) -> dict:
+    """Compute the contents of weights.json, except for the description of songs and model.
 
-    Args: songs: heard in separated stems; each teaches a second time by its mixture alone
-          sketches: how many songs' scores teach keys
+    Args:
+        songs: features of separated stems; each song is used a second time by its mixture alone
+        sketches: number of symbolic songs for keys
     """
     keys = fit_weights(key_examples(sketches), PENALTY["key"])
-    log.info("keys are fitted to %d sketches", sketches)
-    in_stems = [lesson(heard, truth) for heard, truth in songs]
-    in_mixture = [lesson({"": heard[""]}, truth) for heard, truth in songs]
+    log.info("fitted keys to %d symbolic songs", sketches)
+    in_stems = [lesson(extracted, truth) for extracted, truth in songs]
+    in_mixture = [lesson({"": extracted[""]}, truth) for extracted, truth in songs]
     results = unseen([*in_stems, *in_mixture], keys)
     of_stems, of_mixture = results[: len(songs)], results[len(songs) :]
     fitted = fit([*in_stems, *in_mixture], keys)
@@ -177,33 +191,33 @@ def learn(songs: Sequence[tuple[Heard, Truth]], sketches: int) -> dict:
 
 
 def _summary(results: Sequence[dict]) -> dict:
-    """How often the analysis is right; nothing was marked as doubtful yet."""
+    """How often the analysis is right; nothing is marked doubtful yet."""
     of_marks = ("trust", "tempo_right_or_marked_octave")
     return {name: value for name, value in summarise(results).items() if name not in of_marks}
 
 
-# Semitones above a note where its overtones are still heard, and how loud: what listening does not take for overtones.
+# Overtones that the pitch features do not remove: semitones above the note, and strength.
 OVERTONES = {0: 1.0, 7: 0.12, 4: 0.05, 10: 0.025}
-FIRST_SEED = 20_000  # beyond all splits of the data sets
-LINGERING = 0.5  # share of notes that sound a frame longer than they are written
-# I IV V I and i iv V i: semitones above the tonic, and the triad there. The generator writes few as plain as these.
+FIRST_SEED = 20_000  # outside all splits of the data sets
+LINGERING = 0.5  # share of notes that sound one frame longer than written
+# I IV V I and i iv V i: semitones above the tonic, and the triad. The generator writes few as plain as these.
 CADENCES: dict[Mode, tuple] = {
     "major": ((0, (0, 4, 7)), (5, (0, 4, 7)), (7, (0, 4, 7)), (0, (0, 4, 7))),
     "minor": ((0, (0, 3, 7)), (5, (0, 3, 7)), (7, (0, 4, 7)), (0, (0, 3, 7))),
 }
 CADENCE_FRAMES = 22  # two seconds a chord
-CADENCE_SHARE = 0.1  # of the sketches
+CADENCE_SHARE = 0.1  # of the symbolic songs
 
 
 def key_examples(songs: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What sketches of so many songs, and plain cadences, teach about keys: see fitting.Example."""
+    """Examples of keys from symbolic songs and plain cadences."""
     examples = [key_example(FIRST_SEED + number) for number in range(songs)]
     plain = cadence_examples()
     return [example for example in examples if example] + plain * max(round(CADENCE_SHARE * songs / len(plain)), 1)
 
 
 def cadence_examples() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cadences in C: with and without overtones and a bass, as strong as they are and evened out."""
+    """Examples from cadences in C: with and without overtones and bass, at full and compressed dynamics."""
     return [
         (_cadence(CADENCES[mode], bright, bass, power, bars), np.asarray([key == (0, mode) for key in KEYS]))
         for mode, bright, bass, power, bars in product(CADENCES, (0.0, 1.0), (False, True), (0.5, 1.0), (4, 16))
@@ -211,26 +225,26 @@ def cadence_examples() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _cadence(chords: tuple, bright: float, bass: bool, power: float, bars: int) -> np.ndarray:
-    """bars: after how many of 16 a section begins"""
+    """The key features of a cadence, with a section every `bars` of 16 bars."""
     other, low = np.zeros((2, 12, len(chords) * CADENCE_FRAMES))
     for number, (root, triad) in enumerate(chords):
         span = slice(number * CADENCE_FRAMES, (number + 1) * CADENCE_FRAMES)
         for step, (above, loud) in product(triad, OVERTONES.items()):
             other[(root + step + above) % 12, span] += (loud if above == 0 else bright * loud) ** power
         low[root, span] = 1.0
-    heard = {"other": np.tile(other, 4)} | ({"bass": np.tile(low, 4)} if bass else {})
-    features = describe_chroma(heard, [bar * CADENCE_FRAMES * PITCH_S for bar in range(0, 16, bars)])
+    extracted = {"other": np.tile(other, 4)} | ({"bass": np.tile(low, 4)} if bass else {})
+    features = describe_chroma(extracted, [bar * CADENCE_FRAMES * PITCH_S for bar in range(0, 16, bars)])
     assert features is not None
     return features
 
 
 def key_example(seed: int, duration_s: float = 30.0) -> tuple[np.ndarray, np.ndarray] | None:
-    """What the song of a seed teaches about keys, see fitting.examples; None without anything that has a pitch."""
+    """The example of a symbolic song; None if nothing is pitched."""
     score, rng = compose(seed, duration_s), stream(seed, "sketch")
-    heard = {name: _chroma(score, name, rng) for name in ("other", "bass", "vocals")}
-    heard = {name: part for name, part in heard.items() if part.sum() > 0}
+    extracted = {name: _chroma(score, name, rng) for name in ("other", "bass", "vocals")}
+    extracted = {name: part for name, part in extracted.items() if part.sum() > 0}
     openings = [score.seconds(section.bar * score.bar_beats) for section in score.sections if rng.random() < 0.7]
-    features = describe_chroma(heard, openings) if heard else None
+    features = describe_chroma(extracted, openings) if extracted else None
     if features is None:
         return None
     key = (score.tonic, "major" if score.mode in MAJOR_MODES else "minor")
@@ -238,7 +252,7 @@ def key_example(seed: int, duration_s: float = 30.0) -> tuple[np.ndarray, np.nda
 
 
 def _chroma(score: Score, stem: str, rng: np.random.Generator) -> np.ndarray:
-    """(12, F) of a stem's notes with their overtones, over a little of everything."""
+    """Chroma of a stem from its notes with overtones and a little noise, (12, F)."""
     total = np.zeros((12, round(score.duration_s / PITCH_S) + 1))
     for part in score.parts:
         if part.stem == stem:

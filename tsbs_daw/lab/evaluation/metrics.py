@@ -1,4 +1,4 @@
-"""Measures of separation, each on one stem: (channels, samples) arrays, results in dB.
+"""Separation metrics, each for one stem: arrays of shape (channels, samples), results in dB.
 
 uSDR    10 log10((|x|^2 + eps) / (|x - x'|^2 + eps)) over the whole song, as the Music Demixing Challenge defines it
 SI-SDR  the same with the target scaled to fit (Le Roux et al., arXiv 1811.02508)
@@ -13,7 +13,7 @@ EPS = 1e-7
 
 
 def usdr(target: np.ndarray, estimate: np.ndarray) -> float:
-    """Song-level SDR. Energies are sums over channels and samples; eps keeps silence finite: both silent gives 0."""
+    """SDR of a whole song. Energies are summed over channels and samples; two silent signals give 0."""
     target = np.asarray(target, dtype=np.float64)
     error = target - np.asarray(estimate, dtype=np.float64)
     return float(10.0 * np.log10((np.sum(target**2) + EPS) / (np.sum(error**2) + EPS)))
@@ -30,13 +30,17 @@ def si_sdr(target: np.ndarray, estimate: np.ndarray) -> float:
 
 
 def sdr_frames(targets: np.ndarray, estimates: np.ndarray, sample_rate: int, frame_s: float = 1.0) -> np.ndarray:
-    """SDR of BSS Eval v4 frame by frame: museval's numbers without its distortion filters, which take minutes a song.
+    """SDR of BSS Eval v4 frame by frame: museval's results without its distortion filters, which take minutes per song.
 
-    The filters split an estimate's error into space, interference and artefacts (ISR, SIR, SAR). The SDR takes the sum
-    of the three, in which they cancel: what is left is the estimate minus the target (arXiv 1804.06267).
+    The filters split the error into spatial distortion, interference and artefacts (ISR, SIR, SAR). The SDR uses the
+    sum of the three, in which they cancel, leaving the estimate minus the target (arXiv 1804.06267).
 
-    Args:    targets, estimates: (S, channels, samples)
-    Returns: (S, frames) in dB; NaN where any target or estimate is silent, infinite where one is perfect: as museval
+    Returns:
+        In dB; NaN where any target or estimate is silent, infinite where one is perfect, as in museval
+
+    Shape:
+        targets, estimates: (S, channels, samples)
+        returns: (S, frames)
     """
     count = targets.shape[-1]
     frame = min(round(frame_s * sample_rate), count)
@@ -54,6 +58,6 @@ def sdr_frames(targets: np.ndarray, estimates: np.ndarray, sample_rate: int, fra
 
 
 def csdr(frames: np.ndarray) -> float | None:
-    """Median over the frames that say something; None when none does."""
+    """The median of finite frames; None if there are none."""
     finite = frames[np.isfinite(frames)]
     return float(np.median(finite)) if finite.size else None

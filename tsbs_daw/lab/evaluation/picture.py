@@ -17,9 +17,10 @@ COLUMNS = ("target", "mask stage", "mask + map stage", "what the map stage adds"
 
 
 def draw_picture(song: KnownSong, separator: Separator, path: Path) -> None:
-    """Separate `song` with both stages and write a PNG (or what the suffix of `path` says).
+    """Separate a song with both stages and write a PNG, or the format of the ending of `path`.
 
-    Raises UsageError when matplotlib is not installed.
+    Raises:
+        UsageError: matplotlib is not installed
     """
     full = separator.separate(song.mixture, song.sample_rate)
     mask = separator.separate(song.mixture, song.sample_rate, stage="mask")
@@ -31,13 +32,20 @@ def draw_picture(song: KnownSong, separator: Separator, path: Path) -> None:
 
 
 def draw_rows(rows: dict[str, tuple[np.ndarray, ...]], sample_rate: int, title: str, path: Path) -> None:
-    """rows: stem -> audio (channels, samples) for each of COLUMNS."""
+    """Draw spectrograms.
+
+    Args:
+        rows: stem to audio, (channels, samples), for each of COLUMNS
+        sample_rate: in Hz
+        title: of the picture
+        path: of the file
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("A picture needs matplotlib: pip install 'tsbs-daw[train]'") from error
-    # No pyplot: it keeps global state and looks for a display.
+    # Not pyplot, which keeps global state and looks for a display.
     figure = Figure(figsize=(13, 2.4 * len(rows) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(COLUMNS), sharex=True, sharey=True, squeeze=False)
@@ -66,7 +74,7 @@ def draw_rows(rows: dict[str, tuple[np.ndarray, ...]], sample_rate: int, title: 
 
 
 def levels_db(audio: np.ndarray) -> np.ndarray:
-    """(channels, samples) -> (bins, frames): the magnitude of the channels' mean, in dB."""
+    """The magnitude spectrogram of the mean of the channels in dB: (channels, samples) to (bins, frames)."""
     mono = torch.from_numpy(np.ascontiguousarray(audio.mean(axis=0), dtype=np.float32))
     if mono.shape[-1] <= N_FFT // 2:
         mono = torch.nn.functional.pad(mono, (0, N_FFT - mono.shape[-1]))

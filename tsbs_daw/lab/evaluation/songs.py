@@ -17,7 +17,12 @@ SUFFIXES = (".wav", ".flac", ".ogg")
 
 @dataclass(frozen=True)
 class KnownSong:
-    """targets: (S, channels, samples); mixture: (channels, samples)"""
+    """A song and its stems.
+
+    Shape:
+        targets: (S, channels, samples)
+        mixture: (channels, samples)
+    """
 
     name: str
     sample_rate: int
@@ -34,7 +39,7 @@ def stem_file(folder: Path, stem: str) -> Path | None:
 
 
 def list_song_folders(folder: Path, stems: Sequence[str]) -> list[Path]:
-    """Folders right below `folder` that hold at least one file named after a stem, in the order of their names."""
+    """The subfolders of `folder` that hold at least one file named after a stem, by name."""
     if not folder.is_dir():
         raise DatasetError(f"the folder of songs {folder} does not exist; give a folder of song/{stems[0]}.wav files")
     children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
@@ -42,7 +47,7 @@ def list_song_folders(folder: Path, stems: Sequence[str]) -> list[Path]:
 
 
 def find_test_songs(data: Path, stems: tuple[str, ...]) -> list[Path]:
-    """Songs of the folder `test` of a data set, else of `valid`, else of the folder itself."""
+    """The songs in the folder `test` of a data set, else in `valid`, else in the folder itself."""
     for folder in (data / "test", data / "valid", data):
         found = list_song_folders(folder, stems) if folder.is_dir() else []
         if found:
@@ -58,7 +63,7 @@ def find_test_songs(data: Path, stems: tuple[str, ...]) -> list[Path]:
 
 
 def read_song(folder: Path, stems: tuple[str, ...], seconds: float | None = None) -> KnownSong:
-    """All stems, and the mixture: `mixture.wav` if it is there, else the sum of the stems."""
+    """Read all stems, and the mixture: `mixture.wav` if it exists, else the sum of the stems."""
     paths = [stem_file(folder, stem) for stem in stems]
     missing = [stem for stem, path in zip(stems, paths, strict=True) if path is None]
     if missing:
@@ -85,12 +90,16 @@ def _read(path: Path, start: int, length: int, sample_rate: int) -> np.ndarray:
     return np.ascontiguousarray(audio.T)
 
 
-MAJOR_MODES = ("major", "mixolydian", "lydian")  # by their third; the others are minor
+MAJOR_MODES = ("major", "mixolydian", "lydian")  # modes with a major third; the others are minor
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Times are seconds; key: (tonic 0..11 from C, "major" or "minor"), of a mode the one with its third."""
+    """The truth about a song of the generator. Times are in seconds.
+
+    Attributes:
+        key: tonic (0 to 11 from C) and "major" or "minor", by the third of the mode
+    """
 
     tempo_bpm: float
     beats_s: tuple[float, ...]
@@ -101,7 +110,7 @@ class Truth:
     duration_s: float
 
     def after(self, cut_s: float) -> Truth:
-        """Of what remains when the first seconds are cut away."""
+        """The truth after the first `cut_s` seconds are cut off."""
         kept = {
             name: tuple(at - cut_s for at in getattr(self, name) if at >= cut_s)
             for name in ("beats_s", "downbeats_s", "sections_s")
@@ -110,7 +119,11 @@ class Truth:
 
 
 def read_truth(folder: Path) -> Truth:
-    """Raises: DatasetError: the folder has no song.json that tells"""
+    """Read song.json.
+
+    Raises:
+        DatasetError: it is missing or incomplete
+    """
     path = folder / "song.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -125,5 +138,5 @@ def read_truth(folder: Path) -> Truth:
         )
     except (OSError, ValueError, KeyError) as problem:
         raise DatasetError(
-            f"{shown(path)} does not tell a song's tempo and key; render songs with tsbs_daw.lab.songs."
+            f"{shown(path)} does not state the tempo and key of a song; render songs with tsbs_daw.lab.songs."
         ) from problem
