@@ -151,3 +151,41 @@ def test_every_needed_package_of_the_metadata_is_imported_by_the_probe():
     needed = [line for line in importlib.metadata.requires("tsbs-daw") if "extra ==" not in line]
     names = {re.match(r"[A-Za-z0-9_-]+", line)[0].lower() for line in needed}
     assert names == {"pyyaml" if name == "yaml" else name for name in CORE}
+
+
+def test_an_accelerator_that_does_not_compute_is_named_with_its_reason(monkeypatch, tmp_path):
+    import torch
+
+    from tsbs_daw.doctor import probe
+    from tsbs_daw.separation import devices
+
+    def fails(device):
+        if device.type == "meta":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+        return 1e-7
+
+    devices.failure.cache_clear()
+    monkeypatch.setattr(devices, "accelerators", lambda: iter([torch.device("meta")]))
+    monkeypatch.setattr(devices, "product_difference", fails)
+    findings = list(probe.device(None, "default", tmp_path))
+    devices.failure.cache_clear()
+    named = [finding for finding in findings if finding["what"].startswith("meta does not compute")]
+    assert "no kernel image" in named[0]["what"] and named[0]["advice"]
+    assert any(f["what"] == "cpu will be used: no accelerator computes right" for f in findings)
+
+
+def test_what_a_form_lacks_is_told_with_the_missing_step(monkeypatch):
+    import torch
+
+    from tsbs_daw.doctor import probe
+    from tsbs_daw.separation import forms
+
+    def choose(network, device, precision):
+        forms.log.warning("the form kernels cannot be used here (OutOfResources)")
+        return forms.Form("plain", network)
+
+    monkeypatch.setattr(forms, "choose_form", choose)
+    findings = list(probe._forms(torch, torch.device("cuda")))
+    assert [finding["status"] for finding in findings] == ["ok", "ok", "note"]
+    assert "the bundled size runs as plain in float32" in findings[0]["what"]
+    assert findings[2]["what"] == "the form kernels cannot be used here (OutOfResources)" and findings[2]["advice"]

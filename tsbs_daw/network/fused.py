@@ -39,7 +39,7 @@ def _kernel() -> Any | None:
 
 
 def available() -> bool:
-    """Whether the extra `[cuda]` is installed."""
+    """Whether mamba-ssm is installed and works."""
     return _kernel() is not None
 
 
