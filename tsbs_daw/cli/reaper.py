@@ -123,11 +123,14 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
 @app.command()
 def serve(
     home: Annotated[Path, typer.Option(help="Folder of the spool, the queue and the logs.")],
-    idle_minutes: Annotated[float, typer.Option(help="End after this long without a job.", min=0.01)] = 15.0,
+    idle_minutes: Annotated[
+        float, typer.Option(help="Minutes without a job after which the daemon exits.", min=0.01)
+    ] = 15.0,
 ) -> None:
-    """Run the daemon for jobs from REAPER, and end when none has come for a while.
+    """Run the daemon for jobs from REAPER.
 
-    The scripts start this by themselves. `tsbs-daw watch` runs until it is stopped, and watches folders too.
+    The scripts start this by themselves; it exits when no job has come for a while. `tsbs-daw watch` runs until you
+    stop it, and watches folders too.
 
     Example: tsbs-daw reaper serve --home ~/.local/share/tsbs-daw
     """

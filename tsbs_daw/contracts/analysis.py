@@ -5,11 +5,11 @@ Times are seconds from the song's first sample. A confidence is 0 (a guess) to 1
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 1
+SCHEMA: Final = 1
 
 
 class _Part(BaseModel):

@@ -18,14 +18,14 @@ import uuid
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tsbs_daw.core.errors import JobFormatError
 from tsbs_daw.presets.delivery import FEWEST_BARS, LOUDEST_LUFS, MOST_BARS, QUIETEST_LUFS, Delivery, template_problem
 
-SCHEMA = 1
+SCHEMA: Final = 1
 
 AnyDocument = TypeVar("AnyDocument", bound="Document")
 

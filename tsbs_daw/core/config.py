@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -44,23 +45,27 @@ class Settings:
     @classmethod
     def from_texts(cls, texts: dict[str, str]) -> Settings:
         """From the same fields as texts, as they travel to another process."""
-        choices = {name: texts[name] for name in ("device", "precision") if name in texts}
-        return cls(**{name: Path(text) for name, text in texts.items() if name not in choices}, **choices)
+        values: dict[str, Any] = {
+            name: text if name in ("device", "precision") else Path(text) for name, text in texts.items()
+        }
+        return cls(**values)
 
     @classmethod
     def from_environment(cls) -> Settings:
         """`TSBS_DAW_HOME` if it is set, else the platform's own folders."""
         home = os.environ.get("TSBS_DAW_HOME")
-        choices = [os.environ.get(f"TSBS_DAW_{name}", "auto") for name in ("DEVICE", "PRECISION")]
+        device, precision = (os.environ.get(f"TSBS_DAW_{name}", "auto") for name in ("DEVICE", "PRECISION"))
         own = os.environ.get("TSBS_DAW_PRESETS")
         presets = Path(own).expanduser().absolute() if own else Path()
         if home:
             root = Path(home).expanduser().absolute()
-            return cls(root, root / "cache", root / "models", *choices, presets)
+            return cls(root, root / "cache", root / "models", device, precision, presets)
         import platformdirs
 
         data = platformdirs.user_data_path("tsbs-daw", appauthor=False)
-        return cls(data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models", *choices, presets)
+        return cls(
+            data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models", device, precision, presets
+        )
 
 
 def resource_folder(name: str) -> Path:

@@ -61,14 +61,14 @@ class _BoundedLoader(yaml.SafeLoader):
         self.noun = document.kind.noun
         self.too_deep = f"this is nested more than {DEEPEST} deep; a {self.noun} is not"
 
-    def fetch_flow_collection_start(self, token_class):
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
         # The scanner reads ahead of the composer, and the time it takes grows with the square of the open brackets.
         if self.flow_level >= DEEPEST:
             self._refuse(self.too_deep, self.get_mark())
         super().fetch_flow_collection_start(token_class)
 
-    def compose_node(self, parent, index):
-        event = self.peek_event()
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self.nodes += 1
         self.depth += 1
         if problem := self._problem(event):
@@ -177,7 +177,7 @@ class Document:
             raise self.fail(node, f"{what} must be a list: one line with `- ` for each")
         if len(node.value) > most:
             raise self.fail(node, f"{what} has {len(node.value)} entries, and {most} are allowed")
-        return node.value
+        return list(node.value)
 
     def text(self, node: yaml.Node, what: str) -> str:
         """A scalar that is not empty."""
@@ -185,12 +185,12 @@ class Document:
             raise self.fail(node, f"{what} must be a text")
         if not node.value.strip():
             raise self.fail(node, f"{what} is empty; give it a value (a value with # needs quotes)")
-        return node.value
+        return str(node.value)
 
     def number(self, node: yaml.Node, what: str, unit: str = "") -> float:
         """A finite decimal number, without quotes; `unit` may follow it."""
         text = self.text(node, what)
-        if node.style is not None:
+        if is_quoted(node):
             raise self.fail(node, f"{what} must be a number without quotes")
         if unit and text.endswith(unit):
             text = text[: -len(unit)].rstrip()
@@ -202,6 +202,11 @@ class Document:
         if abs(number) == float("inf"):
             raise self.fail(node, f"{what} must be a finite number, not {text[:40]}")
         return number
+
+
+def is_quoted(node: yaml.Node) -> bool:
+    """Whether a scalar is in quotes, or in block style."""
+    return isinstance(node, yaml.ScalarNode) and node.style is not None
 
 
 def is_empty(node: yaml.Node) -> bool:
@@ -272,7 +277,7 @@ def plain(document: Document, node: yaml.Node) -> Any:
         return {name: plain(document, value) for name, (_, value) in document.mapping(node, "this mapping").items()}
     if isinstance(node, yaml.SequenceNode):
         return [plain(document, item) for item in node.value]
-    kind = node.tag.rpartition(":")[2] if node.style is None else "str"
+    kind = "str" if is_quoted(node) else node.tag.rpartition(":")[2]
     if kind == "float" and _NOT_FINITE.fullmatch(node.value):
         raise document.fail(node, f"this must be a finite number, not {node.value}")
     if kind == "float":

@@ -109,7 +109,8 @@ class _MemoryStatus(ctypes.Structure):
 
 def _windows_memory() -> tuple[int, int]:
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
-    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+    kernel32 = getattr(ctypes, "windll").kernel32  # noqa: B009 -- only Windows has it
+    kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
     return status.total, status.free
 
 

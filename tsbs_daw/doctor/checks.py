@@ -109,7 +109,7 @@ def _packages() -> Iterator[Finding]:
     versions: dict[str, list[str]] = {"": [f"tsbs-daw {importlib.metadata.version('tsbs-daw')}"]}
     missing: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("tsbs-daw") or []:
-        name = re.match(r"[A-Za-z0-9_.-]+", requirement)[0]
+        name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
         match = re.search(r"extra == ['\"](\w+)['\"]", requirement)
         extra = match[1] if match else ""
         try:
@@ -224,7 +224,7 @@ def _probe(name: str, settings: Settings, model: str) -> Iterator[Finding]:
     """Run one of `doctor_probe`'s checks in a process of its own; its death is a finding."""
     with tempfile.TemporaryDirectory(prefix="tsbs-daw-doctor-") as folder:
         answer = Path(folder) / "answer.json"
-        request = {"probe": name, "model": model, "folder": folder}
+        request: dict[str, object] = {"probe": name, "model": model, "folder": folder}
         request |= {"settings": {key: str(value) for key, value in asdict(settings).items()}}
         try:
             ended = subprocess.run(

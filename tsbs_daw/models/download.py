@@ -9,6 +9,7 @@ server in between starts again from nothing and two versions are never glued tog
 
 from __future__ import annotations
 
+import email.message
 import http.client
 import json
 import logging
@@ -141,7 +142,7 @@ def _fetch_rest(url: str, part: Path, note: Path, progress: ProgressCallback, la
     known = _read_note(note)
     have = _size(part) if known is not None and known.url == url else 0
     headers = {"User-Agent": "tsbs-daw", "Accept-Encoding": "identity"}
-    if have:
+    if known is not None and have:
         headers |= {"Range": f"bytes={have}-", "If-Range": known.mark}
     opener = urllib.request.build_opener(_SameSecurityRedirects)
     try:
@@ -182,7 +183,7 @@ def _length_of(headers: http.client.HTTPMessage) -> int | None:
     return int(value) if value.isdigit() else None
 
 
-def _total_of(headers: http.client.HTTPMessage) -> int | None:
+def _total_of(headers: email.message.Message) -> int | None:
     """The whole file's size, from `Content-Range: bytes 5-9/10` or `bytes */10`."""
     match = re.search(r"/(\d+)$", headers.get("Content-Range", ""))
     return int(match[1]) if match else None

@@ -27,10 +27,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from tsbs_daw.core.documents import Document, is_empty, like_number
+from tsbs_daw.core.documents import Document, is_empty, is_quoted, like_number
 from tsbs_daw.core.errors import did_you_mean
 from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.table import CONTAINERS, EFFECT_NAMES, EFFECTS, PLUGIN, EffectKind, Parameter, Value
@@ -176,6 +177,7 @@ class PresetReader:
 
     def _value(self, kind: EffectKind, name: str, node: yaml.Node) -> Value:
         parameter, what = kind.parameter(name), f"{kind.name}'s {name}"
+        assert parameter is not None, "`mapping` refuses unknown names"
         value = self._read(parameter, what, node)
         if problem := parameter.problem(value):
             raise self.document.fail(node, f"{what} {problem}")
@@ -188,7 +190,7 @@ class PresetReader:
         if parameter.kind == "file":
             return str(self.folder / Path(text).expanduser())
         if parameter.kind == "switch":
-            return {"true": True, "false": False}.get(text.lower(), text) if node.style is None else text
+            return {"true": True, "false": False}.get(text.lower(), text) if not is_quoted(node) else text
         return text
 
     def _plugin(self, key: yaml.Node, node: yaml.Node | None) -> Effect:
@@ -210,17 +212,17 @@ class PresetReader:
     def _free_value(self, name: str, node: yaml.Node) -> Value:
         """Unquoted true, false or a number; anything else is text, such as `12 dB/oct`."""
         text = self.document.text(node, name)
-        if node.style is None and text.lower() in ("true", "false"):
+        if not is_quoted(node) and text.lower() in ("true", "false"):
             return text.lower() == "true"
-        return self.document.number(node, name) if node.style is None and like_number(text) else text
+        return self.document.number(node, name) if not is_quoted(node) and like_number(text) else text
 
 
 def name_problem(name: str) -> str | None:
     """Why a name is invalid for an output; None if it is valid. It must be the same file name on every system."""
     if len(name) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} characters"
-    if _UNSAFE.search(name):
-        return f"has the character {_UNSAFE.search(name).group()!r}"
+    if unsafe := _UNSAFE.search(name):
+        return f"has the character {unsafe.group()!r}"
     if any(unicodedata.category(char)[0] == "C" or (char.isspace() and char != " ") for char in name):
         return "has an invisible character"
     if name != " ".join(name.split()) or name.strip(" .") != name:
@@ -244,7 +246,7 @@ def read_delivery(document: Document, node: yaml.Node) -> Delivery:
         PresetError: with file, line and column
     """
     entries = document.mapping(node, "delivery", DELIVERY_KEYS)
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for name, (_, value) in entries.items():
         if name == "names":
             found["names"] = _template(document, value)
@@ -277,7 +279,7 @@ def _choice(document: Document, node: yaml.Node, what: str, choices: Sequence[st
 
 def _switch(document: Document, node: yaml.Node, what: str) -> bool:
     text = document.text(node, what).lower()
-    if node.style is not None or text not in ("true", "false"):
+    if is_quoted(node) or text not in ("true", "false"):
         raise document.fail(node, f"{what} must be true or false")
     return text == "true"
 

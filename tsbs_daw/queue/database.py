@@ -16,7 +16,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
 
@@ -89,7 +89,7 @@ class Database:
     def close(self) -> None:
         self._connection.close()
 
-    def read(self, sql: str, parameters: tuple | dict = ()) -> list[sqlite3.Row]:
+    def read(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[sqlite3.Row]:
         return self._connection.execute(sql, parameters).fetchall()
 
     def write(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
@@ -179,7 +179,7 @@ def _is_healthy(path: Path) -> bool:
     connection = None
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
-        return connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+        return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # locked, or not permitted: not damaged
             raise DaemonError(

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.queue.records import JobRow
@@ -75,7 +76,13 @@ class Register:
         """
         error = _in_the_words_of_the_user(row, error)
         deliver = row.job.deliver if row.job_json else {}
-        known = {"id": row.id, "state": state, "error": error, "retryable": retryable, "deliver": deliver}
+        known: dict[str, Any] = {
+            "id": row.id,
+            "state": state,
+            "error": error,
+            "retryable": retryable,
+            "deliver": deliver,
+        }
         known["finished_unix_s"] = time.time()
         final = result.model_copy(update=known) if result else Result(**known)
         if not self.store.finish(final, fence):

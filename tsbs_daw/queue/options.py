@@ -77,4 +77,4 @@ class DaemonOptions:
 
 def back_off(failures: int, first_s: float, longest_s: float) -> float:
     """Seconds to wait after so many failures in a row: doubling, up to a limit."""
-    return min(first_s * 2 ** max(min(failures, 30) - 1, 0), longest_s)
+    return min(first_s * 2.0 ** max(min(failures, 30) - 1, 0), longest_s)

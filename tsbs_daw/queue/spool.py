@@ -317,6 +317,7 @@ def read_arrival(folder: Path, job: Job, *, finished: bool = False) -> Arrival:
 
 def _from_original(arrival: Arrival) -> Arrival:
     """The copy left with an earlier run: use the file itself, whatever is in it by now."""
+    assert arrival.file is not None, "only files of watch folders are copied"
     original = Path(arrival.file.root, arrival.file.relative)
     try:
         original.stat()

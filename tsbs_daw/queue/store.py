@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from tsbs_daw.contracts.job import Job, Result, State
 from tsbs_daw.core.filenames import source_name
@@ -189,11 +190,12 @@ class JobStore:
         return [tuple(row) for row in self.database.read(sql, (seq, limit))]
 
     def live_count(self) -> int:
-        return self.database.read("SELECT COUNT(*) FROM jobs WHERE state IN ('queued', 'running')")[0][0]
+        return int(self.database.read("SELECT COUNT(*) FROM jobs WHERE state IN ('queued', 'running')")[0][0])
 
     def live_source_bytes(self) -> int:
         """How much the copies of sources that still wait weigh."""
-        return self.database.read("SELECT TOTAL(source_bytes) FROM jobs WHERE state IN ('queued', 'running')")[0][0]
+        sql = "SELECT TOTAL(source_bytes) FROM jobs WHERE state IN ('queued', 'running')"
+        return int(self.database.read(sql)[0][0])
 
     def next(self, now: float) -> JobRow | None:
         """The job to run next; not one whose content is being computed under another name."""
@@ -214,7 +216,7 @@ class JobStore:
         """All files of a watch folder that have been dealt with, by relative path."""
         return files_of(self.database, root)
 
-    def _rows(self, where: str, parameters: tuple = ()) -> list[JobRow]:
+    def _rows(self, where: str, parameters: tuple[Any, ...] = ()) -> list[JobRow]:
         return [JobRow.from_sql(row) for row in self.database.read(f"SELECT * FROM jobs WHERE {where}", parameters)]
 
     # Arriving
@@ -336,10 +338,10 @@ class JobStore:
         self._update("not_before = 0", (), "state = 'queued' AND not_before != 0", ())
         return interrupted
 
-    def _update(self, changes: str, values: tuple, where: str, parameters: tuple) -> bool:
+    def _update(self, changes: str, values: tuple[Any, ...], where: str, parameters: tuple[Any, ...]) -> bool:
         sql = f"UPDATE jobs SET {changes} WHERE {where}"
         return self.database.write(lambda connection: connection.execute(sql, values + parameters).rowcount > 0)
 
 
-def _marks(values: tuple) -> str:
+def _marks(values: tuple[Any, ...]) -> str:
     return ", ".join("?" * len(values))

@@ -132,15 +132,15 @@ def _tracks(songs: Sequence[_Placed]) -> list[Track]:
     channels = max((song.session.channels for song in songs), default=2)
     for row, items in members.items():
         group = row[0]
-        track = _track(row, items, channels)
+        combined = _track(row, items, channels)
         if not group:
-            top.append(track)
+            top.append(combined)
             continue
         if group not in folders:
             color = GROUP_COLORS.get(group, GROUP_COLORS[""])
             folders[group] = Track(group, color, channels, f"crate/group/{group}")
             top.append(folders[group])
-        folders[group].children.append(track)
+        folders[group].children.append(combined)
     return top
 
 

@@ -118,10 +118,11 @@ def fitted(changes: Sequence[Change]) -> list[Change]:
 
 def _from_zero(changes: Sequence[Change]) -> list[Change]:
     """Add a lead-in from 0. If it is too short for a bar, it becomes part of the song's first bar, which slows down."""
-    if not changes or changes[0].bar is None or not 0 < changes[0].at_s < SCRAP_S:
+    bar = changes[0].bar if changes else None
+    if bar is None or not 0 < changes[0].at_s < SCRAP_S:
         return with_lead_in(changes, Fraction(0))
     first, rest = changes[0], changes[1:]
-    quarters = Fraction(first.bar[0] * 4, first.bar[1])
+    quarters = Fraction(bar[0] * 4, bar[1])
     end_s = first.at_s + quarters * 60 / first.bpm
     if rest and rest[0].at_s < end_s:
         return with_lead_in(changes, Fraction(0), SCRAP_S)
