@@ -54,7 +54,10 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
         "--material", type=Path, metavar="DIR", help="a material pack; its recordings play most of the parts"
     )
     make.add_argument(
-        "--voices", type=Path, metavar="DIR", help="a voice bank that sings most songs; `voices` makes one"
+        "--voices",
+        type=Path,
+        metavar="DIR",
+        help="a voice bank that sings most songs (default: voices/ in the pack, if there is one)",
     )
     make.add_argument("--float", action="store_true", help="32-bit float files instead of 16-bit")
     make.set_defaults(run=_render)

@@ -17,9 +17,11 @@ from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.songs import soundfont, speech
 from tsbs_daw.lab.songs.bank_voice import cast_voices
 from tsbs_daw.lab.songs.dsp import stream
+from tsbs_daw.lab.songs.live_voice import cast_live
 from tsbs_daw.lab.songs.material import Material
 from tsbs_daw.lab.songs.recorded_casting import cast_recorded
 from tsbs_daw.lab.songs.score import Part, Score
+from tsbs_daw.lab.songs.speakers import Speakers
 
 TIMBRES = ("builtin", "all", "heldout")
 # How often a part leaves the built-in timbres when everything is installed.
@@ -28,9 +30,21 @@ SPEECH_SHARE = 0.5
 ELECTRONIC_BASSES = ("sub", "808", "reese")
 
 
-def cast(score: Score, timbres: str, material: Material | None = None, voices: Material | None = None) -> Score:
+def cast(
+    score: Score,
+    timbres: str,
+    material: Material | None = None,
+    voices: Material | None = None,
+    speakers: Speakers | None = None,
+) -> Score:
     """Give every part its performer.
 
+    Args:
+        score: as composed
+        timbres: one of TIMBRES
+        material: a pack whose recordings play
+        voices: a bank that sings
+        speakers: of a pack; without a bank they sing the song's own melody
     Raises: UsageError for an unknown choice, or when a program or font it needs is not installed
     """
     if timbres not in TIMBRES:
@@ -39,6 +53,8 @@ def cast(score: Score, timbres: str, material: Material | None = None, voices: M
         raise UsageError("Held-out timbres do not mix with recordings; leave out --material and --voices.")
     if voices is not None:
         score = cast_voices(score, voices)
+    elif speakers is not None:
+        score = cast_live(score, speakers)
     if material is not None:
         score = cast_recorded(score, material)
     if timbres == "builtin":

@@ -24,13 +24,15 @@ from tsbs_daw.lab.songs.bank_voice import open_bank
 from tsbs_daw.lab.songs.casting import cast
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
-from tsbs_daw.lab.songs.material import open_material
+from tsbs_daw.lab.songs.live_voice import open_speakers
+from tsbs_daw.lab.songs.material import Material, open_material
 from tsbs_daw.lab.songs.render import render
 from tsbs_daw.lab.songs.score import STEMS, Score
 from tsbs_daw.lab.songs.theory import NOTE_NAMES
 
 log = logging.getLogger(__name__)
 
+ANALYSES = ".analyses"  # of recorded voices, in the data set's folder; may be deleted
 SPLITS = {"train": range(1000, 9000), "valid": range(9000, 9500), "test": range(9500, 10000)}
 
 
@@ -60,7 +62,8 @@ def render_dataset(
 
     Args:    timbres "builtin", "all" or "heldout" (see casting.py); held-out timbres are refused for the training split
              material: folder of a material pack (see material.py) whose recordings play most parts
-             voices: folder of a voice bank (see voice_bank.py) that sings most songs
+             voices: folder of a voice bank (see voice_bank.py) that sings most songs; a pack may hold one in voices/.
+             Without a bank, the pack's speakers sing the songs' own melodies if pyworld is installed.
              subtype "PCM_16" (the mixture is the exact integer sum of the stems) or "FLOAT"
              progress: callable(done, total, song folder)
     Returns: the songs' folders
@@ -78,19 +81,28 @@ def render_dataset(
             f"Seeds {start_seed} to {start_seed + songs - 1} cross the end of the split {split}; ask for fewer songs."
         )
     pack = open_material(Path(material)) if material is not None else None
-    bank = open_bank(open_material(Path(voices))) if voices is not None else None
+    bank = _bank(material, voices)
+    speakers = open_speakers(pack, Path(folder) / ANALYSES) if pack is not None and bank is None else None
     written = []
     for number in range(songs):
         seed = start_seed + number
         target = Path(folder) / split / f"song-{seed:06d}"
         if not (target / "song.json").exists():
-            score = cast(compose(seed, seconds), timbres, pack, bank)
-            write_song(target, score, render(score, pack, bank), subtype)
+            score = cast(compose(seed, seconds), timbres, pack, bank, speakers)
+            write_song(target, score, render(score, pack, bank, speakers), subtype)
             log.info("Wrote song %s: %s in %s, %.1f BPM", seed, score.style, score.mode, score.tempo_bpm)
         written.append(target)
         if progress is not None:
             progress(number + 1, songs, target)
     return written
+
+
+def _bank(material: Path | str | None, voices: Path | str | None) -> Material | None:
+    """The voice bank asked for, or the one that lies in a pack."""
+    folder = Path(voices) if voices is not None else Path(material) / "voices" if material is not None else None
+    if folder is None or (voices is None and not (folder / "index.json").is_file()):
+        return None
+    return open_bank(open_material(folder))
 
 
 def write_song(folder: Path, score: Score, stems: dict[str, np.ndarray], subtype: str = "PCM_16") -> None:

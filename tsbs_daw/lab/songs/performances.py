@@ -99,7 +99,7 @@ def _score(seed: int, rng: np.random.Generator) -> Score:
     plan = compose(seed, wanted_s, complete=True)
     bar_s = plan.bar_beats * 60.0 / plan.tempo_bpm
     bars = max(2 * round(wanted_s / bar_s / 2), 2)
-    return compose(seed, bars * bar_s + 0.01, complete=True)
+    return compose(seed, bars * bar_s - 0.01, complete=True)
 
 
 def _melody(score: Score, low: int, high: int, rng: np.random.Generator) -> list[Sung]:

@@ -9,6 +9,7 @@ from tsbs_daw.lab.songs import electronic, mixing, vocal_effects
 from tsbs_daw.lab.songs.bank_voice import play_bank
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, gain, stream
 from tsbs_daw.lab.songs.kits import play_kit
+from tsbs_daw.lab.songs.live_voice import sing_live
 from tsbs_daw.lab.songs.material import Material
 from tsbs_daw.lab.songs.phrases import play_loops, play_phrases
 from tsbs_daw.lab.songs.recorded_kits import play_recorded_kit
@@ -16,6 +17,7 @@ from tsbs_daw.lab.songs.recorded_parts import play_recorded_part
 from tsbs_daw.lab.songs.score import STEMS, Part, Score
 from tsbs_daw.lab.songs.singer import random_singer
 from tsbs_daw.lab.songs.soundfont import play_font_kit, play_font_part
+from tsbs_daw.lab.songs.speakers import Speakers
 from tsbs_daw.lab.songs.speech_singing import recite
 from tsbs_daw.lab.songs.synth_player import play_part
 from tsbs_daw.lab.songs.synth_timbres import acid
@@ -26,7 +28,9 @@ RECORDED = ("recorded", "phrases", "loops", "chops")
 PUMPING = ("house", "trance", "synthwave", "pop", "dnb")
 
 
-def render(score: Score, material: Material | None = None, voices: Material | None = None) -> dict[str, np.ndarray]:
+def render(
+    score: Score, material: Material | None = None, voices: Material | None = None, speakers: Speakers | None = None
+) -> dict[str, np.ndarray]:
     """Stems of a score: {name: (2, samples) float32}, 44.1 kHz; a stem that nobody plays is silent.
 
     All stems carry the same bus gain, so their sum is the mixture and stays below full scale.
@@ -36,6 +40,7 @@ def render(score: Score, material: Material | None = None, voices: Material | No
         material: the pack that parts with the engine "recorded", "phrases" or "loops" are played from; with one,
             balance and loudness also vary as widely as on records
         voices: the bank that parts with the engine "bank" are played from
+        speakers: who sing the parts with the engine "live"
     """
     samples = int(score.duration_s * SAMPLE_RATE)
     rng = stream(score.seed, "mix")
@@ -44,7 +49,7 @@ def render(score: Score, material: Material | None = None, voices: Material | No
         parts = [part for part in score.parts if part.stem == stem and part.events]
         if parts:
             make = {"drums": _drums, "bass": _bass, "other": _other, "vocals": _vocals}[stem]
-            source = (material, voices) if stem == "vocals" else material
+            source = (material, voices, speakers) if stem == "vocals" else material
             stems[stem] = make(parts, score, samples, stream(score.seed, "mix", stem), source)
     if score.style in PUMPING and rng.random() < 0.6:
         curve = _pumping(score, samples, rng)
@@ -141,8 +146,8 @@ def _other(parts: list[Part], score: Score, samples: int, rng, material) -> np.n
 
 
 def _vocals(parts: list[Part], score: Score, samples: int, rng, sources) -> np.ndarray:
-    material, bank = sources
-    recorded = any(part.timbre.get("engine") in ("bank", "phrases") for part in parts)
+    material, bank, speakers = sources
+    recorded = any(part.timbre.get("engine") in ("bank", "live", "phrases") for part in parts)
     total = np.zeros((2, samples), dtype=np.float32)
     side = 1.0 if rng.random() < 0.5 else -1.0
     for part in parts:
@@ -154,6 +159,8 @@ def _vocals(parts: list[Part], score: Score, samples: int, rng, sources) -> np.n
             voice = play_phrases(part, score, samples, material, take).mean(axis=0)
         elif timbre.get("engine") == "bank":
             voice = play_bank(part, score, samples, bank)
+        elif timbre.get("engine") == "live":
+            voice = sing_live(part, score, samples, speakers, take, loose_s)
         elif timbre.get("engine") == "speech":
             tract = float(stream(timbre["seed"], "tract").uniform(0.9, 1.12))
             voice = recite(part.events, timbre["speaker"], tract, singer, score, samples, take, loose_s)

@@ -125,7 +125,9 @@ def _write(folder: Path, performance: Performance, drawn: str, number: int) -> l
 def _facts(performance: Performance) -> dict:
     score = performance.score
     row = {"source": SOURCE, "stem": "vocals", "kind": performance.kind, "speaker": performance.speaker}
-    row |= {"recordings": performance.recordings, "notes": [list(note) for note in performance.notes]}
+    length_s = len(performance.audio) / SAMPLE_RATE
+    row |= {"recordings": performance.recordings}
+    row |= {"notes": [list(note) for note in performance.notes if note[1] <= length_s]}
     if score is not None:
         row |= {"tempo_bpm": round(score.tempo_bpm, 3), "bar_beats": score.bar_beats, "swing": score.swing}
     if score is not None and performance.kind not in ("spoken", "rap", "whisper"):
