@@ -98,3 +98,25 @@ def test_a_shape_s_second_batch_is_recorded_and_large_ones_never(monkeypatch, pl
         for _ in range(2):
             graphed(torch.randn(2, 2, 3000))
     assert len(recorded) == 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.01, float("nan")])
+def test_a_replay_that_gives_something_else_is_never_used(monkeypatch, plain, offset):
+    form, mixture = replace(plain, speed=1.0), torch.randn(1, 2, 3000)
+
+    class Graph:
+        def replay(self) -> None:
+            replayed.append(1)
+
+    def record(self, key, mixture, stage):
+        self._recordings[key] = graphs.Recording(Graph(), mixture.clone(), form(mixture) + offset)
+        return True
+
+    replayed: list[int] = []
+    monkeypatch.setattr(GraphedForm, "_record", record)
+    graphed = GraphedForm(form)
+    with torch.inference_mode():
+        wanted = form(mixture)
+        for _ in range(4):
+            torch.testing.assert_close(graphed(mixture), wanted)
+    assert len(replayed) == (3 if offset == 0 else 1)

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 MOST_SHAPES = 3  # a graph keeps the memory that its shape needs
 MOST_BYTES = 3_000_000_000  # planned for a batch; above it computing outweighs launching
+LARGEST_ERROR = 1e-3  # of a replay's norm: the same kernels in another order of their sums
 
 
 class Recording(NamedTuple):
@@ -46,12 +47,23 @@ class GraphedForm:
             if len(self._recordings) < MOST_SHAPES:
                 self._recordings[key] = None
             return self.form(mixture, stage)
-        if self._recordings[key] is None and not self._record(key, mixture, stage):
-            return self.form(mixture, stage)
-        recording = self._recordings[key]
-        recording.mixture.copy_(mixture)
-        recording.graph.replay()
-        return recording.estimates.clone()
+        if self._recordings[key] is None:
+            return self._record_and_check(key, mixture, stage)
+        return _replay(self._recordings[key], mixture)
+
+    def _record_and_check(self, key: tuple, mixture: Tensor, stage: str) -> Tensor:
+        """Record this shape. What comes out once it is replayed must be what came out before."""
+        wanted = self.form(mixture, stage)
+        if self._record(key, mixture, stage):
+            found = _replay(self._recordings[key], mixture)
+            if not float((found - wanted).norm()) <= LARGEST_ERROR * float(wanted.norm()):
+                self._give_up("a replay gives something else")
+        return wanted
+
+    def _give_up(self, reason: str) -> None:
+        self._possible = False
+        self._recordings.clear()
+        log.info("CUDA graphs are not used (%s)", reason)
 
     def _record(self, key: tuple, mixture: Tensor, stage: str) -> bool:
         """Whether it worked. Recording computes nothing."""
@@ -61,9 +73,13 @@ class GraphedForm:
             with torch.cuda.device(mixture.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 estimates = self.form(fixed, stage)
         except Exception as error:  # torch names a dozen reasons, of as many kinds
-            self._possible = False
-            self._recordings.clear()
-            log.info("CUDA graphs are not used (%s)", described(error))
+            self._give_up(described(error))
             return False
         self._recordings[key] = Recording(graph, fixed, estimates)
         return True
+
+
+def _replay(recording: Recording, mixture: Tensor) -> Tensor:
+    recording.mixture.copy_(mixture)
+    recording.graph.replay()
+    return recording.estimates.clone()

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tsbs_daw.core.errors import described
 from tsbs_daw.lab.bench.networks import SIZES, own_macs, random_network
+from tsbs_daw.lab.bench.reference import as_reference
 from tsbs_daw.network import ModelConfig, TwoStageSeparator, fused
 from tsbs_daw.separation.forms import Form
 from tsbs_daw.separation.graphs import GraphedForm
@@ -67,6 +68,8 @@ def measure(
 
 
 def _rest(device: torch.device, batches: tuple[int, int], quick: bool) -> Iterator[Row]:
+    full = _SizeOnDevice("full", SIZES["tiny" if quick else "full"], device, quick)
+    yield from full.rows([("reference", FLOAT32, True, 1)])
     lite = _SizeOnDevice("lite", SIZES["tiny" if quick else "lite"], device, quick)
     yield from lite.rows([("kernels", BFLOAT16, False, batch) for batch in batches])
     yield from lite.rows([("plain", FLOAT32, True, batches[1])])
@@ -115,7 +118,7 @@ class _SizeOnDevice:
                 yield {"name": name, "error": described(error)}
 
     def form(self, name: str, dtype: torch.dtype, tf32: bool) -> Form:
-        """Raises: RuntimeError: mamba-ssm is not there"""
+        """`reference` is the network as one first writes it down. Raises: RuntimeError: mamba-ssm is not there"""
         if self._plain is None:
             self._plain = random_network(self.config, self.device)
         network: torch.nn.Module = self._plain
@@ -123,6 +126,8 @@ class _SizeOnDevice:
             from tsbs_daw.network.gpu_inference import for_gpu
 
             network = for_gpu(self._plain, dtype)
+        if name == "reference":
+            network = as_reference(self._plain)
         if name == "mamba-ssm" and not fused.available():
             raise RuntimeError("mamba-ssm is not installed")
         return Form(name, network, dtype, tf32, speed=1.0)
