@@ -113,14 +113,16 @@ def teach(
     student: Annotated[str, typer.Option(help="Model to start from. The new one has its size and speed.")] = "default",
     minutes: Annotated[float, typer.Option(min=0.0, help="Minutes of training after the songs are separated.")] = 480.0,
     work: Annotated[
-        Path | None, typer.Option(help="Folder for stems and the run; by default among your models' data.")
+        Path | None, typer.Option(help="Folder for the stems and the run. Default: beside your models.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optimiser.batch=2.")] = None,
+    device: Annotated[str, typer.Option(help="Device to train on: `auto`, `cpu`, `cuda` or `mps`.")] = "auto",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a setting of the recipe: optimiser.batch=2.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of this name.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Teach a fast model the sound of your own songs from what a slower, better model makes of them.
+    """Teach a fast model to separate your songs like a slow one.
 
     Some songs are kept back to measure the result on. An interrupted run resumes where it stopped.
 
