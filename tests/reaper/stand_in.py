@@ -52,6 +52,7 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.console = self.help_line = ""
         self.screen, self.retina = (1366, 728), 1.0  # 1366 x 768 without the taskbar
         self.lit: set[str] = set()  # scripts whose toolbar button is lit
+        self.app_version = "7.40/stand-in"
         self.played, self.has_template = 0, False
         self.left_over: list[Source] = []  # sources that takes have no more; whoever set another one destroys them
         self.lacks: set[str] = set()  # functions of a later version
@@ -274,7 +275,7 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.help_line = text
 
     def GetAppVersion(self):
-        return "7.40/stand-in"
+        return self.app_version
 
     def GetOS(self):
         return "Other"

@@ -214,3 +214,25 @@ def test_a_daemon_that_dies_between_request_and_result_is_started_again(studio: 
     daemon.finish(job)
     daemon.work(studio)
     assert studio.project.names() == ["Mix", "mix - stems", *STEMS]
+
+
+def test_a_reaper_that_is_too_old_is_a_sentence(studio: Studio):
+    studio.reaper.app_version = "5.99/x64"
+    studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 1.0, 1.0)
+    studio.run("Separate selected items")
+    studio.ticks(2)
+    assert studio.reaper.window("Jobs").says("needs REAPER 6 or newer, and this is 5.99/x64")
+    assert studio.tickets() == [] and studio.project.undo_steps == []
+
+
+def test_an_unsaved_project_gets_its_stems_and_keeps_them_when_it_is_saved(studio: Studio, daemon: DaemonByHand):
+    studio.project.name = ""
+    job = asked(studio, daemon)
+    studio.project.name = "saved at last.RPP"
+    daemon.finish(job)
+    daemon.work(studio)
+    assert studio.project.names() == ["Mix", "mix - stems", *STEMS]
+    for item in studio.project.items:
+        item.values["B_UISEL"] = 0.0
+    asked(studio, daemon)
+    assert len(studio.project.ext_state["TSBS-DAW", "project"].split()) == 1, "it is the same project"

@@ -162,7 +162,7 @@ def test_what_cannot_be_read_faithfully_is_refused_with_a_sentence(
     studio.run("Separate selected items")
     studio.ticks(3)
     assert studio.tickets() == []
-    assert studio.reaper.window("Jobs").says(why)
+    assert studio.jobs_say(why)
 
 
 def test_the_sound_of_a_video_is_read_through_reaper(studio: Studio, daemon: DaemonByHand):
@@ -179,7 +179,7 @@ def test_a_video_without_sound_is_refused(studio: Studio, daemon: DaemonByHand):
     source.type, source.audio = "VIDEO", np.zeros((0, 0), np.float32)
     studio.run("Separate selected items")
     studio.ticks(3)
-    assert studio.tickets() == [] and studio.reaper.window("Jobs").says("has no audio; choose an item that has")
+    assert studio.tickets() == [] and studio.jobs_say("has no audio; choose an item that has")
 
 
 def test_a_file_that_was_offline_and_came_back_is_taken(studio: Studio, daemon: DaemonByHand):
@@ -196,7 +196,7 @@ def test_what_was_offline_and_is_not_plain_asks_for_the_project_to_be_opened_aga
     item_of(studio, D_PLAYRATE=0.5).take.source.was_offline = True
     studio.run("Separate selected items")
     studio.ticks(3)
-    assert studio.tickets() == [] and studio.reaper.window("Jobs").says("open the project again")
+    assert studio.tickets() == [] and studio.jobs_say("open the project again")
 
 
 def test_a_second_render_format_makes_no_second_file_and_is_put_back(studio: Studio, daemon: DaemonByHand):
@@ -215,7 +215,7 @@ def test_offline_media_is_refused(studio: Studio, daemon: DaemonByHand):
     studio.project.folder.joinpath("Media", "mix.wav").unlink()
     studio.run("Separate selected items")
     studio.ticks(3)
-    assert studio.tickets() == [] and studio.reaper.window("Jobs").says("is offline")
+    assert studio.tickets() == [] and studio.jobs_say("is offline")
     assert item.alive and len(studio.project.tracks) == 1
 
 
@@ -248,7 +248,7 @@ def test_an_item_without_a_take_is_refused(studio: Studio, daemon: DaemonByHand)
     item.takes.clear()
     studio.run("Separate selected items")
     studio.ticks(3)
-    assert studio.reaper.window("Jobs").says("is empty")
+    assert studio.jobs_say("is empty")
 
 
 def test_an_inactive_take_is_not_what_is_read(studio: Studio, daemon: DaemonByHand):

@@ -93,7 +93,7 @@ def test_regions_items_tabs_a_failure_and_a_cancel_are_in_flight_together(studio
     assert sorted(item.values["D_POSITION"] for item in stem_items(first, "drums")) == [0.0, 1.0]
     window = studio.run("Jobs").gfx
     studio.ticks(20)
-    assert window.says("holds nan at sample 5000"), window.lines
+    assert window.says("has nan at sample 5000"), window.lines
     window.click("Dismiss")
     studio.until(studio.delivered)
 

@@ -7,8 +7,14 @@ local settings = {}
 local SECTION = "TSBS-DAW"
 local SCHEMA = 1
 
+local LEAST_VERSION = 6
+
 -- spool: the folder that the daemon looks into. start: the command that starts a daemon. presets: name, description.
 function settings.installed()
+  local version = reaper.GetAppVersion()
+  if (tonumber(version:match("^%d+")) or LEAST_VERSION) < LEAST_VERSION then
+    return nil, ("tsbs-daw needs REAPER %d or newer, and this is %s; update REAPER."):format(LEAST_VERSION, version)
+  end
   local path = files.join(reaper.GetResourcePath(), "Data/TSBS-DAW/installed.json")
   local content = files.read(path)
   local found, err
