@@ -37,11 +37,11 @@ def test_the_published_network_s_outputs_are_reproduced(case: GoldenCase):
         assert (output - wanted).abs().max() < 1e-5 * wanted.square().mean().sqrt()
 
 
-@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("changes", [{}, {"bidirectional": False}, {"channel_activation": "prelu"}], ids=str)
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_tiles_equal_the_plain_network(bidirectional, channels):
+def test_tiles_equal_the_plain_network(changes, channels):
     torch.manual_seed(0)
-    network = uneven(TwoStageSeparator(replace(SMALL, bidirectional=bidirectional)))
+    network = uneven(TwoStageSeparator(replace(SMALL, **changes)))
     mixture = 0.1 * torch.randn(2, channels, 20_000)
     with torch.inference_mode():
         for found, wanted in zip(for_inference(network)(mixture), network(mixture), strict=True):
