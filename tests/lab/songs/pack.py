@@ -44,7 +44,18 @@ class PackWriter:
         sound = signals.tone(note_hz(note), int(seconds * RATE), channels=1, amplitude=amplitude)
         return self.add(source, stem, kind, sound, note=note, **more)
 
-    def close(self) -> Path:
+    def close(self, **licence: str) -> Path:
+        """Write the index and the sources. licence: what differs from CC0 in every source's entry"""
+        entry = {
+            "title": "tones",
+            "author": "a test",
+            "address": "here",
+            "commit": "1",
+            "licence": "CC0 1.0",
+            **licence,
+        }
+        names = {row["source"] for row in self.rows}
+        (self.folder / "sources.yaml").write_text(json.dumps(dict.fromkeys(sorted(names), entry)), encoding="utf-8")
         (self.folder / "index.json").write_text(json.dumps(self.rows), encoding="utf-8")
         return self.folder
 

@@ -26,6 +26,7 @@ import soxr
 
 from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
+from tsbs_daw.lab.songs.sources import Source, require_sources
 
 CACHE_BYTES = 768 * 2**20  # decoded sound kept per process, as int16
 TRUSTED_CENTS = 35  # a measured pitch further than this from the name is a tracker's mistake
@@ -53,9 +54,10 @@ class Recording:
 class Material:
     """An opened pack. Sound is decoded on demand and kept as int16 up to `CACHE_BYTES`."""
 
-    def __init__(self, folder: Path, recordings: list[Recording]):
+    def __init__(self, folder: Path, recordings: list[Recording], sources: list[Source]):
         self.folder = folder
         self.recordings = recordings
+        self.sources = sources
         self._decoded: OrderedDict[str, np.ndarray] = OrderedDict()
         self._bytes = 0
 
@@ -111,7 +113,8 @@ class Material:
 def open_material(folder: Path) -> Material:
     """Open a pack, or the part of it that is there.
 
-    Raises: UsageError when the index is missing or damaged, or lists no file that exists
+    Raises: UsageError when the index is missing or damaged, or lists no file that exists, or when a source has no
+            accepted licence or changed files (see sources.py)
     """
     index = folder / "index.json"
     try:
@@ -125,7 +128,11 @@ def open_material(folder: Path) -> Material:
         raise UsageError(f"{index} is damaged ({problem!r}). Make the pack again.") from problem
     if not recordings:
         raise UsageError(f"None of the files listed in {index} exists. Make the pack again.")
-    return Material(folder, sorted(recordings, key=lambda recording: recording.path))
+    paths: dict[str, list[str]] = {}
+    for recording in recordings:
+        paths.setdefault(recording.source, []).append(recording.path)
+    sources = require_sources(folder, paths)
+    return Material(folder, sorted(recordings, key=lambda recording: recording.path), sources)
 
 
 def _recording(row: dict) -> Recording:
