@@ -54,6 +54,8 @@ def write_pack(folder: Path, sentences: int = 3) -> Path:
             }
         )
     (folder / "index.json").write_text(json.dumps(rows))
+    source = {"title": "sentences", "author": "a test", "address": "here", "commit": "1", "licence": "CC0 1.0"}
+    (folder / "sources.yaml").write_text(json.dumps({"speakers": source}))
     return folder
 
 

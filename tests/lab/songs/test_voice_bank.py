@@ -61,7 +61,7 @@ def _write_bank(folder, takes=4):
 @pytest.fixture
 def bank(tmp_path, monkeypatch):
     monkeypatch.setattr(bank_voice, "BANK_SHARE", 1.0)
-    return open_bank(open_material(_write_bank(tmp_path / "bank")))
+    return open_bank(open_material(_write_bank(tmp_path / "bank"), licensed=False))
 
 
 def _vocals(score):
@@ -114,7 +114,7 @@ def test_a_missing_take_is_left_out_and_a_damaged_one_is_named(tmp_path, monkeyp
     folder = _write_bank(tmp_path / "bank", takes=2)
     (folder / "0000__sung.ogg").unlink()
     (folder / "0001__sung.ogg").write_bytes(b"OggS" + bytes(100))
-    bank = open_bank(open_material(folder))
+    bank = open_bank(open_material(folder, licensed=False))
     score = cast_voices(compose(1001, 10.0, complete=True), bank)
     assert {clip.path for part in _vocals(score) for clip in part.events} == {"0001__sung.ogg"}
     with pytest.raises(UsageError, match=r"0001__sung.ogg"):
@@ -172,4 +172,4 @@ def spoken(tmp_path_factory):
 
 def test_a_pack_without_speech_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no speech"):
-        Speakers(open_material(_write_bank(tmp_path / "bank", 1)))
+        Speakers(open_material(_write_bank(tmp_path / "bank", 1), licensed=False))

@@ -1,5 +1,7 @@
-"""Make data sets of songs, and the voice banks that they sing with.
+"""Make data sets of songs, the recordings they are played on, and the voice banks they sing with.
 
+python -m tsbs_daw.lab.songs pack FOLDER --clone DIR ...
+python -m tsbs_daw.lab.songs credits FOLDER
 python -m tsbs_daw.lab.songs render FOLDER --songs N --start-seed S --seconds 40
 python -m tsbs_daw.lab.songs voices FOLDER --material DIR --minutes M --seed S
 """
@@ -13,6 +15,9 @@ from pathlib import Path
 from tsbs_daw.core.errors import TsbsDawError
 from tsbs_daw.lab.songs.casting import TIMBRES
 from tsbs_daw.lab.songs.dataset import SPLITS, render_dataset
+from tsbs_daw.lab.songs.material import open_material
+from tsbs_daw.lab.songs.pack import make_pack
+from tsbs_daw.lab.songs.sources import credits_page
 from tsbs_daw.lab.songs.voice_bank import make_bank
 
 
@@ -23,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_render(commands)
     _add_voices(commands)
+    _add_pack(commands)
+    _add_credits(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
@@ -91,6 +98,27 @@ def _voices(options: argparse.Namespace) -> None:
         options.folder, options.material, options.minutes, options.seed, options.cache,
         progress=lambda done, total, path: print(f"{done:.1f}/{total:g} min {path}", flush=True),
     )  # fmt: skip
+
+
+def _add_pack(commands: argparse._SubParsersAction) -> None:
+    make = commands.add_parser(
+        "pack",
+        help="cut a material pack out of clones of the public repositories named in recipes.yaml",
+        epilog="example: python -m tsbs_daw.lab.songs pack pack --clone karoryfer.growlybass --clone muldjordkit",
+    )
+    make.add_argument("folder", type=Path)
+    make.add_argument("--clone", type=Path, action="append", required=True, metavar="DIR", help="may be repeated")
+    make.set_defaults(run=lambda options: make_pack(options.folder, options.clone))
+
+
+def _add_credits(commands: argparse._SubParsersAction) -> None:
+    make = commands.add_parser(
+        "credits",
+        help="check the licences and files of a material pack, and print the credits they ask for, as Markdown",
+        epilog="example: python -m tsbs_daw.lab.songs credits pack > CREDITS.md",
+    )
+    make.add_argument("folder", type=Path)
+    make.set_defaults(run=lambda options: print(credits_page(open_material(options.folder).sources), end=""))
 
 
 if __name__ == "__main__":

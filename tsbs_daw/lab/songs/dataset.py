@@ -102,7 +102,7 @@ def _bank(material: Path | str | None, voices: Path | str | None) -> Material | 
     folder = Path(voices) if voices is not None else Path(material) / "voices" if material is not None else None
     if folder is None or (voices is None and not (folder / "index.json").is_file()):
         return None
-    return open_bank(open_material(folder))
+    return open_bank(open_material(folder, licensed=False))
 
 
 def write_song(folder: Path, score: Score, stems: dict[str, np.ndarray], subtype: str = "PCM_16") -> None:

@@ -110,8 +110,8 @@ class Material:
 
 
 @lru_cache(maxsize=4)
-def open_material(folder: Path) -> Material:
-    """Open a pack, or the part of it that is there.
+def open_material(folder: Path, *, licensed: bool = True) -> Material:
+    """Open a pack, or the part of it that is there. Without `licensed`, sources are not checked (see sources.py).
 
     Raises: UsageError when the index is missing or damaged, or lists no file that exists, or when a source has no
             accepted licence or changed files (see sources.py)
@@ -131,7 +131,7 @@ def open_material(folder: Path) -> Material:
     paths: dict[str, list[str]] = {}
     for recording in recordings:
         paths.setdefault(recording.source, []).append(recording.path)
-    sources = require_sources(folder, paths)
+    sources = require_sources(folder, paths) if licensed else []
     return Material(folder, sorted(recordings, key=lambda recording: recording.path), sources)
 
 

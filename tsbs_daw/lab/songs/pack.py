@@ -206,7 +206,7 @@ def _cut(cut: Cut, recipe: dict[str, Any], source: Source, clone: Path) -> np.nd
         length = min(len(sound), len(other))
         sound[:length] += np.float32(level) * other[:length]
     if recipe.get("high_pass_hz"):
-        board = Pedalboard([HighpassFilter(recipe["high_pass_hz"])] * 4)
+        board = Pedalboard([HighpassFilter(recipe["high_pass_hz"]) for _ in range(4)])
         sound = board(np.ascontiguousarray(sound.T), SAMPLE_RATE).T
     return trim(sound, cut.seconds)
 
