@@ -154,5 +154,6 @@ def _pitch(row: dict) -> float | None:
     note, measured = row.get("note"), row.get("measured")
     if note is None:
         return None
-    trusted = measured is not None and "note_check" not in row and abs(measured - note) * 100 <= TRUSTED_CENTS
-    return float(measured if trusted else note)
+    if measured is None or "note_check" in row or abs(measured - note) * 100 > TRUSTED_CENTS:
+        return float(note)
+    return float(measured)

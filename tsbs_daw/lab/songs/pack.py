@@ -173,8 +173,15 @@ def _match(rule: dict[str, Any], path: str, mapping: dict[str, tuple[int | None,
 
 
 def midi_note(name: str) -> int:
-    """The MIDI number of a note's name: c4 is 60, eb3 is 51."""
-    letter, accidental, octave = re.fullmatch(r"([A-Ga-g])([#b]?)(-?\d)", name).groups()
+    """The MIDI number of a note's name: c4 is 60, eb3 is 51.
+
+    Raises:
+        DatasetError: it is no such name
+    """
+    match = re.fullmatch(r"([A-Ga-g])([#b]?)(-?\d)", name)
+    if match is None:
+        raise DatasetError(f"{name!r} is not the name of a note; correct the recipe.")
+    letter, accidental, octave = match.groups()
     return STEPS[letter.lower()] + {"": 0, "#": 1, "b": -1}[accidental] + 12 * (int(octave) + 1)
 
 

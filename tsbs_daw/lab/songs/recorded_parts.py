@@ -60,8 +60,9 @@ def _take(part: Part, score: Score, samples: int, material: Material, rng: np.ra
         if start >= samples:
             continue
         velocity = float(np.clip(note.velocity + rng.normal(0.0, 0.05), 0.08, 1.0))
-        short = damped_notes is not None and held_s < SHORT_S and rng.random() < damping
-        player = damped_notes if short else open_notes
+        player = open_notes
+        if damped_notes is not None and held_s < SHORT_S and rng.random() < damping:
+            player = damped_notes
         bend = _bend(note, held_s, leading, entry, rng)
         add_at(output, start, _stereo(player.play(note.pitch, velocity, held_s, entry.release_s, bend)))
     if entry.noises:

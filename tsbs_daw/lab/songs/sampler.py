@@ -68,7 +68,7 @@ class Sampler:
         """
         recording = self.choose(pitch, velocity)
         length = max(int((held_s + release_s) * SAMPLE_RATE), 64)
-        shift = pitch - recording.pitch
+        shift = pitch - (recording.pitch or 0.0)  # only recordings with a pitch are kept
         sound = self._bent(recording, shift, length, bend) if bend else self._steady(recording, shift, length)
         level = np.clip((velocity + SOFTEST) / (recording.velocity + SOFTEST), 0.35, 2.0)
         return shape(sound, held_s, release_s) * np.float32(level)
