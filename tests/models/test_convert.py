@@ -123,7 +123,7 @@ def test_a_cut_checkpoint_is_refused_wherever_it_is_cut(tmp_path):
 def test_a_cut_checkpoint_leaves_nothing_behind(tmp_path):
     source = saved(CASE_B.state_dict(), tmp_path / "cut.ckpt")
     source.write_bytes(source.read_bytes()[:-5000])
-    with pytest.raises(CheckpointError, match="get the file again"):
+    with pytest.raises(CheckpointError, match="download it again"):
         convert(source, tmp_path / "out.safetensors", stems=STEMS_B)
     assert {path.name for path in tmp_path.iterdir()} == {"cut.ckpt"}
 
@@ -164,7 +164,7 @@ def test_another_network_is_refused_as_such(tmp_path):
 
 
 def test_the_wrong_number_of_stem_names_is_said_so(tmp_path):
-    with pytest.raises(CheckpointError, match="gives 2 stems and 4 are named"):
+    with pytest.raises(CheckpointError, match="has 2 stems, but 4 are named"):
         choose_config("auto", FULL.stems, CASE_B.state_dict(), tmp_path / "x.ckpt")
 
 
@@ -208,7 +208,7 @@ def test_a_storage_that_claims_gigabytes_more_than_the_file_has_is_refused(tmp_p
 def test_nothing_is_overwritten_unasked(tmp_path):
     source = saved({}, tmp_path / "x.ckpt")
     (tmp_path / "out.safetensors").write_text("precious")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         convert(source, tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").read_text() == "precious"
 

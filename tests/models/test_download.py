@@ -51,7 +51,7 @@ def test_many_cuts_are_fine_while_each_try_brings_something(tmp_path):
 
 def test_a_server_that_brings_nothing_is_given_up_and_the_part_is_kept(tmp_path):
     with serving(CONTENT, cut_after=[400_000, 0, 0, 0, 0]) as server:
-        with pytest.raises(DownloadError, match="run the same command again to go on after the 400,000 bytes"):
+        with pytest.raises(DownloadError, match="Run the same command again to resume after 400,000 bytes"):
             fetch(server.url, tmp_path / "m.ckpt")
         assert not (tmp_path / "m.ckpt").exists()
         assert fetch(server.url, tmp_path / "m.ckpt") == CONTENT
@@ -113,7 +113,7 @@ def test_a_damaged_note_starts_again(tmp_path):
 
 def test_a_missing_file_is_said_at_once(tmp_path):
     with serving(CONTENT, status=404) as server:
-        with pytest.raises(DownloadError, match="answered 404"):
+        with pytest.raises(DownloadError, match=": 404 "):
             fetch(server.url, tmp_path / "m.ckpt")
         assert len(server.requests) == 1
 
@@ -128,7 +128,7 @@ def test_a_failing_server_is_tried_again(tmp_path):
 def test_nobody_listening_is_a_download_error(tmp_path):
     with serving(CONTENT) as server:
         url = server.url
-    with pytest.raises(DownloadError, match="could not be downloaded"):
+    with pytest.raises(DownloadError, match="Cannot download"):
         fetch(url, tmp_path / "m.ckpt")
 
 
@@ -171,7 +171,7 @@ def test_a_disk_that_fills_up_on_the_way_is_no_space_left_and_keeps_the_part(tmp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with serving(CONTENT, cut_after=[300_000]) as server:
-        with monkeypatch.context() as patched, pytest.raises(NoSpaceLeft, match="make room"):
+        with monkeypatch.context() as patched, pytest.raises(NoSpaceLeft, match="Free some space"):
             patched.setattr(os, "fsync", full)
             fetch(server.url, tmp_path / "m.ckpt")
         assert fetch(server.url, tmp_path / "m.ckpt") == CONTENT

@@ -114,7 +114,7 @@ def test_a_model_that_changes_after_its_first_use_is_refused(settings):
     resolve("mine", settings)
     resolve("mine", settings)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(CheckpointError, match="changed since it was first used"):
+    with pytest.raises(CheckpointError, match="has changed since its first use"):
         resolve("mine", settings)
 
 
@@ -158,7 +158,7 @@ def test_another_file_at_the_same_address_is_refused_unread(settings, pickled, t
         other = {name: part + 1 for name, part in CASE_B.state_dict().items()}
         torch.save(other, tmp_path / "other.ckpt")
         server.content = (tmp_path / "other.ckpt").read_bytes()
-        with pytest.raises(CheckpointError, match="not the file that was first pulled"):
+        with pytest.raises(CheckpointError, match="has changed since it was first pulled"):
             pull(known(server.url), settings)
         assert not path.exists() and not list(settings.models.glob("*.ckpt"))
         server.content = pickled
@@ -201,7 +201,7 @@ def test_converting_into_a_name_makes_it_a_model_that_may_be_replaced(settings, 
     assert resolve("mine", settings) == path
     convert_into(source, "mine", settings, stems=("a", "b"), overwrite=True)
     assert load(resolve("mine", settings)).config.stems == ("a", "b")
-    with pytest.raises(UnknownModel, match="belongs to a model"):
+    with pytest.raises(UnknownModel, match="reserved for a known model"):
         convert_into(source, "musdb18", settings)
 
 

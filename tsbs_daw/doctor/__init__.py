@@ -1,1 +1,1 @@
-"""Checks of this machine: what is installed, and what it really computes."""
+"""Checks of this machine: what is installed, and whether it computes correctly."""

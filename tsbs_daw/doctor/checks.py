@@ -1,7 +1,7 @@
-"""What works on this machine, found out by doing it, and what to do about the rest.
+"""Checks of this machine, each by trying, with advice for what does not work.
 
-Light checks run here; whatever could take the process with it (a driver, a kernel, a broken wheel) runs in a child,
-`doctor_probe`. A check that fails in a way nobody thought of is a finding too, never the end of the doctor.
+Light checks run in this process; whatever could crash it (a driver, a kernel, a broken wheel) runs in a child, `probe`.
+A check that fails unexpectedly is a finding too and never ends the doctor.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tsbs_daw.integrations.reaper.folder import usual_folder
 log = logging.getLogger(__name__)
 
 PROBE_LIMIT_S = 300.0
-NEEDED_MEMORY_BYTES = 2_000_000_000  # one job needs less than 1.5 GB, and the system wants to live too
+NEEDED_MEMORY_BYTES = 2_000_000_000  # one job needs less than 1.5 GB; the rest is for the system
 NEEDED_DISK_BYTES = 2_000_000_000  # a song of 10 minutes gives about 1 GB of float stems and cached stems
 
 
 class Status(str, Enum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
     OK = "ok"
     NOTE = "note"  # worth knowing; everything needed works without it
@@ -43,7 +43,7 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `advice` says what to do; a problem always has one."""
+    """One line of the report. `advice` states what to do; every problem has one."""
 
     topic: str
     status: Status
@@ -53,7 +53,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the doctor found."""
+    """All findings."""
 
     findings: tuple[Finding, ...]
 
@@ -71,7 +71,7 @@ class Report:
 
 
 def examine(settings: Settings, model: str = "default") -> Iterator[Finding]:
-    """Every check in turn, each finding as soon as it is known; the slow ones come last."""
+    """Run all checks and yield each finding as soon as it is known; slow checks come last."""
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -92,7 +92,7 @@ def examine(settings: Settings, model: str = "default") -> Iterator[Finding]:
 def _caught(topic: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
-    except Exception as error:  # the doctor's one boundary: what a check does not expect is what it is there to find
+    except Exception as error:  # the doctor's one boundary: an unexpected error is a finding, too
         log.exception("the check of %s failed", topic)
         yield Finding(
             topic, Status.PROBLEM, f"The check itself failed ({described(error)}).", "Please report this line."
@@ -105,7 +105,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Versions of everything that the package asks for, by extra; what belongs to an extra may be missing."""
+    """The versions of all dependencies, by extra; those of an extra may be missing."""
     versions: dict[str, list[str]] = {"": [f"tsbs-daw {importlib.metadata.version('tsbs-daw')}"]}
     missing: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("tsbs-daw") or []:
@@ -125,11 +125,11 @@ def _packages() -> Iterator[Finding]:
             yield Finding("packages", Status.PROBLEM, f"Missing: {', '.join(names)}.", advice)
         elif extra != "test":
             advice = f"Optional; `pip install 'tsbs-daw[{extra}]'` brings it."
-            yield Finding("packages", Status.NOTE, f"[{extra}] is not complete: no {', '.join(names)}", advice)
+            yield Finding("packages", Status.NOTE, f"[{extra}] is incomplete: missing {', '.join(names)}", advice)
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:
-    """A file is written, renamed over another, read and removed in each folder."""
+    """Write, rename, read and remove a file in each folder."""
     for name, folder in (("home", settings.home), ("cache", settings.cache), ("models", settings.models)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -146,9 +146,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
             yield Finding("folders", Status.OK, f"{name}: {folder}")
         else:
             advice = "Check who owns it, or set TSBS_DAW_HOME to a folder of yours."
-            yield Finding(
-                "folders", Status.PROBLEM, f"{name}: {shown(folder)} cannot be written to ({reason}).", advice
-            )
+            yield Finding("folders", Status.PROBLEM, f"{name}: cannot write to {shown(folder)} ({reason}).", advice)
 
 
 def _space(settings: Settings) -> Iterator[Finding]:
@@ -166,7 +164,7 @@ def _memory() -> Iterator[Finding]:
     total, available = machine.memory_bytes()
     known = available if available is not None else total
     if known is None:
-        yield Finding("memory", Status.NOTE, "This system does not say how much memory there is")
+        yield Finding("memory", Status.NOTE, "This system does not report its memory")
     elif known < NEEDED_MEMORY_BYTES:
         what = f"Only {known / 1e9:.1f} GB of memory."
         yield Finding("memory", Status.PROBLEM, what, "Close other programs: a separation needs up to 1.5 GB.")
@@ -174,7 +172,7 @@ def _memory() -> Iterator[Finding]:
         yield Finding("memory", Status.OK, f"{known / 1e9:.1f} GB of memory" + (" free" if available else ""))
 
 
-# Tries for a lock that another process holds; says whether it was kept out.
+# Tries to get a lock that another process holds; exits with 7 if that fails, as it should.
 _SECOND_PROCESS = """
 import sys, filelock
 try:
@@ -185,7 +183,7 @@ except filelock.Timeout:
 
 
 def _locks(settings: Settings) -> Iterator[Finding]:
-    """A real second process must not get a lock that this one holds: two daemons depend on it."""
+    """Check that a second process cannot get a lock that this one holds, so that two daemons cannot run."""
     from filelock import FileLock
 
     with tempfile.TemporaryDirectory(prefix=".doctor-", dir=settings.home) as folder:
@@ -193,9 +191,9 @@ def _locks(settings: Settings) -> Iterator[Finding]:
         with FileLock(path, timeout=0):
             held = subprocess.run([sys.executable, "-c", _SECOND_PROCESS, path], capture_output=True, timeout=60)
     if held.returncode == 7:
-        yield Finding("locks", Status.OK, "file locks keep a second process out")
+        yield Finding("locks", Status.OK, "file locks work between processes")
     else:
-        advice = "Set TSBS_DAW_HOME to a folder on a local disk; some network shares have no locks."
+        advice = "Set TSBS_DAW_HOME to a folder on a local disk; some network shares do not support locks."
         yield Finding("locks", Status.PROBLEM, f"File locks do not work in {shown(settings.home)}.", advice)
 
 
@@ -207,7 +205,7 @@ def _daemon(settings: Settings) -> Iterator[Finding]:
         yield Finding("daemon", Status.NOTE, "no daemon is running", "`tsbs-daw watch FOLDER --out FOLDER` starts one.")
     else:
         yield Finding(
-            "daemon", Status.OK, f"a daemon is at work (process {heartbeat.pid}, version {heartbeat.version})"
+            "daemon", Status.OK, f"a daemon is running (process {heartbeat.pid}, version {heartbeat.version})"
         )
 
 
@@ -221,7 +219,7 @@ def _reaper() -> Iterator[Finding]:
 
 
 def _probe(name: str, settings: Settings, model: str) -> Iterator[Finding]:
-    """Run one of `doctor_probe`'s checks in a process of its own; its death is a finding."""
+    """Run one check of `probe` in a separate process; a crash is a finding."""
     with tempfile.TemporaryDirectory(prefix="tsbs-daw-doctor-") as folder:
         answer = Path(folder) / "answer.json"
         request: dict[str, object] = {"probe": name, "model": model, "folder": folder}
@@ -235,11 +233,11 @@ def _probe(name: str, settings: Settings, model: str) -> Iterator[Finding]:
                 timeout=PROBE_LIMIT_S,
             )
         except subprocess.TimeoutExpired:
-            what = f"It did not end within {PROBE_LIMIT_S:.0f} s."
+            what = f"The check did not end within {PROBE_LIMIT_S:.0f} s."
             yield Finding(name, Status.PROBLEM, what, "Try `--device cpu`; if that works, update the device's driver.")
             return
         if not answer.is_file():
-            yield Finding(name, Status.PROBLEM, f"It ended early ({_ending(ended)}).", _ADVICE[name])
+            yield Finding(name, Status.PROBLEM, f"The check ended early ({_ending(ended)}).", _ADVICE[name])
             return
         for found in json.loads(answer.read_text(encoding="utf-8")):
             yield Finding(name, Status(found["status"]), found["what"], found["advice"])
@@ -253,7 +251,7 @@ _ADVICE = {
 
 
 def _ending(ended: subprocess.CompletedProcess[bytes]) -> str:
-    """ "signal SIGSEGV" or "exit code 1", and the last line it wrote."""
+    """How a process ended, "signal SIGSEGV" or "exit code 1", and the last line that it printed."""
     how = f"exit code {ended.returncode}"
     if ended.returncode < 0:
         try:

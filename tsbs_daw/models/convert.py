@@ -1,8 +1,8 @@
-"""Published pickled checkpoints -> safetensors. The pickle is only ever opened in a process of its own.
+"""Convert published pickled checkpoints to safetensors. A pickle is only ever opened in a separate process.
 
 A pickle can contain any code. The child process (`convert_child`) opens it with torch's restricted reader
-(`weights_only=True`, without a fallback), checks every name and shape against the network, and writes safetensors;
-this module only starts it, limits it, and gives its result a name by one rename.
+(`weights_only=True`, without a fallback), checks every name and shape against the network, and writes safetensors. This
+module starts the child, limits it, and publishes its result by one rename.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ _UNWANTED_VARIABLES = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "PYTHONSTARTUP", "PYT
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion wrote.
+    """The result of a conversion.
 
-    config:     the ModelConfig as a dictionary
-    parameters: how many numbers the network has
+    Attributes:
+        path: of the safetensors file
+        config: the ModelConfig as a dictionary
+        parameters: number of parameters of the network
     """
 
     path: Path
@@ -58,25 +60,29 @@ def convert(
     """Convert a checkpoint with the published names.
 
     Args:
-        config:   "full", "lite", "tiny", or "auto": read the sizes off the shapes
-        stems:    what the outputs are called, in the checkpoint's order
-        metadata: written into the file beside the config
+        source: the checkpoint
+        output: the safetensors file to write
+        config: "full", "lite", "tiny", or "auto" to infer the sizes from the shapes
+        stems: names of the outputs, in the checkpoint's order
+        overwrite: replace an existing output
+        metadata: stored in the file beside the config
+
     Raises:
-        UsageError:      no such file, wrong config, the output exists and `overwrite` is not set
+        UsageError: no such file, wrong config, or the output exists and `overwrite` is not set
         CheckpointError: not a checkpoint, cut, hostile, or of another network; nothing in it was run
-        OutputError:     the result could not be written
+        OutputError: the result cannot be written
     """
     source, output = source.expanduser().absolute(), output.expanduser().absolute()
     _check_request(source, output, config, overwrite)
     if not stems or len(set(stems)) != len(stems):
-        raise UsageError(f"The stems {', '.join(stems)!r} must be different names, at least one.")
+        raise UsageError(f"The stems {', '.join(stems)!r} must be one or more different names.")
     _check_archive(source)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".convert-", dir=output.parent))
     except OSError as error:
         where = shown(output.parent)
-        raise OutputError(f"{where} cannot be written to ({error.strerror}); choose another folder.") from error
+        raise OutputError(f"Cannot write to {where} ({error.strerror}); choose another folder.") from error
     try:
         answer = _run_child(folder, source, config, tuple(stems), dict(metadata or {}))
         (folder / "model.safetensors").replace(output)
@@ -91,30 +97,32 @@ def _check_request(source: Path, output: Path, config: str, overwrite: bool) -> 
     if not source.is_file():
         raise UsageError(f"The checkpoint {shown(source)} does not exist.")
     if source.stat().st_size > LARGEST_BYTES:
-        raise CheckpointError(f"{shown(source)} is larger than any checkpoint of this network; check the file.")
+        raise CheckpointError(f"{shown(source)} is too large for a checkpoint of this network; check the file.")
     if output.suffix != ".safetensors":
         raise UsageError(f"The result {output.name} must end in .safetensors.")
     if output.exists() and not overwrite:
-        raise UsageError(f"{shown(output)} exists already; choose another name or ask to overwrite it.")
+        raise UsageError(f"{shown(output)} already exists; choose another name, or ask to overwrite it.")
 
 
 def _check_archive(source: Path) -> None:
-    """A checkpoint stores its tensors uncompressed: one that would unpack to much more is a bomb."""
+    """Refuse zip bombs: a checkpoint stores its tensors uncompressed."""
     if not zipfile.is_zipfile(source):
         return
     try:
         with zipfile.ZipFile(source) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"{shown(source)} is damaged ({error}); get the file again.") from error
+        raise CheckpointError(f"{shown(source)} is damaged ({error}); download it again.") from error
     if unpacked > 2 * source.stat().st_size + (1 << 20):
-        raise CheckpointError(f"{shown(source)} would unpack to {unpacked:,} bytes, so it is none; nothing was read.")
+        raise CheckpointError(
+            f"{shown(source)} would unpack to {unpacked:,} bytes, so it is not a checkpoint; nothing was read."
+        )
 
 
 def _run_child(
     folder: Path, source: Path, config: str, stems: tuple[str, ...], metadata: dict[str, str]
 ) -> dict[str, Any]:
-    """Run `convert_child` in `folder` and give back its answer."""
+    """Run `convert_child` in `folder` and return its answer."""
     request = {"source": str(source), "config": config, "stems": stems, "metadata": metadata}
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
     try:
@@ -143,7 +151,7 @@ def _run_child(
 
 
 def _child_environment() -> dict[str, str]:
-    """This process's environment, with this very package importable and no way to soften the reader."""
+    """This process's environment, with this package importable and nothing that weakens the restricted reader."""
     environment = {name: value for name, value in os.environ.items() if name not in _UNWANTED_VARIABLES}
     package_parent = str(Path(__file__).resolve().parents[2])
     paths = [package_parent, *filter(None, [environment.get("PYTHONPATH")])]

@@ -1,10 +1,10 @@
 """The process that opens a pickled checkpoint: `python -m tsbs_daw.models.convert_child FOLDER`.
 
 Reads FOLDER/request.json, writes FOLDER/model.safetensors and then FOLDER/answer.json, which holds either the config
-or one sentence under "error". Started by `convert`, with limits, so that whatever the file contains ends here.
+or an error message under "error". `convert` starts it with limits, so that a hostile file affects only this process.
 
-Accepted on purpose, because trainers write them: the state dict itself, or one level down under "state_dict",
-"model_state_dict" or "model"; and names that all start with "module.", "model." or "_orig_mod.".
+Accepted, because trainers write them: the state dict itself, or one level down under "state_dict", "model_state_dict"
+or "model"; and names that all start with "module.", "model." or "_orig_mod.".
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
     except CheckpointError as error:
         answer = {"error": str(error)}
     except MemoryError:
-        answer = {"error": f"{shown(source)} needs more memory than a checkpoint of this network can; check the file."}
+        answer = {"error": f"{shown(source)} needs more memory than any checkpoint of this network; check the file."}
     except OSError as error:
         answer = {"error": f"Converting {shown(source)} failed ({error.strerror or error}); check the disk."}
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
@@ -60,9 +60,10 @@ def _convert(source: Path, output: Path, request: Mapping[str, Any]) -> dict[str
 
 
 def read_state_dict(source: Path) -> dict[str, Tensor]:
-    """The named tensors of a pickled checkpoint, in float32, without running anything in it.
+    """Read the named tensors of a pickled checkpoint without running anything in it.
 
-    Raises: CheckpointError: hostile, cut, or not a state dict
+    Raises:
+        CheckpointError: hostile, cut, or not a state dict
     """
     try:
         found = torch.load(source, map_location="cpu", weights_only=True)
@@ -70,10 +71,10 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
         raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(source, str(error))) from error
-    except Exception as error:  # the reader raises whatever the damage leads to; every kind means the same to the user
+    except Exception as error:  # damage can raise anything; every error means the same to the user
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
-            f"{shown(source)} cannot be read as a checkpoint ({reason}); it may be cut short: get the file again."
+            f"{shown(source)} cannot be read as a checkpoint ({reason}); it may be cut short: download it again."
         ) from error
     return _without_prefix(_unwrap(found, source), source)
 
@@ -118,11 +119,11 @@ def _checked(value: Any, name: str, source: Path) -> Tensor:
 
 
 def choose_config(name: str, stems: tuple[str, ...], state_dict: Mapping[str, Tensor], source: Path) -> ModelConfig:
-    """The config asked for, or the one that the shapes tell. What it leaves open the full name check decides."""
+    """The requested config, or the one inferred from the shapes. Loading checks all names and shapes later."""
     found_stems = _count_stems(state_dict)
     if found_stems is not None and found_stems != len(stems):
         raise CheckpointError(
-            f"{shown(source)} gives {found_stems} stems and {len(stems)} are named ({', '.join(stems)}); "
+            f"{shown(source)} has {found_stems} stems, but {len(stems)} are named ({', '.join(stems)}); "
             "name them in the checkpoint's order with --stems."
         )
     try:
@@ -134,7 +135,7 @@ def choose_config(name: str, stems: tuple[str, ...], state_dict: Mapping[str, Te
 
 
 def _count_stems(state_dict: Mapping[str, Tensor]) -> int | None:
-    """The estimator's last convolution gives 4 numbers per bin and stem; the split's norm has 2 per bin."""
+    """The number of stems: the last convolution has 4 values per bin and stem, the split's norm 2 per bin."""
     last, split = state_dict.get("mask.0.5.bias"), state_dict.get("BN_mask.0.0.weight")
     if last is None or split is None or split.numel() == 0:
         return None
@@ -142,7 +143,7 @@ def _count_stems(state_dict: Mapping[str, Tensor]) -> int | None:
 
 
 def _read_off(state_dict: Mapping[str, Tensor]) -> ModelConfig:
-    """Sizes from shapes. The hop length leaves no trace in them: it is that of the named config with these bands."""
+    """Infer sizes from shapes. The hop length leaves no trace: it is that of the named config with these bands."""
 
     def count(prefix: str) -> int:
         indices = [int(m[1]) for m in (re.match(re.escape(prefix) + r"\.(\d+)\.", key) for key in state_dict) if m]
@@ -172,7 +173,7 @@ def _read_off(state_dict: Mapping[str, Tensor]) -> ModelConfig:
 
 
 def _limit_memory() -> None:
-    """Where the system can: a header that claims terabytes ends in MemoryError instead of a swapping machine."""
+    """Limit the address space, if the system can: a header that claims terabytes then raises MemoryError."""
     try:
         import resource
     except ImportError:  # Windows
@@ -182,6 +183,6 @@ def _limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # of torch's, about old formats; nobody reads this process's output
+    warnings.simplefilter("ignore")  # torch warns about old formats; nobody reads this process's output
     _limit_memory()
     main(Path(sys.argv[1]))

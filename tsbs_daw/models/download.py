@@ -1,10 +1,10 @@
-"""A file from the network that arrives whole, or stays a part that the next try goes on with.
+"""Resumable download: a file arrives completely, or stays a partial file that the next try resumes.
 
     FILE.part        the bytes so far
-    FILE.part.json   which address they came from, and the server's mark (ETag or date) of that version
+    FILE.part.json   their address, and the server's validator (ETag or date) of that version
 
-A later try asks for the rest with `Range` and sends the mark with `If-Range`, so that a file that changed on the
-server in between starts again from nothing and two versions are never glued together.
+A later try requests the rest with `Range` and sends the validator with `If-Range`, so that a file that changed on the
+server is downloaded from the beginning and two versions are never mixed.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ ProgressCallback = Callable[[int, "int | None"], None]  # bytes so far, bytes in
 BLOCK_BYTES = 1 << 18
 STALL_S = 30.0
 TRIES_WITHOUT_PROGRESS = 4
-LARGEST_BYTES = 4 << 30  # no checkpoint of this model comes near; a server that never ends must not fill the disk
+LARGEST_BYTES = 4 << 30  # more than any checkpoint; an endless response must not fill the disk
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is known about FILE.part: enough to ask for the rest of the same version."""
+    """The origin of FILE.part: enough to request the rest of the same version."""
 
     url: str
     mark: str  # a strong ETag, or a Last-Modified date
 
 
 class _Cut(Exception):
-    """The connection ended early; another try may go on."""
+    """The connection ended early; another try may resume."""
 
 
 class _SameSecurityRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to a connection that anyone on the way can change."""
+    """Follows redirects, but never from https to an unprotected connection."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise DownloadError(f"{req.full_url} redirects to the unprotected address {newurl}, which is not followed.")
+            raise DownloadError(f"{req.full_url} redirects to the unprotected address {newurl}; refusing to follow it.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -69,12 +69,21 @@ def download(
     pause_s: float = 1.0,
     largest_bytes: int = LARGEST_BYTES,
 ) -> Path:
-    """Fetch `url` to `destination`, going on with what an earlier try left.
+    """Download a file, resuming an earlier try.
 
-    Args:    pause_s: wait before a second try; each further one waits twice as long
-    Returns: `destination`, complete and on the disk
-    Raises:  DownloadError: the network, the server, or another download of the same file; the part is kept
-             NoSpaceLeft:   the file does not fit; the part is kept
+    Args:
+        url: http or https
+        destination: the file to write
+        progress: called with the bytes so far, and in all if the server states it
+        pause_s: wait before the second try; doubles with each further one
+        largest_bytes: limit of the size
+
+    Returns:
+        `destination`, complete and durable
+
+    Raises:
+        DownloadError: the network or the server failed, or the file is already being downloaded; the part is kept
+        NoSpaceLeft: the file does not fit; the part is kept
     """
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise DownloadError(f"{url} is not a web address; give one that starts with https://.")
@@ -83,7 +92,7 @@ def download(
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise DownloadError(f"{destination.name} is already being downloaded; wait for that to end.") from error
+        raise DownloadError(f"{destination.name} is already being downloaded; wait until that is done.") from error
     with lock:
         _fetch_with_retries(url, destination, progress or (lambda done, total: None), pause_s, largest_bytes)
     return destination
@@ -105,23 +114,23 @@ def _fetch_with_retries(
             fruitless = 0 if _size(part) > before else fruitless + 1
             if fruitless >= TRIES_WITHOUT_PROGRESS:
                 raise DownloadError(
-                    f"{url} could not be downloaded ({_reason(error)}); run the same command again "
-                    f"to go on after the {_size(part):,} bytes that are here."
+                    f"Cannot download {url} ({_reason(error)}). Run the same command again "
+                    f"to resume after {_size(part):,} bytes."
                 ) from error
-            log.warning("download of %s was cut (%s), trying again", url, _reason(error))
+            log.warning("download of %s was interrupted (%s), retrying", url, _reason(error))
             time.sleep(pause_s * 2 ** max(0, fruitless - 1))
     part.replace(destination)
     note.unlink(missing_ok=True)
 
 
 def _raise_if_final(error: Exception, url: str, part: Path) -> None:
-    """Turn what another try cannot mend into an error of ours."""
+    """Raise if another try cannot help."""
     if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 416, 429):
-        raise DownloadError(f"{url} answered {error.code} {error.reason}; the file may have moved.") from error
+        raise DownloadError(f"Cannot download {url}: {error.code} {error.reason}. The file may have moved.") from error
     if disk_is_full(error):
-        raise NoSpaceLeft(f"The disk is full at {part}; make room and run the same command again.") from error
+        raise NoSpaceLeft(f"Cannot write {part}: the disk is full. Free some space and try again.") from error
     if isinstance(error, PermissionError):
-        raise DownloadError(f"{part} cannot be written ({error.strerror}); check who owns the folder.") from error
+        raise DownloadError(f"Cannot write {part} ({error.strerror}). Check the permissions of the folder.") from error
 
 
 def _reason(error: Exception) -> str:
@@ -135,9 +144,10 @@ def _size(path: Path) -> int:
 
 
 def _fetch_rest(url: str, part: Path, note: Path, progress: ProgressCallback, largest_bytes: int) -> None:
-    """One request: append what is missing to `part`, or start it again.
+    """Make one request: append the rest to `part`, or restart it.
 
-    Raises: _Cut: fewer bytes came than were promised
+    Raises:
+        _Cut: the response was shorter than promised
     """
     known = _read_note(note)
     have = _size(part) if known is not None and known.url == url else 0
@@ -150,9 +160,9 @@ def _fetch_rest(url: str, part: Path, note: Path, progress: ProgressCallback, la
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:
-            if _total_of(error.headers) == have:  # the whole file is here; only the rename was missing
+            if _total_of(error.headers) == have:  # complete; only the rename was missing
                 return
-            note.unlink(missing_ok=True)  # the part is longer than the file: start again
+            note.unlink(missing_ok=True)  # the part is longer than the file: restart
         raise
     with answer:
         start = _start_of(answer, have, note)
@@ -168,13 +178,13 @@ def _fetch_rest(url: str, part: Path, note: Path, progress: ProgressCallback, la
 
 
 def _start_of(answer: http.client.HTTPResponse, have: int, note: Path) -> int:
-    """Where the answer's first byte belongs: after what we have, or at the beginning."""
+    """The offset of the first byte of the response: after the existing part, or 0."""
     if answer.status != 206:
         return 0
     match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != have:
-        note.unlink(missing_ok=True)  # a server that miscounts: the next try takes the whole file
-        raise _Cut("the server sent another range than asked for")
+        note.unlink(missing_ok=True)  # a faulty server: the next try downloads the whole file
+        raise _Cut("the server sent a different range than requested")
     return have
 
 
@@ -193,24 +203,24 @@ def _check_size(url: str, part: Path, start: int, total: int | None, largest_byt
     if total is None:
         return
     if total > largest_bytes:
-        raise DownloadError(f"{url} is {total:,} bytes long, more than any model here; check the address.")
+        raise DownloadError(f"{url} has {total:,} bytes, more than any model; check the address.")
     free = shutil.disk_usage(part.parent).free + (0 if start else _size(part))
     if total - start > free:
         raise NoSpaceLeft(
-            f"{url} needs {total - start:,} more bytes and {part.parent} has {free:,} free; make room and try again."
+            f"{url} needs {total - start:,} more bytes, but {part.parent} has {free:,} free. Free some space."
         )
 
 
 def _copy(
     answer: BinaryIO, file: BinaryIO, done: int, total: int | None, progress: ProgressCallback, largest_bytes: int
 ) -> int:
-    """Copy to the end of the answer; what came before a cut is on the disk for the next try."""
+    """Copy the response to the file; what arrived before an interruption is durable for the next try."""
     try:
         progress(done, total)
         while block := answer.read(BLOCK_BYTES):
             done += len(block)
             if done > largest_bytes:
-                raise DownloadError("The server sends more than any model here is long; check the address.")
+                raise DownloadError("The server sends more than any model needs; check the address.")
             file.write(block)
             progress(done, total)
     finally:
@@ -220,19 +230,19 @@ def _copy(
 
 
 def _read_note(note: Path) -> Part | None:
-    """None if there is none or it cannot be used: then the download starts again, which is always right."""
+    """The origin of the part; None if it is missing or invalid: restarting the download is always correct."""
     try:
         found = json.loads(note.read_text(encoding="utf-8"))
         return Part(url=str(found["url"]), mark=str(found["mark"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be used (%s), downloading from the beginning", note, error)
+        log.warning("ignoring %s (%s), downloading from the beginning", note, error)
         return None
 
 
 def _write_note(note: Path, url: str, headers: http.client.HTTPMessage) -> None:
-    """Remember the server's mark. Without a strong one the rest cannot be asked for safely, so nothing is kept."""
+    """Store the server's validator. Without a strong one the download cannot be resumed safely, so nothing is kept."""
     tag = headers.get("ETag", "")
     mark = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
     if mark:

@@ -1,9 +1,12 @@
-"""Models by name: the bundled one, the known one to pull, what the user converted, and any local path.
+"""Models by name: the bundled model, known models to pull, the user's converted models, and any local path.
 
 default            in the package
 musdb18            pulled on request: downloaded, its hash recorded, converted
-<name>             <models>/<name>.safetensors, made by `tsbs-daw models convert`
+<name>             <models>/<name>.safetensors, written by `tsbs-daw models convert`
 a path             any .safetensors file
+
+Published checkpoints have no checksum. The first use of a model records its hash in `hashes.json` beside it, and a file
+that changes later is refused before anything in it is read.
 """
 
 from __future__ import annotations
@@ -29,39 +32,46 @@ SCHEMA = 1
 
 
 class HashRecord:
-    """The SHA-256 of files in one folder, by file name. Safe between processes."""
+    """The SHA-256 hashes of the files in one folder, by file name. Safe for several processes."""
 
     def __init__(self, folder: Path):
         self.path = folder / FILE_NAME
 
     def known(self, file: Path) -> str | None:
-        """The recorded hash. Raises: CheckpointError: the record itself is damaged"""
+        """The recorded hash; None if there is none.
+
+        Raises:
+            CheckpointError: the record is damaged
+        """
         return self._read().get(file.name)
 
     def check(self, file: Path) -> str:
-        """Hash `file` and compare; record it if it was never used before.
+        """Hash a file and compare it with the record; record it on first use.
 
-        Returns: the hash, in hex
-        Raises:  CheckpointError: the file is not the one that was first used
+        Returns:
+            The hash in hex
+
+        Raises:
+            CheckpointError: the file has changed since its first use
         """
         found, recorded = file_sha256(file), self.known(file)
         if recorded is None:
             self.record(file, found)
         elif recorded != found:
             raise CheckpointError(
-                f"{shown(file)} changed since it was first used (SHA-256 {found[:12]}… instead of {recorded[:12]}…); "
-                f"delete it and get it again, or, if you changed it yourself, remove its line from {shown(self.path)}."
+                f"{shown(file)} has changed since its first use (SHA-256 {found[:12]}… instead of {recorded[:12]}…); "
+                f"delete it and get it again or, if you changed it, remove its line from {shown(self.path)}."
             )
         return found
 
     def record(self, file: Path, sha256: str) -> None:
-        """Write down that `file` is this one from now on. A folder that cannot be written to is only logged."""
+        """Record the hash of a file. If the folder is not writable, only a warning is logged."""
         try:
             with FileLock(f"{self.path}.lock"):
                 files = self._read() | {file.name: sha256}
                 self._write(json.dumps({"schema": SCHEMA, "files": files}, indent=2, sort_keys=True))
         except OSError as error:
-            log.warning("%s cannot be written (%s): %s is not checked for changes", self.path, error, file.name)
+            log.warning("cannot write %s (%s): %s is not checked for changes", self.path, error, file.name)
 
     def _read(self) -> dict[str, str]:
         try:
@@ -92,9 +102,11 @@ PICKLES = (".ckpt", ".pt", ".pth", ".th", ".bin", ".pkl", ".chpt")
 class KnownModel:
     """A model that this program knows by name.
 
-    url:       None for the bundled one
-    size_bytes: roughly, for the check of free space before the server says it
-    sdr_db:    what was published or measured, per stem, and on what, in `measured_on`
+    Attributes:
+        url: None for the bundled model
+        size_bytes: approximate, to check the free space before the server states the size
+        sdr_db: published or measured SDR per stem
+        measured_on: the data of `sdr_db`
     """
 
     name: str
@@ -138,7 +150,12 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of `models list`. `path` is None while a known model is not pulled; `known` is None for the user's own."""
+    """A line of `models list`.
+
+    Attributes:
+        path: None while a known model is not pulled
+        known: None for the user's own models
+    """
 
     name: str
     path: Path | None
@@ -167,7 +184,7 @@ def resolve(name_or_path: str | Path, settings: Settings) -> Path:
             HashRecord(settings.models).check(path)
             return path
     if name in KNOWN:
-        raise UnknownModel(f"The model {name} is not on this machine yet; get it with `tsbs-daw models pull {name}`.")
+        raise UnknownModel(f"The model {name} is not installed; get it with `tsbs-daw models pull {name}`.")
     return _local_file(name, settings)
 
 
@@ -192,19 +209,19 @@ def _local_file(name: str, settings: Settings) -> Path:
     if path is not None:
         if path.suffix.lower() in PICKLES:
             raise CheckpointError(
-                f"{shown(path)} is a pickled checkpoint, which is never loaded as it is; "
+                f"{shown(path)} is a pickled checkpoint, which is never loaded directly; "
                 f"convert it with `tsbs-daw models convert {path.name} {path.stem}{SUFFIX}`."
             )
         return path
     if not is_name(name):
-        raise UnknownModel(f"There is no model file {name[:300]!r}; `tsbs-daw models list` shows the models by name.")
+        raise UnknownModel(f"There is no model file {name[:300]!r}; `tsbs-daw models list` lists all models.")
     close = difflib.get_close_matches(name, [entry.name for entry in list_models(settings)], n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else "`tsbs-daw models list` shows what there is."
+    hint = f"did you mean {close[0]!r}?" if close else "`tsbs-daw models list` lists all models."
     raise UnknownModel(f"There is no model {name!r}; {hint}")
 
 
 def _existing_file(name: str) -> Path | None:
-    """None too for what cannot be a path at all: a NUL, a name too long, a home of nobody."""
+    """The path of a file; None if it is missing or cannot be a path (a NUL, too long, no such home)."""
     try:
         path = Path(name).expanduser().absolute()
         return path if path.is_file() else None
@@ -213,12 +230,12 @@ def _existing_file(name: str) -> Path | None:
 
 
 def is_name(text: str) -> bool:
-    """Whether this can be a model's name: no folder in it, no ending, nothing that a file system minds."""
+    """Whether this can be the name of a model: no folder, no ending, only characters that every file system accepts."""
     return bool(text) and text[0].isalnum() and all(c.isalnum() or c in "-_+" for c in text) and len(text) <= 100
 
 
 def model_path(name: str, settings: Settings) -> Path:
-    """Where the pulled or converted model `name` lies, or would."""
+    """The path of the pulled or converted model `name`, whether it exists or not."""
     return settings.models / f"{name}{SUFFIX}"
 
 
@@ -277,14 +294,14 @@ def _accept(known: KnownModel, pickled: Path, output: Path, settings: Settings) 
     if expected is not None and expected != sha256:
         pickled.unlink()
         raise CheckpointError(
-            f"{known.url} is not the file that was first pulled (SHA-256 {sha256[:12]}… instead of {expected[:12]}…), "
-            f"so it was deleted unread; if its publisher announced a new one, remove its line from {record.path}."
+            f"{known.url} has changed since it was first pulled (SHA-256 {sha256[:12]}… instead of {expected[:12]}…), "
+            f"so it was deleted unread; if the publisher announced a new one, remove its line from {record.path}."
         )
     try:
         metadata = {"name": known.name, "source": str(known.url), "source_sha256": sha256, "licence": known.licence}
         convert(pickled, output, config=known.config, stems=known.stems, overwrite=True, metadata=metadata)
     except CheckpointError:
-        pickled.unlink(missing_ok=True)  # a later pull must fetch it anew
+        pickled.unlink(missing_ok=True)  # a later pull must download it again
         raise
     record.record(pickled, sha256)
     record.record(output, file_sha256(output))
@@ -300,7 +317,7 @@ def convert_into(source: Path, output: str | Path, settings: Settings, **options
     """
     text = str(output)
     if text in KNOWN:
-        raise UnknownModel(f"The name {text} belongs to a model of its own; choose another for yours.")
+        raise UnknownModel(f"The name {text} is reserved for a known model; choose another.")
     path = model_path(text, settings) if is_name(text) else Path(output)
     done = convert(source, path, **options).path
     if done.parent == settings.models.absolute():
@@ -324,7 +341,7 @@ def _checked(path: Path, settings: Settings) -> Path:
 
 
 def _check_space(known: KnownModel, settings: Settings) -> None:
-    """Room for the download and, beside it, the converted file."""
+    """Check that there is space for the download and the converted file."""
     needed, free = 2 * known.size_bytes, shutil.disk_usage(settings.models).free
     if free < needed:
         raise NoSpaceLeft(

@@ -82,7 +82,7 @@ def test_stems_of_a_song_lie_in_one_folder_and_sum_to_it_as_the_teacher_does(les
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"name": "default"}, UnknownModel, "belongs to a model of its own"),
+        ({"name": "default"}, UnknownModel, "reserved for a known model"),
         ({"name": "a/b"}, UsageError, "cannot be a model's name"),
         ({"teacher": "nobody"}, UnknownModel, "nobody"),
     ],

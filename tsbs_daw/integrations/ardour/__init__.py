@@ -1,1 +1,1 @@
-"""Installs the scripts into Ardour."""
+"""Installation of the scripts in Ardour."""

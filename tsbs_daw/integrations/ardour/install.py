@@ -1,10 +1,11 @@
-"""Puts the scripts into an Ardour, and takes them out again.
+"""Installs the scripts in Ardour, and uninstalls them.
 
-<config>/scripts/tsbs-daw_*.lua            the scripts, with the spool's place written into them
-<config>/ui_scripts                        which scripts are in use
-<config>/ui_scripts.before-tsbs-daw        as it was before the first installation
+<config>/scripts/tsbs-daw_*.lua            the scripts, with the path of the spool filled in
+<config>/ui_scripts                        the scripts in use
+<config>/ui_scripts.before-tsbs-daw        a backup from before the first installation
 
-Ardour keeps a copy of each script that is in use inside ui_scripts, so both are written.
+Ardour keeps a copy of each script in use inside ui_scripts, so both are written. Each major version has its own
+configuration folder.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tsbs_daw.core.errors import OutputError, SettingsError, UsageError, shown
 from tsbs_daw.integrations.ardour import scripts as ardour_scripts
 from tsbs_daw.integrations.ardour.scripts import SIGNALS, Script, lua_quoted
 
-OLDEST = 6  # the first with Lua 5.3 and the calls that the scripts make
+OLDEST = 6  # the first with Lua 5.3 and the functions that the scripts call
 
 _FOLDER_NAME = re.compile(r"(?i)ardour(\d+)")
 
@@ -39,7 +40,7 @@ def usual_place(platform: str = sys.platform, environment: Mapping[str, str] = o
 
 
 def version_of(folder: Path) -> int | None:
-    """The major version whose configuration this is, by the folder's name; None for a name that does not say."""
+    """The major version of a configuration folder, by its name; None for other names."""
     match = _FOLDER_NAME.fullmatch(folder.name)
     return int(match[1]) if match else None
 
@@ -47,14 +48,17 @@ def version_of(folder: Path) -> int | None:
 def find_folders(chosen: Path | None = None) -> list[Path]:
     """The configuration folders to install to, oldest version first.
 
-    Args:   chosen: one configuration folder; None: all of the usual place
-    Raises: UsageError: Ardour was never started there
+    Args:
+        chosen: one configuration folder; None: all in the default location
+
+    Raises:
+        UsageError: the folder does not exist, or Ardour was never started
     """
     if chosen is not None:
         folder = chosen.expanduser().absolute()
         if folder.is_dir():
             return [folder]
-        raise UsageError(f"Ardour's configuration folder {shown(folder)} is not there; check its name.")
+        raise UsageError(f"Ardour's configuration folder {shown(folder)} does not exist; check its name.")
     place = usual_place()
     named = [(version_of(folder) or 0, folder) for folder in place.iterdir()] if place.is_dir() else []
     found = [folder for version, folder in sorted(named) if version >= OLDEST and folder.is_dir()]
@@ -77,12 +81,13 @@ _PRESET = re.compile(r'(?m)^  local PRESET = ("(?:[^"\\]|\\.)*")')
 
 @dataclass(frozen=True)
 class Installation:
-    """What is in one configuration folder.
+    """The state of one configuration folder.
 
-    files:   the scripts that are there, of `FILES`
-    in_use:  the names of those that Ardour runs
-    missing: the names of those that it does not
-    spool:   where the installed scripts look for the daemon; None: not installed
+    Attributes:
+        files: the scripts that exist, of `FILES`
+        in_use: names of the scripts that Ardour runs
+        missing: names of the scripts that it does not run
+        spool: the spool that the installed scripts use; None: not installed
     """
 
     config: Path
@@ -97,7 +102,12 @@ class Installation:
 
 
 def scripts(spool: Path, preset: str = "none") -> dict[str, Script]:
-    """The scripts by file name, as an installation has them. Args: preset: what the action asks for"""
+    """The scripts by file name, as they are installed.
+
+    Args:
+        spool: path of the spool
+        preset: preset of the action
+    """
     found = {}
     for name in FILES:
         text = (Path(__file__).parent / name).read_text(encoding="utf-8")
@@ -107,9 +117,11 @@ def scripts(spool: Path, preset: str = "none") -> dict[str, Script]:
 
 
 def install(config: Path, spool: Path, preset: str = "none") -> Installation:
-    """Copy the scripts and, where this version's way is known, let Ardour use them.
+    """Copy the scripts and, if this version is supported, register them with Ardour.
 
-    Raises: OutputError: something cannot be written; SettingsError: ui_scripts cannot be understood, or is full
+    Raises:
+        OutputError: a file cannot be written
+        SettingsError: ui_scripts is damaged or has no free slot
     """
     wanted = scripts(spool, preset)
     for name, script in wanted.items():
@@ -129,7 +141,7 @@ def install(config: Path, spool: Path, preset: str = "none") -> Installation:
 
 
 def uninstall(config: Path) -> Installation:
-    """Take the scripts out; other scripts stay. Raises: OutputError, SettingsError"""
+    """Remove the scripts; other scripts stay. Raises: OutputError, SettingsError"""
     path = config / ardour_scripts.FILE
     before = _read(path)
     if before:
@@ -140,14 +152,14 @@ def uninstall(config: Path) -> Installation:
         if left:
             _write(path, left)
         else:
-            _remove(path)  # there was nothing but ours
+            _remove(path)  # it held only our scripts
     for gone in [config / "scripts" / name for name in FILES] + [config / BACKUP]:
         _remove(gone)
     return installation(config)
 
 
 def installation(config: Path) -> Installation:
-    """What is there now. Raises: SettingsError: ui_scripts cannot be understood"""
+    """The current state. Raises: SettingsError: ui_scripts is damaged"""
     path = config / ardour_scripts.FILE
     try:
         known = ardour_scripts.registered(_read(path))
@@ -187,7 +199,7 @@ def _unquoted(literal: str) -> str:
 
 
 def _damaged(path: Path, error: ValueError) -> SettingsError:
-    return SettingsError(f"{shown(path)} cannot be changed: {error}; look at it in Ardour's Script Manager.")
+    return SettingsError(f"Cannot change {shown(path)}: {error}. Check it in Ardour's Script Manager.")
 
 
 def _read(path: Path) -> bytes:
@@ -196,7 +208,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise OutputError(f"{shown(path)} cannot be read ({error.strerror}); check its permissions.") from error
+        raise OutputError(f"Cannot read {shown(path)} ({error.strerror}). Check its permissions.") from error
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -206,11 +218,11 @@ def _write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"{shown(path)} cannot be written ({error.strerror}); check its permissions.") from error
+        raise OutputError(f"Cannot write {shown(path)} ({error.strerror}). Check its permissions.") from error
 
 
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{shown(path)} cannot be removed ({error.strerror}); close Ardour.") from error
+        raise OutputError(f"Cannot remove {shown(path)} ({error.strerror}). Close Ardour.") from error
