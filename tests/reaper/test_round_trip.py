@@ -135,7 +135,7 @@ def test_reaper_closed_while_the_daemon_works_delivers_at_its_next_start(studio:
     project.add_item(project.add_track("Mix"), studio.song(seed=4), 3.0, 1.0)
     studio.run("Separate with preset")
     studio.ticks(2)
-    studio.reaper.window("preset").click("instrumental:")
+    studio.reaper.window("preset").pick("Preset", "instrumental")
     studio.ticks(3)
     studio.reaper.window("preset").click("Separate")
     studio.until(lambda: any(ticket["stage"] == "submitted" for ticket in studio.tickets()))
