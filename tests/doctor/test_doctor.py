@@ -189,3 +189,19 @@ def test_what_a_form_lacks_is_told_with_the_missing_step(monkeypatch):
     assert [finding["status"] for finding in findings] == ["ok", "ok", "note"]
     assert "the bundled size runs as plain in float32" in findings[0]["what"]
     assert findings[2]["what"] == "the form kernels cannot be used here (OutOfResources)" and findings[2]["advice"]
+
+
+def test_the_missing_step_is_named_in_the_order_of_installing(monkeypatch):
+    import importlib.util
+
+    from tsbs_daw.doctor import probe
+
+    there: set[str] = set()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in there else None)
+    monkeypatch.setattr(probe.shutil, "which", lambda name: name if name in there else None)
+    monkeypatch.setattr(probe.sys, "platform", "linux")
+    monkeypatch.delenv("CC", raising=False)
+    for part, words in (("triton", "pip install triton"), ("gcc", "C compiler"), ("mamba_ssm", "works without")):
+        assert words in probe._missing_step()
+        there.add(part)
+    assert "--no-build-isolation causal-conv1d" in probe._missing_step()

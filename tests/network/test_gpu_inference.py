@@ -26,9 +26,9 @@ from tsbs_daw.network import TINY
 from tsbs_daw.network.blocks import SequenceUnit, TransformAverageConcatenate
 from tsbs_daw.network.gpu_inference import KernelChannelStep, KernelSequenceUnit
 
-def check(found, wanted, x):
+def check(found, wanted, x, limit=2e-6):
     error = float((found - wanted).norm() / (wanted - x).norm())
-    assert error < 2e-6, error
+    assert error < limit, error
 
 bidirectional, length = sys.argv[1] == "both", int(sys.argv[2])
 config = replace(TINY, feature_dim=16, headdim=16, bidirectional=bidirectional)
@@ -46,6 +46,10 @@ with torch.inference_mode():
     found = x.clone()
     kernels(found, 2, (16, 2 * 16))
     check(found[:, 0].transpose(0, 1), exact(x[:, 0].transpose(0, 1).double()), x[:, 0].transpose(0, 1))
+    short = torch.randn(1, 1, 20, 16)
+    found = short.clone()
+    KernelSequenceUnit(unit, torch.float16)(found, 1, (20 * 16, 16))  # of bfloat16 the interpreter makes garbage
+    check(found[0], exact(short[0].double()), short[0], 2e-3)
     x = torch.randn(1, 2, 5, 16)
     found = x.clone()
     KernelChannelStep(step, torch.float32)(found, 2)

@@ -120,3 +120,12 @@ def test_a_replay_that_gives_something_else_is_never_used(monkeypatch, plain, of
         for _ in range(4):
             torch.testing.assert_close(graphed(mixture), wanted)
     assert len(replayed) == (3 if offset == 0 else 1)
+
+
+def test_stems_made_in_tf32_are_not_taken_for_float32():
+    from tsbs_daw.separation import Separator
+
+    separator = Separator(TwoStageSeparator(SMALL), CPU)
+    assert separator.precision_mark is None
+    separator.engine.form = replace(separator.engine.form, tf32=True)
+    assert separator.precision_mark == "tf32"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -137,6 +138,8 @@ def _missing_step() -> str:
 
     if find_spec("triton") is None:
         return "Install Triton: `pip install triton` (torch for CUDA on Linux brings it; on Windows `triton-windows`)."
+    if sys.platform == "linux" and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "Install a C compiler and Python's headers for Triton (Debian: `apt install gcc python3-dev`)."
     if find_spec("mamba_ssm") is None:
         return "It works without. mamba-ssm may be tried in its place: see the page on GPUs."
     if find_spec("causal_conv1d") is None:

@@ -85,7 +85,7 @@ class Separator:
     @property
     def precision_mark(self) -> str | None:
         """Equal for two separators that give equal stems, as far as the precision goes; see `precision.mark`."""
-        return mark(self.engine.dtype, self.engine.config)
+        return "tf32" if self.engine.form.tf32 else mark(self.engine.dtype, self.engine.config)
 
     @property
     def batch_size(self) -> int:
