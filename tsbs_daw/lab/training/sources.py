@@ -49,10 +49,11 @@ class Sources:
         with fabric.rank_zero_first():  # the first process reads the songs, the others find its banks
             self.held_out = SongBank.on_disk(out / "bank-valid", config.stems, config.sample_rate)
             held_out = [song for _, part in splits for song in finished_songs(part)]
-            problems += self.held_out.fill(held_out)
+            held_out_problems = self.held_out.fill(held_out)
             self.banks = [self._train_bank(out / f"bank-train-{index}") for index in range(len(folders))]
             for bank, (songs, _) in zip(self.banks, splits, strict=True):
                 problems += bank.fill(finished_songs(songs))
+        problems += held_out_problems
         if not skip_broken and not recipe.data.follow_s:
             require_whole(problems, folders[0] if len(folders) == 1 else folders)
         for problem in problems if fabric.is_global_zero else ():
