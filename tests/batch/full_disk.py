@@ -14,6 +14,7 @@ from batch.stage import run_crate
 from harness.stage import QUICK, wav_bytes
 
 from tsbs_daw.batch.plan import CrateRequest
+from tsbs_daw.contracts.treatment import Treatment
 
 SONGS = 6
 FILLER_BYTES = 256 * 1024  # of the 512 KiB of the disk; each song takes 60
@@ -25,7 +26,7 @@ def main() -> int:
     for number in range(SONGS):
         (place / "crate" / f"{number}.wav").write_bytes(wav_bytes(number, 30_000))
     (disk / "filler").write_bytes(bytes(FILLER_BYTES))
-    request = CrateRequest(folder=place / "crate", out=disk / "out", preset="none")
+    request = CrateRequest(folder=place / "crate", out=disk / "out", treatment=Treatment())
     for _ in range(2):
         catalogue = run_crate(request, options=replace(QUICK, retry_limit=2))
         print(json.dumps({song.source: [song.state, song.reason] for song in catalogue.songs}), flush=True)

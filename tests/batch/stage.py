@@ -10,6 +10,7 @@ from tsbs_daw.batch.plan import CrateRequest
 from tsbs_daw.batch.progress import View
 from tsbs_daw.batch.run import Crate
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
+from tsbs_daw.contracts.treatment import Treatment
 
 
 class Ears:
@@ -36,7 +37,7 @@ def crate_in(place: Path, *songs: str) -> CrateRequest:
     """A crate of small songs, every one with a content of its own."""
     for seed, song in enumerate(songs, start=1):
         write_song(place / "crate" / song, seed)
-    return CrateRequest(folder=place / "crate", out=place / "out", preset="none")
+    return CrateRequest(folder=place / "crate", out=place / "out", treatment=Treatment())
 
 
 def run_crate(request: CrateRequest, ears: Ears | None = None, **options: object) -> Catalogue:

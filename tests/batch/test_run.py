@@ -29,6 +29,7 @@ from tsbs_daw.batch.catalogue import CSV, JSON
 from tsbs_daw.batch.state import FILE_NAME as MEMORY
 from tsbs_daw.contracts.catalogue import Catalogue
 from tsbs_daw.contracts.job import State
+from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import DaemonError, UsageError
 from tsbs_daw.models import registry
 from tsbs_daw.queue.spool import living_daemon, request_cancel, submit
@@ -105,9 +106,9 @@ def test_stems_that_became_shorter_are_made_again(tmp_path):
 def test_other_settings_are_another_run(tmp_path):
     request = crate_in(tmp_path, "One.wav")
     run_crate(request)
-    run_crate(replace(request, null=True))
+    run_crate(replace(request, treatment=Treatment(null=True)))
     assert len(runs(tmp_path)) == 2
-    run_crate(replace(request, null=True))
+    run_crate(replace(request, treatment=Treatment(null=True)))
     assert len(runs(tmp_path)) == 2
 
 

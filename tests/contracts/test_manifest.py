@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from tsbs_daw.contracts.manifest import (
-    FileEntry,
+    AudioFile,
     Manifest,
     NamedHash,
     SourceEntry,
@@ -20,15 +20,14 @@ from tsbs_daw.contracts.manifest import (
     read_manifest,
     versions,
 )
+from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import JobFormatError
 
 RUN = {
     "source_sha256": "a" * 64,
     "model_sha256": "b" * 64,
     "preset_sha256": "c" * 64,
-    "stage": "full",
-    "null": False,
-    "salvage": False,
+    "treatment": Treatment(),
     "start_samples": 0,
     "length_samples": None,
 }
@@ -54,7 +53,7 @@ def manifest(**changes) -> Manifest:
         "stage": "full",
         "null": False,
         "salvage": False,
-        "stems": (FileEntry(name="vocals", kind="stem", file="vocals.wav", size_bytes=100, rms_db=-20.5),),
+        "stems": (AudioFile(name="vocals", kind="stem", file="vocals.wav", size_bytes=100, rms_db=-20.5),),
     }
     return Manifest(**{**fields, **changes})
 
@@ -67,7 +66,7 @@ def test_it_comes_back_as_it_was_written():
 
 @pytest.mark.parametrize("level", [-math.inf, math.inf, math.nan])
 def test_what_json_cannot_say_becomes_null(level: float):
-    entry = FileEntry(
+    entry = AudioFile(
         name="v",
         kind="stem",
         file="v.wav",
@@ -110,15 +109,14 @@ def test_identity_changes_with_everything_that_decides_the_result():
         "source_sha256": "d" * 64,
         "model_sha256": "d" * 64,
         "preset_sha256": "d" * 64,
-        "stage": "mask",
-        "null": True,
-        "salvage": True,
+        "treatment": Treatment(null=True),
         "start_samples": 1,
         "length_samples": 1,
     }
     assert changes.keys() == RUN.keys()
-    identities = {same} | {identity_of(**{**RUN, key: value}) for key, value in changes.items()}
-    assert len(identities) == 1 + len(changes)
+    runs = [{**RUN, key: value} for key, value in changes.items()]
+    runs += [{**RUN, "treatment": treatment} for treatment in (Treatment(stage="mask"), Treatment(salvage=True))]
+    assert len({same} | {identity_of(**run) for run in runs}) == 1 + len(runs)
 
 
 def test_identity_without_a_delivery_is_that_of_versions_that_knew_of_none():
@@ -143,7 +141,8 @@ def test_a_manifest_of_an_earlier_version_is_read():
 
 
 def test_two_processes_agree_on_the_identity():
-    code = f"from tsbs_daw.contracts.manifest import identity_of; print(identity_of(**{RUN!r}))"
+    imports = "from tsbs_daw.contracts.manifest import identity_of; from tsbs_daw.contracts.treatment import Treatment"
+    code = f"{imports}; print(identity_of(**{RUN!r}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == identity_of(**RUN)
 

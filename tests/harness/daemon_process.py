@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError
 from tsbs_daw.daemon.daemon import Daemon
@@ -35,7 +36,10 @@ def main() -> int:
     order = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings.from_texts(order["settings"])
-    folders = [WatchFolder(**{**f, "path": Path(f["path"]), "output": Path(f["output"])}) for f in order["folders"]]
+    folders = [
+        WatchFolder(Path(f.pop("path")), Path(f.pop("output")), Treatment(**f.pop("treatment")), **f)
+        for f in order["folders"]
+    ]
     timings = {name: WatchTimings(**order["options"].pop(name)) for name in ("local", "share")}
     options = DaemonOptions(**order["options"], **timings)
     if order["die_at"]:

@@ -12,9 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from tsbs_daw.contracts.manifest import FileEntry, Manifest, NamedHash, SourceEntry, identity_of
+from tsbs_daw.contracts.manifest import AudioFile, Manifest, NamedHash, SourceEntry, identity_of
+from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import TsbsDawError
-from tsbs_daw.pipeline.publish import Delivery, Published
+from tsbs_daw.pipeline.publish import Published, StagedFolder
 
 SONG = "Night Drive"
 
@@ -24,23 +25,19 @@ def identity(letter: str) -> str:
         source_sha256=letter * 64,
         model_sha256="b" * 64,
         preset_sha256="c" * 64,
-        stage="full",
-        null=False,
-        salvage=False,
-        start_samples=0,
-        length_samples=None,
+        treatment=Treatment(),
     )
 
 
-def manifest_for(delivery: Delivery, letter: str) -> Manifest:
+def manifest_for(staged: StagedFolder, letter: str) -> Manifest:
     stems = tuple(
-        FileEntry(name=path.stem, kind="stem", file=path.name, size_bytes=path.stat().st_size)
-        for path in sorted(delivery.folder.glob("*.wav"))
+        AudioFile(name=path.stem, kind="stem", file=path.name, size_bytes=path.stat().st_size)
+        for path in sorted(staged.folder.glob("*.wav"))
     )
     return Manifest(
-        job=delivery.job,
-        song=delivery.song,
-        identity=delivery.identity,
+        job=staged.job,
+        song=staged.song,
+        identity=staged.identity,
         source=SourceEntry(
             path="/song.wav",
             sha256=letter * 64,
@@ -62,10 +59,10 @@ def manifest_for(delivery: Delivery, letter: str) -> Manifest:
 def publish(
     output: Path, job: str = "job", fence: int = 1, *, letter: str = "a", size: int = 1000, song: str = SONG
 ) -> Published:
-    with Delivery(output, song, preset="none", identity=identity(letter), job=job, fence=fence) as delivery:
+    with StagedFolder(output, song, preset="none", identity=identity(letter), job=job, fence=fence) as staged:
         for stem in ("vocals", "drums"):
-            (delivery.folder / f"{stem}.wav").write_bytes(letter.encode() * size)
-        return delivery.publish(manifest_for(delivery, letter))
+            (staged.folder / f"{stem}.wav").write_bytes(letter.encode() * size)
+        return staged.publish(manifest_for(staged, letter))
 
 
 def main() -> int:

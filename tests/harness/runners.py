@@ -25,12 +25,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tsbs_daw.contracts.job import Job, Result, State
-from tsbs_daw.contracts.manifest import FILE_NAME, FileEntry, Manifest, NamedHash, SourceEntry, identity_of
+from tsbs_daw.contracts.manifest import FILE_NAME, AudioFile, Manifest, NamedHash, SourceEntry, identity_of
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DeviceLost, JobCancelled, UnreadableAudio
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.pipeline.publish import Delivery, find_equal_run
+from tsbs_daw.pipeline.publish import StagedFolder, find_previous_run
 
 RUNNER = "runners:run"
 
@@ -64,14 +64,12 @@ def deliver(
         source_sha256=digest,
         model_sha256="b" * 64,
         preset_sha256="c" * 64,
-        stage=job.stage,
-        null=job.null,
-        salvage=job.salvage,
+        treatment=job.treatment,
         **portion,
     )
-    folder = find_equal_run(job.output, song, identity)
+    folder = find_previous_run(job.output, song, identity)
     if folder is None:
-        with Delivery(job.output, song, preset=job.preset, identity=identity, job=job.id, fence=fence) as delivery:
+        with StagedFolder(job.output, song, preset=job.preset, identity=identity, job=job.id, fence=fence) as delivery:
             (delivery.folder / "vocals.wav").write_bytes(job.source.path.read_bytes())
             if full:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -106,7 +104,7 @@ def _manifest(job: Job, song: str, digest: str, identity: str) -> Manifest:
         stage=job.stage,
         null=job.null,
         salvage=job.salvage,
-        stems=(FileEntry(name="vocals", kind="stem", file="vocals.wav", size_bytes=job.source.path.stat().st_size),),
+        stems=(AudioFile(name="vocals", kind="stem", file="vocals.wav", size_bytes=job.source.path.stat().st_size),),
     )
 
 

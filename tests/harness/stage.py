@@ -119,7 +119,13 @@ class DaemonProcess:
         order = {
             "settings": {name: str(path) for name, path in vars(settings).items()},
             "folders": [
-                {**asdict(folder), "path": str(folder.path), "output": str(folder.output)} for folder in folders
+                {
+                    **vars(folder),
+                    "path": str(folder.path),
+                    "output": str(folder.output),
+                    "treatment": folder.treatment.model_dump(mode="json"),
+                }
+                for folder in folders
             ],
             "options": asdict(options),
             "once": once,

@@ -14,9 +14,11 @@ from wav_loops import acid_of
 from tsbs_daw.audio.measure import Levels
 from tsbs_daw.audio.tags import Tags
 from tsbs_daw.contracts.analysis import Beats, Tempo
+from tsbs_daw.contracts.manifest import AudioFile
+from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.encode import Encoding
-from tsbs_daw.pipeline.naming import Facts
-from tsbs_daw.pipeline.render import Rendered
+from tsbs_daw.pipeline.naming import SongInfo
+from tsbs_daw.pipeline.render import level_fields
 
 RATE = 22050
 
@@ -24,12 +26,12 @@ RATE = 22050
 def encoded(folder: Path, **found: object) -> Path:
     """Two seconds of drums, delivered. Args: found: what the analysis says that is not usual"""
     soundfile.write(folder / "raw.wav", signals.noise(2 * RATE, channels=1).T, RATE, subtype="FLOAT")
-    facts = Facts("Song", "", "Song", analysis(120.0).model_copy(update=found))
-    drums = Rendered("drums", "stem", "drums", "#e69f00", False, ("drums",), Levels(-1.0, -1.0, -9.0, None, 2 * RATE))
+    facts = SongInfo("Song", "", "Song", analysis(120.0).model_copy(update=found))
+    levels = level_fields(Levels(-1.0, -1.0, -9.0, None, 2 * RATE))
+    drums = AudioFile(name="drums", kind="stem", file="drums", sources=("drums",), size_bytes=0, **levels)
+    context = JobContext("job", lambda fraction, message: None, lambda: False)
     encoding = Encoding("wav24", 0.0, 0, facts, Tags())
-    encoding.encode(
-        folder / "raw.wav", drums, folder / "drums.wav", report=lambda samples: None, cancelled=lambda: False
-    )
+    encoding.encode(folder / "raw.wav", drums, folder / "drums.wav", report=lambda samples: None, context=context)
     return folder / "drums.wav"
 
 

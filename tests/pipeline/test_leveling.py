@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tsbs_daw.audio.measure import Levels
-from tsbs_daw.pipeline.encode import after_gain, shared_gain
+from tsbs_daw.pipeline.encode import shared_gain
+from tsbs_daw.pipeline.render import level_fields
 from tsbs_daw.presets.delivery import PLAIN
 
 
@@ -55,5 +56,6 @@ def test_silence_and_what_is_too_short_for_a_loudness_stay():
 
 
 def test_a_gain_shifts_every_level_and_leaves_silence_alone():
-    assert after_gain(levels(), 2.0) == Levels(-4.0, -4.0, -16.0, -16.0, 44100)
-    assert after_gain(levels(None, None), 2.0) == levels(None, None)
+    names = ("sample_peak_db", "true_peak_db", "rms_db", "loudness_lufs")
+    assert level_fields(levels(), 2.0) == dict(zip(names, (-4.0, -4.0, -16.0, -16.0), strict=True))
+    assert level_fields(levels(None, None), 2.0) == level_fields(levels(None, None))

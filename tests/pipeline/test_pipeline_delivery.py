@@ -23,7 +23,7 @@ from tsbs_daw.audio.tags import Tags, read_tags, write_tags
 from tsbs_daw.contracts.job import Job, Result
 from tsbs_daw.core.errors import JobCancelled, JobFormatError, NoSpaceLeft, UsageError
 from tsbs_daw.pipeline import analyse, deliver
-from tsbs_daw.pipeline.deliver import ANALYSING_SHARE, WRITING_SHARE
+from tsbs_daw.pipeline.run import FULL_SHARES
 
 NAMES = "{artist} - {title} [{bpm} BPM {camelot}] {stem}"
 
@@ -68,7 +68,7 @@ def analysed(monkeypatch):
     """The analysis finds what it is told to: the musical facts are another test's."""
 
     def tell(**changes) -> dict:
-        answer = json.dumps({"analysis": {**ANALYSIS, **changes}})
+        answer = json.dumps({"result": {**ANALYSIS, **changes}})
         code = f"import json, sys; plan = json.loads(sys.stdin.readline()); open(plan['answer'], 'w').write({answer!r})"
         monkeypatch.setattr(analyse, "COMMAND", (sys.executable, "-c", code))
         return {**ANALYSIS, **changes}
@@ -119,7 +119,7 @@ def test_every_file_has_the_format_that_was_asked_for(studio, form, ending, subt
 
 def test_an_mp3_of_a_high_rate_is_told_of_and_lasts_as_long(studio):
     result = studio.run(studio.song(sample_rate=96000), delivery={"format": "mp3"})
-    assert result.warnings == ("The MP3 files have 48000 Hz: they cannot have 96000.",)
+    assert result.warnings == ("The MP3 files have 48000 Hz, because MP3 does not support 96000 Hz.",)
     for stem in STEMS:
         info = soundfile.info(result.folder / f"{stem}.mp3")
         assert (info.samplerate, info.frames) == (48000, 48000)
@@ -304,7 +304,7 @@ def test_an_analysis_that_failed_is_tried_again_without_separating_again(studio,
         broken.setattr(analyse, "COMMAND", (sys.executable, "-c", "import os; os.abort()"))
         first, second = studio.run(path, delivery=delivery), studio.run(path, delivery=delivery)
     assert first.folder == second.folder and studio.manifest(second)["analysis"] is None
-    answer = json.dumps({"analysis": ANALYSIS})
+    answer = json.dumps({"result": ANALYSIS})
     code = f"import json, sys; plan = json.loads(sys.stdin.readline()); open(plan['answer'], 'w').write({answer!r})"
     monkeypatch.setattr(analyse, "COMMAND", (sys.executable, "-c", code))
     third = studio.run(path, delivery=delivery)
@@ -313,7 +313,7 @@ def test_an_analysis_that_failed_is_tried_again_without_separating_again(studio,
     assert [entry.name for entry in studio.out.iterdir()] == [first.folder.name]
 
 
-@pytest.mark.parametrize("share", [ANALYSING_SHARE, WRITING_SHARE + 0.01])
+@pytest.mark.parametrize("share", [FULL_SHARES["analyse"][0], FULL_SHARES["write"][0] + 0.01])
 def test_cancelling_late_leaves_nothing_behind(studio, analysed, share):
     analysed()
     path = studio.song()

@@ -16,6 +16,7 @@ from tsbs_daw.audio.tags import read_tags
 from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.contracts.job import State
 from tsbs_daw.contracts.manifest import read_manifest
+from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.lab.songs.casting import cast
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dataset import truth_of
@@ -67,7 +68,7 @@ def test_a_song_becomes_a_session_that_agrees_with_what_it_is(tmp_path):
 def test_a_watch_folder_delivers_as_its_preset_says(tmp_path):
     studio, settings = Studio(tmp_path), settings_in(tmp_path)
     preset = studio.preset('outputs: []\ndelivery: {format: flac24, names: "{title} {stem}", source: reference}\n')
-    folder = WatchFolder(tmp_path / "in", tmp_path / "stems", preset)
+    folder = WatchFolder(tmp_path / "in", tmp_path / "stems", Treatment(preset=preset))
     (tmp_path / "in").mkdir()
     dropped = studio.song("in/Rain.wav")
     options = replace(DaemonOptions(), restart_first_s=0.05)

@@ -20,11 +20,11 @@ from tsbs_daw.core.errors import LeaseLost, NoSpaceLeft, OutputError
 from tsbs_daw.core.failpoint import EXIT_CODE, NAMES
 from tsbs_daw.pipeline import publish as module
 from tsbs_daw.pipeline.publish import (
-    Delivery,
     Published,
+    StagedFolder,
     ensure_space,
     estimate_bytes,
-    find_equal_run,
+    find_previous_run,
     remove_stale,
     temporary_folders,
 )
@@ -36,8 +36,8 @@ def visible(output: Path) -> list[str]:
     return sorted(path.name for path in output.iterdir() if not path.name.startswith("."))
 
 
-def open_delivery(output: Path, *, letter: str = "a", job: str = "job", fence: int = 1) -> Delivery:
-    return Delivery(output, SONG, preset="none", identity=identity(letter), job=job, fence=fence)
+def open_staged(output: Path, *, letter: str = "a", job: str = "job", fence: int = 1) -> StagedFolder:
+    return StagedFolder(output, SONG, preset="none", identity=identity(letter), job=job, fence=fence)
 
 
 def test_the_folder_appears_whole_with_the_manifest_and_nothing_else(tmp_path: Path):
@@ -49,7 +49,7 @@ def test_the_folder_appears_whole_with_the_manifest_and_nothing_else(tmp_path: P
 
 
 def test_nothing_is_visible_before_it_is_published(tmp_path: Path):
-    with open_delivery(tmp_path) as delivery:
+    with open_staged(tmp_path) as delivery:
         (delivery.folder / "vocals.wav").write_bytes(b"x")
         assert visible(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
@@ -62,9 +62,9 @@ def test_the_same_run_is_recognised_and_nothing_is_written(tmp_path: Path):
     assert again.folder == first.folder and again.recognised
     assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == [first.folder]
-    assert find_equal_run(tmp_path, SONG, identity("a")) == first.folder
-    assert find_equal_run(tmp_path, SONG, identity("b")) is None
-    assert find_equal_run(tmp_path / "nowhere", SONG, identity("a")) is None
+    assert find_previous_run(tmp_path, SONG, identity("a")) == first.folder
+    assert find_previous_run(tmp_path, SONG, identity("b")) is None
+    assert find_previous_run(tmp_path / "nowhere", SONG, identity("a")) is None
 
 
 def test_other_runs_of_the_song_get_their_own_folders(tmp_path: Path):
@@ -74,7 +74,7 @@ def test_other_runs_of_the_song_get_their_own_folders(tmp_path: Path):
         assert (tmp_path / name / "vocals.wav").read_bytes() == letter.encode() * 1000
         assert publish(tmp_path, letter=letter).recognised
     shutil.rmtree(tmp_path / folders[1])
-    assert find_equal_run(tmp_path, SONG, identity("d")).name == folders[3], "a gap in the numbers hides nothing"
+    assert find_previous_run(tmp_path, SONG, identity("d")).name == folders[3], "a gap in the numbers hides nothing"
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "empty folder", "dangling link"])
@@ -104,7 +104,7 @@ def test_a_run_whose_stems_were_deleted_or_cut_is_made_again_beside_it(tmp_path:
 
 def publish_analysed(output: Path, *, fence: int = 1, analysed: bool = True) -> Published:
     """A run whose analysis was asked for, and came to something or not."""
-    with open_delivery(output, fence=fence) as delivery:
+    with open_staged(output, fence=fence) as delivery:
         (delivery.folder / "vocals.wav").write_bytes(b"a" * 1000)
         (delivery.folder / "song.RPP").write_text("session")
         values = {"sessions": ("song.RPP",)}
@@ -116,13 +116,13 @@ def publish_analysed(output: Path, *, fence: int = 1, analysed: bool = True) -> 
 
 def test_a_run_that_has_its_analysis_takes_the_place_of_one_without(tmp_path: Path):
     publish_analysed(tmp_path, analysed=False)
-    assert find_equal_run(tmp_path, SONG, identity("a")).name == SONG
-    assert find_equal_run(tmp_path, SONG, identity("a"), analysed=True) is None
+    assert find_previous_run(tmp_path, SONG, identity("a")).name == SONG
+    assert find_previous_run(tmp_path, SONG, identity("a"), analysed=True) is None
     assert publish_analysed(tmp_path, fence=2, analysed=False).recognised, "again in vain: nothing is written"
     found = publish_analysed(tmp_path, fence=3)
     assert (found.folder.name, found.recognised) == (SONG, False)
     assert list(tmp_path.iterdir()) == [found.folder], "nothing is left behind"
-    assert find_equal_run(tmp_path, SONG, identity("a"), analysed=True) == found.folder
+    assert find_previous_run(tmp_path, SONG, identity("a"), analysed=True) == found.folder
     assert publish_analysed(tmp_path, fence=4, analysed=False).recognised, "and is not given up for one without"
 
 
@@ -143,7 +143,7 @@ def test_a_folder_that_somebody_worked_in_is_left_alone(tmp_path: Path, work: st
 
 @pytest.mark.parametrize("damage", ["missing", "short"])
 def test_a_stem_that_is_not_as_long_as_the_manifest_says_is_not_published(tmp_path: Path, damage: str):
-    with pytest.raises(OutputError, match="nothing was published"), open_delivery(tmp_path) as delivery:
+    with pytest.raises(OutputError, match="nothing was published"), open_staged(tmp_path) as delivery:
         stem = delivery.folder / "vocals.wav"
         stem.write_bytes(b"x" * 1000)
         manifest = manifest_for(delivery, "a")
@@ -154,7 +154,7 @@ def test_a_stem_that_is_not_as_long_as_the_manifest_says_is_not_published(tmp_pa
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt(), OSError(errno.EIO, "broken")])
 def test_after_any_error_the_temporary_folder_is_gone(tmp_path: Path, error: BaseException):
-    with pytest.raises(type(error)), open_delivery(tmp_path) as delivery:
+    with pytest.raises(type(error)), open_staged(tmp_path) as delivery:
         (delivery.folder / "vocals.wav").write_bytes(b"x")
         raise error
     assert list(tmp_path.iterdir()) == []
@@ -187,7 +187,7 @@ def test_killed_at_a_failpoint_it_is_published_once_by_the_next_attempt(tmp_path
     assert visible(output) == ([SONG] if name == "after-rename" else [])
     subprocess.run([*PROGRAM, str(output), "job", "2"], env=environment, capture_output=True, check=True)
     assert [path.name for path in output.iterdir()] == [SONG], "published once, and nothing left behind"
-    assert find_equal_run(output, SONG, identity("a"))
+    assert find_previous_run(output, SONG, identity("a"))
 
 
 @pytest.mark.parametrize("letters", ["aaaaa", "abcde"])
@@ -210,7 +210,7 @@ def test_publishers_at_the_same_moment_never_mix_or_overwrite(tmp_path: Path, le
 
 
 def test_a_stalled_attempt_that_comes_back_is_fenced_out(tmp_path: Path):
-    with pytest.raises(LeaseLost, match="later attempt"), open_delivery(tmp_path, fence=1) as stalled:
+    with pytest.raises(LeaseLost, match="later attempt"), open_staged(tmp_path, fence=1) as stalled:
         (stalled.folder / "vocals.wav").write_bytes(b"old")
         manifest = manifest_for(stalled, "a")
         assert publish(tmp_path, "job", 2).folder.name == SONG
@@ -272,7 +272,7 @@ def test_the_estimate_covers_what_is_written():
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full (Linux)")
 def test_a_disk_that_fills_up_in_the_middle_leaves_nothing_behind(tmp_path: Path):
-    with pytest.raises(NoSpaceLeft, match="became full") as caught, open_delivery(tmp_path) as delivery:
+    with pytest.raises(NoSpaceLeft, match="became full") as caught, open_staged(tmp_path) as delivery:
         (delivery.folder / "vocals.wav").write_bytes(b"x" * 1000)
         (delivery.folder / "drums.wav").symlink_to("/dev/full")
         with (delivery.folder / "drums.wav").open("wb") as file:
@@ -316,6 +316,6 @@ def test_a_real_full_disk_is_reported_cleaned_and_works_again_when_there_is_room
 
 
 def test_temporary_folders_are_told_apart_by_job_and_fence(tmp_path: Path):
-    with open_delivery(tmp_path, job="20260101-120000-abcdef", fence=12) as delivery:
+    with open_staged(tmp_path, job="20260101-120000-abcdef", fence=12) as delivery:
         assert temporary_folders(tmp_path) == [(delivery.folder, "20260101-120000-abcdef", 12)]
     assert module.temporary_folders(tmp_path) == []

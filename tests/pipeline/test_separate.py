@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tsbs_daw.core.errors import NoSpaceLeft
-from tsbs_daw.pipeline.separate import _Behind
+from tsbs_daw.pipeline.separate import _Background
 
 
-def test_what_is_done_behind_is_done_in_order_and_one_at_a_time():
+def test_what_is_done_background_is_done_in_order_and_one_at_a_time():
     done, at_work = [], threading.Lock()
 
     def work(value: np.ndarray) -> None:
@@ -17,14 +17,14 @@ def test_what_is_done_behind_is_done_in_order_and_one_at_a_time():
         done.append((value.item(), threading.current_thread() is threading.main_thread()))
         at_work.release()
 
-    with _Behind() as behind:
+    with _Background() as background:
         for number in range(20):
-            behind.do(work, np.asarray(number))
-        behind.wait()
+            background.run(work, np.asarray(number))
+        background.wait()
     assert done == [(number, False) for number in range(20)]
 
 
-def test_what_fails_behind_is_told_before_the_next_is_begun():
+def test_what_fails_background_is_told_before_the_next_is_begun():
     done = []
 
     def work(value: np.ndarray) -> None:
@@ -32,9 +32,9 @@ def test_what_fails_behind_is_told_before_the_next_is_begun():
             raise NoSpaceLeft("The disk is full.")
         done.append(value.item())
 
-    with _Behind() as behind, pytest.raises(NoSpaceLeft):
+    with _Background() as background, pytest.raises(NoSpaceLeft):
         for number in range(4):
-            behind.do(work, np.asarray(number))
+            background.run(work, np.asarray(number))
     assert done == [0]
 
 
@@ -42,6 +42,6 @@ def test_the_last_one_to_fail_is_told_too():
     def work(value: np.ndarray) -> None:
         raise NoSpaceLeft("The disk is full.")
 
-    with _Behind() as behind, pytest.raises(NoSpaceLeft):
-        behind.do(work, np.zeros(1))
-        behind.wait()
+    with _Background() as background, pytest.raises(NoSpaceLeft):
+        background.run(work, np.zeros(1))
+        background.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tsbs_daw.contracts.analysis import Analysis, Beats, Key, Loudness, Section, Tempo, TempoChange
-from tsbs_daw.pipeline.naming import Facts, facts_of
+from tsbs_daw.pipeline.naming import SongInfo, song_info
 from tsbs_daw.pipeline.sessions import with_analysis
 from tsbs_daw.sessions.session import Session
 from tsbs_daw.sessions.session import TempoChange as Change
@@ -29,7 +29,7 @@ def analysis(
 
 def session_of(found: Analysis, markers: str = "sections") -> Session:
     bare = Session("song", 1000, 5000, 10_000, 2, ())
-    return with_analysis(bare, Facts("song", "Nina", "Rain", found), markers)
+    return with_analysis(bare, SongInfo("song", "Nina", "Rain", found), markers)
 
 
 @pytest.mark.parametrize(
@@ -47,18 +47,18 @@ def session_of(found: Analysis, markers: str = "sections") -> Session:
     ],
 )
 def test_tags_come_before_names(song, tags, artist, title):
-    facts = facts_of(song, *tags)
+    facts = song_info(song, *tags)
     assert (facts.artist, facts.title) == (artist, title)
 
 
 def test_a_doubtful_figure_is_marked_in_names_and_kept_out_of_tags():
     minor = Key(tonic="Bb", mode="minor", camelot="3A", confidence=0.3, doubtful=True)
-    sure = Facts("song", "", "song", analysis(key=minor.model_copy(update={"doubtful": False})))
-    unsure = Facts("song", "", "song", analysis(doubtful=True, key=minor))
+    sure = SongInfo("song", "", "song", analysis(key=minor.model_copy(update={"doubtful": False})))
+    unsure = SongInfo("song", "", "song", analysis(doubtful=True, key=minor))
     assert [sure.fields[name] for name in ("bpm", "key", "camelot")] == ["128.0", "Bbm", "3A"]
     assert [unsure.fields[name] for name in ("bpm", "key", "camelot")] == ["~128.0", "~Bbm", "~3A"]
     assert (sure.sure_bpm, unsure.sure_bpm, unsure.sure_key) == (128.04, None, None)
-    nothing = Facts("song", "", "song", analysis(bpm=None))
+    nothing = SongInfo("song", "", "song", analysis(bpm=None))
     assert nothing.fields["bpm"] == nothing.fields["key"] == "" and nothing.sure_bpm is None
 
 
@@ -90,5 +90,5 @@ def test_a_session_says_what_its_song_is():
     key = Key(tonic="A", mode="minor", camelot="8A", confidence=0.9, doubtful=False)
     about = session_of(analysis(doubtful=True, key=key)).about
     assert (about.artist, about.title, about.tempo, about.key) == ("Nina", "Rain", "~128.0 BPM", "Am (8A)")
-    without = with_analysis(Session("song", 1000, 0, 10, 2, ()), Facts("song", "", "song"), "bars")
+    without = with_analysis(Session("song", 1000, 0, 10, 2, ()), SongInfo("song", "", "song"), "bars")
     assert (without.tempo, without.markers, without.about.tempo) == ((), (), "")

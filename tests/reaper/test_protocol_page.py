@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from tsbs_daw.contracts.job import SCHEMA, Job, Progress, Result, Source, State
+from tsbs_daw.contracts.document import SCHEMA
+from tsbs_daw.contracts.job import Job, Progress, Result, Source, State
 from tsbs_daw.core.config import resource_folder
 
 PAGE = (resource_folder("reaper_scripts") / "PROTOCOL.md").read_text(encoding="utf-8")

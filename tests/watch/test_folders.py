@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import SettingsError
 from tsbs_daw.watch.folders import WatchFolder, check_folders, load_folders
 
@@ -28,14 +29,15 @@ def test_folders_are_read_and_paths_start_at_the_file(tmp_path):
     )
     assert folders[0] == WatchFolder(tmp_path / "drop", tmp_path / "stems")
     output = Path("~/stems").expanduser()
-    assert folders[1] == WatchFolder(Path("/in"), output, "karaoke", "musdb18", "mask", True, False)
-    assert folders[2].preset == str(tmp_path / "my" / "preset.yaml")
+    asked = Treatment(preset="karaoke", model="musdb18", stage="mask", null=True)
+    assert folders[1] == WatchFolder(Path("/in"), output, asked, False)
+    assert folders[2].treatment.preset == str(tmp_path / "my" / "preset.yaml")
 
 
 def test_the_example_of_the_docs_can_be_used(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "watch-folders.md").read_text(encoding="utf-8")
     text = next(block for block in page.split("```yaml\n")[1:] if block.startswith("folders:")).split("```")[0]
-    assert [folder.preset for folder in load(tmp_path, text)] == ["none", "karaoke"]
+    assert [folder.treatment.preset for folder in load(tmp_path, text)] == ["none", "karaoke"]
 
 
 @pytest.mark.parametrize(

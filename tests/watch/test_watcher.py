@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness.stage import settings_in, wav_bytes, write_song
 
+from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.queue.events import Event
 from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.records import Arrival, SeenFile
@@ -122,7 +123,7 @@ def test_restarting_repeats_nothing_and_forgets_nothing(watched):
 def test_another_preset_concerns_every_song_again(watched):
     write_song(watched.root / "a.wav")
     assert watched.songs(4.0) == ["a.wav"]
-    watched.watch = replace(watched.watch, preset="karaoke")
+    watched.watch = replace(watched.watch, treatment=Treatment(preset="karaoke"))
     watched.restart()
     assert watched.songs(4.0) == ["a.wav"]
 

@@ -216,7 +216,7 @@ class Record:
     def catalogue(self) -> Catalogue:
         return Catalogue(
             crate=self._request.name,
-            preset=self._request.preset,
+            preset=self._request.treatment.preset,
             songs=tuple(song.entry for song in self._songs),
         )
 

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from tsbs_daw.batch.catalogue import JSON, complete_manifest
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
-from tsbs_daw.contracts.manifest import FileEntry
+from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.errors import NoSpaceLeft, OutputError, PresetError, shown
-from tsbs_daw.pipeline.naming import Facts
+from tsbs_daw.pipeline.naming import SongInfo
 from tsbs_daw.pipeline.sessions import grouped_tracks, with_analysis
 from tsbs_daw.presets.preset import load_preset
 from tsbs_daw.sessions.crate_session import CrateSong, write_crate_rpp
@@ -56,11 +56,11 @@ def _crate_song(song: SongEntry, out: Path, sources: dict[str, Sequence[str]]) -
     about, name = manifest.source, PurePosixPath(song.folder).name
     tracks = grouped_tracks((file, _made_of(file, sources)) for file in manifest.stems)
     session = Session(name, about.sample_rate, 0, about.samples, about.channels, tracks)
-    facts = Facts(name, song.artist, song.title, song.analysis)
+    facts = SongInfo(name, song.artist, song.title, song.analysis)
     return CrateSong(with_analysis(session, facts, "sections"), song.folder)
 
 
-def _made_of(file: FileEntry, sources: dict[str, Sequence[str]]) -> Sequence[str]:
+def _made_of(file: AudioFile, sources: dict[str, Sequence[str]]) -> Sequence[str]:
     return sources.get(file.name, (file.name,)) if file.kind == "output" else (file.name,)
 
 

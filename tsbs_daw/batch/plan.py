@@ -8,41 +8,38 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from tsbs_daw.batch.queue import job_id
 from tsbs_daw.batch.scan import FoundSong, places
 from tsbs_daw.batch.state import Memory, Remembered, recall
 from tsbs_daw.contracts.catalogue import SongEntry
-from tsbs_daw.contracts.job import DeliveryOptions, Job, Source
+from tsbs_daw.contracts.job import Job, Source
+from tsbs_daw.contracts.treatment import ContentHashes, Treatment
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import UsageError, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.pipeline.naming import facts_of
+from tsbs_daw.pipeline.naming import song_info
 from tsbs_daw.presets.delivery import Delivery
 from tsbs_daw.presets.preset import load_preset
-from tsbs_daw.watch.fingerprint import Fingerprints
 from tsbs_daw.watch.scan import file_state
 
 
 @dataclass(frozen=True)
 class CrateRequest:
-    """folder: where the songs are; out: where everything goes; both absolute. The rest as in a job.
+    """What a batch is asked for.
 
-    options: what is to be different from the preset's `delivery:`
+    Attributes:
+        folder: Where the songs are.
+        out: Where everything goes. Both are absolute.
+        treatment: What is done to every song.
     """
 
     folder: Path
     out: Path
-    preset: str = "crate"
-    model: str = "default"
-    stage: Literal["full", "mask"] = "full"
-    null: bool = False
-    salvage: bool = False
-    options: DeliveryOptions | None = None
+    treatment: Treatment = field(default_factory=lambda: Treatment(preset="crate"))
 
     @property
     def name(self) -> str:
@@ -55,8 +52,8 @@ class CrateRequest:
         Args:   presets: `Settings.presets`
         Raises: PresetError; UsageError: it does not go together
         """
-        delivery = load_preset(self.preset, presets).delivery
-        delivery = self.options.applied_to(delivery) if self.options else delivery
+        delivery = load_preset(self.treatment.preset, presets).delivery
+        delivery = options.applied_to(delivery) if (options := self.treatment.delivery) else delivery
         if problem := delivery.problem():
             raise UsageError(f"What was asked for cannot be delivered: {problem}.")
         return delivery
@@ -93,7 +90,7 @@ class Intake:
 
     def entry(self, song: FoundSong) -> SongEntry:
         """Of a song that waits for its turn."""
-        named = facts_of(PurePosixPath(song.relative).stem, "", "")
+        named = song_info(PurePosixPath(song.relative).stem, "", "")
         return SongEntry(source=song.relative, artist=named.artist, title=named.title)
 
     def take_up(self, song: FoundSong) -> SongEntry:
@@ -129,12 +126,7 @@ class Intake:
             source=Source(path=song.path),
             output=request.out / place.folder,
             song=place.song,
-            preset=request.preset,
-            model=request.model,
-            stage=request.stage,
-            null=request.null,
-            salvage=request.salvage,
-            delivery=request.options,
+            **vars(request.treatment),
             origin="batch",
             priority="batch",
         )
@@ -187,8 +179,6 @@ def _is_text(path: Path) -> bool:
 
 def _fingerprint(request: CrateRequest, settings: Settings) -> str:
     """Equal for two runs that shall give the same result of the same song."""
-    prints = Fingerprints(settings)
-    anywhere = Path(os.sep)  # a crate may be moved
-    decisive = [prints.of_treatment(request, anywhere), prints.of_model(request.model), str(request.salvage)]
-    decisive += [request.options.model_dump_json(exclude_none=True)] if request.options else []
+    hashes, anywhere = ContentHashes(settings), Path(os.sep)  # the out folder may be moved
+    decisive = [request.treatment.fingerprint(hashes, anywhere), hashes.of_model(request.treatment.model)]
     return hashlib.sha256("\n".join(decisive).encode()).hexdigest()

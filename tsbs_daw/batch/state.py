@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from tsbs_daw.batch.scan import Place
-from tsbs_daw.contracts.job import Document, Part
+from tsbs_daw.contracts.document import Document, Part
 from tsbs_daw.core.errors import JobFormatError
 from tsbs_daw.core.files import write_atomically
 

@@ -72,7 +72,7 @@ def command(
     settings = compute.settings()
     asked = _request(folder, out, treatment, salvage, changes)
     asked.delivery(settings.presets)
-    resolve(asked.model, settings)  # report a typo now rather than for every song
+    resolve(asked.treatment.model, settings)  # report a typo now rather than for every song
     started_s = time.monotonic()
     with batch_progress(as_json=as_json) as progress, _signals_as_interrupts():
         crate = Crate(asked, settings, options=DaemonOptions(songs_at_once=at_once or 0), listener=progress)
@@ -93,9 +93,10 @@ def _request(
 ) -> CrateRequest:
     """Raises: UsageError: there is no such preset or stage, or the delivery options are invalid"""
     from tsbs_daw.batch.plan import CrateRequest
+    from tsbs_daw.contracts.treatment import Treatment
 
     places = options.absolute(folder), options.absolute(out)
-    return CrateRequest(*places, **vars(treatment.checked()), salvage=salvage, options=changes.options())
+    return CrateRequest(*places, Treatment(**vars(treatment.checked()), salvage=salvage, delivery=changes.options()))
 
 
 @contextlib.contextmanager

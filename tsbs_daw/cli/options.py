@@ -27,7 +27,8 @@ from tsbs_daw.core.errors import AudioError, UnreadableAudio, UsageError, shown
 from tsbs_daw.presets.delivery import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, SESSIONS
 
 if TYPE_CHECKING:
-    from tsbs_daw.contracts.job import DeliveryOptions, Job
+    from tsbs_daw.contracts.job import Job
+    from tsbs_daw.contracts.treatment import DeliveryOptions
     from tsbs_daw.core.config import Settings
 
 DEFAULT_OUT = "stems"
@@ -225,7 +226,7 @@ class Changes:
         """What was asked for; None if nothing was. Raises: UsageError: a value is not allowed"""
         from pydantic import ValidationError
 
-        from tsbs_daw.contracts.job import DeliveryOptions
+        from tsbs_daw.contracts.treatment import DeliveryOptions
 
         given: dict[str, Any] = {
             "format": self.form and self.form.value,

@@ -80,6 +80,7 @@ def _chosen(
     folders: list[Path], out: Path | None, treatment: options.Treatment, config: Path | None, presets: Path
 ) -> tuple[WatchFolder, ...]:
     """Raises: UsageError: folders without --out, beside --config, or not there; SettingsError; PresetError"""
+    from tsbs_daw.contracts.treatment import Treatment
     from tsbs_daw.core.errors import UsageError, shown
     from tsbs_daw.presets.preset import load_preset
     from tsbs_daw.watch.folders import WatchFolder, load_folders
@@ -91,22 +92,21 @@ def _chosen(
     else:
         if folders and out is None:
             raise UsageError("--out is missing: the folder to write the stems to.")
-        asked = vars(treatment.checked())
+        asked = Treatment(**vars(treatment.checked()))
         for folder in folders:
             if not folder.expanduser().is_dir():
                 raise UsageError(f"{shown(folder)} is not a folder. Create it, or check its name.")
         output = options.absolute(out or Path())
-        found = tuple(WatchFolder(options.absolute(folder), output, **asked) for folder in folders)
-    for name in sorted({folder.preset for folder in found}):
+        found = tuple(WatchFolder(options.absolute(folder), output, asked) for folder in folders)
+    for name in sorted({folder.treatment.preset for folder in found}):
         load_preset(name, presets)  # report a typo now rather than with the first song
     return found
 
 
 def _greet(folders: tuple[WatchFolder, ...], *, once: bool) -> None:
     for folder in folders:
-        typer.echo(
-            f"Watching {folder.path} -> {folder.output} (preset {folder.preset}, model {folder.model})", err=True
-        )
+        asked = folder.treatment
+        typer.echo(f"Watching {folder.path} -> {folder.output} (preset {asked.preset}, model {asked.model})", err=True)
     if not folders:
         typer.echo("Waiting for submitted jobs.", err=True)
     if not once:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from tsbs_daw.contracts.analysis import Analysis
-from tsbs_daw.contracts.job import Document, Part
+from tsbs_daw.contracts.document import Document, Part
 from tsbs_daw.core.filenames import safe_name
 
 SongState = Literal["done", "failed", "duplicate", "waiting"]

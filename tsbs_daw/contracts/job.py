@@ -11,23 +11,17 @@ The same four documents are written by the REAPER scripts, the command line and 
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import uuid
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from tsbs_daw.core.errors import JobFormatError
-from tsbs_daw.presets.delivery import FEWEST_BARS, LOUDEST_LUFS, MOST_BARS, QUIETEST_LUFS, Delivery, template_problem
-
-SCHEMA: Final = 1
-
-AnyDocument = TypeVar("AnyDocument", bound="Document")
+from tsbs_daw.contracts.document import Document, Part
+from tsbs_daw.contracts.treatment import Treatment
 
 
 def _absolute(path: Path) -> Path:
@@ -56,45 +50,6 @@ class State(str, Enum):
         return self not in (State.QUEUED, State.RUNNING)
 
 
-class Part(BaseModel):
-    """A piece of a document."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Document(Part):
-    """A whole JSON file, with its schema number."""
-
-    schema_: Literal[1] = Field(SCHEMA, alias="schema")
-
-    def to_json(self) -> str:
-        return self.model_dump_json(by_alias=True, indent=2)
-
-    @classmethod
-    def from_json(cls: type[AnyDocument], text: str | bytes, name: str) -> AnyDocument:
-        """Parse and validate.
-
-        Args:   name: what the message calls this text, usually its file
-        Raises: JobFormatError: not JSON, another schema, unknown or wrong keys; one sentence
-        """
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise JobFormatError(f"{name} is not valid JSON ({error}); write it again.") from error
-        schema = found.get("schema") if isinstance(found, dict) else None
-        if schema != SCHEMA:
-            raise JobFormatError(
-                f"{name} has schema {schema!r}, and this version of tsbs-daw understands schema {SCHEMA}; "
-                "update whichever of the two is older."
-            )
-        try:
-            return cls.model_validate(found)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
-            raise JobFormatError(f"{name}: {where}: {first['msg']}.") from error
-
-
 def new_job_id() -> str:
     """Sorts by creation time, safe as a file name, unique without coordination."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:12]}"
@@ -114,41 +69,11 @@ class Source(Part):
     length_samples: int | None = Field(None, ge=1)
 
 
-def _template(text: str) -> str:
-    if problem := template_problem(text):
-        raise ValueError(f"the template {problem}")
-    return text
-
-
-class DeliveryOptions(Part):
-    """What a request changes of its preset's `delivery:` section; what it leaves out stays as the preset has it."""
-
-    format: Literal["wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3"] | None = None
-    names: Annotated[str, AfterValidator(_template)] | None = None
-    loudness_lufs: float | None = Field(None, ge=QUIETEST_LUFS, le=LOUDEST_LUFS)
-    sessions: tuple[Literal["rpp", "dawproject"], ...] | None = None
-    analysis: bool | None = None
-    loops: tuple[Annotated[int, Field(ge=FEWEST_BARS, le=MOST_BARS)], ...] | None = None
-    stem_mp4: bool | None = None
-    markers: Literal["sections", "bars", "none"] | None = None
-    source: Literal["none", "reference", "copy"] | None = None
-    embed: bool | None = None
-
-    def applied_to(self, delivery: Delivery) -> Delivery:
-        return replace(delivery, **self.model_dump(exclude_none=True))
-
-
-class Job(Document):
-    """One request.
+class Job(Treatment, Document):
+    """One request: a song, what is done to it, and where the result goes.
 
     output:   folder in which the song's folder appears
     song:     name of that folder and of the session; None: the source file's name without its ending
-    preset:   a shipped preset's name or an absolute path to a YAML file
-    model:    a registered model's name or an absolute path
-    stage:    "full" runs both stages, "mask" only the first
-    null:     give the residual back to the stems so that they sum to the source
-    salvage:  separate what is there of a cut file
-    delivery: what is to be different from the preset's own `delivery:`
     deliver:  what the DAW side needs to find its item again; carried to the result untouched
     """
 
@@ -156,15 +81,13 @@ class Job(Document):
     source: Source
     output: AbsolutePath
     song: str | None = Field(None, max_length=200)
-    preset: str = "none"
-    model: str = "default"
-    stage: Literal["full", "mask"] = "full"
-    null: bool = False
-    salvage: bool = False
-    delivery: DeliveryOptions | None = None
     origin: Literal["watch", "reaper", "ardour", "cli", "batch", "demo"] = "cli"
     priority: Literal["interactive", "batch"] = "batch"
     deliver: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def treatment(self) -> Treatment:
+        return Treatment(**{name: getattr(self, name) for name in Treatment.model_fields})
 
 
 class Progress(Document):

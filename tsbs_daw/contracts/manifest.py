@@ -18,7 +18,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
-from tsbs_daw.contracts.job import Document, JobId, Part
+from tsbs_daw.contracts.document import Document, Part
+from tsbs_daw.contracts.job import JobId
+from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import JobFormatError
 
 FILE_NAME = "manifest.json"
@@ -68,10 +70,17 @@ class NamedHash(Part):
     sha256: Sha256
 
 
-class FileEntry(Part):
-    """One audio file, relative to the manifest's folder, how a session shows it, and its levels as delivered.
+class AudioFile(Part):
+    """One audio file of a song, from rendering to the manifest, the result, the catalogue and the sessions.
 
-    kind: a dry stem, an output of the preset, or the song itself beside them
+    Attributes:
+        name: As a session shows it.
+        kind: A dry stem, an output of the preset, or the song itself beside them.
+        file: Its path, relative to the manifest's folder.
+        muted: A dry stem beside outputs, or the song itself.
+        size_bytes, sha256: Once it is written; 0 and None before.
+        sample_peak_db, true_peak_db, rms_db, loudness_lufs: As delivered.
+        sources: The stems that it is made of; known while a job runs, and not written down.
     """
 
     name: str
@@ -85,6 +94,7 @@ class FileEntry(Part):
     true_peak_db: Level = None
     rms_db: Level = None
     loudness_lufs: Level = None
+    sources: tuple[str, ...] = Field((), exclude=True)
 
 
 class OtherFile(Part):
@@ -124,7 +134,7 @@ class Manifest(Document):
     salvage: bool
     format: str = "wav32f"
     gain_db: float = 0.0
-    stems: tuple[FileEntry, ...]
+    stems: tuple[AudioFile, ...]
     sessions: tuple[str, ...] | None = None
     analysis: str | None = None
     others: tuple[OtherFile, ...] = ()
@@ -141,26 +151,28 @@ def identity_of(
     source_sha256: str,
     model_sha256: str,
     preset_sha256: str,
-    stage: str,
-    null: bool,
-    salvage: bool,
-    start_samples: int,
-    length_samples: int | None,
+    treatment: Treatment,
+    start_samples: int = 0,
+    length_samples: int | None = None,
     delivery: str | None = None,
     precision: str | None = None,
 ) -> str:
     """The hash of everything that decides what a run delivers. Two runs with the same identity are the same run.
 
-    Args: delivery: what is delivered, as one text; None for what every song gets
-          precision: as it is kept under, see `separation.precision.mark`
+    Args:
+        source_sha256, model_sha256, preset_sha256: What was really loaded.
+        treatment: For its options; preset and model count by their content.
+        start_samples, length_samples: The portion.
+        delivery: What is delivered, preset and options merged, as one text; None for what every song gets.
+        precision: See `separation.precision.mark`.
     """
     decisive: dict[str, Any] = {
         "source": source_sha256,
         "model": model_sha256,
         "preset": preset_sha256,
-        "stage": stage,
-        "null": null,
-        "salvage": salvage,
+        "stage": treatment.stage,
+        "null": treatment.null,
+        "salvage": treatment.salvage,
         "portion": [start_samples, length_samples],
     }
     # Only then: a run without one is equal to those of versions that knew of none.

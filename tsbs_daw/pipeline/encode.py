@@ -16,20 +16,25 @@ import soundfile
 from tsbs_daw.audio.encoders import MOST_CHANNELS, delivery_format, open_writer
 from tsbs_daw.audio.measure import Levels, gain
 from tsbs_daw.audio.tags import Tags, write_tags
-from tsbs_daw.contracts.manifest import FileEntry
-from tsbs_daw.core.errors import JobCancelled, NoSpaceLeft, TsbsDawError
+from tsbs_daw.contracts.manifest import AudioFile
+from tsbs_daw.core.errors import NoSpaceLeft, TsbsDawError
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.pipeline.naming import Facts, short_key
-from tsbs_daw.pipeline.render import Rendered
+from tsbs_daw.pipeline.context import JobContext
+from tsbs_daw.pipeline.naming import SongInfo, short_key
+from tsbs_daw.pipeline.render import level_fields
 from tsbs_daw.presets.delivery import Delivery
 
 log = logging.getLogger(__name__)
 
 CEILING_DB = -1.0  # true peak, dBTP: what EBU R 128 and the streaming services ask for
+BLOCK_SAMPLES = 65536
+FALLBACK = "wav24"  # holds any number of channels
 UNLIMITED = ("wav32f",)  # formats that hold samples beyond full scale
 
 
-def shared_gain(delivery: Delivery, mixture: Levels | None, files: Iterable[Levels]) -> tuple[float, tuple[str, ...]]:
+def shared_gain(
+    delivery: Delivery, mixture: AudioFile | Levels | None, files: Iterable[AudioFile | Levels]
+) -> tuple[float, tuple[str, ...]]:
     """The gain in dB that all files get, and what to say about it.
 
     With a target: the mixture comes to its loudness, or as near as no true peak above -1 dBTP allows.
@@ -59,81 +64,74 @@ def shared_gain(delivery: Delivery, mixture: Levels | None, files: Iterable[Leve
     return room_db, (f"{target} is missed by {wanted_db - room_db:.1f} dB, which keeps all peaks below -1 dBTP.",)
 
 
-def after_gain(levels: Levels, gain_db: float) -> Levels:
-    """What was measured before a gain, as it is after it."""
-    shifted = (
-        None if level is None else level + gain_db
-        for level in (levels.sample_peak_db, levels.true_peak_db, levels.rms_db, levels.loudness_lufs)
-    )
-    return Levels(*shifted, levels.samples)
-
-
-BLOCK_SAMPLES = 65536
-FALLBACK = "wav24"  # holds any number of channels
-
-
 @dataclass(frozen=True)
 class Encoding:
     """What all files of a song have in common.
 
-    form:                   of `delivery_format.DELIVERY_FORMATS`
+    format:                 of `delivery_format.DELIVERY_FORMATS`
     time_reference_samples: where the song starts in its session
     tags:                   of the source; every file gets them, with its own title
     """
 
-    form: str
+    format: str
     gain_db: float
     time_reference_samples: int
-    facts: Facts
+    song: SongInfo
     tags: Tags
 
     @property
     def song_tags(self) -> Tags:
         """The source's tags, with what its name says where they say nothing."""
-        return replace(self.tags, title=self.facts.title, artist=self.facts.artist)
+        return replace(self.tags, title=self.song.title, artist=self.song.artist)
 
     def encode(
-        self, raw: Path, rendered: Rendered, path: Path, *, report: Callable[[int], None], cancelled: Callable[[], bool]
-    ) -> tuple[FileEntry, tuple[str, ...]]:
-        """Write one file, and what is to be said about it.
+        self, raw: Path, rendered: AudioFile, path: Path, *, report: Callable[[int], None], context: JobContext
+    ) -> tuple[AudioFile, tuple[str, ...]]:
+        """Write one file.
 
-        Args:   raw: the rendered file
-                report: told the samples that were done since
-        Raises: OutputError, NoSpaceLeft, JobCancelled
+        Args:
+            raw: The rendered file.
+            report: Called with the samples done since the last call.
+
+        Returns:
+            The file as delivered, and warnings about it.
+
+        Raises:
+            OutputError, NoSpaceLeft, JobCancelled
         """
-        key = self.facts.sure_key
+        key = self.song.sure_key
         with soundfile.SoundFile(raw) as file, open_writer(
-            path, self.form, file.samplerate, file.channels,
+            path, self.format, file.samplerate, file.channels,
             time_reference_samples=self.time_reference_samples,
-            description=f"{rendered.name} of {self.facts.song}",
+            description=f"{rendered.name} of {self.song.song}",
             **self._tempo(),
             key=key.name if key else None,
         ) as writer:  # fmt: skip
             for block in _blocks(file, self.gain_db):
-                if cancelled():
-                    raise JobCancelled("The job was cancelled.")
+                context.check_cancelled()
                 writer.write(block)
                 report(block.shape[1])
             rate, asked = writer.sample_rate, file.samplerate
         warnings = self._tag(path, rendered)
         if rate != asked:
-            warnings += (f"The {delivery_format(self.form).container} files have {rate} Hz: they cannot have {asked}.",)
-        return entry_of(path, rendered, self.gain_db), warnings
+            container = delivery_format(self.format).container
+            warnings += (f"The {container} files have {rate} Hz, because {container} does not support {asked} Hz.",)
+        return delivered(rendered, path, self.gain_db), warnings
 
     def _tempo(self) -> dict[str, float | int]:
         """What DAWs may stretch the file by: the tempo of a song that keeps it, and its bars."""
-        analysis, bpm = self.facts.analysis, self.facts.sure_bpm
+        analysis, bpm = self.song.analysis, self.song.sure_bpm
         if analysis is None or bpm is None or not analysis.tempo.steady:
             return {}
         beats = analysis.beats
         bars = {"beats_per_bar": beats.beats_per_bar} if beats.beats_per_bar and not beats.meter_doubtful else {}
         return {"tempo_bpm": bpm, **bars}
 
-    def _tag(self, path: Path, rendered: Rendered) -> tuple[str, ...]:
+    def _tag(self, path: Path, rendered: AudioFile) -> tuple[str, ...]:
         tags = self.song_tags
         if rendered.kind != "source":
             tags = replace(tags, title=f"{tags.title} ({rendered.name})")
-        bpm, key = self.facts.sure_bpm, self.facts.sure_key
+        bpm, key = self.song.sure_bpm, self.song.sure_key
         try:
             write_tags(path, tags, bpm=bpm, key=short_key(key) if key else None)
         except NoSpaceLeft:
@@ -144,22 +142,11 @@ class Encoding:
         return ()
 
 
-def entry_of(path: Path, rendered: Rendered, gain_db: float = 0.0) -> FileEntry:
-    """What the manifest says of a delivered file. Args: gain_db: that it got after it was measured"""
-    levels = after_gain(rendered.levels, gain_db)
-    return FileEntry(
-        name=rendered.name,
-        kind=rendered.kind,
-        file=path.name,
-        color=rendered.color,
-        muted=rendered.muted,
-        size_bytes=path.stat().st_size,
-        sha256=file_sha256(path),
-        sample_peak_db=levels.sample_peak_db,
-        true_peak_db=levels.true_peak_db,
-        rms_db=levels.rms_db,
-        loudness_lufs=levels.loudness_lufs,
-    )
+def delivered(rendered: AudioFile, path: Path, gain_db: float = 0.0) -> AudioFile:
+    """A rendered file as it lies in the song's folder. Args: gain_db: that it got after it was measured"""
+    levels = level_fields(rendered, gain_db)
+    written = {"file": path.name, "size_bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    return rendered.model_copy(update=levels | written)
 
 
 def format_for(form: str, channels: int) -> tuple[str, tuple[str, ...]]:

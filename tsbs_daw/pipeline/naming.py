@@ -22,7 +22,7 @@ _SPACED_DASH = re.compile(r"\s+[-\u2013\u2014]\s+")
 
 
 @dataclass(frozen=True)
-class Facts:
+class SongInfo:
     """artist, title: "" and the song's name if the file's tags do not say; analysis: None: there is none"""
 
     song: str
@@ -57,8 +57,8 @@ class Facts:
         return key if key and not key.doubtful else None
 
 
-def facts_of(song: str, artist: str, title: str) -> Facts:
-    """Facts from tags. Without them, a name like `Artist - Title` says both.
+def song_info(song: str, artist: str, title: str) -> SongInfo:
+    """SongInfo from tags. Without them, a name like `Artist - Title` says both.
 
     Args: artist, title: from the tags; ""
     """
@@ -67,7 +67,7 @@ def facts_of(song: str, artist: str, title: str) -> Facts:
     named = len(parts) == 2 and all(re.search(r"[^\W\d_]", part) for part in parts)  # not `01 - Title`
     if not title and named and artist.casefold() in ("", parts[0].casefold()):
         artist, title = artist or parts[0], parts[1]
-    return Facts(song, artist, title or song)
+    return SongInfo(song, artist, title or song)
 
 
 def short_key(key: Key) -> str:

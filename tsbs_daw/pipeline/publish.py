@@ -36,7 +36,7 @@ from tsbs_daw.core.files import sync_folder, sync_tree, write_synced
 log = logging.getLogger(__name__)
 
 
-def find_equal_run(output: Path, song: str, identity: str, *, analysed: bool = False) -> Path | None:
+def find_previous_run(output: Path, song: str, identity: str, *, analysed: bool = False) -> Path | None:
     """The folder of an equal run that is still complete, whatever number it has; None if there is none.
 
     Args: analysed: its analysis has to be there, too
@@ -100,7 +100,7 @@ class Published:
     recognised: bool = False
 
 
-class Delivery:
+class StagedFolder:
     """A temporary folder that becomes the song's folder by `publish`, or vanishes. Use it in a `with`.
 
     Args:
@@ -121,7 +121,7 @@ class Delivery:
         self.fence = fence
         self.folder = output / f".tmp-{job}-{fence}"
 
-    def __enter__(self) -> Delivery:
+    def __enter__(self) -> StagedFolder:
         """Raises: OutputError: the output folder cannot be made or written to."""
         try:
             self.output.mkdir(parents=True, exist_ok=True)

@@ -13,16 +13,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from tsbs_daw.audio.measure import Levels, Meter, db
 from tsbs_daw.audio.wav_writer import AudioWriter
+from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.effects.chain import OutputRenderer
+from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.stem_cache import CachedStems, Separation
-from tsbs_daw.pipeline.stopwatch import Stopwatch
 from tsbs_daw.presets.preset import Preset
 
 # The colours that tell stems apart also for the colour-blind (Okabe and Ito); others take turns.
@@ -34,33 +35,15 @@ MORE_COLORS = ("#f0e442", "#0072b2", "#d55e00", "#999999")
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """One file.
-
-    kind:    "stem", "output", or "source" for the mixture
-    muted:   a dry stem beside outputs, or the mixture
-    sources: the stems that it is made of
-    """
-
-    name: str
-    kind: str
-    file: str
-    color: str
-    muted: bool
-    sources: tuple[str, ...]
-    levels: Levels
-
-
-@dataclass(frozen=True)
 class Rendering:
     """residual_db: what the dry stems leave out of the mixture, relative to it; None if it is nothing
     mixture:     the song itself, where it was asked for
     stems_sum:   the levels of the sum of the dry stems, where the mixture was asked for
     """
 
-    files: tuple[Rendered, ...]
+    files: tuple[AudioFile, ...]
     residual_db: float | None
-    mixture: Rendered | None = None
+    mixture: AudioFile | None = None
     stems_sum: Levels | None = None
 
 
@@ -68,20 +51,13 @@ class Rendering:
 class _Track:
     """A file while it is being written."""
 
-    name: str
-    kind: str
-    file: str
-    color: str
-    muted: bool
-    sources: tuple[str, ...]
+    file: AudioFile
     renderer: OutputRenderer | None
     writer: AudioWriter = field(repr=False)
     meter: Meter = field(repr=False)
 
-    def finished(self) -> Rendered:
-        return Rendered(
-            self.name, self.kind, self.file, self.color, self.muted, self.sources, self.meter.levels()
-        )  # fmt: skip
+    def measured(self) -> AudioFile:
+        return self.file.model_copy(update=level_fields(self.meter.levels()))
 
 
 def render(
@@ -92,18 +68,23 @@ def render(
     null: bool,
     time_reference_samples: int,
     description: str,
-    watch: Stopwatch,
-    progress: Callable[[int], None],
+    context: JobContext,
     with_mixture: bool = False,
 ) -> Rendering:
     """Write every file of the song into `folder`, block by block.
 
-    Args:   progress: told the samples done
-            with_mixture: write the mixture, too, and measure it and the sum of the stems
-    Raises: EffectError, OutputError, NoSpaceLeft
+    Args:
+        null: Give the residual back to the stems.
+        time_reference_samples: Where the song starts in its session.
+        description: What the files say of themselves.
+        with_mixture: Also write the mixture, and measure it and the sum of the stems.
+
+    Raises:
+        EffectError, OutputError, NoSpaceLeft
     """
     about = cached.about
     left_out, done = 0.0, 0
+    message = "effects" if preset.outputs else "writing"
     with ExitStack() as files:
         tracks = _tracks(files, about, preset, folder, time_reference_samples, description, with_mixture)
         renderers = [track.renderer for track in tracks if track.renderer]
@@ -113,10 +94,10 @@ def render(
         pool = files.enter_context(ThreadPoolExecutor(torch.get_num_threads(), "render"))
 
         def each(step: str, work: Callable[..., Any], *values: Iterable[Any]) -> list[Any]:
-            with watch.step(step):
+            with context.timings.step(step):
                 return list(pool.map(work, *values))
 
-        for stems, residual in watch.each("read stems", cached.blocks(null=null)):
+        for stems, residual in context.timings.each("read stems", cached.blocks(null=null)):
             done += residual.shape[1]
             audio, measured = list(stems.values()), list(meters)
             if renderers:
@@ -129,11 +110,11 @@ def render(
             each("write", AudioWriter.write, writers, audio)  # what is left over is only measured
             each("measure", Meter.add, measured, audio)
             left_out += float(np.square(residual, dtype=np.float64).sum())
-            progress(done)
+            context.report("render", done / max(1, about.samples), message)
         each("write", AudioWriter.close, writers)
-    finished = [track.finished() for track in tracks]
+    finished = [track.measured() for track in tracks]
     return Rendering(
-        tuple(one for one in finished if one.kind != "source"),
+        tuple(file for file in finished if file.kind != "source"),
         _residual_db(left_out, cached),
         finished[-1] if with_mixture else None,
         stems_sum.levels() if with_mixture else None,
@@ -152,15 +133,23 @@ def _tracks(
     """Every file, open until `files` is closed: the outputs, the dry stems, and the mixture last."""
 
     def track(
-        name: str, kind: str, file: str, color: str, muted: bool, sources: tuple[str, ...],
+        name: str,
+        kind: Literal["stem", "output", "source"],
+        file: str,
+        color: str,
+        muted: bool,
+        sources: tuple[str, ...],
         renderer: OutputRenderer | None = None,
-    ) -> _Track:  # fmt: skip
+    ) -> _Track:
         writer = AudioWriter(
             folder / file, about.sample_rate, about.channels,
             time_reference_samples=time_reference_samples, description=description,
         )  # fmt: skip
         meter = Meter(about.sample_rate, about.channels)
-        return _Track(name, kind, file, color, muted, sources, renderer, files.enter_context(writer), meter)
+        audio_file = AudioFile(
+            name=name, kind=kind, file=file, color=color, muted=muted, sources=sources, size_bytes=0
+        )  # fmt: skip
+        return _Track(audio_file, renderer, files.enter_context(writer), meter)
 
     found = []
     for o in preset.outputs:
@@ -172,6 +161,13 @@ def _tracks(
     if with_mixture:
         found.append(track(SOURCE_NAME, "source", MIXTURE_FILE, SOURCE_COLOR, True, about.stems))
     return found
+
+
+def level_fields(measured: Levels | AudioFile, gain_db: float = 0.0) -> dict[str, float | None]:
+    """Levels as the fields of an AudioFile. Args: gain_db: that the file gets after it was measured"""
+    names = ("sample_peak_db", "true_peak_db", "rms_db", "loudness_lufs")
+    values = ((name, getattr(measured, name)) for name in names)
+    return {name: None if value is None else value + gain_db for name, value in values}
 
 
 def dry_names(stems: tuple[str, ...], taken: set[str]) -> list[str]:

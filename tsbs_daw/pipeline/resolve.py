@@ -29,8 +29,8 @@ def load_separator(model: str, settings: Settings) -> Separator:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a run is to do.
+class ResolvedJob:
+    """A job with everything that it names: what a run is to do.
 
     delivery: the preset's own, with what the job changes of it
     cache:    where what was computed of the same song before is kept
@@ -45,37 +45,34 @@ class Request:
     identity: str
     cache: Path
 
-    @property
-    def separation_share(self) -> float:
-        """How much of the progress bar the separation gets; effects and writing are quick beside it."""
-        return 0.9 if self.delivery.plain else 0.75
 
+def resolve(job: Job, settings: Settings) -> ResolvedJob:
+    """Look up preset, model and hashes.
 
-def look_up(job: Job, settings: Settings) -> Request:
-    """Raises: PresetError, UnknownModel, CheckpointError, UnreadableAudio
+    Raises: PresetError, UnknownModel, CheckpointError, UnreadableAudio
     UsageError: what is to be delivered does not go together
     """
     preset = load_preset(job.preset, settings.presets)
     delivery = job.delivery.applied_to(preset.delivery) if job.delivery else preset.delivery
     if problem := delivery.problem():
-        raise UsageError(f"The delivery that was asked for cannot be: {problem}.")
+        raise UsageError(f"Invalid delivery options: {problem}.")
     separator = load_separator(job.model, settings)
     preset.check_stems(separator.stems)
     try:
         source_sha256 = file_sha256(job.source.path)
     except OSError as error:
-        raise UnreadableAudio(f"{job.source.path} cannot be read ({error.strerror}); is it still there?") from error
+        raise UnreadableAudio(
+            f"Cannot read {job.source.path} ({error.strerror}); check that it is still there."
+        ) from error
     identity = identity_of(
         source_sha256=source_sha256,
         model_sha256=separator.model_hash,
         preset_sha256=preset.sha256,
-        stage=job.stage,
-        null=job.null,
-        salvage=job.salvage,
+        treatment=job.treatment,
         start_samples=job.source.start_samples,
         length_samples=job.source.length_samples,
         delivery=None if delivery.plain else json.dumps(asdict(delivery), sort_keys=True),
         precision=separator.precision_mark,
     )
     song = safe_name(job.song or job.source.path.stem)
-    return Request(job, song, preset, delivery, separator, source_sha256, identity, settings.cache)
+    return ResolvedJob(job, song, preset, delivery, separator, source_sha256, identity, settings.cache)

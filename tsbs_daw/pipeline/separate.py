@@ -9,25 +9,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from tsbs_daw.audio.read import open_audio
+from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
-from tsbs_daw.pipeline.resolve import Request
+from tsbs_daw.pipeline.resolve import ResolvedJob
 from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache, cache_key
-from tsbs_daw.pipeline.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[float, str], None]
 
-
-def separate(
-    request: Request, cache: StemCache, watch: Stopwatch, progress: Progress, cancelled: Callable[[], bool]
-) -> CachedStems:
+def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> CachedStems:
     """The stems, from the cache or computed into it. Raises: AudioError, DeviceError, JobCancelled, NoSpaceLeft"""
-    job, separator = request.job, request.separator
+    job, separator = resolved.job, resolved.separator
     # A precision that has no mark gives no entry, and with it the key of versions that knew of none.
     precision = {} if separator.precision_mark is None else {"precision": separator.precision_mark}
     key = cache_key(
-        source=request.source_sha256,
+        source=resolved.source_sha256,
         model=separator.model_hash,
         stage=job.stage,
         portion=[job.source.start_samples, job.source.length_samples],
@@ -44,40 +40,40 @@ def separate(
         salvage=job.salvage,
     ) as reader:
         samples = reader.samples
-        _ensure_space(request, cache, reader.info.channels, samples)
+        _ensure_space(resolved, cache, reader.info.channels, samples)
 
         def report(done: int) -> None:
-            progress(request.separation_share * done / samples if samples else 0.0, "separating")
+            context.report("separate", done / samples if samples else 0.0, "separating")
 
-        with cache.writing(key, separator.stems, reader) as writer, _Behind() as behind:
-            source = _Tee(watch.each("decode", reader.blocks()))
+        with cache.writing(key, separator.stems, reader) as writer, _Background() as background:
+            source = _Tee(context.timings.each("decode", reader.blocks()))
             stream = separator.stream(
-                source, reader.info.sample_rate, stage=job.stage, progress=report, cancelled=cancelled
+                source, reader.info.sample_rate, stage=job.stage, progress=report, cancelled=context.cancelled
             )
-            for stems in watch.each("separate", stream):
-                with watch.step("cache"):
-                    behind.do(writer.write, stems, source.take(stems.shape[-1]))
-            with watch.step("cache"):
-                behind.wait()
+            for stems in context.timings.each("separate", stream):
+                with context.timings.step("cache"):
+                    background.run(writer.write, stems, source.take(stems.shape[-1]))
+            with context.timings.step("cache"):
+                background.wait()
     cached = cache.find(key)
     assert cached is not None, "what was written a moment ago is there"
     return cached
 
 
-class _Behind:
+class _Background:
     """Does one thing in a thread of its own, while the caller makes ready the next. A context manager."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "behind")
+        self._pool = ThreadPoolExecutor(1, "cache")
         self._doing: Future[None] | None = None
 
-    def __enter__(self) -> _Behind:
+    def __enter__(self) -> _Background:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def do(self, work: Callable[..., None], *values: np.ndarray) -> None:
+    def run(self, work: Callable[..., None], *values: np.ndarray) -> None:
         """Begin it, when the thing before is done. Raises: what that raised"""
         self.wait()
         self._doing = self._pool.submit(work, *values)
@@ -104,14 +100,14 @@ class _Tee:
         return taken
 
 
-def _ensure_space(request: Request, cache: StemCache, channels: int, samples: int | None) -> None:
+def _ensure_space(resolved: ResolvedJob, cache: StemCache, channels: int, samples: int | None) -> None:
     """What the song's folder and the cache together need, where the length is known."""
     if samples is None:
         return
-    stems, delivery = len(request.separator.stems), request.delivery
-    files = stems + len(request.preset.outputs)
+    stems, delivery = len(resolved.separator.stems), resolved.delivery
+    files = stems + len(resolved.preset.outputs)
     if not delivery.plain:  # the mixture beside them, one file twice while it is encoded, and the loops
         files += 2 + len(delivery.loops) * stems
     cache.folder.mkdir(parents=True, exist_ok=True)
-    ensure_space(request.job.output, estimate_bytes(files, channels, samples), request.song)
-    ensure_space(cache.folder, estimate_bytes(stems + 1, channels, samples), request.song)
+    ensure_space(resolved.job.output, estimate_bytes(files, channels, samples), resolved.song)
+    ensure_space(cache.folder, estimate_bytes(stems + 1, channels, samples), resolved.song)

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from tsbs_daw.contracts.analysis import Analysis
-from tsbs_daw.contracts.manifest import FileEntry
-from tsbs_daw.pipeline.naming import Facts
+from tsbs_daw.contracts.manifest import AudioFile
+from tsbs_daw.pipeline.naming import SongInfo
 from tsbs_daw.sessions.session import About, Marker, Session, SessionTrack, TempoChange, usual_group
 
 MIXED_GROUP = "mixes"  # outputs that are made of several groups' stems
 
 
-def bare_tracks(files: Iterable[FileEntry]) -> tuple[SessionTrack, ...]:
+def bare_tracks(files: Iterable[AudioFile]) -> tuple[SessionTrack, ...]:
     """One track for every file, in no group."""
     return tuple(SessionTrack(file.name, file.file, file.color, file.muted) for file in files)
 
 
-def grouped_tracks(files: Iterable[tuple[FileEntry, Sequence[str]]]) -> tuple[SessionTrack, ...]:
+def grouped_tracks(files: Iterable[tuple[AudioFile, Sequence[str]]]) -> tuple[SessionTrack, ...]:
     """The same in groups.
 
     Args: files: each with the stems that it is made of
@@ -28,14 +28,14 @@ def grouped_tracks(files: Iterable[tuple[FileEntry, Sequence[str]]]) -> tuple[Se
     )
 
 
-def _group(file: FileEntry, sources: Sequence[str]) -> str:
+def _group(file: AudioFile, sources: Sequence[str]) -> str:
     if file.kind == "source":
         return ""
     groups = {usual_group(source) for source in sources}
     return groups.pop() if len(groups) == 1 else MIXED_GROUP
 
 
-def with_analysis(session: Session, facts: Facts, markers: str) -> Session:
+def with_analysis(session: Session, facts: SongInfo, markers: str) -> Session:
     """The session with what is known of its song.
 
     Args: markers: "sections", "bars" or "none"

@@ -25,7 +25,7 @@ import soundfile
 
 from tsbs_daw.audio.read import AudioReader
 from tsbs_daw.audio.wav_writer import AudioWriter, file_samples
-from tsbs_daw.contracts.job import Document
+from tsbs_daw.contracts.document import Document
 from tsbs_daw.core.errors import JobFormatError, OutputError
 from tsbs_daw.core.files import write_atomically
 

@@ -26,7 +26,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from tsbs_daw.contracts.job import Document, Heartbeat, Job, Progress, Result, Source, State
+from tsbs_daw.contracts.document import Document
+from tsbs_daw.contracts.job import Heartbeat, Job, Progress, Result, Source, State
 from tsbs_daw.core.errors import DaemonError, JobFormatError, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import sync_folder, write_atomically, write_synced

@@ -131,10 +131,7 @@ def _job(job_id: str, found: Found, folder: WatchFolder, copy: Path) -> Job:
         source=Source(path=copy),
         output=folder.output / subfolder if is_text else folder.output,
         song=song,
-        preset=folder.preset,
-        model=folder.model,
-        stage=folder.stage,
-        null=folder.null,
+        **vars(folder.treatment),
         origin="watch",
         deliver={"watched": source_name(folder.path / found.relative)},
     )

@@ -7,18 +7,20 @@ folders:
     model: default
     stage: full
     null: false
+    salvage: false
+    delivery: {format: flac24}         # what differs from the preset
     recursive: true
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import SettingsError, shown
 
 
@@ -26,31 +28,23 @@ from tsbs_daw.core.errors import SettingsError, shown
 class WatchFolder:
     """A folder whose songs are separated.
 
-    path, output: absolute; songs of subfolders go to the subfolders of the same names in `output`
-    preset:       a shipped preset's name or an absolute path
-    recursive:    look into subfolders
-    polling:      look only, wait for no events, as on a network share; None: find out
+    Attributes:
+        path, output: Absolute. Songs of subfolders go to the subfolders of the same names in `output`.
+        treatment: What is done to the songs.
+        recursive: Whether to look into subfolders.
+        polling: Scan only, without waiting for events, as on a network share; None: find out.
     """
 
     path: Path
     output: Path
-    preset: str = "none"
-    model: str = "default"
-    stage: Literal["full", "mask"] = "full"
-    null: bool = False
+    treatment: Treatment = field(default_factory=Treatment)
     recursive: bool = True
     polling: bool | None = None
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Entry(Treatment):
     path: str = Field(min_length=1)
     output: str = Field(min_length=1)
-    preset: str = "none"
-    model: str = "default"
-    stage: Literal["full", "mask"] = "full"
-    null: bool = False
     recursive: bool = True
     polling: bool | None = None
 
@@ -94,10 +88,9 @@ def check_folders(folders: Sequence[WatchFolder]) -> None:
 
 
 def _folder(entry: _Entry, base: Path) -> WatchFolder:
-    values = entry.model_dump()
-    places = {name: base / Path(values.pop(name)).expanduser() for name in ("path", "output")}
-    if values["preset"].endswith((".yaml", ".yml")):
-        values["preset"] = str(base / Path(values["preset"]).expanduser())
-    if values["model"].endswith(".safetensors"):
-        values["model"] = str(base / Path(values["model"]).expanduser())
-    return WatchFolder(**places, **values)
+    values = {name: getattr(entry, name) for name in Treatment.model_fields}
+    for name, endings in (("preset", (".yaml", ".yml")), ("model", (".safetensors",))):
+        if values[name].endswith(endings):
+            values[name] = str(base / Path(values[name]).expanduser())
+    path, output = (base / Path(place).expanduser() for place in (entry.path, entry.output))
+    return WatchFolder(path, output, Treatment(**values), entry.recursive, entry.polling)

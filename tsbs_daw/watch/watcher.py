@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsbs_daw.audio.headers.probe import seems_unfinished
+from tsbs_daw.contracts.treatment import ContentHashes
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.files import disk_is_full
 from tsbs_daw.queue.events import Event
@@ -30,7 +31,6 @@ from tsbs_daw.queue.records import Arrival, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget, Destination, Moved, take_in
-from tsbs_daw.watch.fingerprint import Fingerprints
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.notifications import Notifications, sends_no_events
 from tsbs_daw.watch.scan import Found, Scanner, file_state
@@ -290,13 +290,13 @@ def make_watchers(
     once: bool = False,
 ) -> list[Watcher]:
     """One per folder, not started."""
-    fingerprints = Fingerprints(settings)
+    hashes = ContentHashes(settings)
     jobs = Spool(settings.spool).jobs
     watchers = []
     for folder in folders:
         polling = sends_no_events(folder.path) if folder.polling is None else folder.polling
         context = WatchContext(
-            destination=_destination(folder, jobs, fingerprints),
+            destination=_destination(folder, jobs, hashes),
             budget=budget,
             timings=options.share if polling else options.local,
             events=not polling,
@@ -307,8 +307,11 @@ def make_watchers(
     return watchers
 
 
-def _destination(folder: WatchFolder, jobs: Path, fingerprints: Fingerprints):
-    return lambda: Destination(jobs, folder, fingerprints.of_settings(folder), fingerprints.of_model(folder.model))
+def _destination(folder: WatchFolder, jobs: Path, hashes: ContentHashes) -> Callable[[], Destination]:
+    treatment = folder.treatment
+    return lambda: Destination(
+        jobs, folder, treatment.fingerprint(hashes, folder.output), hashes.of_model(treatment.model)
+    )
 
 
 def _excluded(folder: WatchFolder, folders: Sequence[WatchFolder], settings: Settings) -> tuple[Path, ...]:

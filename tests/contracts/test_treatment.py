@@ -1,4 +1,4 @@
-"""Which settings count as the same, for a watched file."""
+"""Which treatments count as the same, for a watched folder and a batch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from harness.stage import settings_in
 
+from tsbs_daw.contracts.treatment import ContentHashes, DeliveryOptions, Treatment
 from tsbs_daw.models import registry
-from tsbs_daw.watch.fingerprint import Fingerprints
-from tsbs_daw.watch.folders import WatchFolder
 
 PRESET = """
 description: A test preset.
@@ -20,45 +19,47 @@ outputs:
 
 
 @pytest.fixture
-def prints(tmp_path: Path) -> Fingerprints:
+def prints(tmp_path: Path) -> ContentHashes:
     settings_in(tmp_path).presets.mkdir(parents=True)
-    return Fingerprints(settings_in(tmp_path))
+    return ContentHashes(settings_in(tmp_path))
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> WatchFolder:
-    return WatchFolder(tmp_path / "in", tmp_path / "out")
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
 
 
-def test_equal_settings_have_one_print_in_every_run(prints, folder, tmp_path):
-    assert prints.of_settings(folder) == Fingerprints(settings_in(tmp_path)).of_settings(folder)
-    assert prints.of_settings(folder) == prints.of_settings(replace(folder, path=folder.path / "elsewhere"))
+def test_equal_treatments_have_one_print_in_every_run(prints, out, tmp_path):
+    assert Treatment().fingerprint(prints, out) == Treatment().fingerprint(ContentHashes(settings_in(tmp_path)), out)
 
 
-def test_everything_that_changes_the_result_changes_the_print(prints, folder):
+def test_everything_that_changes_the_result_changes_the_print(prints, out):
     changes = [
         {},
         {"preset": "karaoke"},
         {"model": "musdb18"},
         {"stage": "mask"},
         {"null": True},
-        {"output": folder.output / "elsewhere"},
+        {"salvage": True},
+        {"delivery": DeliveryOptions(format="mp3")},
     ]
-    assert len({prints.of_settings(replace(folder, **change)) for change in changes}) == len(changes)
+    assert set(Treatment.model_fields) == {name for change in changes for name in change}
+    found = {Treatment(**change).fingerprint(prints, out) for change in changes}
+    assert len(found | {Treatment().fingerprint(prints, out / "elsewhere")}) == len(changes) + 1
 
 
-def test_an_edited_preset_counts_as_another_and_a_broken_one_is_no_error(prints, folder, tmp_path):
+def test_an_edited_preset_counts_as_another_and_a_broken_one_is_no_error(prints, out, tmp_path):
     path = settings_in(tmp_path).presets / "mine.yaml"
-    mine = replace(folder, preset="mine")
-    missing = prints.of_settings(mine)
+    mine = Treatment(preset="mine")
+    missing = mine.fingerprint(prints, out)
     path.write_text(PRESET)
-    first = prints.of_settings(mine)
-    assert prints.of_settings(mine) == first
+    first = mine.fingerprint(prints, out)
+    assert mine.fingerprint(prints, out) == first
     path.write_text(PRESET.replace("-6", "-7.5"))
-    second = prints.of_settings(mine)
+    second = mine.fingerprint(prints, out)
     path.write_text("outputs: [")
     assert len({missing, first, second}) == 3
-    assert prints.of_settings(mine) not in {first, second}
+    assert mine.fingerprint(prints, out) not in {first, second}
 
 
 def test_a_model_is_its_content_or_its_name_until_it_is_there(prints, tmp_path):
@@ -81,7 +82,7 @@ def test_new_bundled_weights_make_another_print(prints, tmp_path, monkeypatch):
     assert len({with_these, without, prints.of_model("default")}) == 3
 
 
-def test_with_another_precision_a_file_is_looked_at_anew_and_its_content_has_no_twin(prints, folder, tmp_path):
-    others = [Fingerprints(replace(settings_in(tmp_path), precision=name)) for name in ("float32", "bfloat16")]
-    assert len({one.of_settings(folder) for one in (prints, *others)}) == 3
+def test_with_another_precision_a_file_is_looked_at_anew_and_its_content_has_no_twin(prints, out, tmp_path):
+    others = [ContentHashes(replace(settings_in(tmp_path), precision=name)) for name in ("float32", "bfloat16")]
+    assert len({Treatment().fingerprint(one, out) for one in (prints, *others)}) == 3
     assert len({one.of_model("default") for one in (prints, *others)}) == 3

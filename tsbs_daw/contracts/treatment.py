@@ -1,0 +1,128 @@
+"""What is done to a song: preset, model, options. The same value in jobs, watch folders and batches.
+
+A treatment makes its own fingerprint: a short name for "the same settings". It does not decide what is reused of a
+separation, which the pipeline does with the hashes of what it really loaded; it only says whether a song has been dealt
+with. So it is cheap, and a file that does not look different is not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from tsbs_daw.contracts.document import Part
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import PresetError
+from tsbs_daw.core.files import file_sha256
+from tsbs_daw.models import registry
+from tsbs_daw.presets.delivery import FEWEST_BARS, LOUDEST_LUFS, MOST_BARS, QUIETEST_LUFS, Delivery, template_problem
+
+_UNUSABLE = "unusable"  # what is wrong with it, the job will say
+
+
+def _template(text: str) -> str:
+    if problem := template_problem(text):
+        raise ValueError(f"the template {problem}")
+    return text
+
+
+class DeliveryOptions(Part):
+    """What a request changes of its preset's `delivery:` section; what it leaves out stays as the preset has it."""
+
+    format: Literal["wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3"] | None = None
+    names: Annotated[str, AfterValidator(_template)] | None = None
+    loudness_lufs: float | None = Field(None, ge=QUIETEST_LUFS, le=LOUDEST_LUFS)
+    sessions: tuple[Literal["rpp", "dawproject"], ...] | None = None
+    analysis: bool | None = None
+    loops: tuple[Annotated[int, Field(ge=FEWEST_BARS, le=MOST_BARS)], ...] | None = None
+    stem_mp4: bool | None = None
+    markers: Literal["sections", "bars", "none"] | None = None
+    source: Literal["none", "reference", "copy"] | None = None
+    embed: bool | None = None
+
+    def applied_to(self, delivery: Delivery) -> Delivery:
+        return replace(delivery, **self.model_dump(exclude_none=True))
+
+
+class Treatment(Part):
+    """What is done to a song.
+
+    Attributes:
+        preset: A shipped preset's name or an absolute path to a YAML file.
+        model: A registered model's name or an absolute path.
+        stage: "full" runs both stages of the network, "mask" only the first.
+        null: Give the residual back to the stems so that they sum to the source.
+        salvage: Separate what is left of a cut file.
+        delivery: What differs from the preset's own `delivery:`.
+    """
+
+    preset: str = "none"
+    model: str = "default"
+    stage: Literal["full", "mask"] = "full"
+    null: bool = False
+    salvage: bool = False
+    delivery: DeliveryOptions | None = None
+
+    def fingerprint(self, hashes: ContentHashes, output: Path) -> str:
+        """Equal for equal treatments with the same output, whichever process asks.
+
+        The preset counts by its content, the model by its name; `ContentHashes.of_model` tells weights apart.
+        """
+        decisive: list[Any] = [hashes.of_preset(self.preset), self.preset, self.model, self.stage, self.null]
+        decisive += [os.fsencode(output).hex(), *hashes.precision]
+        # Only then: without them, the fingerprint is that of versions that knew of neither.
+        decisive += ["salvage"] if self.salvage else []
+        decisive += [self.delivery.model_dump_json(exclude_none=True)] if self.delivery else []
+        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+class ContentHashes:
+    """Hashes of the files that names of presets and models lead to. Each file is read again only when it changed.
+
+    Threads may share one: a hash that two of them compute is the same.
+    """
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._presets: dict[str, Path] = {}
+        self._known: dict[Path, tuple[tuple[int, int], str]] = {}
+
+    @property
+    def precision(self) -> tuple[str, ...]:
+        """The precision, if one was asked for: without, everything is called as before there was a choice."""
+        return () if self._settings.precision == "auto" else (self._settings.precision,)
+
+    def of_model(self, name: str) -> str:
+        """The content of the checkpoint, wherever the name leads, and the precision; the name while there is none."""
+        path = registry.locate(name, self._settings)
+        digest = self._of_file(path, file_sha256) if path else _UNUSABLE
+        if digest == _UNUSABLE:
+            digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+        return "-".join((digest, *self.precision))
+
+    def of_preset(self, name: str) -> str:
+        """The content of a preset and of the files it names; a constant for one that cannot be read."""
+        from tsbs_daw.presets.preset import preset_files, read_preset
+
+        path = Path(name) if Path(name).is_absolute() else self._presets.get(name)
+        if path is None or not path.is_file():
+            path = self._presets[name] = preset_files(self._settings.presets).get(name, Path(name))
+        return self._of_file(path, lambda path: read_preset(path).sha256)
+
+    def _of_file(self, path: Path, digest: Callable[[Path], str]) -> str:
+        try:
+            status = path.stat()
+            look = (status.st_size, status.st_mtime_ns)
+            known = self._known.get(path)
+            if known is None or known[0] != look:
+                known = self._known[path] = (look, digest(path))
+            return known[1]
+        except (OSError, ValueError, PresetError):
+            return _UNUSABLE
