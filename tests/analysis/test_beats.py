@@ -130,6 +130,6 @@ def test_without_drums_the_mixture_is_listened_to():
     music = chords(LOOP, 60 / bpm, DURATION_S, start_s=offset_s)
     found = analyse_sounds(music, other=music, drums=silence(music.shape[1]))
     assert found.tempo.source == "mixture"
-    assert any("No drums" in note for note in found.notes)
+    assert any("no drums" in note for note in found.notes)
     ratio = found.tempo.bpm / bpm
     assert min(abs(ratio - of) for of in (0.5, 1, 2)) < 0.02

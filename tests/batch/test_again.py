@@ -51,7 +51,7 @@ def test_an_analysis_that_failed_is_tried_again_and_nothing_is_separated_again(p
     for said in ("", "its analysis had failed, and is tried again"):  # the second fails like the first
         done = run(place / "home", *words, **deaf(place))
         assert done.returncode == 0 and said in done.stderr, done.stderr
-        assert "1 song without an analysis, which failed" in done.stdout
+        assert "1 song without an analysis, because it failed" in done.stdout
         ((name, manifest),) = folders(place).items()
         assert separated(manifest) and "analysis could not be made" in manifest.warnings[0]
     done = run(place / "home", *words)
@@ -60,7 +60,7 @@ def test_an_analysis_that_failed_is_tried_again_and_nothing_is_separated_again(p
     ((again, manifest),) = folders(place).items()
     assert again == name and manifest.analysis and not separated(manifest)
     assert catalogue_of(place).songs[0].analysis is not None
-    assert "1 song had been done before." in run(place / "home", *words).stderr
+    assert "1 song already done." in run(place / "home", *words).stderr
     assert folders(place) == {name: manifest}
 
 
@@ -81,5 +81,5 @@ def test_another_flag_makes_anew_what_it_changes_and_nothing_else(place: Path, m
     assert [song.folder for song in catalogue_of(place).songs] == [other]
     there = folders(place)
     for more in ((*flags, "none", "--no-stem-mp4"), ()):
-        assert "1 song had been done before." in run(place / "home", *words, *more).stderr
+        assert "1 song already done." in run(place / "home", *words, *more).stderr
         assert folders(place) == there
