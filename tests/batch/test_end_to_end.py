@@ -245,7 +245,7 @@ def test_an_interrupted_crate_says_how_to_go_on(home: Path, model: Path, tmp_pat
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, said
-    assert "run the same command again" in said and "Traceback" not in said
+    assert "rerun the command to resume" in said and "Traceback" not in said
     assert not (home / "spool" / "heartbeat.json").exists()
     states = [song.state for song in catalogue_of(tmp_path).songs]
     assert states[0] == "done" and "waiting" in states
