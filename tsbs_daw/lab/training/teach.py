@@ -118,7 +118,7 @@ def _target(lesson: Lesson, settings: Settings) -> Path:
     if not is_name(lesson.name):
         raise UsageError(f"{lesson.name!r} cannot be a model's name; use letters, digits, '-' and '_'.")
     if lesson.name in KNOWN:
-        raise UnknownModel(f"The name {lesson.name} belongs to a model of its own; choose another for yours.")
+        raise UnknownModel(f"The name {lesson.name} is reserved for a known model; choose another.")
     path = model_path(lesson.name, settings)
     if path.exists() and not lesson.overwrite:
         raise UsageError(f"There is a model {lesson.name} already; choose another name or add --overwrite.")
