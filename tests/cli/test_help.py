@@ -89,7 +89,7 @@ def test_the_shell_completes_commands_options_and_choices(tmp_path: Path):
         return run(tmp_path, **asked).stdout
 
     assert completed("tsbs-daw sep").split() == ["separate"]
-    assert {"list", "show", "retry", "cancel"} == set(completed("tsbs-daw jobs ").split())
+    assert {"list", "show", "retry", "move", "cancel"} == set(completed("tsbs-daw jobs ").split())
     assert "--preset" in completed("tsbs-daw separate --pre")
     assert "flac24" in completed("tsbs-daw batch --format fl")
 

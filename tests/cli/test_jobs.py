@@ -174,6 +174,13 @@ def test_cancel_leaves_the_word_for_the_daemon(home: Path, song: Path):
     assert daemon.spool.cancel_wanted(waiting.id)
 
 
+def test_move_leaves_the_word_for_the_daemon(home: Path, song: Path):
+    first, second = submitted(home, song), submitted(home, song)
+    assert run(home, "jobs", "move", first.id, second.id, "--first").returncode == 0
+    assert [(home / "spool" / "inbox" / job.id / "move").read_text() for job in (first, second)] == ["first"] * 2
+    assert "--first or --last" in run(home, "jobs", "move", first.id).stderr
+
+
 def test_retry_puts_failed_jobs_back_into_the_inbox(home: Path, song: Path):
     jobs = [submitted(home, song) for _ in range(3)]
     daemon = Daemon(home)

@@ -33,7 +33,15 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError
 from tsbs_daw.daemon.daemon import Daemon
 from tsbs_daw.models import registry
-from tsbs_daw.queue.spool import Spool, living_daemon, read_progress, request_cancel, request_retry, submit
+from tsbs_daw.queue.spool import (
+    Spool,
+    living_daemon,
+    read_progress,
+    request_cancel,
+    request_move,
+    request_retry,
+    submit,
+)
 from tsbs_daw.watch.folders import WatchFolder
 
 
@@ -153,6 +161,22 @@ def test_progress_and_a_heartbeat_can_be_followed(tmp_path, settings):
         row = row_of(settings, job)
         assert row.state is State.RUNNING
     assert living_daemon(settings.spool) is None
+
+
+def test_a_waiting_job_that_is_moved_runs_first_and_an_unknown_place_is_nothing(tmp_path, settings):
+    held, early, late = (job_for(tmp_path, song) for song in ("held", "early", "late"))
+    for job in (held, early, late):
+        submit(settings.spool, job)
+    with DaemonThread(settings) as daemon:
+        until(lambda: "held" in songs_run(settings))
+        until(lambda: len(rows(settings)) == 3)
+        request_move(settings.spool, early.id, "behind")
+        request_move(settings.spool, late.id, "first")
+        until(lambda: not (settings.spool / "jobs" / late.id / "move").exists())
+        let_go(settings, "held")
+        until(lambda: result_of(settings, early) and result_of(settings, late))
+        assert daemon.error is None
+    assert songs_run(settings) == ["held", "late", "early"]
 
 
 def test_a_waiting_job_can_be_cancelled_and_a_finished_one_retried(tmp_path, settings):

@@ -60,6 +60,49 @@ def test_a_job_that_was_tried_stands_behind_those_that_were_not(store, make):
     assert lease_next(store).id == first.id
 
 
+@pytest.mark.parametrize(
+    ("who", "where", "order"),
+    [
+        (3, "first", "3012"),
+        (2, "earlier", "0213"),
+        (0, "earlier", "0123"),
+        (1, "later", "0213"),
+        (3, "later", "0123"),
+        (0, "last", "1230"),
+    ],
+)
+def test_a_waiting_job_can_be_moved_and_later_ones_still_come_last(store, make, who, where, order):
+    jobs = [make() for _ in range(4)]
+    add(store, *jobs)
+    assert store.move(jobs[who].id, where)
+    jobs.append(make())
+    add(store, jobs[4])
+    expected = [jobs[int(place)].id for place in f"{order}4"]
+    assert [row.id for row in store.in_order(100)] == expected
+    assert [lease_next(store).id for _ in jobs] == expected
+
+
+def test_a_moved_job_gets_past_priorities_and_attempts_and_the_others_keep_their_order(store, make):
+    tried, batch, hurried = make(), make(), make(priority="interactive")
+    add(store, tried, batch)
+    row = lease_next(store)
+    store.requeue(row.id, row.fence, Requeued.CRASHED)
+    add(store, hurried, last := make(priority="interactive"))
+    assert [row.id for row in store.in_order(9)] == [hurried.id, last.id, batch.id, tried.id]
+    assert store.move(tried.id, "first")
+    assert [row.id for row in store.in_order(9)] == [tried.id, hurried.id, last.id, batch.id]
+    assert store.move(hurried.id, "last")
+    assert [row.id for row in store.in_order(9)] == [tried.id, last.id, batch.id, hurried.id]
+
+
+def test_only_a_job_that_waits_can_be_moved(store, make):
+    job, other = make(), make()
+    add(store, job, other)
+    lease_next(store)
+    assert not store.move(job.id, "last") and not store.move("nobody", "first")
+    assert [row.id for row in store.in_order(9)] == [job.id, other.id], "what runs stands before what waits"
+
+
 def test_a_job_waits_for_its_time(store, make):
     job = make()
     add(store, job)

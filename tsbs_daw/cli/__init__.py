@@ -45,7 +45,7 @@ TABLE = (
     Entry("watch", "Watch folders and separate every song in them."),
     Entry("batch", "Prepare a folder of songs for remixing."),
     Entry("submit", "Enqueue files for the running daemon."),
-    Entry("jobs", "List, show, retry and cancel jobs."),
+    Entry("jobs", "List, show, retry, move and cancel jobs."),
     Entry("presets", "List, show and check effect presets."),
     Entry("models", "List, download and convert models."),
     Entry("reaper", "Install, inspect and remove the REAPER actions."),

@@ -1,8 +1,7 @@
-"""`tsbs-daw jobs`: show the queue, and ask the daemon to retry or cancel jobs."""
+"""`tsbs-daw jobs`: show the queue, and ask the daemon to retry, move or cancel jobs."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,9 +10,8 @@ from tsbs_daw.cli.console import AsJson, ago, print_json, table
 
 if TYPE_CHECKING:
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.queue.records import JobRow
 
-app = typer.Typer(help="List, show, retry and cancel jobs.\n\nExample: tsbs-daw jobs list", no_args_is_help=True)
+app = typer.Typer(help="List, show, retry, move and cancel jobs.\n\nExample: tsbs-daw jobs list", no_args_is_help=True)
 
 Ids = Annotated[list[str], typer.Argument(help="Job ids. The last few characters are enough.", metavar="ID")]
 
@@ -100,7 +98,8 @@ def retry(
     settings = Settings.from_environment()
     chosen = _full_ids(settings, job_ids or [])
     if failed:
-        chosen += [job["id"] for job in _stored(settings, (State.FAILED, State.DEAD), -1) if job["id"] not in chosen]
+        unhappy = _everything(settings, (State.FAILED, State.DEAD), -1)
+        chosen += [job["id"] for job in unhappy if job["state"] != "submitted" and job["id"] not in chosen]
     elif not chosen:
         raise UsageError("Specify the jobs to retry, or use --failed to retry all that failed.")
     for job_id in chosen:
@@ -108,6 +107,30 @@ def retry(
         typer.echo(f"Retrying {job_id}.")
     if not chosen:
         typer.echo("There are no failed jobs.")
+    _warn_without_daemon(settings)
+
+
+@app.command()
+def move(
+    job_ids: Ids,
+    first: Annotated[bool, typer.Option("--first", help="Run them before all others.")] = False,
+    last: Annotated[bool, typer.Option("--last", help="Run them after all others.")] = False,
+) -> None:
+    """Change the order in which waiting jobs run.
+
+    Example: tsbs-daw jobs move 3f9a --first
+    """
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.core.errors import UsageError
+    from tsbs_daw.queue.spool import request_move
+
+    if first == last:
+        raise UsageError("Specify where to move the jobs: --first or --last.")
+    settings = Settings.from_environment()
+    chosen = _full_ids(settings, job_ids)
+    for job_id in reversed(chosen) if first else chosen:  # so that they keep their order among themselves
+        request_move(settings.spool, job_id, "first" if first else "last")
+        typer.echo(f"Moving {job_id}.")
     _warn_without_daemon(settings)
 
 
@@ -138,69 +161,17 @@ def _states(names: list[str]) -> tuple[Any, ...]:
     return tuple(known[name] for name in names if name in known) if names else tuple(State)
 
 
-def _stored(settings: Settings, states: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
+def _everything(settings: Settings, states: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
+    from tsbs_daw.queue.listing import list_jobs
+    from tsbs_daw.queue.spool import Spool
     from tsbs_daw.queue.store import JobStore
 
     store = JobStore.open_for_reading(settings.store)
-    if store is None:
-        return []
     try:
-        return [_from_row(row) for row in store.rows(states, limit)]
+        return list_jobs(store, Spool(settings.spool), states, limit)
     finally:
-        store.close()
-
-
-def _from_row(row: JobRow) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "state": row.state.value,
-        "song": row.song,
-        "source": row.source_key,
-        "origin": row.origin,
-        "fraction": row.progress,
-        "message": row.message,
-        "error": row.error,
-        "attempts": row.attempts,
-        "created_unix_s": row.created_unix_s,
-        "finished_unix_s": row.finished_unix_s or None,
-        "request": json.loads(row.job_json) if row.job_json else None,
-        "result": json.loads(row.result_json) if row.result_json else None,
-    }
-
-
-def _unclaimed(settings: Settings) -> list[dict[str, Any]]:
-    """Requests that no daemon has claimed yet, in the form of `_from_row`; newest first."""
-    from tsbs_daw.core.errors import JobFormatError
-    from tsbs_daw.core.filenames import source_name
-    from tsbs_daw.queue.spool import Spool
-    from tsbs_daw.queue.store import song_name
-
-    spool = Spool(settings.spool)
-    if not spool.inbox.is_dir():
-        return []
-    found = []
-    for folder in reversed(spool.waiting()):
-        entry = dict.fromkeys(("song", "source", "origin", "message", "request", "result", "error"))
-        entry |= {"id": folder.name, "state": "submitted", "fraction": 0.0, "attempts": 0, "finished_unix_s": None}
-        try:
-            entry["created_unix_s"] = (folder / "job.json").stat().st_mtime
-            job = spool.read_request(folder)
-        except FileNotFoundError:
-            continue  # claimed in the meantime; the store has it now
-        except JobFormatError as error:
-            entry |= {"song": "?", "source": "?", "origin": "?", "error": str(error)}
-        else:
-            entry |= {"song": song_name(job), "source": source_name(job.source.path), "origin": job.origin}
-            entry["request"] = json.loads(job.to_json())
-        found.append(entry)
-    return found
-
-
-def _everything(settings: Settings, states: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
-    """Requests, then at most `limit` jobs in these states. A job that waits for a retry is listed as a request."""
-    unclaimed = _unclaimed(settings)
-    again = {job["id"] for job in unclaimed}
-    return unclaimed + [job for job in _stored(settings, states, limit) if job["id"] not in again]
+        if store is not None:
+            store.close()
 
 
 def _full_ids(settings: Settings, wanted: list[str]) -> list[str]:

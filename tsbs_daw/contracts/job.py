@@ -81,7 +81,7 @@ class Job(Treatment, Document):
     source: Source
     output: AbsolutePath
     song: str | None = Field(None, max_length=200)
-    origin: Literal["watch", "reaper", "ardour", "cli", "batch", "demo"] = "cli"
+    origin: Literal["watch", "reaper", "ardour", "cli", "batch", "demo", "web"] = "cli"
     priority: Literal["interactive", "batch"] = "batch"
     deliver: dict[str, Any] = Field(default_factory=dict)
 

@@ -64,7 +64,7 @@ class Foreman:
                     slot.leases.remove(lease)
 
     def heed_cancels(self, now: float) -> None:
-        """Ask workers to end jobs that are not wanted any more, and end those that wait."""
+        """Ask workers to end jobs that are not wanted any more; end those that wait, and move them where asked."""
         for slot, lease in self._leases():
             if lease.outcome is None and lease.dropped is None and self._unwanted(lease.row):
                 slot.drop(lease, now)
@@ -76,6 +76,8 @@ class Foreman:
         for _, job_id in waiting:
             if self._spool.cancel_wanted(job_id):
                 self._end_unwanted(self._store.get(job_id), State.CANCELLED)
+            elif where := self._spool.take_move(job_id):
+                self._store.move(job_id, where)
 
     def prepare(self, now: float) -> None:
         """Work is about to come: have a worker ready when it does."""

@@ -5,7 +5,8 @@
     <spool>/done/<id>/result.json     finished; appears there with its result, or not at all
     <spool>/heartbeat.json            a daemon is alive
 
-A file `cancel` in a job's folder cancels it. A folder moved from done/ back to inbox/ runs again. Finished folders are
+A file `cancel` in a job's folder cancels it. A file `move` changes its place among those that wait; it holds one of
+`MOVES`. A folder moved from done/ back to inbox/ runs again. Finished folders are
 kept for DONE_DAYS days. A copied source leaves with the job, unless the job failed: then it is kept for another try.
 
 A job's folder as it arrives: job.json, and for watched files intake.json beside it.
@@ -39,6 +40,9 @@ ALIVE_S = 10.0  # a heartbeat older than this is that of a dead daemon
 
 # The folder, in a job's, with the copy of a watched file.
 SOURCE = "source"
+
+# Where a waiting job can be moved to.
+MOVES = ("first", "earlier", "later", "last")
 
 # Marks a claimed folder that comes back from done/, until the store has queued it again.
 AGAIN = "again"
@@ -87,7 +91,7 @@ class Spool:
         if (folder / "result.json").exists():
             (folder / AGAIN).touch()
         if (folder / AGAIN).exists():
-            for name in ("cancel", "progress.json", "fence", "result.json"):
+            for name in ("cancel", "move", "progress.json", "fence", "result.json"):
                 (folder / name).unlink(missing_ok=True)
         folder.rename(self.jobs / folder.name)
 
@@ -124,6 +128,16 @@ class Spool:
 
     def cancel_wanted(self, job_id: str) -> bool:
         return (self.folder(job_id) / "cancel").exists()
+
+    def take_move(self, job_id: str) -> str | None:
+        """Where the job shall be moved to, one of `MOVES`; asked for once, answered once."""
+        path = self.folder(job_id) / "move"
+        try:
+            where = path.read_text(encoding="utf-8", errors="replace")[:16].strip()
+            path.unlink()
+        except OSError:  # nobody asked, or the job ended meanwhile
+            return None
+        return where if where in MOVES else None
 
     def settle(self, job_id: str, result: Result) -> Path:
         """The job is finished, and the store knows: write result.json, and let it appear in done/. May be repeated."""
@@ -169,14 +183,11 @@ def submit(spool_root: Path, job: Job) -> Path:
     Returns: the request's folder in the inbox
     Raises:  DaemonError: the spool cannot be written to
     """
-    inbox = spool_root / "inbox"
-    folder = inbox / job.id
+    folder = spool_root / "inbox" / job.id
     try:
-        inbox.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
-        write_atomically(folder / "job.json", job.to_json())
-        sync_folder(folder)
-        sync_folder(inbox)
+        complete_request(folder, job)
     except FileExistsError as error:
         raise DaemonError(f"{shown(folder)} is already there; give the job an id of its own.") from error
     except OSError as error:
@@ -186,15 +197,32 @@ def submit(spool_root: Path, job: Job) -> Path:
     return folder
 
 
+def complete_request(folder: Path, job: Job) -> None:
+    """Write job.json into a request's folder, which makes it one. Raises: OSError"""
+    write_atomically(folder / "job.json", job.to_json())
+    sync_folder(folder)
+    sync_folder(folder.parent)
+
+
 def request_cancel(spool_root: Path, job_id: str) -> None:
     """Cancel a job that is not finished. Raises: DaemonError: there is no such job"""
+    _leave_note(spool_root, job_id, "cancel", "", "cancelled")
+
+
+def request_move(spool_root: Path, job_id: str, where: str) -> None:
+    """Change a waiting job's place in the order. Args: where: one of `MOVES`. Raises: DaemonError: it does not wait"""
+    _leave_note(spool_root, job_id, "move", where, "moved")
+
+
+def _leave_note(spool_root: Path, job_id: str, name: str, text: str, what: str) -> None:
+    """A file for the daemon in the folder of a job that is not finished. Args: what: is asked, as a participle"""
     for _ in range(2):  # it may be claimed between the two looks
         for place in ("inbox", "jobs"):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                (spool_root / place / job_id / "cancel").touch()
+                _replace(spool_root / place / job_id / name, text)
                 return
     known = "is finished already" if (spool_root / "done" / job_id).exists() else "is not known here"
-    raise DaemonError(f"The job {job_id} {known}, so it cannot be cancelled; `tsbs-daw jobs list` shows all jobs.")
+    raise DaemonError(f"The job {job_id} {known}, so it cannot be {what}; `tsbs-daw jobs list` shows all jobs.")
 
 
 def request_retry(spool_root: Path, job_id: str) -> None:

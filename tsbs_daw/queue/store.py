@@ -131,8 +131,9 @@ _NEXT = """
 SELECT * FROM jobs WHERE state = 'queued' AND not_before <= ? AND NOT EXISTS (
     SELECT 1 FROM jobs AS other WHERE other.state = 'running' AND other.input_hash = jobs.input_hash
     AND other.preset_hash = jobs.preset_hash AND other.model_hash = jobs.model_hash)
-ORDER BY priority, attempts, seq LIMIT 1
+ORDER BY {order} LIMIT 1
 """
+_ORDER = "priority, attempts, seq"
 
 
 _UNREADABLE = {"priority": 1, "source_key": "", "song": "", "origin": "?", "job_json": ""}
@@ -189,6 +190,10 @@ class JobStore:
         sql = "SELECT seq, id FROM jobs WHERE state = 'queued' AND seq > ? ORDER BY seq LIMIT ?"
         return [tuple(row) for row in self.database.read(sql, (seq, limit))]
 
+    def in_order(self, limit: int) -> list[JobRow]:
+        """Running jobs, then those that wait, in the order in which they will run."""
+        return self._rows(f"state IN ('running', 'queued') ORDER BY state != 'running', {_ORDER} LIMIT ?", (limit,))
+
     def live_count(self) -> int:
         return int(self.database.read("SELECT COUNT(*) FROM jobs WHERE state IN ('queued', 'running')")[0][0])
 
@@ -199,7 +204,7 @@ class JobStore:
 
     def next(self, now: float) -> JobRow | None:
         """The job to run next; not one whose content is being computed under another name."""
-        found = self.database.read(_NEXT, (now,))
+        found = self.database.read(_NEXT.format(order=_ORDER), (now,))
         return JobRow.from_sql(found[0]) if found else None
 
     def done_twin(self, row: JobRow) -> JobRow | None:
@@ -323,6 +328,38 @@ class JobStore:
             "id = ? AND cancel_requested = '' AND state IN ('queued', 'running')",
             (job_id,),
         )
+
+    def move(self, job_id: str, where: str) -> bool:
+        """Change a waiting job's place among those that wait.
+
+        The job takes over the priority and the attempts of whose place it takes, and the numbers of arrival of all
+        that wait are dealt out anew in the new order; so nothing else is needed to keep it, and what arrives later
+        comes after it as ever.
+
+        Args:    where: one of `spool.MOVES`
+        Returns: False when the job does not wait
+        """
+
+        def work(connection: sqlite3.Connection) -> bool:
+            rows = connection.execute(f"SELECT id, {_ORDER} FROM jobs WHERE state = 'queued' ORDER BY {_ORDER}")
+            waiting = [tuple(row) for row in rows]
+            old = next((place for place, row in enumerate(waiting) if row[0] == job_id), None)
+            if old is None:
+                return False
+            last = len(waiting) - 1
+            new = {"first": 0, "earlier": max(old - 1, 0), "later": min(old + 1, last), "last": last}[where]
+            _, priority, attempts, _ = waiting[new]
+            order = waiting[:old] + waiting[old + 1 :]
+            order.insert(new, waiting[old])
+            change = "UPDATE jobs SET priority = ?, attempts = ? WHERE id = ?"
+            connection.execute(change, (priority, attempts, job_id))
+            numbers = sorted(row[3] for row in waiting)
+            renumbered = [(number, row[0]) for number, row in zip(numbers, order, strict=True) if number != row[3]]
+            for sign in (-1, 1):  # no two may have the same number, not even for a moment
+                connection.executemany("UPDATE jobs SET seq = ? WHERE id = ?", [(sign * n, i) for n, i in renumbered])
+            return True
+
+        return self.database.write(work)
 
     def forget_content(self, job_id: str) -> None:
         """The result of this job is gone from the disk: the same content may be computed again."""
