@@ -258,7 +258,7 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_run_goes_on(tmp_path):
         run_crate(request, Ears(interrupt))
     left = written(tmp_path)
     assert the(left, "A first.wav").state == "done" and the(left, "held D.wav").state == "waiting"
-    assert "run the same command again" in the(left, "held D.wav").reason
+    assert "rerun the command" in the(left, "held D.wav").reason
     let_go(settings_in(tmp_path), "held B", "held C", "held D")
     assert set(states(run_crate(request)).values()) == {"done"}
     published = [line.split()[2] for line in lines(settings_in(tmp_path), "published.log")]

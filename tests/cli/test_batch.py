@@ -27,8 +27,8 @@ from tsbs_daw.contracts.catalogue import SongEntry
         (("crate", "--out", "out", "--workers", "0"), "--workers"),
         (("crate", "--out", "out", "--format", "aac"), "--format"),
         (("crate", "--out", "out", "--loudness", "3"), "--loudness"),
-        (("crate", "--out", "out", "--loops", "4,x"), "--loops 'x'"),
-        (("crate", "--out", "out", "--sessions", "live"), "--sessions 'live'"),
+        (("crate", "--out", "out", "--loops", "4,x"), "--loops: must be a whole number, not 'x'"),
+        (("crate", "--out", "out", "--sessions", "live"), "--sessions: must be 'rpp' or 'dawproject', not 'live'"),
         (("crate", "--out", "out", "--names", "{title}"), "has no {stem}"),
         (("crate", "--out", "out", "--format", "mp3", "--loops", "8"), "MP3 cannot be cut"),
     ],
@@ -45,7 +45,7 @@ def test_an_out_folder_that_cannot_be_made_is_said(tmp_path: Path):
     song_file(tmp_path / "crate" / "one.wav", 0.1)
     (tmp_path / "file").write_bytes(b"")
     done = run(tmp_path / "home", "batch", tmp_path / "crate", "--out", tmp_path / "file" / "out")
-    assert done.returncode == 1 and "cannot be written to" in done.stderr, done.stderr
+    assert done.returncode == 2 and "file' is a file; choose a folder." in done.stderr, done.stderr
 
 
 def test_a_song_that_ended_is_one_line_whatever_its_name_is():

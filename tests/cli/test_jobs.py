@@ -216,3 +216,34 @@ def test_looking_at_an_empty_home_creates_nothing(home: Path):
     assert run(home, "jobs", "list").stdout == "There are no jobs.\n"
     assert run(home, "jobs", "list", "--json").stdout == "[]\n"
     assert not home.exists()
+
+
+def test_an_id_can_be_shortened_to_any_beginning_or_end_that_only_one_job_has(home: Path, song: Path):
+    ids = ("20260101-120000-aaaa1111aaaa", "20260101-120000-bbbb2222bbbb", "20260102-120000-cccc3333cccc")
+    daemon = Daemon(home)
+    for job_id in ids:
+        job = Job(id=job_id, source=Source(path=song), output=song.parent / "stems")
+        daemon.store.enqueue([Arrival(job)])
+        (daemon.spool.jobs / job_id).mkdir()
+    for short in ("20260102", "20260102-120000-c", "cc", ids[2]):
+        assert json.loads(run(home, "jobs", "show", short, "--json").stdout)["id"] == ids[2]
+    several = run(home, "jobs", "show", "20260101")
+    assert several.returncode == 2
+    assert "'20260101' stands for 2 jobs: " in several.stderr and ids[0] in several.stderr and ids[1] in several.stderr
+    assert run(home, "jobs", "cancel", "").returncode == 2
+    assert run(home, "jobs", "cancel", "cc", "20260102").stdout.count("Cancelling") == 1
+
+
+def test_the_list_tells_songs_of_one_name_apart_by_their_files(home: Path, song: Path):
+    daemon = Daemon(home)
+    for name, called in (("a.wav", None), ("a.mp3", None), ("take.wav", "Verse")):
+        source = Source(path=song.with_name(name))
+        daemon.store.enqueue([Arrival(Job(source=source, output=song.parent / "stems", song=called))])
+    listed = run(home, "jobs", "list").stdout
+    assert "a.wav" in listed and "a.mp3" in listed and "Verse (take.wav)" in listed
+
+
+def test_submit_has_one_schema_of_lines_whatever_became_of_the_file(home: Path, song: Path):
+    lines = [json.loads(line) for line in run(home, "submit", song, "gone.wav", "--json").stdout.splitlines()]
+    assert [line["file"] for line in lines] == [str(song), "gone.wav"]
+    assert lines[0].keys() == lines[1].keys() == {"file", "id", "folder", "daemon", "error"}

@@ -14,6 +14,7 @@ import pytest
 import rpp
 import soundfile
 from cli.program import environment, run, shown_on, small_model, song_file
+from rights import PYTHON, needs_rights
 from timeouts import PATIENCE_S
 
 from tsbs_daw.contracts.manifest import read_manifest
@@ -36,8 +37,9 @@ def test_a_song_becomes_a_folder_of_stems_that_line_up_with_a_session_and_a_mani
     done = run(home, "separate", song, "--out", tmp_path / "out", "--model", model, "--null")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "out" / "Ночь 🎧"
-    assert done.stdout.splitlines()[0] == str(folder)
-    assert "4 files in" in done.stdout and "null-test residual" in done.stdout
+    first, second = done.stdout.splitlines()[:2]
+    assert first == f"{song.name} -> {folder}"
+    assert second.startswith("  4 stems, Ночь 🎧.RPP; in ") and "null-test residual" in second
     source, _ = soundfile.read(song, dtype="float64")
     stems = []
     for name in ("vocals", "drums", "bass", "other"):
@@ -77,7 +79,7 @@ def test_one_bad_file_does_not_stop_the_others_and_the_exit_code_says_so(home: P
     errors = [line for line in done.stderr.splitlines() if "%" not in line]
     assert len(errors) == 3 and errors[-1] == "2 of 3 files failed."
     assert "gone.wav" in errors[0] and "bad.wav" in errors[1]
-    assert done.stdout.splitlines()[0] == str(tmp_path / "out" / "good")
+    assert done.stdout.splitlines()[0] == f"good.wav -> {tmp_path / 'out' / 'good'}"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good"]
 
 
@@ -98,6 +100,8 @@ def test_json_is_one_line_for_every_file_and_a_portion_is_cut_to_the_sample(home
     assert (result["samples"], result["time_reference_samples"]) == (11025, 22050)
     assert soundfile.info(result["stems"][0]["path"]).frames == 11025
     assert error["file"].endswith("gone.wav") and "does not exist" in error["error"]
+    assert result["file"] == str(song) and result["error"] is None and error["state"] == "failed"
+    assert result.keys() == error.keys(), "one schema, whatever became of the file"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +139,7 @@ def test_in_a_terminal_progress_is_a_bar(home: Path, model: Path, tmp_path: Path
     told, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, shown.decode()
     assert "━" in shown.decode() and "[red]song.wav" in shown.decode(), "names are not markup"
-    assert told.splitlines()[0] == str(tmp_path / "out" / "[red]song")
+    assert told.splitlines()[0] == f"[red]song.wav -> {tmp_path / 'out' / '[red]song'}"
 
 
 def test_flags_say_how_the_files_are_delivered(home: Path, model: Path, tmp_path: Path):
@@ -166,3 +170,47 @@ def test_a_song_goes_on_with_the_cpu_when_the_device_is_lost(tmp_path: Path, mon
     assert separate._separate_somehow(None, settings, quiet=True) == ("result", 1.0, replace(settings, device="cpu"))
     assert devices == ["cuda", "cpu"]
     assert "Going on with the CPU" in capsys.readouterr().err
+
+
+def test_an_out_folder_that_cannot_be_is_told_before_any_work(home: Path, tmp_path: Path):
+    """A file, a place below one, and a link to nowhere; for `submit` as well, whose daemon would find out too late."""
+    song, taken = song_file(tmp_path / "song.wav"), tmp_path / "taken"
+    taken.write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for command in ("separate", "submit"):
+        for out, said in ((taken, "is a file"), (taken / "a" / "b", "is a file"), (tmp_path / "link", "is a link")):
+            done = run(home, command, song, "--out", out)
+            assert (done.returncode, done.stdout) == (2, ""), done.stderr
+            assert "Invalid --out: " in done.stderr and said in done.stderr and "%" not in done.stderr
+    assert not home.exists() or not (home / "spool" / "inbox").exists()
+
+
+@needs_rights
+def test_an_out_folder_without_permissions_is_told_before_any_work(home: Path, tmp_path: Path):
+    song, locked = song_file(tmp_path / "song.wav"), tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    done = subprocess.run(
+        [*PYTHON, "-m", "tsbs_daw", "separate", song, "--out", locked / "stems"],
+        env=environment(home), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"tsbs-daw: Invalid --out: '{locked}' cannot be written to; check its permissions, or choose another folder.\n"
+    )
+
+
+def test_the_short_names_of_formats_are_taken_and_the_summary_names_all_that_was_written(
+    home: Path, model: Path, tmp_path: Path
+):
+    song = song_file(tmp_path / "song.wav", 12.0)
+    flags = ("--format", "flac", "--loops", "1", "--stem-mp4", "--sessions", "rpp,dawproject")
+    done = run(home, "separate", song, "--out", tmp_path / "out", "--model", model, "--stage", "mask", *flags)
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(tmp_path / "out" / "song")
+    assert manifest.format == "flac24"
+    second = done.stdout.splitlines()[1]
+    for entry in manifest.others:
+        assert entry.kind == "loop" or entry.file in second
+    assert second.startswith("  4 stems, ") and "song.RPP, song.dawproject, song.stem.mp4" in second
+    loops = sum(entry.kind == "loop" for entry in manifest.others)
+    assert (f"{loops} loop" in second) == (loops > 0)

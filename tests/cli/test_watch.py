@@ -14,6 +14,8 @@ import pytest
 from cli.program import environment, run, small_model, song_file
 from timeouts import PATIENCE_S
 
+from tsbs_daw.contracts.manifest import read_manifest
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -39,9 +41,9 @@ def test_once_separates_what_is_there_and_says_what_failed(home: Path, model: Pa
     assert done.returncode == 1, done.stderr
     endings = sorted(line for line in done.stdout.splitlines() if not line.startswith(" "))
     assert len(endings) == 3
-    assert endings[0].startswith("bad: failed: ") and "bad.wav" in endings[0]
-    assert endings[1] == f"good: done -> {tmp_path / 'out' / 'good'}"
-    assert endings[2] == f"second: done -> {tmp_path / 'out' / 'album' / 'second'}"
+    assert endings[0].startswith("bad.wav: failed: ") and "bad.wav" in endings[0]
+    assert endings[1] == f"good.wav: done -> {tmp_path / 'out' / 'good'}"
+    assert endings[2] == f"second.wav: done -> {tmp_path / 'out' / 'album' / 'second'}"
     assert (tmp_path / "out" / "good" / "good.RPP").is_file()
     assert "Watching" in done.stderr and "\x1b" not in done.stderr
 
@@ -60,6 +62,7 @@ def test_json_tells_every_event_and_a_job_submitted_before_is_done_without_a_fol
     fractions = [event["fraction"] for event in events if event["event"] == "progress"]
     assert fractions == sorted(fractions)
     assert events[kinds.index("done")]["result"]["folder"] == str(tmp_path / "out" / "song")
+    assert {event["file"] for event in events if event["id"]} == {str(song)}
 
 
 def test_folders_of_a_file_have_presets_of_their_own(home: Path, model: Path, tmp_path: Path):
@@ -77,6 +80,20 @@ def test_folders_of_a_file_have_presets_of_their_own(home: Path, model: Path, tm
     assert (tmp_path / "out" / "two" / "instrumental.wav").exists()
 
 
+def test_delivery_flags_and_salvage_count_for_every_song_of_the_folders(
+    home: Path, model: Path, drop: Path, tmp_path: Path
+):
+    whole = song_file(drop / "cut.wav")
+    whole.write_bytes(whole.read_bytes()[:-40_000])
+    flags = ("--format", "FLAC", "--names", "{song} {stem}", "--sessions", "none", "--salvage")
+    done = run(home, "watch", drop, "--out", tmp_path / "out", "--model", model, "--once", *flags)
+    assert done.returncode == 0, done.stderr + done.stdout
+    manifest = read_manifest(tmp_path / "out" / "cut")
+    assert manifest.format == "flac24" and manifest.sessions == () and manifest.salvage
+    assert sorted(entry.file for entry in manifest.stems)[0] == "cut bass.flac"
+    assert done.stdout.splitlines()[1] == "  4 stems"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -86,11 +103,19 @@ def test_folders_of_a_file_have_presets_of_their_own(home: Path, model: Path, tm
         (("drop", "--out", "out", "--preset", "karoke"), "karaoke"),
         (("drop", "drop", "--out", "out"), "twice"),
         (("--config", "gone.yaml"), "cannot be read"),
+        (("--config", "x.yaml", "--salvage"), "Write them into the file"),
+        (("--config", "x.yaml", "--format", "flac"), "Write them into the file"),
+        (("--config", "x.yaml", "--out", "out"), "Write them into the file"),
+        (("drop", "--out", "taken"), "is a file"),
+        (("drop", "--out", "taken/below"), "is a file"),
+        (("drop", "--out", "out", "--loops", "0"), "--loops: must be at least 1, not '0'"),
+        (("drop", "--out", "out", "--format", "mp3", "--stem-mp4"), "compressed twice"),
     ],
 )
 def test_what_cannot_be_watched_is_wrong_use(
     home: Path, drop: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
 ):
+    (tmp_path / "taken").write_text("")
     done = run(home, "watch", *arguments, "--once", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr

@@ -51,7 +51,7 @@ def test_many_cuts_are_fine_while_each_try_brings_something(tmp_path):
 
 def test_a_server_that_brings_nothing_is_given_up_and_the_part_is_kept(tmp_path):
     with serving(CONTENT, cut_after=[400_000, 0, 0, 0, 0]) as server:
-        with pytest.raises(DownloadError, match="Run the same command again to resume after 400,000 bytes"):
+        with pytest.raises(DownloadError, match="Rerun the command to resume after 400,000 bytes"):
             fetch(server.url, tmp_path / "m.ckpt")
         assert not (tmp_path / "m.ckpt").exists()
         assert fetch(server.url, tmp_path / "m.ckpt") == CONTENT

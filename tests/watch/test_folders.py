@@ -43,7 +43,7 @@ def test_the_example_of_the_docs_can_be_used(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     {
-        "folders: []": r"folders\.yaml:1:10: folders: list should have at least 1 item",
+        "folders: []": r"folders\.yaml:1:10: folders must not be empty",
         "": r"folders\.yaml:1:1: .* is empty; it needs `folders:`",
         "folders: [{path: a}]": r"folders\.yaml:1:11: folders\.0\.output is missing",
         "folders:\n  - {path: a, output: b, pressed: none}": r"folders\.yaml:2:26: .*'pressed'.* mean 'preset'",

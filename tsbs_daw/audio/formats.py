@@ -6,6 +6,7 @@ This is the only list of formats. It imports no decoder, so that presets can be 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tsbs_daw.core.errors import OutputError
 
@@ -44,6 +45,18 @@ DELIVERY_FORMATS = {
         DeliveryFormat("mp3", ".mp3", "MP3", "MPEG_LAYER_III", None, exact=False),
     )
 }
+
+# What people call them; each is the best of its kind.
+FORMAT_ALIASES = {"wav": "wav32f", "flac": "flac24", "aiff": "aiff24"}
+
+
+def canonical_format(name: Any) -> Any:
+    """`flac24` for `flac` or `FLAC24`. What is neither a format nor an alias comes back as it is, to be refused."""
+    if not isinstance(name, str):
+        return name
+    lower = name.strip().lower()
+    known = FORMAT_ALIASES.get(lower, lower)
+    return known if known in DELIVERY_FORMATS else name
 
 
 def delivery_format(name: str) -> DeliveryFormat:

@@ -198,7 +198,7 @@ def _analysis(folder: Path, name: str | None) -> tuple[Analysis | None, tuple[st
         return Analysis.model_validate_json((folder / name).read_bytes()), ()
     except (OSError, ValidationError) as error:
         log.warning("the analysis of %s is left out: %s", folder, error)
-        return None, (f"{name} cannot be read; remove the song's folder and run the same command again.",)
+        return None, (f"{name} cannot be read; remove the song's folder and rerun the command.",)
 
 
 JSON = "catalogue.json"

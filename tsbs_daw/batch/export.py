@@ -42,8 +42,8 @@ def write_session(catalogue: Catalogue, out: Path, presets: Path | None) -> Path
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(
-            f"The session of all songs cannot be written to {shown(path)} ({error.strerror}); make room there and run "
-            "the same command again."
+            f"The session of all songs cannot be written to {shown(path)} ({error.strerror}); free some space "
+            "there and rerun the command."
         ) from error
     return path
 

@@ -208,9 +208,7 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
         with contextlib.suppress(OSError):
             path.with_name(f"{NAME}.tmp").unlink(missing_ok=True)  # others need the room
         if disk_is_full(error):
-            raise NoSpaceLeft(
-                f"The disk is full at {shown(path)}; make room and run the same command again."
-            ) from error
+            raise NoSpaceLeft(f"The disk is full at {shown(path)}; free some space and rerun the command.") from error
         raise OutputError(
             f"{shown(path)} cannot be written ({error.strerror}); look at the folder's rights."
         ) from error

@@ -158,7 +158,7 @@ class Intake:
                 folder = known.folder if known.sha256 == digest else None  # touched, or another song by now
                 self._remember(song, state=state, sha256=digest, folder=folder)
                 return
-        raise Refused("It is still being written; run the same command again once it is there.")
+        raise Refused("It is still being written; rerun the command once it is there.")
 
     def _remember(self, song: FoundSong, **values: object) -> None:
         self._known[song.relative] = self._known[song.relative].model_copy(update=values)

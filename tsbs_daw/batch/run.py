@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 LOCK = ".crate.lock"
 
 _LOOK_EVERY_S = 0.25
-_NOT_DONE = "It is not done yet; run the same command again."
+_NOT_DONE = "It is not done yet; rerun the command."
 _ENDINGS = {
-    State.CANCELLED: "It was cancelled; run the same command again to do it after all.",
-    State.SUPERSEDED: "The file changed meanwhile; run the same command again.",
+    State.CANCELLED: "It was cancelled; rerun the command to do it after all.",
+    State.SUPERSEDED: "The file changed meanwhile; rerun the command.",
 }
 
 
@@ -193,7 +193,7 @@ class Crate:
             self._conclude(song, look.result)
         elif look.where is Where.GONE:
             song.job = ""
-            self._fail(song, "Its job was removed from the queue; run the same command again.")
+            self._fail(song, "Its job was removed from the queue; rerun the command.")
         else:
             at_work = look.where is Where.AT_WORK
             song.fraction, song.message = look.fraction, (look.message or "working") if at_work else ""
@@ -202,7 +202,7 @@ class Crate:
         if result.state is not State.DONE:
             self._fail(song, _ENDINGS.get(result.state) or result.error or f"Its job ended as {result.state.value}.")
         elif result.folder is None or not self._deliver(song, result.folder, fresh=True):
-            self._fail(song, "Its stems went away as soon as they were there; run the same command again.")
+            self._fail(song, "Its stems went away as soon as they were there; rerun the command.")
 
     def _deliver(self, song: Song, folder: Path, *, fresh: bool) -> bool:
         """Whether the folder is complete; if so, the song is done."""

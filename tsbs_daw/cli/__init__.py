@@ -129,6 +129,8 @@ def _prepare_help(command: Any) -> None:
     below = list(getattr(command, "commands", {}).values())
     for subcommand in below:
         _prepare_help(subcommand)
+        # click cuts a summary that it takes from the help, and wraps one that it is given.
+        subcommand.short_help = subcommand.help.split("\n\n")[0].replace("\n", " ").strip()
     # A backspace before a paragraph tells click not to rewrap it.
     command.help = _EXAMPLE.sub("\b\n\\1", command.help or "")
     if below and not _EXAMPLE.search(command.help):

@@ -57,7 +57,7 @@ def command(
     a catalogue: catalogue.html to browse and listen, .csv and .json. The preset decides how files are named, how loud
     they are and what else is written; flags override it for one run.
 
-    A song that fails does not stop the others; the catalogue says why it failed. Run the same command again after you
+    A song that fails does not stop the others; the catalogue says why it failed. Rerun the command after you
     add songs, press Ctrl-C or lose power: it does only what is missing or changed, and retries what failed. With other
     flags, nothing is separated again; songs get new folders beside the old ones. A running daemon does the work;
     without one, it is done here, --at-once songs at a time.
@@ -91,11 +91,11 @@ def command(
 def _request(
     folder: Path, out: Path, treatment: options.Treatment, salvage: bool, changes: options.Changes
 ) -> CrateRequest:
-    """Raises: UsageError: there is no such preset or stage, or the delivery options are invalid"""
+    """Raises: UsageError: there is no such stage, the delivery options are invalid, or --out cannot be written to"""
     from tsbs_daw.batch.plan import CrateRequest
     from tsbs_daw.contracts.treatment import Treatment
 
-    places = options.absolute(folder), options.absolute(out)
+    places = options.absolute(folder), options.output_folder(out)
     return CrateRequest(*places, Treatment(**vars(treatment.checked()), salvage=salvage, delivery=changes.options()))
 
 

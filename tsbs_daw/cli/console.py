@@ -9,6 +9,7 @@ import re
 import sys
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -20,6 +21,7 @@ from tsbs_daw.core.files import disk_is_full
 
 if TYPE_CHECKING:
     from tsbs_daw.contracts.job import Heartbeat
+    from tsbs_daw.contracts.manifest import Manifest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -43,6 +45,17 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def one_line(text: str) -> str:
     """`text` without control characters, so that a file's name cannot move the cursor of a terminal."""
     return "".join(" " if unicodedata.category(character) == "Cc" else character for character in text)
+
+
+def song_label(song: str, source: str) -> str:
+    """How a job is called: by its file, whose ending tells `a.wav` from `a.mp3`, and by another name that it was given.
+
+    Args: source: the path of the file, or text that stands for one
+    """
+    name = re.split(r"[/\\]", source)[-1]
+    if song.endswith(name):
+        return song
+    return name if song in ("", name.rpartition(".")[0]) else f"{song} ({name})"
 
 
 def counted(number: int, what: str) -> str:
@@ -72,6 +85,17 @@ def _width(text: str) -> int:
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     flat = sum(unicodedata.combining(character) != 0 for character in text)
     return len(text) + wide - flat
+
+
+def contents(manifest: Manifest) -> str:
+    """`4 stems, 1 output, 8 loops, song.RPP, song.stem.mp4, analysis.json`: everything that a song's folder has."""
+    kinds = Counter(entry.kind for entry in (*manifest.stems, *manifest.others))
+    parts = [counted(kinds[kind], kind) for kind in ("stem", "output", "loop") if kinds[kind]]
+    parts += [entry.file for entry in manifest.stems if entry.kind == "source"]
+    parts += manifest.sessions or ()
+    parts += [entry.file for entry in manifest.others if entry.kind != "loop"]
+    parts += [manifest.analysis] if manifest.analysis else []
+    return one_line(", ".join(parts))
 
 
 # ---- answers that several commands give ------------------------------------------------------------------------------

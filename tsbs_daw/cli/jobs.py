@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.console import AsJson, ago, print_json, table
+from tsbs_daw.cli.console import AsJson, ago, print_json, song_label, table
 
 if TYPE_CHECKING:
     from tsbs_daw.core.config import Settings
 
 app = typer.Typer(help="List, show, retry, move and cancel jobs.\n\nExample: tsbs-daw jobs list", no_args_is_help=True)
 
-Ids = Annotated[list[str], typer.Argument(help="Job ids. The last few characters are enough.", metavar="ID")]
+_MATCHES_SHOWN = 5
+_ID_HELP = "The first or last few characters are enough."
+
+Ids = Annotated[list[str], typer.Argument(help=f"Job ids. {_ID_HELP}", metavar="ID")]
 
 
 @app.command("list")
@@ -38,13 +41,16 @@ def list_jobs(
     if not found:
         typer.echo("There are no jobs." if not state else f"There are no {' or '.join(state)} jobs.")
         return
-    rows = ([job["id"], _state(job), ago(job["created_unix_s"]), job["song"], _note(job)] for job in found)
+    rows = (
+        [job["id"], _state(job), ago(job["created_unix_s"]), song_label(job["song"], job["source"]), _note(job)]
+        for job in found
+    )
     typer.echo(table(["ID", "STATE", "SINCE", "SONG", ""], rows))
 
 
 @app.command()
 def show(
-    job_id: Annotated[str, typer.Argument(help="Job id. The last few characters are enough.", metavar="ID")],
+    job_id: Annotated[str, typer.Argument(help=f"Job id. {_ID_HELP}", metavar="ID")],
     as_json: AsJson = False,
 ) -> None:
     """Show everything about one job.
@@ -81,9 +87,7 @@ def show(
 
 @app.command()
 def retry(
-    job_ids: Annotated[
-        list[str] | None, typer.Argument(help="Job ids. The last few characters are enough.", metavar="ID")
-    ] = None,
+    job_ids: Annotated[list[str] | None, typer.Argument(help=f"Job ids. {_ID_HELP}", metavar="ID")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Retry all jobs that failed or crashed.")] = False,
 ) -> None:
     """Run finished jobs again.
@@ -175,18 +179,21 @@ def _everything(settings: Settings, states: tuple[Any, ...], limit: int) -> list
 
 
 def _full_ids(settings: Settings, wanted: list[str]) -> list[str]:
-    """Raises: UsageError: no job, or several, with this id or end of an id"""
+    """Raises: UsageError: no job, or several, with this id, beginning or end of an id"""
     from tsbs_daw.core.errors import UsageError
 
     known = [job["id"] for job in _everything(settings, _states([]), -1)] if wanted else []
     full = []
     for job_id in wanted:
-        matches = [job_id] if job_id in known else [known_id for known_id in known if known_id.endswith(job_id)]
-        if len(matches) != 1:
-            problem = f"{len(matches)} jobs end in {job_id!r}" if matches else f"There is no job {job_id!r}"
-            raise UsageError(f"{problem}. `tsbs-daw jobs list` shows all jobs.")
+        matches = [one for one in known if one == job_id] or [one for one in known if one.startswith(job_id)]
+        matches = matches or [one for one in known if one.endswith(job_id)]
+        if not job_id or not matches:
+            raise UsageError(f"There is no job {job_id!r}. `tsbs-daw jobs list` shows all jobs.")
+        if len(matches) > 1:
+            several = ", ".join(matches[:_MATCHES_SHOWN]) + (", ..." if len(matches) > _MATCHES_SHOWN else "")
+            raise UsageError(f"{job_id!r} stands for {len(matches)} jobs: {several}. Write more of the id.")
         full += matches
-    return full
+    return list(dict.fromkeys(full))
 
 
 def _state(job: dict[str, Any]) -> str:

@@ -137,7 +137,7 @@ def teach(
     lesson = Lesson(name, teacher, songs, student, minutes, work, device, tuple(changes or ()), overwrite)
     taught = teach_model(lesson, _settings(), StopOnSignal(), lambda line: typer.echo(line, err=True))
     if taught is None:
-        typer.echo("Stopped. Run the same command again to resume.", err=True)
+        typer.echo("Stopped. Rerun the command to resume.", err=True)
         raise typer.Exit(130)
     if as_json:
         print_json({**asdict(taught), "path": str(taught.path)})

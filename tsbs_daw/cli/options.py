@@ -23,10 +23,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from tsbs_daw.audio.formats import FORMAT_ALIASES
 from tsbs_daw.core.errors import AudioError, UnreadableAudio, UsageError, shown
 from tsbs_daw.presets.delivery import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, SESSIONS
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from tsbs_daw.contracts.job import Job
     from tsbs_daw.contracts.treatment import DeliveryOptions
     from tsbs_daw.core.config import Settings
@@ -44,7 +47,7 @@ class PrecisionName(str, Enum):
     bfloat16 = "bfloat16"
 
 
-FormatName = Enum("FormatName", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
+FormatName = Enum("FormatName", {name: name for name in (*FORMATS, *FORMAT_ALIASES)}, type=str)  # type: ignore[misc]
 
 # `readable=False`: an unreadable file is reported by itself, and the others go on.
 Files = Annotated[list[Path], typer.Argument(help="Audio files.", show_default=False, metavar="FILE", readable=False)]
@@ -89,7 +92,14 @@ AtOnce = Annotated[
     ),
 ]
 
-Format = Annotated[FormatName | None, typer.Option("--format", help="Output format. Overrides the preset.")]
+Format = Annotated[
+    FormatName | None,
+    typer.Option(
+        "--format", case_sensitive=False,
+        help="Output format; " + ", ".join(f"`{alias}` is `{name}`" for alias, name in FORMAT_ALIASES.items())
+        + ". Overrides the preset.",
+    ),
+]  # fmt: skip
 Loudness = Annotated[
     float | None,
     typer.Option(
@@ -240,10 +250,16 @@ class Changes:
         try:
             return DeliveryOptions(**given) if given else None
         except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0]).removesuffix("_lufs").replace("_", "-")
-            reason = first["msg"].removeprefix("Value error, ")
-            raise UsageError(f"Invalid --{name} {first['input']!r}: {reason[:1].lower()}{reason[1:]}.") from error
+            raise invalid_option(error) from error
+
+
+def invalid_option(error: ValidationError) -> UsageError:
+    """What a value that a document refuses is told with: by the name of the option that gave it."""
+    from tsbs_daw.core.validation import first_problem
+
+    problem = first_problem(error)
+    name = str(problem.steps[0]).removesuffix("_lufs").replace("_", "-")
+    return UsageError(f"Invalid --{name}: {problem.requirement}.")
 
 
 def _parts(text: str | None) -> tuple[str, ...] | None:
@@ -269,13 +285,13 @@ class Request:
 
     @classmethod
     def checked(cls, out: Path, treatment: Treatment, excerpt: Excerpt) -> Request:
-        """Raises: UsageError: a value is not allowed"""
+        """Raises: UsageError: a value is not allowed, or nothing can be written to `out`"""
         treatment = treatment.checked()
         length_s = seconds(excerpt.length, "--length") if excerpt.length else None
         if length_s is not None and length_s <= 0:
             raise UsageError("--length must be greater than zero. Omit it to separate to the end.")
         start_s = seconds(excerpt.start, "--start") if excerpt.start else 0.0
-        return cls(absolute(out), treatment, excerpt.salvage, start_s, length_s, excerpt.song or None)
+        return cls(output_folder(out), treatment, excerpt.salvage, start_s, length_s, excerpt.song or None)
 
 
 def seconds(text: str, option: str) -> float:
@@ -296,6 +312,16 @@ def name_or_path(text: str, endings: tuple[str, ...]) -> str:
 def absolute(path: Path) -> Path:
     """`path` with `~` expanded, from the root on."""
     return path.expanduser().absolute()
+
+
+def output_folder(out: Path) -> Path:
+    """`out` as an absolute path, checked before any work. Raises: UsageError: nothing can be written there"""
+    from tsbs_daw.core.files import folder_problem
+
+    path = absolute(out)
+    if problem := folder_problem(path):
+        raise UsageError(f"Invalid --out: {problem}.")
+    return path
 
 
 def job_for(file: Path, request: Request, **fields: Any) -> Job:
@@ -321,8 +347,7 @@ def job_for(file: Path, request: Request, **fields: Any) -> Job:
             **fields,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"Invalid --{first['loc'][0]}: {first['msg']}.") from error
+        raise invalid_option(error) from error
 
 
 def _check_is_a_file(path: Path) -> None:

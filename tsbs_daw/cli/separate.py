@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from tsbs_daw.cli import options
-from tsbs_daw.cli.console import decibels, duration, job_progress, one_line
+from tsbs_daw.cli.console import contents, decibels, duration, job_progress, one_line
+from tsbs_daw.core.filenames import source_name
 
 if TYPE_CHECKING:
     from tsbs_daw.contracts.job import Job, Result
     from tsbs_daw.core.config import Settings
+    from tsbs_daw.core.errors import TsbsDawError
 
 
 @options.grouped
@@ -36,6 +38,7 @@ def command(
 
     Example: tsbs-daw separate song.wav --out stems --preset karaoke --null
     """
+    from tsbs_daw.contracts.job import new_job_id
     from tsbs_daw.core.errors import TsbsDawError, UsageError
     from tsbs_daw.pipeline.publish import remove_stale
 
@@ -45,16 +48,17 @@ def command(
     remove_stale(request.out, running=lambda job, fence: None)  # only what nobody has touched for a day
     failed = 0
     for file in files:
+        job_id = new_job_id()
         try:
-            job = options.job_for(file, request, origin="cli", priority="interactive", delivery=delivery)
+            job = options.job_for(file, request, id=job_id, origin="cli", priority="interactive", delivery=delivery)
             result, took_s, settings = _separate_somehow(job, settings, quiet=as_json)
         except (UsageError, KeyboardInterrupt):
             raise
         except TsbsDawError as error:
             failed += 1
-            typer.echo(json.dumps({"file": str(file), "error": str(error)}) if as_json else str(error), err=not as_json)
+            typer.echo(_json_line(file, failure(job_id, error)) if as_json else str(error), err=not as_json)
         else:
-            typer.echo(result.model_dump_json(by_alias=True) if as_json else _summary(result, took_s))
+            typer.echo(_json_line(file, result) if as_json else _summary(file, result, took_s))
     if failed and len(files) > 1 and not as_json:
         typer.echo(f"{failed} of {len(files)} files failed.", err=True)
     return 1 if failed else 0
@@ -91,15 +95,30 @@ def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, flo
     return result, time.monotonic() - started_s
 
 
-def _summary(result: Result, took_s: float) -> str:
+def failure(job_id: str, error: TsbsDawError) -> Result:
+    """The result of a file that could not be separated, with the same fields as any other."""
+    from tsbs_daw.contracts.job import Result, State
+
+    finished_s = time.time()
+    return Result(
+        id=job_id, state=State.FAILED, error=str(error), retryable=error.retryable, finished_unix_s=finished_s
+    )  # fmt: skip
+
+
+def _json_line(file: Path, result: Result) -> str:
+    return json.dumps({"file": source_name(file), **result.model_dump(mode="json", by_alias=True)})
+
+
+def _summary(file: Path, result: Result, took_s: float) -> str:
     from tsbs_daw.contracts.manifest import read_manifest
 
     assert result.folder is not None
     manifest = read_manifest(result.folder)
     assert manifest is not None, "only complete folders are delivered"
-    made = f"{len(result.stems)} files in {duration(took_s)}"
-    if manifest.job != result.id:
-        made = f"{len(result.stems)} files, already there from an identical run"
-    lines = [one_line(str(result.folder)), f"  {made}; null-test residual {decibels(manifest.residual_db)}"]
+    when = f"in {duration(took_s)}" if manifest.job == result.id else "already there from an identical run"
+    lines = [
+        one_line(f"{source_name(file.name)} -> {result.folder}"),
+        f"  {contents(manifest)}; {when}; null-test residual {decibels(manifest.residual_db)}",
+    ]
     lines += [f"  note: {one_line(warning)}" for warning in result.warnings]
     return "\n".join(lines)

@@ -30,6 +30,7 @@ def command(
     """
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import AudioError
+    from tsbs_daw.core.filenames import source_name
     from tsbs_daw.queue.spool import living_daemon, submit
 
     settings = Settings.from_environment()
@@ -37,6 +38,7 @@ def command(
     delivery = changes.options()
     failed = False
     heartbeat = living_daemon(settings.spool)
+    alive = heartbeat is not None
     for file in files:
         try:
             priority = "interactive" if first else "batch"
@@ -44,13 +46,13 @@ def command(
             job = options.submittable(job)
         except AudioError as error:
             failed = True
-            typer.echo(json.dumps({"file": str(file), "error": str(error)}) if as_json else f"{error}", err=not as_json)
+            line = {"file": source_name(file), "id": None, "folder": None, "daemon": alive, "error": str(error)}
+            typer.echo(json.dumps(line) if as_json else str(error), err=not as_json)
             continue
         folder = submit(settings.spool, job)
         if as_json:
-            typer.echo(
-                json.dumps({"file": str(file), "id": job.id, "folder": str(folder), "daemon": heartbeat is not None})
-            )
+            line = {"file": source_name(file), "id": job.id, "folder": str(folder), "daemon": alive, "error": None}
+            typer.echo(json.dumps(line))
         else:
             typer.echo(f"{job.id}  {file.name}")
     if not as_json:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsbs_daw.cli import options
-from tsbs_daw.cli.console import one_line
+from tsbs_daw.cli.console import contents, one_line, song_label
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from tsbs_daw.contracts.treatment import Treatment
     from tsbs_daw.queue.events import Event
     from tsbs_daw.watch.folders import WatchFolder
 
@@ -44,11 +45,13 @@ def command(
     *,
     out: Out = None,
     treatment: options.Treatment,
+    salvage: options.Salvage = False,
     config: Config = None,
     compute: options.Compute,
     at_once: options.AtOnce = None,
     once: Once = False,
     as_json: Json = False,
+    changes: options.Changes,
 ) -> int:
     """Watch folders and separate every song in them.
 
@@ -59,11 +62,19 @@ def command(
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
     """
     from tsbs_daw.contracts.job import State
+    from tsbs_daw.contracts.treatment import Treatment
     from tsbs_daw.daemon.daemon import Daemon
     from tsbs_daw.queue.options import DaemonOptions
+    from tsbs_daw.watch.folders import load_folders
 
     settings = compute.settings()
-    chosen = _chosen(folders or [], out, treatment, config, settings.presets)
+    if config is not None:
+        _refuse_beside_config(folders, out, treatment, salvage, changes)
+        chosen = load_folders(config.expanduser())
+    else:
+        asked = Treatment(**vars(treatment.checked()), salvage=salvage, delivery=changes.options())
+        chosen = _folders(folders or [], out, asked)
+    _check_treatments(chosen, settings.presets)
     daemon_options = DaemonOptions(songs_at_once=at_once or 0)
     with (
         listening(as_json=as_json) as listener,
@@ -76,31 +87,52 @@ def command(
     return 1 if once and ended[State.FAILED] + ended[State.DEAD] else 0
 
 
-def _chosen(
-    folders: list[Path], out: Path | None, treatment: options.Treatment, config: Path | None, presets: Path
-) -> tuple[WatchFolder, ...]:
-    """Raises: UsageError: folders without --out, beside --config, or not there; SettingsError; PresetError"""
-    from tsbs_daw.contracts.treatment import Treatment
-    from tsbs_daw.core.errors import UsageError, shown
-    from tsbs_daw.presets.preset import load_preset
-    from tsbs_daw.watch.folders import WatchFolder, load_folders
+def _refuse_beside_config(
+    folders: list[Path] | None,
+    out: Path | None,
+    treatment: options.Treatment,
+    salvage: bool,
+    changes: options.Changes,
+) -> None:
+    """Raises: UsageError: the file says for each folder what these options would say for all of them"""
+    from tsbs_daw.core.errors import UsageError
 
-    if config is not None and folders:
+    if folders:
         raise UsageError("Use either folders or --config, not both. The folders can be listed in the file.")
-    if config is not None:
-        found = load_folders(config.expanduser())
-    else:
-        if folders and out is None:
-            raise UsageError("--out is missing: the folder to write the stems to.")
-        asked = Treatment(**vars(treatment.checked()))
-        for folder in folders:
-            if not folder.expanduser().is_dir():
-                raise UsageError(f"{shown(folder)} is not a folder. Create it, or check its name.")
-        output = options.absolute(out or Path())
-        found = tuple(WatchFolder(options.absolute(folder), output, asked) for folder in folders)
-    for name in sorted({folder.treatment.preset for folder in found}):
-        load_preset(name, presets)  # report a typo now rather than with the first song
-    return found
+    if out is not None or salvage or treatment != options.Treatment() or changes != options.Changes():
+        raise UsageError(
+            "--config lists output, preset, model and delivery of every folder, so that they cannot be given beside "
+            "it. Write them into the file."
+        )
+
+
+def _folders(folders: list[Path], out: Path | None, asked: Treatment) -> tuple[WatchFolder, ...]:
+    """Raises: UsageError: folders without --out, or not there; or nothing can be written to --out"""
+    from tsbs_daw.core.errors import UsageError, shown
+    from tsbs_daw.watch.folders import WatchFolder
+
+    if not folders:
+        return ()
+    if out is None:
+        raise UsageError("--out is missing: the folder to write the stems to.")
+    for folder in folders:
+        if not folder.expanduser().is_dir():
+            raise UsageError(f"{shown(folder)} is not a folder. Create it, or check its name.")
+    output = options.output_folder(out)
+    return tuple(WatchFolder(options.absolute(folder), output, asked) for folder in folders)
+
+
+def _check_treatments(folders: tuple[WatchFolder, ...], presets: Path) -> None:
+    """Report a mistake now rather than with the first song. Raises: UsageError: delivery; PresetError"""
+    from tsbs_daw.core.errors import UsageError
+    from tsbs_daw.presets.preset import load_preset
+
+    for folder in folders:
+        delivery = load_preset(folder.treatment.preset, presets).delivery
+        if folder.treatment.delivery:
+            delivery = folder.treatment.delivery.applied_to(delivery)
+        if problem := delivery.problem():
+            raise UsageError(f"Invalid delivery options: {problem}.")
 
 
 def _greet(folders: tuple[WatchFolder, ...], *, once: bool) -> None:
@@ -161,7 +193,9 @@ class _Bars(Listener):
 
     def _progress(self, event: Event) -> None:
         if event.id not in self._tasks:
-            self._tasks[event.id] = self._bars.add_task("", total=1.0, song=one_line(event.song))
+            self._tasks[event.id] = self._bars.add_task(
+                "", total=1.0, song=one_line(song_label(event.song, event.file))
+            )
         self._bars.update(self._tasks[event.id], completed=event.fraction, description=event.message)
 
     def _end(self, event: Event) -> None:
@@ -178,7 +212,7 @@ class _Bars(Listener):
 
 class _Json(Listener):
     def __call__(self, event: Event) -> None:
-        document: dict[str, Any] = {"event": event.kind, "id": event.id, "song": event.song}
+        document: dict[str, Any] = {"event": event.kind, "id": event.id, "song": event.song, "file": event.file}
         document |= {"fraction": round(event.fraction, 4), "message": event.message}
         document["result"] = json.loads(event.result.to_json()) if event.result else None
         self._print(json.dumps(document), sys.stdout)
@@ -207,12 +241,16 @@ def _bars() -> Progress:
 
 
 def _ending(event: Event) -> str:
+    from tsbs_daw.contracts.manifest import read_manifest
+
     result = event.result
     where = f" -> {one_line(str(result.folder))}" if result and result.folder else ""
     why = f": {one_line(event.message)}" if event.message else ""
+    manifest = read_manifest(result.folder) if result and result.folder else None
+    written = f"\n  {contents(manifest)}" if manifest else ""
     notes = "".join(f"\n  note: {one_line(warning)}" for warning in (result.warnings if result else ()))
-    return f"{_about(event)}{event.kind}{where}{why}{notes}"
+    return f"{_about(event)}{event.kind}{where}{why}{written}{notes}"
 
 
 def _about(event: Event) -> str:
-    return f"{one_line(event.song)}: " if event.song else ""
+    return f"{one_line(song_label(event.song, event.file))}: " if event.song else ""

@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tsbs_daw.core.errors import JobFormatError
+from tsbs_daw.core.validation import first_problem
 
 SCHEMA: Final = 1
 
@@ -48,6 +49,4 @@ class Document(Part):
         try:
             return cls.model_validate(found)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
-            raise JobFormatError(f"{name}: {where}: {first['msg']}.") from error
+            raise JobFormatError(f"{name}: {first_problem(error).clause}.") from error

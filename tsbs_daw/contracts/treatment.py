@@ -15,14 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from tsbs_daw.audio.formats import canonical_format
 from tsbs_daw.contracts.document import Part
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import PresetError
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import registry
 from tsbs_daw.presets.delivery import FEWEST_BARS, LOUDEST_LUFS, MOST_BARS, QUIETEST_LUFS, Delivery, template_problem
+
+Format = Literal["wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3"]
 
 _UNUSABLE = "unusable"  # what is wrong with it, the job will say
 
@@ -36,7 +39,7 @@ def _template(text: str) -> str:
 class DeliveryOptions(Part):
     """What a request changes of its preset's `delivery:` section; what it leaves out stays as the preset has it."""
 
-    format: Literal["wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3"] | None = None
+    format: Annotated[Format, BeforeValidator(canonical_format)] | None = None
     names: Annotated[str, AfterValidator(_template)] | None = None
     loudness_lufs: float | None = Field(None, ge=QUIETEST_LUFS, le=LOUDEST_LUFS)
     sessions: tuple[Literal["rpp", "dawproject"], ...] | None = None

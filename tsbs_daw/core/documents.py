@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tsbs_daw.core.errors import DocumentError, PresetError, did_you_mean, shown
+from tsbs_daw.core.validation import first_problem
 
 LARGEST_BYTES = 64 * 1024
 DEEPEST = 24
@@ -255,17 +256,15 @@ def validate(document: Document, root: yaml.Node, model: type[AnyModel], values:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        steps = tuple(first["loc"])
-        node = _node_at(root, steps, want_key=first["type"] == "extra_forbidden")
-        where = ".".join(str(step) for step in steps) or "the file"
-        if first["type"] == "extra_forbidden":
+        problem = first_problem(error)
+        steps, unknown = problem.steps, problem.kind == "unknown"
+        node = _node_at(root, steps, want_key=unknown)
+        if unknown:
             known = _fields_at(model, steps[:-1])
             closest = did_you_mean(str(steps[-1]), known) or (f"; it knows {', '.join(known)}" if known else "")
             raise document.fail(node, f"there is no setting {str(steps[-1])!r} here{closest}") from error
-        if first["type"] == "missing":
-            raise document.fail(node, f"{where} is missing; add `{steps[-1]}:`") from error
-        raise document.fail(node, f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        hint = f"; add `{steps[-1]}:`" if problem.kind == "missing" else ""
+        raise document.fail(node, f"{problem.clause}{hint}") from error
 
 
 def plain(document: Document, node: yaml.Node) -> Any:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import sys
 from pathlib import Path
+
+from tsbs_daw.core.errors import shown
 
 
 def sync_file(descriptor: int) -> None:
@@ -55,6 +58,33 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     write_synced(temporary, text)
     temporary.replace(path)
+
+
+def folder_problem(folder: Path, *, writable: bool = True) -> str | None:
+    """Why files cannot be put into a folder that may still have to be made; None if they can.
+
+    Args:
+        folder: Absolute.
+        writable: Also look at permissions. What comes and goes by itself, as with a share, is not asked for.
+
+    Returns:
+        What is wrong and what to do, as a sentence without its full stop.
+    """
+    for place in (folder, *folder.parents):
+        try:
+            is_folder = stat.S_ISDIR(place.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            if place.is_symlink():
+                return f"{shown(place)} is a link to a folder that does not exist; create it, or choose another folder"
+            continue
+        except OSError as error:
+            return f"{shown(place)} cannot be used ({error.strerror}); choose another folder" if writable else None
+        if not is_folder:
+            return f"{shown(place)} is a file; choose a folder"
+        if writable and not os.access(place, os.W_OK | os.X_OK):
+            return f"{shown(place)} cannot be written to; check its permissions, or choose another folder"
+        return None
+    return None
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -114,8 +114,8 @@ def _fetch_with_retries(
             fruitless = 0 if _size(part) > before else fruitless + 1
             if fruitless >= TRIES_WITHOUT_PROGRESS:
                 raise DownloadError(
-                    f"Cannot download {url} ({_reason(error)}). Run the same command again "
-                    f"to resume after {_size(part):,} bytes."
+                    f"Cannot download {url} ({_reason(error)}). Rerun the command to resume after "
+                    f"{_size(part):,} bytes."
                 ) from error
             log.warning("download of %s was interrupted (%s), retrying", url, _reason(error))
             time.sleep(pause_s * 2 ** max(0, fruitless - 1))

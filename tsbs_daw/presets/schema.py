@@ -31,6 +31,7 @@ from typing import Any
 
 import yaml
 
+from tsbs_daw.audio.formats import canonical_format
 from tsbs_daw.core.documents import Document, is_empty, is_quoted, like_number
 from tsbs_daw.core.errors import did_you_mean
 from tsbs_daw.effects.output import Effect, Output
@@ -271,6 +272,7 @@ def read_delivery(document: Document, node: yaml.Node) -> Delivery:
 
 def _choice(document: Document, node: yaml.Node, what: str, choices: Sequence[str]) -> str:
     text = document.text(node, what)
+    text = canonical_format(text) if what == "format" else text
     if text not in choices:
         closest = did_you_mean(text, list(choices)) or f"; there are {', '.join(choices)}"
         raise document.fail(node, f"invalid {what}: {text[:40]!r}{closest}")

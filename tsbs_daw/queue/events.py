@@ -27,7 +27,7 @@ class Event:
     kind: "queued", "started", "progress", "retrying", or the state that a job ended in;
           about watch folders: "ignored", "waiting", "offline", "online";
           about the daemon: "paused", "resumed", "worker"
-    id, song: of the job; empty for events about something else
+    id, song, file: of the job, `file` being the path of its source; empty for events about something else
     message:  one phrase or sentence
     result:   of a job that has ended
     """
@@ -35,6 +35,7 @@ class Event:
     kind: str
     id: str = ""
     song: str = ""
+    file: str = ""
     fraction: float = 0.0
     message: str = ""
     result: Result | None = None
@@ -56,7 +57,8 @@ class Register:
         self._unsettled: dict[str, Result] = {}
 
     def tell(self, kind: str, row: JobRow | None = None, *, fraction: float = 0.0, message: str = "") -> None:
-        self.publish(Event(kind, row.id if row else "", row.song if row else "", fraction, message))
+        about = {"id": row.id, "song": row.song, "file": row.source_key} if row else {}
+        self.publish(Event(kind, **about, fraction=fraction, message=message))
 
     def finish(
         self,
@@ -89,17 +91,17 @@ class Register:
             log.warning("job %s: the result of lease %s is dropped: it is not the current one", row.id, fence)
             return False
         self.settle(final)
-        self.announce(final, row.song)
+        self.announce(final, row.song, row.source_key)
         return True
 
-    def announce(self, result: Result, song: str = "") -> None:
+    def announce(self, result: Result, song: str = "", file: str = "") -> None:
         """Count and tell an ending that the store knows."""
         self.ended[result.state] += 1
         level = logging.WARNING if result.state in (State.FAILED, State.DEAD) else logging.INFO
         detail = f" -> {result.folder}" if result.folder else f": {result.error}" if result.error else ""
         log.log(level, "job %s %s: %s%s", result.id, result.state.value, song, detail)
         fraction = 1.0 if result.state is State.DONE else 0.0
-        self.publish(Event(result.state.value, result.id, song, fraction, result.error or "", result))
+        self.publish(Event(result.state.value, result.id, song, file, fraction, result.error or "", result))
 
     def settle(self, result: Result) -> None:
         """Let the result appear in done/; on a full disk, later."""

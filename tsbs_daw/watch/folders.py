@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import SettingsError, shown
+from tsbs_daw.core.files import folder_problem
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def check_folders(folders: Sequence[WatchFolder]) -> None:
             )
         if folder.path.exists() and not folder.path.is_dir():
             raise SettingsError(f"{shown(folder.path)} is a file; name the folder that songs are dropped into.")
+        if problem := folder_problem(folder.output, writable=False):
+            raise SettingsError(f"Invalid output: {problem}.")
         seen.add(real)
 
 

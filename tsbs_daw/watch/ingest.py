@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.core.errors import JobFormatError
+from tsbs_daw.core.filenames import source_name
 from tsbs_daw.queue.events import Event, Register
 from tsbs_daw.queue.records import Arrival, SeenFile
 from tsbs_daw.queue.spool import read_arrival
@@ -101,8 +102,9 @@ class Reception:
             return
         self._store.remember_files(self._ignored)
         for file in self._ignored:
-            log.info("%s is ignored: %s", Path(file.root, file.relative), file.reason)
-            self._register.publish(Event("ignored", song=file.relative, message=file.reason or ""))
+            path = source_name(Path(file.root, file.relative))
+            log.info("%s is ignored: %s", path, file.reason)
+            self._register.publish(Event("ignored", song=file.relative, file=path, message=file.reason or ""))
         self._ignored = []
 
     def _refuse(self, folder: Path, sentence: str) -> None:

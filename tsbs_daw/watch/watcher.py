@@ -24,6 +24,7 @@ from pathlib import Path
 from tsbs_daw.audio.headers.probe import seems_unfinished
 from tsbs_daw.contracts.treatment import ContentHashes
 from tsbs_daw.core.config import Settings
+from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import disk_is_full
 from tsbs_daw.queue.events import Event
 from tsbs_daw.queue.options import DaemonOptions, WatchTimings, back_off
@@ -227,7 +228,8 @@ class Watcher:
             return True  # copying it will tell
         if unfinished and found.relative not in self._waited_for:
             self._waited_for.add(found.relative)
-            self._news.put(Event("waiting", song=found.relative, message="The rest of it is still to come."))
+            path = source_name(self.folder.path / found.relative)
+            self._news.put(Event("waiting", song=found.relative, file=path, message="The rest of it is still to come."))
         return not unfinished
 
     def _is_left_behind(self, relative: str, now: float) -> bool:

@@ -126,6 +126,6 @@ def test_a_full_disk_loses_nothing_and_is_named(lesson, settings, monkeypatch):
     usage = shutil.disk_usage(settings.home.parent)
     calls = iter([usage, usage._replace(free=0)])
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: next(calls))
-    with pytest.raises(NoSpaceLeft, match="is full; make room and run the same command again"):
+    with pytest.raises(NoSpaceLeft, match="is full; free some space and rerun the command"):
         teach(lesson, settings)
     assert len(list((settings.home / "taught" / "mine" / "songs").glob("*/*/song.json"))) == 1

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tsbs_daw.core.documents import Kind, read_model
 from tsbs_daw.core.errors import SettingsError
+from tsbs_daw.core.validation import first_problem
 
 FORMAT = 1
 
@@ -216,9 +217,7 @@ def recipe_from_document(document: dict, origin: str) -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"the recipe {origin} has a wrong setting {place}: {first['msg']}") from error
+        raise SettingsError(f"the recipe {origin} has a wrong setting: {first_problem(error).clause}.") from error
 
 
 def _find(name_or_path: str | Path) -> Path:

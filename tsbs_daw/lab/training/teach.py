@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 ENDINGS = frozenset(".wav .aif .aiff .flac .ogg .opus .mp3 .m4a .aac .wma .caf .w64 .wv".split())  # noqa: SIM905
 LEAST_SONGS = 2
 KEPT_BACK = 5  # one song in so many, by a checksum of its name
-_FULL = "The disk of {} is full; make room and run the same command again."
+_FULL = "The disk of {} is full; free some space and rerun the command."
 MEASURED_S = 60.0  # of each song that is kept back
 CHANNELS = 2
 
@@ -105,9 +105,7 @@ def teach(
         _install(best, target, lesson, taught)
     except OSError as error:
         if disk_is_full(error):
-            raise NoSpaceLeft(
-                f"The disk of {shown(work)} is full; make room and run the same command again."
-            ) from error
+            raise NoSpaceLeft(f"The disk of {shown(work)} is full; free some space and rerun the command.") from error
         raise
     return taught
 
