@@ -104,7 +104,7 @@ def test_the_picture_shows_each_figure_as_a_speed(tmp_path):
 
 
 def test_networks_in_turn_are_measured_per_second_of_audio():
-    from tsbs_daw.lab.bench.peer_networks import time_in_turn
+    from tsbs_daw.lab.bench.networks import time_in_turn
 
     turns = []
     runs = {"long": (lambda: turns.append("long"), 10.0), "short": (lambda: turns.append("short"), 1.0)}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tsbs_daw.lab.songs.compose import compose
-from tsbs_daw.lab.songs.grooves import GROOVES_3, GROOVES_4
+from tsbs_daw.lab.songs.drumming import GROOVES_3, GROOVES_4
 from tsbs_daw.lab.songs.kits import LEVEL
+from tsbs_daw.lab.songs.render import BASS_FAMILIES, FAMILIES
 from tsbs_daw.lab.songs.soundfont import DRUM_KEYS, PROGRAMS
 from tsbs_daw.lab.songs.styles import STYLES
-from tsbs_daw.lab.songs.timbre_registry import BASS_FAMILIES, FAMILIES
 
 SEEDS = range(1000, 1060)
 

@@ -15,8 +15,7 @@ from lab.songs.pack import RATE, burst, note_hz
 
 from tsbs_daw.core.errors import DatasetError, UsageError
 from tsbs_daw.lab.songs import pack
-from tsbs_daw.lab.songs.material import open_material
-from tsbs_daw.lab.songs.sources import Source, read_sources
+from tsbs_daw.lab.songs.material import Source, open_material, read_sources
 
 SFZ = """
 <group> key=60 // middle c

@@ -12,13 +12,12 @@ from lab.songs.pack import RATE, PackWriter, write_pack
 from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.songs import compose, render
 from tsbs_daw.lab.songs.__main__ import main
-from tsbs_daw.lab.songs.casting import cast
+from tsbs_daw.lab.songs.casting import SHARES, cast
 from tsbs_daw.lab.songs.instruments import BASS_PLAYERS, BASSES, OTHER_PLAYERS, OTHERS
 from tsbs_daw.lab.songs.material import open_material
-from tsbs_daw.lab.songs.recorded_casting import SHARES
 from tsbs_daw.lab.songs.recorded_parts import play_recorded_part
+from tsbs_daw.lab.songs.render import BASS_FAMILIES, FAMILIES
 from tsbs_daw.lab.songs.score import STEMS, Note, Part
-from tsbs_daw.lab.songs.timbre_registry import BASS_FAMILIES, FAMILIES
 
 
 @pytest.fixture(scope="module")

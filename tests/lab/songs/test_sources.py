@@ -8,7 +8,7 @@ import pytest
 from lab.songs.pack import PackWriter
 
 from tsbs_daw.core.errors import UsageError
-from tsbs_daw.lab.songs import sources
+from tsbs_daw.lab.songs import material
 from tsbs_daw.lab.songs.material import open_material
 
 
@@ -21,11 +21,11 @@ def pack(tmp_path):
 
 
 def test_every_source_of_the_project_has_an_accepted_licence_a_version_and_a_digest():
-    described = sources.read_sources()
+    described = material.read_sources()
     assert len(described) > 30
     for source in described.values():
-        assert source.licence in sources.ACCEPTED_LICENCES, source.name
-        assert source.licence not in sources.ASK_FOR_CREDIT or source.credit, source.name
+        assert source.licence in material.ACCEPTED_LICENCES, source.name
+        assert source.licence not in material.ASK_FOR_CREDIT or source.credit, source.name
         assert source.commit
         assert source.address
         assert len(source.digest) == 64
@@ -56,16 +56,16 @@ def test_a_source_that_nobody_described_is_refused(pack):
 def test_changed_files_are_refused_and_part_of_a_source_is_not(pack):
     pack.close()
     paths = [row["path"] for row in pack.rows]
-    digest = sources.digest_of(pack.folder, paths)
+    digest = material.digest_of(pack.folder, paths)
     entries = json.loads((pack.folder / "sources.yaml").read_text())
     entries["piano"] |= {"files": 2, "digest": digest}
     (pack.folder / "sources.yaml").write_text(json.dumps(entries))
     present = {"piano": paths}
-    assert [source.name for source in sources.require_sources(pack.folder, present)] == ["piano"]
+    assert [source.name for source in material.require_sources(pack.folder, present)] == ["piano"]
     (pack.folder / paths[0]).write_bytes(b"something else")
     with pytest.raises(UsageError, match="were changed"):
-        sources.require_sources(pack.folder, present)
-    assert sources.require_sources(pack.folder, {"piano": paths[1:]})
+        material.require_sources(pack.folder, present)
+    assert material.require_sources(pack.folder, {"piano": paths[1:]})
 
 
 @pytest.mark.parametrize("text", ["[", "- piano", "piano: {colour: black}", "piano: 3"])
@@ -78,8 +78,8 @@ def test_a_damaged_list_of_sources_is_refused_in_one_sentence(pack, text):
 
 
 def test_the_page_of_credits_names_everyone_once():
-    described = sources.read_sources().values()
-    page = sources.credits_page(described)
+    described = material.read_sources().values()
+    page = material.credits_page(described)
     for source in described:
         assert source.title in page
         assert not source.credit or page.count(f"- {source.credit}\n") == 1

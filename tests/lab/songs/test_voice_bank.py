@@ -11,14 +11,13 @@ import soundfile as sf
 from spoken_pack import write_pack
 
 from tsbs_daw.core.errors import UsageError
-from tsbs_daw.lab.songs import bank_voice, compose, render, world
+from tsbs_daw.lab.songs import compose, render, voice_bank, world
 from tsbs_daw.lab.songs.__main__ import main
-from tsbs_daw.lab.songs.bank_voice import MOST_SHIFT, cast_voices, open_bank, phrases_of, play_bank
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
 from tsbs_daw.lab.songs.material import open_material
 from tsbs_daw.lab.songs.performances import KINDS, perform
 from tsbs_daw.lab.songs.speakers import Speakers
-from tsbs_daw.lab.songs.voice_bank import make_bank
+from tsbs_daw.lab.songs.voice_bank import MOST_SHIFT, cast_voices, make_bank, open_bank, phrases_of, play_bank
 
 needs_world = pytest.mark.skipif(not world.is_installed(), reason="pyworld is not installed")
 
@@ -60,7 +59,7 @@ def _write_bank(folder, takes=4):
 
 @pytest.fixture
 def bank(tmp_path, monkeypatch):
-    monkeypatch.setattr(bank_voice, "BANK_SHARE", 1.0)
+    monkeypatch.setattr(voice_bank, "BANK_SHARE", 1.0)
     return open_bank(open_material(_write_bank(tmp_path / "bank"), licensed=False))
 
 
@@ -110,7 +109,7 @@ def test_a_song_without_vocals_stays_without(bank):
 
 
 def test_a_missing_take_is_left_out_and_a_damaged_one_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(bank_voice, "BANK_SHARE", 1.0)
+    monkeypatch.setattr(voice_bank, "BANK_SHARE", 1.0)
     folder = _write_bank(tmp_path / "bank", takes=2)
     (folder / "0000__sung.ogg").unlink()
     (folder / "0001__sung.ogg").write_bytes(b"OggS" + bytes(100))

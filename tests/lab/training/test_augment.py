@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tsbs_daw.lab.training.augment import CEILING, PITCH_RATIOS, master_gain, mix_stems
+from tsbs_daw.lab.training.excerpts import CEILING, PITCH_RATIOS, master_gain, mix_stems
 from tsbs_daw.lab.training.recipe import AugmentPart
 
 RATE = 44100

@@ -8,7 +8,7 @@ from signals import song
 from song_files import STEMS
 
 from tsbs_daw.lab.evaluation.metrics import usdr
-from tsbs_daw.lab.training.loss import TwoStageLoss
+from tsbs_daw.lab.training.objective import TwoStageLoss
 from tsbs_daw.lab.training.optimiser import make_optimiser
 from tsbs_daw.lab.training.recipe import LossPart, OptimiserPart
 from tsbs_daw.network import FULL, TINY, ModelConfig, TwoStageSeparator

@@ -186,7 +186,7 @@ def gpu(request: dict[str, Any]) -> dict[str, Any]:
 
 def peers(request: dict[str, Any]) -> dict[str, Any]:
     """Sizes of this network beside the peers that are installed, each on chunks of its own length."""
-    from tsbs_daw.lab.bench.peer_networks import time_peers
+    from tsbs_daw.lab.bench.networks import time_peers
     from tsbs_daw.separation.devices import choose_device
 
     return time_peers(choose_device(request["device"]), _rounds(request, 5), request["quick"])
@@ -194,7 +194,7 @@ def peers(request: dict[str, Any]) -> dict[str, Any]:
 
 def reference(request: dict[str, Any]) -> dict[str, Any]:
     """This network beside the same in its plain form."""
-    from tsbs_daw.lab.bench.peer_networks import time_reference
+    from tsbs_daw.lab.bench.networks import time_reference
     from tsbs_daw.separation.devices import choose_device
 
     return time_reference(choose_device(request["device"]), _rounds(request, 3), request["quick"])
@@ -204,8 +204,7 @@ def stems(request: dict[str, Any]) -> dict[str, Any]:
     """Seconds per second of audio of the bundled size with one stem, two, and so on to eight."""
     from dataclasses import replace
 
-    from tsbs_daw.lab.bench.networks import SIZES, random_chunk, random_engine
-    from tsbs_daw.lab.bench.peer_networks import time_in_turn
+    from tsbs_daw.lab.bench.networks import SIZES, random_chunk, random_engine, time_in_turn
     from tsbs_daw.separation.devices import choose_device
 
     device, runs = choose_device(request["device"]), {}

@@ -15,9 +15,8 @@ from pathlib import Path
 from tsbs_daw.core.errors import TsbsDawError
 from tsbs_daw.lab.songs.casting import TIMBRES
 from tsbs_daw.lab.songs.dataset import SPLITS, render_dataset
-from tsbs_daw.lab.songs.material import open_material
+from tsbs_daw.lab.songs.material import credits_page, open_material
 from tsbs_daw.lab.songs.pack import make_pack
-from tsbs_daw.lab.songs.sources import credits_page
 from tsbs_daw.lab.songs.voice_bank import make_bank
 
 

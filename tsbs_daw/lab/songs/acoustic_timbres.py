@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsbs_daw.lab.songs.timbre import Timbre, log_uniform, random_body, uniform
+from tsbs_daw.lab.songs.synth_player import Timbre, log_uniform, random_body, uniform
 
 
 def string(family: str, rng) -> Timbre:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tsbs_daw.lab.songs.bassline import bass_notes
-from tsbs_daw.lab.songs.comping import comp_notes
+from tsbs_daw.lab.songs.accompaniment import bass_notes, comp_notes
 from tsbs_daw.lab.songs.drumming import choose_groove, drum_hits
 from tsbs_daw.lab.songs.dsp import stream
 from tsbs_daw.lab.songs.score import Chord, Note, Part, Score, Section, Sung

@@ -20,7 +20,6 @@ import soundfile as sf
 
 from tsbs_daw.core.errors import OutputError, UsageError
 from tsbs_daw.core.files import write_atomically
-from tsbs_daw.lab.songs.bank_voice import open_bank
 from tsbs_daw.lab.songs.casting import cast
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
@@ -29,6 +28,7 @@ from tsbs_daw.lab.songs.material import Material, open_material
 from tsbs_daw.lab.songs.render import render
 from tsbs_daw.lab.songs.score import STEMS, Score
 from tsbs_daw.lab.songs.theory import NOTE_NAMES
+from tsbs_daw.lab.songs.voice_bank import open_bank
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from pedalboard import HighpassFilter, Pedalboard
 from tsbs_daw.core.errors import DatasetError, UsageError
 from tsbs_daw.core.files import write_atomically
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
-from tsbs_daw.lab.songs.sources import Source, digest_of, read_sources
+from tsbs_daw.lab.songs.material import Source, digest_of, read_sources
 
 GIT_S = 600.0
 THRESHOLD = 10.0 ** (-70 / 20)

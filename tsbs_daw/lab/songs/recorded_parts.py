@@ -1,17 +1,73 @@
-"""Bass, guitar, keyboard and wind parts on recordings, as players play: damped, bent, chorded, double-tracked."""
+"""Parts played on recordings: single notes as players play them, and whole phrases and loops.
+
+Bass, guitar, keyboard and wind parts are damped, bent, chorded and double-tracked; guitars go through an amplifier (an
+input filter, one or two stages of drive, a loudspeaker cabinet and its room). Phrases and loops are laid along a song
+as they were recorded, in time where they are loops.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from pedalboard import Compressor, Distortion, HighpassFilter, HighShelfFilter, LowpassFilter, PeakFilter, Reverb
 
-from tsbs_daw.lab.songs.amplifier import amplify
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, add_at
 from tsbs_daw.lab.songs.instruments import Instrument, instrument, recordings_of
-from tsbs_daw.lab.songs.material import Material
-from tsbs_daw.lab.songs.sampler import Bend, Sampler, shape
+from tsbs_daw.lab.songs.material import Material, Recording
+from tsbs_daw.lab.songs.mixing import process, rms_to
+from tsbs_daw.lab.songs.sampler import Bend, Sampler, shape, transpose
 from tsbs_daw.lab.songs.score import Note, Part, Score
+
+
+@dataclass(frozen=True)
+class Amplifier:
+    """Ranges that one amplifier of its kind is drawn from; levels in dB, frequencies in Hz."""
+
+    drive_db: tuple[float, float]
+    second_db: tuple[float, float]  # a pedal before it
+    pedal: float  # how often there is one
+    focus_db: tuple[float, float]  # mids before the drive
+    top_hz: tuple[float, float]  # where the cabinet ends
+    room: float
+
+
+AMPLIFIERS = {
+    "clean": Amplifier((0.0, 6.0), (4.0, 10.0), 0.1, (-3.0, 3.0), (4500.0, 8000.0), 0.25),
+    "crunch": Amplifier((12.0, 24.0), (6.0, 14.0), 0.3, (0.0, 5.0), (4200.0, 6000.0), 0.2),
+    "lead": Amplifier((24.0, 34.0), (8.0, 18.0), 0.6, (2.0, 8.0), (3800.0, 5500.0), 0.2),
+    "metal": Amplifier((32.0, 42.0), (6.0, 12.0), 0.7, (-2.0, 6.0), (4000.0, 6000.0), 0.08),
+}
+
+
+def amplify(direct: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """A direct signal (2, samples) through an amplifier of a kind; silence stays silence."""
+    amp = AMPLIFIERS[kind]
+    chain: list = [
+        HighpassFilter(_u(rng, (60, 140))),
+        PeakFilter(_u(rng, (600, 1200)), _u(rng, amp.focus_db), 0.7),
+    ]
+    if rng.random() < amp.pedal:
+        chain += [Distortion(_u(rng, amp.second_db)), LowpassFilter(_u(rng, (3500, 9000)))]
+    chain += [Distortion(_u(rng, amp.drive_db)), PeakFilter(_u(rng, (350, 900)), _u(rng, (-8, 3)), 0.8)]
+    top = _u(rng, amp.top_hz)
+    chain += [  # the cabinet: a bump where the box resonates, a presence peak, and a steep end
+        HighpassFilter(_u(rng, (60, 95))),
+        PeakFilter(_u(rng, (100, 160)), _u(rng, (1, 5)), 1.2),
+        PeakFilter(_u(rng, (1900, 3400)), _u(rng, (1, 7)), 1.1),
+        *[LowpassFilter(top * factor) for factor in (1.0, 1.1, 1.25, 1.4)],
+        HighShelfFilter(6000, -6.0),
+    ]
+    if rng.random() < 0.5:
+        chain.append(Compressor(-20, _u(rng, (1.5, 3.0)), 10, 120))
+    if rng.random() < 0.7:
+        chain.append(Reverb(_u(rng, (0.05, 0.3)), 0.6, amp.room * _u(rng, (0.2, 1.0)), 0.9, _u(rng, (0.3, 1.0))))
+    return process(rms_to(direct, -18.0), chain)
+
+
+def _u(rng: np.random.Generator, ends: tuple[float, float]) -> float:
+    return float(rng.uniform(*ends))
+
 
 CHORD_BEATS = 0.06  # notes that start this close together are one chord
 SHORT_S = 0.2  # notes up to this long may be damped
@@ -23,7 +79,7 @@ def play_recorded_part(
 ) -> np.ndarray:
     """A part on the recorded instrument named by its timbre: (2, samples) float32.
 
-    The timbre has "instrument", and may have "amp" (see amplifier.py) and "tracks": 2 for two takes, left and right.
+    The timbre has "instrument", and may have "amp" (an amplifier) and "tracks": 2 for two takes, left and right.
     """
     tracks = int(part.timbre.get("tracks", 1))
     output = np.zeros((2, samples), dtype=np.float32)
@@ -146,3 +202,101 @@ def _add_noises(
             stroke = strokes[int(rng.integers(len(strokes)))]
             sound = shape(material.audio(stroke, 0.3), 0.12, 0.08) * np.float32(rng.uniform(0.2, 0.6))
             add_at(output, int(score.seconds(note.beat - 0.25) * SAMPLE_RATE), _stereo(sound))
+
+
+LOOP_BEATS = (1, 2, 4, 8, 16)
+MOST_STRETCH = 0.32  # octaves that a loop may be played faster or slower
+EDGE_S = 0.02
+
+
+def phrase_sources(material: Material, stem: str) -> dict[str, float]:
+    """Collections of phrases for a stem, "source/kind" each, with how often each is drawn (larger ones more)."""
+    seconds: dict[str, float] = {}
+    for recording in material.recordings:
+        if recording.stem == stem and _is_phrase(recording):
+            name = f"{recording.source}/{recording.kind}"
+            seconds[name] = seconds.get(name, 0.0) + recording.seconds
+    total = sum(length**0.5 for length in seconds.values())
+    return {name: length**0.5 / total for name, length in sorted(seconds.items())}
+
+
+def _is_phrase(recording: Recording) -> bool:
+    return recording.kind == "loop" or recording.kind.endswith("-phrase") or recording.kind == "speech"
+
+
+def play_phrases(part: Part, score: Score, samples: int, material: Material, rng: np.random.Generator) -> np.ndarray:
+    """Phrases of one collection on the beat, with pauses, where the part's events say that it plays: (2, samples).
+
+    The timbre names the collection ("phrases": "source/kind"), optionally one "speaker", and "semitones" to move it by.
+    """
+    source, kind = part.timbre["phrases"].split("/")
+    pool = material.select(source, kind)
+    speaker = part.timbre.get("speaker")
+    pool = [
+        recording for recording in pool if speaker is None or recording.row.get("speaker", source) == speaker
+    ] or pool
+    ratio = 2.0 ** (float(part.timbre.get("semitones", 0.0)) / 12.0)
+    output = np.zeros((2, samples), dtype=np.float32)
+    for first, end in _playing(part, score):
+        position, end = int(first * SAMPLE_RATE), min(int(end * SAMPLE_RATE), samples)
+        while position < end - SAMPLE_RATE // 4:
+            sound = transpose(material.audio(pool[int(rng.integers(len(pool)))]), ratio)
+            sound = shape(sound, (end - position) / SAMPLE_RATE, EDGE_S, 0.004)
+            add_at(output, position, sound / max(float(np.sqrt(np.mean(sound**2))), 1e-3) * np.float32(0.1))
+            rest = int(rng.choice([0, 0, 1, 2])) * 60.0 / score.tempo_bpm if rng.random() < 0.6 else 0.0
+            position += sound.shape[1] + int(rest * SAMPLE_RATE)
+    return output
+
+
+def _playing(part: Part, score: Score) -> list[tuple[float, float]]:
+    """Stretches (start_s, end_s) in which the part has events, merged over gaps of less than two bars."""
+    stretches: list[tuple[float, float]] = []
+    for event in sorted(part.events, key=lambda event: event.beat):
+        start = score.seconds(event.beat)
+        end = score.seconds(event.beat + getattr(event, "beats", 0.5))
+        if stretches and start - stretches[-1][1] < 2 * score.bar_beats * 60.0 / score.tempo_bpm:
+            stretches[-1] = (stretches[-1][0], max(end, stretches[-1][1]))
+        else:
+            stretches.append((start, end))
+    return stretches
+
+
+def play_loops(part: Part, score: Score, samples: int, material: Material, rng: np.random.Generator) -> np.ndarray:
+    """One drum loop brought to the song's tempo, or chopped into eighths and put together anew: (2, samples)."""
+    pool = [recording for recording in material.recordings if recording.stem == "drums" and recording.kind == "loop"]
+    loop, beats = _fitting(pool, score.tempo_bpm, rng)
+    sound = material.audio(loop)
+    length = int(beats * 60.0 / score.tempo_bpm * SAMPLE_RATE)
+    sound = transpose(sound, sound.shape[1] / length)[:, :length]
+    sound = np.broadcast_to(sound, (2, sound.shape[1])) if len(sound) == 1 else sound
+    output = np.zeros((2, samples), dtype=np.float32)
+    chopped = beats >= 2 and rng.random() < 0.5
+    for first, end in _playing(part, score):
+        bar_s = score.bar_beats * 60.0 / score.tempo_bpm
+        position, end = int(round(first / bar_s) * bar_s * SAMPLE_RATE), min(int(end * SAMPLE_RATE), samples)
+        while position < end:
+            turn = _chopped(sound, 2 * beats, rng) if chopped and rng.random() < 0.6 else sound
+            add_at(output, position, shape(turn, (end - position) / SAMPLE_RATE, EDGE_S, 0.001))
+            position += length
+    return output
+
+
+def _fitting(pool: list[Recording], tempo_bpm: float, rng: np.random.Generator) -> tuple[Recording, int]:
+    """A loop that needs little stretching, and the beats it is taken to last."""
+    for number in rng.permutation(len(pool)):
+        lengths = [abs(np.log2(pool[number].seconds * tempo_bpm / 60.0 / beats)) for beats in LOOP_BEATS]
+        if min(lengths) <= MOST_STRETCH:
+            return pool[number], LOOP_BEATS[int(np.argmin(lengths))]
+    return pool[0], 4
+
+
+def _chopped(loop: np.ndarray, pieces: int, rng: np.random.Generator) -> np.ndarray:
+    """The loop's pieces in another order: most stay, some repeat, some run backwards."""
+    step = loop.shape[1] // pieces
+    output = np.zeros_like(loop)
+    for index in range(pieces):
+        taken = index if rng.random() < 0.6 else int(rng.integers(pieces))
+        piece = loop[:, taken * step : (taken + 1) * step]
+        piece = piece[:, ::-1] if rng.random() < 0.06 else piece
+        output[:, index * step : (index + 1) * step] = shape(piece, step / SAMPLE_RATE, 0.0, 0.001)
+    return output

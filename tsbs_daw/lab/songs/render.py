@@ -5,24 +5,44 @@ from __future__ import annotations
 import numpy as np
 from pedalboard import HighpassFilter
 
-from tsbs_daw.lab.songs import electronic, mixing, vocal_effects
-from tsbs_daw.lab.songs.bank_voice import play_bank
+from tsbs_daw.lab.songs import acoustic_timbres, effects, mixing, synth_timbres
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, gain, stream
 from tsbs_daw.lab.songs.kits import play_kit
 from tsbs_daw.lab.songs.live_voice import sing_live
 from tsbs_daw.lab.songs.material import Material
-from tsbs_daw.lab.songs.phrases import play_loops, play_phrases
 from tsbs_daw.lab.songs.recorded_kits import play_recorded_kit
-from tsbs_daw.lab.songs.recorded_parts import play_recorded_part
+from tsbs_daw.lab.songs.recorded_parts import play_loops, play_phrases, play_recorded_part
 from tsbs_daw.lab.songs.score import STEMS, Part, Score
 from tsbs_daw.lab.songs.singer import random_singer
 from tsbs_daw.lab.songs.soundfont import play_font_kit, play_font_part
 from tsbs_daw.lab.songs.speakers import Speakers
-from tsbs_daw.lab.songs.speech_singing import recite
+from tsbs_daw.lab.songs.speech import recite
 from tsbs_daw.lab.songs.synth_player import play_part
 from tsbs_daw.lab.songs.synth_timbres import acid
-from tsbs_daw.lab.songs.timbre_registry import BASS_FAMILIES, FAMILIES
 from tsbs_daw.lab.songs.voice import sing
+from tsbs_daw.lab.songs.voice_bank import play_bank
+
+FAMILIES = {
+    "sweep": synth_timbres.sweep,
+    **dict.fromkeys(("saw", "square", "pulse", "supersaw"), synth_timbres.synth),
+    "warm": synth_timbres.warm,
+    "pluck": synth_timbres.pluck,
+    **dict.fromkeys(("steel", "nylon", "clean", "overdrive", "distorted"), acoustic_timbres.string),
+    **dict.fromkeys(("piano", "harp"), acoustic_timbres.piano),
+    "epiano": acoustic_timbres.epiano,
+    "clav": acoustic_timbres.clav,
+    **dict.fromkeys(("organ", "accordion", "harmonica"), acoustic_timbres.organ),
+    **dict.fromkeys(("strings", "fiddle"), acoustic_timbres.bowed),
+    "brass": acoustic_timbres.brass,
+    **dict.fromkeys(("flute", "whistle", "clarinet", "sax"), acoustic_timbres.wind),
+    "fm": synth_timbres.fm,
+    **dict.fromkeys(("bell", "vibes", "marimba", "kalimba"), acoustic_timbres.modal),
+}
+BASS_FAMILIES = {
+    **dict.fromkeys(("finger", "pick", "slap", "upright", "drive"), acoustic_timbres.bass_string),
+    **dict.fromkeys(("saw", "square", "sub", "808", "reese", "fm"), synth_timbres.bass_synth),
+}
+
 
 RECORDED = ("recorded", "phrases", "loops", "chops")
 PUMPING = ("house", "trance", "synthwave", "pop", "dnb")
@@ -56,9 +76,9 @@ def render(
         stems["bass"], stems["other"] = stems["bass"] * curve, stems["other"] * curve
     if material is None:
         return _master(stems, rng)
-    effects = stream(score.seed, "electronic")
-    stems = {name: electronic.treat(name, stem, score, effects) for name, stem in stems.items()}
-    stems = electronic.treat_everything(stems, score, effects)
+    draws = stream(score.seed, "electronic")
+    stems = {name: effects.treat(name, stem, score, draws) for name, stem in stems.items()}
+    stems = effects.treat_everything(stems, score, draws)
     clean = {name: mixing.process(stem, [HighpassFilter(25)]) if stem.any() else stem for name, stem in stems.items()}
     return _master(clean, rng, *_balance(score.seed))
 
@@ -119,7 +139,7 @@ def _play(part: Part, families: dict, score: Score, samples: int, rng, material)
         return play_phrases(part, score, samples, material, rng)
     if engine == "chops":
         (recording,) = (one for one in material.recordings if one.path == part.timbre["chopped"])
-        return electronic.play_chops(material.audio(recording), part.events, score, samples, rng)
+        return effects.play_chops(material.audio(recording), part.events, score, samples, rng)
     if engine == "acid":
         return play_part(part.events, acid(rng), score, samples, rng)
     timbre = families[part.timbre["family"]](part.timbre["family"], rng)
@@ -168,7 +188,7 @@ def _vocals(parts: list[Part], score: Score, samples: int, rng, sources) -> np.n
             voice = sing(part.events, singer, score, samples, take, loose_s)
         dry = mixing.level_to(np.stack([voice, voice]), -20.0)
         if recorded:
-            wet = vocal_effects.channel_strip(dry[:1], role, rng)
+            wet = effects.channel_strip(dry[:1], role, rng)
         else:
             wet = mixing.process(dry, mixing.strip_vocal(role, rng))
         level_db = {"lead": 0.0, "double": -7.0, "harmony": -6.0, "backing": -9.0}[role] + float(rng.normal(0, 1.5))
@@ -176,7 +196,7 @@ def _vocals(parts: list[Part], score: Score, samples: int, rng, sources) -> np.n
         side = -side
         total += mixing.pan_and_width(mixing.level_to(wet, -18.0 + level_db), pan, 1.0)
     if recorded:
-        return vocal_effects.space(total, 60.0 / score.tempo_bpm, rng)
+        return effects.space(total, 60.0 / score.tempo_bpm, rng)
     return mixing.process(total, mixing.send_vocal(rng, 60.0 / score.tempo_bpm))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsbs_daw.lab.songs.timbre import Timbre, log_uniform, uniform
+from tsbs_daw.lab.songs.synth_player import Timbre, log_uniform, uniform
 
 
 def synth(family: str, rng) -> Timbre:

@@ -54,7 +54,7 @@ class DataPart(_Part):
 
 
 class AugmentPart(_Part):
-    """Probabilities and ranges; see tsbs_daw.lab.training.augment.
+    """Probabilities and ranges; see tsbs_daw.lab.training.excerpts.
 
     Per stem:    gain, swap_channels, flip_polarity, silence_stem, equaliser, mixup (a second source of its kind)
     Per example: bus_equaliser, low_pass, narrow, master (compressor and limiter, to a loudness between the two)
@@ -85,7 +85,7 @@ class AugmentPart(_Part):
 
 
 class LossPart(_Part):
-    """Weights of the terms; see tsbs_daw.lab.training.loss.
+    """Weights of the terms; see tsbs_daw.lab.training.objective.
 
     tilt_db_per_octave: how much more an error in the spectrum weighs an octave higher; 3 makes pink noise even
     sdr_weight:         of the error's level in dB below the mixture, which is what SDR counts; 0: leave it out

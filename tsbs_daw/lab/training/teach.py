@@ -225,7 +225,7 @@ def read_stereo(path: Path, most_s: float | None = None) -> tuple[np.ndarray, in
 
 def _train(lesson: Lesson, config: ModelConfig, student: Path, work: Path, stop: Callable[[], bool]) -> bool:
     """Returns: whether it was trained to its end."""
-    from tsbs_daw.lab.training.state import read_progress
+    from tsbs_daw.lab.training.run_folder import read_progress
     from tsbs_daw.lab.training.trainer import RunOptions, train
 
     out, finished = work / "run", work / "run" / "finished"

@@ -2,7 +2,7 @@
 
 Files in the run's folder:
     recipe.json           what is trained, as the run began
-    last.safetensors      the whole state, written now and then (tsbs_daw.lab.training.state)
+    last.safetensors      the whole state, written now and then (tsbs_daw.lab.training.run_folder)
     best.safetensors      the averaged weights with the best validation SDR: a model, ready for use
     curve.jsonl           loss, rate, validation SDR by step
     bank-*                the songs, decoded (tsbs_daw.lab.training.bank)
@@ -24,18 +24,22 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from tsbs_daw.core.errors import NonFiniteLoss, SettingsError
-from tsbs_daw.lab.training.compiled import BlockCompiler
+from tsbs_daw.lab.training.acceleration import BlockCompiler, choose_precision, tune_device
+from tsbs_daw.lab.training.bank import Sources
 from tsbs_daw.lab.training.excerpts import TrainingExcerpts, validation_excerpts
 from tsbs_daw.lab.training.export import write_model
-from tsbs_daw.lab.training.loss import LossTerms, TwoStageLoss
-from tsbs_daw.lab.training.machine import choose_precision, tune_device
-from tsbs_daw.lab.training.optimiser import band_levels, clip_gradients, make_optimiser, update_average
+from tsbs_daw.lab.training.objective import LossTerms, TwoStageLoss, validate
+from tsbs_daw.lab.training.optimiser import (
+    Clock,
+    band_levels,
+    clip_gradients,
+    ema_decay,
+    learning_rate,
+    make_optimiser,
+    update_average,
+)
 from tsbs_daw.lab.training.recipe import Recipe
-from tsbs_daw.lab.training.run_log import Board, Curve
-from tsbs_daw.lab.training.schedule import Clock, ema_decay, learning_rate
-from tsbs_daw.lab.training.sources import Sources
-from tsbs_daw.lab.training.state import Progress, load_state, save_state, write_tensors
-from tsbs_daw.lab.training.validate import validate
+from tsbs_daw.lab.training.run_folder import Board, Curve, Progress, load_state, save_state, write_tensors
 
 logger = logging.getLogger(__name__)
 

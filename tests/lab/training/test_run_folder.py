@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tsbs_daw.lab.training.run_log import Curve, read_curve
+from tsbs_daw.lab.training.run_folder import Curve, read_curve
 
 
 def test_a_resume_drops_the_rows_that_are_trained_again(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tsbs_daw.lab.evaluation.metrics import usdr
-from tsbs_daw.lab.training.calibrate import fit_map_gains, scale_map
+from tsbs_daw.lab.training.export import fit_map_gains, scale_map
 from tsbs_daw.network import TwoStageSeparator
 
 

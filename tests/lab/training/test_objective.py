@@ -4,7 +4,7 @@ import pytest
 import torch
 from song_files import STEMS
 
-from tsbs_daw.lab.training.loss import TwoStageLoss, spectral_tilt
+from tsbs_daw.lab.training.objective import TwoStageLoss, spectral_tilt
 from tsbs_daw.lab.training.recipe import LossPart
 from tsbs_daw.network import TwoStageSeparator
 
