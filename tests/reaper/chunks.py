@@ -1,4 +1,5 @@
-"""An item's state chunk, as far as scripts edit it: the envelopes of its takes; all else must come back as it was.
+"""An item's state chunk, as far as scripts edit it: the envelopes of its takes, and the type of their sources; all else
+must come back as it was.
 
 The layout is that of genuine project files: a take's lines follow each other, its envelopes stand after its SOURCE
 block, and a TAKE line begins each take but the first.
@@ -6,14 +7,18 @@ block, and a TAKE line begins each take but the first.
 
 from __future__ import annotations
 
-from reaper.model import Item, Take, kill
+import re
+
+from reaper.model import Item, Source, Take, kill
 from reaper.signatures import Misuse
 
 ENVELOPES = ("VOLENV", "PANENV", "MUTEENV", "PITCHENV")
 
 
 def _take_lines(take: Take) -> list[str]:
-    source = ["<SOURCE WAVE", f'  FILE "{take.source.path}"', ">"] if take.source else ["<SOURCE EMPTY", ">"]
+    source = ["<SOURCE EMPTY", ">"]
+    if take.source:
+        source = [f"<SOURCE {take.source.type}", f'  FILE "{take.source.path}"', ">"]
     lines = [f'NAME "{take.strings["P_NAME"]}"'.replace("\n", " "), f"GUID {take.guid}", *source]
     for name, points in take.envelopes.items():
         lines += [f"<{name}", "  EGUID {00000000-0000-0000-0000-000000000001}", "  ACT 1 -1", "  DEFSHAPE 0 -1 -1"]
@@ -31,6 +36,7 @@ def write(item: Item) -> str:
 def read(item: Item, text: str) -> None:
     """Raises: Misuse: something else than an envelope differs, or the blocks do not nest"""
     plain, found, number, block = [], [{}], 0, None
+    types = re.findall(r"<SOURCE (\w+)", text)
     depth = 0
     for line in text.splitlines():
         word = line.strip().split(" ")[0]
@@ -56,9 +62,12 @@ def read(item: Item, text: str) -> None:
     ]:
         raise Misuse("SetItemStateChunk: something else than an envelope was changed")
     fresh = []
-    for take, envelopes in zip(item.takes, found, strict=True):
+    for take, envelopes, type_ in zip(item.takes, found, types, strict=True):
         other = Take(item)
         vars(other).update({**vars(take), "alive": True, "envelopes": envelopes})
+        if take.source is not None and type_ != take.source.type:
+            other.source = Source(take.source.path, type_)  # the same file, opened as another kind
+            other.source.owned = True
         take.source = None
         kill(take)
         fresh.append(other)

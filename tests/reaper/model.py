@@ -26,7 +26,7 @@ ITEM_DEFAULTS = {
 }  # fmt: skip
 TAKE_DEFAULTS = {
     "D_STARTOFFS": 0.0, "D_PLAYRATE": 1.0, "D_PITCH": 0.0, "D_VOL": 1.0, "D_PAN": 0.0, "D_PANLAW": -1.0,
-    "I_CHANMODE": 0.0,
+    "I_CHANMODE": 0.0, "B_PPITCH": 1.0,
 }  # fmt: skip
 
 

@@ -25,6 +25,8 @@ from reaper.model import Project, Source
 from reaper.scripts import Script
 from reaper.signatures import Misuse, check, functions, lua_only
 
+from tsbs_daw.integrations.reaper.keys import action_id
+
 NEW_TAB, NEW_EMPTY_TAB = 40859, 41929  # the second one ignores the default template
 PLAY_STOP = 40044
 CALL_S = 5e-6
@@ -221,12 +223,22 @@ class Reaper(ProjectFunctions, MediaFunctions):
         return listing[index] if index < len(listing) else None
 
     def AddRemoveReaScript(self, add, section, path, commit):
+        """Its id is made from its path below Scripts in upper case: six pairs of three users' action lists say so."""
         file = Path(path)
+        if not add:
+            self._ids = {name: other for name, other in self._ids.items() if other != file}
+            return 1
         if not file.is_file():
             return 0
         if file not in self._commands:
             self._commands.append(file)
+        if file not in self._ids.values():
+            self._ids[self.id_of(file)] = file
         return 50000 + self._commands.index(file)
+
+    def id_of(self, file: Path) -> str:
+        scripts = self.folder / "Scripts"
+        return action_id((file.relative_to(scripts) if file.is_relative_to(scripts) else file).as_posix())
 
     def NamedCommandLookup(self, name):
         path = self._ids.get(name.removeprefix("_"))

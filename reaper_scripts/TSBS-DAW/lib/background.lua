@@ -7,6 +7,7 @@ local clock, daemon, files, settings = require("clock"), require("daemon"), requ
 local pending_jobs, spools = require("pending_jobs"), require("spool")
 local delivery, recording, requests, text =
   require("delivery"), require("recording"), require("requests"), require("text")
+local project = require("project")
 
 local background = {}
 background.__index = background
@@ -15,6 +16,7 @@ local LOOK_EVERY_S = 0.25
 local BEAT_ALIVE_S = 3.0
 local FILE = "tsbs-daw_Background.lua"
 
+local SAY_EVERY_S = 2 -- that this REAPER is there
 local STARTS = 2 -- of a daemon, for jobs that wait and find none: one that dies again and again is not for us to heal
 
 local function new(installed)
@@ -22,7 +24,7 @@ local function new(installed)
   local self = { spool = spools.at(root), pending = pending_jobs.at(root), work = {}, queue = {}, looked = 0 }
   self.installed, self.starts = installed, 0
   self.me = text.new_id()
-  self.look = clock.every(LOOK_EVERY_S)
+  self.look, self.say = clock.every(LOOK_EVERY_S), clock.every(SAY_EVERY_S)
   return setmetatable(self, background)
 end
 
@@ -41,6 +43,9 @@ end
 
 function background:_beat()
   settings.word("background", ("%.3f %s"):format(reaper.time_precise(), self.me))
+  if self.say() then
+    self.pending:beat()
+  end
 end
 
 function background:_give_up(id)
@@ -62,12 +67,30 @@ function background:_is_read_around(ticket)
   return true
 end
 
+-- What is to be done by the REAPER that has the project open: nil where none of its tabs has. Until it is known that
+-- a ticket is its own, it does nothing; what it cannot do, it leaves to another one.
+function background:_in_project(ticket, begin)
+  if
+    ticket.owner ~= pending_jobs.me() and not (project.find(ticket.project, ticket) and self.pending:claim(ticket))
+  then
+    return nil
+  end
+  local step, give_up = begin()
+  if not step then
+    self.pending:release(ticket)
+  end
+  return step, give_up
+end
+
 -- What is to be done for a ticket now: a step function and one that gives up, or nil.
 function background:_begin(ticket)
-  if ticket.stage == "requested" then
-    return requests.of(self.pending, self.spool, ticket)
-  elseif ticket.stage ~= "submitted" then
-    return recording.of(self.spool, ticket)
+  if ticket.stage ~= "submitted" then
+    return self:_in_project(ticket, function()
+      if ticket.stage == "requested" then
+        return requests.of(self.pending, self.spool, ticket)
+      end
+      return recording.of(self.spool, ticket)
+    end)
   end
   local result, err = self.spool:result(ticket.id)
   if err then
@@ -80,8 +103,10 @@ function background:_begin(ticket)
   elseif result.state == "failed" or result.state == "dead" then
     return nil -- under way, or for the user to decide
   elseif result.state == "done" then
-    return delivery.of(ticket, result, function()
-      return self:_is_read_around(ticket)
+    return self:_in_project(ticket, function()
+      return delivery.of(ticket, result, function()
+        return self:_is_read_around(ticket)
+      end)
     end)
   end
   return function()
@@ -104,7 +129,7 @@ function background:_look_around()
   local there = {}
   self.queue, self.looked = self.pending:all(), 0
   for _, ticket in ipairs(self.queue) do
-    there[ticket.id] = true
+    there[ticket.id] = not self.pending:is_anothers(ticket)
   end
   for id in pairs(self.work) do
     if not there[id] then
@@ -214,6 +239,7 @@ function background.run()
       self:_give_up(id)
     end
     settings.word("background", "")
+    self.pending:leave()
   end)
   self:_beat()
   reaper.defer(loop) -- the action that began this has its own tick

@@ -144,7 +144,7 @@ end
 -- about what was left alone; false when there is more to do; nil and a sentence, with "gone" as a third value when the
 -- item is not there any more. Returns nil alone while the project is not open.
 function delivery.of(ticket, result, may_cut)
-  local proj = project.find(ticket.project.id, ticket)
+  local proj = project.find(ticket.project, ticket)
   if not proj then
     return nil
   end

@@ -123,11 +123,20 @@ function files.scripts_folder(lib)
   return (lib:gsub("[/\\]lib[/\\]$", ""))
 end
 
--- The command id of another script of this installation. REAPER knows scripts by their path, so it is spelt as REAPER
--- spells it. commit: write the action list; false for all but the last of several.
+-- REAPER knows scripts by their path, so it is spelt as REAPER spells it.
+local function script_path(lib, name)
+  return ((files.scripts_folder(lib) .. "/" .. name):gsub("[/\\]", package.config:sub(1, 1)))
+end
+
+-- The command id of another script of this installation.
+-- commit: write the action list; false for all but the last of several.
 function files.register(lib, name, commit)
-  local path = (files.scripts_folder(lib) .. "/" .. name):gsub("[/\\]", package.config:sub(1, 1))
-  return reaper.AddRemoveReaScript(true, 0, path, commit)
+  return reaper.AddRemoveReaScript(true, 0, script_path(lib, name), commit)
+end
+
+-- Take a script out of the action list again.
+function files.forget(lib, name)
+  reaper.AddRemoveReaScript(false, 0, script_path(lib, name), true)
 end
 
 -- Run another script of this installation.

@@ -13,6 +13,7 @@ local DRAW_S = 0.003 -- of a tick, for looking at jobs
 local PLAY_STOP = 40044 -- "Transport: Play/stop"
 local NO_DAEMON =
   "No daemon is running. Your jobs wait until one is started; if it does not start, run tsbs-daw: setup."
+local OPEN = "Done; open %s to receive it, or put it into the project in front."
 local STARTING = "Starting the daemon; the first start takes some seconds."
 
 local function alive()
@@ -58,21 +59,24 @@ local function view_of_result(ticket, result, err)
     return { line = tostring(result.error or result.state), retry = true }
   elseif ticket.trouble then
     return { line = ticket.trouble, retry = ticket.offer == nil, place = ticket.offer == "gone" }
-  elseif not project.find(ticket.project.id) then
-    return { line = ("Done; open %s to receive it."):format(text.shown(ticket.project.name)) }
+  elseif not project.find(ticket.project, ticket) then
+    return { line = OPEN:format(text.shown(ticket.project.name)), here = true }
   end
   return { line = "putting it into the project", fraction = 1 }
 end
 
 -- What the window shows of a ticket: line, fraction, and which buttons.
-function jobs_window.view(spool, ticket, seen)
+function jobs_window.view(spool, ticket, seen, desk)
+  if desk:is_anothers(ticket) then
+    return { line = "It belongs to another REAPER that is running.", foreign = true }
+  end
   local result, err = spool:result(ticket.id)
   if result or err then
     return view_of_result(ticket, result, err)
   elseif ticket.trouble then
     return { line = ticket.trouble, retry = true }
   elseif ticket.stage == "requested" then
-    local open = project.find(ticket.project.id)
+    local open = project.find(ticket.project, ticket)
     local line = open and "looking at what was selected" or "waiting for %s to be open"
     return { line = line:format(text.shown(ticket.project.name)) }
   elseif ticket.stage ~= "submitted" then
@@ -98,6 +102,11 @@ function jobs_window.act(desk, spool, ticket, what)
   elseif what == "dismiss" then
     spool:cancel(ticket.id)
     desk:drop(ticket)
+  elseif what == "here" then
+    ticket.project, ticket.place = project.reference(project.current()), "new tracks"
+    ticket.owner = pending_jobs.me()
+    ok, err = desk:keep(ticket)
+    background.wake()
   elseif what == "retry" or what == "place" then
     local result, damaged = spool:result(ticket.id)
     if damaged or result and result.state ~= "done" then
@@ -117,6 +126,7 @@ local BUTTONS = {
   { "cancel", "Cancel" },
   { "retry", "Retry" },
   { "place", "Put on new tracks" },
+  { "here", "Put into this project" },
 }
 
 -- Look at some tickets, as far as the tick allows, the next time at the ones after them: a hundred are a hundred files.
@@ -126,7 +136,7 @@ local function refresh(model, over)
     local ticket = model.all[model.at]
     local seen = model.seen[ticket.id] or {}
     model.seen[ticket.id] = seen
-    model.views[ticket.id] = jobs_window.view(model.spool, ticket, seen)
+    model.views[ticket.id] = jobs_window.view(model.spool, ticket, seen, model.desk)
     if over() then
       return
     end
@@ -154,7 +164,9 @@ local function draw_ticket(window, model, ticket)
       window:beside()
     end
   end
-  button("dismiss", "Dismiss")
+  if not view.foreign then
+    button("dismiss", "Dismiss")
+  end
   window:gap()
   return said
 end

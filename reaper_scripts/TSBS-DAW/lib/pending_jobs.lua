@@ -2,13 +2,19 @@
 --
 -- A ticket is a file in <spool>/reaper/, so that nothing is lost when REAPER is closed, or crashes. Changing one writes
 -- a new file, <id>.<number>.json, and then removes the old: at every moment there is a whole one.
+--
+-- Several REAPERs may have one spool. A ticket belongs to the one that it was asked for in, its `owner`, as long as
+-- that one runs and has the project open; then to whichever has. A REAPER that has work says so in running/<owner>, a
+-- file with the time.
 local require = ...
-local files, json, text = require("files"), require("json"), require("text")
+local files, json, settings, text = require("files"), require("json"), require("settings"), require("text")
 
 local pending_jobs = {}
 pending_jobs.__index = pending_jobs
 
 pending_jobs.SCHEMA = 1
+
+local RUNNING_S = 15 -- a REAPER that has said nothing for so long was closed, or has crashed
 
 function pending_jobs.at(root)
   return setmetatable({ folder = files.join(root, "reaper"), known = {} }, pending_jobs)
@@ -69,6 +75,68 @@ function pending_jobs:all()
     return a.id < b.id
   end)
   return found
+end
+
+-- The name of this REAPER, as long as it runs.
+function pending_jobs.me()
+  local me = settings.word("instance")
+  return me ~= "" and me or settings.word("instance", text.new_id())
+end
+
+function pending_jobs:_running(owner)
+  return files.join(self.folder, "running/" .. owner)
+end
+
+-- Say that this REAPER is there.
+function pending_jobs:beat()
+  local path = self:_running(pending_jobs.me())
+  local file = io.open(path, "wb")
+  if not file and files.make_folder(files.join(self.folder, "running")) then
+    file = io.open(path, "wb")
+  end
+  if file then
+    file:write(("%d"):format(os.time()))
+    file:close()
+  end
+end
+
+-- Say that this REAPER ends, or has nothing to do.
+function pending_jobs:leave()
+  os.remove(self:_running(pending_jobs.me()))
+end
+
+-- Whether a ticket is another REAPER's, which is running.
+function pending_jobs:is_anothers(ticket)
+  if ticket.owner == nil or ticket.owner == pending_jobs.me() then
+    return false
+  end
+  local content = files.read(self:_running(ticket.owner))
+  local beat = tonumber(content or "")
+  return content ~= nil and (beat == nil or math.abs(os.time() - beat) < RUNNING_S) -- nil: it is being written
+end
+
+-- Make a ticket this REAPER's own. Returns whether it is: of several that try, one can rename the file.
+function pending_jobs:claim(ticket)
+  if ticket.owner == pending_jobs.me() then
+    return true
+  elseif self:is_anothers(ticket) then
+    return false
+  end
+  local from, to = ticket.number, ticket.number + 1
+  local path = files.join(self.folder, ticket.id)
+  if not os.rename(("%s.%d.json"):format(path, from), ("%s.%d.json"):format(path, to)) then
+    return false
+  end
+  ticket.number, ticket.owner = to, pending_jobs.me()
+  return (self:keep(ticket))
+end
+
+-- Leave a ticket to whichever REAPER has its project open.
+function pending_jobs:release(ticket)
+  if ticket.owner ~= nil and ticket.owner == pending_jobs.me() then
+    ticket.owner = nil
+    self:keep(ticket)
+  end
 end
 
 -- Write a ticket down. true, or nil and a sentence.

@@ -13,12 +13,13 @@ local RENDER = "The project plays at rate %.4g, which a render with take effects
 -- What belongs to every ticket of a request. `number` makes its id, so that a request that is worked off twice, after a
 -- crash, asks for nothing twice.
 function portions.ticket(work, number, fields)
-  local options, proj = work.request.options, work.proj
+  local options = work.request.options
   local song = text.cut(fields.name, SONG_CHARACTERS) .. (fields.label and " " .. fields.label or "")
   local ticket = {
     id = ("%s-%d"):format(work.request.id, number),
     stage = "wanted",
-    project = { id = work.request.project.id, name = project.name(proj) },
+    project = work.request.project,
+    owner = work.request.owner,
     stems = options.stems,
     source = options.source,
     layout = options.layout,
@@ -28,7 +29,7 @@ function portions.ticket(work, number, fields)
     ticket[name] = value
   end
   local deliver = { project = ticket.project.id, item = ticket.item }
-  ticket.job = protocol.job(ticket.id, nil, files.plain(recording.output(proj)), song, options, deliver)
+  ticket.job = protocol.job(ticket.id, nil, files.plain(recording.output(work.proj)), song, options, deliver)
   return ticket
 end
 

@@ -1,6 +1,6 @@
 -- Finding a project, a track, an item again: by what is stored in them, never by a handle that was kept.
 local require = ...
-local clock, text = require("clock"), require("text")
+local clock, files, settings, text = require("clock"), require("files"), require("settings"), require("text")
 
 local project = {}
 
@@ -23,22 +23,35 @@ local function path_of(wanted)
   return proj and path or ""
 end
 
+-- A project that has no file yet is only known to be itself in the REAPER that gave it its id.
+local function is_new_here(id)
+  return settings.word("unsaved_" .. id) ~= ""
+end
+
 -- The name that this project has for us. It is saved with the project, and so it is also in every copy of its file and
--- in all that is made from it as a template: in a file of another name it gets a new one. The earlier ones are kept
--- after it, so that "save as" loses nothing.
+-- in all that is made from it as a template: in a file of another name, and in a project without a file that did not
+-- get it here, it gets a new one. The earlier ones are kept after it, so that "save as" loses nothing.
 function project.id(proj)
   local ids, file, path = {}, stored(proj, "file"), path_of(proj)
   for id in stored(proj, "project"):gmatch("%S+") do
     ids[#ids + 1] = id
   end
-  if #ids == 0 or file ~= "" and file ~= path then
+  if #ids == 0 or file ~= "" and file ~= path or path == "" and not is_new_here(ids[1]) then
     table.insert(ids, 1, text.new_id())
     reaper.SetProjExtState(proj, SECTION, "project", table.concat(ids, " ", 1, math.min(#ids, IDS)))
+  end
+  if path == "" then
+    settings.word("unsaved_" .. ids[1], "1")
   end
   if file ~= path then
     reaper.SetProjExtState(proj, SECTION, "file", path)
   end
   return ids[1]
+end
+
+-- By what a ticket names its project: id, name, and the file that it was in.
+function project.reference(proj)
+  return { id = project.id(proj), name = project.name(proj), path = files.plain(path_of(proj)) }
 end
 
 -- Whether a project has what a ticket speaks of: its take or, for a portion of a track, its track.
@@ -49,20 +62,47 @@ local function has(proj, ticket)
   return ticket.track ~= nil and project.track(proj, ticket.track) ~= nil
 end
 
--- The open project of this name, in whatever tab it is; of several, copies of each other, the one that has what the
--- ticket speaks of.
-function project.find(id, ticket)
+local seen = {} -- id of a project -> where it was seen last: proj, its file's path, and its first track
+
+-- Whether what is in this tab is what was in it before, under its earlier name: after "save as", and not when another
+-- project was opened in its place, whose tracks are others.
+local function is_saved_as(proj, path, id)
+  local known = seen[id]
+  local same_tab = known ~= nil and known.proj == proj
+  return same_tab and (path == known.path or known.track and reaper.ValidatePtr2(proj, known.track, "MediaTrack*"))
+end
+
+-- Whether an open project that bears the id is the one that is meant: its file is open there, or was until it was saved
+-- under another name. A copy, or what was made from it as a template, bears the id too, and is another project as long
+-- as the file is there.
+local function is_meant(proj, path, wanted)
+  if wanted.path == nil or path == wanted.path and path ~= "" then
+    return true
+  elseif path == "" then
+    return wanted.path == "" and is_new_here(wanted.id)
+  end
+  return wanted.path == "" or is_saved_as(proj, path, wanted.id) or not files.exists(wanted.path)
+end
+
+-- The open project that a reference means, in whatever tab it is; of several, the one that has what the ticket speaks
+-- of.
+function project.find(wanted, ticket)
   local index, first = 0, nil
-  local proj = reaper.EnumProjects(index)
+  local proj, path = reaper.EnumProjects(index)
   while proj do
-    if (" " .. stored(proj, "project") .. " "):find(" " .. id .. " ", 1, true) then
+    path = files.plain(path)
+    local ids = " " .. stored(proj, "project") .. " "
+    if ids:find(" " .. wanted.id .. " ", 1, true) and is_meant(proj, path, wanted) then
+      if path ~= "" then
+        seen[wanted.id] = { proj = proj, path = path, track = reaper.GetTrack(proj, 0) }
+      end
       if not ticket or has(proj, ticket) then
         return proj
       end
       first = first or proj
     end
     index = index + 1
-    proj = reaper.EnumProjects(index)
+    proj, path = reaper.EnumProjects(index)
   end
   return first
 end

@@ -81,7 +81,7 @@ function recording.of(spool, ticket)
       return submit(spool, ticket, source)
     end
   end
-  local proj = project.find(ticket.project.id, ticket)
+  local proj = project.find(ticket.project, ticket)
   if not proj then
     return nil
   end

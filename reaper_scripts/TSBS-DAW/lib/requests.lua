@@ -123,7 +123,7 @@ end
 -- Returns a step function: true and sentences when all its tickets are kept; false when there is more to do; nil when
 -- the project was closed. Returns nil alone while it is not open.
 function requests.of(desk, spool, request)
-  local proj = project.find(request.project.id)
+  local proj = project.find(request.project)
   if not proj then
     return nil
   end

@@ -1,6 +1,6 @@
 -- Loads the modules of this folder, each once. A module is a file that is given `require` and returns a table.
 --
---   json, text -> files, clock -> settings -> protocol, spool, pending_jobs -> project, source, capture, render
+--   json, text -> files, clock -> settings -> protocol, spool, pending_jobs, project -> source, capture, render
 --     -> recording, silencing -> insert, portions -> reseparate, requests -> delivery -> background -> selection -> ui
 --     -> chooser, jobs_window
 --

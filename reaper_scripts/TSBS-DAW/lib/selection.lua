@@ -38,7 +38,8 @@ local function new_request(what, options, name, nothing)
     nothing = nothing,
     group = text.new_id(),
     options = options,
-    project = { id = project.id(proj), name = project.name(proj) },
+    project = project.reference(proj),
+    owner = pending_jobs.me(),
     job = { preset = options.preset },
   }
 end
@@ -49,8 +50,10 @@ local function hand_on(requests)
   local installed, missing = settings.installed()
   clock.run(function(pause)
     local said, kept = { missing }, false
+    local pending = installed and pending_jobs.at(installed.spool)
     local function keep(request)
-      local ok, why = pending_jobs.at(installed.spool):keep(request)
+      pending:beat()
+      local ok, why = pending:keep(request)
       said[#said + 1] = why
       if ok then
         kept = true

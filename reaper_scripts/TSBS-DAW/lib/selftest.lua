@@ -1,7 +1,7 @@
 -- Goes through the checks, one in a tick, and writes down what differs from what these scripts assume.
 local require = ...
-local files, json, tiny = require("files"), require("json"), require("selftest_project")
-local GROUPS = { require("selftest_checks"), require("selftest_keeping") }
+local clock, files, tiny = require("clock"), require("files"), require("selftest_project")
+local GROUPS = { require("selftest_reading"), require("selftest_checks"), require("selftest_keeping") }
 
 local selftest = {}
 
@@ -15,20 +15,15 @@ local function report(made, found)
       .. (entry.ok and "" or ": " .. entry.what)
   end
   lines[#lines + 1] = failed == 0 and "Everything is as assumed." or failed .. " differ; please report this text."
-  for _, name in ipairs({ "report.json", "report.txt" }) do
-    os.remove(files.join(made.folder, name))
-  end
+  os.remove(files.join(made.folder, "report.txt"))
   files.write_new(files.join(made.folder, "report.txt"), table.concat(lines, "\n") .. "\n")
-  files.write_new(
-    files.join(made.folder, "report.json"),
-    assert(json.encode({ failed = failed, lines = json.list(lines) }))
-  )
   lines[#lines + 1] = ("The report is in %s; attach it to an issue."):format(files.join(made.folder, "report.txt"))
   lines[#lines + 1] = "The project tab of the self-test can be closed; nothing of it needs to be saved.\n"
   reaper.ShowConsoleMsg(table.concat(lines, "\n"))
 end
 
 function selftest.run()
+  clock.take_over()
   local ok, made = pcall(tiny.build)
   if not ok then
     reaper.ShowConsoleMsg("The self-test cannot begin: " .. tostring(made) .. "\n")

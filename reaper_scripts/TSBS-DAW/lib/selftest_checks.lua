@@ -1,8 +1,7 @@
 -- What these scripts assume of REAPER, one check for each: a name, and a function of the self-test's project that
 -- returns whether it is so, and what was found.
 local require = ...
-local capture, delivery, envelopes = require("capture"), require("delivery"), require("envelopes")
-local files, insert = require("files"), require("insert")
+local delivery, files, insert = require("delivery"), require("files"), require("insert")
 local project, render, sources, tiny =
   require("project"), require("render"), require("source"), require("selftest_project")
 
@@ -10,21 +9,6 @@ local checks = {}
 
 local function check(name, body)
   checks[#checks + 1] = { name = name, body = body }
-end
-
-local function near(found, expected)
-  return math.abs(found - expected) < 1e-3, ("%.5f instead of %.5f"):format(found, expected)
-end
-
--- The first left sample that an accessor gives at a time in the item.
-local function heard(made, at_s)
-  local accessor = reaper.CreateTakeAudioAccessor(made.take)
-  local buffer = reaper.new_array(64)
-  buffer.clear(9)
-  local got = reaper.GetAudioAccessorSamples(accessor, tiny.RATE, 2, at_s, 32, buffer)
-  local values = buffer.table(1, 64)
-  reaper.DestroyAudioAccessor(accessor)
-  return values[1], values[2], got
 end
 
 check("every function that is called exists", function()
@@ -54,72 +38,6 @@ check("a plain take is known as a portion of its file", function(made)
   return spec and spec.kind == "file" and spec.start_samples == 12000 and spec.length_samples == 24000, "it is not"
 end)
 
-check("an accessor counts from the item's start, and knows the start offset", function(made)
-  local left, right = heard(made, 0.1)
-  local ok, what = near(left, tiny.left(0.35))
-  return ok and near(right, tiny.right(0.35)), what
-end)
-
-check("an accessor gives nothing inside a coroutine", function(made)
-  local _, _, got = coroutine.wrap(function()
-    return heard(made, 0.1)
-  end)()
-  return got == nil, "it gave " .. tostring(got) .. " (which does no harm)"
-end)
-
-check("an accessor has the playrate in it already", function(made)
-  return tiny.with(made, {}, { D_PLAYRATE = 2 }, function()
-    return near(heard(made, 0.1), tiny.left(0.45))
-  end)
-end)
-
-for _, entry in ipairs({
-  { "the take's volume", {}, { D_VOL = 0.5 } },
-  { "the item's volume", { D_VOL = 0.5 }, {} },
-  { "a fade", { D_FADEINLEN = 0.4, D_FADEINLEN_AUTO = -1 }, {} },
-  { "the item's mute", { B_MUTE = 1 }, {} },
-}) do
-  check("an accessor does not have " .. entry[1] .. " in it", function(made)
-    return tiny.with(made, entry[2], entry[3], function()
-      return near(heard(made, 0.1), tiny.left(0.35))
-    end)
-  end)
-end
-
--- With a take volume envelope of one value, put into the item's chunk.
-local function with_envelope(made, value, body)
-  local block = { "<VOLENV", "ACT 1 -1", "VIS 1 1 1", "ARM 0", "DEFSHAPE 0 -1 -1", ("PT 0 %s 0"):format(value), ">" }
-  assert(insert.undoable(made.proj, "tsbs-daw self-test: envelope", function()
-    envelopes.add(made.take, { block })
-  end))
-  tiny.look_up(made)
-  local ok, found, what = pcall(body)
-  reaper.Undo_DoUndo2(made.proj)
-  tiny.look_up(made)
-  assert(ok, found)
-  return found, what
-end
-
-check("a take envelope can be put into an item's chunk, and is found there", function(made)
-  return with_envelope(made, "0.5", function()
-    local found = envelopes.of(made.take, 0)
-    local count = reaper.CountTakeEnvelopes(made.take)
-    return count == 1 and #found == 1 and found[1][1]:match("^%s*<VOLENV") ~= nil, ("%d, %d"):format(count, #found)
-  end)
-end)
-
-check("an accessor does not have the take's volume envelope in it", function(made)
-  return with_envelope(made, "0.5", function()
-    return near(heard(made, 0.1), tiny.left(0.35))
-  end)
-end)
-
-check("of a mono channel mode, the first of the source's channels is what is heard", function(made)
-  return tiny.with(made, {}, { I_CHANMODE = 3 }, function()
-    return near(heard(made, 0.1), tiny.left(0.35))
-  end)
-end)
-
 check("a file of another name than ASCII is written, renamed, listed and removed", function(made)
   local name = "Jörg Иван 日本.txt"
   local path = files.join(made.folder, name)
@@ -138,52 +56,13 @@ check("the screen tells how large it is", function()
   return math.abs(right - left) > 300 and math.abs(bottom - top) > 200, ("%s x %s"):format(right - left, bottom - top)
 end)
 
-check("an accessor notices a change", function(made)
-  local accessor = reaper.CreateTakeAudioAccessor(made.take)
-  local found = tiny.with(made, {}, { D_STARTOFFS = 0.3 }, function()
-    return reaper.AudioAccessorStateChanged(accessor)
-  end)
-  reaper.DestroyAudioAccessor(accessor)
-  return found, "it did not"
-end)
-
-check("what a track plays can be read", function(made)
-  local accessor = reaper.CreateTrackAudioAccessor(made.track)
-  local buffer = reaper.new_array(64)
-  local got = reaper.GetAudioAccessorSamples(accessor, tiny.RATE, 2, 2.1, 32, buffer)
-  reaper.DestroyAudioAccessor(accessor)
-  local ok, what = near(buffer.table(1, 64)[1], tiny.left(0.35))
-  return got == 1 and ok, what
-end)
-
-check("an item is read into a file of its length", function(made)
-  local spec = { kind = "take", start_s = 0, length_s = 0.5, sample_rate = tiny.RATE, channels = 2 }
-  local path = files.join(made.folder, "read.wav")
-  os.remove(path)
-  local step = capture.to_file(spec, made.take, path, function()
-    return reaper.ValidatePtr2(made.proj, made.take, "MediaItem_Take*")
-  end)
-  local done, err
-  repeat
-    done, err = step(function()
-      return false
-    end)
-  until done ~= false
-  local media = done and reaper.PCM_Source_CreateFromFile(path)
-  local length = media and reaper.GetMediaSourceLength(media) or 0
-  if media then
-    reaper.PCM_Source_Destroy(media)
-  end
-  return done and math.abs(length - 0.5) < 1e-6, err or ("%.5f s"):format(length)
-end)
-
 check("items, takes, tracks and projects are found again", function(made)
-  local id = project.id(made.proj)
+  local reference = project.reference(made.proj)
   local guid = project.item_guid(made.item)
   local found = project.item_finder(made.proj, guid, project.take_guid(made.take))()
   local scanned = project.item_finder(made.proj, guid, nil)()
   local track = project.track(made.proj, project.track_guid(made.track))
-  return found == made.item and scanned == made.item and track == made.track and project.find(id) == made.proj,
+  return found == made.item and scanned == made.item and track == made.track and project.find(reference) == made.proj,
     "they are not"
 end)
 
@@ -242,10 +121,29 @@ check("an item is rendered with every setting put back", function(made)
   return ok and before == after and math.abs(length - 0.5) < 1e-3, err or ("%.5f s"):format(length)
 end)
 
+check("a render with a second format makes one file, and keeps the setting", function(made)
+  local second = "bDNwbUABAAAAAAAA" -- MP3
+  local _, before = reaper.GetSetProjectInfo_String(made.proj, "RENDER_FORMAT2", "", false)
+  reaper.GetSetProjectInfo_String(made.proj, "RENDER_FORMAT2", second, true)
+  local _, set = reaper.GetSetProjectInfo_String(made.proj, "RENDER_FORMAT2", "", false)
+  for _, ending in ipairs({ ".wav", ".mp3" }) do
+    os.remove(files.join(made.folder, "second" .. ending))
+  end
+  local ok, err = render.item(made.proj, made.item, made.folder, "second")
+  local _, after = reaper.GetSetProjectInfo_String(made.proj, "RENDER_FORMAT2", "", false)
+  reaper.GetSetProjectInfo_String(made.proj, "RENDER_FORMAT2", before, true)
+  local found = {}
+  for _, name in ipairs(files.list(made.folder)) do
+    found[#found + 1] = name:match("^second.*") and name or nil
+  end
+  local one = #found == 1 and found[1] == "second.wav"
+  return ok and one and set == after, err or table.concat(found, ", ") .. (set == after and "" or "; it was changed")
+end)
+
 -- The delivery of a result that is the known file, twice, with the spool left out.
 local function deliver(made, id)
-  local ticket = { id = id, name = "self-test", group = "self-test", source = "mute", project = {}, job = {} }
-  ticket.project.id, ticket.track = project.id(made.proj), project.track_guid(made.track)
+  local ticket = { id = id, name = "self-test", group = "self-test", source = "mute", job = {} }
+  ticket.project, ticket.track = project.reference(made.proj), project.track_guid(made.track)
   ticket.item, ticket.take = project.item_guid(made.item), project.take_guid(made.take)
   ticket.position_s, ticket.length_s, ticket.from_s = 2, 0.5, 0
   ticket.offset_s, ticket.playrate = 0.25, 1

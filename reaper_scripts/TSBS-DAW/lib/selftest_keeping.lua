@@ -32,6 +32,55 @@ check("every action is in REAPER's list, reaper-kb.ini, and known by its id", fu
   return #missing == 0, table.concat(missing, ", ") .. "; close REAPER, and run `tsbs-daw reaper install`"
 end)
 
+-- SHA-1 of a text, in hexadecimal digits.
+local function sha1(content)
+  local function turned(value, bits)
+    return (value << bits | value >> (32 - bits)) & 0xFFFFFFFF
+  end
+  local state = { 0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0 }
+  local padded = content .. "\x80" .. ("\0"):rep((55 - #content) % 64) .. (">I8"):pack(8 * #content)
+  for block = 1, #padded, 64 do
+    local words = { (">I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4I4"):unpack(padded, block) }
+    for index = 17, 80 do
+      words[index] = turned(words[index - 3] ~ words[index - 8] ~ words[index - 14] ~ words[index - 16], 1)
+    end
+    local a, b, c, d, e = table.unpack(state)
+    for index = 1, 80 do
+      local mixed, constant
+      if index <= 20 then
+        mixed, constant = (b & c) | (~b & d), 0x5A827999
+      elseif index <= 40 then
+        mixed, constant = b ~ c ~ d, 0x6ED9EBA1
+      elseif index <= 60 then
+        mixed, constant = (b & c) | (b & d) | (c & d), 0x8F1BBCDC
+      else
+        mixed, constant = b ~ c ~ d, 0xCA62C1D6
+      end
+      local sum = turned(a, 5) + (mixed & 0xFFFFFFFF) + e + constant + words[index]
+      a, b, c, d, e = sum & 0xFFFFFFFF, a, turned(b, 30), c, d
+    end
+    for index, value in ipairs({ a, b, c, d, e }) do
+      state[index] = (state[index] + value) & 0xFFFFFFFF
+    end
+  end
+  return ("%08x%08x%08x%08x%08x"):format(table.unpack(state))
+end
+
+check("REAPER makes a script's id from its path in upper case", function()
+  local scripts = files.plain(files.join(reaper.GetResourcePath(), "Scripts"))
+  local own = files.plain(files.scripts_folder(folder))
+  local path = own .. "/self-test id.lua"
+  os.remove(path)
+  assert(files.write_new(path, "reaper.defer(function() end)\n"))
+  local command = files.register(folder, "self-test id.lua", true)
+  local below = path:sub(1, #scripts + 1) == scripts .. "/" and path:sub(#scripts + 2) or path
+  local id = "_RS" .. sha1(below:upper())
+  local found = reaper.NamedCommandLookup(id)
+  files.forget(folder, "self-test id.lua")
+  os.remove(path)
+  return command ~= 0 and found == command, ("%s is command %d, and the script is %d"):format(id, found, command)
+end)
+
 check("__startup.lua ran when REAPER began", function()
   return settings.word("startup") ~= "", "it did not; close REAPER, run `tsbs-daw reaper install`, and begin again"
 end)
@@ -74,7 +123,7 @@ check("what is noted on tracks, items and projects is there after saving and ope
   assert(insert.undoable(made.proj, "tsbs-daw self-test: note", function()
     project.note(made.track, "selftest", long)
   end))
-  local id, path = project.id(made.proj), files.join(made.folder, "kept.RPP")
+  local reference, path = project.reference(made.proj), files.join(made.folder, "kept.RPP")
   reaper.SelectProjectInstance(made.proj)
   reaper.Main_SaveProjectEx(made.proj, path, 0)
   reaper.Main_openProject("noprompt:" .. path)
@@ -85,7 +134,7 @@ check("what is noted on tracks, items and projects is there after saving and ope
   local lost = {}
   lost[#lost + 1] = track ~= long and ("the track's, of %d characters %d"):format(#long, #track) or nil
   lost[#lost + 1] = job ~= "self-test" and "the item's" or nil
-  lost[#lost + 1] = project.find(id) ~= made.proj and "the project's" or nil
+  lost[#lost + 1] = project.find(reference) ~= made.proj and "the project's" or nil
   return #lost == 0, "lost: " .. table.concat(lost, ", ")
 end)
 

@@ -3,12 +3,13 @@
 -- Both give a window the same few things: text, bar, button, check, choose, beside, gap; and `footer`, its buttons, at
 -- the end. Each takes a line of its own unless `beside` was called before.
 local require = ...
-local imgui, plain = require("ui_imgui"), require("ui_gfx")
+local clock, imgui, plain = require("clock"), require("ui_imgui"), require("ui_gfx")
 
 local ui = {}
 
 -- Open a window; `draw(window)` is called in every tick until it returns false, or the user closes the window.
 function ui.open(title, width, height, draw, closed)
+  clock.take_over()
   local window = imgui.available() and imgui.new(title, width, height) or plain.new(title, width, height)
   local function loop()
     if window:begin() then
