@@ -104,12 +104,6 @@ def test_an_mp3_without_a_xing_header_is_read_to_its_end(tmp_path, files):
     assert warnings == ()
 
 
-def test_mp3s_end_to_end_are_refused_because_the_header_counts_one(tmp_path, files):
-    (tmp_path / "song.mp3").write_bytes(2 * files[".mp3"])
-    with pytest.raises(UnsupportedAudio, match="several MP3s end to end"):
-        probe(tmp_path / "song.mp3")
-
-
 def test_ogg_streams_end_to_end_are_refused_because_one_would_be_read(tmp_path, files):
     (tmp_path / "song.ogg").write_bytes(files[".ogg"] + signals.encoded(signals.noise(9000), 44100, "OGG", "VORBIS"))
     with pytest.raises(UnsupportedAudio, match="several Ogg streams"):

@@ -122,6 +122,7 @@ class AudioReader:
                 "or convert it to WAV or FLAC."
             )
         self._slack, self._known_cut = header.slack_samples, header.fault is not None
+        self._least_s = header.least_s
         self._decoder = DecoderProcess(
             path,
             {
@@ -203,6 +204,9 @@ class AudioReader:
         if any(None not in pair and pair[0] != pair[1] for pair in claims):
             raise UnreadableAudio(f"{name} has an ambiguous header; convert it to WAV or FLAC.")
         self._promised = samples
+        self._limit = header.length_samples
+        if samples is not None and self._limit is not None:
+            samples = min(samples, self._limit)
         late_s = message.get("late_s", 0.0)
         late = f"{name} has audio that starts {late_s:.3f} s after its video; the gap is left out."
         return AudioInfo(
@@ -220,7 +224,7 @@ class AudioReader:
     def _portion(self, start: int, length: int | None) -> int | None:
         """The length of the portion; sets the limit for `read`."""
         total = self.info.samples
-        self._wanted = length
+        self._wanted = length if length is not None or self._limit is None else self._limit - start
         if start < 0 or (length is not None and length < 1):
             raise UnsupportedAudio(
                 f"A portion of {shown(self._path)} must start at sample 0 or later and not be empty."
@@ -272,6 +276,9 @@ class AudioReader:
         if self._nothing_came and (promised is None or self._salvage):
             raise UnreadableAudio(f"{shown(self._path)} has no readable audio; copy it again.")
         if promised is None:
+            held = self._least_s or 0
+            if decoded < held * self.info.sample_rate:
+                self._cut(f"its frames hold {float(held):.3f} s and the decoder found {decoded} samples")
             return
         if promised - self._slack <= decoded < promised:
             self._warn(f"{shown(self._path)} has {decoded} samples, {promised - decoded} fewer than its header states.")

@@ -5,7 +5,7 @@ time stays in that process. It is started by path and imports nothing of this pa
 
     python tag_child.py PATH MEMORY_BYTES PLACES
 
-PLACES is JSON: the tags of a WAV as [kind, offset, bytes], kind being "INFO" or "id3"; null for other formats.
+PLACES is JSON: the tags of a WAV or AIFF as [kind, offset, bytes], kind being "INFO" or "id3"; null for other formats.
 
 Prints an object with the fields of `tags.Tags`; `cover` is base64. Text is printed as the file has it, even in a wrong
 encoding: the parent repairs it. INFO states no encoding, so each of its bytes becomes one character.

@@ -26,8 +26,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import Refused, riff_chunks
-from tsbs_daw.audio.headers.probe import inspect, open_regular
+from tsbs_daw.audio.headers.common import Refused, Section, riff_chunks
+from tsbs_daw.audio.headers.probe import audio_start, inspect, open_regular
 from tsbs_daw.audio.riff import append_chunks, build_chunk, list_type
 from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import AudioError, OutputError, TsbsDawError, shown
@@ -111,16 +111,20 @@ def read_tags(path: Path | str) -> Tags:
 
 
 def _riff_places(file: BinaryIO) -> list[tuple[str, int, int]] | None:
-    """Where the tags of a WAV are: ("INFO" or "id3", offset, bytes); None for another format."""
-    head, size = file.read(12), file.seek(0, 2)
-    if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
+    """Where the tags of a WAV or AIFF are: ("INFO" or "id3", offset, bytes); None for another format."""
+    size = file.seek(0, 2)
+    _, start = audio_start(file, size)
+    file.seek(start)
+    head, whole = file.read(12), Section(file, start, size)
+    is_aiff = head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC")
+    if not is_aiff and (head[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or head[8:] != b"WAVE"):
         return None
-    places = []
-    for chunk in riff_chunks(file, size):
-        if list_type(file, chunk) == b"INFO":
-            places.append(("INFO", chunk.body + 4, chunk.size - 4))
+    places = [("id3", 0, start)] if start else []
+    for chunk in riff_chunks(whole, whole.size, ">" if is_aiff or head[:4] == b"RIFX" else "<"):
+        if list_type(whole, chunk) == b"INFO":
+            places.append(("INFO", start + chunk.body + 4, chunk.size - 4))
         elif chunk.name.lower() == b"id3 ":
-            places.append(("id3", chunk.body, chunk.size))
+            places.append(("id3", start + chunk.body, chunk.size))
     return places
 
 

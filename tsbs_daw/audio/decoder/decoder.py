@@ -14,7 +14,7 @@ PLAN is a JSON object:
     block_samples   samples per message
     step_samples    samples per call of the codec: the most that an error loses
     memory_bytes    limit of the address space (POSIX); 0: none
-    window          null, or what to decode instead of the whole file: {prefix (hex), start, end (bytes), pipe}
+    window          null, or what to decode instead of the whole file: {prefix (hex), parts ([start, end]), pipe}
 
 Messages, each a tag of one byte, the length of the body as a little-endian uint32, and the body:
 
@@ -28,8 +28,10 @@ Standard input carries nothing: when it closes, the parent has ended, and so doe
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import io
+import itertools
 import json
 import os
 import signal
@@ -105,12 +107,14 @@ def send_json(tag: bytes, document: dict) -> None:
 
 
 class WindowFile(io.RawIOBase):
-    """A file object that consists of a prefix and a part of a file."""
+    """A file object that consists of a prefix and parts of a file."""
 
-    def __init__(self, file: io.FileIO, prefix: bytes, start: int, end: int):
+    def __init__(self, file: io.FileIO, prefix: bytes, parts: list[tuple[int, int]]):
         super().__init__()
-        self.file, self.prefix, self.start = file, prefix, start
-        self.size = len(prefix) + end - start
+        self.file, self.prefix, self.parts = file, prefix, parts
+        # Where each part begins here: part i holds the bytes from begins[i] to begins[i + 1].
+        self.begins = [*itertools.accumulate((end - start for start, end in parts), initial=len(prefix))]
+        self.size = self.begins[-1]
         self.position = 0
 
     def tell(self) -> int:
@@ -124,14 +128,19 @@ class WindowFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
     def readinto(self, buffer: memoryview) -> int:
-        count = max(min(len(buffer), self.size - self.position), 0)
-        inside = len(self.prefix) - self.position
-        if inside > 0:
-            found = self.prefix[self.position : self.position + count]
+        if self.position < len(self.prefix):
+            found = self.prefix[self.position : self.position + len(buffer)]
+        elif self.position < self.size:
+            number = bisect.bisect_right(self.begins, self.position) - 1
+            inside = self.position - self.begins[number]
+            self.file.seek(self.parts[number][0] + inside)
+            found = self.file.read(min(len(buffer), self.begins[number + 1] - self.position))
         else:
-            self.file.seek(self.start - inside)
-            found = self.file.read(count)
+            found = b""
         buffer[: len(found)] = found
         self.position += len(found)
         return len(found)
@@ -189,7 +198,7 @@ def decode(plan: dict) -> None:
     with io.FileIO(plan["path"]) as file:
         whole, size = file, os.fstat(file.fileno()).st_size
         if window:
-            whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["start"], window["end"])
+            whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["parts"])
             size = whole.size
         stream = open_stream(whole, bool(window and window["pipe"]))
         info = {"samples": stream.frames, "sample_rate": stream.samplerate, "channels": stream.channels}

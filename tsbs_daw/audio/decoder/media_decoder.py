@@ -34,7 +34,7 @@ def decode(plan: dict) -> None:
     with io.FileIO(plan["path"]) as file:
         whole, size = file, os.fstat(file.fileno()).st_size
         if window:
-            whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["start"], window["end"])
+            whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["parts"])
             size = whole.size
         try:
             container = av.open(whole, format=plan["demuxer"])

@@ -8,7 +8,7 @@ header.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from tsbs_daw.audio.headers.common import (
@@ -17,18 +17,28 @@ from tsbs_daw.audio.headers.common import (
     Fault,
     Header,
     Refused,
+    Section,
     Window,
     bytes_at,
     cut,
     riff_chunks,
     unpack_at,
 )
+from tsbs_daw.audio.headers.frames import FrameReader
+from tsbs_daw.audio.headers.mpeg import looks_like_mpeg, parse_frame, read_mpeg, skip_padding
 from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
 # Written as the data size by programs that do not know it: FFmpeg, two limits of 2 GB, SoX.
 PLACEHOLDERS = (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x7FFFF000, (1 << 64) - 1)
 EXTENSIBLE = 0xFFFE
 FIXED_WIDTH = {1: "PCM", 3: "float", 6: "A-law", 7: "mu-law"}  # format tags with a fixed sample size
+MPEG = (0x50, 0x55)  # layer I or II, layer III
+# Samples per channel of a block, by format tag, from the block's bytes and the channels.
+BLOCK_SAMPLES = {
+    0x02: lambda block, channels: (block // channels - 7) * 2 + 2,  # Microsoft ADPCM
+    0x11: lambda block, channels: (block // channels - 4) * 2 + 1,  # IMA ADPCM
+    0x31: lambda block, channels: 320,  # GSM 6.10
+}
 TIME_REFERENCE_OFFSET = 338  # in `bext`: description 256, originator 32, reference 32, date 10, time 8
 MAX_TRAILER_BYTES = 1 << 20  # most bytes of chunks after the audio of a WAV beyond 4 GB
 STRAY_BYTES = 1024
@@ -46,6 +56,9 @@ class Chunks:
         reference: BWF time reference in samples
         end: where the walk stopped, in bytes
         names_are_sane: False if a chunk after the audio has a name that is not printable
+        unpadded: a chunk of odd length lacks its pad byte
+        fact_samples: from the `fact` chunk; codecs with blocks of samples need it, as their last block is padded
+        riff_end: where the file ends by its own account
     """
 
     container: str
@@ -57,14 +70,20 @@ class Chunks:
     data_bytes: int = 0
     end: int = 0
     names_are_sane: bool = True
+    unpadded: bool = False
+    fact_samples: int | None = None
+    riff_end: int = 0
 
 
 def read_wav(file: BinaryIO, size: int) -> Header:
     """Read the header of a RIFF, RIFX, RF64 or BW64 file of `size` bytes. Raises: Refused"""
     magic = bytes_at(file, 0, 4)
     chunks = Chunks("RF64" if magic in (b"RF64", b"BW64") else "WAV", ">" if magic == b"RIFX" else "<", size)
+    chunks.riff_end = 8 + unpack_at(file, 4, f"{chunks.order}I")[0]
     _walk_riff(file, chunks)
-    return _judge(chunks, must_rewrite=magic == b"BW64")
+    if bytes_at(file, 8, 4) == b"RMP3" and chunks.data_at is not None:
+        return _wrapped_mpeg(file, chunks)
+    return _judge(file, chunks, must_rewrite=magic == b"BW64" or chunks.unpadded)
 
 
 def read_w64(file: BinaryIO, size: int) -> Header:
@@ -81,7 +100,7 @@ def read_w64(file: BinaryIO, size: int) -> Header:
             _note(file, chunks, name[:4], position + 24, length - 24)
         position += -(-length // 8) * 8
     chunks.end = position
-    return _judge(chunks)
+    return _judge(file, chunks)
 
 
 def _walk_riff(file: BinaryIO, chunks: Chunks) -> None:
@@ -91,6 +110,7 @@ def _walk_riff(file: BinaryIO, chunks: Chunks) -> None:
             break
         _note(file, chunks, chunk.name, chunk.body, chunk.size)
         chunks.end = chunk.end
+        chunks.unpadded |= not chunk.padded
 
 
 def _note(file: BinaryIO, chunks: Chunks, name: bytes, body: int, length: int) -> None:
@@ -101,11 +121,14 @@ def _note(file: BinaryIO, chunks: Chunks, name: bytes, body: int, length: int) -
         chunks.format = bytes_at(file, body, min(length, 64))
     elif name == b"bext" and length >= TIME_REFERENCE_OFFSET + 8 and body + length <= chunks.size:
         chunks.reference = unpack_at(file, body + TIME_REFERENCE_OFFSET, f"{chunks.order}Q")[0]
+    elif name == b"fact" and chunks.fact_samples is None:
+        width = "Q" if chunks.container == "W64" and length >= 8 else "I"
+        chunks.fact_samples = unpack_at(file, body, chunks.order + width)[0] if length >= 4 else None
     elif name == b"data" and chunks.data_at is None:
         chunks.data_at, chunks.data_bytes = body, length
 
 
-def _judge(chunks: Chunks, must_rewrite: bool = False) -> Header:
+def _judge(file: BinaryIO, chunks: Chunks, must_rewrite: bool = False) -> Header:
     """Check the chunks against each other and against the file's size."""
     if chunks.data_at is None and chunks.end > chunks.size:
         raise Refused(TruncatedAudio, "ends inside its header; copy it again")
@@ -118,11 +141,21 @@ def _judge(chunks: Chunks, must_rewrite: bool = False) -> Header:
         tag = struct.unpack_from(f"{chunks.order}H", chunks.format, 24)[0]
     frame = _frame_bytes(tag, channels, block, bits)
     data_bytes, fault, warnings = _data_bytes(chunks, frame or block or 1)
+    if chunks.unpadded:
+        warnings = (*warnings, UNPADDED)
     reference = chunks.reference
     if reference > LONGEST_REFERENCE_S * rate:
         reference, warnings = (
             0,
             (*warnings, f"has an implausible time reference ({reference} samples); 0 is used"),
+        )
+    if tag in MPEG and data_bytes:
+        inner = _wrapped_mpeg(file, chunks, data_bytes)
+        return replace(
+            inner,
+            time_reference_samples=reference,
+            warnings=(*warnings, *inner.warnings),
+            fault=fault or inner.fault,
         )
     rewrite = must_rewrite or data_bytes != chunks.data_bytes
     return Header(
@@ -131,11 +164,40 @@ def _judge(chunks: Chunks, must_rewrite: bool = False) -> Header:
         sample_rate=rate,
         samples=data_bytes // frame if frame else None,
         seekable=frame is not None,
+        length_samples=None if frame or fault else _coded_samples(chunks, tag, channels, block, data_bytes),
         time_reference_samples=reference,
         warnings=warnings,
         fault=fault,
         window=_rewritten(chunks, data_bytes) if rewrite else None,
     )
+
+
+def _wrapped_mpeg(file: BinaryIO, chunks: Chunks, data_bytes: int | None = None) -> Header:
+    """The header of the MP3 in the `data` chunk. Raises: Refused"""
+    size = chunks.data_bytes if data_bytes is None else data_bytes
+    section = Section(file, chunks.data_at, min(chunks.data_at + size, chunks.size))
+    start = skip_padding(section, 0)
+    start = (
+        start if looks_like_mpeg(section, start) else FrameReader(section, section.size, parse_frame, 4).next_chain(0)
+    )
+    if start is None:
+        raise Refused(UnreadableAudio, "has an MP3 header and no MP3 frames; copy it again")
+    header = read_mpeg(section, section.size, start)
+    return replace(header, container=chunks.container, window=header.window.shifted(chunks.data_at))
+
+
+def _coded_samples(chunks: Chunks, tag: int, channels: int, block: int, data_bytes: int) -> int | None:
+    """Where the audio of a codec with blocks ends by `fact`; None if it does not say, or the blocks hold more.
+
+    The last block is padded, so `fact` may be less than a block short. If it is shorter still, it covers only the
+    beginning, and what the blocks hold counts.
+    """
+    layout = BLOCK_SAMPLES.get(tag)
+    if layout is None or not chunks.fact_samples or not block or not channels:
+        return None
+    samples = layout(block, channels)
+    blocks = -(-data_bytes // block)
+    return chunks.fact_samples if (blocks - 1) * samples < chunks.fact_samples <= blocks * samples else None
 
 
 def _frame_bytes(tag: int, channels: int, block: int, bits: int) -> int | None:
@@ -185,7 +247,7 @@ def _rewritten(chunks: Chunks, data_bytes: int) -> Window:
         long = b"ds64" + struct.pack("<IQQQI", 28, whole + 36, data_bytes, 0, 0)
         start = b"RF64" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE"
         prefix = start + long + fmt + b"data" + struct.pack("<I", 0xFFFFFFFF)
-    return Window(chunks.data_at, chunks.data_at + data_bytes, prefix)
+    return Window(((chunks.data_at, chunks.data_at + data_bytes),), prefix)
 
 
 # AIFC compression types whose sample size is the one that COMM states.
@@ -194,16 +256,18 @@ MAX_HEADER_BYTES = 1 << 14  # most that is passed to the decoder on its command 
 CAF_TO_THE_END = (1 << 64) - 1
 AU_UNKNOWN = 0xFFFFFFFF
 AU_WIDTH_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # by encoding
+UNPADDED = "has a chunk of odd length without its pad byte; it is read as it was meant"
 UNFINISHED = "states a length of 0 but goes on: the recording was not finished"
 
 
 def read_aiff(file: BinaryIO, size: int) -> Header:
     """Read the header of an AIFF or AIFC file of `size` bytes. Raises: Refused"""
     compressed = bytes_at(file, 8, 4) == b"AIFC"
-    end, common, data = 12, None, None
+    end, common, data, padded = 12, None, None, True
     for chunk in riff_chunks(file, size, ">"):
+        padded &= chunk.padded
         if chunk.name == b"COMM" and common is None:
-            common = unpack_at(file, chunk.body, ">HIHH8s")
+            common, raw = unpack_at(file, chunk.body, ">HIHH8s"), bytes_at(file, chunk.start, 8 + min(chunk.size, 256))
             kind = bytes_at(file, chunk.body + 18, 4) if compressed else b"NONE"
         elif chunk.name == b"SSND" and data is None:
             offset = unpack_at(file, chunk.body, ">I")[0]
@@ -223,7 +287,16 @@ def read_aiff(file: BinaryIO, size: int) -> Header:
     elif plain and frames * frame > declared:
         fault = Fault(TruncatedAudio, f"promises {frames} samples but has room for {declared // max(frame, 1)}")
     samples = min(declared, present) // frame if plain and frame and declared > 0 else None
-    return Header("AIFF", channels=channels, samples=samples, seekable=plain, fault=fault)
+    window, warnings = None, ()
+    if not padded and declared > 0:
+        sound = min(declared, present)
+        head = b"SSND" + struct.pack(">III", 8 + sound, 0, 0)
+        body = bytes_at(file, 8, 4) + raw + b"\0" * (len(raw) % 2) + head
+        prefix = b"FORM" + struct.pack(">I", len(body) + sound) + body
+        window, warnings = Window(((data[0], data[0] + sound),), prefix), (UNPADDED,)
+    return Header(
+        "AIFF", channels=channels, samples=samples, seekable=plain, fault=fault, window=window, warnings=warnings
+    )
 
 
 def read_caf(file: BinaryIO, size: int) -> Header:
@@ -250,7 +323,7 @@ def read_caf(file: BinaryIO, size: int) -> Header:
         fault = cut(declared, present)
         if data[0] < MAX_HEADER_BYTES:  # the decoder insists on a size that matches
             prefix = bytes_at(file, 0, data[0] - 12) + (present + 4).to_bytes(8, "big") + bytes(4)
-            window = Window(data[0], size, prefix)
+            window = Window(((data[0], size),), prefix)
     plain = kind == b"lpcm" and packet_bytes > 0 and packet_samples == 1
     samples = max(min(declared, present), 0) // packet_bytes if plain else None
     return Header("CAF", channels=channels, samples=samples, seekable=plain, fault=fault, window=window)

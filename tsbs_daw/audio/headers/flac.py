@@ -39,7 +39,7 @@ class Metadata:
     frames_at: int
 
 
-def read_flac(file: BinaryIO, size: int, start: int) -> Header:
+def read_flac(file: BinaryIO, size: int, start: int = 0) -> Header:
     """Read the header of a FLAC stream.
 
     Claiming 2^36 samples costs a forger five bytes, so the total is checked against the bytes in the file: each frame

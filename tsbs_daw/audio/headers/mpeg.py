@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 from typing import BinaryIO
 
 from tsbs_daw.audio.headers.common import Fault, Header, Refused, Window, bytes_at, cut
+from tsbs_daw.audio.headers.frames import Frame, FrameReader, Walk, walk_frames
 from tsbs_daw.audio.headers.mp4 import LATE
-from tsbs_daw.core.errors import UnreadableAudio, UnsupportedAudio
+from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
 # kbit/s by (is MPEG-1, layer), for bit rate index 1 to 14.
 BIT_RATES = {
@@ -24,22 +27,16 @@ BIT_RATES = {
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # by version bits
-TAIL_BYTES = 8192
+ADTS_RATES_HZ = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 MAX_PADDING_BYTES = 1 << 20
-HAS_FRAMES, HAS_BYTES = 1, 2
-MAX_ADTS_FRAMES = 2_000_000  # twelve hours
+XING = (b"Xing", b"Info")
+HAS_FRAMES, HAS_BYTES, HAS_TABLE, HAS_QUALITY = 1, 2, 4, 8
+LAME_BYTES = 36
+COUNT_SLACK = 2  # encoders disagree on which frames to count
+LEAD_FRAMES = 10  # at most, that a decoder may leave out at the start of a part, for want of what they refer to
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The header of a frame. `kind` is equal for all frames of a stream; `bytes` is 0 for a free bit rate."""
-
-    kind: tuple[int, int, int]  # version bits, layer, sample rate
-    mono: bool
-    bytes: int
-    samples: int
-
-
+@lru_cache(maxsize=1024)  # a stream has few different headers
 def parse_frame(head: bytes) -> Frame | None:
     """The frame that starts with these four bytes; None if they cannot start one."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
@@ -55,7 +52,8 @@ def parse_frame(head: bytes) -> Frame | None:
         bits_per_s = 1000 * BIT_RATES[version == 3, layer][bit_rate_index - 1]
         slot = 4 if layer == 1 else 1
         length = (samples // 8 // slot * bits_per_s // rate + padding) * slot
-    return Frame((version, layer, rate), head[3] >> 6 == 3, length, samples)
+    channels = 1 if head[3] >> 6 == 3 else 2
+    return Frame((version, layer, rate, channels), rate, channels, length, samples)
 
 
 def looks_like_mpeg(file: BinaryIO, start: int) -> bool:
@@ -73,52 +71,162 @@ def skip_padding(file: BinaryIO, start: int) -> int:
     return start + len(found) - len(found.lstrip(b"\0"))
 
 
-def read_mpeg(file: BinaryIO, size: int, start: int) -> Header:
-    """Read the header of an MP3 file whose first frame is at `start`. Raises: Refused"""
+def read_mpeg(file: BinaryIO, size: int, start: int = 0) -> Header:
+    """Read an MP3 file whose first frame is at `start`, from its first frame to its last. Raises: Refused"""
     first = parse_frame(bytes_at(file, start, 4))
     if first is None:
         raise Refused(UnreadableAudio, "has no MP3 frame where the first should be; copy it again")
     end = _without_tags(file, start, size)
-    whole_end = _last_frame_end(file, start, end, first)
-    frames, stream_bytes = _xing(file, start, first)
-    warnings: tuple[str, ...] = ()
-    fault, slack = None, 0
-    if stream_bytes and end - start < stream_bytes - first.bytes:
-        fault = cut(stream_bytes, end - start)
-    elif stream_bytes and _goes_on(file, start + stream_bytes, end, first):
-        what = "consists of several MP3s end to end, and its header counts only the first"
-        fault = Fault(UnsupportedAudio, what, "convert it to WAV")
-    elif stream_bytes and whole_end == end:
-        slack = 2 * first.samples  # complete; encoders disagree on which frames to count
-    elif not frames and whole_end < end:
-        warnings = ("ends inside a frame and has no header that states its length",)
+    if not first.bytes:  # a free bit rate: only the decoder finds where its frames end
+        return Header("MP3", first.channels, first.rate_hz, seekable=False, window=Window(((start, end),), pipe=True))
+    count = read_count(bytes_at(file, start, min(first.bytes, size - start)), first)
+    reader = FrameReader(file, end, parse_frame, 4)
+    begin = start + first.bytes if count else start
+    if count and not reader.frame(begin):
+        begin = reader.next_chain(begin)
+        if begin is None:
+            raise Refused(TruncatedAudio, "ends after its header; copy it again")
+    first = reader.frame(begin)
+    walk = walk_frames(reader, begin, lambda head: bool(read_count(head, first)))
+    fault = change_of(walk, first) or damage_of(walk, "MP3") or (count and _cut(walk, count, end - start)) or None
+    parts, prefix = walk.parts, b""
+    if count and count.frames == walk.frames and count.is_xing:
+        parts = [(start, start + count.frame.bytes), *parts]  # the header is true, and states the encoder's delay
+    elif count:
+        prefix = count.rewritten(walk.frames)
     return Header(
         "MP3",
-        channels=1 if first.mono else 2,
-        sample_rate=first.kind[2],
+        channels=first.channels,
+        sample_rate=first.rate_hz,
         seekable=False,
-        slack_samples=slack,
-        warnings=warnings,
+        slack_samples=0 if walk.is_cut else 2 * first.samples,  # encoders disagree on which frames to count
+        least_s=Fraction(max(walk.samples - LEAD_FRAMES * (1 + len(walk.parts)) * first.samples, 0), first.rate_hz),
+        warnings=(*_joined(walk, count), *oddities(walk, "MP3", counted=bool(count))),
         fault=fault,
-        window=Window(start, whole_end, pipe=True),
+        window=Window(tuple(parts), prefix, pipe=True),
     )
+
+
+def change_of(walk: Walk, first: Frame) -> Fault | None:
+    """The fault of a stream whose sample rate or number of channels changes, with the place."""
+    if walk.change is None:
+        return None
+    rate, channels = walk.change.rate_hz, walk.change.channels
+    new = [f"{rate} Hz"] if rate != first.rate_hz else []
+    new += [f"{channels} channel{'s' if channels != 1 else ''}"] if channels != first.channels else []
+    what = " and ".join(new) or "another coding"
+    return Fault(UnsupportedAudio, f"changes to {what} at {walk.samples / first.rate_hz:.1f} s", "convert it to WAV")
+
+
+def damage_of(walk: Walk, name: str) -> Fault | None:
+    """The fault of a stream that something else interrupts, with the first place and about how much it cost."""
+    if not walk.damages:
+        return None
+    first, lost = walk.damages[0], sum(damage.bytes for damage in walk.damages)
+    held = sum(end - start for start, end in walk.parts)
+    seconds = lost * walk.samples / max(held, 1) / walk.rate_hz
+    places = f" in {len(walk.damages)} places, the first" if len(walk.damages) > 1 else ""
+    return Fault(
+        UnreadableAudio,
+        f"is damaged{places} at {first.at_samples / walk.rate_hz:.1f} s: {lost} bytes are not {name} "
+        f"(about {seconds:.2f} s is lost)",
+    )
+
+
+def oddities(walk: Walk, name: str, *, counted: bool = False) -> list[str]:
+    """What to warn about in the bytes after the last frame."""
+    if walk.is_cut and not counted:
+        return ["ends inside a frame and has no header that states its length"]
+    if walk.trailing_bytes and not walk.change:
+        return [f"has {walk.trailing_bytes} bytes after its last frame that are not {name}; they are ignored"]
+    return []
+
+
+def _joined(walk: Walk, count: Count | None) -> list[str]:
+    if count and count.frames and count.frames + COUNT_SLACK < walk.frames:
+        return [f"has a header that counts {count.frames} of its {walk.frames} frames; all of them are read"]
+    if walk.headers:
+        return [f"consists of {walk.headers + 1} MP3s end to end; all of them are read"]
+    return []
+
+
+def _cut(walk: Walk, count: Count, present_bytes: int) -> Fault | None:
+    """The fault of a file with fewer frames than its header counts."""
+    missing = count.frames - walk.frames
+    if missing > COUNT_SLACK or (walk.is_cut and missing > 0):
+        return Fault(
+            TruncatedAudio,
+            f"is cut short: its header promises {count.frames} frames of audio and the file has {walk.frames}",
+        )
+    if not count.frames and count.bytes > present_bytes + count.frame.bytes:
+        return cut(count.bytes, present_bytes)
+    return None
+
+
+@dataclass(frozen=True)
+class Count:
+    """What the header in a stream's first frame states (Xing, Info, VBRI); 0 if it does not state it.
+
+    Attributes:
+        raw: the whole frame
+        lame: LAME's extension, with the encoder's delay and padding; empty without one
+    """
+
+    frame: Frame
+    raw: bytes
+    is_xing: bool
+    frames: int
+    bytes: int
+    lame: bytes
+
+    def rewritten(self, frames: int) -> bytes:
+        """The frame with the true number of frames, in a form that decoders know.
+
+        The padding belongs to the end that the old count led to, so it is only kept if the new one is near it.
+        """
+        lame = self.lame
+        if lame and abs(frames - self.frames) > COUNT_SLACK:
+            lame = lame[:22] + bytes([lame[22] & 0xF0, 0]) + lame[24:]
+        head = bytes([self.raw[0], self.raw[1] | 1, *self.raw[2:4]])  # without a checksum
+        info = b"Info" + struct.pack(">II", HAS_FRAMES, frames) + lame
+        return (head + bytes(_side_bytes(self.frame)) + info).ljust(self.frame.bytes, b"\0")[: self.frame.bytes]
+
+
+def read_count(raw: bytes, frame: Frame) -> Count | None:
+    """The header that a frame holds in place of audio; None if the frame holds audio.
+
+    Args:
+        raw: the first bytes of the frame; all of them, if the numbers matter
+    """
+    if raw[36:40] == b"VBRI":
+        stated = struct.unpack(">II", raw[46:54]) if len(raw) >= 54 else (0, 0)
+        return Count(frame, raw, False, stated[1], stated[0], b"")
+    at = 4 + _side_bytes(frame)
+    if raw[at + 2 : at + 6] in XING:  # after a checksum
+        at += 2
+    if raw[at : at + 4] not in XING:
+        return None
+    flags = int.from_bytes(raw[at + 4 : at + 8], "big")
+    numbers, place = [], at + 8
+    for flag, width in ((HAS_FRAMES, 4), (HAS_BYTES, 4), (HAS_TABLE, 100), (HAS_QUALITY, 4)):
+        numbers.append(int.from_bytes(raw[place : place + 4], "big") if flags & flag else 0)
+        place += width if flags & flag else 0
+    lame = raw[place : place + LAME_BYTES]
+    has_lame = len(lame) == LAME_BYTES and lame[:1] != b"\0"
+    return Count(frame, raw, True, numbers[0], numbers[1], lame if has_lame else b"")
+
+
+def _side_bytes(frame: Frame) -> int:
+    """The length of a layer III frame's side information, after which Xing's header stands."""
+    if frame.kind[0] == 3:
+        return 17 if frame.channels == 1 else 32
+    return 9 if frame.channels == 1 else 17
 
 
 def _some(file: BinaryIO, offset: int, count: int) -> bytes:
     """Up to `count` bytes at `offset`."""
     file.seek(offset)
     return file.read(count)
-
-
-def _xing(file: BinaryIO, start: int, first: Frame) -> tuple[int, int]:
-    """The numbers of frames and bytes in the Xing or Info header; 0 if it does not state one."""
-    side_bytes = (17 if first.mono else 32) if first.kind[0] == 3 else (9 if first.mono else 17)
-    tag = _some(file, start + 4 + side_bytes, 16)
-    if len(tag) < 16 or tag[:4] not in (b"Xing", b"Info"):
-        return 0, 0
-    flags, *numbers = struct.unpack(">III", tag[4:])
-    frames = numbers.pop(0) if flags & HAS_FRAMES else 0
-    return frames, numbers.pop(0) if flags & HAS_BYTES else 0
 
 
 def _without_tags(file: BinaryIO, start: int, size: int) -> int:
@@ -133,55 +241,37 @@ def _without_tags(file: BinaryIO, start: int, size: int) -> int:
     return end
 
 
-def _last_frame_end(file: BinaryIO, start: int, end: int, first: Frame) -> int:
-    """The offset at which the last complete frame ends, from a run of frames near the end of the file."""
-    begin = max(start, end - TAIL_BYTES)
-    tail = _some(file, begin, end - begin)
-    for offset in range(len(tail) - 4):
-        position, count = offset, 0
-        while (frame := parse_frame(tail[position : position + 4])) and frame.kind == first.kind and frame.bytes:
-            if position + frame.bytes > len(tail):
-                break
-            position, count = position + frame.bytes, count + 1
-        if count >= 3 or (count and position == len(tail)):
-            return begin + position
-    return end
-
-
-def _goes_on(file: BinaryIO, position: int, end: int, first: Frame) -> bool:
-    """Whether frames of the same kind continue at `position`."""
-    if position + first.bytes >= end or not looks_like_mpeg(file, position):
-        return False
-    return parse_frame(_some(file, position, 4)).kind == first.kind
-
-
-def adts_frame_bytes(head: bytes) -> int:
-    """The length of the ADTS frame that starts with these seven bytes; 0 if they cannot start one."""
+def parse_adts(head: bytes) -> Frame | None:
+    """The ADTS frame (AAC) that starts with these seven bytes; None if they cannot start one."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
-        return 0
+        return None
     length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
-    return length if length > 7 else 0
+    if length <= 7:
+        return None
+    rate = ADTS_RATES_HZ[head[2] >> 2 & 15]
+    layout = (head[2] & 1) << 2 | head[3] >> 6
+    channels = 8 if layout == 7 else layout
+    return Frame((rate, layout), rate, channels, length, 1024 * ((head[6] & 3) + 1))
 
 
 def looks_like_adts(file: BinaryIO, start: int) -> bool:
     """Whether two ADTS frames follow each other at `start`."""
-    file.seek(start)
-    first = adts_frame_bytes(file.read(7))
-    file.seek(start + first)
-    return first > 0 and adts_frame_bytes(file.read(7)) > 0
+    first = parse_adts(_some(file, start, 7))
+    return first is not None and parse_adts(_some(file, start + first.bytes, 7)) is not None
 
 
-def read_adts(file: BinaryIO, size: int, start: int) -> Header:
-    """Read raw AAC frames from `start`; what follows the last complete frame is left out."""
-    position, warnings = start, [LATE]
-    for _ in range(MAX_ADTS_FRAMES):
-        file.seek(position)
-        length = adts_frame_bytes(file.read(7))
-        if not length:
-            break
-        if position + length > size:
-            warnings.append("ends inside a frame and has no header that states its length")
-            break
-        position += length
-    window = Window(start, position)
-    return Header("AAC", seekable=False, warnings=tuple(warnings), window=window, demuxer="aac")
+def read_adts(file: BinaryIO, size: int, start: int = 0) -> Header:
+    """Read raw AAC whose first frame is at `start`, from its first frame to its last."""
+    first = parse_adts(bytes_at(file, start, 7))
+    if first is None:
+        raise Refused(UnreadableAudio, "has no AAC frame where the first should be; copy it again")
+    walk = walk_frames(FrameReader(file, _without_tags(file, start, size), parse_adts, 7), start)
+    return Header(
+        "AAC",
+        seekable=False,
+        least_s=Fraction(max(walk.samples - 2 * (1 + len(walk.parts)) * first.samples, 0), first.rate_hz),
+        warnings=(LATE, *oddities(walk, "AAC")),
+        fault=change_of(walk, first) or damage_of(walk, "AAC"),
+        window=Window(tuple(walk.parts)),
+        demuxer="aac",
+    )

@@ -6,6 +6,7 @@ Allocates nothing that a file asks for, reads a bounded part of it, and needs ne
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,16 +14,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tsbs_daw.audio.headers.chunked import W64_RIFF, read_aiff, read_au, read_caf, read_w64, read_wav
-from tsbs_daw.audio.headers.common import Header, Refused
+from tsbs_daw.audio.headers.common import Header, Refused, Section, Window, bytes_at, id3v2_bytes
 from tsbs_daw.audio.headers.flac import has_last_frame, read_flac
+from tsbs_daw.audio.headers.frames import FrameReader
 from tsbs_daw.audio.headers.mp4 import looks_like_mp4, read_mp4
-from tsbs_daw.audio.headers.mpeg import looks_like_adts, looks_like_mpeg, read_adts, read_mpeg, skip_padding
+from tsbs_daw.audio.headers.mpeg import (
+    looks_like_adts,
+    looks_like_mpeg,
+    parse_adts,
+    parse_frame,
+    read_adts,
+    read_mpeg,
+    skip_padding,
+)
 from tsbs_daw.audio.headers.streams import EBML, read_matroska, read_ogg
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio, shown
 
 MAX_CHANNELS = 32
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 384_000
 MAX_ID3_TAGS = 16
+MAX_JUNK_BYTES = 1 << 20  # before the audio
+TAGGED = ("MP3", "AAC", "FLAC")  # formats that usually have ID3v2 tags before their audio
+# Magic bytes, and as much of what must follow them as keeps them from occurring by chance.
+SIGNATURE = re.compile(
+    rb"(?:RIFF|RIFX|RF64|BW64).{4}(?:WAVE|RMP3)|FORM.{4}AIF[FC]|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02"
+    rb"|caff\x00\x01\x00\x00desc|\.snd\x00\x00|\x1a\x45\xdf\xa3[\x01\x80-\xff]|.{4}ftyp|" + re.escape(W64_RIFF),
+    re.DOTALL,
+)
 HEAD_BYTES = 4096
 
 # The usual endings of each container. A file with another ending is read anyway, with a warning.
@@ -163,30 +181,47 @@ def check_limits(channels: int | None, sample_rate: int | None) -> None:
 
 
 def _read(file: BinaryIO, size: int) -> Header:
-    """Read the header with the reader for the file's magic bytes."""
+    """Read the header with the reader for the file's magic bytes, wherever the audio starts. Raises: Refused"""
     if size == 0:
         raise Refused(UnreadableAudio, "is empty (0 bytes); copy it again")
-    reader = _chunk_reader(file.read(16))
-    if reader:
+    tags_end, start = audio_start(file, size)
+    reader = _reader_at(file, start)
+    if start == 0:
         return reader(file, size)
-    start = _after_id3(file, size)
+    header = reader(Section(file, start, size), size - start)
+    window = header.window or Window(((0, size - start),))
+    padded = tags_end > 0 and not any(bytes_at(file, tags_end, start - tags_end))
+    usual = header.container in TAGGED and (start == tags_end or padded)
+    skipped = () if usual else (f"has {start} bytes before its audio; they are skipped",)
+    return replace(header, window=window.shifted(start), warnings=(*skipped, *header.warnings))
+
+
+def audio_start(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Where the tags at the start of the file end, and where its audio starts. Raises: Refused"""
+    tags_end = _after_id3(file, size)
+    for start in (tags_end, skip_padding(file, tags_end)):
+        if _reader_at(file, start):
+            return tags_end, start
+    if refused := _something_else(file):
+        raise refused
+    found = _find_audio(file, tags_end, size)
+    if found is None:
+        raise _unknown(file, size)
+    return tags_end, found
+
+
+def _reader_at(file: BinaryIO, start: int) -> Callable[[BinaryIO, int], Header] | None:
+    """The reader for the format that starts at this offset; None if none does."""
     file.seek(start)
-    magic = file.read(4)
-    if magic == b"fLaC":
-        return read_flac(file, size, start)
-    if magic == b"OggS":
-        return read_ogg(file, size, start)
-    first = skip_padding(file, start)
-    if looks_like_mpeg(file, first):
-        return read_mpeg(file, size, first)
-    if looks_like_adts(file, start):
-        return read_adts(file, size, start)
-    raise _unknown(file, size)
+    reader = _reader(file.read(16))
+    if reader is None and looks_like_mpeg(file, start):
+        return read_mpeg
+    return read_adts if reader is None and looks_like_adts(file, start) else reader
 
 
-def _chunk_reader(magic: bytes) -> Callable[[BinaryIO, int], Header] | None:
-    """The reader for a format that starts at the first byte of the file; None for other formats."""
-    if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
+def _reader(magic: bytes) -> Callable[[BinaryIO, int], Header] | None:
+    """The reader for a format with magic bytes; None for other formats."""
+    if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] in (b"WAVE", b"RMP3"):
         return read_wav
     if looks_like_mp4(magic):
         return read_mp4
@@ -194,7 +229,21 @@ def _chunk_reader(magic: bytes) -> Callable[[BinaryIO, int], Header] | None:
         return read_aiff
     if magic == W64_RIFF:
         return read_w64
-    return {b"caff": read_caf, b".snd": read_au, b"dns.": read_au, EBML: read_matroska}.get(magic[:4])
+    names = {b"caff": read_caf, b".snd": read_au, b"dns.": read_au, b"fLaC": read_flac, b"OggS": read_ogg}
+    return names.get(magic[:4]) or (read_matroska if magic[:4] == EBML else None)
+
+
+def _find_audio(file: BinaryIO, start: int, size: int) -> int | None:
+    """The offset of the first audio after `start`, as far as players look for it; None if there is none."""
+    start = start if start < size else 0  # a tag that claims the whole file states a wrong length
+    file.seek(start)
+    match = SIGNATURE.search(file.read(MAX_JUNK_BYTES))
+    limit = start + (match.start() if match else MAX_JUNK_BYTES)
+    found = start + match.start() if match else None
+    for parse, head_bytes in ((parse_frame, 4), (parse_adts, 7)):
+        chain = FrameReader(file, size, parse, head_bytes).next_chain(start, limit)
+        found, limit = (found, limit) if chain is None else (chain, chain)
+    return found
 
 
 def _after_id3(file: BinaryIO, size: int) -> int:
@@ -202,25 +251,30 @@ def _after_id3(file: BinaryIO, size: int) -> int:
     position = 0
     for _ in range(MAX_ID3_TAGS):
         file.seek(position)
-        tag = file.read(10)
-        if len(tag) < 10 or tag[:3] != b"ID3" or any(byte & 0x80 for byte in tag[6:]):
+        length = id3v2_bytes(file.read(10))
+        if not length:
             break
-        footer = 10 if tag[5] & 0x10 else 0
-        length = tag[6] << 21 | tag[7] << 14 | tag[8] << 7 | tag[9]
-        position = min(position + 10 + length + footer, size)
+        position = min(position + length, size)
     return position
 
 
-def _unknown(file: BinaryIO, size: int) -> Refused:
-    """The refusal of a file that no reader knows."""
+def _something_else(file: BinaryIO) -> Refused | None:
+    """The refusal of a file whose first bytes say that it is something else."""
     file.seek(0)
-    start = file.read(4096)
+    start = file.read(HEAD_BYTES)
     for (offset, magic), what in OTHER_SOUND.items():
         if start[offset:].startswith(magic):
             return Refused(UnsupportedAudio, f"is {what}, which is not supported; convert it to WAV or FLAC")
     for magic, what in NOT_SOUND.items():
         if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(magic):
             return Refused(UnreadableAudio, f"is not audio but {what}")
+    return None
+
+
+def _unknown(file: BinaryIO, size: int) -> Refused:
+    """The refusal of a file in which no reader finds audio."""
+    file.seek(0)
+    start = file.read(HEAD_BYTES)
     if not start.strip(b"\0"):
         return Refused(UnreadableAudio, "starts with nothing but zeros: the copy or the recording is incomplete")
     if start[:3] == b"ID3":

@@ -19,7 +19,7 @@ FIRST, LAST = 2, 4
 CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC", b"Speex   ": "Speex"}
 
 
-def read_ogg(file: BinaryIO, size: int, start: int) -> Header:
+def read_ogg(file: BinaryIO, size: int, start: int = 0) -> Header:
     """Read the header of an Ogg stream that starts at `start`. Raises: Refused"""
     _, version, flags, _, serial, _, _, segments = unpack_at(file, start, PAGE)
     if version != 0 or not flags & FIRST:
