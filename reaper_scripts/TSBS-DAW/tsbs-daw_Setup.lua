@@ -1,7 +1,8 @@
 -- @description tsbs-daw: setup
 -- @noindex
 -- @about
---   Registers every action of this folder in REAPER's action list.
+--   Registers every action in REAPER's action list, finds the program, lets it check this machine, and says what is
+--   missing.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")

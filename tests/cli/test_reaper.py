@@ -78,7 +78,18 @@ def test_a_running_reaper_is_noticed(resource: Path, tmp_path: Path):
         reaper.kill()
         reaper.wait()
     assert refused.returncode == 2 and "Close it and run this again" in refused.stderr
-    assert done.returncode == 0 and "Close it and run this again" in done.stdout
+    assert done.returncode == 0 and "when it starts again" in done.stdout and "tsbs-daw_Setup.lua" in done.stdout
+
+
+def test_setup_writes_the_settings_and_what_the_doctor_finds(resource: Path, tmp_path: Path):
+    home = tmp_path / "a home"
+    done = run(tmp_path / "other", "reaper", "setup", "--home", home, "--resource", resource)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads((resource / "Data/TSBS-DAW/setup.json").read_text(encoding="utf-8"))
+    assert answer["state"] == "done" and {"python", "folders"} <= {found["topic"] for found in answer["findings"]}
+    settings = json.loads((resource / "Data/TSBS-DAW/installed.json").read_text(encoding="utf-8"))
+    assert settings["spool"] == str(home / "spool")
+    assert shlex.split(settings["setup"])[-4:] == ["--home", str(home), "--resource", str(resource)]
 
 
 def test_without_reaper_it_is_wrong_use(tmp_path: Path):

@@ -48,6 +48,8 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.ext_state: dict[tuple[str, str], str] = {}
         self.saved_ext_state: dict[tuple[str, str], str] = {}
         self.started: list[tuple[str, int]] = []
+        self.runs: Callable[[str], str | None] = lambda command: "0"  # None: there is no such program
+        self.picked_file: str | None = None
         self.ui_locks = self.updates = self.accessors = 0
         self.in_coroutine = self.blocked = self.patient = False
         self.render_does = "everything"
@@ -236,6 +238,10 @@ class Reaper(ProjectFunctions, MediaFunctions):
             self._ids[self.id_of(file)] = file
         return 50000 + self._commands.index(file)
 
+    def registered(self) -> set[Path]:
+        """The scripts that are in the list of actions."""
+        return set(self._ids.values())
+
     def id_of(self, file: Path) -> str:
         scripts = self.folder / "Scripts"
         return action_id((file.relative_to(scripts) if file.is_relative_to(scripts) else file).as_posix())
@@ -299,4 +305,8 @@ class Reaper(ProjectFunctions, MediaFunctions):
         if timeout_ms not in (-1, -2):
             raise Misuse("ExecProcess: this waits for the program to end")
         self.started.append((command, timeout_ms))
-        return "0"
+        return self.runs(command)
+
+    def GetUserFileNameForRead(self, path, title, ending):
+        self.blocked = True  # a dialog of the system's
+        return self.picked_file is not None, self.picked_file or ""

@@ -389,8 +389,9 @@ def test_the_same_item_twice_lines_up_twice(position: float, studio: Studio, dae
 
 def test_setup_registers_every_action_without_an_undo_point(studio: Studio):
     studio.run("Setup")
+    studio.ticks(2)
     count = len(list(studio.scripts.glob("tsbs-daw_*.lua")))
-    assert studio.reaper.console == f"tsbs-daw: {count} actions are in the action list.\n"
+    assert studio.reaper.window("Setup").says(f"{count} actions are in the action list.")
     assert studio.project.undo_steps == []
 
 

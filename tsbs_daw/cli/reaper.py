@@ -40,26 +40,22 @@ def install(
 
     Example: tsbs-daw reaper install
     """
-    from tsbs_daw.core.config import Settings
     from tsbs_daw.integrations.reaper import install as reaper_install
     from tsbs_daw.integrations.reaper.folder import find_folder
     from tsbs_daw.integrations.reaper.running import reaper_is_running
 
     folder = find_folder(resource)
-    settings = Settings.from_environment()
-    start = reaper_install.start_command(settings.home, Path(sys.executable))
-    presets, own = _presets_and_own_actions()
-    document = reaper_install.settings_document(settings.spool, start, presets, _models())
+    document, own = _settings_and_own_actions(folder)
     found = reaper_install.install(folder, document, scripts=not settings_only, more_actions=own)
     typer.echo(_summary(found))
     if reaper_is_running() and not settings_only:
         typer.echo(
-            "REAPER is running and will overwrite its action list when it closes. Close it and run this again, or load "
+            "REAPER is running: its action list gets the actions when it starts again. To have them now, load "
             f"{found.scripts / 'tsbs-daw_Setup.lua'} in REAPER: Actions > New action > Load ReaScript."
         )
     else:
         typer.echo('Start REAPER and search for "tsbs-daw" in its action list (press ?).')
-    if start is None:
+    if "start" not in document:
         typer.echo("REAPER cannot start the daemon, because of quotes in a path. Start `tsbs-daw watch` yourself.")
     if not str(document["spool"]).isascii() and sys.platform == "win32":
         typer.echo(
@@ -121,6 +117,34 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def setup(
+    home: Annotated[Path | None, typer.Option(help="Folder of the spool, the queue and the logs.")] = None,
+    resource: Resource = None,
+) -> None:
+    """Write the settings for REAPER and check this installation, for the action *Setup*.
+
+    The action runs this by itself and shows what was found. Nothing of the scripts is changed.
+
+    Example: tsbs-daw reaper setup
+    """
+    from dataclasses import asdict
+
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.doctor.checks import examine
+    from tsbs_daw.integrations.reaper import install as reaper_install
+    from tsbs_daw.integrations.reaper.folder import find_folder
+
+    _use_home(home)
+    folder = find_folder(resource)
+    document, own = _settings_and_own_actions(folder)
+    found = reaper_install.install(folder, document, scripts=False, more_actions=own)
+    reaper_install.write_answer(found.resource, "checking")
+    findings = [asdict(finding) for finding in examine(Settings.from_environment())]
+    reaper_install.write_answer(found.resource, "done", findings)
+    typer.echo(_summary(found))
+
+
+@app.command()
 def serve(
     home: Annotated[Path, typer.Option(help="Folder of the spool, the queue and the logs.")],
     idle_minutes: Annotated[
@@ -139,8 +163,7 @@ def serve(
     from tsbs_daw.daemon.daemon import Daemon
     from tsbs_daw.integrations.reaper.idle import IdleWatch
 
-    if home.absolute() != Settings.from_environment().home:
-        os.environ["TSBS_DAW_HOME"] = str(home)
+    _use_home(home)
     settings = Settings.from_environment()
     with (
         listening(as_json=False) as listener,
@@ -200,6 +223,28 @@ def _summary(found: Installation) -> str:
     if found.missing:
         lines.append(f"{counted(len(found.missing), 'action')} not registered. Install again.")
     return "\n".join(lines)
+
+
+def _use_home(home: Path | None) -> None:
+    """Let this process work in `home`, whatever the environment that REAPER gave it says."""
+    from tsbs_daw.core.config import Settings
+
+    if home is not None and home.absolute() != Settings.from_environment().home:
+        os.environ["TSBS_DAW_HOME"] = str(home)
+
+
+def _settings_and_own_actions(resource: Path) -> tuple[dict[str, object], dict[str, str]]:
+    """What installed.json is to say, and the actions of the user's own presets."""
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.integrations.reaper import install as reaper_install
+
+    settings, python = Settings.from_environment(), Path(sys.executable)
+    commands = {
+        "start": reaper_install.start_command(settings.home, python),
+        "setup": reaper_install.setup_command(settings.home, resource, python),
+    }
+    presets, own = _presets_and_own_actions()
+    return reaper_install.settings_document(settings.spool, commands, presets, _models()), own
 
 
 def _presets() -> list[PresetEntry]:

@@ -65,6 +65,7 @@ return {
   "GetTrackMediaItem",
   "GetTrackNumSends",
   "GetTrackSendInfo_Value",
+  "GetUserFileNameForRead",
   "Help_Set",
   "InsertTrackAtIndex",
   "Main_OnCommand",

@@ -227,6 +227,7 @@ function background.run()
   if not installed or alive() then
     return clock.no_undo_point()
   end
+  require("setup").register_what_is_new()
   local self = new(installed)
   self:_forgive()
   local function loop()

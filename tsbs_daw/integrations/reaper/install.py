@@ -4,6 +4,7 @@
 <resource>/Scripts/TSBS-DAW ReaPack/...       the scripts where ReaPack installs them; left to ReaPack
 <resource>/Scripts/__startup.lua              one block: deliver at REAPER's start what was finished meanwhile
 <resource>/Data/TSBS-DAW/installed.json       where the spool is, how a daemon is started, which presets there are
+<resource>/Data/TSBS-DAW/setup.json           what `reaper setup` found, for the action that asked for it
 <resource>/reaper-kb.ini                      the actions
 """
 
@@ -101,34 +102,47 @@ def action_files(folder: Path, scripts: Path) -> list[str]:
 
 def start_command(home: Path, python: Path, platform: str = sys.platform) -> str | None:
     """How REAPER starts a daemon, without a window; None where a path cannot be quoted safely."""
+    return _command(python, "serve", platform, home=home)
+
+
+def setup_command(home: Path, resource: Path, python: Path, platform: str = sys.platform) -> str | None:
+    """How the action *Setup* runs `reaper setup`; None where a path cannot be quoted safely."""
+    return _command(python, "setup", platform, home=home, resource=resource)
+
+
+def _command(python: Path, what: str, platform: str, **options: Path) -> str | None:
     if platform == "win32":
         windowless = python.with_name("pythonw.exe")
         python = windowless if windowless.is_file() else python
-    parts = [str(python), str(home)]
+    parts = [str(python), *map(str, options.values())]
     if any(set(part) & set('"$`\n\r%!') or (platform != "win32" and "\\" in part) for part in parts):
         return None
-    return f'"{python}" -m tsbs_daw reaper serve --home "{home}"'
+    return " ".join(
+        [f'"{python}" -m tsbs_daw reaper {what}', *(f'--{name} "{path}"' for name, path in options.items())]
+    )
 
 
 def settings_document(
-    spool: Path, start: str | None, presets: Iterable[PresetEntry], models: Sequence[ModelEntry]
+    spool: Path, commands: Mapping[str, str | None], presets: Iterable[PresetEntry], models: Sequence[ModelEntry]
 ) -> dict[str, object]:
     """What installed.json says.
 
     Args:
         spool: the folder that the daemon looks into
-        start: the command that starts a daemon; None: none can be started
+        commands: `start`, which starts a daemon, and `setup`, which checks this machine; None: it cannot be run
         presets: what the dialog offers
         models: those that are on this machine, the default first
     """
     found = {"schema": SCHEMA, "version": tsbs_daw.__version__, "spool": str(ascii_spelling(spool))}
     found["stems"] = list(models[0].stems)
-    if start is not None:
-        found["start"] = start
-    return found | {
-        "presets": [{**vars(preset), "outputs": list(preset.outputs)} for preset in presets],
-        "models": [{**vars(model), "stems": list(model.stems)} for model in models],
-    }
+    return (
+        found
+        | {name: command for name, command in commands.items() if command is not None}
+        | {
+            "presets": [{**vars(preset), "outputs": list(preset.outputs)} for preset in presets],
+            "models": [{**vars(model), "stems": list(model.stems)} for model in models],
+        }
+    )
 
 
 def ascii_spelling(path: Path, platform: str = sys.platform) -> Path:
@@ -227,6 +241,20 @@ def installation(resource: Path) -> Installation:
     )
 
 
+def write_answer(resource: Path, state: str, findings: Sequence[Mapping[str, object]] = ()) -> None:
+    """Tell the action *Setup* how far `reaper setup` is.
+
+    Args:   state: checking or done; findings: topic, status, what and advice of each
+    Raises: OutputError: it cannot be written
+    """
+    answer = {"schema": SCHEMA, "state": state, "version": tsbs_daw.__version__, "python": sys.executable}
+    path = resource / "Data" / NAME / "setup.json"
+    try:
+        write_atomically(path, json.dumps({**answer, "findings": list(findings)}))
+    except OSError as error:
+        raise OutputError(f"Cannot write {shown(path)} ({error.strerror}). Check its permissions.") from error
+
+
 def _write_settings(resource: Path, settings: dict[str, object]) -> None:
     folder = resource / "Data" / NAME
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,6 +288,7 @@ def _write_actions(folder: Path, more: Mapping[str, str]) -> None:
 
 def _rewrite_startup(resource: Path, *, present: bool) -> None:
     path = resource / "Scripts" / "__startup.lua"
+    path.parent.mkdir(exist_ok=True)
     before = path.read_bytes() if path.is_file() else b""
     newline = b"\r\n" if b"\r\n" in before else b"\n"
     lines, ours = [], False
