@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden_weights import CASE_A, CASE_B, GoldenCase
 
-from tsbs_daw.network import TINY, TwoStageSeparator, threads, tiles
+from tsbs_daw.network import TINY, TwoStageSeparator, tiles
 from tsbs_daw.network.blocks import SequenceUnit
 from tsbs_daw.network.inference import for_inference
 from tsbs_daw.network.tiles import TiledSequenceUnit
@@ -107,7 +107,7 @@ def test_several_threads_give_what_one_gives():
     before = torch.get_num_threads()
     found = []
     try:
-        for count in (1, 2, 3, threads.MOST_SIDE_BY_SIDE + 9):
+        for count in (1, 2, 3, tiles.MOST_SIDE_BY_SIDE + 9):
             torch.set_num_threads(count)
             with torch.inference_mode():
                 found.append(network(mixture).estimates)
@@ -129,8 +129,8 @@ def test_what_fails_in_one_thread_is_told():
 
     try:
         torch.set_num_threads(2)
-        with pytest.raises(ValueError, match="the third"), threads.side_by_side():
-            threads.for_each(fail, range(4))
+        with pytest.raises(ValueError, match="the third"), tiles.side_by_side():
+            tiles.for_each(fail, range(4))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

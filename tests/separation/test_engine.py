@@ -9,9 +9,9 @@ import torch
 
 from tsbs_daw.core.errors import DeviceError, UsageError
 from tsbs_daw.network import FULL, TINY, Separation, TwoStageSeparator
-from tsbs_daw.separation import Separator, engine, precision
+from tsbs_daw.separation import Separator, engine, forms
 from tsbs_daw.separation.engine import Engine
-from tsbs_daw.separation.precision import choose_precision, mark
+from tsbs_daw.separation.forms import choose_precision, mark
 
 CPU = torch.device("cpu")
 ELSEWHERE = torch.device("meta")  # stands for a device that is not the processor
@@ -97,10 +97,10 @@ def test_the_processor_s_copy_takes_no_memory_on_the_full_device(monkeypatch):
 def test_a_device_without_memory_for_the_weights_leaves_them_to_the_processor(monkeypatch, caplog):
     whole = engine.choose_form
 
-    def choose(network, device, precision):
+    def choose(network, device, forms):
         if device == ELSEWHERE:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(network, device, precision)
+        return whole(network, device, forms)
 
     monkeypatch.setattr(engine, "choose_form", choose)
     found = Engine(TwoStageSeparator(SMALL), ELSEWHERE)
@@ -144,11 +144,11 @@ def test_mixed_precision_of_the_plain_network_agrees_with_float32_above_40_db():
 
 
 def test_bfloat16_is_chosen_where_it_pays(monkeypatch):
-    monkeypatch.setattr(precision, "native_bfloat16", lambda: True)
+    monkeypatch.setattr(forms, "native_bfloat16", lambda: True)
     assert choose_precision("auto", CPU, FULL) == torch.bfloat16
     assert choose_precision("auto", CPU, TINY) == torch.float32
     assert choose_precision("auto", torch.device("cuda"), FULL) == torch.float32
-    monkeypatch.setattr(precision, "native_bfloat16", lambda: False)
+    monkeypatch.setattr(forms, "native_bfloat16", lambda: False)
     assert choose_precision("auto", CPU, FULL) == torch.float32
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from tsbs_daw.network import TINY, TwoStageSeparator
-from tsbs_daw.separation import forms, graphs
-from tsbs_daw.separation.forms import Form, choose_form
-from tsbs_daw.separation.graphs import GraphedForm
+from tsbs_daw.separation import forms
+from tsbs_daw.separation.forms import Form, GraphedForm, choose_form
 
 CPU = torch.device("cpu")
 SMALL = replace(TINY, feature_dim=16, mask_blocks=1, map_blocks=0, headdim=16, chunk_s=0.5)
@@ -94,7 +93,7 @@ def test_a_shape_s_second_batch_is_recorded_and_large_ones_never(monkeypatch, pl
         for _ in range(2):
             graphed(torch.randn(1, 2, 3000))
         assert recorded == [(1, 2, 3000, "full")]
-        monkeypatch.setattr(graphs, "MOST_BYTES", 0)
+        monkeypatch.setattr(forms, "MOST_BYTES", 0)
         for _ in range(2):
             graphed(torch.randn(2, 2, 3000))
     assert len(recorded) == 1
@@ -109,7 +108,7 @@ def test_a_replay_that_gives_something_else_is_never_used(monkeypatch, plain, of
             replayed.append(1)
 
     def record(self, key, mixture, stage):
-        self._recordings[key] = graphs.Recording(Graph(), mixture.clone(), form(mixture) + offset)
+        self._recordings[key] = forms.Recording(Graph(), mixture.clone(), form(mixture) + offset)
         return True
 
     replayed: list[int] = []

@@ -156,7 +156,7 @@ def _measure_analysis(
 
 
 def _draw_first_song(data: Path, separator: Separator, picture: Path) -> None:
-    from tsbs_daw.lab.evaluation.picture import draw_picture
+    from tsbs_daw.lab.evaluation.evaluate import draw_picture
     from tsbs_daw.lab.evaluation.songs import find_test_songs, read_song
 
     first = find_test_songs(data, separator.stems)[0]

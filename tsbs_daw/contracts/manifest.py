@@ -164,7 +164,7 @@ def identity_of(
         treatment: For its options; preset and model count by their content.
         start_samples, length_samples: The portion.
         delivery: What is delivered, preset and options merged, as one text; None for what every song gets.
-        precision: See `separation.precision.mark`.
+        precision: See `separation.forms.mark`.
     """
     decisive: dict[str, Any] = {
         "source": source_sha256,

@@ -1,10 +1,20 @@
-"""A network for inference on a GPU: the same `forward`, its blocks computed by the kernels of `triton_kernels`.
+"""A network for inference on a GPU: the same `forward`, its blocks computed by Triton kernels. Forward only.
 
-Between the kernels there is one product for both directions of a unit. What depends on the weights alone is computed
-once: the Mamba-2's output projection, its norm's weight and the unit's linear layer are one matrix per direction. The
-residual stream, norms, decays and sums are float32; the matrix products are in the chosen number format.
+The kernels of a sequence unit are norm, convolution, decay, scan and output. Between them there is one product for both
+directions of a unit. What depends on the weights alone is computed once: the Mamba-2's output projection, its norm's
+weight and the unit's linear layer are one matrix per direction. The residual stream, norms, decays and sums are
+float32; the matrix products are in the chosen number format.
 
-K bands, B batch x channels, T frames, N features; S sequences of L steps; I inner width; G directions.
+A scan of some hundred steps is a masked product like attention:
+
+    y_q = sum over s <= q of exp(a_q - a_s) dt_s (C_q . B_s) x_s, where a is the running sum of dt A
+
+No state is ever formed, nothing quadratic leaves the chip, and the backward direction reads the same tensors in the
+other order, so nothing is flipped.
+
+K bands, B batch x channels, T frames, N features; S sequences of L steps, M = S x L; G directions, H heads, P head
+width, I = H x P inner width, n states; W = 2 I + 2 n + H columns a direction of the input projection:
+z | x | B | C | dt.
 """
 
 from __future__ import annotations
@@ -14,12 +24,181 @@ import copy
 
 import torch
 import torch.nn.functional as F
+import triton
+import triton.language as tl
 from torch import Tensor, nn
 
-from tsbs_daw.network import triton_kernels as kernels
 from tsbs_daw.network.blocks import EPS, DualNet, SequenceUnit, TransformAverageConcatenate
 from tsbs_daw.network.config import ModelConfig
 from tsbs_daw.network.network import TwoStageSeparator
+
+BLOCK = 64  # steps of a sequence a program takes at a time
+
+
+@triton.jit(do_not_specialize=["length"])
+def norm_kernel(
+    x, out, weight, bias, length, seq_stride, step_stride, eps,
+    N: tl.constexpr, BLOCK_L: tl.constexpr,
+):  # fmt: skip
+    """GroupNorm over a whole sequence: x, anyhow strided, -> out (S, L, N). One program a sequence."""
+    seq = tl.program_id(0).to(tl.int64)
+    n = tl.arange(0, N)
+    first = x + seq * seq_stride
+    total = tl.zeros((BLOCK_L, N), tl.float32)
+    for begin in range(0, length, BLOCK_L):
+        step = begin + tl.arange(0, BLOCK_L)
+        total += tl.load(first + step[:, None] * step_stride + n[None, :], mask=(step < length)[:, None], other=0.0)
+    mean = tl.sum(tl.sum(total, 1), 0) / (length * N)
+    total = tl.zeros((BLOCK_L, N), tl.float32)
+    for begin in range(0, length, BLOCK_L):
+        step = begin + tl.arange(0, BLOCK_L)
+        inside = (step < length)[:, None]
+        value = tl.load(first + step[:, None] * step_stride + n[None, :], mask=inside, other=0.0)
+        centred = tl.where(inside, value - mean, 0.0)
+        total += centred * centred
+    scale = 1.0 / tl.sqrt(tl.sum(tl.sum(total, 1), 0) / (length * N) + eps)
+    gain, offset = tl.load(weight + n)[None, :], tl.load(bias + n)[None, :]
+    for begin in range(0, length, BLOCK_L):
+        step = begin + tl.arange(0, BLOCK_L)
+        inside = (step < length)[:, None]
+        value = tl.load(first + step[:, None] * step_stride + n[None, :], mask=inside, other=0.0)
+        value = (value - mean) * scale * gain + offset
+        tl.store(out + (seq * length + step)[:, None] * N + n[None, :], value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["length", "blocks"])
+def conv_kernel(
+    projected, weight, bias, out, length, blocks,
+    INNER: tl.constexpr, MIXED: tl.constexpr, W: tl.constexpr, G: tl.constexpr, TAPS: tl.constexpr,
+    BLOCK_L: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """SiLU of the causal convolution of x | B | C: projected (S, L, G, W) -> out (S, L, G, MIXED)."""
+    seq, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
+    g = tl.program_id(2)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    step = block * BLOCK_L + tl.arange(0, BLOCK_L)
+    known = channel < MIXED
+    past = tl.where(g == 1, -1, 1)  # the backward direction's past comes later
+    first = projected + seq * length * (G * W) + g * W + INNER
+    total = tl.zeros((BLOCK_L, BLOCK_C), tl.float32)
+    total += tl.load(bias + g * MIXED + channel, mask=known, other=0.0).to(tl.float32)[None, :]
+    for k in tl.static_range(TAPS):
+        place = step - past * (TAPS - 1 - k)
+        inside = ((place >= 0) & (place < length))[:, None] & known[None, :]
+        value = tl.load(first + place[:, None] * (G * W) + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+        tap = tl.load(weight + (g * MIXED + channel) * TAPS + k, mask=known, other=0.0).to(tl.float32)
+        total += value * tap[None, :]
+    total = total * tl.sigmoid(total)
+    inside = (step < length)[:, None] & known[None, :]
+    place = out + seq * length * (G * MIXED) + g * MIXED
+    tl.store(place + step[:, None] * (G * MIXED) + channel[None, :], total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["length"])
+def decay_kernel(
+    projected, dt_bias, rate, dt, decay, length,
+    W: tl.constexpr, G: tl.constexpr, H: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_H: tl.constexpr,
+):  # fmt: skip
+    """dt = softplus(projected + bias), and the running sum of dt x rate in the direction's order: both (S, L, G, H)."""
+    seq, g = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    head = tl.arange(0, BLOCK_H)
+    known = head < H
+    bias = tl.load(dt_bias + g * H + head, mask=known, other=0.0)[None, :]
+    per_step = tl.load(rate + g * H + head, mask=known, other=0.0)[None, :]
+    before = tl.zeros((BLOCK_H,), tl.float32)
+    for begin in range(0, length, BLOCK_L):
+        order = begin + tl.arange(0, BLOCK_L)
+        place = tl.where(g == 1, length - 1 - order, order)
+        inside = (order < length)[:, None] & known[None, :]
+        at = projected + (seq * length + place)[:, None] * (G * W) + g * W + (W - H) + head[None, :]
+        value = tl.load(at, mask=inside, other=0.0).to(tl.float32) + bias
+        value = tl.where(value > 20.0, value, tl.log(1.0 + tl.exp(tl.minimum(value, 20.0))))
+        value = tl.where(inside, value, 0.0)
+        step = value * per_step
+        at = ((seq * length + place)[:, None] * G + g) * H + head[None, :]
+        tl.store(dt + at, value, mask=inside)
+        tl.store(decay + at, before[None, :] + tl.cumsum(step, 0), mask=inside)
+        before += tl.sum(step, 0)
+
+
+@triton.jit(do_not_specialize=["length", "blocks"])
+def scan_kernel(
+    mixed, projected, dt, decay, skip, gated, squares, length, blocks,
+    INNER: tl.constexpr, STATES: tl.constexpr, H: tl.constexpr, P: tl.constexpr, MIXED: tl.constexpr, W: tl.constexpr,
+    G: tl.constexpr, BLOCK_L: tl.constexpr,
+):  # fmt: skip
+    """The scan with D and the gate: -> gated (S, L, G, I), and the sum of its squares by head, (S, L, G, H).
+
+    One program for some steps of a sequence, a head and a direction; a sequence's heads share B and C in the cache.
+    """
+    h, g = tl.program_id(0) % H, tl.program_id(1)
+    block = (tl.program_id(0) // H) % blocks
+    seq = (tl.program_id(0) // (H * blocks)).to(tl.int64)
+    kind = mixed.dtype.element_ty
+    state, p = tl.arange(0, STATES), tl.arange(0, P)
+    first = mixed + seq * length * (G * MIXED) + g * MIXED
+    scalar = (seq * length * G + g) * H + h  # of dt, decay and squares
+    row = block * BLOCK_L + tl.arange(0, BLOCK_L)  # in the direction's order
+    keep = row < length
+    place = tl.where(g == 1, length - 1 - row, row)
+    C = tl.load(first + place[:, None] * (G * MIXED) + (INNER + STATES + state)[None, :], mask=keep[:, None], other=0.0)
+    own_decay = tl.load(decay + scalar + place * (G * H), mask=keep, other=0.0)
+    total = tl.zeros((BLOCK_L, P), tl.float32)
+    for j in range(0, block + 1):
+        column = j * BLOCK_L + tl.arange(0, BLOCK_L)
+        there = column < length
+        from_ = tl.where(g == 1, length - 1 - column, column)
+        B = tl.load(first + from_[None, :] * (G * MIXED) + (INNER + state)[:, None], mask=there[None, :], other=0.0)
+        x = tl.load(first + from_[:, None] * (G * MIXED) + (h * P + p)[None, :], mask=there[:, None], other=0.0)
+        its_decay = tl.load(decay + scalar + from_ * (G * H), mask=there, other=0.0)
+        its_dt = tl.load(dt + scalar + from_ * (G * H), mask=there, other=0.0)
+        shared = tl.dot(C, B, input_precision="tf32")
+        before = (row[:, None] >= column[None, :]) & there[None, :]
+        factor = tl.exp(tl.where(before, own_decay[:, None] - its_decay[None, :], -1e30))
+        shared = shared * factor * its_dt[None, :]
+        total = tl.dot(shared.to(kind), x, total, input_precision="tf32")
+    x = tl.load(first + place[:, None] * (G * MIXED) + (h * P + p)[None, :], mask=keep[:, None], other=0.0)
+    at = projected + (seq * length + place)[:, None] * (G * W) + g * W + (h * P + p)[None, :]
+    z = tl.load(at, mask=keep[:, None], other=0.0).to(tl.float32)
+    y = (total + x.to(tl.float32) * tl.load(skip + g * H + h)) * z * tl.sigmoid(z)
+    at = gated + ((seq * length + place)[:, None] * G + g) * INNER + (h * P + p)[None, :]
+    tl.store(at, y.to(kind), mask=keep[:, None])
+    tl.store(squares + scalar + place * (G * H), tl.sum(y * y, 1), mask=keep)
+
+
+@triton.jit(do_not_specialize=["tokens", "length"])
+def output_kernel(
+    gated, squares, u, weight, skip_weight, bias, x, tokens, length, seq_stride, step_stride, eps,
+    INNER: tl.constexpr, H: tl.constexpr, G: tl.constexpr, N: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr, SKIP_K: tl.constexpr, BLOCK_H: tl.constexpr,
+):  # fmt: skip
+    """x += sum over the directions of rms_norm(gated) @ weight, + u @ skip_weight + bias; x anyhow strided.
+
+    The gated norm's scale is one number a step, so it is applied to the product.
+    """
+    token = (tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    keep = token < tokens
+    n, k, head = tl.arange(0, N), tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_H)
+    total = tl.zeros((BLOCK_M, N), tl.float32) + tl.load(bias + n)[None, :]
+    for g in tl.static_range(G):
+        part = tl.zeros((BLOCK_M, N), tl.float32)
+        for begin in range(0, INNER, BLOCK_K):
+            y = tl.load(
+                gated + (token * (G * INNER))[:, None] + (g * INNER + begin + k)[None, :], mask=keep[:, None], other=0.0
+            )
+            w = tl.load(weight + (g * INNER + begin + k)[:, None] * N + n[None, :])
+            part = tl.dot(y, w, part, input_precision="tf32")
+        at = squares + (token * (G * H))[:, None] + (g * H + head)[None, :]
+        power = tl.sum(tl.load(at, mask=keep[:, None] & (head < H)[None, :], other=0.0), 1) / INNER
+        total += part * (1.0 / tl.sqrt(power + eps))[:, None]
+    k = tl.arange(0, SKIP_K)
+    for begin in range(0, N, SKIP_K):
+        y = tl.load(u + (token * N)[:, None] + (begin + k)[None, :], mask=keep[:, None], other=0.0)
+        w = tl.load(skip_weight + (begin + k)[:, None] * N + n[None, :])
+        total = tl.dot(y, w, total, input_precision="tf32")
+    at = x + ((token // length) * seq_stride + (token % length) * step_stride)[:, None] + n[None, :]
+    tl.store(at, tl.load(at, mask=keep[:, None], other=0.0) + total, mask=keep[:, None])
+
 
 # Of the scan, for Hopper: 168 registers a thread and 40 KB of shared memory let three programs share a multiprocessor.
 SCAN_WARPS, SCAN_STAGES = 4, 1
@@ -81,30 +260,30 @@ class KernelSequenceUnit(nn.Module):
         tokens, inner, heads = sequences * length, config.d_inner, config.heads
         mixed_width = inner + 2 * config.d_state
         width = inner + mixed_width + heads
-        blocks = -(-length // kernels.BLOCK)
+        blocks = -(-length // BLOCK)
         u = group_norm(x, self.norm_weight, self.norm_bias, sequences, length, strides, self.dtype)
         projected = F.linear(u, self.in_weight)  # (M, G x W)
 
         mixed = u.new_empty(tokens, directions * mixed_width)
         channels = 64 if mixed_width % 64 == 0 else 32
-        kernels.conv_kernel[(sequences * blocks, -(-mixed_width // channels), directions)](
+        conv_kernel[(sequences * blocks, -(-mixed_width // channels), directions)](
             projected, self.conv_weight, self.conv_bias, mixed, length, blocks,
             INNER=inner, MIXED=mixed_width, W=width, G=directions, TAPS=config.d_conv,
-            BLOCK_L=kernels.BLOCK, BLOCK_C=channels, num_warps=4,
+            BLOCK_L=BLOCK, BLOCK_C=channels, num_warps=4,
         )  # fmt: skip
         dt, decay, squares = (x.new_empty(tokens, directions, heads) for _ in range(3))
-        kernels.decay_kernel[(sequences, directions)](
+        decay_kernel[(sequences, directions)](
             projected, self.dt_bias, self.rate, dt, decay, length,
-            W=width, G=directions, H=heads, BLOCK_L=kernels.BLOCK, BLOCK_H=_power_of_two(heads), num_warps=4,
+            W=width, G=directions, H=heads, BLOCK_L=BLOCK, BLOCK_H=_power_of_two(heads), num_warps=4,
         )  # fmt: skip
         gated = u.new_empty(tokens, directions * inner)
-        kernels.scan_kernel[(sequences * blocks * heads, directions)](
+        scan_kernel[(sequences * blocks * heads, directions)](
             mixed, projected, dt, decay, self.D, gated, squares, length, blocks,
             INNER=inner, STATES=config.d_state, H=heads, P=config.headdim, MIXED=mixed_width, W=width, G=directions,
-            BLOCK_L=kernels.BLOCK, num_warps=SCAN_WARPS, num_stages=SCAN_STAGES,
+            BLOCK_L=BLOCK, num_warps=SCAN_WARPS, num_stages=SCAN_STAGES,
         )  # fmt: skip
         rows = 64
-        kernels.output_kernel[(-(-tokens // rows),)](
+        output_kernel[(-(-tokens // rows),)](
             gated, squares, u, self.out_weight, self.skip_weight, self.skip_bias, x, tokens, length, *strides, 1e-5,
             INNER=inner, H=heads, G=directions, N=config.feature_dim, BLOCK_M=rows, BLOCK_K=min(64, config.headdim),
             SKIP_K=min(64, config.feature_dim), BLOCK_H=_power_of_two(heads),
@@ -176,7 +355,7 @@ def group_norm(
     """`blocks.group_norm` of each sequence -> (S x L, N) in `dtype`."""
     features = x.shape[-1]
     out = torch.empty(sequences * length, features, dtype=dtype, device=x.device)
-    kernels.norm_kernel[(sequences,)](
+    norm_kernel[(sequences,)](
         x, out, weight, bias, length, *strides, EPS, N=features, BLOCK_L=max(16, 4096 // features), num_warps=8
     )
     return out

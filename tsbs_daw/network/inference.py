@@ -15,8 +15,7 @@ from tsbs_daw.network.bands import BandSplit, Estimator
 from tsbs_daw.network.blocks import DualNet, group_norm
 from tsbs_daw.network.network import Separation, TwoStageSeparator
 from tsbs_daw.network.stft import STFT
-from tsbs_daw.network.threads import for_each, side_by_side
-from tsbs_daw.network.tiles import TILE_BYTES, TiledDualNet, keep_freed_memory, tanh
+from tsbs_daw.network.tiles import TILE_BYTES, TiledDualNet, for_each, keep_freed_memory, side_by_side, tanh
 
 
 def for_inference(network: TwoStageSeparator, dtype: torch.dtype = torch.float32) -> TwoStageSeparator:

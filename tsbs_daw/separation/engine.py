@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from tsbs_daw.core.errors import DeviceError
 from tsbs_daw.network import TwoStageSeparator
 from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
-from tsbs_daw.separation.forms import Form, choose_form
-from tsbs_daw.separation.graphs import GraphedForm
+from tsbs_daw.separation.forms import Form, GraphedForm, choose_form
 from tsbs_daw.separation.transfer import Joined, Pending, Transfer, is_out_of_memory, losses_named, on_host
 
 log = logging.getLogger(__name__)

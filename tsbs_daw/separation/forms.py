@@ -7,6 +7,12 @@ plain      the plain network
 
 On a GPU the first form that computes the same as the plain network in float32, and not slower, is taken. What does not
 work there (a package for another version, a card that is too old) costs a line in the log and nothing else.
+
+Matrix products are computed in the number format; everything between them is float32 either way.
+
+A form is then recorded as a CUDA graph, once for a shape of batch, and replayed with one launch: a small network is
+some hundred kernels of a few microseconds each, and launching them one by one takes several times as long as computing
+them. What cannot be recorded runs as before.
 """
 
 from __future__ import annotations
@@ -18,16 +24,57 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tsbs_daw.core.errors import described
+from tsbs_daw.core.errors import UsageError, described
 from tsbs_daw.network import ModelConfig, TwoStageSeparator, fused
 from tsbs_daw.network.inference import for_inference
 from tsbs_daw.network.mamba2 import MAX_CHUNK_ON_DEVICE
-from tsbs_daw.separation.precision import DTYPES, choose_precision
 from tsbs_daw.separation.transfer import is_out_of_memory
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+NAMES = ("auto", *DTYPES)
+
+# Measured: from this width on, products are what takes the time, and halving it outweighs converting to and fro.
+WORTHWHILE_FEATURES = 64
+
+
+def choose_precision(name: str, device: torch.device, config: ModelConfig) -> torch.dtype:
+    """ "auto" is bfloat16 where that was measured to be faster and to cost no quality, else float32.
+
+    That is: a wide network on a processor that multiplies bfloat16 itself (AVX512-BF16, AMX). On CUDA `forms` measures
+    the error of each format instead of asking here.
+
+    Raises: UsageError: not one of NAMES
+    """
+    if name not in NAMES:
+        raise UsageError(f"There is no precision {name!r}; choose from {', '.join(NAMES)}.")
+    if name != "auto":
+        return DTYPES[name]
+    worthwhile = device.type == "cpu" and config.feature_dim >= WORTHWHILE_FEATURES and native_bfloat16()
+    return torch.bfloat16 if worthwhile else torch.float32
+
+
+def mark(dtype: torch.dtype, config: ModelConfig) -> str | None:
+    """What results made in this precision are kept under.
+
+    None for float32 in a narrow network: nothing else was used for it before there was a choice, and what was kept
+    then is still right. For a wide one nobody can tell, so that is found no more.
+    """
+    if dtype == torch.float32 and config.feature_dim < WORTHWHILE_FEATURES:
+        return None
+    return str(dtype).removeprefix("torch.")
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 without converting it first."""
+    # Asked for by name: torch says so from 2.6 on, and not on every processor.
+    questions = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(question() for question in questions if question)
+
 
 log = logging.getLogger(__name__)
 
@@ -196,3 +243,71 @@ def kernel_chunk_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
     values = directions * (4 * config.d_inner + 4 * config.d_state + config.heads) + config.feature_dim
     token = values * dtype.itemsize + 4 * (3 * config.feature_dim + 3 * directions * config.heads)
     return config.bands * frames * token + 40 * len(config.stems) * config.bins * frames
+
+
+MOST_SHAPES = 3  # a graph keeps the memory that its shape needs
+MOST_BYTES = 3_000_000_000  # planned for a batch; above it computing outweighs launching
+LARGEST_REPLAY_ERROR = 1e-3  # of a replay's norm: the same kernels in another order of their sums
+
+
+class Recording(NamedTuple):
+    """A recorded run; it always reads and writes the same memory."""
+
+    graph: torch.cuda.CUDAGraph
+    mixture: Tensor
+    estimates: Tensor
+
+
+class GraphedForm:
+    """A form on CUDA: a shape's first batch runs as it is, its second is recorded, the others are replayed."""
+
+    def __init__(self, form: Form):
+        self.form = form
+        self._recordings: dict[tuple, Recording | None] = {}  # None: seen once
+        # mamba-ssm tunes itself while it runs; a network that is not ours may do anything.
+        self._possible = form.name in ("kernels", "plain") and form.speed is not None
+
+    def __call__(self, mixture: Tensor, stage: str = "full") -> Tensor:
+        key = (*mixture.shape, stage)
+        if not self._possible or len(mixture) * self.form.chunk_bytes() > MOST_BYTES:
+            return self.form(mixture, stage)
+        if key not in self._recordings:
+            if len(self._recordings) < MOST_SHAPES:
+                self._recordings[key] = None
+            return self.form(mixture, stage)
+        if self._recordings[key] is None:
+            return self._record_and_check(key, mixture, stage)
+        return _replay(self._recordings[key], mixture)
+
+    def _record_and_check(self, key: tuple, mixture: Tensor, stage: str) -> Tensor:
+        """Record this shape. What comes out once it is replayed must be what came out before."""
+        wanted = self.form(mixture, stage)
+        if self._record(key, mixture, stage):
+            found = _replay(self._recordings[key], mixture)
+            if not float((found - wanted).norm()) <= LARGEST_REPLAY_ERROR * float(wanted.norm()):
+                self._give_up("a replay gives something else")
+        return wanted
+
+    def _give_up(self, reason: str) -> None:
+        self._possible = False
+        self._recordings.clear()
+        log.info("CUDA graphs are not used (%s)", reason)
+
+    def _record(self, key: tuple, mixture: Tensor, stage: str) -> bool:
+        """Whether it worked. Recording computes nothing."""
+        try:
+            graph, fixed = torch.cuda.CUDAGraph(), mixture.clone()
+            # Other threads may go on allocating and copying meanwhile.
+            with torch.cuda.device(mixture.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                estimates = self.form(fixed, stage)
+        except Exception as error:  # torch names a dozen reasons, of as many kinds
+            self._give_up(described(error))
+            return False
+        self._recordings[key] = Recording(graph, fixed, estimates)
+        return True
+
+
+def _replay(recording: Recording, mixture: Tensor) -> Tensor:
+    recording.mixture.copy_(mixture)
+    recording.graph.replay()
+    return recording.estimates.clone()

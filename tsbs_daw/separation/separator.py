@@ -25,7 +25,7 @@ from tsbs_daw.separation.batching import Batcher, Ticket
 from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut
 from tsbs_daw.separation.devices import choose_device
 from tsbs_daw.separation.engine import Engine
-from tsbs_daw.separation.precision import mark
+from tsbs_daw.separation.forms import mark
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Separator:
 
     @property
     def precision_mark(self) -> str | None:
-        """Equal for two separators that give equal stems, as far as the precision goes; see `precision.mark`."""
+        """Equal for two separators that give equal stems, as far as the precision goes; see `forms.mark`."""
         return "tf32" if self.engine.form.tf32 else mark(self.engine.dtype, self.engine.config)
 
     @property

@@ -14,8 +14,7 @@ from song_files import STEMS, write_song
 from tsbs_daw import cli
 from tsbs_daw.core.errors import DatasetError
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.lab.evaluation.evaluate import evaluate, measure_song, stem_over_mixture, summarise
-from tsbs_daw.lab.evaluation.picture import draw_rows, levels_db
+from tsbs_daw.lab.evaluation.evaluate import draw_rows, evaluate, levels_db, measure_song, stem_over_mixture, summarise
 from tsbs_daw.lab.evaluation.songs import KnownSong, find_test_songs, read_song
 from tsbs_daw.network import ModelConfig, TwoStageSeparator, checkpoint
 from tsbs_daw.separation.separator import Separator

@@ -19,10 +19,10 @@ from tsbs_daw.lab.evaluation.real import (
     check_not_benchmark,
     evaluate_real,
     frame_sdr,
+    make_real_songs,
     measure_real_song,
     summarise_real,
 )
-from tsbs_daw.lab.evaluation.real_songs import make_real_songs
 from tsbs_daw.lab.evaluation.songs import KnownSong
 
 

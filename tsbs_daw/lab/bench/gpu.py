@@ -23,8 +23,7 @@ from tsbs_daw.core.errors import described
 from tsbs_daw.lab.bench.networks import SIZES, own_macs, random_network
 from tsbs_daw.lab.bench.reference import as_reference
 from tsbs_daw.network import ModelConfig, TwoStageSeparator, fused
-from tsbs_daw.separation.forms import Form
-from tsbs_daw.separation.graphs import GraphedForm
+from tsbs_daw.separation.forms import Form, GraphedForm
 
 NEW_SHARE = 0.75  # of a chunk; the rest overlaps its neighbour
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16

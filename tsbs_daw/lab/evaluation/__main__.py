@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if options.command == "real-songs":
-            from tsbs_daw.lab.evaluation.real_songs import make_real_songs
+            from tsbs_daw.lab.evaluation.real import make_real_songs
 
             make_real_songs(options.out, options.clone)
             return 0

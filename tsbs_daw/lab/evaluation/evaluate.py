@@ -1,7 +1,8 @@
 """Evaluate a model on songs with known stems. Axes: S stems; audio is (channels, samples).
 
 Each song is separated twice, by both stages and by the mask stage alone, and compared with two baselines: the mixture
-itself (the result of doing nothing) and the ideal ratio mask (the result of a perfect mask).
+itself (the result of doing nothing) and the ideal ratio mask (the result of a perfect mask). A picture shows the
+spectrograms of one song: target, mask stage, map stage and residual side by side, one row per stem.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tsbs_daw.lab.evaluation.metrics import csdr, sdr_frames, si_sdr, usdr
+from tsbs_daw.core.errors import UsageError
+from tsbs_daw.lab.evaluation.metrics import csdr, rms_db, rounded, sdr_frames, si_sdr, usdr
 from tsbs_daw.lab.evaluation.songs import KnownSong, find_test_songs, read_song
 from tsbs_daw.separation.separator import Separator
 
@@ -80,25 +82,25 @@ def measure_song(song: KnownSong, separator: Separator) -> dict:
     stems = {
         stem: {kind: _measure_stem(song.targets[index], estimates[kind][index]) for kind in KINDS}
         for index, stem in enumerate(separator.stems)
-        if _rms_db(song.targets[index]) > SILENT_DB
+        if rms_db(song.targets[index]) > SILENT_DB
     }
     for kind in KINDS:
         frames = sdr_frames(song.targets, estimates[kind], song.sample_rate)
         for index, stem in enumerate(separator.stems):
             if stem in stems:
-                stems[stem][kind]["csdr_db"] = _rounded(csdr(frames[index]))
+                stems[stem][kind]["csdr_db"] = rounded(csdr(frames[index]))
     return {
         "name": song.name,
         "seconds": round(song.seconds, 3),
         "separation_s": round(separation_s, 3),
-        "stem_over_mixture_db": _rounded(stem_over_mixture(full, song.mixture, song.sample_rate)),
-        "residual_db": _rounded(_rms_db(song.mixture - full.sum(axis=0)) - _rms_db(song.mixture)),
+        "stem_over_mixture_db": rounded(stem_over_mixture(full, song.mixture, song.sample_rate)),
+        "residual_db": rounded(rms_db(song.mixture - full.sum(axis=0)) - rms_db(song.mixture)),
         "stems": stems,
     }
 
 
 def _measure_stem(target: np.ndarray, estimate: np.ndarray) -> dict:
-    return {"usdr_db": _rounded(usdr(target, estimate)), "si_sdr_db": _rounded(si_sdr(target, estimate))}
+    return {"usdr_db": rounded(usdr(target, estimate)), "si_sdr_db": rounded(si_sdr(target, estimate))}
 
 
 def stem_over_mixture(estimates: np.ndarray, mixture: np.ndarray, sample_rate: int) -> float:
@@ -124,7 +126,7 @@ def silence_level(separator: Separator, seconds: float = 4.0) -> dict:
     faint = np.random.default_rng(0).normal(0.0, 1e-5, (2, round(seconds * rate))).astype(np.float32)
     levels = {}
     for name, audio in (("digital_db", np.zeros_like(faint)), ("noise_at_minus_100_db", faint)):
-        levels[name] = _rounded(max(_rms_db(stem) for stem in separator.separate(audio, rate).values()))
+        levels[name] = rounded(max(rms_db(stem) for stem in separator.separate(audio, rate).values()))
     return levels
 
 
@@ -136,8 +138,8 @@ def summarise(songs: list[dict], stems: tuple[str, ...]) -> dict:
         if not measured:
             continue
         table = {kind: _summarise_kind([song[kind] for song in measured]) for kind in KINDS}
-        gain = {kind: _rounded(table[kind]["usdr_db"] - table["mixture"]["usdr_db"]) for kind in ("full", "mask")}
-        added = _rounded(table["full"]["usdr_db"] - table["mask"]["usdr_db"])
+        gain = {kind: rounded(table[kind]["usdr_db"] - table["mixture"]["usdr_db"]) for kind in ("full", "mask")}
+        added = rounded(table["full"]["usdr_db"] - table["mask"]["usdr_db"])
         summary["stems"][stem] = {"songs": len(measured), **table, "improvement_db": gain, "map_stage_adds_db": added}
     over = [song["stem_over_mixture_db"] for song in songs if song["stem_over_mixture_db"] is not None]
     summary["stem_over_mixture_db"] = max(over) if over else None
@@ -147,23 +149,13 @@ def summarise(songs: list[dict], stems: tuple[str, ...]) -> dict:
 
 
 def _summarise_kind(rows: list[dict]) -> dict:
-    summary = {key: _rounded(np.mean([row[key] for row in rows])) for key in ("usdr_db", "si_sdr_db")}
+    summary = {key: rounded(np.mean([row[key] for row in rows])) for key in ("usdr_db", "si_sdr_db")}
     medians = [row["csdr_db"] for row in rows if row["csdr_db"] is not None]
-    return {**summary, "csdr_db": _rounded(np.median(medians)) if medians else None}
+    return {**summary, "csdr_db": rounded(np.median(medians)) if medians else None}
 
 
 def _stack(stems: dict[str, np.ndarray], order: tuple[str, ...]) -> np.ndarray:
     return np.stack([stems[stem] for stem in order])
-
-
-def _rms_db(audio: np.ndarray) -> float:
-    power = float(np.mean(np.square(audio, dtype=np.float64)))
-    return 10.0 * np.log10(power) if power > 0 else float("-inf")
-
-
-def _rounded(value: float | None) -> float | None:
-    """Round for JSON; None for infinity, which JSON cannot hold."""
-    return round(float(value), 3) if value is not None and np.isfinite(value) else None
 
 
 N_FFT, HOP_LENGTH = 2048, 512
@@ -201,3 +193,74 @@ def ideal_ratio_mask(targets: np.ndarray, mixture: np.ndarray) -> np.ndarray:
 
 def _pad(audio: np.ndarray, samples: int) -> np.ndarray:
     return np.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(0, samples)])
+
+
+RANGE_DB = 80.0
+COLUMNS = ("target", "mask stage", "mask + map stage", "what the map stage adds")
+
+
+def draw_picture(song: KnownSong, separator: Separator, path: Path) -> None:
+    """Separate a song with both stages and write a PNG, or the format of the ending of `path`.
+
+    Raises:
+        UsageError: matplotlib is not installed
+    """
+    full = separator.separate(song.mixture, song.sample_rate)
+    mask = separator.separate(song.mixture, song.sample_rate, stage="mask")
+    rows = {
+        stem: (song.targets[index], mask[stem], full[stem], full[stem] - mask[stem])
+        for index, stem in enumerate(separator.stems)
+    }
+    draw_rows(rows, song.sample_rate, song.name, path)
+
+
+def draw_rows(rows: dict[str, tuple[np.ndarray, ...]], sample_rate: int, title: str, path: Path) -> None:
+    """Draw spectrograms.
+
+    Args:
+        rows: stem to audio, (channels, samples), for each of COLUMNS
+        sample_rate: in Hz
+        title: of the picture
+        path: of the file
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError("A picture needs matplotlib: pip install 'tsbs-daw[train]'") from error
+    # Not pyplot, which keeps global state and looks for a display.
+    figure = Figure(figsize=(13, 2.4 * len(rows) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), len(COLUMNS), sharex=True, sharey=True, squeeze=False)
+    top_db = max(levels_db(parts[0]).max() for parts in rows.values())
+    for axis, column in zip(axes[0], COLUMNS, strict=True):
+        axis.set_title(column, fontsize=10)
+    for row, (stem, parts) in zip(axes, rows.items(), strict=True):
+        for axis, audio in zip(row, parts, strict=True):
+            extent = (0.0, audio.shape[-1] / sample_rate, 0.0, sample_rate / 2000.0)
+            image = axis.imshow(
+                levels_db(audio),
+                origin="lower",
+                aspect="auto",
+                extent=extent,
+                vmin=top_db - RANGE_DB,
+                vmax=top_db,
+                cmap="magma",
+            )
+        row[0].set_ylabel(f"{stem}\nkHz")
+    for axis in axes[-1]:
+        axis.set_xlabel("s")
+    figure.colorbar(image, ax=axes, label="dB", shrink=0.6)
+    figure.suptitle(title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+
+
+def levels_db(audio: np.ndarray) -> np.ndarray:
+    """The magnitude spectrogram of the mean of the channels in dB: (channels, samples) to (bins, frames)."""
+    mono = torch.from_numpy(np.ascontiguousarray(audio.mean(axis=0), dtype=np.float32))
+    if mono.shape[-1] <= N_FFT // 2:
+        mono = torch.nn.functional.pad(mono, (0, N_FFT - mono.shape[-1]))
+    window = torch.hann_window(N_FFT)
+    magnitude = torch.stft(mono, N_FFT, HOP_LENGTH, window=window, return_complex=True).abs() / window.sum()
+    return (20.0 * torch.log10(magnitude + 1e-8)).numpy()

@@ -61,3 +61,14 @@ def csdr(frames: np.ndarray) -> float | None:
     """The median of finite frames; None if there are none."""
     finite = frames[np.isfinite(frames)]
     return float(np.median(finite)) if finite.size else None
+
+
+def rms_db(audio: np.ndarray) -> float:
+    """Level of a signal in dBFS; minus infinity for silence."""
+    power = float(np.mean(np.square(audio, dtype=np.float64)))
+    return 10.0 * np.log10(power) if power > 0 else float("-inf")
+
+
+def rounded(value: float | None) -> float | None:
+    """Round for JSON; None for infinity and NaN, which JSON cannot hold."""
+    return round(float(value), 3) if value is not None and np.isfinite(value) else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsbs_daw.lab.songs.score import Chord, Note, Score, Section
-from tsbs_daw.lab.songs.theory import nearest_in, scale_step, voice_chord
+from tsbs_daw.lab.songs.score import Chord, Note, Score, Section, nearest_in, scale_step, voice_chord
 
 # "step+length kind" in steps of a quarter beat within a bar of four
 _FIGURE_TEXT = {

@@ -9,10 +9,9 @@ import numpy as np
 from tsbs_daw.lab.songs.accompaniment import bass_notes, comp_notes
 from tsbs_daw.lab.songs.drumming import choose_groove, drum_hits
 from tsbs_daw.lab.songs.dsp import stream
-from tsbs_daw.lab.songs.score import Chord, Note, Part, Score, Section, Sung
+from tsbs_daw.lab.songs.score import PROGRESSIONS, Chord, Note, Part, Score, Section, Sung, chord_on, scale_of
 from tsbs_daw.lab.songs.singing import backing_chords, harmony_of, lexicon, rap_line, sung_line
 from tsbs_daw.lab.songs.styles import STYLES, Style
-from tsbs_daw.lab.songs.theory import PROGRESSIONS, chord_on, scale_of
 
 # Voice types: lowest and highest comfortable MIDI pitch.
 VOICES = {"soprano": (60, 79), "alto": (55, 74), "tenor": (48, 68), "baritone": (43, 63), "bass": (39, 59)}

@@ -26,8 +26,7 @@ from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
 from tsbs_daw.lab.songs.live_voice import open_speakers
 from tsbs_daw.lab.songs.material import Material, open_material
 from tsbs_daw.lab.songs.render import render
-from tsbs_daw.lab.songs.score import STEMS, Score
-from tsbs_daw.lab.songs.theory import NOTE_NAMES
+from tsbs_daw.lab.songs.score import NOTE_NAMES, STEMS, Score
 from tsbs_daw.lab.songs.voice_bank import open_bank
 
 log = logging.getLogger(__name__)

@@ -29,8 +29,8 @@ from pedalboard import (
 )
 
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, add_at, gain
+from tsbs_daw.lab.songs.instruments import read_at, shape
 from tsbs_daw.lab.songs.mixing import process
-from tsbs_daw.lab.songs.sampler import read_at, shape
 from tsbs_daw.lab.songs.score import Score
 
 # How often each is heard.

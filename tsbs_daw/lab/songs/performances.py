@@ -12,9 +12,9 @@ import numpy as np
 
 from tsbs_daw.lab.songs.compose import VOICES, compose
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, add_at, shaped_noise, stream
+from tsbs_daw.lab.songs.instruments import choir, resampled
 from tsbs_daw.lab.songs.material import Recording
 from tsbs_daw.lab.songs.recorded_voice import Delivery, revoice, sing_recorded
-from tsbs_daw.lab.songs.sampler import choir, resampled
 from tsbs_daw.lab.songs.score import Score, Sung
 from tsbs_daw.lab.songs.singer import Singer, random_singer
 from tsbs_daw.lab.songs.singing import backing_chords, harmony_of, lexicon, rap_line, sung_line

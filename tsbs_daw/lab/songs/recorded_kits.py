@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, add_at, gain
+from tsbs_daw.lab.songs.instruments import SOFTEST, shape, transpose
 from tsbs_daw.lab.songs.kits import ELECTRONIC, LEVEL, PAN, group_of
 from tsbs_daw.lab.songs.material import Material, Recording
-from tsbs_daw.lab.songs.sampler import SOFTEST, shape, transpose
 from tsbs_daw.lab.songs.score import Hit, Part, Score
 
 # Which kinds of recordings a piece can be; the first that a kit has is used.

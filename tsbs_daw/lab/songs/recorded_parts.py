@@ -13,10 +13,9 @@ import numpy as np
 from pedalboard import Compressor, Distortion, HighpassFilter, HighShelfFilter, LowpassFilter, PeakFilter, Reverb
 
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, add_at
-from tsbs_daw.lab.songs.instruments import Instrument, instrument, recordings_of
+from tsbs_daw.lab.songs.instruments import Bend, Instrument, Sampler, instrument, recordings_of, shape, transpose
 from tsbs_daw.lab.songs.material import Material, Recording
 from tsbs_daw.lab.songs.mixing import process, rms_to
-from tsbs_daw.lab.songs.sampler import Bend, Sampler, shape, transpose
 from tsbs_daw.lab.songs.score import Note, Part, Score
 
 

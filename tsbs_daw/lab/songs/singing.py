@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tsbs_daw.lab.songs.score import Score, Section, Sung
-from tsbs_daw.lab.songs.theory import nearest_in, scale_step
+from tsbs_daw.lab.songs.score import Score, Section, Sung, nearest_in, scale_step
 
 ONSETS = (
     (),

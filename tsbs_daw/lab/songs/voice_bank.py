@@ -26,12 +26,11 @@ import soundfile as sf
 from tsbs_daw.core.errors import OutputError, UsageError
 from tsbs_daw.core.files import write_atomically
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, add_at, stream
+from tsbs_daw.lab.songs.instruments import resampled
 from tsbs_daw.lab.songs.material import Material, Recording, open_material
 from tsbs_daw.lab.songs.performances import KINDS, Performance, perform
-from tsbs_daw.lab.songs.sampler import resampled
-from tsbs_daw.lab.songs.score import Part, Score, Section
+from tsbs_daw.lab.songs.score import NOTE_NAMES, Part, Score, Section, scale_of
 from tsbs_daw.lab.songs.speakers import Speakers
-from tsbs_daw.lab.songs.theory import NOTE_NAMES, scale_of
 
 # How often a song's voices come out of the bank, and what its lead, and what lies around it, is.
 BANK_SHARE = 0.8

@@ -9,9 +9,9 @@ import pytest
 import signals
 from lab.songs.pack import RATE, PackWriter, burst, note_hz
 
+from tsbs_daw.lab.songs.instruments import Bend, Sampler, read_at, shape, transpose
 from tsbs_daw.lab.songs.material import open_material
 from tsbs_daw.lab.songs.recorded_kits import Drum, _performance
-from tsbs_daw.lab.songs.sampler import Bend, Sampler, read_at, shape, transpose
 from tsbs_daw.lab.songs.score import Hit, Part
 
 
