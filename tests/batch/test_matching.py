@@ -1,13 +1,18 @@
+"""Which songs of a batch go together: the rules of the page's `music.js`, run where they run."""
+
 from __future__ import annotations
 
-import itertools
-
 import pytest
-from batch.songs import analysis, entry
-
-from tsbs_daw.batch.matching import compatible, key_relation, tempo_relation
+from batch.browser import browser, matching_songs, run_music
+from batch.songs import entry
 
 CODES = [f"{hour}{side}" for hour in range(1, 13) for side in "AB"]
+
+
+@pytest.fixture(scope="module")
+def page():
+    with browser() as chromium:
+        yield chromium.new_page()
 
 
 @pytest.mark.parametrize(
@@ -25,15 +30,14 @@ CODES = [f"{hour}{side}" for hour in range(1, 13) for side in "AB"]
         (None, None, "none"),
     ],
 )
-def test_keys_blend_with_their_neighbours_on_the_wheel(camelot, other, relation):
-    assert key_relation(camelot, other) == relation
+def test_keys_blend_with_their_neighbours_on_the_wheel(page, camelot, other, relation):
+    assert run_music(page, "keyRelation(...given)", [camelot, other]) == relation
 
 
-def test_every_key_blends_with_exactly_four_and_always_both_ways():
-    for camelot in CODES:
-        assert sum(key_relation(camelot, other) is not None for other in CODES) == 4
-    for one, other in itertools.product(CODES, CODES):
-        assert key_relation(one, other) == key_relation(other, one)
+def test_every_key_blends_with_exactly_four_and_always_both_ways(page):
+    table = run_music(page, "given.map((one) => given.map((other) => keyRelation(one, other)))", CODES)
+    assert all(sum(relation is not None for relation in row) == 4 for row in table)
+    assert table == [list(column) for column in zip(*table, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -43,18 +47,19 @@ def test_every_key_blends_with_exactly_four_and_always_both_ways():
         (120, 125, (1.0, -4.0)),
         (120, 60, (0.5, 0.0)),
         (70, 140, (2.0, 0.0)),
+        (100, 94.34, (1.0, 6.0)),
         (120, 130, None),
         (120, 90, None),
         (None, 120, None),
         (120, None, None),
     ],
 )
-def test_tempos_match_within_six_percent_also_at_half_and_double_time(bpm, other, expected):
-    found = tempo_relation(bpm, other, 6.0)
-    assert found == (None if expected is None else pytest.approx(expected))
+def test_tempos_match_within_six_percent_also_at_half_and_double_time(page, bpm, other, expected):
+    found = run_music(page, "tempoRelation(...given)", [bpm, other, 6.0])
+    assert (found and (found["ratio"], found["change"])) == (expected and pytest.approx(expected, abs=1e-3))
 
 
-def test_songs_that_go_together_do_so_both_ways_the_closest_first():
+def test_songs_that_go_together_do_so_both_ways_the_closest_first(page):
     songs = [
         entry("a", 120, "8A"),
         entry("b", 124, "9A"),
@@ -66,8 +71,8 @@ def test_songs_that_go_together_do_so_both_ways_the_closest_first():
         entry("h", 120, "8A", state="failed"),
         entry("i", 120, "8A", analysis=None),
     ]
-    found = compatible(songs, 6.0)
-    assert {song: [match.source for match in matches] for song, matches in found.items()} == {
+    found = matching_songs(page, songs)
+    assert found == {
         "a": ["c", "d", "b", "g"],
         "b": ["a", "g"],
         "c": ["a", "g"],
@@ -75,13 +80,7 @@ def test_songs_that_go_together_do_so_both_ways_the_closest_first():
         "e": ["g"],
         "f": [],
         "g": ["a", "e", "c", "d", "b"],
+        "h": [],
+        "i": [],
     }
-    for song, matches in found.items():
-        for match in matches:
-            assert song in {back.source for back in found[match.source]}
-
-
-def test_what_is_doubtful_in_one_of_two_songs_is_doubtful_in_their_match():
-    songs = [entry("a"), entry("b", analysis=analysis(doubtful=True))]
-    assert [match.doubtful for match in compatible(songs)["a"]] == [True]
-    assert [match.doubtful for match in compatible([entry("a"), entry("b")])["a"]] == [False]
+    assert all(song in found[other] for song, others in found.items() for other in others)

@@ -31,7 +31,6 @@ from typing import Any
 from urllib.parse import quote
 
 from tsbs_daw.batch.catalogue import CSV
-from tsbs_daw.batch.matching import TEMPO_PERCENT
 from tsbs_daw.batch.waveform import Picture, forget_all_but, inside, pictures
 from tsbs_daw.contracts.analysis import Analysis, Key, StemSound, Tempo
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
@@ -184,6 +183,7 @@ def _number(value: float | None) -> float | None:
 
 NAME = "catalogue.html"
 
+TEMPO_PERCENT = 6.0  # what most players' tempo sliders do, and time stretching hides
 _PARTS = "page_parts"
 # In this order they make one script.
 _PROGRAM = ("words", "music", "picture", "player", "details", "row", "heading", "keys", "main")
