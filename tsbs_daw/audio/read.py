@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,8 +18,16 @@ import numpy as np
 
 from tsbs_daw.audio.decoder.process import MEMORY_BYTES, STALL_S, DecoderProcess, document
 from tsbs_daw.audio.headers.common import Header, Refused
-from tsbs_daw.audio.headers.probe import check_limits, inspect
-from tsbs_daw.core.errors import NonFiniteAudio, TruncatedAudio, UnreadableAudio, UnsupportedAudio, shown
+from tsbs_daw.audio.headers.probe import cannot_open, check_limits, inspect
+from tsbs_daw.core.errors import (
+    NonFiniteAudio,
+    SourceChanged,
+    TruncatedAudio,
+    UnreadableAudio,
+    UnsupportedAudio,
+    shown,
+)
+from tsbs_daw.core.files import HashedFile, content_state, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +87,7 @@ def open_audio(
     salvage: bool = False,
     stall_s: float = STALL_S,
     memory_bytes: int = MEMORY_BYTES,
+    source: HashedFile | None = None,
 ) -> AudioReader:
     """Open a file, or a portion of it, for reading.
 
@@ -88,13 +98,16 @@ def open_audio(
         salvage: read what is there of a cut or damaged file, with a warning, instead of refusing it
         stall_s: seconds of silence after which the decoder is killed
         memory_bytes: limit of the decoder's address space
+        source: what the file was when it was hashed; see `AudioReader.check_unchanged`
 
     Raises:
+        SourceChanged: the file is another one than `source`, or was replaced while it was opened
+        SourceUnavailable: the disk or share does not give the file now
         UnreadableAudio: not audio, empty or damaged; or the decoder crashed or hung
         TruncatedAudio: shorter than its header promises
         UnsupportedAudio: unsupported channels, sample rate or format; or a portion outside the file
     """
-    return AudioReader(Path(path), start_samples, length_samples, salvage, stall_s, memory_bytes)
+    return AudioReader(Path(path), start_samples, length_samples, salvage, stall_s, memory_bytes, source)
 
 
 class AudioReader:
@@ -113,6 +126,7 @@ class AudioReader:
         salvage: bool,
         stall_s: float,
         memory_bytes: int,
+        source: HashedFile | None = None,
     ):
         self._path, self._start, self._salvage = path, start_samples, salvage
         header = inspect(path, salvage=salvage)
@@ -121,6 +135,12 @@ class AudioReader:
                 f"{shown(path)} is {header.container}, which needs an extra: pip install 'tsbs-daw[media]', "
                 "or convert it to WAV or FLAC."
             )
+        self._source = source
+        try:
+            self._file = open_regular(path)
+        except OSError as error:
+            raise cannot_open(path, error) from error
+        self._state = content_state(os.fstat(self._file.fileno()))
         self._slack, self._known_cut = header.slack_samples, header.fault is not None
         self._least_s = header.least_s
         self._decoder = DecoderProcess(
@@ -156,6 +176,16 @@ class AudioReader:
 
     def close(self) -> None:
         self._decoder.close()
+        self._file.close()
+
+    def check_unchanged(self) -> None:
+        """Make sure that what was read is what was hashed, if `open_audio` got a hash. Call it after the last sample.
+
+        Raises:
+            SourceChanged: the file was written to after it was hashed
+        """
+        if self._source and not self._source.is_same(self._file):
+            raise self._source.error()
 
     def read(self, samples: int) -> np.ndarray:
         """Read the next samples.
@@ -192,6 +222,8 @@ class AudioReader:
         message = document(body)
         if tag == b"X":
             raise self._failure(message)
+        if message["state"] != self._state or (self._source and self._source.state != self._state):
+            raise SourceChanged(f"{shown(self._path)} changed while it was read; try again once it is complete.")
         name, channels, rate = shown(self._path), message["channels"], message["sample_rate"]
         try:
             check_limits(channels, rate)

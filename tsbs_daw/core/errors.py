@@ -9,9 +9,11 @@
     │   └── JobFormatError         a job file that does not follow the contract, or another schema
     ├── AudioError                 the song itself: trying again will not help
     │   ├── UnreadableAudio        not audio, damaged, or hostile
+    │   │   └── SourceUnavailable  the disk or share does not give the file now; retryable
     │   ├── TruncatedAudio         shorter than its header promises
     │   ├── NonFiniteAudio         NaN or infinity in the samples
-    │   └── UnsupportedAudio       audio, but not of a kind that can be separated
+    │   ├── UnsupportedAudio       audio, but not of a kind that can be separated
+    │   └── SourceChanged          the file was written to or replaced while it was read; retryable
     ├── ModelError                 weights
     │   ├── CheckpointError        wrong hash, names, shapes, or format
     │   └── DownloadError          the network; retryable
@@ -19,7 +21,8 @@
     │   └── DeviceLost             it failed, and nothing can be computed on it in this process any more
     ├── EffectError                an effect chain or plug-in failed
     ├── OutputError                stems could not be written
-    │   └── NoSpaceLeft            the disk is full; retryable
+    │   ├── NoSpaceLeft            the disk is full; retryable
+    │   └── OutputUnavailable      the disk or share does not take the file now; retryable
     ├── AnalysisError              a song cannot be listened to
     ├── TrainingError              training cannot go on
     │   ├── DatasetError           songs that are missing, damaged or unfit; names each one
@@ -116,6 +119,14 @@ class UnsupportedAudio(AudioError):
     pass
 
 
+class SourceChanged(AudioError):
+    retryable = True
+
+
+class SourceUnavailable(UnreadableAudio):
+    retryable = True
+
+
 class ModelError(TsbsDawError):
     pass
 
@@ -145,6 +156,10 @@ class OutputError(TsbsDawError):
 
 
 class NoSpaceLeft(OutputError):
+    retryable = True
+
+
+class OutputUnavailable(OutputError):
     retryable = True
 
 

@@ -10,9 +10,20 @@ import hashlib
 import os
 import stat
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from tsbs_daw.core.errors import shown
+from tsbs_daw.core.errors import SourceChanged, shown
+
+TIME_STEP_NS = 2_500_000_000  # FAT counts seconds in twos
+# Errors of a disk or share that may be gone when it is tried again.
+_PASSING = (
+    "EIO", "ENOENT", "EACCES", "EPERM", "EROFS", "ESTALE", "EBUSY", "EAGAIN", "ENXIO", "ENODEV", "ETIMEDOUT",
+    "ENOTCONN", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO",
+)  # fmt: skip
+PASSING = frozenset(getattr(errno, name) for name in _PASSING if hasattr(errno, name))
 
 
 def sync_file(descriptor: int) -> None:
@@ -92,10 +103,97 @@ def disk_is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether an error of the system is one that comes and goes: a share, a disk, permissions, a missing folder."""
+    return isinstance(error, OSError) and error.errno in PASSING
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading, without waiting for anything: a pipe could block, and a device never end.
+
+    Raises:
+        OSError: it cannot be opened, or is something else; the error says what
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, flags)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """SHA-256 of a regular file's bytes, in hex. Raises: OSError"""
+    with open_regular(path) as file:
+        return _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
+
+
+def content_state(status: os.stat_result) -> list[int]:
+    """What is equal as long as nobody replaces a file or writes to it: device, inode, size, time of the last write."""
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+@dataclass(frozen=True)
+class HashedFile:
+    """A file as it was when it was hashed, so that whoever reads it later can tell whether it still is.
+
+    Attributes:
+        state: see `content_state`
+        changed_ns: time of the last change of any kind (ctime)
+        is_fresh: it was written so shortly before that a further write may not show in its time
+    """
+
+    path: Path
+    sha256: str
+    state: list[int]
+    changed_ns: int
+    is_fresh: bool
+
+    @classmethod
+    def of(cls, path: Path) -> HashedFile:
+        """Hash a file.
+
+        Raises:
+            OSError: it cannot be read
+            SourceChanged: it was written to meanwhile
+        """
+        started_ns = time.time_ns()
+        with open_regular(path) as file:
+            before = os.fstat(file.fileno())
+            digest = _sha256(file)
+            hashed = cls(
+                path,
+                digest,
+                content_state(before),
+                before.st_ctime_ns,
+                max(before.st_mtime_ns, before.st_ctime_ns) > started_ns - TIME_STEP_NS,
+            )
+            if content_state(os.fstat(file.fileno())) != hashed.state:
+                raise hashed.error()
+            return hashed
+
+    def is_same(self, file: BinaryIO) -> bool:
+        """Whether an open file is this one and holds what was hashed. Reads it again where its times cannot tell."""
+        now = os.fstat(file.fileno())
+        if content_state(now) != self.state:
+            return False
+        if now.st_ctime_ns == self.changed_ns and not self.is_fresh:
+            return True
+        file.seek(0)
+        return _sha256(file) == self.sha256
+
+    def error(self) -> SourceChanged:
+        return SourceChanged(f"{shown(self.path)} changed while it was read; try again once it is complete.")

@@ -11,9 +11,9 @@ from pathlib import Path
 from tsbs_daw.contracts.job import Job
 from tsbs_daw.contracts.manifest import identity_of
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import UnreadableAudio, UsageError
+from tsbs_daw.core.errors import SourceUnavailable, UnreadableAudio, UsageError, shown
 from tsbs_daw.core.filenames import safe_name
-from tsbs_daw.core.files import file_sha256
+from tsbs_daw.core.files import HashedFile, may_pass
 from tsbs_daw.presets.delivery import Delivery
 from tsbs_daw.presets.preset import Preset, load_preset
 from tsbs_daw.separation import Separator
@@ -41,9 +41,13 @@ class ResolvedJob:
     preset: Preset
     delivery: Delivery
     separator: Separator
-    source_sha256: str
+    source: HashedFile
     identity: str
     cache: Path
+
+    @property
+    def source_sha256(self) -> str:
+        return self.source.sha256
 
 
 def resolve(job: Job, settings: Settings) -> ResolvedJob:
@@ -59,13 +63,12 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
     separator = load_separator(job.model, settings)
     preset.check_stems(separator.stems)
     try:
-        source_sha256 = file_sha256(job.source.path)
+        source = HashedFile.of(job.source.path)
     except OSError as error:
-        raise UnreadableAudio(
-            f"Cannot read {job.source.path} ({error.strerror}); check that it is still there."
-        ) from error
+        kind = SourceUnavailable if may_pass(error) else UnreadableAudio
+        raise kind(f"Cannot read {shown(job.source.path)} ({error.strerror}); check that it is still there.") from error
     identity = identity_of(
-        source_sha256=source_sha256,
+        source_sha256=source.sha256,
         model_sha256=separator.model_hash,
         preset_sha256=preset.sha256,
         treatment=job.treatment,
@@ -75,4 +78,4 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
         precision=separator.precision_mark,
     )
     song = safe_name(job.song or job.source.path.stem)
-    return ResolvedJob(job, song, preset, delivery, separator, source_sha256, identity, settings.cache)
+    return ResolvedJob(job, song, preset, delivery, separator, source, identity, settings.cache)

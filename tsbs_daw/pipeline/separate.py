@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from tsbs_daw.audio.read import open_audio
+from tsbs_daw.core.errors import AudioError, OutputUnavailable
+from tsbs_daw.core.files import content_state
 from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
 from tsbs_daw.pipeline.resolve import ResolvedJob
@@ -33,11 +35,35 @@ def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> Ca
     if cached := cache.find(key):
         log.info("job %s: the stems are cached", job.id)
         return cached
+    try:
+        _separate_into(cache, key, resolved, context)
+    except AudioError as error:
+        if not _is_still_there(resolved):  # what is wrong with the file may be that it is being written
+            raise resolved.source.error() from error
+        raise
+    cached = cache.find(key)
+    if cached is None:
+        raise OutputUnavailable(f"The cached stems in {cache.folder} were removed while they were written; try again.")
+    return cached
+
+
+def _is_still_there(resolved: ResolvedJob) -> bool:
+    """Whether the source's path still leads to the file that was hashed, as far as its size and times tell."""
+    try:
+        return content_state(resolved.job.source.path.stat()) == resolved.source.state
+    except OSError:
+        return False
+
+
+def _separate_into(cache: StemCache, key: str, resolved: ResolvedJob, context: JobContext) -> None:
+    """Separate the source, as it was hashed, into the cache. Raises: see `separate`, SourceChanged"""
+    job, separator = resolved.job, resolved.separator
     with open_audio(
         job.source.path,
         start_samples=job.source.start_samples,
         length_samples=job.source.length_samples,
         salvage=job.salvage,
+        source=resolved.source,
     ) as reader:
         samples = reader.samples
         _ensure_space(resolved, cache, reader.info.channels, samples)
@@ -55,9 +81,7 @@ def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> Ca
                     background.run(writer.write, stems, source.take(stems.shape[-1]))
             with context.timings.step("cache"):
                 background.wait()
-    cached = cache.find(key)
-    assert cached is not None, "what was written a moment ago is there"
-    return cached
+            reader.check_unchanged()  # before the stems appear in the cache under the hash
 
 
 class _Background:

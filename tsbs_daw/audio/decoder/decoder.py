@@ -18,7 +18,7 @@ PLAN is a JSON object:
 
 Messages, each a tag of one byte, the length of the body as a little-endian uint32, and the body:
 
-    H  header, JSON: samples, sample_rate, channels, container, subtype
+    H  header, JSON: samples, sample_rate, channels, container, subtype; state of the file that is open
     D  interleaved float32 samples, native order
     E  end, JSON: samples decoded, counted from the first of the file; left_bytes, the unread rest of the file
     X  failure, JSON: kind (open, decode, memory, internal), message, samples, at_end of the file
@@ -35,6 +35,7 @@ import itertools
 import json
 import os
 import signal
+import stat
 import struct
 import sys
 import threading
@@ -146,6 +147,25 @@ class WindowFile(io.RawIOBase):
         return len(found)
 
 
+def open_source(plan: dict) -> io.FileIO:
+    """Open the file, which must be a regular one, and note in the plan what it is (see `core.files.content_state`).
+
+    Raises:
+        Failure: it cannot be opened
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(plan["path"], flags)
+    except OSError as error:
+        raise Failure("open", error.strerror or str(error)) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise Failure("open", "it is not a regular file")
+    plan["state"] = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+    return io.FileIO(descriptor)
+
+
 def as_pipe(window: WindowFile) -> int:
     """A descriptor that yields the bytes of the window without stating how many there are."""
     outlet, inlet = os.pipe()
@@ -195,13 +215,14 @@ def decode(plan: dict) -> None:
         Failure: the error of libsndfile, with the number of samples decoded so far
     """
     start, window = plan["start_samples"], plan["window"]
-    with io.FileIO(plan["path"]) as file:
+    with open_source(plan) as file:
         whole, size = file, os.fstat(file.fileno()).st_size
         if window:
             whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["parts"])
             size = whole.size
         stream = open_stream(whole, bool(window and window["pipe"]))
         info = {"samples": stream.frames, "sample_rate": stream.samplerate, "channels": stream.channels}
+        info["state"] = plan["state"]
         send_json(b"H", info | {"container": stream.format, "subtype": stream.subtype})
         done = 0
         try:

@@ -12,7 +12,6 @@ FFmpeg removes the encoder delay by the file's edit list or codec delay.
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from fractions import Fraction
 
 import decoder
 import numpy as np
-from decoder import Failure, WindowFile, send, send_json
+from decoder import Failure, WindowFile, open_source, send, send_json
 
 UNKNOWN_SAMPLES = 1 << 63
 FULL_SCALE = {"uint8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31, "int64": 1 << 63}
@@ -31,7 +30,7 @@ def decode(plan: dict) -> None:
     import av
 
     window = plan["window"]
-    with io.FileIO(plan["path"]) as file:
+    with open_source(plan) as file:
         whole, size = file, os.fstat(file.fileno()).st_size
         if window:
             whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["parts"])
@@ -104,6 +103,7 @@ class Sender:
     def send_header(self, rate: int, channels: int, samples: int, late_s: float) -> None:
         self.kind = (rate, channels)
         info = {"samples": samples, "sample_rate": rate, "channels": channels, "late_s": late_s}
+        info["state"] = self.plan["state"]
         names = {"container": self.container.format.name, "subtype": self.stream.codec_context.name.upper()}
         send_json(b"H", info | names)
 

@@ -5,9 +5,9 @@ Allocates nothing that a file asks for, reads a bounded part of it, and needs ne
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,15 @@ from tsbs_daw.audio.headers.mpeg import (
     skip_padding,
 )
 from tsbs_daw.audio.headers.streams import EBML, read_matroska, read_ogg
-from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio, shown
+from tsbs_daw.core.errors import (
+    AudioError,
+    SourceUnavailable,
+    TruncatedAudio,
+    UnreadableAudio,
+    UnsupportedAudio,
+    shown,
+)
+from tsbs_daw.core.files import may_pass, open_regular
 
 MAX_CHANNELS = 32
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 384_000
@@ -113,7 +121,7 @@ def inspect(path: Path, *, salvage: bool = False) -> Header:
     except Refused as refused:
         raise refused.kind(f"{name} {refused.what}.") from refused
     except OSError as error:
-        raise UnreadableAudio(f"Cannot open {name}: {error.strerror or error}.") from error
+        raise cannot_open(path, error) from error
     warnings = list(header.warnings)
     if header.fault:
         if not salvage:
@@ -136,7 +144,7 @@ def seems_unfinished(path: Path) -> bool:
     Raises:
         OSError: the file cannot be opened
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
         head = file.read(HEAD_BYTES)
@@ -156,13 +164,14 @@ def seems_unfinished(path: Path) -> bool:
     return False
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file; a pipe or a device could block or never end. Raises: Refused, OSError"""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise Refused(UnreadableAudio, f"is {kind}; choose an audio file")
-    return path.open("rb")
+def cannot_open(path: Path, error: OSError) -> AudioError:
+    """Translate an OSError from opening or reading `path`."""
+    name = shown(path)
+    if error.errno in (errno.EISDIR, errno.EINVAL):
+        kind = "a folder" if error.errno == errno.EISDIR else "not a regular file"
+        return UnreadableAudio(f"{name} is {kind}; choose an audio file.")
+    kind = SourceUnavailable if may_pass(error) else UnreadableAudio
+    return kind(f"Cannot open {name}: {error.strerror or error}.")
 
 
 def check_limits(channels: int | None, sample_rate: int | None) -> None:
