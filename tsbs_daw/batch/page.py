@@ -25,7 +25,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -44,9 +44,8 @@ _VOICE = re.compile(r"vocal|voice|acapella", re.IGNORECASE)
 _SOUNDING = 0.02  # of a song; a voice that is heard for less is bleed
 
 
-def rows(catalogue: Catalogue, folder: Path) -> list[dict[str, Any]]:
-    """One value per song, in the catalogue's order."""
-    return [_row(song, folder) for song in catalogue.songs]
+# What leads to a file of a catalogue; None where nothing does.
+Url = Callable[[str], "str | None"]
 
 
 def relative_url(file: str) -> str:
@@ -56,8 +55,16 @@ def relative_url(file: str) -> str:
     return "/".join([".", *(quote(part.encode("utf-8", "surrogateescape"), safe="") for part in parts)])
 
 
-def _row(song: SongEntry, folder: Path) -> dict[str, Any]:
-    drawn = pictures(folder, song.folder or song.source, [file.file for file in song.files]) if song.files else {}
+def song_row(song: SongEntry, folder: Path, *, url: Url = relative_url, memory: Path | None = None) -> dict[str, Any]:
+    """What a page knows of one song.
+
+    Args:
+        folder: What the song's files are relative to.
+        url: What leads to a file.
+        memory: Where its waveforms are remembered; None: in `folder`.
+    """
+    files = [file.file for file in song.files]
+    drawn = pictures(folder, song.folder or song.source, files, memory) if song.files else {}
     analysis = song.analysis
     return {
         "source": song.source,
@@ -71,8 +78,8 @@ def _row(song: SongEntry, folder: Path) -> dict[str, Any]:
         "channels": song.channels,
         "residualDb": _number(song.residual_db),
         "gainDb": _number(song.gain_db),
-        "files": [_file(file, drawn[file.file], analysis) for file in song.files],
-        "links": _links(song, folder),
+        "files": [_file(file, drawn[file.file], analysis, url) for file in song.files],
+        "links": _links(song, folder, url),
         "warnings": [warning for warning in song.warnings if analysis is None or warning not in analysis.notes],
         # Doubts are told with their figures.
         "notes": [note for note in analysis.notes if "doubtful" not in note] if analysis else [],
@@ -80,16 +87,16 @@ def _row(song: SongEntry, folder: Path) -> dict[str, Any]:
     }
 
 
-def _links(song: SongEntry, folder: Path) -> list[dict[str, str]]:
+def _links(song: SongEntry, folder: Path, url: Url) -> list[dict[str, str]]:
     """What there is to open beside the sounds: the folder, the sessions, and what was made for decks and samplers."""
     places = [(song.folder, "Folder"), *((path, PurePosixPath(path).name) for path in song.sessions)]
     places += [(song.loops_folder, f"{song.loops} loop{'s' if song.loops != 1 else ''}")]
     places += [(song.stem_mp4, PurePosixPath(song.stem_mp4).name)] if song.stem_mp4 else []
     folders = (song.folder, song.loops_folder)
     return [
-        {"name": name, "url": relative_url(path) + ("/" if path in folders else "")}
+        {"name": name, "url": leads + ("/" if path in folders else "")}
         for path, name in places
-        if path and inside(folder, path) is not None
+        if path and inside(folder, path) is not None and (leads := url(path)) is not None
     ]
 
 
@@ -153,12 +160,12 @@ def _doubts(analysis: Analysis) -> dict[str, str]:
     return doubts
 
 
-def _file(file: SongFile, picture: Picture, analysis: Analysis | None) -> dict[str, Any]:
+def _file(file: SongFile, picture: Picture, analysis: Analysis | None, url: Url) -> dict[str, Any]:
     sound = analysis.stems.get(file.name) if analysis else None
     found: dict[str, Any] = {
         "name": file.name,
         "kind": file.kind,
-        "url": relative_url(file.file),
+        "url": url(file.file),
         "color": file.color if _COLOR.fullmatch(file.color) else "#999999",
         "levels": picture.levels,
         "problem": picture.problem,
@@ -186,7 +193,7 @@ NAME = "catalogue.html"
 TEMPO_PERCENT = 6.0  # what most players' tempo sliders do, and time stretching hides
 _PARTS = "page_parts"
 # In this order they make one script.
-_PROGRAM = ("words", "music", "picture", "player", "details", "row", "heading", "keys", "main")
+_PROGRAM = ("words", "music", "picture", "player", "deck", "details", "row", "heading", "keys", "main")
 
 
 def write_page(catalogue: Catalogue, folder: Path) -> Path:
@@ -200,7 +207,7 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
     """
     path = folder / NAME
     try:
-        songs = rows(catalogue, folder)
+        songs = [song_row(song, folder) for song in catalogue.songs]
         forget_all_but(folder, (song.folder or song.source for song in catalogue.songs))
         beside = [name for name in (catalogue.session, CSV) if (folder / name).is_file()]
         write_atomically(path, _page(catalogue, songs, beside))
@@ -216,20 +223,39 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
 
 
 def _page(catalogue: Catalogue, songs: list[dict], beside: list[str]) -> str:
-    """Args: beside: files of the whole crate that the page leads to"""
-    style, program = _part("catalogue.css"), _program()
-    data = {
-        "crate": catalogue.crate,
-        "preset": catalogue.preset,
-        "created": catalogue.created.isoformat(),
-        "tempoPercent": TEMPO_PERCENT,
-        "links": [{"name": name, "url": relative_url(name)} for name in beside],
-        "songs": songs,
-    }
+    """All in one file. Args: beside: files of the whole crate that the page leads to"""
+    style, program = joined_parts(style=True), joined_parts()
     policy = (
         f"default-src 'none'; script-src {_hash(program)}; style-src {_hash(style)}; media-src 'self' file:; "
         "base-uri 'none'; form-action 'none'"
     )
+    data = _data(catalogue, songs, beside, relative_url)
+    return _filled(policy, f"<style>{style}</style>", f"<script>{program}</script>", data)
+
+
+def linked_page(catalogue: Catalogue, folder: Path, beside: list[str], *, url: Url) -> str:
+    """The same page for a server, which sends style and program by themselves and says what leads to a file."""
+    songs = [song_row(song, folder, url=url) for song in catalogue.songs]
+    policy = "default-src 'none'; script-src 'self'; style-src 'self'; media-src 'self'; base-uri 'none'"
+    style, program = (
+        '<link rel="stylesheet" href="/static/catalogue.css">',
+        '<script src="/static/catalogue.js"></script>',
+    )
+    return _filled(policy, style, program, _data(catalogue, songs, beside, url))
+
+
+def _data(catalogue: Catalogue, songs: list[dict], beside: list[str], url: Url) -> dict[str, Any]:
+    return {
+        "crate": catalogue.crate,
+        "preset": catalogue.preset,
+        "created": catalogue.created.isoformat(),
+        "tempoPercent": TEMPO_PERCENT,
+        "links": [{"name": name, "url": url(name)} for name in beside],
+        "songs": songs,
+    }
+
+
+def _filled(policy: str, style: str, program: str, data: object) -> str:
     pieces = {"POLICY": policy, "STYLE": style, "PROGRAM": program, "DATA": embedded(data)}
     # In one pass: what comes in at one place is never searched for another.
     return re.sub("@(POLICY|STYLE|PROGRAM|DATA)@", lambda place: pieces[place[1]], _part("catalogue.html"))
@@ -241,8 +267,11 @@ def embedded(data: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _program() -> str:
-    return "(() => {\n'use strict';\n" + "\n".join(_part(f"{name}.js") for name in _PROGRAM) + "})();\n"
+def joined_parts(names: Iterable[str] = _PROGRAM, more: Iterable[str] = (), *, style: bool = False) -> str:
+    """The page's program: parts by name, then `more`, in one scope. With `style`, its style sheet instead."""
+    if style:
+        return _part("catalogue.css")
+    return "(() => {\n'use strict';\n" + "\n".join([*(_part(f"{name}.js") for name in names), *more]) + "})();\n"
 
 
 def _hash(text: str) -> str:

@@ -110,13 +110,16 @@ def inside(folder: Path, relative: str) -> Path | None:
     return folder.joinpath(*parts)
 
 
-def pictures(folder: Path, group: str, files: Iterable[str]) -> dict[str, Picture]:
+def pictures(folder: Path, group: str, files: Iterable[str], memory: Path | None = None) -> dict[str, Picture]:
     """Pictures of the files of one song, by their relative paths; only what is new or changed is read.
 
-    Args:   folder: the crate's out folder; memory is kept below it
+    Args:   folder: the crate's out folder
             group: what the files have in common, the song's folder: they are remembered together
+            memory: the folder with what is remembered; None: one below `folder`
     """
-    memory = folder / MEMORY / f"{hashlib.sha256(group.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
+    key = group if memory is None else f"{folder}/{group}"
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    memory = (folder / MEMORY if memory is None else memory) / f"{digest}.json"
     known = _recall(memory)
     found: dict[str, Picture] = {}
     learned: dict[str, dict] = {}

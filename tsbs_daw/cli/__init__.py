@@ -46,6 +46,7 @@ TABLE = (
     Entry("batch", "Prepare a folder of songs for remixing."),
     Entry("submit", "Enqueue files for the running daemon."),
     Entry("jobs", "List, show, retry, move and cancel jobs."),
+    Entry("web", "Serve a page that shows the queue and plays the stems."),
     Entry("presets", "List, show and check effect presets."),
     Entry("models", "List, download and convert models."),
     Entry("reaper", "Install, inspect and remove the REAPER actions."),

@@ -34,6 +34,7 @@ Config = Annotated[
 ]
 Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then exit.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per event.")]
+Web = Annotated[bool, typer.Option("--web", help="Serve the page in the browser, too, and print its link.")]
 
 _ENDINGS = ("done", "duplicate", "failed", "dead", "cancelled", "superseded")
 _EVERY = 0.1
@@ -51,6 +52,7 @@ def command(
     at_once: options.AtOnce = None,
     once: Once = False,
     as_json: Json = False,
+    web: Web = False,
     changes: options.Changes,
 ) -> int:
     """Watch folders and separate every song in them.
@@ -61,6 +63,7 @@ def command(
 
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
     """
+    from tsbs_daw.cli.web import beside_daemon
     from tsbs_daw.contracts.job import State
     from tsbs_daw.contracts.treatment import Treatment
     from tsbs_daw.daemon.daemon import Daemon
@@ -79,6 +82,7 @@ def command(
     with (
         listening(as_json=as_json) as listener,
         Daemon(settings, chosen, options=daemon_options, listener=listener, once=once) as daemon,
+        beside_daemon(out, wanted=web),
     ):
         if not as_json:
             _greet(chosen, once=once)

@@ -62,6 +62,14 @@ class DaemonLocks:
             pid_file.write_text(str(os.getpid()), encoding="ascii")
 
 
+def watching_process(folder: Path) -> int | None:
+    """The process that says it watches this folder; it may have died since."""
+    try:
+        return int((folder / FOLDER_LOCK).with_suffix(".pid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
 def _process(pid_file: Path) -> str:
     try:
         return f"process {int(pid_file.read_text(encoding='ascii'))}"

@@ -13,6 +13,7 @@ How a job comes into the queue's table: new, again, instead of an older version,
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -172,6 +173,11 @@ class JobStore:
     def get(self, job_id: str) -> JobRow | None:
         return next(iter(self._rows("id = ?", (job_id,))), None)
 
+    def of_ids(self, job_ids: Iterable[str]) -> list[JobRow]:
+        names = list(job_ids)
+        parts = (tuple(names[start : start + 500]) for start in range(0, len(names), 500))
+        return [row for part in parts for row in self._rows(f"id IN ({_marks(part)})", part)]
+
     def rows(self, states: Iterable[State] = tuple(State), limit: int = -1) -> list[JobRow]:
         """Jobs in these states, newest first."""
         names = tuple(state.value for state in states)
@@ -220,6 +226,15 @@ class JobStore:
     def files_of(self, root: str) -> dict[str, SeenFile]:
         """All files of a watch folder that have been dealt with, by relative path."""
         return files_of(self.database, root)
+
+    def roots(self) -> list[str]:
+        """Every folder that was ever watched."""
+        return [os.fsdecode(row[0]) for row in self.database.read("SELECT DISTINCT root FROM files")]
+
+    def outputs(self, origin: str) -> list[Path]:
+        """The output folders of all jobs that came from `origin`."""
+        sql = "SELECT DISTINCT json_extract(job_json, '$.output') FROM jobs WHERE origin = ? AND job_json != ''"
+        return [Path(row[0]) for row in self.database.read(sql, (origin,)) if row[0]]
 
     def _rows(self, where: str, parameters: tuple[Any, ...] = ()) -> list[JobRow]:
         return [JobRow.from_sql(row) for row in self.database.read(f"SELECT * FROM jobs WHERE {where}", parameters)]

@@ -3,7 +3,7 @@
 /** The panel of a song. `app` is the page: player, gallery, and what a click asks for. */
 function details(song, app) {
   const panel = el('div', { class: 'panel', role: 'cell', 'aria-colspan': 8 });
-  if (song.files.length) panel.append(lanes(song, app));
+  if (song.files.length) panel.append(el('div', { class: 'transport' }, ...transport(song, app)), lanes(song, app));
   panel.append(el('div', { class: 'facts' }, figures(song), remarks(song), fitting(song, app)));
   return panel;
 }
@@ -41,7 +41,8 @@ function lanes(song, app) {
   const lines = song.sections.slice(1).map(([from]) => span('edge', song, from, from));
   song.playhead = el('div', { class: 'playhead', hidden: true });
   const hover = el('div', { class: 'hover', hidden: true }, el('span'));
-  field.append(...lines, hover, song.playhead);
+  song.loopMark = el('div', { class: 'loop', hidden: true });
+  field.append(song.loopMark, ...lines, hover, song.playhead);
   const slider = el(
     'div',
     {

@@ -37,10 +37,8 @@ function action(page, key, target) {
   const song = player.song ?? chosen ?? page.current;
   if (key === 'p' || key === 'P') return song && (() => playKey(page));
   if (key === '/') return () => find('text').focus();
-  if (key === 'ArrowLeft' || key === 'ArrowRight')
-    return player.song && (() => player.seek(player.position + (key === 'ArrowLeft' ? -5 : 5)));
-  const file = /^[1-9]$/.test(key) && (chosen ?? player.song)?.files[Number(key) - 1];
-  return file && !file.problem ? () => page.mix(chosen ?? player.song, file, 'solo') : null;
+  const mixed = chosen ?? player.song;
+  return mixed ? deckKey(page, mixed, key) : null;
 }
 
 /** Play the song that has the focus or is chosen; pause what plays. */

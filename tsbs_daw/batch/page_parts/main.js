@@ -1,9 +1,10 @@
 // The page itself: what is shown, chosen and played.
 
-class Page {
+class Page extends Deck {
   constructor(data) {
+    super();
     this.songs = data.songs;
-    this.chosen = this.current = null;
+    this.current = null;
     this.fits = [];
     this.filter = {
       state: '',
@@ -17,17 +18,13 @@ class Page {
     };
     this.sort = { column: '', down: false };
     this.percent = data.tempoPercent;
-    this.gallery = new Gallery();
-    this.player = new Player();
     this.songs.forEach((song, place) => this.prepare(song, place));
     introduce(this, data);
     heads(this);
     this.form();
     find('songs').append(...this.songs.map((song) => row(song, this)));
     this.arrange();
-    this.dock();
     document.addEventListener('keydown', (event) => pressed(this, event));
-    this.player.addEventListener('change', () => this.playerChanged());
   }
 
   prepare(song, place) {
@@ -35,9 +32,7 @@ class Page {
     song.searched = plain(
       [song.title, song.artist, song.source, song.key?.name, song.key?.camelot, song.reason].join(' '),
     );
-    const stems = song.files.some((file) => file.kind === 'stem');
-    for (const file of song.files) [file.mute, file.solo] = [file.kind !== (stems ? 'stem' : 'output'), false];
-    if (song.files.length && song.files.every((file) => file.mute)) song.files[0].mute = false;
+    resetMix(song);
   }
 
   form() {
@@ -193,79 +188,6 @@ class Page {
     this.arrange();
     this.fit();
     this.chosen?.panel.querySelector('.only')?.focus();
-  }
-
-  play(song) {
-    if (song !== this.chosen) this.choose(song);
-    this.player.toggle(song);
-  }
-
-  /** Play from a place; or, while nothing plays, only move there. */
-  goTo(song, atS, play = true) {
-    if (song !== this.chosen) this.choose(song);
-    if (song !== this.player.song || play) this.player.play(song, Math.max(0, atS));
-    else this.player.seek(atS);
-  }
-
-  mix(song, file, what) {
-    file[what] = !file[what];
-    if (this.player.song === song) this.player.mix();
-    this.showMix(song);
-  }
-
-  showMix(song) {
-    for (const { file, lane, body } of song.laneElements ?? []) {
-      for (const what of ['mute', 'solo'])
-        lane.querySelector(`.${what}`).setAttribute('aria-pressed', String(file[what]));
-      body.classList.toggle('unheard', !heard(song, file));
-      const trouble = body.querySelector('.trouble');
-      trouble.hidden = !file.broken;
-      trouble.textContent = file.broken ? `This file ${file.trouble}.` : '';
-    }
-  }
-
-  dock() {
-    find('dock-play').addEventListener('click', () => this.player.toggle());
-    find('dock-song').addEventListener('click', () => this.choose(this.player.song, true));
-    find('dock-seek').addEventListener('input', () => this.player.seek(Number(find('dock-seek').value)));
-  }
-
-  playerChanged() {
-    const { song, playing } = this.player;
-    if (this.sounding && this.sounding !== song) this.showPlaying(this.sounding, false);
-    this.sounding = song;
-    if (this.chosen) this.showMix(this.chosen);
-    find('dock').hidden = !song;
-    document.body.classList.toggle('docked', Boolean(song));
-    if (!song) return;
-    this.showPlaying(song, playing);
-    find('dock-play').classList.toggle('on', playing);
-    find('dock-play').setAttribute('aria-label', playing ? 'Pause' : 'Play');
-    find('dock-song').replaceChildren(name(song.title));
-    find('dock-seek').max = this.player.length;
-    this.follow();
-  }
-
-  showPlaying(song, playing) {
-    song.playButton.classList.toggle('on', playing);
-    song.playButton.setAttribute('aria-label', `${playing ? 'Pause' : 'Play'} ${shown(song.title)}`);
-    song.element.classList.toggle('loaded', song === this.player.song);
-    for (const head of [song.playhead, song.smallPlayhead]) if (head) head.hidden = song !== this.player.song;
-  }
-
-  /** Move what shows the position, while there is something to show. */
-  follow() {
-    cancelAnimationFrame(this.frame);
-    const { song, playing, position, length } = this.player;
-    if (!song) return;
-    const left = `${length ? (100 * position) / length : 0}%`;
-    for (const head of [song.playhead, song.smallPlayhead]) head?.style.setProperty('left', left);
-    find('dock-time').textContent = `${clock(Math.floor(position))} / ${clock(length)}`;
-    if (document.activeElement !== find('dock-seek') || playing) find('dock-seek').value = position;
-    find('dock-seek').setAttribute('aria-valuetext', `${clock(position)} of ${clock(length)}`);
-    song.slider?.setAttribute('aria-valuenow', Math.round(position));
-    song.slider?.setAttribute('aria-valuetext', `${clock(position)} of ${clock(length)}`);
-    if (playing) this.frame = requestAnimationFrame(() => this.follow());
   }
 }
 

@@ -34,7 +34,11 @@ class Player extends EventTarget {
     this.playing = false;
     this.turn = 0;
     this.home = document.body.appendChild(el('div', { hidden: true, id: 'sounds' }));
-    setInterval(() => this.playing && !this.cueing && this.align(), WATCH_MS);
+    setInterval(() => {
+      if (!this.playing || this.cueing) return;
+      this.align();
+      this.turnBack();
+    }, WATCH_MS);
   }
 
   /** Play a song from a place; without one, from where it was, or again if it was at its end. */
@@ -76,6 +80,15 @@ class Player extends EventTarget {
     if (joins && this.playing) this.cue(this.position);
     else this.sounds().forEach((audio) => this.hear(audio));
     this.tell();
+  }
+
+  /** Shortly before the end of a loop, have its beginning cued at its end. Who has gone past it plays on. */
+  turnBack() {
+    const { loop } = this.song;
+    const left = loop?.on ? loop.to - this.position : -1;
+    if (left < 0 || left > (2 * WATCH_MS) / 1000 || this.turning === this.turn) return;
+    const turn = (this.turning = this.turn);
+    setTimeout(() => turn === this.turn && loop.on && this.cue(this.within(loop.from)), 1000 * left);
   }
 
   /** The place, or the nearest at which the song still sounds. */
@@ -248,6 +261,11 @@ class Player extends EventTarget {
 
   ended() {
     if (!this.playing || this.lead()) return;
+    const { loop } = this.song;
+    if (loop?.on && loop.to > this.length - 2 * END_S) {
+      this.cue(this.within(loop.from));
+      return;
+    }
     this.pause();
     this.place = 0;
     this.tell();
@@ -262,8 +280,9 @@ function median(values) {
   return [...values].sort((a, b) => a - b)[(values.length - 1) >> 1];
 }
 
-/** As on a mixer: with any solo, those; else what is not muted. */
+/** As on a mixer: with any solo, those; else what is not muted. While it is compared, the song itself alone. */
 function heard(song, file) {
+  if (song.comparing) return file.kind === 'source';
   return song.files.some((one) => one.solo) ? file.solo : !file.mute;
 }
 

@@ -1,0 +1,188 @@
+"""The queue as the page shows it, and as it changes: server-sent events.
+
+An event's id is a hash of all that the page shows after it. A page that comes back says which one it saw last
+(Last-Event-ID): if that is still how things stand, nothing is sent; else everything, once. So nothing has to be
+remembered here, and a page is right again after any interruption, whoever was restarted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tsbs_daw.contracts.job import State
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import DaemonError, JobFormatError
+from tsbs_daw.queue.listing import describe, unclaimed
+from tsbs_daw.queue.records import JobRow
+from tsbs_daw.queue.spool import Spool, living_daemon, read_progress
+from tsbs_daw.queue.store import JobStore
+
+log = logging.getLogger(__name__)
+
+LIVE_JOBS = 300  # of those that wait; the page says how many more there are
+FINISHED_JOBS = 100
+_LOOK_EVERY_S = 0.5
+_PING_EVERY = 30  # looks without news; a connection that is dead shows by it
+_FINISHED = tuple(state for state in State if state.finished)
+
+Answer = TypeVar("Answer")
+
+
+class QueueReader:
+    """Reads the queue, in one thread of its own: SQLite's connections belong to theirs, and may wait for a writer."""
+
+    def __init__(self, settings: Settings):
+        self.settings, self.spool = settings, Spool(settings.spool)
+        self._thread = ThreadPoolExecutor(1, "queue")
+        self._store: JobStore | None = None
+        self._file: tuple[int, int] | None = None
+        self._finished: tuple[int, list[dict[str, Any]]] = (-1, [])
+
+    async def ask(self, question: Callable[[JobStore | None], Answer]) -> Answer:
+        """Call `question` with the store; None while there is no store yet. Raises: DaemonError: it cannot be read"""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question)
+
+    async def snapshot(self) -> dict[str, Any]:
+        """All that the page shows of the queue."""
+        try:
+            return await self.ask(self._snapshot)
+        except (DaemonError, OSError) as error:
+            log.warning("%s", error)
+            return {"daemon": None, "trouble": str(error), "jobs": [], "counts": {}, "more": 0}
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, question: Callable[[JobStore | None], Answer]) -> Answer:
+        try:
+            return question(self._opened())
+        except sqlite3.Error as error:
+            self._forget()
+            raise DaemonError(
+                f"The job database cannot be read ({error}); the daemon mends it when it starts."
+            ) from error
+
+    def _opened(self) -> JobStore | None:
+        """The store; opened anew when its file is another one."""
+        try:
+            status = Path(self.settings.store).stat()
+            file = (status.st_dev, status.st_ino)
+        except OSError:
+            file = None
+        if file != self._file or file is None:
+            self._forget()
+            self._store = JobStore.open_for_reading(self.settings.store)
+            self._file = file if self._store is not None else None
+        return self._store
+
+    def _forget(self) -> None:
+        if self._store is not None:
+            self._store.close()
+        self._store, self._file, self._finished = None, None, (-1, [])
+
+    def _snapshot(self, store: JobStore | None) -> dict[str, Any]:
+        requests = [brief(job) for job in unclaimed(self.spool, LIVE_JOBS)]
+        again = {job["id"] for job in requests}
+        live = [self._live(row) for row in store.in_order(LIVE_JOBS)] if store else []
+        finished = [job for job in self._latest_finished(store) if job["id"] not in again] if store else []
+        counts = {state.value: count for state, count in store.counts().items()} if store else {}
+        waiting = counts.get("queued", 0) + counts.get("running", 0)
+        heartbeat = living_daemon(self.settings.spool)
+        return {
+            "daemon": {"pid": heartbeat.pid, "version": heartbeat.version} if heartbeat else None,
+            "trouble": "",
+            "jobs": live + requests[::-1] + finished,  # as they will run, then as they ended
+            "counts": counts,
+            "more": max(waiting - len(live), 0),
+        }
+
+    def _latest_finished(self, store: JobStore) -> list[dict[str, Any]]:
+        """Read again only when the database has changed."""
+        version = store.database.read("PRAGMA data_version")[0][0]
+        if version != self._finished[0]:
+            rows = store.rows(_FINISHED, FINISHED_JOBS)
+            rows.sort(key=lambda row: row.finished_unix_s, reverse=True)
+            self._finished = version, [brief(describe(row)) for row in rows]
+        return self._finished[1]
+
+    def _live(self, row: JobRow) -> dict[str, Any]:
+        found = brief(describe(row))
+        found["cancelling"] = bool(row.cancel_requested) or (self.spool.folder(row.id) / "cancel").exists()
+        if row.state is State.RUNNING:
+            found["started"] = _changed_unix_s(self.spool.folder(row.id) / "fence")
+            try:
+                progress = read_progress(self.settings.spool, row.id)
+            except (JobFormatError, OSError):
+                progress = None
+            if progress is not None and progress.attempt == row.attempts:
+                found |= {"fraction": round(progress.fraction, 3), "message": progress.message}
+        return found
+
+
+def brief(job: dict[str, Any]) -> dict[str, Any]:
+    """Of what `listing.describe` says, the part that the list of jobs shows."""
+    request, result = job["request"] or {}, job["result"] or {}
+    return {
+        "id": job["id"],
+        "state": job["state"],
+        "song": job["song"],
+        "source": job["source"],
+        "origin": job["origin"],
+        "fraction": round(job["fraction"] or 0.0, 3),
+        "message": job["message"] or "",
+        "error": job["error"] or "",
+        "warnings": list(result.get("warnings", ())),
+        "attempts": job["attempts"],
+        "created": job["created_unix_s"],
+        "finished": job["finished_unix_s"],
+        "preset": request.get("preset", ""),
+        "model": request.get("model", ""),
+        "playable": job["state"] in ("done", "duplicate") and bool(result.get("folder")),
+    }
+
+
+async def stream(reader: QueueReader, last_id: str, stopped: Callable[[], bool]) -> AsyncIterator[str]:
+    """Server-sent events: "all" first, then "change" with what is different.
+
+    Args: last_id: what the page saw last; stopped: whether the server ends
+    """
+    sent: dict[str, Any] | None = None
+    quiet = 0
+    yield "retry: 1000\n\n"
+    while not stopped():
+        now = await reader.snapshot()
+        event_id = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()[:16]
+        if event_id != last_id:
+            kind, data = ("all", now) if sent is None else ("change", difference(sent, now))
+            yield f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+            sent, last_id, quiet = now, event_id, 0
+        elif quiet >= _PING_EVERY:
+            yield ": still here\n\n"
+            quiet = 0
+        else:
+            quiet += 1
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What makes `new` of `old`: jobs that changed, and the order of all if it is another."""
+    known = {job["id"]: job for job in old["jobs"]}
+    changed = [job for job in new["jobs"] if known.get(job["id"]) != job]
+    order = [job["id"] for job in new["jobs"]]
+    same = order == [job["id"] for job in old["jobs"]]
+    return {**new, "jobs": changed, "order": None if same else order}
+
+
+def _changed_unix_s(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
