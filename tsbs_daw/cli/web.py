@@ -79,7 +79,10 @@ def beside_daemon(out: Path | None, *, wanted: bool) -> Iterator[None]:
 
     place = ["--out", str(options.absolute(out))] if out else []
     child = subprocess.Popen(
-        [sys.executable, "-m", "tsbs_daw", "web", "--lifeline", *place], stdin=subprocess.PIPE, stdout=sys.stderr
+        [sys.executable, "-m", "tsbs_daw", "web", "--lifeline", *place],
+        stdin=subprocess.PIPE,
+        stdout=sys.stderr,
+        start_new_session=True,  # Ctrl-C is for the daemon, which then ends it
     )
     try:
         yield

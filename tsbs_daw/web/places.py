@@ -52,7 +52,7 @@ def folders(settings: Settings, store: JobStore | None) -> list[dict[str, Any]]:
     for root in store.roots():
         files = store.files_of(root)
         rows = {row.id: row for row in store.of_ids(file.job_id for file in files.values() if file.job_id)}
-        entries = [
+        entries: list[dict[str, Any]] = [
             {
                 "file": source_name(file.relative),
                 "state": rows[file.job_id].state.value if file.job_id in rows else "ignored" if file.reason else "gone",
