@@ -11,8 +11,7 @@ import soundfile as sf
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, stream
 from tsbs_daw.lab.songs.score import Score, Sung
-from tsbs_daw.lab.songs.singer import random_singer
-from tsbs_daw.lab.songs.voice import sing
+from tsbs_daw.lab.songs.voice import random_singer, sing
 
 SCORE = compose(1000, 6.0, style="pop")
 TEXT = (

@@ -26,7 +26,7 @@ from harness.stage import (
 from timeouts import PATIENCE_S
 
 from tsbs_daw.batch.catalogue import CSV, JSON
-from tsbs_daw.batch.state import FILE_NAME as MEMORY
+from tsbs_daw.batch.plan import FILE_NAME as MEMORY
 from tsbs_daw.contracts.catalogue import Catalogue
 from tsbs_daw.contracts.job import State
 from tsbs_daw.contracts.treatment import Treatment

@@ -13,7 +13,7 @@ import pytest
 from tsbs_daw.core.errors import OutputError, UsageError
 from tsbs_daw.integrations.reaper import install, reapack
 from tsbs_daw.integrations.reaper import keys as reaper_keys
-from tsbs_daw.integrations.reaper.folder import find_folder, usual_folder
+from tsbs_daw.integrations.reaper.application import find_folder, usual_folder
 
 KEYS = (
     "KEY 1 83 _RS81d700e4103e0b7cd24bc80c9f4ad8ab647eeb8a 0\r\n"

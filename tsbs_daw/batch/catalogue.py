@@ -17,9 +17,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tsbs_daw.batch.plan import CrateRequest, Intake
+from tsbs_daw.batch.plan import CrateRequest, Intake, remember
 from tsbs_daw.batch.progress import Song
-from tsbs_daw.batch.state import remember
 from tsbs_daw.contracts.analysis import Analysis, Tempo
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
 from tsbs_daw.contracts.manifest import Manifest, read_manifest

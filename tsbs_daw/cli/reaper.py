@@ -41,8 +41,7 @@ def install(
     Example: tsbs-daw reaper install
     """
     from tsbs_daw.integrations.reaper import install as reaper_install
-    from tsbs_daw.integrations.reaper.folder import find_folder
-    from tsbs_daw.integrations.reaper.running import reaper_is_running
+    from tsbs_daw.integrations.reaper.application import find_folder, reaper_is_running
 
     folder = find_folder(resource)
     document, own = _settings_and_own_actions(folder)
@@ -74,8 +73,7 @@ def uninstall(resource: Resource = None) -> None:
     """
     from tsbs_daw.core.errors import UsageError
     from tsbs_daw.integrations.reaper import install as reaper_install
-    from tsbs_daw.integrations.reaper.folder import find_folder
-    from tsbs_daw.integrations.reaper.running import reaper_is_running
+    from tsbs_daw.integrations.reaper.application import find_folder, reaper_is_running
 
     folder = find_folder(resource)
     if reaper_is_running():
@@ -96,7 +94,7 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
     """
     from tsbs_daw.core.config import Settings
     from tsbs_daw.integrations.reaper import install as reaper_install
-    from tsbs_daw.integrations.reaper.folder import find_folder
+    from tsbs_daw.integrations.reaper.application import find_folder
     from tsbs_daw.queue.spool import living_daemon
 
     found = reaper_install.installation(find_folder(resource))
@@ -132,7 +130,7 @@ def setup(
     from tsbs_daw.core.config import Settings
     from tsbs_daw.doctor.checks import examine
     from tsbs_daw.integrations.reaper import install as reaper_install
-    from tsbs_daw.integrations.reaper.folder import find_folder
+    from tsbs_daw.integrations.reaper.application import find_folder
 
     _use_home(home)
     folder = find_folder(resource)
@@ -161,7 +159,7 @@ def serve(
     from tsbs_daw.cli.watch import listening
     from tsbs_daw.core.config import Settings
     from tsbs_daw.daemon.daemon import Daemon
-    from tsbs_daw.integrations.reaper.idle import IdleWatch
+    from tsbs_daw.integrations.reaper.application import IdleWatch
 
     _use_home(home)
     settings = Settings.from_environment()

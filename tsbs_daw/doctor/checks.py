@@ -24,7 +24,7 @@ from typing import Any
 from tsbs_daw.core import machine
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import described, shown
-from tsbs_daw.integrations.reaper.folder import usual_folder
+from tsbs_daw.integrations.reaper.application import usual_folder
 
 log = logging.getLogger(__name__)
 

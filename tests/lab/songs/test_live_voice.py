@@ -12,7 +12,7 @@ from tsbs_daw.lab.songs import compose, dataset, live_voice, render, world
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, stream
 from tsbs_daw.lab.songs.live_voice import cast_live, open_speakers, sing_live
 from tsbs_daw.lab.songs.material import open_material
-from tsbs_daw.lab.songs.singer import FRAME_S
+from tsbs_daw.lab.songs.voice import FRAME_S
 
 pytestmark = pytest.mark.skipif(not world.is_installed(), reason="pyworld is not installed")
 

@@ -13,8 +13,8 @@ from tsbs_daw.lab.songs import world
 from tsbs_daw.lab.songs.dsp import HOP, SAMPLE_RATE, stream
 from tsbs_daw.lab.songs.recorded_voice import Delivery, revoice, sing_recorded
 from tsbs_daw.lab.songs.score import Sung
-from tsbs_daw.lab.songs.singer import FRAME_S, random_singer
 from tsbs_daw.lab.songs.speakers import Voice, level_db, spoken_syllables
+from tsbs_daw.lab.songs.voice import FRAME_S, random_singer
 
 pytestmark = pytest.mark.skipif(not world.is_installed(), reason="pyworld is not installed")
 PITCHES = (50, 55, 52, 57, 59, 48)

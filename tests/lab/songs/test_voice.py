@@ -8,8 +8,7 @@ import pytest
 from tsbs_daw.lab.songs import compose
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, filter_frames, frames_of, stream
 from tsbs_daw.lab.songs.score import Sung
-from tsbs_daw.lab.songs.singer import pulses, random_singer
-from tsbs_daw.lab.songs.voice import sing
+from tsbs_daw.lab.songs.voice import pulses, random_singer, sing
 
 SCORE = compose(1000, 6.0, style="pop")
 

@@ -1,7 +1,7 @@
-// Which songs go together: tempo within a tolerance that the reader sets, also at half and double time, and keys that
-// blend. Keys are compared on the Camelot wheel, where neighbours share all notes but one: the same code (8A and 8A), one
-// hour on (8A and 7A or 9A; 12A and 1A), or the relative major or minor (8A and 8B). A song without a key, a drum loop
-// say, goes with every key. A song without a tempo goes with none.
+// Which songs go together: tempo within a tolerance that the reader sets, also at half and double time, and keys
+// that blend. Keys are compared on the Camelot wheel, where neighbours share all notes but one: the same code (8A and
+// 8A), one hour on (8A and 7A or 9A; 12A and 1A), or the relative major or minor (8A and 8B). A song without a key,
+// a drum loop say, goes with every key. A song without a tempo goes with none.
 
 const CAMELOT = /^(1[0-2]|[1-9])([AB])$/;
 

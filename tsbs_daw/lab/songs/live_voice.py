@@ -11,8 +11,8 @@ from tsbs_daw.lab.songs.dsp import stream
 from tsbs_daw.lab.songs.material import Material
 from tsbs_daw.lab.songs.recorded_voice import Delivery, sing_recorded
 from tsbs_daw.lab.songs.score import Part, Score
-from tsbs_daw.lab.songs.singer import random_singer
 from tsbs_daw.lab.songs.speakers import Speakers, limited
+from tsbs_daw.lab.songs.voice import random_singer
 from tsbs_daw.lab.songs.world import is_installed
 
 LIVE_SHARE = 0.75  # of songs with vocals

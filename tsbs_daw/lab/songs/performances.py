@@ -16,9 +16,9 @@ from tsbs_daw.lab.songs.instruments import choir, resampled
 from tsbs_daw.lab.songs.material import Recording
 from tsbs_daw.lab.songs.recorded_voice import Delivery, revoice, sing_recorded
 from tsbs_daw.lab.songs.score import Score, Sung
-from tsbs_daw.lab.songs.singer import Singer, random_singer
 from tsbs_daw.lab.songs.singing import backing_chords, harmony_of, lexicon, rap_line, sung_line
 from tsbs_daw.lab.songs.speakers import Speaker, Speakers, Syllable, limited
+from tsbs_daw.lab.songs.voice import Singer, random_singer
 
 # Shares of a bank's seconds.
 KINDS = {

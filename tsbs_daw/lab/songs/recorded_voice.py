@@ -13,8 +13,8 @@ import numpy as np
 
 from tsbs_daw.lab.songs.dsp import HOP, N_FFT, SAMPLE_RATE, gain, midi_hz
 from tsbs_daw.lab.songs.score import Score, Sung
-from tsbs_daw.lab.songs.singer import FRAME_S, Singer, pitch_curve, smooth
 from tsbs_daw.lab.songs.speakers import Syllable, Voice, samples_of
+from tsbs_daw.lab.songs.voice import FRAME_S, Singer, pitch_curve, smooth
 from tsbs_daw.lab.songs.world import Frames, move_formants, synthesise
 
 SHORTEST_NOTE_S = 0.12  # a shorter note joins the one before it

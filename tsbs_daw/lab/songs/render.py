@@ -13,13 +13,12 @@ from tsbs_daw.lab.songs.material import Material
 from tsbs_daw.lab.songs.recorded_kits import play_recorded_kit
 from tsbs_daw.lab.songs.recorded_parts import play_loops, play_phrases, play_recorded_part
 from tsbs_daw.lab.songs.score import STEMS, Part, Score
-from tsbs_daw.lab.songs.singer import random_singer
 from tsbs_daw.lab.songs.soundfont import play_font_kit, play_font_part
 from tsbs_daw.lab.songs.speakers import Speakers
 from tsbs_daw.lab.songs.speech import recite
 from tsbs_daw.lab.songs.synth_player import play_part
 from tsbs_daw.lab.songs.synth_timbres import acid
-from tsbs_daw.lab.songs.voice import sing
+from tsbs_daw.lab.songs.voice import random_singer, sing
 from tsbs_daw.lab.songs.voice_bank import play_bank
 
 FAMILIES = {

@@ -17,7 +17,7 @@ from scipy.signal import butter, find_peaks, istft, sosfiltfilt, stft
 from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.songs.dsp import HOP, N_FFT, SAMPLE_RATE
 from tsbs_daw.lab.songs.material import Material, Recording
-from tsbs_daw.lab.songs.singer import FRAME_S, smooth
+from tsbs_daw.lab.songs.voice import FRAME_S, smooth
 from tsbs_daw.lab.songs.world import Frames, analyse_cached
 
 VOWEL_BAND_HZ = (250.0, 3500.0)

@@ -22,7 +22,7 @@ from tsbs_daw.core.errors import OutputError, UsageError
 from tsbs_daw.lab.songs.dsp import HOP, N_FFT, SAMPLE_RATE, filter_frames, midi_hz
 from tsbs_daw.lab.songs.mixing import process
 from tsbs_daw.lab.songs.score import Score, Sung
-from tsbs_daw.lab.songs.singer import FRAME_S, Singer, pitch_curve, pulses, smooth
+from tsbs_daw.lab.songs.voice import FRAME_S, Singer, pitch_curve, pulses, smooth
 
 ANALYSIS = 1536  # samples per analysis window: three periods of the lowest speaker
 ENVELOPE_TOP_HZ = 9500.0  # espeak-ng speaks at 22.05 kHz; above this the envelope is continued
