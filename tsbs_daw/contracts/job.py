@@ -20,13 +20,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from tsbs_daw.contracts.document import Document, Part
+from tsbs_daw.contracts.document import Document, Part, Sentence
 from tsbs_daw.contracts.treatment import Treatment
+
+_LONGEST_PATH = 32767  # characters; Windows' limit, the largest of the systems
+_MOST_SAMPLES = 1 << 53  # the largest whole number that every reader of JSON keeps exactly
 
 
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
-        raise ValueError(f"the path {str(path)!r} is not absolute")
+        raise ValueError(f"the path {str(path)[:200]!r} is not absolute")
+    if "\0" in str(path) or len(str(path)) > _LONGEST_PATH:
+        raise ValueError(f"the path {str(path)[:200]!r} is not one that a system can have")
     return path
 
 
@@ -65,8 +70,8 @@ class Source(Part):
     """
 
     path: AbsolutePath
-    start_samples: int = Field(0, ge=0)
-    length_samples: int | None = Field(None, ge=1)
+    start_samples: int = Field(0, ge=0, le=_MOST_SAMPLES)
+    length_samples: int | None = Field(None, ge=1, le=_MOST_SAMPLES)
 
 
 class Job(Treatment, Document):
@@ -96,7 +101,7 @@ class Progress(Document):
     id: JobId
     state: State
     fraction: float = Field(0.0, ge=0, le=1)
-    message: str = ""
+    message: Sentence = ""
     attempt: int = 1
     updated_unix_s: float = 0.0
 
@@ -120,7 +125,7 @@ class Result(Document):
 
     id: JobId
     state: State
-    error: str | None = None
+    error: Sentence | None = None
     retryable: bool = False
     folder: AbsolutePath | None = None
     session: AbsolutePath | None = None
@@ -129,7 +134,7 @@ class Result(Document):
     sample_rate: int = 0
     samples: int = 0
     time_reference_samples: int = 0
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Sentence, ...] = ()
     deliver: dict[str, Any] = Field(default_factory=dict)
     finished_unix_s: float = 0.0
 

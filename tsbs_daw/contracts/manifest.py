@@ -192,9 +192,11 @@ def versions() -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest in `folder`; None when there is none that this version understands."""
-    path = folder / FILE_NAME
+    """The manifest in `folder`; None when there is none that this version understands.
+
+    The name is common, so whatever has it is read with care: see `Document.read`.
+    """
     try:
-        return Manifest.from_json(path.read_bytes(), str(path))
+        return Manifest.read(folder / FILE_NAME)
     except (OSError, JobFormatError):
         return None

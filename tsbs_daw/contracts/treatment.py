@@ -27,12 +27,19 @@ from tsbs_daw.presets.delivery import FEWEST_BARS, LOUDEST_LUFS, MOST_BARS, QUIE
 
 Format = Literal["wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3"]
 
+_LONGEST_NAME = 32767  # characters; Windows' limit for a path, the largest of the systems
 _UNUSABLE = "unusable"  # what is wrong with it, the job will say
 
 
 def _template(text: str) -> str:
     if problem := template_problem(text):
         raise ValueError(f"the template {problem}")
+    return text
+
+
+def _name_or_path(text: str) -> str:
+    if "\0" in text or len(text) > _LONGEST_NAME:
+        raise ValueError(f"{text[:100]!r} is neither a name nor a path that a system can have")
     return text
 
 
@@ -66,8 +73,8 @@ class Treatment(Part):
         delivery: What differs from the preset's own `delivery:`.
     """
 
-    preset: str = "none"
-    model: str = "default"
+    preset: Annotated[str, AfterValidator(_name_or_path)] = "none"
+    model: Annotated[str, AfterValidator(_name_or_path)] = "default"
     stage: Literal["full", "mask"] = "full"
     null: bool = False
     salvage: bool = False

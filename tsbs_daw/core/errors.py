@@ -41,10 +41,15 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
+def printable(text: str) -> str:
+    """`text` in one line that every file, database and terminal takes, whatever was in it."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def shown(path: Path | str) -> str:
     """A path as a message may carry it: quoted, in one line, and printable whatever bytes the name has."""
-    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "'" + "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text) + "'"
+    return f"'{printable(str(path))}'"
 
 
 def described(error: BaseException) -> str:

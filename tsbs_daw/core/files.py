@@ -1,10 +1,15 @@
-"""Making what was written survive a power cut: contents first, then the names that lead to them. And a full disk.
+"""Files by name: read only what is a plain file, write so that a power cut or a foreign link does no harm.
 
-The hash that tells contents apart: songs, models, presets, delivered files.
+Whoever may write to a folder may also put a pipe, a device, a link or an endless file under a name that is expected
+there. So what is read by name is opened once, without waiting, and judged by what was opened. What is written by name
+is a new file, never one that a link leads to.
+
+Durability: contents first, then the names that lead to them. And the hash that tells contents apart.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -18,12 +23,83 @@ from typing import BinaryIO
 from tsbs_daw.core.errors import SourceChanged, shown
 
 TIME_STEP_NS = 2_500_000_000  # FAT counts seconds in twos
-# Errors of a disk or share that may be gone when it is tried again.
-_PASSING = (
-    "EIO", "ENOENT", "EACCES", "EPERM", "EROFS", "ESTALE", "EBUSY", "EAGAIN", "ENXIO", "ENODEV", "ETIMEDOUT",
-    "ENOTCONN", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO",
-)  # fmt: skip
-PASSING = frozenset(getattr(errno, name) for name in _PASSING if hasattr(errno, name))
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_QUIET = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_QUIET |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
+
+# What a disk, a share or the system says for a while, and what is no fault of the file that was in hand.
+PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EPERM", "EROFS", "EIO", "ENOENT", "ESTALE", "ENOSPC", "EDQUOT", "ENODEV", "ENXIO", "EBUSY"),
+        *("EAGAIN", "EINTR", "EMFILE", "ENFILE", "ENOMEM", "ENOLCK", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH"),
+        *("ENETDOWN", "ENETUNREACH", "ENOTCONN", "ECONNRESET", "ECONNABORTED", "EREMOTEIO", "ENOLINK", "ENOMEDIUM"),
+    )
+    if hasattr(errno, name)
+)
+
+
+def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open a regular file for reading, without waiting for anyone should it be a pipe or a device.
+
+    Args:
+        path: The file.
+        follow: Whether the name may be a link. False wherever others may write.
+
+    Raises:
+        OSError: It is not there, not readable, or not a regular file; `strerror` says which.
+    """
+    if not follow and not _NO_FOLLOW and path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link", str(path))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _QUIET | (0 if follow else _NO_FOLLOW))
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise OSError(errno.ELOOP, "it is a link", str(path)) from error
+        if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # a socket
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path)) from error
+        raise
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, "its name is not valid", str(path)) from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file"
+            raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, kind, str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_small(path: Path, limit_bytes: int, *, follow: bool = False) -> bytes:
+    """The whole of a regular file that should be small.
+
+    Raises:
+        OSError: as `open_regular`, or it is larger than `limit_bytes`
+    """
+    with open_regular(path, follow=follow) as file:
+        content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        limit = f"{limit_bytes >> 20} MiB" if limit_bytes >= 1 << 20 else f"{limit_bytes >> 10} KiB"
+        raise OSError(errno.EFBIG, f"it is larger than {limit}", str(path))
+    return content
+
+
+def create_new(path: Path, *, mode: int = 0o666) -> BinaryIO:
+    """Create a file and open it for writing, also where a link or a leftover of that name is in the way.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | _QUIET
+    for _ in range(3):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        with contextlib.suppress(FileExistsError):
+            return os.fdopen(os.open(path, flags, mode), "wb")
+    raise FileExistsError(errno.EEXIST, "somebody puts another file there at the same time", str(path))
 
 
 def sync_file(descriptor: int) -> None:
@@ -57,17 +133,33 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_synced(path: Path, text: str) -> None:
-    """Write a text file, UTF-8, and make it durable."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+    """Write a new text file, UTF-8, in place of whatever has its name, and make it durable."""
+    with create_new(path) as file:
+        file.write(text.encode("utf-8"))
         file.flush()
         sync_file(file.fileno())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file so that a reader sees the old text or the new, never a part."""
+def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a text file so that a reader sees the old text or the new, never a part.
+
+    Args:
+        path: The file.
+        text: Its new content.
+        durable: False for what matters only while this process lives; the disk is spared.
+    """
+    content = text.encode("utf-8")
     temporary = path.with_name(path.name + ".tmp")
-    write_synced(temporary, text)
+    try:
+        file = create_new(temporary)
+    except (PermissionError, IsADirectoryError, FileExistsError):  # what is in the way cannot be removed
+        temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
+        file = create_new(temporary)
+    with file:
+        file.write(content)
+        file.flush()
+        if durable:
+            sync_file(file.fileno())
     temporary.replace(path)
 
 
@@ -106,26 +198,6 @@ def disk_is_full(error: BaseException) -> bool:
 def may_pass(error: BaseException) -> bool:
     """Whether an error of the system is one that comes and goes: a share, a disk, permissions, a missing folder."""
     return isinstance(error, OSError) and error.errno in PASSING
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading, without waiting for anything: a pipe could block, and a device never end.
-
-    Raises:
-        OSError: it cannot be opened, or is something else; the error says what
-    """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, flags)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
 
 
 def file_sha256(path: Path) -> str:

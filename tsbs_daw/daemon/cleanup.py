@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from tsbs_daw.contracts.job import State
 from tsbs_daw.core.errors import JobFormatError
 from tsbs_daw.pipeline.publish import remove_stale
+from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.store import JobStore
+
+log = logging.getLogger(__name__)
 
 _LATEST = 1000  # older ones were looked at by earlier runs
 
@@ -21,19 +25,31 @@ class Janitor:
     def sweep(self) -> list[Path]:
         """Look into the output folders of every recent job that did not end well. Returns what was removed."""
         rows = self._store.rows((state for state in State if state is not State.DONE), _LATEST)
-        outputs = {row.job.output for row in rows if row.fence and row.job_json}
-        return [folder for output in sorted(outputs) for folder in remove_stale(output, self._running)]
+        outputs = {output for row in rows if row.fence and (output := _output_of(row)) is not None}
+        return [folder for output in sorted(outputs) for folder in self._sweep(output)]
 
     def sweep_after(self, job_id: str) -> list[Path]:
         """Look into the output folder of one job that has just ended. Returns what was removed."""
         row = self._store.get(job_id)
-        if row is None or not row.job_json:
-            return []
+        output = _output_of(row) if row is not None else None
+        return self._sweep(output) if output is not None else []
+
+    def _sweep(self, output: Path) -> list[Path]:
+        """Whatever is wrong with this folder, it may not keep others from being cleaned up, or a job from ending."""
         try:
-            return remove_stale(row.job.output, self._running)
-        except JobFormatError:
-            return []  # written by another version; its own daemon has cleaned up
+            return remove_stale(output, self._running)
+        except (OSError, ValueError, JobFormatError) as error:
+            log.warning("%s cannot be cleaned up: %s", output, error)
+            return []
 
     def _running(self, job_id: str, fence: int) -> bool | None:
         row = self._store.get(job_id)
         return None if row is None else row.state is State.RUNNING and row.fence == fence
+
+
+def _output_of(row: JobRow) -> Path | None:
+    """None for a request that could not be read, or that only another version understands: its own daemon cleans up."""
+    try:
+        return row.job.output if row.job_json else None
+    except JobFormatError:
+        return None

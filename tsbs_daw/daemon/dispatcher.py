@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tsbs_daw.contracts.job import Progress, Result, State
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import DaemonError
+from tsbs_daw.core.errors import DaemonError, JobFormatError
 from tsbs_daw.daemon.worker_handle import Lease, Outcome, WorkerSlot
 from tsbs_daw.queue.events import Register
 from tsbs_daw.queue.options import DaemonOptions, back_off
@@ -58,9 +58,11 @@ class Foreman:
                 self._register.tell("worker", message=slot.complaint)
             for lease in list(slot.leases):
                 if lease.outcome is None:
-                    self._note_progress(lease, now)
+                    with self._register.confine(lease.row.id):
+                        self._note_progress(lease, now)
                 else:
-                    self._conclude(lease, lease.outcome, now)
+                    with self._register.confine(lease.row.id):
+                        self._conclude(lease, lease.outcome, now)
                     slot.leases.remove(lease)
 
     def heed_cancels(self, now: float) -> None:
@@ -74,10 +76,11 @@ class Foreman:
         waiting = self._store.waiting_after(self._looked_up_to, _CANCELS_AT_ONCE)
         self._looked_up_to = waiting[-1][0] if len(waiting) == _CANCELS_AT_ONCE else 0
         for _, job_id in waiting:
-            if self._spool.cancel_wanted(job_id):
-                self._end_unwanted(self._store.get(job_id), State.CANCELLED)
-            elif where := self._spool.take_move(job_id):
-                self._store.move(job_id, where)
+            with self._register.confine(job_id):
+                if self._spool.cancel_wanted(job_id):
+                    self._end_unwanted(self._store.get(job_id), State.CANCELLED)
+                elif where := self._spool.take_move(job_id):
+                    self._store.move(job_id, where)
 
     def prepare(self, now: float) -> None:
         """Work is about to come: have a worker ready when it does."""
@@ -94,7 +97,8 @@ class Foreman:
                     slot.start(now)
                 if not slot.takes(row):
                     break
-                self._lease(slot, row, now)
+                with self._register.confine(row.id):
+                    self._lease(slot, row, now)
 
     def check_workers_start(self) -> None:
         """Raises: DaemonError: none of them can, and that was tried often enough"""
@@ -106,7 +110,8 @@ class Foreman:
         held = {lease.row.id for _, lease in self._leases()}
         for row in self._store.rows([State.RUNNING]):
             if row.id not in held and row.lease_until < now:
-                self._requeue(row, Requeued.RETRIED)
+                with self._register.confine(row.id):
+                    self._requeue(row, Requeued.RETRIED)
 
     def grant(self, seconds: float) -> None:
         for slot in self._slots:
@@ -136,17 +141,25 @@ class Foreman:
     def _next(self, now: float) -> JobRow | None:
         """The next job that really needs a worker."""
         while (row := self._store.next(now)) is not None:
-            if wish := self._unwanted(row):
-                self._end_unwanted(row, wish)
-                continue
-            twin = self._store.done_twin(row) if row.from_watch_folder else None
-            if twin is None:
-                return row
-            if twin.result is not None and twin.result.manifest is not None and twin.result.manifest.is_file():
-                self._register.finish(row, State.DUPLICATE, result=twin.result)
-            else:  # its stems are not there any more
-                self._store.forget_content(twin.id)
+            with self._register.confine(row.id):
+                if self._needs_a_worker(row):
+                    return row
         return None
+
+    def _needs_a_worker(self, row: JobRow) -> bool:
+        """Whether a waiting job is wanted, readable, and not done already; else it is ended here."""
+        if wish := self._unwanted(row):
+            self._end_unwanted(row, wish)
+            return False
+        twin = self._store.done_twin(row) if row.from_watch_folder else None
+        result = _result_of(twin) if twin is not None else None
+        if result is not None and result.manifest is not None and result.manifest.is_file():
+            self._register.finish(row, State.DUPLICATE, result=result)
+            return False
+        if twin is not None:  # its stems are not there any more
+            self._store.forget_content(twin.id)
+        row.job.checked()  # of another version, it is ended with the sentence that this raises
+        return True
 
     def _lease(self, slot: WorkerSlot, row: JobRow, now: float) -> None:
         folder = self._spool.folder(row.id)
@@ -257,6 +270,14 @@ class Foreman:
 
     def _end_unwanted(self, row: JobRow, wish: State) -> None:
         self._register.finish(row, wish, error=_why(wish))
+
+
+def _result_of(row: JobRow) -> Result | None:
+    """None also for one that only another version understands."""
+    try:
+        return row.result
+    except JobFormatError:
+        return None
 
 
 def _why(wish: State) -> str:

@@ -34,11 +34,12 @@ def recover(register: Register, reception: Reception) -> None:
     for job_id in store.take_over():
         log.info("job %s was interrupted with its daemon, and waits again", job_id)
     for folder in spool.live_folders():
-        row = store.get(folder.name)
-        if row is None or (row.state.finished and spool.runs_again(row.id)):
-            reception.restore(folder)
-        elif row.state.finished and row.result is not None:
-            register.settle(row.result)
+        with register.confine(folder.name):
+            row = store.get(folder.name)
+            if row is None or (row.state.finished and spool.runs_again(row.id)):
+                reception.restore(folder)
+            elif row.state.finished and row.result is not None:
+                register.settle(row.result)
 
 
 def _gather_finished(register: Register) -> int:
@@ -46,9 +47,10 @@ def _gather_finished(register: Register) -> int:
     count = 0
     for folder in register.spool.finished_folders():
         try:
-            result = Result.from_json((folder / "result.json").read_bytes(), str(folder / "result.json"))
-            register.store.record_finished(_arrival_of(register, folder), result)
-            count += 1
+            result = Result.read(folder / "result.json")
+            with register.confine(result.id):
+                register.store.record_finished(_arrival_of(register, folder), result)
+                count += 1
         except (OSError, JobFormatError) as error:
             log.warning("%s is left out: %s", folder, error)
     return count

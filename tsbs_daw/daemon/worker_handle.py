@@ -21,6 +21,7 @@ from typing import Any
 from tsbs_daw.core import machine
 from tsbs_daw.core.child import describe_exit, python
 from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import printable
 from tsbs_daw.queue.options import DaemonOptions, back_off
 from tsbs_daw.queue.records import JobRow
 
@@ -52,8 +53,11 @@ class WorkerProcess:
                 stderr=stderr,
                 env=worker_environment(os.environ),
             )
+        self._orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=f"worker-{self.pid}", daemon=True)
+        self._writer = threading.Thread(target=self._write, name=f"worker-{self.pid}-orders", daemon=True)
         self._reader.start()
+        self._writer.start()
 
     @property
     def pid(self) -> int:
@@ -75,10 +79,8 @@ class WorkerProcess:
         return self._process.poll() == -signal.SIGTERM
 
     def send(self, order: dict[str, Any]) -> None:
-        """A dead worker hears nothing; `dead` tells."""
-        with contextlib.suppress(BrokenPipeError, OSError, ValueError):
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
-            self._process.stdin.flush()
+        """Returns at once, whether the worker reads or not. A dead worker hears nothing; `dead` tells."""
+        self._orders.put(order)
 
     def events(self) -> list[dict[str, Any]]:
         """What has come since the last call."""
@@ -93,22 +95,33 @@ class WorkerProcess:
 
     def close(self, patience_s: float = 1.0) -> None:
         """End it: politely by closing its stdin, then not."""
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
+        self._orders.put(None)
         try:
             self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._writer.join(patience_s)
         self._reader.join(patience_s)
         if not self._reader.is_alive():  # else a grandchild still holds the pipe; it is left to it
             self._process.stdout.close()
+
+    def _write(self) -> None:
+        """Write the orders: a pipe holds 64 KiB, and the daemon must not wait for a worker that does not read."""
+        with contextlib.suppress(OSError, ValueError):
+            while (order := self._orders.get()) is not None:
+                self._process.stdin.write(json.dumps(order).encode() + b"\n")
+                self._process.stdin.flush()
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.close()
 
     def _read(self) -> None:
         for line in self._process.stdout:
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
+                event = None
+            if not isinstance(event, dict):
                 log.warning("worker %d said something that is no event: %r", self.pid, line[:200])
                 continue
             self._events.put(event)
@@ -227,9 +240,12 @@ class WorkerSlot:
         settings = self._settings
         self.leases.append(Lease(row, heard=now, moved=now))
         self._idle_since = None
+        job = row.job.model_dump(mode="json", by_alias=True)
+        # What is for the asker alone stays here, and joins the result from the row.
+        job["deliver"] = {name: job["deliver"][name] for name in ("watched",) if name in job["deliver"]}
         self.process.send(
             {
-                "job": row.job.model_dump(mode="json", by_alias=True),
+                "job": job,
                 "folder": str(folder),
                 "fence": row.fence,
                 "attempt": row.attempts,
@@ -285,18 +301,19 @@ class WorkerSlot:
             self.ready, self.failed_starts, self.complaint = True, 0, ""
             self._places = event["songs"]
         elif kind == "unusable":
-            self._reason = str(event.get("error"))
+            self._reason = printable(str(event.get("error")))
         elif kind == "alive":
             pass
         elif lease is None:
             log.warning("job %s: %s under lease %s is not listened to", run[0], kind, run[1])
         elif kind == "progress":
-            if (event["fraction"], event["message"]) != (lease.fraction, lease.message):
+            if (event["fraction"], printable(event["message"])) != (lease.fraction, lease.message):
                 lease.moved = now
-            lease.fraction, lease.message = max(lease.fraction, event["fraction"]), event["message"]
+            lease.fraction, lease.message = max(lease.fraction, event["fraction"]), printable(event["message"])
         elif kind in OUTCOMES:
             self._crashes_in_a_row = 0
             details = {name: event[name] for name in ("result", "error", "retryable") if name in event}
+            details |= {"error": printable(event["error"])} if "error" in event else {}
             lease.outcome = lease.outcome or Outcome(kind, **details)
 
     def _watch_over(self, now: float) -> None:

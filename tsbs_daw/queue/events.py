@@ -1,18 +1,25 @@
 """Store, spool and whoever listens, kept in step: the store first, then result.json, then the folder's move to done/.
 
 A crash between two of these steps is made good at the next start, because the store is always the first to know.
+
+Whatever the daemon does about one job, it does within `Register.confine`: an error there ends that job, with a sentence
+in its result, and nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tsbs_daw.contracts.job import Result, State
+from tsbs_daw.core.errors import DaemonError, JobFormatError, NoSpaceLeft, TsbsDawError, described, printable
 from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
@@ -60,6 +67,43 @@ class Register:
         about = {"id": row.id, "song": row.song, "file": row.source_key} if row else {}
         self.publish(Event(kind, **about, fraction=fraction, message=message))
 
+    @contextlib.contextmanager
+    def confine(self, job_id: str) -> Iterator[None]:
+        """Let an error about one job end that job, and not its caller.
+
+        Raises:
+            NoSpaceLeft, DaemonError, sqlite3.DatabaseError, OSError: the trouble is that of the queue or of the spool,
+                and so not this job's; MemoryError
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.concerns_all(error):
+                raise
+            log.exception("job %s cannot be dealt with", job_id)
+            self._break_off(job_id, error)
+
+    def concerns_all(self, error: Exception) -> bool:
+        """Whether an error is that of the queue, the spool or this process, and so no single job's."""
+        if isinstance(error, OSError):
+            return not self.spool.usable
+        if isinstance(error, sqlite3.DatabaseError):  # what is wrong with one row's values has classes of its own
+            return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+        return isinstance(error, (NoSpaceLeft, DaemonError, MemoryError))
+
+    def _break_off(self, job_id: str, error: Exception) -> None:
+        """End a job that cannot be dealt with, and if that fails as well, let at least the store forget about it."""
+        sentence = str(error) if isinstance(error, TsbsDawError) else _unexpected(job_id, error)
+        try:
+            row = self.store.get(job_id)
+            if row is not None and not row.state.finished:
+                self.finish(row, State.FAILED, fence=row.fence if row.state is State.RUNNING else None, error=sentence)
+        except (TsbsDawError, ValueError, OSError) as second:
+            if self.concerns_all(second):
+                raise
+            log.exception("job %s cannot be ended as others are", job_id)
+            self.store.abandon(job_id, printable(sentence))
+
     def finish(
         self,
         row: JobRow,
@@ -76,8 +120,8 @@ class Register:
                  result: what a worker, or an equal job, delivered; its id, state and time are set here
         Returns: False when the lease was another's: nothing has changed
         """
-        error = _in_the_words_of_the_user(row, error)
-        deliver = row.job.deliver if row.job_json else {}
+        error = printable(_in_the_words_of_the_user(row, error)) if error else None
+        deliver = _deliver_of(row)
         known: dict[str, Any] = {
             "id": row.id,
             "state": state,
@@ -126,8 +170,31 @@ class Register:
             self._listener(event)
 
 
-def _in_the_words_of_the_user(row: JobRow, error: str | None) -> str | None:
+def _in_the_words_of_the_user(row: JobRow, error: str) -> str:
     """A watched file is read from its copy in the spool; the user knows it by its own path."""
-    if error is None or not row.from_watch_folder:
+    if not row.from_watch_folder:
         return error
-    return error.replace(str(row.job.source.path), row.source_key)
+    try:
+        return error.replace(str(row.job.source.path), row.source_key)
+    except JobFormatError:  # written by another version
+        return error
+
+
+def _deliver_of(row: JobRow) -> dict[str, Any]:
+    """What goes back to whoever asked, also of a request that only another version understands."""
+    try:
+        return row.job.deliver if row.job_json else {}
+    except JobFormatError:
+        pass
+    try:
+        deliver = json.loads(row.job_json)["deliver"]
+        return Result(id=row.id, state=State.FAILED, deliver=deliver).checked().deliver
+    except (ValueError, KeyError, TypeError, RecursionError, JobFormatError):
+        return {}
+
+
+def _unexpected(job_id: str, error: Exception) -> str:
+    return (
+        f"Something unexpected happened to the job {job_id} ({described(error)}); "
+        "the daemon's log has the details, `tsbs-daw jobs retry` tries again."
+    )

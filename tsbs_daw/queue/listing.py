@@ -59,9 +59,9 @@ def unclaimed(spool: Spool, limit: int = -1) -> list[dict[str, Any]]:
         entry: dict[str, Any] = dict.fromkeys(("song", "source", "origin", "message", "request", "result", "error"))
         entry |= {"id": folder.name, "state": SUBMITTED, "fraction": 0.0, "attempts": 0, "finished_unix_s": None}
         try:
-            entry["created_unix_s"] = (folder / "job.json").stat().st_mtime
+            entry["created_unix_s"] = (folder / "job.json").lstat().st_mtime
             job = spool.read_request(folder)
-        except FileNotFoundError:
+        except OSError:
             continue  # claimed in the meantime; the store has it now
         except JobFormatError as error:
             entry |= {"song": "?", "source": "?", "origin": "?", "error": str(error)}

@@ -13,6 +13,7 @@ import sqlite3
 from dataclasses import dataclass, field, fields
 
 from tsbs_daw.contracts.job import Job, Result, State
+from tsbs_daw.core.errors import JobFormatError
 from tsbs_daw.queue.database import Database
 
 FILE_TABLES = """
@@ -140,8 +141,15 @@ class JobRow:
 
     @classmethod
     def from_sql(cls, row: sqlite3.Row) -> JobRow:
+        """Raises: JobFormatError: the state is one that this version does not know"""
         values = {name.name: row[name.name] for name in fields(cls)}
-        values["state"] = State(values["state"])
+        try:
+            values["state"] = State(values["state"])
+        except ValueError as error:
+            raise JobFormatError(
+                f"The job {values['id']} is in the state {values['state']!r}, which this version of tsbs-daw does not "
+                "know; update tsbs-daw."
+            ) from error
         return cls(**values)
 
 

@@ -9,6 +9,9 @@ A file `cancel` in a job's folder cancels it. A file `move` changes its place am
 `MOVES`. A folder moved from done/ back to inbox/ runs again. Finished folders are
 kept for DONE_DAYS days. A copied source leaves with the job, unless the job failed: then it is kept for another try.
 
+Whoever may write here may write nonsense: documents are read as `Document.read` does, and what cannot be a request is
+refused, one by one, with a result like any other's.
+
 A job's folder as it arrives: job.json, and for watched files intake.json beside it.
 
 intake.json is the daemon's own note: which watched file the copy in the folder was made of, and what its content is.
@@ -23,15 +26,15 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tsbs_daw.contracts.document import Document
 from tsbs_daw.contracts.job import Heartbeat, Job, Progress, Result, Source, State
-from tsbs_daw.core.errors import DaemonError, JobFormatError, shown
+from tsbs_daw.core.errors import DaemonError, JobFormatError, printable, shown
 from tsbs_daw.core.filenames import source_name
-from tsbs_daw.core.files import sync_folder, write_atomically, write_synced
+from tsbs_daw.core.files import create_new, may_pass, read_small, sync_folder, write_atomically, write_synced
 from tsbs_daw.queue.records import Arrival, SeenFile
 
 DONE_DAYS = 30
@@ -46,6 +49,9 @@ MOVES = ("first", "earlier", "later", "last")
 
 # Marks a claimed folder that comes back from done/, until the store has queued it again.
 AGAIN = "again"
+
+# What systems put into any folder; no requests.
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
@@ -65,21 +71,39 @@ class Spool:
         """Complete requests, in the order they were completed. Folders without a job.json are still being written."""
         found = []
         for folder in _folders_in(self.inbox):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                found.append(((folder / "job.json").stat().st_mtime_ns, folder))
+            try:
+                found.append(((folder / "job.json").lstat().st_mtime_ns, folder))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:  # reading it will say what is wrong
+                found.append((0, folder))
         return [folder for _, folder in sorted(found)]
 
+    def strays(self) -> list[Path]:
+        """What lies in the inbox and is no folder: links, files, pipes. Hidden files are left to their owners."""
+        try:
+            with os.scandir(self.inbox) as entries:
+                return sorted(
+                    Path(entry.path)
+                    for entry in entries
+                    if not entry.is_dir(follow_symlinks=False)
+                    and not entry.name.startswith(".")
+                    and entry.name.lower() not in _LITTER
+                )
+        except OSError:
+            return []
+
     def read_request(self, folder: Path) -> Job:
-        """Raises: JobFormatError: one sentence for whoever wrote it"""
+        """The job of a folder, which can be stored.
+
+        Raises:
+            JobFormatError: One sentence for whoever wrote it.
+        """
         path = folder / "job.json"
         try:
-            with path.open("rb") as file:
-                text = file.read(REQUEST_BYTES + 1)
+            job = Job.read(path, REQUEST_BYTES).checked()
         except OSError as error:
             raise JobFormatError(f"{shown(path)} cannot be read ({error.strerror}); write it again.") from error
-        if len(text) > REQUEST_BYTES:
-            raise JobFormatError(f"{shown(path)} is larger than {REQUEST_BYTES // 1024} KiB; say less in `deliver`.")
-        job = Job.from_json(text, str(path))
         if job.id != folder.name:
             raise JobFormatError(
                 f"{shown(path)} has the id {job.id!r}, and its folder is {shown(folder.name)}; make them equal."
@@ -88,25 +112,52 @@ class Spool:
 
     def claim(self, folder: Path) -> None:
         """Make a request the daemon's own. What an earlier run of the same job left in it goes first."""
-        if (folder / "result.json").exists():
-            (folder / AGAIN).touch()
-        if (folder / AGAIN).exists():
+        if _is_there(folder / "result.json") and not _is_there(folder / AGAIN):
+            create_new(folder / AGAIN).close()
+        if _is_there(folder / AGAIN):
             for name in ("cancel", "move", "progress.json", "fence", "result.json"):
-                (folder / name).unlink(missing_ok=True)
+                _remove(folder / name)
         folder.rename(self.jobs / folder.name)
 
     def runs_again(self, job_id: str) -> bool:
         """Whether this claimed folder is a finished job's that shall run once more, and the store may not know yet."""
-        return (self.folder(job_id) / AGAIN).exists()
+        return _is_there(self.folder(job_id) / AGAIN)
 
     def forget_again(self, job_id: str) -> None:
         """The store knows it now."""
-        (self.folder(job_id) / AGAIN).unlink(missing_ok=True)
+        _remove(self.folder(job_id) / AGAIN)
 
-    def refuse(self, folder: Path, result: Result) -> Path:
-        """Finish a request that cannot be a job: its folder goes to done/ with the sentence."""
-        write_atomically(folder / "result.json", result.to_json())
-        return _move_beside(folder, self.done)
+    def refuse(self, entry: Path, result: Result) -> Path:
+        """Finish what cannot be a job: it goes to done/ with the sentence, whatever it is.
+
+        Raises:
+            OSError: It cannot be moved now.
+        """
+        if entry.is_dir() and not entry.is_symlink():
+            try:
+                _write_result(entry, result)
+                return _move_beside(entry, self.done)
+            except OSError as error:
+                if may_pass(error):
+                    raise
+        place = self.jobs / f".incoming-{result.id}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        _write_result(place, result)
+        place = _move_beside(place, self.done, result.id)
+        entry.rename(place / "request")
+        return place
+
+    @property
+    def usable(self) -> bool:
+        """Whether the spool can be written to: else no trouble with a job is that job's."""
+        probe = self.jobs / ".probe"
+        try:
+            create_new(probe).close()
+            probe.unlink()
+            return True
+        except OSError:
+            return False
 
     def folder(self, job_id: str) -> Path:
         """Of a job that is not finished."""
@@ -120,34 +171,36 @@ class Spool:
 
     def write_fence(self, job_id: str, fence: int) -> None:
         """Tell whoever still works on this job under an older number that it is not theirs any more."""
-        _replace(self.folder(job_id) / "fence", str(fence))
+        write_atomically(self.folder(job_id) / "fence", str(fence), durable=False)
 
     def write_progress(self, progress: Progress) -> None:
         """Not synced: a power cut may lose it, and the disk is spared."""
-        _replace(self.folder(progress.id) / "progress.json", progress.to_json())
+        write_atomically(self.folder(progress.id) / "progress.json", progress.to_json(), durable=False)
 
     def cancel_wanted(self, job_id: str) -> bool:
-        return (self.folder(job_id) / "cancel").exists()
+        return _is_there(self.folder(job_id) / "cancel")
 
     def take_move(self, job_id: str) -> str | None:
         """Where the job shall be moved to, one of `MOVES`; asked for once, answered once."""
         path = self.folder(job_id) / "move"
-        try:
-            where = path.read_text(encoding="utf-8", errors="replace")[:16].strip()
-            path.unlink()
-        except OSError:  # nobody asked, or the job ended meanwhile
+        if not _is_there(path):
             return None
+        try:
+            where = read_small(path, 1024).decode("utf-8", "replace").strip()
+        except OSError:  # it is no file, or the job ended meanwhile
+            where = ""
+        _remove(path)
         return where if where in MOVES else None
 
     def settle(self, job_id: str, result: Result) -> Path:
         """The job is finished, and the store knows: write result.json, and let it appear in done/. May be repeated."""
         folder = self.folder(job_id)
-        if not folder.exists():
+        if not _is_there(folder):
             return self.done / job_id
-        write_atomically(folder / "result.json", result.to_json())
+        _write_result(folder, result)
         if result.state not in (State.FAILED, State.DEAD):
             shutil.rmtree(folder / SOURCE, ignore_errors=True)
-        (folder / "fence").unlink(missing_ok=True)
+        _remove(folder / "fence")
         sync_folder(folder)
         moved = _move_beside(folder, self.done)
         sync_folder(self.done)
@@ -158,10 +211,10 @@ class Spool:
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
     def beat(self, heartbeat: Heartbeat) -> None:
-        _replace(self.root / "heartbeat.json", heartbeat.to_json())
+        write_atomically(self.root / "heartbeat.json", heartbeat.to_json(), durable=False)
 
     def stop_beating(self) -> None:
-        (self.root / "heartbeat.json").unlink(missing_ok=True)
+        _remove(self.root / "heartbeat.json")
 
     def prune(self, now_unix_s: float, days: float = DONE_DAYS) -> int:
         """Remove finished folders older than `days`. Returns how many. The store still knows those jobs."""
@@ -181,8 +234,9 @@ def submit(spool_root: Path, job: Job) -> Path:
     """Ask for a separation. When this returns, the request survives a crash and a power cut.
 
     Returns: the request's folder in the inbox
-    Raises:  DaemonError: the spool cannot be written to
+    Raises:  DaemonError: the spool cannot be written to; JobFormatError: the job cannot be written down
     """
+    job.checked()
     folder = spool_root / "inbox" / job.id
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +273,7 @@ def _leave_note(spool_root: Path, job_id: str, name: str, text: str, what: str) 
     for _ in range(2):  # it may be claimed between the two looks
         for place in ("inbox", "jobs"):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                _replace(spool_root / place / job_id / name, text)
+                write_atomically(spool_root / place / job_id / name, text, durable=False)
                 return
     known = "is finished already" if (spool_root / "done" / job_id).exists() else "is not known here"
     raise DaemonError(f"The job {job_id} {known}, so it cannot be {what}; `tsbs-daw jobs list` shows all jobs.")
@@ -270,24 +324,39 @@ def _folders_in(place: Path) -> list[Path]:
 
 def _read(path: Path, kind: type[AnyDocument]) -> AnyDocument | None:
     try:
-        return kind.from_json(path.read_bytes(), str(path))
+        return kind.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _replace(path: Path, text: str) -> None:
-    """As `write_atomically`, but not synced: for what matters only while this daemon lives."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def _is_there(path: Path) -> bool:
+    """Whether anything has this name, wherever it leads."""
+    return os.path.lexists(path)
 
 
-def _move_beside(folder: Path, where: Path) -> Path:
+def _remove(path: Path) -> None:
+    """Remove whatever has this name; a link, not what it leads to."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # which one it is for a folder depends on the system
+        if not path.is_dir() or path.is_symlink():
+            raise
+        shutil.rmtree(path)
+
+
+def _write_result(folder: Path, result: Result) -> None:
+    path = folder / "result.json"
+    if path.is_dir():
+        _remove(path)
+    write_atomically(path, result.to_json())
+
+
+def _move_beside(folder: Path, where: Path, name: str = "") -> Path:
     """Move a folder, under another name if its own is taken: an id was used twice."""
-    for name in _names(folder.name):
-        if not (where / name).exists():
-            folder.rename(where / name)
-            return where / name
+    for free in _names(name or folder.name):
+        if not _is_there(where / free):
+            folder.rename(where / free)
+            return where / free
     raise AssertionError("the names never end")
 
 
@@ -301,7 +370,7 @@ def _names(name: str) -> Iterator[str]:
 
 def _changed(folder: Path) -> float:
     with contextlib.suppress(OSError):
-        return folder.stat().st_mtime
+        return folder.lstat().st_mtime
     return time.time()
 
 
@@ -325,23 +394,35 @@ def read_arrival(folder: Path, job: Job, *, finished: bool = False) -> Arrival:
     Raises: JobFormatError: the note is damaged, or neither the copy of the source nor the source is there any more
     """
     path = folder / INTAKE
-    if not path.is_file():
+    if not _is_there(path):
         return Arrival(job)
     try:
-        note = json.loads(path.read_bytes())
-        file = SeenFile(**note["file"])
-        arrival = Arrival(
-            job,
-            source_key=source_name(Path(file.root, file.relative)),
-            file=file,
-            model_hash=note["model_hash"],
-            source_bytes=note["source_bytes"],
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise JobFormatError(f"{shown(path)} is damaged ({error}); drop the song into its folder again.") from error
+        arrival = _arrival_of(job, json.loads(read_small(path, REQUEST_BYTES)))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = printable(getattr(error, "strerror", None) or str(error))[:300]
+        raise JobFormatError(f"{shown(path)} is damaged ({why}); drop the song into its folder again.") from error
     if finished or (folder / SOURCE / job.source.path.name).is_file():
         return arrival
     return _from_original(arrival)
+
+
+def _arrival_of(job: Job, note: Any) -> Arrival:
+    """Raises: KeyError, TypeError, ValueError: not a note of ours"""
+    file = SeenFile(**note["file"])
+    for field in fields(file):
+        value = getattr(file, field.name)
+        if not isinstance(value, str) and (value is not None or field.default is not None):
+            raise TypeError(f"{field.name} is not a text")
+        # Paths may hold what is not text, as the system hands it out; nothing else may.
+        codec = os.fsencode if field.name in ("root", "relative") else str.encode
+        if value is not None and b"\0" in codec(value):
+            raise ValueError(f"{field.name} holds a NUL")
+    model_hash, source_bytes = note["model_hash"], note["source_bytes"]
+    if not isinstance(model_hash, str) or model_hash.encode() is None:
+        raise TypeError("model_hash is not a text")
+    if not isinstance(source_bytes, int) or not 0 <= source_bytes < 1 << 62:
+        raise TypeError("source_bytes is not a size")
+    return Arrival(job, source_name(Path(file.root, file.relative)), file, model_hash, source_bytes)
 
 
 def _from_original(arrival: Arrival) -> Arrival:

@@ -184,9 +184,9 @@ class JobStore:
         return self._rows(f"state IN ({_marks(names)}) ORDER BY seq DESC LIMIT {int(limit)}", names)
 
     def counts(self) -> dict[State, int]:
-        return {
-            State(state): count for state, count in self.database.read("SELECT state, COUNT(*) FROM jobs GROUP BY 1")
-        }
+        known = {state.value: state for state in State}  # a newer version may have more
+        found = self.database.read("SELECT state, COUNT(*) FROM jobs GROUP BY 1")
+        return {known[state]: count for state, count in found if state in known}
 
     def live(self) -> list[JobRow]:
         return self._rows("state IN ('queued', 'running') ORDER BY seq")
@@ -333,6 +333,15 @@ class JobStore:
             ),
             live,
             (result.id,) if fence is None else (result.id, fence),
+        )
+
+    def abandon(self, job_id: str, error: str) -> None:
+        """End a job whose result cannot even be written down, so that nobody comes upon it again."""
+        self._update(
+            "state = 'failed', error = ?, result_json = NULL, owner = '', finished_unix_s = ?",
+            (error, time.time()),
+            "id = ?",
+            (job_id,),
         )
 
     def request_cancel(self, job_id: str, end_as: State) -> bool:

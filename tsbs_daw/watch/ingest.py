@@ -1,18 +1,23 @@
-"""Takes in what arrives: requests from the inbox, files from the watch folders."""
+"""Takes in what arrives: requests from the inbox, files from the watch folders.
+
+Each on its own: what cannot be a job is refused, with a result, before it is claimed if that can be known.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tsbs_daw.contracts.job import Result, State
-from tsbs_daw.core.errors import JobFormatError
+from tsbs_daw.core.errors import JobFormatError, described, printable, shown
 from tsbs_daw.core.filenames import source_name
+from tsbs_daw.core.files import may_pass
 from tsbs_daw.queue.events import Event, Register
-from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.records import Arrival, Enqueued, SeenFile
 from tsbs_daw.queue.spool import read_arrival
 from tsbs_daw.watch.watcher import Watcher
 
@@ -28,12 +33,15 @@ class Reception:
         self._register, self._store, self._spool = register, register.store, register.spool
         self._arrived: list[Arrival] = []
         self._ignored: list[SeenFile] = []
-        self._complained: set[Path] = set()
+        self._stuck: set[Path] = set()
 
     @property
     def empty(self) -> bool:
-        """Whether everything that was there is in the store."""
-        return not self._arrived and not self._ignored and not self._spool.waiting()
+        """Whether everything that was there, and can be moved, is in the store."""
+        return not self._arrived and not self._ignored and not self._waiting()
+
+    def _waiting(self) -> list[Path]:
+        return [folder for folder in self._spool.waiting() if folder not in self._stuck]
 
     def tick(self, watchers: Sequence[Watcher] = ()) -> None:
         """Raises: NoSpaceLeft: the store cannot take it; nothing is lost"""
@@ -52,7 +60,10 @@ class Reception:
             self._refuse(folder, str(error))
 
     def _claim_requests(self) -> None:
-        for folder in self._spool.waiting()[:_AT_ONCE]:
+        for entry in self._spool.strays():
+            if entry not in self._stuck:
+                self._refuse(entry, f"{shown(entry)} is not a folder; make one, with the request as its job.json.")
+        for folder in self._waiting()[:_AT_ONCE]:
             try:
                 arrival = read_arrival(folder, self._spool.read_request(folder))
             except JobFormatError as error:
@@ -61,13 +72,17 @@ class Reception:
             try:
                 self._spool.claim(folder)
             except OSError as error:
-                if self._spool.folder(folder.name).exists():
-                    sentence = f"A job with the id {folder.name} is under way; give this one an id of its own."
-                    self._refuse(folder, sentence)
-                else:
-                    self._complain(folder, error)
-                continue
-            self._arrived.append(arrival)
+                self._cannot_claim(folder, error)
+            else:
+                self._arrived.append(arrival)
+
+    def _cannot_claim(self, folder: Path, error: OSError) -> None:
+        if os.path.lexists(self._spool.folder(folder.name)):
+            self._refuse(folder, f"A job with the id {folder.name} is under way; give this one an id of its own.")
+        elif may_pass(error):
+            self._leave(folder, error)
+        else:
+            self._refuse(folder, f"{shown(folder)} cannot be taken ({error.strerror}); remove what is wrong in it.")
 
     def _hear(self, watcher: Watcher) -> None:
         for item in watcher.news():
@@ -79,23 +94,51 @@ class Reception:
                 self._register.publish(item)
 
     def _enqueue(self) -> None:
+        """All at once; if the store cannot take that, one by one, so that only the culprit is refused."""
         if not self._arrived:
             return
-        outcome = self._store.enqueue(self._arrived)
+        try:
+            outcome = self._store.enqueue(self._arrived)
+        except Exception as error:
+            if self._register.concerns_all(error):
+                raise
+            self._enqueue_singly()
+            return
         arrived, self._arrived = self._arrived, []
+        self._note_enqueued(arrived, outcome)
+
+    def _enqueue_singly(self) -> None:
+        while self._arrived:
+            arrival = self._arrived[0]
+            try:
+                outcome = self._store.enqueue([arrival])
+            except Exception as error:
+                if self._register.concerns_all(error):
+                    raise
+                log.exception("job %s cannot be queued", arrival.job.id)
+                why = f"The job {arrival.job.id} cannot be queued ({described(error)}); write it again."
+                self._refuse(self._spool.folder(arrival.job.id), why)
+                self._arrived.pop(0)
+                continue
+            self._arrived.pop(0)
+            self._note_enqueued([arrival], outcome)
+
+    def _note_enqueued(self, arrived: list[Arrival], outcome: Enqueued) -> None:
         for job_id in outcome.unchanged:
             self._spool.discard(job_id)
         for job_id in outcome.superseded:
-            row = self._store.get(job_id)
-            if row is not None and row.state is State.QUEUED:
-                error = "The file changed, and its newer version is separated instead."
-                self._register.finish(row, State.SUPERSEDED, error=error)
+            with self._register.confine(job_id):
+                row = self._store.get(job_id)
+                if row is not None and row.state is State.QUEUED:
+                    error = "The file changed, and its newer version is separated instead."
+                    self._register.finish(row, State.SUPERSEDED, error=error)
         for arrival in arrived:
-            self._spool.forget_again(arrival.job.id)
-            row = self._store.get(arrival.job.id)
-            if row is not None:
-                log.info("job %s queued: %s", row.id, row.source_key)
-                self._register.tell("queued", row)
+            with self._register.confine(arrival.job.id):
+                self._spool.forget_again(arrival.job.id)
+                row = self._store.get(arrival.job.id)
+                if row is not None:
+                    log.info("job %s queued: %s", row.id, row.source_key)
+                    self._register.tell("queued", row)
 
     def _note_ignored(self) -> None:
         if not self._ignored:
@@ -107,20 +150,23 @@ class Reception:
             self._register.publish(Event("ignored", song=file.relative, file=path, message=file.reason or ""))
         self._ignored = []
 
-    def _refuse(self, folder: Path, sentence: str) -> None:
-        """A request that cannot be a job ends at once, with a result like any other."""
-        job_id = re.sub(r"[^A-Za-z0-9_-]", "-", folder.name).lstrip("-_")[:64] or "unnamed"
+    def _refuse(self, entry: Path, sentence: str) -> None:
+        """What cannot be a job ends at once, with a result like any other."""
+        job_id = re.sub(r"[^A-Za-z0-9_-]", "-", entry.name).lstrip("-_")[:64] or "unnamed"
         result = Result(id=job_id, state=State.FAILED, error=sentence, finished_unix_s=time.time())
         try:
-            self._spool.refuse(folder, result)
+            self._spool.refuse(entry, result)
         except OSError as error:
-            self._complain(folder, error)
+            self._leave(entry, error)
             return
         self._store.record_finished(None, result)
         self._register.announce(result)
 
-    def _complain(self, folder: Path, error: OSError) -> None:
-        """The disk is full, or someone holds a file open: the next tick tries again."""
-        if folder not in self._complained:
-            self._complained.add(folder)
-            log.error("%s cannot be taken in yet: %s", folder, error)
+    def _leave(self, entry: Path, error: OSError) -> None:
+        """It can neither be taken nor refused. If the whole spool is at fault, the next tick tries again."""
+        if not self._spool.usable:
+            raise error
+        self._stuck.add(entry)
+        log.error("%s cannot be taken in: %s", entry, error)
+        sentence = f"{shown(entry)} cannot be taken ({error.strerror}); check its permissions, then start again."
+        self._register.publish(Event("ignored", song=printable(entry.name), message=sentence))
