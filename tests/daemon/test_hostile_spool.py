@@ -13,7 +13,7 @@ from harness.stage import QUICK, DaemonThread, job_for, python_path, result_of, 
 from tsbs_daw.contracts.job import Job, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.daemon.daemon import Daemon
-from tsbs_daw.queue.spool import Spool, submit
+from tsbs_daw.queue.spool import Spool, read_result, submit
 
 HALF = "Mix \ud83d"  # half an emoji, as a bridge leaves it that counts in UTF-16
 
@@ -62,9 +62,7 @@ REFUSED = {
     "a schema with depth": '{"schema": ' + "[" * 900 + "]" * 900 + "}",
     "not a number": request_text(deliver={"x": float("nan")}),
     "infinity": request_text(deliver={"x": 1}).replace('"x": 1', '"x": 1e999'),
-    "a number without an end": request_text(deliver={"x": 10**5000 if False else 1}).replace(
-        '"x": 1', '"x": ' + "9" * 5000
-    ),
+    "a number without an end": request_text(deliver={"x": 1}).replace('"x": 1', '"x": ' + "9" * 5000),
     "a large number": request_text(source={"path": "/music/x.wav", "start_samples": 10**30}),
     "a schema that is true": request_text(schema=True),
     "a list": "[]",
@@ -220,18 +218,18 @@ def test_a_document_that_is_no_plain_file_is_refused(settings, name, kind):
     answer(settings)
 
 
+NAMES = ["again", "cancel", "move", "result.json", "result.json.tmp", "fence", "progress.json"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "name", ["again", "cancel", "move", "result.json", "result.json.tmp", "fence", "progress.json"]
-)
-def test_whatever_lies_under_a_name_of_ours_the_request_comes_to_its_end(tmp_path, settings, name, kind):
-    job = job_for(tmp_path, "Song")
-    folder = submit(settings.spool, job)
-    put(folder / name, kind)
+def test_whatever_lies_under_a_name_of_ours_the_request_comes_to_its_end(tmp_path, settings, kind):
+    jobs = {name: job_for(tmp_path, "Song", seed=number) for number, name in enumerate(NAMES)}
+    for name, job in jobs.items():
+        put(submit(settings.spool, job) / name, kind)
     with DaemonThread(settings, once=True) as daemon:
         daemon.wait()
-    ended = State.CANCELLED if name == "cancel" else State.DONE
-    assert result_of(settings, job).state is ended
+    for name, job in jobs.items():
+        assert result_of(settings, job).state is (State.CANCELLED if name == "cancel" else State.DONE), name
     assert not list((settings.spool / "inbox").iterdir())
     assert not list((settings.spool / "jobs").iterdir())
 
@@ -263,9 +261,10 @@ def test_what_systems_leave_in_any_folder_is_left_alone(settings, name):
     assert not list((settings.spool / "done").iterdir())
 
 
-def change_row(settings: Settings, **columns: object) -> None:
+def change_row(settings: Settings, job: Job, **columns: object) -> None:
     with sqlite3.connect(settings.store) as connection:
-        connection.execute(f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in columns)}", tuple(columns.values()))
+        changes = ", ".join(f"{name} = ?" for name in columns)
+        connection.execute(f"UPDATE jobs SET {changes} WHERE id = ?", (*columns.values(), job.id))
     connection.close()
 
 
@@ -273,25 +272,27 @@ def newer(job: Job, **changes: object) -> str:
     return json.dumps(json.loads(job.to_json()) | changes)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"surprise": 1}, {"schema": 2}, {"origin": "moon"}, {"preset": HALF}, {"deliver": {"x": HALF}}]
-)
+OTHERS = [{"surprise": 1}, {"schema": 2}, {"origin": "moon"}, {"preset": HALF}, {"deliver": {"x": HALF}}]
+
+
 @pytest.mark.parametrize("state", ["queued", "running", "failed", "done", "cancelled"])
-def test_a_row_of_another_version_ends_with_its_sentence_and_holds_up_no_other(tmp_path, settings, changes, state):
-    odd, good = job_for(tmp_path, "Odd"), job_for(tmp_path, "Good")
-    submit(settings.spool, odd)
+def test_rows_of_another_version_end_with_their_sentence_and_hold_up_no_other(tmp_path, settings, state):
+    odd, good = [job_for(tmp_path, "Odd", seed=number) for number in range(len(OTHERS))], job_for(tmp_path, "Good")
+    for job in odd:
+        submit(settings.spool, job)
     with Daemon(settings, options=QUICK) as daemon:
         daemon._reception.tick()
-    change_row(settings, job_json=newer(odd, **changes), state=state, fence=1)
+    for job, changes in zip(odd, OTHERS, strict=True):
+        change_row(settings, job, job_json=newer(job, **changes), state=state, fence=1)
     submit(settings.spool, good)
     with DaemonThread(settings, once=True) as daemon:
         daemon.wait()
     assert result_of(settings, good).state is State.DONE
-    (row,) = (row for row in rows(settings) if row.id == odd.id)
-    assert row.state is (State.FAILED if state in ("queued", "running") else State(state))
-    if state in ("queued", "running"):
-        assert result_of(settings, odd).error == row.error
-        assert row.error.endswith(".")
+    for row in rows(settings)[:-1]:
+        assert row.state is (State.FAILED if state in ("queued", "running") else State(state))
+        if state in ("queued", "running"):
+            assert read_result(settings.spool, row.id).error == row.error
+            assert row.error.endswith(".")
 
 
 def test_a_row_in_a_state_of_another_version_holds_up_no_other(tmp_path, settings):
@@ -299,7 +300,7 @@ def test_a_row_in_a_state_of_another_version_holds_up_no_other(tmp_path, setting
     submit(settings.spool, odd)
     with Daemon(settings, options=QUICK) as daemon:
         daemon._reception.tick()
-    change_row(settings, state="dreaming")
+    change_row(settings, odd, state="dreaming")
     submit(settings.spool, good)
     with DaemonThread(settings, once=True) as daemon:
         daemon.wait()
@@ -311,7 +312,7 @@ def test_a_result_of_another_version_is_left_as_it_is(tmp_path, settings):
     submit(settings.spool, odd)
     with DaemonThread(settings, once=True) as daemon:
         daemon.wait()
-    change_row(settings, result_json='{"schema": 2}')
+    change_row(settings, odd, result_json='{"schema": 2}')
     (settings.spool / "done" / odd.id).rename(settings.spool / "jobs" / odd.id)
     ticked(settings)
     assert [row.state for row in rows(settings)] == [State.DONE]

@@ -10,6 +10,7 @@ from harness.publishing import publish
 from harness.stage import write_song
 
 from tsbs_daw.audio.headers.probe import AUDIO_SUFFIXES
+from tsbs_daw.batch.scan import find_songs
 from tsbs_daw.watch.scan import AUDIO_ENDINGS, Scanner
 
 
@@ -120,3 +121,93 @@ def test_the_state_changes_with_every_kind_of_change(tmp_path):
 
 def test_every_ending_that_the_reader_knows_becomes_a_job():
     assert AUDIO_SUFFIXES <= AUDIO_ENDINGS
+
+
+THROWN_AWAY_NAMES = [
+    *(
+        "@eaDir",
+        "#recycle",
+        "#Recycle",
+        "#snapshot",
+        "@tmp",
+        "@sharebin",
+        "@Recycle",
+        "@Recently-Snapshot",
+        ".@__thumb",
+    ),
+    *("$RECYCLE.BIN", "$Recycle.Bin", "RECYCLER", "RECYCLED", "System Volume Information", "SYSTEM VOLUME INFORMATION"),
+    *(".Trash-1000", ".Trash-0", ".Trashes", ".Trash", "lost+found", "LOST+FOUND", "found.000", "Recycle Bin"),
+    *(".snapshot", ".snapshots", "~snapshot", ".zfs", "Backups.backupdb", "@GMT-2026.01.02-03.04.05", "trashbox"),
+    *("__MACOSX", "__macosx", ".AppleDouble", "Network Trash Folder", "Temporary Items", ".fseventsd", ".thumbnails"),
+    *(
+        ".stversions",
+        ".stfolder",
+        ".sync",
+        ".dropbox.cache",
+        ".tmp.drivedownload",
+        ".tmp.driveupload",
+        "files_trashbin",
+    ),
+    *(".recycle", "_NAS_Recycle_", "$Extend", "TheVolumeSettingsFolder"),
+]
+
+
+@pytest.mark.parametrize("name", THROWN_AWAY_NAMES)
+def test_what_was_thrown_away_is_left_out_in_watch_folders_and_batches(tmp_path, name):
+    for place in ("", "Album/CD 1"):
+        write_song(tmp_path / place / "a.wav")
+        write_song(tmp_path / place / name / "deep" / "deleted.wav")
+    (tmp_path / "in.wav").symlink_to(tmp_path / name / "deep" / "deleted.wav")
+    songs = ["Album/CD 1/a.wav", "a.wav"]
+    assert sorted(path.replace(os.sep, "/") for path in scan(tmp_path)) == songs
+    assert [song.relative for song in find_songs(tmp_path)] == songs
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Recycled", "Rubbish", "#1 Hits", "@Home", "Recycling", "Snapshot", "Lost and Found", "Trash Metal", "$ign"],
+)
+def test_albums_with_similar_names_are_not_thrown_away(tmp_path, name):
+    write_song(tmp_path / name / "a.wav")
+    assert scan(tmp_path) == {str(Path(name, "a.wav")): None}
+
+
+def test_a_folder_that_is_named_so_itself_is_watched_when_asked(tmp_path):
+    write_song(tmp_path / "@Recycle" / "a.wav")
+    assert scan(tmp_path / "@Recycle") == {"a.wav": None}
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "loop", "dangling", "huge", "depth", "text", "list"])
+def test_a_manifest_that_is_not_ours_stops_no_look(tmp_path, kind):
+    write_song(tmp_path / "Album" / "a.wav")
+    path = tmp_path / "Album" / "manifest.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind in ("link", "loop", "dangling"):
+        path.symlink_to({"link": "/dev/zero", "loop": path.name, "dangling": "/nowhere"}[kind])
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(5 << 30)
+    else:
+        path.write_text(
+            {"depth": "[" * 100_000, "text": "\ud83d".encode("utf-8", "replace").decode(), "list": "[1]"}[kind]
+        )
+    assert scan(tmp_path)[str(Path("Album", "a.wav"))] is None
+    assert [song.relative for song in find_songs(tmp_path) if song.reason is None] == ["Album/a.wav"]
+
+
+def test_a_link_that_takes_the_place_of_a_song_is_judged_as_a_link(tmp_path):
+    root = tmp_path / "in"
+    path = write_song(root / "a.wav")
+    scanner = Scanner(root, recursive=True)
+    (found,) = scanner.scan()
+    assert scanner.look_again("a.wav") == found
+    path.unlink()
+    assert scanner.look_again("a.wav") is None
+    path.symlink_to(write_song(tmp_path / "outside.wav"))
+    assert "out of the watch folder" in scanner.look_again("a.wav").reason
+    path.unlink()
+    os.mkfifo(path)
+    assert "pipe" in scanner.look_again("a.wav").reason

@@ -220,36 +220,128 @@ def test_a_file_larger_than_the_budget_is_copied_all_the_same(tmp_path):
     watched.store.close()
 
 
-def test_a_full_disk_is_waited_for(watched, monkeypatch):
-    write_song(watched.root / "a.wav")
+SPOOL_TROUBLE = [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE]
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+
+def refuse(monkeypatch: pytest.MonkeyPatch, where: str, number: int) -> None:
+    """Let the system refuse a step of the copying: `sync_file` writes, `mkdir` begins a copy, `rename` ends it."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    owner = Path if where in ("mkdir", "rename") else copying
+    monkeypatch.setattr(owner, where, refused)
+
+
+@pytest.mark.parametrize("number", SPOOL_TROUBLE)
+@pytest.mark.parametrize("where", ["mkdir", "sync_file", "write_arrival", "rename"])
+def test_trouble_of_the_spool_pauses_the_watcher_and_is_charged_to_no_song(watched, monkeypatch, where, number):
+    for name in ("a", "b", "c"):
+        write_song(watched.root / f"{name}.wav", ord(name))
+    with monkeypatch.context() as patch:
+        refuse(patch, where, number)
+        (event,) = watched.pass_time(300.0)
+        assert event.kind == "paused"
+        assert os.strerror(number) in event.message
+        assert watched.spool.live_folders() == []
+    news = watched.pass_time(70.0)
+    assert [item.kind for item in news if isinstance(item, Event)] == ["resumed"]
+    assert [item.file.relative for item in news if isinstance(item, Arrival)] == ["a.wav", "b.wav", "c.wav"]
+    assert watched.store.ignored() == []
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_once_gives_up_on_a_spool_that_cannot_be_written_to_and_says_so(tmp_path, monkeypatch, number):
+    watched = Watched(tmp_path, once=True)
+    write_song(watched.root / "a.wav")
+    refuse(monkeypatch, "sync_file", number)
+    news = watched.pass_time(120.0)
+    assert [(item.kind, item.song) for item in news] == [("paused", ""), ("left", "a.wav")]
+    assert watched.watcher.settled
+    assert watched.watcher.incomplete
+    monkeypatch.undo()
+    watched.restart()
+    assert watched.songs(4.0) == ["a.wav"]
+    assert not watched.watcher.incomplete
+    watched.store.close()
+
+
+UNREADABLE = [(errno.EACCES, 4), (errno.EPERM, 4), (errno.EIO, 200), (errno.ESTALE, 200), (errno.ETIMEDOUT, 200)]
+
+
+def make_unreadable(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def unreadable(path: Path, **_: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(copying, "open_regular", unreadable)
+
+
+@pytest.mark.parametrize(("number", "after_s"), UNREADABLE)
+def test_a_file_that_cannot_be_read_is_ignored_with_the_reason_and_tried_again(watched, monkeypatch, number, after_s):
+    write_song(watched.root / "a.wav")
+    make_unreadable(monkeypatch, number)
+    (ignored,) = watched.pass_time(after_s)
+    assert os.strerror(number) in ignored.reason
+    assert watched.watcher.incomplete
+    assert watched.pass_time(600.0) == [], "it is said once"
+    monkeypatch.undo()
+    assert watched.songs(1000.0) == ["a.wav"]
+    assert not watched.watcher.incomplete
+    assert watched.store.ignored() == []
+
+
+def test_a_file_that_could_not_be_read_is_tried_at_each_start(watched, monkeypatch):
+    write_song(watched.root / "a.wav")
+    with monkeypatch.context() as patch:
+        make_unreadable(patch, errno.EACCES)
+        assert len(watched.pass_time(4.0)) == 1
+    watched.restart()
+    assert watched.songs(4.0) == ["a.wav"]
+
+
+def test_a_file_that_could_not_be_read_is_tried_when_its_rights_change(watched, monkeypatch):
+    path = write_song(watched.root / "a.wav")
+    with monkeypatch.context() as patch:
+        make_unreadable(patch, errno.EACCES)
+        assert len(watched.pass_time(4.0)) == 1
+    path.chmod(0o600)
+    assert watched.songs(40.0) == ["a.wav"]
+
+
+def test_one_file_that_nobody_has_thought_of_holds_up_no_other(watched, monkeypatch):
+    for name in ("a", "b"):
+        write_song(watched.root / f"{name}.wav", ord(name))
+    real = watcher.take_in
+
+    def take_in(found, *rest):
+        if found.relative == "a.wav":
+            raise ZeroDivisionError("nobody expects this")
+        return real(found, *rest)
+
+    monkeypatch.setattr(watcher, "take_in", take_in)
+    monkeypatch.setattr(watcher, "seems_unfinished", lambda path: {}["nobody expects this"])
+    ignored, arrival = watched.pass_time(4.0)
+    assert (ignored.relative, arrival.file.relative) == ("a.wav", "b.wav")
+    assert "ZeroDivisionError" in ignored.reason
+
+
+def test_a_folder_that_cannot_be_listed_any_more_is_told_once(watched, monkeypatch):
+    write_song(watched.root / "Album" / "a.wav")
+    assert watched.songs(4.0) == [os.path.join("Album", "a.wav")]  # noqa: PTH118
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("Album"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(copying, "sync_file", full)
-        assert watched.pass_time(200.0) == []
-        assert watched.spool.live_folders() == []
-    assert watched.songs(62.0) == ["a.wav"]
-
-
-@pytest.mark.parametrize(
-    ("error", "after_s"),
-    [(PermissionError(errno.EACCES, "Permission denied"), 4), (OSError(errno.EIO, "I/O error"), 200)],
-)
-def test_a_file_that_cannot_be_read_is_ignored_with_the_reason(watched, monkeypatch, error, after_s):
-    write_song(watched.root / "a.wav")
-
-    def unreadable(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(watcher, "take_in", unreadable)
-    (ignored,) = watched.pass_time(after_s)
-    assert error.strerror in ignored.reason
-    assert watched.pass_time(60.0) == []
-    monkeypatch.undo()
-    (watched.root / "a.wav").chmod(0o600)
-    assert watched.songs(40.0) == ["a.wav"]
+        patch.setattr(os, "scandir", scandir)
+        (event,) = watched.pass_time(100.0)
+        assert (event.kind, event.song) == ("ignored", "Album")
+        assert watched.watcher.incomplete
+    assert watched.pass_time(100.0) == []
+    assert not watched.watcher.incomplete
 
 
 def test_once_waits_for_what_is_still_only_so_long(tmp_path):

@@ -88,7 +88,8 @@ def command(
             _greet(chosen, once=once)
         daemon.run()
         ended = daemon.register.ended
-    return 1 if once and ended[State.FAILED] + ended[State.DEAD] else 0
+        incomplete = daemon.incomplete
+    return 1 if once and (ended[State.FAILED] + ended[State.DEAD] or incomplete) else 0
 
 
 def _refuse_beside_config(

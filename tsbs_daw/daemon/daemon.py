@@ -165,6 +165,11 @@ class Daemon:
         return watched and self._reception.empty and self.store.live_count() == 0 and self.register.all_settled
 
     @property
+    def incomplete(self) -> bool:
+        """Whether songs that may be there were not taken: unreadable, still growing, or in a folder that is offline."""
+        return any(watcher.incomplete for watcher in self._watchers)
+
+    @property
     def ticked(self) -> bool:
         """Whether it is open and has begun to work."""
         return self._last_tick is not None

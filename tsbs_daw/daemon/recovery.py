@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tsbs_daw.contracts.job import Result
 from tsbs_daw.core.errors import JobFormatError
+from tsbs_daw.core.filenames import source_name
 from tsbs_daw.queue.events import Register
 from tsbs_daw.queue.records import Arrival
 from tsbs_daw.queue.spool import read_arrival
@@ -35,7 +36,7 @@ def recover(register: Register, reception: Reception) -> None:
         log.info("job %s was interrupted with its daemon, and waits again", job_id)
     for folder in spool.live_folders():
         with register.confine(folder.name):
-            row = store.get(folder.name)
+            row = store.get(folder.name) if source_name(folder.name) == folder.name else None
             if row is None or (row.state.finished and spool.runs_again(row.id)):
                 reception.restore(folder)
             elif row.state.finished and row.result is not None:

@@ -114,9 +114,9 @@ class Spool:
         """Make a request the daemon's own. What an earlier run of the same job left in it goes first."""
         if _is_there(folder / "result.json") and not _is_there(folder / AGAIN):
             create_new(folder / AGAIN).close()
-        if _is_there(folder / AGAIN):
-            for name in ("cancel", "move", "progress.json", "fence", "result.json"):
-                _remove(folder / name)
+        asked = ("cancel", "move", "result.json") if _is_there(folder / AGAIN) else ()
+        for name in (*asked, "progress.json", "fence"):
+            _remove(folder / name)
         folder.rename(self.jobs / folder.name)
 
     def runs_again(self, job_id: str) -> bool:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tsbs_daw.contracts.job import Job, Source, new_job_id
 from tsbs_daw.core.filenames import safe_name, source_name
-from tsbs_daw.core.files import sync_file, sync_folder
+from tsbs_daw.core.files import open_regular, sync_file, sync_folder
 from tsbs_daw.queue.records import Arrival, SeenFile
 from tsbs_daw.queue.spool import SOURCE, write_arrival
 from tsbs_daw.watch.folders import WatchFolder
@@ -24,6 +25,14 @@ _BLOCK_BYTES = 1 << 20
 
 class Moved(Exception):
     """Not an error, but a word between this module and the watcher: the file is not what was seen; look again."""
+
+
+class CannotRead(Exception):
+    """The song itself cannot be read. Whatever else the system refuses is the spool's trouble, and no song's."""
+
+    def __init__(self, error: OSError):
+        super().__init__(error.strerror or str(error))
+        self.not_permitted = isinstance(error, PermissionError)
 
 
 class Budget:
@@ -63,7 +72,11 @@ class Destination:
 def take_in(found: Found, destination: Destination, going_on: Callable[[], bool]) -> Arrival:
     """Copy a stable file into a job's folder, which appears in jobs/ by one rename.
 
-    Raises: Moved: it changed before or meanwhile, or the daemon stops; OSError: it cannot be read, or there is no room
+    Raises:
+        Moved: It changed before or meanwhile, or the daemon stops.
+        CannotRead: The file cannot be read.
+        JobFormatError: No job can be made of it, as with an output folder whose name is not UTF-8.
+        OSError: The spool cannot be written to.
     """
     folder = destination.folder
     path, job_id = folder.path / found.relative, new_job_id()
@@ -72,7 +85,7 @@ def take_in(found: Found, destination: Destination, going_on: Callable[[], bool]
     try:
         copy = Path(SOURCE, safe_name(path.stem) + path.suffix)
         digest = _copy(path, temporary / copy, found.state, going_on)
-        job = _job(job_id, found, folder, destination.jobs / job_id / copy)
+        job = _job(job_id, found, folder, destination.jobs / job_id / copy).checked()
         file = SeenFile(str(folder.path), found.relative, found.state, destination.settings_hash, digest, job_id)
         arrival = Arrival(job, source_name(path), file, destination.model_hash, found.size_bytes)
         write_arrival(temporary, arrival)
@@ -87,39 +100,49 @@ def take_in(found: Found, destination: Destination, going_on: Callable[[], bool]
 
 
 def _copy(path: Path, copy: Path, state: str, going_on: Callable[[], bool]) -> str:
-    """Returns: SHA-256 of what was copied. Raises: Moved"""
+    """Returns: SHA-256 of what was copied. Raises: Moved, CannotRead, OSError: of the copy"""
     digest = hashlib.sha256()
     with _open(path) as source, copy.open("wb") as target:
-        if file_state(os.fstat(source.fileno())) != state:
-            raise Moved
-        while block := source.read(_BLOCK_BYTES):
+        _check_state(source, state)
+        while block := _read(source):
             if not going_on():
                 raise Moved
             digest.update(block)
             target.write(block)
         target.flush()
         sync_file(target.fileno())
-        if file_state(os.fstat(source.fileno())) != state:
-            raise Moved
+        _check_state(source, state)
     try:
         if file_state(path.stat()) != state:  # another file has taken its place
             raise Moved
-    except FileNotFoundError as error:
+    except OSError as error:
         raise Moved from error
     return digest.hexdigest()
 
 
-def _open(path: Path):
-    """Open for reading, without waiting for anyone should it have become a pipe. Raises: Moved"""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+def _open(path: Path) -> BinaryIO:
     try:
-        descriptor = os.open(path, flags)
-    except FileNotFoundError as error:
-        raise Moved from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+        return open_regular(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EISDIR, errno.EINVAL):  # gone, or no file any more
+            raise Moved from error
+        raise CannotRead(error) from error
+
+
+def _read(source: BinaryIO) -> bytes:
+    try:
+        return source.read(_BLOCK_BYTES)
+    except OSError as error:
+        raise CannotRead(error) from error
+
+
+def _check_state(source: BinaryIO, state: str) -> None:
+    try:
+        status = os.fstat(source.fileno())
+    except OSError as error:
+        raise CannotRead(error) from error
+    if file_state(status) != state:
         raise Moved
-    return os.fdopen(descriptor, "rb")
 
 
 def _job(job_id: str, found: Found, folder: WatchFolder, copy: Path) -> Job:

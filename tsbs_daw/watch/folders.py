@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import SettingsError, shown
+from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import folder_problem
 
 
@@ -78,6 +79,8 @@ def check_folders(folders: Sequence[WatchFolder]) -> None:
         for path in (folder.path, folder.output):
             if not path.is_absolute():
                 raise SettingsError(f"{shown(path)} is not an absolute path; start it at the root.")
+        if source_name(folder.output) != str(folder.output):
+            raise SettingsError(f"The name of {shown(folder.output)} is not valid UTF-8; choose another output folder.")
         real = folder.path.resolve()
         if real in seen:
             raise SettingsError(

@@ -1,6 +1,7 @@
 """One look at a watch folder: which files are there, and which of them are none of our business.
 
-Nothing is opened but a manifest.json, to recognise our own output: 30,000 files take a fraction of a second.
+Nothing is opened but a manifest.json, to recognise our own output: 30,000 files take a fraction of a second. The name
+is common, so it is opened only if it is a plain file of a size that ours can have.
 For the same reason paths are plain text here: as many Path objects would take longer than the rest.
 """
 
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +35,39 @@ AUDIO_ENDINGS = frozenset(
 )
 TEMPORARY_ENDINGS = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart")
 IGNORED_PREFIXES = (".", "~$")  # hidden files, our own temporary folders, what office programs leave
+
+# Folders for what was thrown away, for earlier versions, and for what a system keeps for itself; in any case. Most that
+# begin with a dot are hidden anyway and stand here for completeness.
+THROWN_AWAY = frozenset(
+    (
+        # Synology, QNAP, ASUSTOR, TerraMaster, Buffalo, NETGEAR, Thecus and Samba
+        *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@synoeastream", "@synoresource"),
+        *("@recycle", "@recently-snapshot", ".@__thumb", ".@__qini", ".@upload_cache", ".streams", "@recycle_bin"),
+        *("trashbox", "recycle bin", "_nas_recycle_", ".recycle", ".recycle_bin", "#trash", "@trash"),
+        # snapshots: NetApp, ZFS, Btrfs, Snapper, Time Machine
+        *(".snapshot", ".snapshots", "~snapshot", ".zfs", ".ckpt", "backups.backupdb", ".mobilebackups"),
+        # Windows
+        *("$recycle.bin", "recycler", "system volume information", "$extend", "$winreagent", "$sysreset"),
+        # macOS, and what it leaves on shares and in archives
+        *("__macosx", ".appledouble", ".appledb", ".appledesktop", ".trashes", ".trash", ".temporaryitems"),
+        *("network trash folder", "temporary items", "thevolumesettingsfolder", ".spotlight-v100", ".fseventsd"),
+        *(".documentrevisions-v100", ".apdisk"),
+        # Linux
+        *("lost+found", ".thumbnails"),
+        # programs that synchronise
+        *(".stversions", ".stfolder", ".sync", ".dropbox.cache", ".tmp.drivedownload", ".tmp.driveupload", ".debris"),
+        *(".rubbish", ".owncloudsync", ".nextcloudsync", "files_trashbin", "files_versions", ".caltrash"),
+    )
+)
+_THROWN_AWAY_LIKE = re.compile(r"\.trash-\d+|found\.\d{3}|@gmt-[\d.-]+|\.849c9593-.*")
+
+
+def is_thrown_away(name: str) -> bool:
+    """Whether a folder of this name holds what was deleted, earlier versions, thumbnails or a system's own files."""
+    plain = unicodedata.normalize("NFC", name).casefold().rstrip(" .")
+    if name == "RECYCLED":  # an album may have this name, but not in capitals as FAT has it
+        return True
+    return plain in THROWN_AWAY or _THROWN_AWAY_LIKE.fullmatch(plain) is not None
 
 
 @dataclass(frozen=True)
@@ -77,9 +113,10 @@ class Scanner:
                 if is_root:
                     raise
                 if relative not in self.unlisted:
-                    self.unlisted[relative] = error.strerror
                     log.warning("%r cannot be listed (%s); what is in it is left out", path, error.strerror)
+                self.unlisted[relative] = error.strerror or str(error)
                 continue
+            self.unlisted.pop(relative, None)
             if not is_root and self._is_our_output(path, entries):
                 continue
             for entry in entries:
@@ -92,27 +129,45 @@ class Scanner:
                     continue
                 if found is not None:
                     yield found
-                elif self._recursive and entry.is_dir(follow_symlinks=False) and entry.path not in self._excluded:
+                elif self._recursive and self._is_looked_into(entry):
                     folders.append((name, entry.path, False))
+
+    def look_again(self, relative: str) -> Found | None:
+        """How one file looks now. None: it is gone, or was replaced by what is no file. A link is judged anew."""
+        path = os.path.join(self._root, relative)
+        try:
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                return self._look_at_link(path, file_state(status), relative, os.path.realpath(self._root))
+        except OSError:
+            return None
+        return self._judge(relative, status)
+
+    def _is_looked_into(self, entry: os.DirEntry[str]) -> bool:
+        if not entry.is_dir(follow_symlinks=False) or entry.path in self._excluded:
+            return False
+        return not is_thrown_away(entry.name)
 
     def _look_at(self, entry: os.DirEntry[str], name: str, real_root: str) -> Found | None:
         """None for a folder, and for what is ignored without a record."""
         if entry.is_symlink():
-            return self._look_at_link(entry, name, real_root)
+            return self._look_at_link(entry.path, file_state(entry.stat(follow_symlinks=False)), name, real_root)
         if entry.is_dir(follow_symlinks=False):
             return None
         # DirEntry.stat has no inode on Windows
         status = entry.stat(follow_symlinks=False) if os.name != "nt" else os.stat(entry.path)
         return self._judge(name, status)
 
-    def _look_at_link(self, entry: os.DirEntry[str], name: str, real_root: str) -> Found | None:
-        target, link = os.path.realpath(entry.path), file_state(entry.stat(follow_symlinks=False))
+    def _look_at_link(self, path: str, link: str, name: str, real_root: str) -> Found | None:
+        target = os.path.realpath(path)
         if not _is_inside(target, real_root):
             return Found(name, link, 0, "It is a link that leads out of the watch folder.")
         if any(_is_inside(target, excluded) for excluded in self._excluded):
             return None
+        if any(is_thrown_away(part) for part in Path(target).relative_to(real_root).parts):
+            return None
         try:
-            status = os.stat(entry.path)
+            status = os.stat(path)
         except OSError:
             return Found(name, link, 0, "It is a link that leads nowhere.")
         if stat.S_ISDIR(status.st_mode):
@@ -134,9 +189,12 @@ class Scanner:
         if manifest is None:
             return False
         try:
-            changed = manifest.stat().st_mtime_ns
+            status = manifest.stat(follow_symlinks=False)
         except OSError:
             return False
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        changed = status.st_mtime_ns
         known = self._outputs.get(path)
         if known is None or known[0] != changed:
             known = self._outputs[path] = (changed, read_manifest(Path(path)) is not None)

@@ -4,6 +4,9 @@
     pending         -> sample: a file that looks the same often and long enough is stable
     stable          -> all there, by its own header -> copied and hashed -> a job
 
+Trouble of the spool is not a song's: the watcher pauses, says so, and tries again with growing pauses. A song that
+cannot be read is ignored with the reason, and tried again from time to time, and at each start.
+
 Events only cause a look. One thread per watch folder does all of it, so that a share which hangs holds up nobody else;
 `step(now)` is the whole of it, and needs no thread.
 
@@ -24,6 +27,7 @@ from pathlib import Path
 from tsbs_daw.audio.headers.probe import seems_unfinished
 from tsbs_daw.contracts.treatment import ContentHashes
 from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import JobFormatError, described, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import disk_is_full
 from tsbs_daw.queue.events import Event
@@ -31,10 +35,10 @@ from tsbs_daw.queue.options import DaemonOptions, WatchTimings, back_off
 from tsbs_daw.queue.records import Arrival, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
-from tsbs_daw.watch.copying import Budget, Destination, Moved, take_in
+from tsbs_daw.watch.copying import Budget, CannotRead, Destination, Moved, take_in
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.notifications import Notifications, sends_no_events
-from tsbs_daw.watch.scan import Found, Scanner, file_state
+from tsbs_daw.watch.scan import Found, Scanner
 from tsbs_daw.watch.stability import FileStabilityTracker
 
 log = logging.getLogger(__name__)
@@ -43,7 +47,10 @@ log = logging.getLogger(__name__)
 _HOT_S = 3.0  # after an event, look again for so long: the event of a file may get lost after that of its folder
 _COPY_AT_MOST_S = 1.0  # before looking around again
 _OFFLINE_EVERY_S = 2.0
-_TRIES = 6  # to read a file that cannot be read, before it is given up
+_TRIES = 6  # to read a file that cannot be read, or with `once` to write to the spool, before it is given up
+_UNREADABLE = "It cannot be read"
+_READ_AGAIN_S = (60.0, 3600.0)  # after it was given up: the first pause and the longest
+_SPOOL_AGAIN_S = (2.0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,15 @@ class Watcher:
     """Args: seen: what was dealt with in earlier runs, by relative path; taken over"""
 
     def __init__(self, folder: WatchFolder, scanner: Scanner, seen: dict[str, SeenFile], context: WatchContext):
-        self.folder, self._scanner, self._seen, self._context = folder, scanner, seen, context
+        self.folder, self._scanner, self._context = folder, scanner, context
+        self._seen = {relative: file for relative, file in seen.items() if not _is_unreadable(file)}
         self._accepted = {context.destination().settings_hash}  # a preset edited meanwhile holds for new songs only
         self._tracker = FileStabilityTracker(context.timings.samples, context.timings.span_s)
         self._pending: dict[str, Found] = {}
         self._failures: dict[str, tuple[int, float]] = {}
+        self._spool_failures, self._no_copy_before = 0, float("-inf")
         self._left: set[str] = set()
+        self._unlisted: set[str] = set()
         self._waited_for: set[str] = set()
         self._news: queue.SimpleQueue[Arrival | SeenFile | Event] = queue.SimpleQueue()
         self._notifications = Notifications(folder.path, recursive=folder.recursive, changed=self._on_event)
@@ -113,15 +123,32 @@ class Watcher:
         """Whether everything that is there has been dealt with, and told."""
         return self.looked and not self._pending and not self._dirty and self._news.empty()
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether something that is there, or was, could not be taken: unreadable, growing, not listed, offline."""
+        missing = self._root is None or bool(self._left or self._unlisted)
+        return missing or any(_is_unreadable(file) for file in self._seen.values())
+
     # For its own thread
 
     def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._wake.wait(self.step(time.monotonic()))
-                self._wake.clear()
-        except Exception as error:  # the daemon raises it again, in a thread that someone looks at
-            self.failure = error
+        failures = 0
+        while not self._stopping:
+            try:
+                pause_s = self.step(time.monotonic())
+                failures = 0
+            except Exception as error:  # of one folder: the others, and the queue, go on
+                failures += 1
+                log.exception("watching %s failed", self.folder.path)
+                pause_s = back_off(failures, *_SPOOL_AGAIN_S)
+                if failures == 1:
+                    what = f"Watching {shown(self.folder.path)} failed ({described(error)}); it is tried again."
+                    self._news.put(Event("offline", message=what))
+                if failures >= _TRIES and self._context.patience_s is not None:
+                    self.failure = error  # nobody can wait for this; the daemon raises it
+                    return
+            self._wake.wait(pause_s)
+            self._wake.clear()
 
     def _on_event(self) -> None:
         self._dirty = True
@@ -172,6 +199,7 @@ class Watcher:
             return
         for one in found:
             self._consider(one, now)
+        self._tell_unlisted()
         for gone in self._pending.keys() - {one.relative for one in found}:
             self._drop(gone)
         took = time.monotonic() - began
@@ -182,31 +210,43 @@ class Watcher:
 
     def _consider(self, found: Found, now: float) -> None:
         known = self._seen.get(found.relative)
+        if known is not None and known.state != found.state and _is_unreadable(known):  # its rights may have changed
+            del self._seen[found.relative]
+            self._failures.pop(found.relative, None)
+            known = None
         if found.reason is not None:
             if known is None or known.reason != found.reason:
                 self._ignore(found, found.reason)
-        elif known is not None and known.state == found.state and self._is_dealt_with(known):
+        elif known is not None and known.state == found.state and self._is_dealt_with(known, now):
             pass
         elif found.relative not in self._left:
             self._pending[found.relative] = found
             self._tracker.observe(found.relative, found.state, now)
 
-    def _is_dealt_with(self, known: SeenFile) -> bool:
+    def _is_dealt_with(self, known: SeenFile, now: float) -> bool:
+        if _is_unreadable(known):
+            return now < self._failures.get(known.relative, (0, now))[1]
         return known.reason is not None or known.settings_hash in self._accepted
+
+    def _tell_unlisted(self) -> None:
+        """Songs may be in a folder that cannot be listed: whoever waits for them should know."""
+        for relative in self._scanner.unlisted.keys() - self._unlisted:
+            what = f"The folder cannot be listed ({self._scanner.unlisted[relative]}); check its permissions."
+            self._news.put(Event("ignored", song=relative, file=source_name(self.folder.path / relative), message=what))
+        self._unlisted = set(self._scanner.unlisted)
 
     def _sample(self, now: float) -> None:
         began = time.monotonic()
         for relative in list(self._pending):
-            if self._stopping:
+            if self._stopping or now < self._no_copy_before:
                 return
             if self._failures.get(relative, (0, now))[1] > now:
                 continue
-            try:
-                status = (self.folder.path / relative).stat()
-            except OSError:
+            found = self._scanner.look_again(relative)
+            if found is None or found.reason is not None:  # the next look says what it is now
                 self._drop(relative)
                 continue
-            found = self._pending[relative] = Found(relative, file_state(status), status.st_size)
+            self._pending[relative] = found
             stable = self._tracker.observe(relative, found.state, now)
             if stable and self._is_complete(found, now):
                 self._take(found, now)
@@ -226,6 +266,9 @@ class Watcher:
             unfinished = seems_unfinished(self.folder.path / found.relative)
         except OSError:
             return True  # copying it will tell
+        except Exception:  # a header that nobody has thought of: the job will say what is wrong with it
+            log.exception("%s cannot be judged by its header", self.folder.path / found.relative)
+            return True
         if unfinished and found.relative not in self._waited_for:
             self._waited_for.add(found.relative)
             path = source_name(self.folder.path / found.relative)
@@ -246,26 +289,60 @@ class Watcher:
             arrival = take_in(found, self._context.destination(), lambda: not self._stopping)
         except Moved:
             self._tracker.forget(found.relative)
+        except CannotRead as error:
+            self._cannot_read(found, error, now)
+        except JobFormatError as error:
+            self._ignore(found, str(error))
         except OSError as error:
-            self._cannot_take(found, error, now)
+            self._cannot_write(error, now)
+        except Exception as error:  # whatever it is, other songs can do without this one
+            log.exception("%s cannot be taken in", self.folder.path / found.relative)
+            self._ignore(found, f"Something unexpected happened to it ({described(error)}); the log has the details.")
         else:
+            self._spool_works()
             self._seen[found.relative] = arrival.file
             self._accepted.add(arrival.file.settings_hash)
             self._news.put(arrival)  # before it is pending no more: `settled` must not see neither
             self._drop(found.relative)
 
-    def _cannot_take(self, found: Found, error: OSError, now: float) -> None:
+    def _cannot_read(self, found: Found, error: CannotRead, now: float) -> None:
         failures = self._failures.get(found.relative, (0, 0.0))[0] + 1
-        self._failures[found.relative] = (failures, now + back_off(failures, 2.0, 60.0))
-        full = disk_is_full(error)
-        log.warning("%s cannot be copied to the spool: %s", self.folder.path / found.relative, error)
-        if full and failures >= _TRIES and self._context.patience_s is not None:
-            self._leave(found.relative, "there is no room in the spool")
-        elif not full and (failures >= _TRIES or isinstance(error, PermissionError)):
-            self._ignore(found, f"It cannot be read ({error.strerror}).")
+        log.warning("%s cannot be read: %s", self.folder.path / found.relative, error)
+        if failures < _TRIES and not error.not_permitted:
+            self._failures[found.relative] = (failures, now + back_off(failures, 2.0, 60.0))
+            return
+        again = now + back_off(failures if error.not_permitted else failures - _TRIES + 1, *_READ_AGAIN_S)
+        sentence = f"{_UNREADABLE} ({error}); check the file and its permissions. It is tried again."
+        known = self._seen.get(found.relative)
+        if known is not None and known.reason == sentence and known.state == found.state:
+            self._drop(found.relative)
+        else:
+            self._ignore(found, sentence)
+        self._failures[found.relative] = (failures, again)
+
+    def _cannot_write(self, error: OSError, now: float) -> None:
+        """The spool is at fault, not the song: copy nothing for a while, and with `once` not for ever."""
+        self._spool_failures += 1
+        self._no_copy_before = now + back_off(self._spool_failures, *_SPOOL_AGAIN_S)
+        why = f"Songs cannot be copied to {shown(self._context.destination().jobs)} ({error.strerror or error})"
+        log.warning("%s: %s", self.folder.path, why)
+        if self._spool_failures == 1:
+            way_out = "free some space" if disk_is_full(error) else "check the folder and its disk"
+            self._news.put(Event("paused", message=f"{why}; {way_out}. It is tried again."))
+        if self._spool_failures >= _TRIES and self._context.patience_s is not None:
+            for relative in list(self._pending):
+                self._leave(relative, "the spool cannot be written to")
+
+    def _spool_works(self) -> None:
+        if self._spool_failures:
+            self._spool_failures = 0
+            log.info("songs can be copied to the spool again")
+            self._news.put(Event("resumed", message="Songs can be copied to the spool again."))
 
     def _leave(self, relative: str, why: str) -> None:
         log.warning("%s is left for the next time: %s", self.folder.path / relative, why)
+        path = source_name(self.folder.path / relative)
+        self._news.put(Event("left", song=relative, file=path, message=f"It is left for the next time: {why}."))
         self._left.add(relative)
         self._drop(relative)
 
@@ -280,6 +357,10 @@ class Watcher:
         self._failures.pop(relative, None)
         self._waited_for.discard(relative)
         self._tracker.forget(relative)
+
+
+def _is_unreadable(file: SeenFile) -> bool:
+    return file.reason is not None and file.reason.startswith(_UNREADABLE)
 
 
 def make_watchers(
