@@ -40,6 +40,10 @@ PASSING = frozenset(
 )
 
 
+class NotRegular(OSError):
+    """A folder, a pipe, a device or a link where a plain file should be."""
+
+
 def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
     """Open a regular file for reading, without waiting for anyone should it be a pipe or a device.
 
@@ -48,17 +52,18 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
         follow: Whether the name may be a link. False wherever others may write.
 
     Raises:
-        OSError: It is not there, not readable, or not a regular file; `strerror` says which.
+        NotRegular: It is not a regular file; `strerror` says what it is.
+        OSError: It is not there, or not readable.
     """
     if not follow and not _NO_FOLLOW and path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a link", str(path))
+        raise NotRegular(errno.ELOOP, "it is a link", str(path))
     try:
         descriptor = os.open(path, os.O_RDONLY | _QUIET | (0 if follow else _NO_FOLLOW))
     except OSError as error:
         if error.errno == errno.ELOOP and not follow:
-            raise OSError(errno.ELOOP, "it is a link", str(path)) from error
+            raise NotRegular(errno.ELOOP, "it is a link", str(path)) from error
         if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # a socket
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path)) from error
+            raise NotRegular(errno.EINVAL, "it is not a regular file", str(path)) from error
         raise
     except ValueError as error:  # a NUL in the name
         raise OSError(errno.EINVAL, "its name is not valid", str(path)) from error
@@ -66,7 +71,7 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             kind = "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file"
-            raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, kind, str(path))
+            raise NotRegular(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, kind, str(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
