@@ -77,6 +77,8 @@ class Reception:
                 self._arrived.append(arrival)
 
     def _cannot_claim(self, folder: Path, error: OSError) -> None:
+        if not os.path.lexists(folder):  # whoever asked has taken it back
+            return
         if os.path.lexists(self._spool.folder(folder.name)):
             self._refuse(folder, f"A job with the id {folder.name} is under way; give this one an id of its own.")
         elif may_pass(error):
