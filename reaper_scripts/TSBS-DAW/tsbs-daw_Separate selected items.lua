@@ -8,6 +8,7 @@
 -- @provides
 --   [main] tsbs-daw_*.lua
 --   [nomain] lib/*.lua
+--   [data] toolbar_icons/**/*.png
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")

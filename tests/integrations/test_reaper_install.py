@@ -92,6 +92,40 @@ def test_uninstalling_gives_back_the_files_as_they_were(resource: Path):
     assert not (resource / "Scripts" / "TSBS-DAW").exists() and found.version is None and not found.actions
 
 
+def test_toolbar_icons_come_and_go_and_those_of_others_stay(resource: Path):
+    icons = resource / "Data" / "toolbar_icons"
+    (icons / "200").mkdir(parents=True)
+    (icons / "200" / "mine.png").touch()
+    install.install(resource, SETTINGS)
+    shipped = install.source_folder() / "toolbar_icons"
+    names = {path.relative_to(shipped) for path in shipped.rglob("*.png")}
+    assert {path.relative_to(icons) for path in icons.rglob("*.png")} == names | {Path("200/mine.png")}
+    assert len(names) == 12 and not (resource / "Scripts" / "TSBS-DAW" / "toolbar_icons").exists()
+    install.uninstall(resource)
+    assert [path.name for path in icons.rglob("*.png")] == ["mine.png"] and not (icons / "150").exists()
+
+
+def test_the_toolbar_icons_are_strips_as_their_script_draws_them():
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    import numpy as np
+    from matplotlib.image import imread
+
+    spec = spec_from_file_location("toolbar_icons", Path(__file__).parents[2] / "tools" / "toolbar_icons.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for folder, scale in module.SCALES.items():
+        for name, picture in module.PICTURES.items():
+            drawn = module.strip(picture, scale)
+            assert drawn.shape == (round(30 * scale), round(90 * scale), 4)
+            kept = imread(install.source_folder() / "toolbar_icons" / folder / f"{name}.png")
+            assert np.array_equal(np.rint(kept * 255).astype(int), drawn.astype(int)), (
+                "run python tools/toolbar_icons.py"
+            )
+            states = np.split(drawn, 3, axis=1)
+            assert not np.array_equal(states[0], states[1]) and not np.array_equal(states[0], states[2])
+
+
 def test_scripts_that_reaper_registered_by_their_whole_path_go_too(resource: Path):
     line = f'SCR 4 0 RSabc "Custom: x.lua" "{resource.as_posix()}/Scripts/TSBS-DAW/x.lua"\r\n'.encode()
     left = reaper_keys.remove_scripts(KEYS + b"\r\n" + line, "TSBS-DAW", resource / "Scripts")
@@ -216,7 +250,11 @@ def test_the_index_lists_every_file_once_with_its_url():
     root = ElementTree.fromstring(reapack.index(folder, "https://example.org/0abc/", "2026-01-31T12:00:00Z"))
     (package,) = root.iter("reapack")
     files = [source.get("file", package.get("name")) for source in package.iter("source")]
-    assert sorted(files) == sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.lua"))
+    expected = [*folder.rglob("*.lua"), *folder.rglob("*.png")]
+    assert sorted(files) == sorted(path.relative_to(folder).as_posix() for path in expected)
+    assert {source.get("type") for source in package.iter("source") if source.get("file", "").endswith(".png")} == {
+        "data"
+    }
     mains = [source for source in package.iter("source") if source.get("main")]
     assert len(mains) == len(list(folder.glob("*.lua")))
     assert mains[-1].text.startswith("https://example.org/0abc/TSBS-DAW/tsbs-daw_") and " " not in mains[-1].text

@@ -85,6 +85,45 @@ class ProjectFunctions:
         project.regions.append((start, end if is_region else start, name))
         return len(project.regions)
 
+    # Tempo map
+
+    def CountTempoTimeSigMarkers(self, project):
+        return len(project.tempo)
+
+    def GetTempoTimeSigMarker(self, project, index):
+        marker = project.tempo[index]
+        return True, marker["time"], 0, 0.0, marker["bpm"], *(marker["signature"] or (-1, -1)), False
+
+    def SetTempoTimeSigMarker(self, project, index, time, measure, beat, bpm, beats, unit, is_linear):
+        """A signature begins a bar: without the flag 4 (an own short bar before it; SWS and project files have it) the
+        marker moves to the next bar line. Items whose time base is beats go along (API text of C_BEATATTACHMODE)."""
+        self._changing("SetTempoTimeSigMarker", project)
+        if (measure, beat) != (-1, -1) or (beats == 0) != (unit == 0):
+            raise Misuse("SetTempoTimeSigMarker: a time, or a measure and a beat; a whole signature, or none")
+        marker = {"time": time, "bpm": bpm, "signature": None, "flags": 0} if index == -1 else project.tempo[index]
+        before = [other for other in project.tempo if other["time"] < time and other is not marker]
+        if index == -1:
+            project.tempo.append(marker)
+        marker |= {"time": time, "bpm": bpm, "signature": (beats, unit) if beats else marker["signature"]}
+        if beats and not marker["flags"] & 4:
+            bar_s = 4 * 60 / (before[-1]["bpm"] if before else 120)
+            marker["time"] = -(-time // bar_s) * bar_s
+        project.tempo.sort(key=lambda other: other["time"])
+        ratio = (before[-1]["bpm"] if before else 120) / bpm
+        for item in project.items:
+            if item.values["C_BEATATTACHMODE"] != 0 and item.values["D_POSITION"] + item.values["D_LENGTH"] > time:
+                item.values["D_LENGTH"] *= ratio
+        return True
+
+    def GetSetTempoTimeSigMarkerFlag(self, project, index, flag, is_set):
+        if is_set:
+            self._changing("GetSetTempoTimeSigMarkerFlag", project)
+            project.tempo[index]["flags"] = flag
+        return project.tempo[index]["flags"]
+
+    def UpdateTimeline(self):
+        return None
+
     def GetProjectStateChangeCount(self, project):
         return project.changes
 

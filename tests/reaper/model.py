@@ -192,6 +192,7 @@ class Project(Handle):
     info_strings: dict[str, str] = field(default_factory=dict)
     regions: list[tuple[float, float, str]] = field(default_factory=list)
     time_selection: tuple[float, float] = (0.0, 0.0)
+    tempo: list[dict] = field(default_factory=list)  # markers: time, bpm, signature, flags; in order of time
     playrate: float = 1.0
     cursor: float = 0.0
     changes: int = 0  # how often it was changed, as far as a script is told

@@ -411,5 +411,5 @@ def test_a_reversed_stem_keeps_its_sound_when_it_is_separated_again_and_that_is_
     studio.ticks(2)
     assert studio.reaper.window("Jobs").says("plays it reversed, so it keeps its sound")
     studio.reaper.window("Jobs").press("Escape")
-    studio.ticks(2)
+    studio.ticks(20)
     assert studio.reaper.lit == set()

@@ -57,7 +57,7 @@ BAD_RESULTS: dict[str, tuple[Callable[[DaemonByHand, dict], str], str]] = {
     "no JSON": (lambda daemon, job: "{not json", "is damaged"),
     "half of it": (lambda daemon, job: json.dumps(done(daemon, job))[:-30], "is damaged"),
     "a list": (lambda daemon, job: "[1, 2]", "schema nil"),
-    "another schema": (lambda daemon, job: json.dumps(done(daemon, job, schema=2)), "has schema 2"),
+    "another schema": (lambda daemon, job: json.dumps(done(daemon, job, schema=3)), "has schema 3"),
     "no stems": (lambda daemon, job: json.dumps(done(daemon, job, stems=[])), "does not say where its stems are"),
     "odd stems": (lambda daemon, job: json.dumps(done(daemon, job, stems=[{"path": 3}])), "does not say where"),
     "no length": (lambda daemon, job: json.dumps(done(daemon, job, samples=None)), "does not say where"),

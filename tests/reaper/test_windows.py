@@ -172,3 +172,42 @@ def test_every_window_can_be_drawn(shipped: Studio, tmp_path: Path):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
     assert windows["jobs"].says("The song is silent from beginning to end")
     assert {"dialog", "again", "jobs"} == set(windows) and len(STEMS) == 4
+
+
+def test_progress_is_shown_by_the_toolbar_button_and_in_the_help_line(studio: Studio, daemon: DaemonByHand):
+    for position in (1.0, 5.0):
+        studio.project.add_item(studio.project.add_track("Mix"), studio.song(), position, 1.0)
+    studio.run("Separate selected items")
+    studio.ticks(40)
+    assert studio.reaper.lit == {"tsbs-daw_Jobs.lua"}, "and no window"
+    first, second = daemon.claim()
+    daemon.progress(first, 0.41)
+    studio.ticks(40)
+    assert studio.reaper.help_line == "tsbs-daw: mix: 41 %, separating, and 1 more"
+    daemon.finish(first)
+    daemon.progress(second, 0.5, "rendering")
+    studio.ticks(80)
+    assert studio.reaper.help_line == "tsbs-daw: mix: 50 %, rendering"
+    daemon.finish(second)
+    daemon.work(studio)
+    studio.ticks(20)
+    assert studio.reaper.lit == set() and studio.reaper.help_line == ""
+    assert [script.path.name for script in studio.reaper.scripts] == []
+
+
+def test_what_a_delivery_has_to_say_stays_in_the_help_line_while_others_go_on(studio: Studio, daemon: DaemonByHand):
+    for position in (1.0, 5.0):
+        studio.project.add_item(studio.project.add_track("Mix"), studio.song(), position, 1.0)
+    studio.run("Separate selected items")
+    studio.ticks(40)
+    first, second = daemon.claim()
+    daemon.finish(first, samples=7)
+    daemon.progress(second, 0.5)
+    studio.ticks(80)
+    assert "is damaged; run the job again" in studio.reaper.help_line and studio.reaper.lit
+    studio.run("Jobs")
+    studio.ticks(2)
+    studio.reaper.window("Jobs").shut()
+    daemon.progress(second, 0.6)
+    studio.ticks(80)
+    assert studio.reaper.help_line == "tsbs-daw: mix: 60 %, separating" and studio.reaper.lit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -40,6 +40,8 @@ class Part(BaseModel):
 
 class Document(Part):
     """A whole JSON file, with its schema number."""
+
+    SCHEMAS: ClassVar[tuple[int, ...]] = (SCHEMA,)  # those that are understood
 
     schema_: Literal[1] = Field(SCHEMA, alias="schema")
 
@@ -77,10 +79,11 @@ class Document(Part):
         if problem := _unstorable(found):
             raise JobFormatError(f"{what}: {problem}; write it again without.")
         schema = found.get("schema") if isinstance(found, dict) else None
-        if schema != SCHEMA or isinstance(schema, bool):
+        if schema not in cls.SCHEMAS or isinstance(schema, bool):
             said = repr(schema)[:40] if isinstance(schema, (int, float, str, type(None))) else "of another kind"
+            known = " and ".join(map(str, cls.SCHEMAS))
             raise JobFormatError(
-                f"{what} has schema {printable(said)}, and this version of tsbs-daw understands schema {SCHEMA}; "
+                f"{what} has schema {printable(said)}, and this version of tsbs-daw understands schema {known}; "
                 "update whichever of the two is older."
             )
         try:

@@ -3,6 +3,9 @@
 The same four documents are written by the REAPER scripts, the command line and the watch folder. Each carries a
 `schema` number; unknown keys are refused, so that a misspelt option is an error and not a surprise.
 
+A request has schema 1 or 2, and its result has the same: in schema 2 it names the analysis. Whoever asks in schema 1
+gets the keys of schema 1 and no others.
+
     job.json        Job        what to do             written by whoever asks
     progress.json   Progress   how far it is          written by the daemon, while it works
     result.json     Result     what came of it        written by the daemon, last
@@ -16,9 +19,9 @@ import time
 import uuid
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from tsbs_daw.contracts.document import Document, Part, Sentence
 from tsbs_daw.contracts.treatment import Treatment
@@ -74,7 +77,15 @@ class Source(Part):
     length_samples: int | None = Field(None, ge=1, le=_MOST_SAMPLES)
 
 
-class Job(Treatment, Document):
+class Exchanged(Document):
+    """A request or a result, in the schema that the one who asks understands."""
+
+    SCHEMAS: ClassVar[tuple[int, ...]] = (1, 2)
+
+    schema_: Literal[1, 2] = Field(1, alias="schema")  # type: ignore[assignment]  # wider than a Document's
+
+
+class Job(Treatment, Exchanged):
     """One request: a song, what is done to it, and where the result goes.
 
     output:   folder in which the song's folder appears
@@ -116,10 +127,11 @@ class StemFile(Part):
     muted: bool = False
 
 
-class Result(Document):
+class Result(Exchanged):
     """What came of a job. `error` is one sentence for a musician; None when done.
 
     folder:                 where the stems are
+    analysis:               tempo, beats, key and sections; None without one. Only written in schema 2
     time_reference_samples: where the source starts in the session (BWF), at sample_rate
     """
 
@@ -130,6 +142,7 @@ class Result(Document):
     folder: AbsolutePath | None = None
     session: AbsolutePath | None = None
     manifest: AbsolutePath | None = None
+    analysis: AbsolutePath | None = None
     stems: tuple[StemFile, ...] = ()
     sample_rate: int = 0
     samples: int = 0
@@ -137,6 +150,13 @@ class Result(Document):
     warnings: tuple[Sentence, ...] = ()
     deliver: dict[str, Any] = Field(default_factory=dict)
     finished_unix_s: float = 0.0
+
+    @model_serializer(mode="wrap")
+    def _in_its_schema(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        if self.schema_ == 1:
+            del written["analysis"]
+        return written
 
 
 class Heartbeat(Document):

@@ -151,12 +151,13 @@ def result_of(resolved: ResolvedJob, folder: Path) -> Result:
     assert manifest is not None, "only complete folders are published or recognised"
     sessions = (f"{manifest.song}.RPP",) if manifest.sessions is None else manifest.sessions
     return Result(
-        schema=1,
+        schema=resolved.job.schema_,
         id=resolved.job.id,
         state=State.DONE,
         folder=folder,
         session=folder / sessions[0] if sessions else None,
         manifest=folder / FILE_NAME,
+        analysis=folder / manifest.analysis if manifest.analysis else None,
         stems=tuple(
             StemFile(
                 name=entry.name,

@@ -130,7 +130,8 @@ class Register:
             "deliver": deliver,
         }
         known["finished_unix_s"] = time.time()
-        final = result.model_copy(update=known) if result else Result(**known)
+        known["schema_"] = row.job.schema_ if row.job_json else 1  # an equal job may have asked in another one
+        final = (result or Result(id=row.id, state=state)).model_copy(update=known)
         if not self.store.finish(final, fence):
             log.warning("job %s: the result of lease %s is dropped: it is not the current one", row.id, fence)
             return False

@@ -17,6 +17,7 @@ local BEAT_ALIVE_S = 3.0
 local FILE = "tsbs-daw_Background.lua"
 
 local SAY_EVERY_S = 2 -- that this REAPER is there
+local SHOW_EVERY_S, SHOWN = 1, 8 -- how far the jobs are; of so many at most
 local STARTS = 2 -- of a daemon, for jobs that wait and find none: one that dies again and again is not for us to heal
 
 local function new(installed)
@@ -24,7 +25,7 @@ local function new(installed)
   local self = { spool = spools.at(root), pending = pending_jobs.at(root), work = {}, queue = {}, looked = 0 }
   self.installed, self.starts = installed, 0
   self.me = text.new_id()
-  self.look, self.say = clock.every(LOOK_EVERY_S), clock.every(SAY_EVERY_S)
+  self.look, self.say, self.show = clock.every(LOOK_EVERY_S), clock.every(SAY_EVERY_S), clock.every(SHOW_EVERY_S)
   return setmetatable(self, background)
 end
 
@@ -138,6 +139,22 @@ function background:_look_around()
   end
 end
 
+-- Show how many jobs are under way, and how far the first of those is that the daemon has begun.
+function background:_show_progress()
+  local count, line, looked = 0, nil, 0
+  for _, ticket in ipairs(self.queue) do
+    if not ticket.trouble and not self.pending:is_anothers(ticket) then
+      count = count + 1
+      if ticket.stage == "submitted" and not line and looked < SHOWN then
+        looked = looked + 1
+        local fraction, phrase = self.spool:progress(ticket.id)
+        line = fraction and fraction > 0 and ("%s: %d %%, %s"):format(ticket.name, fraction * 100 // 1, phrase) or nil
+      end
+    end
+  end
+  require("jobs_window").show_progress(count, line or count > 0 and "jobs are under way" or nil)
+end
+
 -- Begin what can be begun, ticket by ticket, as far as the tick allows; the next tick goes on from there.
 function background:_begin_work(over)
   while self.looked < #self.queue do
@@ -197,6 +214,9 @@ function background:tick()
   if self.looked == #self.queue and self.look() then
     self:_look_around()
   end
+  if self.show() then
+    self:_show_progress()
+  end
   self:_begin_work(over)
   for _, ticket in ipairs(self.queue) do
     local task = self.work[ticket.id]
@@ -240,6 +260,7 @@ function background.run()
       self:_give_up(id)
     end
     settings.word("background", "")
+    require("jobs_window").show_progress(0, nil)
     self.pending:leave()
   end)
   self:_beat()

@@ -1,7 +1,8 @@
 -- From a finished job to tracks, in steps: find the project and the item, have the media in the project's folder,
 -- build the peaks, and insert. Everything that takes time happens before the insertion, which is one step.
 local require = ...
-local files, insert, json, place = require("files"), require("insert"), require("json"), require("place")
+local analysis, files, insert = require("analysis"), require("files"), require("insert")
+local json, place = require("json"), require("place")
 local project, protocol, reseparate, text =
   require("project"), require("protocol"), require("reseparate"), require("text")
 
@@ -147,6 +148,9 @@ function delivery.of(ticket, result, may_cut)
   local proj = project.find(ticket.project, ticket)
   if not proj then
     return nil
+  end
+  if ticket.analysis then
+    return analysis.of(proj, ticket, result)
   end
   local stems, wrong = wanted(ticket, result)
   local find = project.item_finder(proj, ticket.item, ticket.take)

@@ -21,7 +21,8 @@ local function alive()
   return beat ~= nil and math.abs(reaper.time_precise() - beat) < ALIVE_S
 end
 
--- Light the toolbar button of this window, or let it go out.
+-- Light the toolbar button of this window, or let it go out: it is lit while jobs are under way, and when there is
+-- something to say.
 function jobs_window.light(is_lit)
   local command = files.register(folder, FILE, false)
   reaper.SetToggleCommandState(0, command, is_lit and 1 or 0)
@@ -32,8 +33,25 @@ end
 -- in REAPER's help line.
 function jobs_window.notify(sentence)
   if not alive() then
+    settings.word("news", "1")
     jobs_window.light(true)
     reaper.Help_Set(("tsbs-daw: %s Run tsbs-daw: jobs for more."):format(sentence), true)
+  end
+end
+
+-- Show how far the jobs are where it takes no keys: by the button, and in the help line, where nothing else is said.
+-- count: how many are under way; line: about one of them, or nil
+function jobs_window.show_progress(count, line)
+  local has_news = settings.word("news") ~= ""
+  local shown = ("%d %s"):format(count, line or "")
+  if shown == settings.word("progress") then
+    return
+  end
+  settings.word("progress", shown)
+  jobs_window.light(count > 0 or has_news)
+  if not has_news then
+    local more = count > 1 and (", and %d more"):format(count - 1) or ""
+    reaper.Help_Set(line and ("tsbs-daw: %s%s"):format(line, more) or "", true)
   end
 end
 
@@ -235,7 +253,8 @@ function jobs_window.run()
   ui.open(title, 520, 420, function(window)
     return draw(window, model, installed)
   end, function()
-    jobs_window.light(false)
+    settings.word("news", "")
+    jobs_window.light((tonumber(settings.word("progress"):match("^%d+")) or 0) > 0)
     settings.word("jobs_window", "")
     settings.word("said", "")
   end)

@@ -23,6 +23,7 @@ function portions.ticket(work, number, fields)
     stems = options.stems,
     source = options.source,
     layout = options.layout,
+    analysis = options.analysis,
     asked_unix_s = os.time(),
   }
   for name, value in pairs(fields) do

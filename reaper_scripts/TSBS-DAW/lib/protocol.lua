@@ -4,12 +4,13 @@ local files, json, text = require("files"), require("json"), require("text")
 
 local protocol = {}
 
-protocol.SCHEMA = 1
+-- Version 2 is asked for where it is needed: its result names the analysis.
+protocol.SCHEMA, protocol.LATEST = 1, 2
 
 -- A request. `source` is { path, start_samples, length_samples }; `deliver` comes back with the result.
 function protocol.job(id, source, output, song, options, deliver)
   return {
-    schema = protocol.SCHEMA,
+    schema = options.analysis and protocol.LATEST or protocol.SCHEMA,
     id = id,
     source = source,
     output = output,
@@ -17,6 +18,7 @@ function protocol.job(id, source, output, song, options, deliver)
     preset = options.preset,
     model = options.model,
     null = options.null or nil,
+    delivery = options.analysis and { analysis = true, sessions = json.list() } or nil,
     origin = "reaper",
     priority = "interactive",
     deliver = deliver,
@@ -32,12 +34,13 @@ function protocol.read(path)
   local found, err = json.decode(content)
   if type(found) ~= "table" then
     return nil, ("%s is damaged (%s); run the job again."):format(text.shown(path), err or "no object")
-  elseif found.schema ~= protocol.SCHEMA then
+  elseif found.schema ~= protocol.SCHEMA and found.schema ~= protocol.LATEST then
     return nil,
-      ("%s has schema %s, and these scripts understand schema %d; update whichever of the two is older."):format(
+      ("%s has schema %s, and these scripts understand schema %d and %d; update whichever of the two is older."):format(
         text.shown(path),
         tostring(found.schema),
-        protocol.SCHEMA
+        protocol.SCHEMA,
+        protocol.LATEST
       )
   end
   return found

@@ -10,7 +10,8 @@ local selection = {}
 
 local IN_ONE = 200 -- items in one request: writing it down takes a millisecond or two
 
--- What the user chose: preset, model, stems (nil for all), source, fx. `changes` may name another preset.
+-- What the user chose: preset, model, stems (nil for all), source, fx. `changes` may name another preset, or say what
+-- of an analysis is wanted instead of stems.
 function selection.options(changes)
   local options = {
     preset = settings.choice("preset"),
@@ -24,6 +25,10 @@ function selection.options(changes)
   if changes and changes.preset then
     -- The tracks that were chosen are another preset's.
     options.preset, options.stems = changes.preset, nil
+  end
+  if changes and changes.analysis then
+    options.analysis, options.null = changes.analysis, false
+    options.model, options.fx = "default", false
   end
   return options
 end

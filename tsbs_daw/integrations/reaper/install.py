@@ -5,6 +5,7 @@
 <resource>/Scripts/__startup.lua              one block: deliver at REAPER's start what was finished meanwhile
 <resource>/Data/TSBS-DAW/installed.json       where the spool is, how a daemon is started, which presets there are
 <resource>/Data/TSBS-DAW/setup.json           what `reaper setup` found, for the action that asked for it
+<resource>/Data/toolbar_icons/tsbs-daw_*.png  pictures for toolbar buttons, also in 150/ and 200/
 <resource>/reaper-kb.ini                      the actions
 """
 
@@ -27,6 +28,7 @@ NAME = "TSBS-DAW"
 REAPACK = f"{NAME} ReaPack"  # ReaPack installs to Scripts/<name of the index>/<category>
 SCHEMA = 1
 ACTION = "tsbs-daw_*.lua"
+ICONS = "toolbar_icons"
 
 _BEGIN, _END = "-- tsbs-daw begin", "-- tsbs-daw end"
 _STARTUP = f"""{_BEGIN}
@@ -188,6 +190,7 @@ def install(
         _write_settings(resource, settings)
         if scripts:
             _replace_folder(source_folder(), resource / "Scripts" / NAME, more_actions or {})
+            _write_icons(resource)
         elif folder is not None:
             _write_actions(folder, more_actions or {})
     except OSError as error:
@@ -208,6 +211,8 @@ def uninstall(resource: Path) -> Installation:
         left = reaper_keys.remove_scripts(keys.read_bytes(), NAME, resource / "Scripts")
         reaper_keys.rewrite(keys, left)
     _rewrite_startup(resource, present=False)
+    if reapack_folder(resource) is None:
+        _remove_icons(resource)
     for folder in (resource / "Scripts" / NAME, resource / "Data" / NAME):
         try:
             if folder.is_dir():
@@ -267,13 +272,36 @@ def _replace_folder(source: Path, target: Path, more: Mapping[str, str]) -> None
     fresh, old = target.with_name(f".{NAME}.new"), target.with_name(f".{NAME}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, fresh, ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(source, fresh, ignore=shutil.ignore_patterns(".*", ICONS))
     for name, content in more.items():
         (fresh / name).write_text(content, encoding="utf-8")
     if target.exists():
         target.replace(old)
     fresh.replace(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _icons() -> list[Path]:
+    """The toolbar icons, as paths below their folder."""
+    folder = source_folder() / ICONS
+    return [path.relative_to(folder) for path in sorted(folder.rglob("*.png"))]
+
+
+def _write_icons(resource: Path) -> None:
+    for path in _icons():
+        target = resource / "Data" / ICONS / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source_folder() / ICONS / path, target)
+
+
+def _remove_icons(resource: Path) -> None:
+    """Remove our icons, and the folders that nothing is left in."""
+    folder = resource / "Data" / ICONS
+    for path in _icons():
+        (folder / path).unlink(missing_ok=True)
+    for emptied in (*(folder / path.parent for path in _icons()), folder):
+        if emptied.is_dir() and not any(emptied.iterdir()):
+            emptied.rmdir()
 
 
 def _write_actions(folder: Path, more: Mapping[str, str]) -> None:
@@ -288,7 +316,8 @@ def _write_actions(folder: Path, more: Mapping[str, str]) -> None:
 
 def _rewrite_startup(resource: Path, *, present: bool) -> None:
     path = resource / "Scripts" / "__startup.lua"
-    path.parent.mkdir(exist_ok=True)
+    if present:
+        path.parent.mkdir(exist_ok=True)
     before = path.read_bytes() if path.is_file() else b""
     newline = b"\r\n" if b"\r\n" in before else b"\n"
     lines, ours = [], False

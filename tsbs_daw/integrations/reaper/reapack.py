@@ -79,6 +79,9 @@ def index(folder: Path, url: str, time: str) -> str:
         _source(version, url, path.name, attributes)
     for path in sorted(folder.glob("lib/*.lua")):
         _source(version, url, f"lib/{path.name}", {"file": f"lib/{path.name}"})
+    for path in sorted(folder.glob("toolbar_icons/**/*.png")):
+        name = path.relative_to(folder).as_posix()
+        _source(version, url, name, {"file": name, "type": "data"})
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
