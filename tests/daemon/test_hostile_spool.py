@@ -272,7 +272,7 @@ def newer(job: Job, **changes: object) -> str:
     return json.dumps(json.loads(job.to_json()) | changes)
 
 
-OTHERS = [{"surprise": 1}, {"schema": 2}, {"origin": "moon"}, {"preset": HALF}, {"deliver": {"x": HALF}}]
+OTHERS = [{"surprise": 1}, {"schema": 3}, {"origin": "moon"}, {"preset": HALF}, {"deliver": {"x": HALF}}]
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "failed", "done", "cancelled"])
