@@ -130,7 +130,7 @@ class Register:
             "deliver": deliver,
         }
         known["finished_unix_s"] = time.time()
-        known["schema_"] = row.job.schema_ if row.job_json else 1  # an equal job may have asked in another one
+        known["schema_"] = _schema_of(row)  # an equal job may have asked in another one
         final = (result or Result(id=row.id, state=state)).model_copy(update=known)
         if not self.store.finish(final, fence):
             log.warning("job %s: the result of lease %s is dropped: it is not the current one", row.id, fence)
@@ -179,6 +179,14 @@ def _in_the_words_of_the_user(row: JobRow, error: str) -> str:
         return error.replace(str(row.job.source.path), row.source_key)
     except JobFormatError:  # written by another version
         return error
+
+
+def _schema_of(row: JobRow) -> int:
+    """The schema that the request was written in; 1 for one that cannot be read."""
+    try:
+        return row.job.schema_ if row.job_json else 1
+    except JobFormatError:
+        return 1
 
 
 def _deliver_of(row: JobRow) -> dict[str, Any]:
