@@ -10,12 +10,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from tsbs_daw import cli
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import JobCancelled, TsbsDawError, described
+from tsbs_daw.core.errors import JobCancelled, TsbsDawError, described, shown
 
 COMPLETION_QUESTION = "_TSBS_DAW_COMPLETE"  # set by the completion script: the shell asks what can follow
+
+_NEED_A_HOME = ("batch", "demo", "separate", "submit", "watch")  # the others say what they miss, or do without
 
 
 def main() -> None:
@@ -59,6 +62,8 @@ def _dispatch(arguments: Sequence[str], settings: Settings) -> int:
     entry = cli.find(arguments[0])
     from tsbs_daw.cli import logs
 
+    if entry.name in _NEED_A_HOME and "--help" not in arguments:
+        settings.make_folders()
     logs.start(settings, entry.name, verbose=verbose)
     return cli.run(entry, arguments[1:])
 
@@ -69,6 +74,9 @@ def _unforeseen(error: Exception, settings: Settings) -> int:
 
     text = "".join(traceback.format_exception(error))
     kept = logs.keep_traceback(settings, text)
+    if isinstance(error, OSError) and _is_of_home(error, settings):
+        _say(f"Cannot use {shown(error.filename)} ({error.strerror}). Set TSBS_DAW_HOME to a folder you can write to.")
+        return 1
     if isinstance(error, OSError) and (sentence := console.system_error(error)):
         _say(sentence)
         return 1
@@ -79,6 +87,14 @@ def _unforeseen(error: Exception, settings: Settings) -> int:
         print(text, file=sys.stderr)
     _say(f"This is a bug ({described(error)}). Please report it" + (f" with the end of {kept}." if kept else "."))
     return 1
+
+
+def _is_of_home(error: OSError, settings: Settings) -> bool:
+    """Whether it is about the program's own folders, or one above them that cannot be made."""
+    if not isinstance(error.filename, (str, os.PathLike)):
+        return False
+    own = (settings.home, settings.cache, settings.models)
+    return any(place.is_relative_to(error.filename) or Path(error.filename).is_relative_to(place) for place in own)
 
 
 def _say(sentence: str) -> None:

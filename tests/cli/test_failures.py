@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli.program import environment, run
+from harness.stage import write_song
 
 from tsbs_daw.cli import console
 
@@ -86,3 +87,37 @@ def test_a_log_line_that_does_not_fit_is_lost_without_a_word(tmp_path: Path):
         [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "command", ["separate", "watch", "batch", "submit", "jobs list", "models list", "presets list"]
+)
+def test_a_home_that_cannot_be_made_is_one_sentence_that_names_the_variable(tmp_path, command):
+    home = tmp_path / "file" / "home"
+    home.parent.write_bytes(b"no folder")
+    (tmp_path / "in").mkdir()
+    song = write_song(tmp_path / "in" / "a.wav")
+    what = {"separate": [song], "submit": [song], "watch": [song.parent, "--once"], "batch": [song.parent]}
+    places = [*what.get(command, []), "--out", tmp_path / "out"] if command in what else []
+    done = run(home, *command.split(), *places)
+    assert "bug" not in done.stderr
+    assert "Traceback" not in done.stderr
+    if command in what:
+        assert done.returncode == 2
+        assert done.stderr.count("TSBS_DAW_HOME") == 1
+        assert len(done.stderr.splitlines()) == 1
+    else:
+        assert done.returncode == 0 or "TSBS_DAW_HOME" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "too long", "proc"])
+def test_whatever_keeps_a_home_from_being_made_is_one_sentence(tmp_path, kind):
+    home = {"too long": tmp_path / ("h" * 300), "proc": Path("/proc/tsbs-daw")}.get(kind, tmp_path / "home")
+    if kind == "file":
+        home.write_bytes(b"no folder")
+    elif kind == "dangling link":
+        home.symlink_to(tmp_path / "away" / "home")
+    done = run(home, "submit", write_song(tmp_path / "a.wav"), "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "TSBS_DAW_HOME" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

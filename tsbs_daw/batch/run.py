@@ -14,8 +14,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from tsbs_daw.batch.catalogue import Record, complete_manifest, done_entry
 from tsbs_daw.batch.page import Drawing
 from tsbs_daw.batch.plan import CrateRequest, Intake, Refused
@@ -26,6 +24,7 @@ from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, OutputError, TsbsDawError, UsageError, shown
+from tsbs_daw.core.files import HeldElsewhere, LockFile
 from tsbs_daw.pipeline.publish import has_analysis
 from tsbs_daw.queue.options import DaemonOptions
 
@@ -234,9 +233,9 @@ def _alone(out: Path) -> Iterator[None]:
     """Raises: DaemonError: another run works on this crate; OutputError: the out folder cannot be made"""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout as error:
+        lock = LockFile(out / LOCK)
+        lock.acquire()
+    except HeldElsewhere as error:
         raise DaemonError(
             f"Another `tsbs-daw batch` is at work on {shown(out)}; let it finish, or stop it first."
         ) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tsbs_daw.core.config import Settings
+from tsbs_daw.core.files import private_folder
 
 _FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _BYTES = 5_000_000
@@ -21,7 +22,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
 
     def _open(self) -> Any:
         try:
-            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(self.baseFilename).parent)
             return super()._open()
         except OSError:
             return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- logging closes it
@@ -30,6 +31,11 @@ class _LogFile(logging.handlers.RotatingFileHandler):
         """Drop a line that cannot be written; report any other mistake."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+
+
+def _make_folder(logs: Path) -> None:
+    private_folder(logs.parent, repair=False)
+    private_folder(logs)
 
 
 def log_path(settings: Settings, command: str) -> Path:
@@ -55,7 +61,7 @@ def keep_traceback(settings: Settings, text: str) -> Path | None:
     """Append the traceback of a bug to errors.log. Returns its path; None if it cannot be written."""
     path = log_path(settings, "errors")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
     except OSError:

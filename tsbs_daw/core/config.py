@@ -5,10 +5,16 @@ Read once at the edge, and handed inwards as a frozen value.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tsbs_daw.core.errors import SettingsError, shown
+from tsbs_daw.core.filenames import source_name
+from tsbs_daw.core.files import private_folder
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,30 @@ class Settings:
     def store(self) -> Path:
         return self.home / "jobs.sqlite3"
 
+    def make_folders(self) -> None:
+        """Make home, spool, logs and cache, for this user alone: they hold songs, names and paths.
+
+        Folders that others can look into are closed, but for a home that the user named: its permissions are theirs.
+
+        Raises:
+            SettingsError: One cannot be made or written to; one sentence.
+        """
+        places = (self.home, self.spool, self.home / "logs", self.cache)
+        for folder in places:
+            try:
+                private_folder(folder, repair=folder != self.home or "tsbs-daw" in folder.name)
+                if not os.access(folder, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                raise SettingsError(
+                    f"Cannot use the folder {shown(folder)} ({why}); set TSBS_DAW_HOME to one that you can write to."
+                ) from error
+            if source_name(folder) != str(folder):
+                raise SettingsError(
+                    f"The name of the folder {shown(folder)} is not valid UTF-8; set TSBS_DAW_HOME to another folder."
+                )
+
     @classmethod
     def from_texts(cls, texts: dict[str, str]) -> Settings:
         """From the same fields as texts, as they travel to another process."""
@@ -66,6 +96,17 @@ class Settings:
         return cls(
             data, platformdirs.user_cache_path("tsbs-daw", appauthor=False), data / "models", device, precision, presets
         )
+
+
+def runtime_folder() -> Path | None:
+    """The folder that the system gives to this user alone, if there is one. Never a folder that others may write to."""
+    place = Path(os.environ.get("XDG_RUNTIME_DIR") or "")
+    try:
+        status = place.stat()
+    except OSError:
+        return None
+    ours = place.is_absolute() and hasattr(os, "geteuid") and status.st_uid == os.geteuid()
+    return place if ours and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022 else None
 
 
 def resource_folder(name: str) -> Path:

@@ -67,7 +67,7 @@ class Daemon:
         check_folders(folders)
         self.settings, self.folders, self.options = settings, tuple(folders), options or DaemonOptions()
         self._listener, self._once = listener, once
-        self._locks, self._wake = DaemonLocks(), threading.Event()
+        self._locks, self._wake = DaemonLocks(settings.home), threading.Event()
         self._stops = 0
         self._last_tick: float | None = None
         self._last_beat = self._last_housekeeping = self._last_prune = self._last_ballast = float("-inf")
@@ -83,7 +83,8 @@ class Daemon:
         return self
 
     def _open(self) -> None:
-        self._locks.lock_home(self.settings.home)
+        self.settings.make_folders()
+        self._locks.lock_home()
         for folder in self.folders:
             self._locks.lock_folder(folder.path)
         spool = Spool(self.settings.spool)

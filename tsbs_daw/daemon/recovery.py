@@ -3,7 +3,7 @@
 running in the store                       queued again: no other daemon lives
 folder in jobs/ that the store ignores     queued: the last daemon died between the rename and the commit
 finished in the store, folder in jobs/     result.json and the move to done/ are caught up on
-database damaged                           built again from done/ and jobs/
+database damaged or gone                   built again from done/ and jobs/
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def recover(register: Register, reception: Reception) -> None:
     spool.sweep()
     if store.database.rebuilt:
         count = _gather_finished(register)
-        log.warning("the job database is new; %d finished jobs were gathered from %s", count, spool.done)
+        if count:
+            log.warning("the job database is new; %d finished jobs were gathered from %s", count, spool.done)
     for job_id in store.take_over():
         log.info("job %s was interrupted with its daemon, and waits again", job_id)
     for folder in spool.live_folders():

@@ -9,6 +9,7 @@ what happened; until it can be put back, `short_of_space` asks the daemon to sta
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
+from tsbs_daw.core.files import private_folder
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ Outcome = TypeVar("Outcome")
 class Database:
     """One connection. The daemon holds the only one that writes.
 
-    rebuilt: the file was damaged and has been put aside; its content must be gathered again
+    rebuilt: there was no file, or a damaged one that has been put aside; its content must be gathered again
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, *, rebuilt: bool = False):
@@ -46,10 +48,13 @@ class Database:
         Args:   tables: SQL that creates the tables where they do not exist; version: of these tables
         Raises: DaemonError: written by a newer version; NoSpaceLeft: not even an empty database fits
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rebuilt = not _is_healthy(path)
-        if rebuilt:
+        private_folder(path.parent, repair=False)
+        damaged = not _is_healthy(path)
+        if damaged:
             _put_aside(path)
+        rebuilt = damaged or not path.exists() or not path.stat().st_size
+        with contextlib.suppress(FileExistsError):  # it holds names and paths; SQLite's other files take its mode
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = _connect(path)
         for pragma in durability_pragmas(sqlite3.sqlite_version_info):
             connection.execute(pragma)

@@ -34,7 +34,15 @@ from tsbs_daw.contracts.document import Document
 from tsbs_daw.contracts.job import Heartbeat, Job, Progress, Result, Source, State
 from tsbs_daw.core.errors import DaemonError, JobFormatError, printable, shown
 from tsbs_daw.core.filenames import source_name
-from tsbs_daw.core.files import create_new, may_pass, read_small, sync_folder, write_atomically, write_synced
+from tsbs_daw.core.files import (
+    create_new,
+    may_pass,
+    private_folder,
+    read_small,
+    sync_folder,
+    write_atomically,
+    write_synced,
+)
 from tsbs_daw.queue.records import Arrival, SeenFile
 
 DONE_DAYS = 30
@@ -64,8 +72,9 @@ class Spool:
         self.inbox, self.jobs, self.done = root / "inbox", root / "jobs", root / "done"
 
     def create(self) -> None:
+        private_folder(self.root)
         for folder in (self.inbox, self.jobs, self.done):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
 
     def waiting(self) -> list[Path]:
         """Complete requests, in the order they were completed. Folders without a job.json are still being written."""

@@ -1,0 +1,149 @@
+"""Locks in folders that others may write to: what they put there is neither written to nor believed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from harness.stage import QUICK, settings_in
+
+from tsbs_daw.core.errors import DaemonError
+from tsbs_daw.core.files import HeldElsewhere, LockFile, create_new, lock_owner, write_atomically, write_synced
+from tsbs_daw.daemon.daemon import Daemon
+from tsbs_daw.queue.locks import FOLDER_LOCK, watching_process
+from tsbs_daw.watch.folders import WatchFolder
+
+PRECIOUS = "export PATH=/usr/bin\n"
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    path = tmp_path / "bashrc"
+    path.write_text(PRECIOUS)
+    return path
+
+
+def plant(kind: str, path: Path, target: Path) -> None:
+    """Put something under the name of a lock, as whoever may write to the folder can."""
+    if kind == "link":
+        path.symlink_to(target)
+    elif kind == "second name":
+        path.hardlink_to(target)
+    elif kind == "dangling link":
+        path.symlink_to(target.with_name("made by following it"))
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "somebody's file":
+        path.write_text(PRECIOUS)
+
+
+KINDS = ["link", "second name", "dangling link", "pipe", "folder", "somebody's file"]
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [FOLDER_LOCK, ".tsbs-daw.pid"])
+def test_what_lies_under_a_locks_name_is_not_written_to(tmp_path, monkeypatch, precious, name, kind, runtime):
+    folder = WatchFolder(tmp_path / "in", tmp_path / "out")
+    folder.path.mkdir()
+    runtime_folder = tmp_path / "runtime"
+    runtime_folder.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_folder) if runtime else "")
+    plant(kind, folder.path / name, precious)
+    before = os.lstat(folder.path / name)
+    with Daemon(settings_in(tmp_path), (folder,), options=QUICK):
+        with pytest.raises(DaemonError, match=f"process {os.getpid()}"):
+            Daemon(settings_in(tmp_path / "other" if runtime else tmp_path), (folder,), options=QUICK).__enter__()
+        fallback = list((runtime_folder if runtime else tmp_path / "home" / "locks").glob("*.lock"))
+        assert len(fallback) == (1 if name == FOLDER_LOCK else 0)
+    assert precious.read_text() == PRECIOUS
+    assert not precious.with_name("made by following it").exists()
+    after = os.lstat(folder.path / name)
+    assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
+
+
+def test_nothing_is_kept_in_a_runtime_folder_that_others_may_write_to(tmp_path, monkeypatch):
+    folder = WatchFolder(tmp_path / "in", tmp_path / "out")
+    (folder.path / FOLDER_LOCK).mkdir(parents=True)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(shared))
+    with Daemon(settings_in(tmp_path), (folder,), options=QUICK):
+        assert not list(shared.iterdir())
+        assert list((tmp_path / "home" / "locks").iterdir())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_home_that_cannot_be_locked_is_refused_with_a_sentence(tmp_path, precious, kind):
+    settings = settings_in(tmp_path)
+    settings.home.mkdir()
+    plant(kind, settings.home / "daemon.lock", precious)
+    with pytest.raises(DaemonError, match="TSBS_DAW_HOME"):
+        Daemon(settings, options=QUICK).__enter__()
+    assert precious.read_text() == PRECIOUS
+
+
+def test_the_number_of_the_process_lies_in_the_lock_and_goes_with_it(tmp_path):
+    lock, second = LockFile(tmp_path / FOLDER_LOCK), LockFile(tmp_path / FOLDER_LOCK)
+    lock.acquire()
+    assert watching_process(tmp_path) == lock_owner(lock.path) == os.getpid()
+    with pytest.raises(HeldElsewhere, match=f"process {os.getpid()}"):
+        second.acquire()
+    lock.release()
+    assert watching_process(tmp_path) is None
+    second.acquire()
+    second.release()
+    assert [path.name for path in tmp_path.iterdir()] == [FOLDER_LOCK]
+
+
+def test_the_number_of_a_killed_process_does_not_keep_the_next_one_out(tmp_path):
+    (tmp_path / FOLDER_LOCK).write_text("4194304")
+    lock = LockFile(tmp_path / FOLDER_LOCK)
+    lock.acquire()
+    assert lock_owner(lock.path) == os.getpid()
+    lock.release()
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "dangling link", "pipe", "folder", "somebody's file"])
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_durable_write_follows_nothing_that_lies_under_its_temporary_name(tmp_path, precious, kind, durable):
+    path = tmp_path / "catalogue.json"
+    plant(kind, tmp_path / "catalogue.json.tmp", precious)
+    write_atomically(path, "new", durable=durable)
+    assert path.read_text() == "new"
+    assert not path.is_symlink()
+    assert precious.read_text() == PRECIOUS
+    assert not precious.with_name("made by following it").exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "dangling link"])
+def test_a_write_takes_the_place_of_a_link_and_leaves_what_it_leads_to(tmp_path, precious, kind):
+    path = tmp_path / "manifest.json"
+    plant(kind, path, precious)
+    write_synced(path, "new")
+    assert path.read_text() == "new"
+    create_new(path).close()
+    assert precious.read_text() == PRECIOUS
+
+
+def test_what_the_program_keeps_is_for_its_user_alone(tmp_path):
+    settings = settings_in(tmp_path)
+    with Daemon(settings, options=QUICK):
+        for folder in (settings.home, settings.spool, settings.cache, settings.home / "logs"):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+        assert stat.S_IMODE(settings.store.stat().st_mode) == 0o600
+
+
+def test_folders_of_earlier_versions_are_closed_but_not_those_that_are_shared_on_purpose(tmp_path):
+    settings = settings_in(tmp_path)
+    for folder, mode in ((settings.home, 0o755), (settings.spool, 0o755), (settings.cache, 0o2775)):
+        folder.mkdir()
+        folder.chmod(mode)
+    settings.make_folders()
+    modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (settings.home, settings.spool, settings.cache)]
+    assert modes == [0o755, 0o700, 0o2775], "the user named this home, so its permissions are theirs"
