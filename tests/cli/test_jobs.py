@@ -13,7 +13,7 @@ from cli.program import environment, run
 from rights import PYTHON, needs_rights
 
 from tsbs_daw.contracts.job import Job, Progress, Result, Source, State
-from tsbs_daw.contracts.treatment import DeliveryOptions
+from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.queue.records import Arrival
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore

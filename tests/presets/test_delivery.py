@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from effects.preset_files import check_refused, written
 
-from tsbs_daw.presets.delivery import FIELDS, PLAIN, Delivery, template_fields, template_problem
+from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
 from tsbs_daw.presets.preset import load_preset
+from tsbs_daw.presets.rules import FIELDS, template_fields, template_problem
 
 GOOD = """\
 outputs: []
@@ -27,7 +28,7 @@ delivery:
 
 
 def test_everything_is_read(tmp_path: Path):
-    assert load_preset(written(tmp_path, GOOD)).delivery == Delivery(
+    assert load_preset(written(tmp_path, GOOD)).delivery == DeliveryOptions(
         format="wav24",
         names="{artist} - {title} [{bpm} BPM {camelot}] {stem}",
         loudness_lufs=-14.0,
@@ -103,3 +104,19 @@ def test_a_template_names_its_fields():
 def test_a_changed_section_is_another_preset(tmp_path: Path):
     first = load_preset(written(tmp_path, GOOD)).sha256
     assert load_preset(written(tmp_path, GOOD.replace("-14", "-13"))).sha256 != first
+
+
+def test_a_request_overrides_what_it_states_and_leaves_the_rest_to_the_preset(tmp_path: Path):
+    preset = load_preset(written(tmp_path, GOOD)).delivery
+    request = DeliveryOptions(format="flac16", analysis=False, embed=True)  # the defaults count, once they are stated
+    both = preset.overridden_by(request)
+    assert both.settled == {**preset.settled, "format": "flac16", "analysis": False, "embed": True}
+    assert preset.overridden_by(None) == preset.overridden_by(DeliveryOptions()) == preset
+
+
+def test_an_option_that_is_not_stated_is_null_in_json_and_null_states_nothing():
+    request = DeliveryOptions(format="wav32f", loops=())
+    written = request.model_dump(mode="json")
+    assert {name: value for name, value in written.items() if value is not None} == {"format": "wav32f", "loops": []}
+    assert set(written) == set(DeliveryOptions.model_fields)
+    assert DeliveryOptions.model_validate(written).stated == request.stated

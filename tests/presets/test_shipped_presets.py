@@ -15,8 +15,9 @@ from tsbs_daw.core.config import resource_folder
 from tsbs_daw.effects.chain import render
 from tsbs_daw.effects.dry_run import pink_noise
 from tsbs_daw.effects.output import Output
-from tsbs_daw.presets.delivery import FIELDS, FORMATS, SESSIONS, Delivery
+from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import Preset, read_preset
+from tsbs_daw.presets.rules import FIELDS, FORMATS, SESSIONS
 
 RATE = signals.RATE
 STEMS = ("vocals", "drums", "bass", "other")
@@ -112,9 +113,16 @@ def test_the_manual_lists_every_preset_and_its_example_is_right(tmp_path):
     assert read_preset(path).outputs[0].uses_plugin
     path.write_text(example + delivery, encoding="utf-8")
     found = read_preset(path).delivery
-    assert found == Delivery(
-        "wav24", found.names, -14.0, ("rpp", "dawproject"), True, (4, 8), True, "sections", "copy"
-    )  # fmt: skip
+    assert found == DeliveryOptions(
+        format="wav24",
+        names=found.names,
+        loudness_lufs=-14.0,
+        sessions=("rpp", "dawproject"),
+        analysis=True,
+        loops=(4, 8),
+        stem_mp4=True,
+        source="copy",
+    )
     assert set(re.findall(r"`\{(\w+)\}`", text)) == set(FIELDS)
     assert all(f" {form} " in f"{text} ".replace("\n", " ") for form in FORMATS)
 

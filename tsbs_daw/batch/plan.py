@@ -28,7 +28,7 @@ from tsbs_daw.core.errors import JobFormatError, UsageError, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import file_sha256, write_atomically
 from tsbs_daw.pipeline.naming import song_info
-from tsbs_daw.presets.delivery import Delivery
+from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import load_preset
 from tsbs_daw.watch.scan import file_state
 
@@ -96,14 +96,13 @@ class CrateRequest:
         """What the crate is called."""
         return self.folder.name or "crate"
 
-    def delivery(self, presets: Path) -> Delivery:
+    def delivery(self, presets: Path) -> DeliveryOptions:
         """What every song is delivered as.
 
         Args:   presets: `Settings.presets`
         Raises: PresetError; UsageError: it does not go together
         """
-        delivery = load_preset(self.treatment.preset, presets).delivery
-        delivery = options.applied_to(delivery) if (options := self.treatment.delivery) else delivery
+        delivery = load_preset(self.treatment.preset, presets).delivery.overridden_by(self.treatment.delivery)
         if problem := delivery.problem():
             raise UsageError(f"What was asked for cannot be delivered: {problem}.")
         return delivery

@@ -25,14 +25,14 @@ import typer
 
 from tsbs_daw.audio.formats import FORMAT_ALIASES
 from tsbs_daw.core.errors import AudioError, UnreadableAudio, UsageError, shown
-from tsbs_daw.presets.delivery import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, SESSIONS
+from tsbs_daw.presets.rules import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, SESSIONS
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from tsbs_daw.contracts.job import Job
-    from tsbs_daw.contracts.treatment import DeliveryOptions
     from tsbs_daw.core.config import Settings
+    from tsbs_daw.presets.delivery import DeliveryOptions
 
 DEFAULT_OUT = "stems"
 NONE = "none"
@@ -236,7 +236,7 @@ class Changes:
         """What was asked for; None if nothing was. Raises: UsageError: a value is not allowed"""
         from pydantic import ValidationError
 
-        from tsbs_daw.contracts.treatment import DeliveryOptions
+        from tsbs_daw.presets.delivery import DeliveryOptions
 
         given: dict[str, Any] = {
             "format": self.form and self.form.value,

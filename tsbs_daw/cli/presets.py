@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +69,7 @@ def show(
         typer.echo("\nno outputs, only stems")
     if not found.delivery.plain:
         typer.echo("\ndelivery")
-        for name, value in asdict(found.delivery).items():
+        for name, value in found.delivery.settled.items():
             typer.echo(f"  {name}: {_delivered(value)}")
 
 
@@ -169,7 +168,7 @@ def _facts(preset: Preset) -> dict[str, Any]:
         "description": preset.description,
         "path": str(Path(preset.path)),
         "sha256": preset.sha256,
-        "delivery": asdict(preset.delivery),
+        "delivery": preset.delivery.settled,
         "outputs": [
             {
                 "name": output.name,

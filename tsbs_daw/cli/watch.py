@@ -133,9 +133,7 @@ def _check_treatments(folders: tuple[WatchFolder, ...], presets: Path) -> None:
     from tsbs_daw.presets.preset import load_preset
 
     for folder in folders:
-        delivery = load_preset(folder.treatment.preset, presets).delivery
-        if folder.treatment.delivery:
-            delivery = folder.treatment.delivery.applied_to(delivery)
+        delivery = load_preset(folder.treatment.preset, presets).delivery.overridden_by(folder.treatment.delivery)
         if problem := delivery.problem():
             raise UsageError(f"Invalid delivery options: {problem}.")
 

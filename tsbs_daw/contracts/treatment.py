@@ -11,54 +11,27 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator
+from pydantic_core import to_json
 
-from tsbs_daw.audio.formats import canonical_format
 from tsbs_daw.contracts.document import Part
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import PresetError
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import registry
-from tsbs_daw.presets.delivery import FEWEST_BARS, LOUDEST_LUFS, MOST_BARS, QUIETEST_LUFS, Delivery, template_problem
-
-Format = Literal["wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3"]
+from tsbs_daw.presets.delivery import DeliveryOptions
 
 _LONGEST_NAME = 32767  # characters; Windows' limit for a path, the largest of the systems
 _UNUSABLE = "unusable"  # what is wrong with it, the job will say
-
-
-def _template(text: str) -> str:
-    if problem := template_problem(text):
-        raise ValueError(f"the template {problem}")
-    return text
 
 
 def _name_or_path(text: str) -> str:
     if "\0" in text or len(text) > _LONGEST_NAME:
         raise ValueError(f"{text[:100]!r} is neither a name nor a path that a system can have")
     return text
-
-
-class DeliveryOptions(Part):
-    """What a request changes of its preset's `delivery:` section; what it leaves out stays as the preset has it."""
-
-    format: Annotated[Format, BeforeValidator(canonical_format)] | None = None
-    names: Annotated[str, AfterValidator(_template)] | None = None
-    loudness_lufs: float | None = Field(None, ge=QUIETEST_LUFS, le=LOUDEST_LUFS)
-    sessions: tuple[Literal["rpp", "dawproject"], ...] | None = None
-    analysis: bool | None = None
-    loops: tuple[Annotated[int, Field(ge=FEWEST_BARS, le=MOST_BARS)], ...] | None = None
-    stem_mp4: bool | None = None
-    markers: Literal["sections", "bars", "none"] | None = None
-    source: Literal["none", "reference", "copy"] | None = None
-    embed: bool | None = None
-
-    def applied_to(self, delivery: Delivery) -> Delivery:
-        return replace(delivery, **self.model_dump(exclude_none=True))
 
 
 class Treatment(Part):
@@ -89,7 +62,7 @@ class Treatment(Part):
         decisive += [os.fsencode(output).hex(), *hashes.precision]
         # Only then: without them, the fingerprint is that of versions that knew of neither.
         decisive += ["salvage"] if self.salvage else []
-        decisive += [self.delivery.model_dump_json(exclude_none=True)] if self.delivery else []
+        decisive += [to_json(self.delivery.stated).decode()] if self.delivery else []
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 

@@ -208,7 +208,7 @@ class Delivery:
         form, complaint = format_for(delivery.format, self.cached.about.channels)
         mixture = rendering.mixture
         levels = [*rendering.files] + ([rendering.stems_sum] if rendering.stems_sum else [])
-        gain_db, remark = shared_gain(replace(delivery, format=form), mixture, levels)
+        gain_db, remark = shared_gain(delivery.model_copy(update={"format": form}), mixture, levels)
         self.warnings.extend((*complaint, *remark))
         files = [*rendering.files, *([mixture] if delivery.source == "copy" else [])]
         names = file_names(delivery.names or "{stem}", facts.fields, [file.name for file in files], file_ending(form))

@@ -22,7 +22,7 @@ from tsbs_daw.core.files import file_sha256
 from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.naming import SongInfo, short_key
 from tsbs_daw.pipeline.render import level_fields
-from tsbs_daw.presets.delivery import Delivery
+from tsbs_daw.presets.delivery import DeliveryOptions
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ UNLIMITED = ("wav32f",)  # formats that hold samples beyond full scale
 
 
 def shared_gain(
-    delivery: Delivery, mixture: AudioFile | Levels | None, files: Iterable[AudioFile | Levels]
+    delivery: DeliveryOptions, mixture: AudioFile | Levels | None, files: Iterable[AudioFile | Levels]
 ) -> tuple[float, tuple[str, ...]]:
     """The gain in dB that all files get, and what to say about it.
 

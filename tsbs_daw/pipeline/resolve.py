@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import SourceUnavailable, UnreadableAudio, UsageError, shown
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import HashedFile, may_pass
-from tsbs_daw.presets.delivery import Delivery
+from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import Preset, load_preset
 from tsbs_daw.separation import Separator
 
@@ -39,7 +39,7 @@ class ResolvedJob:
     job: Job
     song: str
     preset: Preset
-    delivery: Delivery
+    delivery: DeliveryOptions
     separator: Separator
     source: HashedFile
     identity: str
@@ -57,7 +57,7 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
     UsageError: what is to be delivered does not go together
     """
     preset = load_preset(job.preset, settings.presets)
-    delivery = job.delivery.applied_to(preset.delivery) if job.delivery else preset.delivery
+    delivery = preset.delivery.overridden_by(job.delivery)
     if problem := delivery.problem():
         raise UsageError(f"Invalid delivery options: {problem}.")
     separator = load_separator(job.model, settings)
@@ -74,7 +74,7 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
         treatment=job.treatment,
         start_samples=job.source.start_samples,
         length_samples=job.source.length_samples,
-        delivery=None if delivery.plain else json.dumps(asdict(delivery), sort_keys=True),
+        delivery=None if delivery.plain else json.dumps(delivery.settled, sort_keys=True),
         precision=separator.precision_mark,
     )
     song = safe_name(job.song or job.source.path.stem)

@@ -1,36 +1,40 @@
-"""The delivery options of a song: format, file names, level, sessions and extras. Plain values.
+"""The delivery options of a song: format, file names, level, sessions and extras.
 
-By default a song is delivered as 32-bit float WAV files named after their stems, with one REAPER session and no
-analysis.
+A preset and a request state options in the same form; what neither states has its default. By default a song is
+delivered as 32-bit float WAV files named after their stems, with one REAPER session and no analysis.
 """
 
 from __future__ import annotations
 
-import re
-import string
-from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from tsbs_daw.audio.formats import DELIVERY_FORMATS
-from tsbs_daw.core.errors import did_you_mean
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
-FORMATS = tuple(DELIVERY_FORMATS)
-SESSIONS = ("rpp", "dawproject")
-MARKERS = ("sections", "bars", "none")
-SOURCES = ("none", "reference", "copy")
+from tsbs_daw.audio.formats import canonical_format
+from tsbs_daw.presets.rules import (
+    FEWEST_BARS,
+    LOUDEST_LUFS,
+    MEASURED_FIELDS,
+    MOST_BARS,
+    QUIETEST_LUFS,
+    template_fields,
+    template_problem,
+)
 
-FIELDS = ("artist", "title", "song", "bpm", "key", "camelot", "stem")
-MEASURED_FIELDS = frozenset({"bpm", "key", "camelot"})
-LONGEST_TEMPLATE = 200
-
-QUIETEST_LUFS, LOUDEST_LUFS = -40.0, -5.0
-FEWEST_BARS, MOST_BARS = 1, 64
-
-_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+Format = Literal["wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3"]
+SessionFormat = Literal["rpp", "dawproject"]
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """How a song is delivered.
+def _checked_template(text: str) -> str:
+    if problem := template_problem(text):
+        raise ValueError(f"the template {problem}")
+    return text
+
+
+class DeliveryOptions(BaseModel):
+    """How a song is delivered: what a preset or a request states of it, and the defaults of everything else.
+
+    In JSON, an option that is not stated is null, so that a request leaves it to its preset.
 
     Attributes:
         format: one of FORMATS
@@ -45,16 +49,41 @@ class Delivery:
         embed: put the audio into a .dawproject, so that it can be mailed and opens in DAWs that read no external files
     """
 
-    format: str = "wav32f"
-    names: str | None = None
-    loudness_lufs: float | None = None
-    sessions: tuple[str, ...] = ("rpp",)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format: Annotated[Format, BeforeValidator(canonical_format)] = "wav32f"
+    names: Annotated[str, AfterValidator(_checked_template)] | None = None
+    loudness_lufs: float | None = Field(None, ge=QUIETEST_LUFS, le=LOUDEST_LUFS)
+    sessions: tuple[SessionFormat, ...] = ("rpp",)
     analysis: bool = False
-    loops: tuple[int, ...] = ()
+    loops: tuple[Annotated[int, Field(ge=FEWEST_BARS, le=MOST_BARS)], ...] = ()
     stem_mp4: bool = False
-    markers: str = "sections"
-    source: str = "none"
+    markers: Literal["sections", "bars", "none"] = "sections"
+    source: Literal["none", "reference", "copy"] = "none"
     embed: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_stated(cls, found: Any) -> Any:
+        return {name: value for name, value in found.items() if value is not None} if isinstance(found, dict) else found
+
+    @model_serializer
+    def _null_if_not_stated(self) -> dict[str, Any]:
+        return {name: self.stated.get(name) for name in type(self).model_fields}
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The options that are stated, in the order of the attributes."""
+        return {name: value for name, value in self.settled.items() if name in self.model_fields_set}
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """All options, stated or not."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    def overridden_by(self, request: DeliveryOptions | None) -> DeliveryOptions:
+        """These options with those that a request states."""
+        return self.model_copy(update=request.stated) if request else self
 
     @property
     def plain(self) -> bool:
@@ -80,33 +109,4 @@ class Delivery:
         return None
 
 
-PLAIN = Delivery()
-
-
-def template_fields(template: str) -> tuple[str, ...]:
-    """The fields of a valid template, in order."""
-    return tuple(field for _, field, _, _ in string.Formatter().parse(template) if field is not None)
-
-
-def template_problem(template: str) -> str | None:
-    """Why a template is invalid, as the rest of a sentence about it; None if it is valid."""
-    if len(template) > LONGEST_TEMPLATE:
-        return f"is longer than {LONGEST_TEMPLATE} characters"
-    try:
-        pieces = list(string.Formatter().parse(template))
-    except ValueError:
-        return "has an unmatched brace; a field is written like {stem}"
-    for text, field, form, conversion in pieces:
-        if unsafe := _UNSAFE.search(text):
-            return f"has the character {unsafe.group()!r}, which file names cannot contain"
-        if "{" in text or "}" in text:
-            return "has a brace outside a field; a field is written like {stem}"
-        if field is None:
-            continue
-        if field not in FIELDS:
-            return f"has no field {field!r}" + (did_you_mean(field, list(FIELDS)) or f"; there are {', '.join(FIELDS)}")
-        if form or conversion:
-            return f"has {field!r} with a format specification; write {{{field}}}"
-    if "stem" not in (field for _, field, _, _ in pieces):
-        return "has no {stem}, so all files would have the same name; add it"
-    return None
+PLAIN = DeliveryOptions()

@@ -16,10 +16,10 @@ from tsbs_daw.core.documents import LARGEST_BYTES
 from tsbs_daw.core.errors import PresetError, did_you_mean, shown
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.effects.output import Effect, Output
-from tsbs_daw.presets.delivery import PLAIN, Delivery
+from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
 from tsbs_daw.presets.schema import PresetReader
 
-__all__ = ["Delivery", "Effect", "Output", "Preset", "list_presets", "load_preset", "preset_files"]
+__all__ = ["DeliveryOptions", "Effect", "Output", "Preset", "list_presets", "load_preset", "preset_files"]
 
 ENDINGS = (".yaml", ".yml")
 
@@ -40,7 +40,7 @@ class Preset:
     outputs: tuple[Output, ...]
     path: Path
     sha256: str
-    delivery: Delivery = PLAIN
+    delivery: DeliveryOptions = PLAIN
 
     def check_stems(self, stems: Collection[str]) -> None:
         """Check that the model provides every stem that an output uses.

@@ -36,8 +36,8 @@ from tsbs_daw.core.documents import Document, is_empty, is_quoted, like_number
 from tsbs_daw.core.errors import did_you_mean
 from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.table import CONTAINERS, EFFECT_NAMES, EFFECTS, PLUGIN, EffectKind, Parameter, Value
-from tsbs_daw.presets import delivery as rules
-from tsbs_daw.presets.delivery import PLAIN, Delivery
+from tsbs_daw.presets import rules
+from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
 
 MOST_OUTPUTS = 32
 MOST_SOURCES = 32
@@ -61,7 +61,7 @@ class PresetReader:
     def __init__(self, path: Path):
         self.document, self.folder = Document(path), path.absolute().parent
 
-    def read(self, data: bytes) -> tuple[str, tuple[Output, ...], Delivery]:
+    def read(self, data: bytes) -> tuple[str, tuple[Output, ...], DeliveryOptions]:
         """Read the description, the outputs and the delivery options.
 
         Raises:
@@ -240,7 +240,7 @@ DELIVERY_KEYS = (
 )  # fmt: skip
 
 
-def read_delivery(document: Document, node: yaml.Node) -> Delivery:
+def read_delivery(document: Document, node: yaml.Node) -> DeliveryOptions:
     """Read the `delivery:` section.
 
     Raises:
@@ -262,7 +262,7 @@ def read_delivery(document: Document, node: yaml.Node) -> Delivery:
         else:
             choices = {"format": rules.FORMATS, "markers": rules.MARKERS, "source": rules.SOURCES}[name]
             found[name] = _choice(document, value, name, choices)
-    delivery = Delivery(**found)
+    delivery = DeliveryOptions(**found)
     if "analysis" in entries and not delivery.analysis and delivery.analyses:
         raise document.fail(entries["analysis"][1], "the loops or the names need the analysis; remove `analysis:`")
     if problem := delivery.problem():

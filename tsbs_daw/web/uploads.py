@@ -19,11 +19,11 @@ import anyio.to_thread
 from pydantic import ValidationError
 
 from tsbs_daw.contracts.job import Job, Source, new_job_id
-from tsbs_daw.contracts.treatment import DeliveryOptions
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import disk_is_full
 from tsbs_daw.models.registry import list_models
+from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import preset_files
 from tsbs_daw.queue.spool import SOURCE, complete_request
 from tsbs_daw.web.guard import Refused
