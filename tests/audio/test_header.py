@@ -127,14 +127,13 @@ def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path, files):
 
 def test_where_nothing_can_be_salvaged_there_is_an_error_and_no_empty_sound(tmp_path, files):
     sound = files[".flac"]
-    for damaged in (sound[:50] + bytes(52) + sound[50:], sound[: sound.index(b"\xff\xf8")] + bytes(100_000)):
-        (tmp_path / "song.flac").write_bytes(damaged)
-        for salvage in (False, True):
-            with pytest.raises(AudioError):
-                read_all(tmp_path / "song.flac", salvage=salvage)
+    (tmp_path / "song.flac").write_bytes(sound[: sound.index(b"\xff\xf8")] + bytes(100_000))
+    for salvage in (False, True):
+        with pytest.raises(AudioError):
+            read_all(tmp_path / "song.flac", salvage=salvage)
 
 
-def test_a_damaged_flac_is_refused_and_salvaged_up_to_the_damage(tmp_path, files):
+def test_a_damaged_flac_is_refused_and_salvaged_around_the_damage(tmp_path, files):
     whole = signals.encoded(SOUND, 44100, "FLAC", "PCM_16")
     damaged = bytearray(whole)
     middle = len(damaged) // 2
@@ -143,9 +142,10 @@ def test_a_damaged_flac_is_refused_and_salvaged_up_to_the_damage(tmp_path, files
     with pytest.raises(UnreadableAudio, match=r"damaged after sample \d+ .*--salvage"):
         read_all(tmp_path / "song.flac")
     found, warnings = read_all(tmp_path / "song.flac", salvage=True)
-    assert LENGTH // 4 < found.shape[1] < LENGTH // 2 + 20_000
-    assert np.abs(found - SOUND[:, : found.shape[1]]).max() < 1e-4
-    assert "the rest is left out" in warnings[0]
+    assert LENGTH - 2 * 4096 <= found.shape[1] < LENGTH
+    assert np.abs(found[:, : LENGTH // 4] - SOUND[:, : LENGTH // 4]).max() < 1e-4
+    assert np.abs(found[:, -LENGTH // 4 :] - SOUND[:, -LENGTH // 4 :]).max() < 1e-4
+    assert "are lost" in warnings[0]
 
 
 @pytest.mark.parametrize("riff_size", [0, 36, None])
@@ -205,10 +205,11 @@ def test_a_wav_that_really_holds_nothing_is_called_empty(tmp_path):
 
 
 def test_bytes_behind_the_sound_that_are_no_chunk_are_mentioned(tmp_path):
-    (tmp_path / "take.wav").write_bytes(signals.wav_bytes(SOUND, data_size=1000))
+    stray = b"TAG" + bytes([200]) * 5000
+    (tmp_path / "take.wav").write_bytes(signals.wav_bytes(SOUND, after=stray))
     found, warnings = read_all(tmp_path / "take.wav")
-    assert found.shape == (2, 250)
-    assert f"has {4 * LENGTH - 1000} stray bytes after its audio" in warnings[0]
+    assert found.shape == (2, LENGTH)
+    assert f"has {len(stray)} stray bytes after its audio" in warnings[0]
 
 
 def test_chunks_behind_the_sound_are_not_mentioned(tmp_path):

@@ -7,19 +7,13 @@ import struct
 import numpy as np
 import pytest
 import signals
+from harness.audio_files import SECOND, SOUND, aac, read_all
 
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.tags import read_tags
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
-SECOND = 44100
-SOUND = signals.sweep(3 * 48000) + signals.noise(3 * 48000, amplitude=0.02)
 ID3 = b"ID3\x04\0\0\0\0\0\x17TPE1\0\0\0\x04\0\0\x03Ann" + bytes(9)
-
-
-def read_all(path, **options) -> tuple[np.ndarray, str]:
-    with open_audio(path, **options) as reader:
-        return np.concatenate(list(reader.blocks()), axis=1), " ".join(reader.info.warnings)
 
 
 def mp3(rate: int = 44100, channels: int = 2, seconds: int = 3) -> bytes:
@@ -29,23 +23,6 @@ def mp3(rate: int = 44100, channels: int = 2, seconds: int = 3) -> bytes:
 def bare_mp3(**kind) -> bytes:
     """Frames without a header that counts them."""
     return signals.without_xing(mp3(**kind))
-
-
-def aac(rate: int = 44100, channels: int = 2, container: str = "adts") -> bytes:
-    """Three seconds of AAC."""
-    import io
-
-    av = pytest.importorskip("av")
-    out = io.BytesIO()
-    with av.open(out, "w", format=container) as file:
-        stream = file.add_stream("aac", rate=rate, layout="stereo" if channels == 2 else "mono")
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(SOUND[:channels, : 3 * rate]), "fltp", "stereo" if channels == 2 else "mono"
-        )
-        frame.sample_rate = rate
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            file.mux(packet)
-    return out.getvalue()
 
 
 CHANGES = [

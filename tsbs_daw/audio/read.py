@@ -11,15 +11,17 @@ import importlib.util
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from tsbs_daw.audio.decoder.process import MEMORY_BYTES, STALL_S, DecoderProcess, document
-from tsbs_daw.audio.headers.common import Header, Refused
+from tsbs_daw.audio.headers.common import Header, Refused, Window
 from tsbs_daw.audio.headers.probe import cannot_open, check_limits, inspect
 from tsbs_daw.core.errors import (
+    AudioError,
     NonFiniteAudio,
     SourceChanged,
     TruncatedAudio,
@@ -32,9 +34,11 @@ from tsbs_daw.core.files import HashedFile, content_state, open_regular
 log = logging.getLogger(__name__)
 
 BLOCK_SAMPLES = 65536
+MAX_RESUMPTIONS = 50  # after decoding errors of one file; each costs a process
 UNKNOWN_SAMPLES = 1 << 62  # libsndfile reports something near 2^63 for an unknown length
 STEP_SAMPLES, SALVAGE_STEP_SAMPLES = 8192, 1024  # most that is lost to a decoding error
 STRAY_BYTES = 1 << 16  # after the last sample of a FLAC; tags are smaller, and decoders read ahead
+HELD_SLACK_S = 0.5  # by which the duration that a container states may exceed what it holds
 LATE_S = 0.001  # audio later than video; below it, containers merely count time coarsely
 
 
@@ -70,11 +74,7 @@ class AudioInfo:
 
 
 def probe(path: Path | str, *, salvage: bool = False) -> AudioInfo:
-    """The properties of a file, as far as opening it tells.
-
-    Raises:
-        UnreadableAudio, TruncatedAudio, UnsupportedAudio: see `open_audio`
-    """
+    """The properties of a file, as far as opening it tells. Raises what `open_audio` raises."""
     with open_audio(path, salvage=salvage) as reader:
         return reader.info
 
@@ -89,7 +89,7 @@ def open_audio(
     memory_bytes: int = MEMORY_BYTES,
     source: HashedFile | None = None,
 ) -> AudioReader:
-    """Open a file, or a portion of it, for reading.
+    """Open a file, or a portion of it.
 
     Args:
         path: of the file
@@ -143,21 +143,18 @@ class AudioReader:
         self._state = content_state(os.fstat(self._file.fileno()))
         self._slack, self._known_cut = header.slack_samples, header.fault is not None
         self._least_s = header.least_s
-        self._decoder = DecoderProcess(
-            path,
-            {
-                "start_samples": start_samples,
-                # Seeking is exact only if every sample has a fixed place; elsewhere it is a codec's best guess.
-                "discard": not header.seekable,
-                "block_samples": BLOCK_SAMPLES,
-                "step_samples": SALVAGE_STEP_SAMPLES if salvage else STEP_SAMPLES,
-                "window": asdict(header.window) | {"prefix": header.window.prefix.hex()} if header.window else None,
-                "demuxer": header.demuxer,
-                "length_s": [*header.length_s.as_integer_ratio()] if header.length_s else None,
-            },
-            stall_s=stall_s,
-            memory_bytes=memory_bytes,
-        )
+        self._resume, self._resumed_at, self._resumptions = header.resume if salvage else None, 0, 0
+        self._plan = {
+            # Seeking is exact only if every sample has a fixed place; elsewhere it is a codec's best guess.
+            "discard": not header.seekable,
+            "block_samples": BLOCK_SAMPLES,
+            "step_samples": SALVAGE_STEP_SAMPLES if salvage else STEP_SAMPLES,
+            "resume": salvage,
+            "demuxer": header.demuxer,
+            "length_s": [*header.length_s.as_integer_ratio()] if header.length_s else None,
+        }
+        self._limits = {"stall_s": stall_s, "memory_bytes": memory_bytes}
+        self._decoder = self._start_decoder(header.window, start_samples)
         try:
             self.info = self._agree(header)
             self.samples = self._portion(start_samples, length_samples)
@@ -216,6 +213,27 @@ class AudioReader:
         while (block := self.read(samples)).shape[1]:
             yield block
 
+    def _start_decoder(self, window: Window | None, start_samples: int) -> DecoderProcess:
+        plan = self._plan | {"start_samples": start_samples, "window": window and window.to_plan()}
+        return DecoderProcess(self._path, plan, **self._limits)
+
+    def _goes_on(self, message: dict) -> bool:
+        """Continue after a decoding error at the next place that the header reader knows. Whether there is one."""
+        samples = message["samples"] + self._resumed_at
+        found = self._resume(samples) if self._resume and self._resumptions < MAX_RESUMPTIONS else None
+        if found is None:
+            return False
+        first, window = found
+        self._decoder.close()
+        self._decoder = self._start_decoder(window, max(self._start - first, 0))
+        if self._decoder.receive()[0] != b"H":
+            return False
+        at_s, lost_s = samples / self.info.sample_rate, (first - samples) / self.info.sample_rate
+        lost = f"{first - samples} samples ({lost_s:.2f} s) are lost"
+        self._warn(f"{shown(self._path)} is damaged at {at_s:.1f} s: {lost}.")
+        self._resumed_at, self._resumptions = first, self._resumptions + 1
+        return True
+
     def _agree(self, header: Header) -> AudioInfo:
         """The properties of the file, if the header reader and the decoder agree."""
         tag, body = self._decoder.receive()
@@ -232,6 +250,8 @@ class AudioReader:
         samples = message["samples"] if message["samples"] < UNKNOWN_SAMPLES else None
         if samples == 0:
             raise UnreadableAudio(f"{name} has no audio: its header is followed by no samples.")
+        if self._least_s is None and message.get("held_s"):
+            self._least_s = Fraction(max(message["held_s"] - HELD_SLACK_S, 0))
         claims = (header.samples, samples), (header.channels, channels), (header.sample_rate, rate)
         if any(None not in pair and pair[0] != pair[1] for pair in claims):
             raise UnreadableAudio(f"{name} has an ambiguous header; convert it to WAV or FLAC.")
@@ -282,12 +302,18 @@ class AudioReader:
             self._check_finite(block)
             self._pending = np.concatenate((self._pending, block)) if len(self._pending) else block
             return True
-        self._ended = True
         message = document(body)
+        if tag == b"X" and self._goes_on(message):
+            return True
+        self._ended = True
         if tag == b"X":
             self._give_up(message)
         else:
-            self._check_length(message["samples"], message["left_bytes"])
+            if message.get("losses"):
+                lost = f"about {message['lost_s']:.2f} s of audio in {message['losses']} packets"
+                self._warn(f"{shown(self._path)} is damaged: {lost} could not be decoded and is left out.")
+                self._slack = max(self._slack, round((message["lost_s"] + 1) * self.info.sample_rate))
+            self._check_length(message["samples"] + self._resumed_at, message["left_bytes"])
         return False
 
     def _check_finite(self, block: np.ndarray) -> None:
@@ -325,7 +351,10 @@ class AudioReader:
         """Handle a decoding error: raise, or with `salvage` end the audio here."""
         if not self._salvage or self._nothing_came:
             raise self._failure(message)
-        if message["at_end"]:
+        if message["kind"] == "change":
+            at_s = message["samples"] / self.info.sample_rate
+            self._warn(f"{shown(self._path)} changes to {message['message']} at {at_s:.1f} s; the rest is left out.")
+        elif message["at_end"]:
             self._cut(f"it ends after sample {message['samples']}")
         else:
             self._warn(f"{shown(self._path)} is damaged after sample {message['samples']}; the rest is left out.")
@@ -336,16 +365,24 @@ class AudioReader:
             raise TruncatedAudio(
                 f"{name} is cut short: {how}; copy it again, or use what is there with `--salvage` (separate, batch)."
             )
-        if not self._known_cut:  # otherwise the header reader has warned already
+        if self._known_cut and self._promised and self._wanted is None:
+            lost_s = max(self._promised - self._given - len(self._pending) - self._start, 0) / self.info.sample_rate
+            self._warn(f"{name}: about {lost_s:.2f} s is lost.")
+        elif not self._known_cut:  # otherwise the header reader has warned already
             self._warn(f"{name} is cut short: {how}.")
 
     def _warn(self, sentence: str) -> None:
         log.warning("%s", sentence)
         self.info = replace(self.info, warnings=(*self.info.warnings, sentence))
 
-    def _failure(self, message: dict) -> UnreadableAudio | TruncatedAudio:
+    def _failure(self, message: dict) -> AudioError:
         """Translate the decoder's failure message."""
         name, reason = shown(self._path), message["message"].strip().rstrip(".")
+        if message["kind"] == "change":
+            return UnsupportedAudio(
+                f"{name} changes to {reason} at {message['samples'] / self.info.sample_rate:.1f} s; convert it to WAV, "
+                "or use what is there with `--salvage` (separate, batch)."
+            )
         if message["kind"] == "decode" and not message["samples"]:
             return UnreadableAudio(f"{name} is damaged from the first sample on ({reason}); copy it again.")
         if message["kind"] == "decode" and message["at_end"]:

@@ -21,7 +21,7 @@ Messages, each a tag of one byte, the length of the body as a little-endian uint
     H  header, JSON: samples, sample_rate, channels, container, subtype; state of the file that is open
     D  interleaved float32 samples, native order
     E  end, JSON: samples decoded, counted from the first of the file; left_bytes, the unread rest of the file
-    X  failure, JSON: kind (open, decode, memory, internal), message, samples, at_end of the file
+    X  failure, JSON: kind (open, decode, change, memory, internal), message, samples, at_end of the file
 
 Standard input carries nothing: when it closes, the parent has ended, and so does this process.
 """

@@ -1,11 +1,13 @@
 """The decoder for formats that libsndfile does not know: AAC, ALAC and the audio of video files, by FFmpeg (PyAV).
 
-A child process like `decoder`, with the same plan, messages, limits and end. The plan has two more entries:
+A child process like `decoder`, with the same plan, messages, limits and end. The plan has three more entries:
 
     demuxer    FFmpeg's name of the container, so that FFmpeg does not guess and opens no other file
+    resume     go on after a packet that cannot be decoded
     length_s   null, or the duration of the audio as [numerator, denominator]: the last frame may be padded
 
-and the header message has one more, late_s: how long after the rest of the file the audio starts.
+and the header message has two more: late_s, how long after the rest of the file the audio starts; held_s, the duration
+that the container states, if the audio is all that it holds. The end message has losses and lost_s, see `resume`.
 
 FFmpeg removes the encoder delay by the file's edit list or codec delay.
 """
@@ -55,6 +57,7 @@ class Sender:
         self.start, self.done, self.end = plan["start_samples"], 0, None
         self.kind: tuple[int, int] | None = None
         self.waiting: list[np.ndarray] = []
+        self.losses, self.lost_s = 0, 0.0
 
     def run(self, at_end) -> None:
         """Decode and send everything.
@@ -77,19 +80,34 @@ class Sender:
         if self.kind is None:
             self.send_header(self.stream.codec_context.sample_rate, self.stream.codec_context.channels, 0, 0.0)
         self.flush()
-        send_json(b"E", {"samples": self.done, "left_bytes": 0})
+        losses = {"losses": self.losses, "lost_s": self.lost_s}
+        send_json(b"E", {"samples": self.done, "left_bytes": 0} | losses)
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield decoded frames, (samples, channels) float32. Sends the header before the first."""
-        for frame in self.container.decode(self.stream):
+        for frame in self.decoded():
             channels = len(frame.layout.channels)
             if self.kind is None:
                 self.announce(frame, channels)
             elif self.kind != (frame.sample_rate, channels):
-                raise ValueError(f"the audio changes to {frame.sample_rate} Hz, {channels} channels")
+                self.flush()
+                raise Failure("change", changed(self.kind, frame.sample_rate, channels), self.done)
             found = frame.to_ndarray()
             found = found.T if frame.format.is_planar else found.reshape(-1, channels)
             yield as_float(found)
+
+    def decoded(self) -> Iterator:
+        """Yield FFmpeg's frames. With `resume` in the plan, packets that cannot be decoded are left out and counted."""
+        import av
+
+        for packet in self.container.demux(self.stream):
+            try:
+                yield from packet.decode()
+            except (av.error.FFmpegError, ValueError):
+                if not self.plan["resume"] or self.kind is None:
+                    raise
+                self.lost_s += float((packet.duration or 0) * packet.time_base)
+                self.losses += 1
 
     def announce(self, frame, channels: int) -> None:
         rate, length_s = frame.sample_rate, self.plan["length_s"]
@@ -104,6 +122,8 @@ class Sender:
         self.kind = (rate, channels)
         info = {"samples": samples, "sample_rate": rate, "channels": channels, "late_s": late_s}
         info["state"] = self.plan["state"]
+        if len(self.container.streams) == 1 and self.container.duration:  # otherwise another stream may be longer
+            info["held_s"] = self.container.duration / 1e6
         names = {"container": self.container.format.name, "subtype": self.stream.codec_context.name.upper()}
         send_json(b"H", info | names)
 
@@ -123,6 +143,13 @@ class Sender:
             block = np.ascontiguousarray(np.concatenate(self.waiting), np.float32)
             send(b"D", memoryview(block).cast("B"))
         self.waiting = []
+
+
+def changed(kind: tuple[int, int], rate: int, channels: int) -> str:
+    """What a stream changes to, for the end of a sentence."""
+    new = [f"{rate} Hz"] if rate != kind[0] else []
+    new += [f"{channels} channel{'s' if channels != 1 else ''}"] if channels != kind[1] else []
+    return " and ".join(new)
 
 
 def as_float(samples: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from tsbs_daw.audio.headers.common import (
     Window,
     bytes_at,
     cut,
+    joined,
     riff_chunks,
     unpack_at,
 )
@@ -33,7 +34,7 @@ PLACEHOLDERS = (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x7FFFF000, (1 << 64) - 1)
 EXTENSIBLE = 0xFFFE
 FIXED_WIDTH = {1: "PCM", 3: "float", 6: "A-law", 7: "mu-law"}  # format tags with a fixed sample size
 MPEG = (0x50, 0x55)  # layer I or II, layer III
-# Samples per channel of a block, by format tag, from the block's bytes and the channels.
+# Samples per channel of a block, by format tag.
 BLOCK_SAMPLES = {
     0x02: lambda block, channels: (block // channels - 7) * 2 + 2,  # Microsoft ADPCM
     0x11: lambda block, channels: (block // channels - 4) * 2 + 1,  # IMA ADPCM
@@ -42,6 +43,7 @@ BLOCK_SAMPLES = {
 TIME_REFERENCE_OFFSET = 338  # in `bext`: description 256, originator 32, reference 32, date 10, time 8
 MAX_TRAILER_BYTES = 1 << 20  # most bytes of chunks after the audio of a WAV beyond 4 GB
 STRAY_BYTES = 1024
+WHOLE_FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
 
 W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # ends the GUID of every W64 chunk except the first
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -56,6 +58,7 @@ class Chunks:
         reference: BWF time reference in samples
         end: where the walk stopped, in bytes
         names_are_sane: False if a chunk after the audio has a name that is not printable
+        is_joined: another file follows this one
         unpadded: a chunk of odd length lacks its pad byte
         fact_samples: from the `fact` chunk; codecs with blocks of samples need it, as their last block is padded
         riff_end: where the file ends by its own account
@@ -71,6 +74,7 @@ class Chunks:
     end: int = 0
     names_are_sane: bool = True
     unpadded: bool = False
+    is_joined: bool = False
     fact_samples: int | None = None
     riff_end: int = 0
 
@@ -96,6 +100,9 @@ def read_w64(file: BinaryIO, size: int) -> Header:
         name, length = unpack_at(file, position, "<16sQ")
         if length < 24:
             break
+        if name == W64_RIFF:
+            chunks.is_joined = True
+            break
         if name[4:] == W64_TAIL:
             _note(file, chunks, name[:4], position + 24, length - 24)
         position += -(-length // 8) * 8
@@ -105,6 +112,9 @@ def read_w64(file: BinaryIO, size: int) -> Header:
 
 def _walk_riff(file: BinaryIO, chunks: Chunks) -> None:
     for chunk in riff_chunks(file, chunks.size, chunks.order):
+        if chunks.data_at is not None and chunk.name in WHOLE_FILES:
+            chunks.is_joined = True
+            break
         if chunks.data_at is not None and not all(32 <= byte < 127 for byte in chunk.name):
             chunks.names_are_sane = False
             break
@@ -140,7 +150,10 @@ def _judge(file: BinaryIO, chunks: Chunks, must_rewrite: bool = False) -> Header
     if tag == EXTENSIBLE and len(chunks.format) >= 26:
         tag = struct.unpack_from(f"{chunks.order}H", chunks.format, 24)[0]
     frame = _frame_bytes(tag, channels, block, bits)
-    data_bytes, fault, warnings = _data_bytes(chunks, frame or block or 1)
+    data_bytes, fault, warnings = _data_bytes(file, chunks, frame or block or 1)
+    if chunks.is_joined and not fault:
+        fault = joined(f"{chunks.container}s", data_bytes / (frame * rate) if frame and rate else None)
+        must_rewrite = True
     if chunks.unpadded:
         warnings = (*warnings, UNPADDED)
     reference = chunks.reference
@@ -187,11 +200,7 @@ def _wrapped_mpeg(file: BinaryIO, chunks: Chunks, data_bytes: int | None = None)
 
 
 def _coded_samples(chunks: Chunks, tag: int, channels: int, block: int, data_bytes: int) -> int | None:
-    """Where the audio of a codec with blocks ends by `fact`; None if it does not say, or the blocks hold more.
-
-    The last block is padded, so `fact` may be less than a block short. If it is shorter still, it covers only the
-    beginning, and what the blocks hold counts.
-    """
+    """Where the audio of a codec with blocks ends by `fact`; None if `fact` is off by more than the last block."""
     layout = BLOCK_SAMPLES.get(tag)
     if layout is None or not chunks.fact_samples or not block or not channels:
         return None
@@ -213,7 +222,7 @@ def _frame_bytes(tag: int, channels: int, block: int, bits: int) -> int | None:
     return frame or None
 
 
-def _data_bytes(chunks: Chunks, frame: int) -> tuple[int, Fault | None, tuple[str, ...]]:
+def _data_bytes(file: BinaryIO, chunks: Chunks, frame: int) -> tuple[int, Fault | None, tuple[str, ...]]:
     """The real number of bytes of audio, the fault if there is one, and warnings."""
     declared, present = chunks.data_bytes, chunks.size - chunks.data_at
     if declared in PLACEHOLDERS and present != declared:
@@ -228,10 +237,21 @@ def _data_bytes(chunks: Chunks, frame: int) -> tuple[int, Fault | None, tuple[st
     if chunks.container == "WAV" and beyond >> 32 and beyond % (1 << 32) < MAX_TRAILER_BYTES:
         data_bytes = declared + (beyond >> 32 << 32)
         return data_bytes, None, ("exceeds the 4 GB limit of WAV; its length is taken from the file size",)
-    stray = not chunks.names_are_sane or chunks.end > chunks.size + 1
-    if stray and beyond > max(STRAY_BYTES, declared // 1000):
-        return declared, None, (f"has {beyond} stray bytes after its audio; they are ignored",)
-    return declared, None, ()
+    stray = not chunks.is_joined and (not chunks.names_are_sane or chunks.end > chunks.size + 1)
+    if not stray or beyond <= STRAY_BYTES:
+        return declared, None, ()
+    if not _is_tag(bytes_at(file, chunks.data_at + declared, 16)):
+        what = f"counts {declared} of its {present} bytes of audio"
+        if chunks.riff_end >= chunks.size - 1 or chunks.riff_end <= 8:
+            return present, None, (f"has a header that {what}; all of them are read",)
+        if beyond > declared // 1000:
+            return present, Fault(UnreadableAudio, f"has a header that {what}", "save it again in an editor"), ()
+    return declared, None, (f"has {beyond} stray bytes after its audio; they are ignored",)
+
+
+def _is_tag(head: bytes) -> bool:
+    """Whether these bytes start a tag, or are zeros, and so no audio that the header forgot."""
+    return head[:3] in (b"TAG", b"ID3") or head[:8] == b"APETAGEX" or not any(head)
 
 
 def _rewritten(chunks: Chunks, data_bytes: int) -> Window:
@@ -263,12 +283,15 @@ UNFINISHED = "states a length of 0 but goes on: the recording was not finished"
 def read_aiff(file: BinaryIO, size: int) -> Header:
     """Read the header of an AIFF or AIFC file of `size` bytes. Raises: Refused"""
     compressed = bytes_at(file, 8, 4) == b"AIFC"
-    end, common, data, padded = 12, None, None, True
+    end, common, data, padded, is_joined = 12, None, None, True, False
     for chunk in riff_chunks(file, size, ">"):
         padded &= chunk.padded
         if chunk.name == b"COMM" and common is None:
             common, raw = unpack_at(file, chunk.body, ">HIHH8s"), bytes_at(file, chunk.start, 8 + min(chunk.size, 256))
             kind = bytes_at(file, chunk.body + 18, 4) if compressed else b"NONE"
+        elif chunk.name in WHOLE_FILES and data is not None:
+            is_joined = True
+            break
         elif chunk.name == b"SSND" and data is None:
             offset = unpack_at(file, chunk.body, ">I")[0]
             data = chunk.body + 8 + offset, chunk.size - 8 - offset
@@ -287,13 +310,15 @@ def read_aiff(file: BinaryIO, size: int) -> Header:
     elif plain and frames * frame > declared:
         fault = Fault(TruncatedAudio, f"promises {frames} samples but has room for {declared // max(frame, 1)}")
     samples = min(declared, present) // frame if plain and frame and declared > 0 else None
-    window, warnings = None, ()
-    if not padded and declared > 0:
+    if is_joined and not fault:
+        fault = joined("AIFFs")
+    window, warnings = None, () if padded else (UNPADDED,)
+    if (not padded or is_joined) and declared > 0:
         sound = min(declared, present)
         head = b"SSND" + struct.pack(">III", 8 + sound, 0, 0)
         body = bytes_at(file, 8, 4) + raw + b"\0" * (len(raw) % 2) + head
         prefix = b"FORM" + struct.pack(">I", len(body) + sound) + body
-        window, warnings = Window(((data[0], data[0] + sound),), prefix), (UNPADDED,)
+        window = Window(((data[0], data[0] + sound),), prefix)
     return Header(
         "AIFF", channels=channels, samples=samples, seekable=plain, fault=fault, window=window, warnings=warnings
     )
@@ -301,11 +326,14 @@ def read_aiff(file: BinaryIO, size: int) -> Header:
 
 def read_caf(file: BinaryIO, size: int) -> Header:
     """Read the header of a CAF file of `size` bytes. Raises: Refused"""
-    position, description, data = 8, None, None
+    position, description, data, fault = 8, None, None, None
     for _ in range(MAX_CHUNKS):
         if position + 12 > size:
             break
         name, length = unpack_at(file, position, ">4sQ")
+        if name == b"caff" and data is not None:
+            fault = joined("CAFs")
+            break
         if name == b"desc" and description is None:
             description = unpack_at(file, position + 12, ">d4sIIIII")
         elif name == b"data" and data is None:
@@ -318,7 +346,7 @@ def read_caf(file: BinaryIO, size: int) -> Header:
     _, kind, _, packet_bytes, packet_samples, channels, _ = description
     present = max(size - data[0], 0)
     declared = present if data[1] == CAF_TO_THE_END else data[1] - 4
-    fault, window = None, None
+    window = None
     if declared > present:
         fault = cut(declared, present)
         if data[0] < MAX_HEADER_BYTES:  # the decoder insists on a size that matches
@@ -335,13 +363,21 @@ def read_au(file: BinaryIO, size: int) -> Header:
     start, declared, encoding, rate, channels = unpack_at(file, 4, f"{order}IIIII")
     present = max(size - start, 0)
     warnings: tuple[str, ...] = ()
-    fault = None
+    fault, window = None, None
     if declared == AU_UNKNOWN:
         declared, warnings = present, ("does not state its length; it is read to the end of the file",)
     elif declared > present:
         fault = cut(declared, present)
     elif declared == 0 < present:
         fault = Fault(UnreadableAudio, UNFINISHED, "repair it in the recording program")
+    elif present > declared + STRAY_BYTES:  # nothing follows the audio of an AU
+        if bytes_at(file, start + declared, 4) == bytes_at(file, 0, 4):
+            fault = joined("AUs")
+        else:
+            warnings = (f"has a header that counts {declared} of its {present} bytes of audio; all of them are read",)
+            prefix = bytes_at(file, 0, min(start, MAX_HEADER_BYTES))
+            prefix = prefix[:8] + struct.pack(f"{order}I", present) + prefix[12:]
+            window, declared = Window(((start, size),), prefix), present
     frame = channels * AU_WIDTH_BYTES.get(encoding, 0)
     return Header(
         "AU",
@@ -351,6 +387,7 @@ def read_au(file: BinaryIO, size: int) -> Header:
         seekable=frame > 0,
         warnings=warnings,
         fault=fault,
+        window=window,
     )
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, BinaryIO
 
-from tsbs_daw.core.errors import AudioError, TruncatedAudio
+from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnsupportedAudio
 
 MAX_CHUNKS = 10_000  # a real file has a dozen; an endless row of empty ones would take for ever to walk
 UNKNOWN_32 = 0xFFFFFFFF  # the size of a chunk whose real size is in `ds64`
 KNOWN_CHUNKS = re.compile(
     rb"fmt |fact|data|ds64|LIST|bext|iXML|id3 |ID3 |axml|cue |smpl|inst|acid|PEAK|JUNK|junk|PAD |FLLR|chna|umid|cart"
-    rb"|_PMX|COMM|SSND|FVER|MARK|INST|NAME|AUTH|ANNO|\(c\) |APPL|AESD|CHAN|COMT"
+    rb"|_PMX|RIFF|RF64|FORM|COMM|SSND|FVER|MARK|INST|NAME|AUTH|ANNO|\(c\) |APPL|AESD|CHAN|COMT"
 )
 LONGEST_REFERENCE_S = 7 * 86400  # BWF counts from midnight; more than a week is an uninitialised field
 
@@ -54,6 +54,10 @@ class Window:
     prefix: bytes = b""
     pipe: bool = False
 
+    def to_plan(self) -> dict[str, Any]:
+        """The window as the decoder's plan has it."""
+        return {"parts": self.parts, "prefix": self.prefix.hex(), "pipe": self.pipe}
+
     def shifted(self, by: int) -> Window:
         """The same window of a file that has `by` more bytes at its start."""
         return replace(self, parts=tuple((start + by, end + by) for start, end in self.parts))
@@ -72,6 +76,7 @@ class Header:
     least_s:       duration that the compressed frames hold at least; a decoder that delivers less has failed
     warnings:      each the rest of a sentence that starts with the file's name
     demuxer:       FFmpeg's name for the container if FFmpeg decodes it; None: libsndfile does
+    resume:        where to go on after a decoding error, from the samples before it: the first sample, and a window
     length_s:      the duration, if the sample rate after decoding is not known yet
     """
 
@@ -87,6 +92,7 @@ class Header:
     warnings: tuple[str, ...] = ()
     fault: Fault | None = None
     window: Window | None = None
+    resume: Callable[[int], tuple[int, Window] | None] | None = None
     demuxer: str | None = None
     length_s: Fraction | None = None
 
@@ -150,6 +156,14 @@ def id3v2_bytes(head: bytes) -> int:
         return 0
     footer = 10 if head[5] & 0x10 else 0
     return 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]) + footer
+
+
+def joined(name: str, seconds: float | None = None) -> Fault:
+    """The fault of several files end to end, of which a decoder would read the first without a word."""
+    place = "" if seconds is None else f", the second at {seconds:.1f} s"
+    return Fault(
+        UnsupportedAudio, f"consists of several {name} end to end{place}; only the first is read", "convert it to WAV"
+    )
 
 
 @dataclass(frozen=True)

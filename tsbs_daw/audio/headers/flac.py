@@ -5,12 +5,24 @@ Bit fields as in RFC 9639, sections 8 and 9.
 
 from __future__ import annotations
 
+import bisect
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import LONGEST_REFERENCE_S, Fault, Header, Refused, bytes_at, unpack_at
-from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio
+from tsbs_daw.audio.headers.common import (
+    LONGEST_REFERENCE_S,
+    Fault,
+    Header,
+    Refused,
+    Window,
+    bytes_at,
+    joined,
+    unpack_at,
+)
+from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
 MAX_BLOCKS = 10_000
 COMMENTS, MAX_COMMENT_BYTES = 4, 1 << 20
@@ -19,6 +31,10 @@ SMALLEST_FRAME_BYTES = 10  # header 6, one constant subframe 2, checksum 2
 MAX_SYNCS = 2000  # a hostile file may consist of nothing but frame syncs
 FRAME_SYNC = (b"\xff\xf8", b"\xff\xf9")  # blocks of one size, blocks of different sizes
 TAIL_BYTES = 1 << 18
+BLOCK_BYTES = 1 << 20
+SYNC = re.compile(rb"\xff[\xf8\xf9](?![\x00-\x0f])")
+MAX_SYNCS_PER_FILE = 1_000_000
+RATES_HZ = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)  # by code in a frame
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,23 @@ def read_flac(file: BinaryIO, size: int, start: int = 0) -> Header:
     if metadata.samples > most_frames * max(metadata.largest_block_samples, 16):
         what = f"is cut short: its header promises {metadata.samples} samples, and its {size} bytes cannot hold them"
         fault = Fault(TruncatedAudio, what)
+    walk = walk_frames(file, size, metadata)
+    window, warnings = None, ()
+    fault = fault or walk.fault
+    info = bytes_at(file, start, 42)
+    if walk.fault or walk.samples > metadata.samples > 0:
+        window = Window(walk.parts, _with_samples(info, 0 if walk.fault else walk.samples))
+
+    def resume(samples: int) -> tuple[int, Window] | None:
+        after = bisect.bisect_right(walk.frames, (samples, size))
+        if after == len(walk.frames):
+            return None
+        first, at = walk.frames[after]
+        return first, Window(((at, size),), _with_samples(info, 0))
+
+    if window and not walk.fault:
+        what = f"counts {metadata.samples} of its {walk.samples} samples"
+        warnings = (f"has a header that {what}; all of them are read",)
     match = TIME_REFERENCE.search(metadata.comments)
     reference = int(match[1]) if match else 0
     return Header(
@@ -67,8 +100,110 @@ def read_flac(file: BinaryIO, size: int, start: int = 0) -> Header:
         channels=metadata.channels,
         sample_rate=metadata.sample_rate,
         time_reference_samples=0 if reference > LONGEST_REFERENCE_S * metadata.sample_rate else reference,
+        least_s=Fraction(walk.samples, metadata.sample_rate) if metadata.sample_rate and not fault else None,
+        seekable=not walk.fault,
+        warnings=warnings,
         fault=fault,
+        window=window,
+        resume=None if walk.fault else resume,
     )
+
+
+def _with_samples(info: bytes, samples: int) -> bytes:
+    """The start of a stream with STREAMINFO as its only metadata, which states this number of samples (0: unknown)."""
+    packed = int.from_bytes(info[18:26], "big") >> 36 << 36 | samples
+    return info[:4] + b"\x80" + info[5:18] + packed.to_bytes(8, "big") + info[26:42]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame's header: its offset in the file, its first sample and the first after it, its rate and channels.
+
+    `rate_hz` is 0 if the header leaves it to STREAMINFO.
+    """
+
+    at: int
+    first: int
+    end: int
+    rate_hz: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class FrameWalk:
+    """What the frame headers of a stream tell.
+
+    Attributes:
+        samples: up to the end of the last frame that follows from the first
+        parts: the bytes of the frames, without what is damaged
+        frames: first sample and offset of each frame, if nothing is wrong with their order
+        fault: the stream changes, another follows it, or frames are missing
+    """
+
+    samples: int
+    parts: tuple[tuple[int, int], ...]
+    fault: Fault | None = None
+    frames: tuple[tuple[int, int], ...] = ()
+
+
+def walk_frames(file: BinaryIO, size: int, metadata: Metadata) -> FrameWalk:
+    """Follow the frames by their numbers.
+
+    A frame does not state its length, and a header occurs by chance a few times in a file. So a header counts if it
+    continues the frames before it, or if two in a row agree.
+    """
+    rate, begin = metadata.sample_rate, metadata.frames_at
+    parts, lost, expected, base, last, other = [], 0, 0, 0, begin, None
+    first_loss, frames = None, []
+    for frame in _frames(file, size, metadata):
+        is_ours = frame.channels == metadata.channels and frame.rate_hz in (0, rate)
+        if is_ours and frame.first == expected:
+            expected, last, other = frame.end, frame.at, None
+            frames.append((frame.first - base, frame.at))
+        elif other and other.end == frame.first and (other.rate_hz, other.channels) == (frame.rate_hz, frame.channels):
+            end = (*parts, (begin, other.at))
+            if not is_ours:
+                new = [f"{frame.rate_hz} Hz"] if frame.rate_hz not in (0, rate) else []
+                many = "s" if frame.channels > 1 else ""
+                new += [f"{frame.channels} channel{many}"] if frame.channels != metadata.channels else []
+                at = f"changes to {' and '.join(new)} at {(expected - base) / rate:.1f} s"
+                return FrameWalk(expected - base, end, Fault(UnsupportedAudio, at, "convert it to WAV"))
+            if other.first < expected:
+                return FrameWalk(expected - base, end, joined("FLAC streams", (expected - base) / rate))
+            if expected:
+                first_loss = expected if first_loss is None else first_loss
+                lost += other.first - expected
+                parts.append((begin, last))  # the frame before the gap is damaged
+                begin = other.at
+            else:
+                frames = [(0, other.at), (frame.first - other.first, frame.at)]
+                base = other.first  # cut from a longer stream, as recorders of a radio do
+            expected, last, other = frame.end, frame.at, None
+        else:
+            other = frame
+    parts.append((begin, size))
+    if first_loss is None:
+        return FrameWalk(expected - base, tuple(parts), frames=tuple(frames))
+    what = f"is damaged at {first_loss / rate:.1f} s: at least {lost / rate:.2f} s is lost"
+    return FrameWalk(expected - base, tuple(parts), Fault(UnreadableAudio, what))
+
+
+def _frames(file: BinaryIO, size: int, metadata: Metadata) -> Iterator[Frame]:
+    """Every valid frame header in the file, whether it is one or only looks like one."""
+    position, checked = metadata.frames_at, 0
+    while position < size:
+        file.seek(position)
+        block = file.read(BLOCK_BYTES + 16)
+        for match in SYNC.finditer(block, 0, min(len(block), BLOCK_BYTES + 2)):
+            checked += 1
+            frame = block[match.start() : match.start() + 16]
+            samples = _frame_samples(frame, metadata.largest_block_samples)
+            if samples:
+                channels = (frame[3] >> 4) + 1 if frame[3] >> 4 < 8 else 2
+                yield Frame(position + match.start(), samples[0], sum(samples), _rate(frame), channels)
+        if checked > MAX_SYNCS_PER_FILE:
+            return
+        position += BLOCK_BYTES
 
 
 def has_last_frame(file: BinaryIO, size: int, start: int = 0) -> bool:
@@ -106,11 +241,13 @@ def read_metadata(file: BinaryIO, size: int, start: int) -> Metadata:
     info = bytes_at(file, start + 8, 34)
     packed = int.from_bytes(info[10:18], "big")  # rate 20 bits, channels - 1: 3, bits - 1: 5, samples: 36
     position, comments = start + 4, b""
-    for _ in range(MAX_BLOCKS):
+    for number in range(MAX_BLOCKS):
         if position + 4 > size:
             break
         kind, *length = unpack_at(file, position, ">4B")
         block_bytes = int.from_bytes(bytes(length), "big")
+        if number and kind & 0x7F == 0:  # a second STREAMINFO: zeros where the metadata is still to be written
+            break
         if kind & 0x7F == COMMENTS:
             comments = file.read(min(block_bytes, MAX_COMMENT_BYTES))
         position += 4 + block_bytes
@@ -129,6 +266,12 @@ def read_metadata(file: BinaryIO, size: int, start: int) -> Metadata:
 
 def _frame_end(frame: bytes, fixed_block_samples: int) -> int | None:
     """The number of the first sample after the frame that starts here; None if these bytes are not a frame header."""
+    found = _frame_samples(frame, fixed_block_samples)
+    return None if found is None else sum(found)
+
+
+def _frame_samples(frame: bytes, fixed_block_samples: int) -> tuple[int, int] | None:
+    """The first sample and the number of samples of the frame that starts here; None if no frame header does."""
     if len(frame) < 6:
         return None
     variable, block_code, rate_code = frame[1] & 1, frame[2] >> 4, frame[2] & 15
@@ -140,7 +283,18 @@ def _frame_end(frame: bytes, fixed_block_samples: int) -> int | None:
     position += {6: 1, 7: 2}.get(block_code, 0) + {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     if block_samples is None or position >= len(frame) or _crc8(frame[:position]) != frame[position]:
         return None
-    return (number if variable else number * fixed_block_samples) + block_samples
+    return (number if variable else number * fixed_block_samples), block_samples
+
+
+def _rate(frame: bytes) -> int:
+    """The sample rate that a valid frame header states; 0 if it leaves it to STREAMINFO."""
+    code = frame[2] & 15
+    if code < 12:
+        return RATES_HZ[code]
+    position = 4 + _coded_number(frame[4:])[1] + {6: 1, 7: 2}.get(frame[2] >> 4, 0)
+    if code == 12:
+        return 1000 * frame[position]
+    return int.from_bytes(frame[position : position + 2], "big") * (1 if code == 13 else 10)
 
 
 def _block_samples(code: int, extra: bytes) -> int | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import MAX_CHUNKS, Header, Refused, bytes_at, cut, unpack_at
+from tsbs_daw.audio.headers.common import MAX_CHUNKS, Header, Refused, bytes_at, cut, joined, unpack_at
 from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
@@ -76,8 +76,12 @@ def looks_like_mp4(magic: bytes) -> bool:
 
 def read_mp4(file: BinaryIO, size: int) -> Header:
     """Read the header of an MP4 or QuickTime file of `size` bytes. Raises: Refused"""
-    index, fault, fragmented = None, None, False
+    index, fault, fragmented, has_audio = None, None, False, False
     for box in boxes(file, 0, size):
+        if box.name in (b"ftyp", b"moov") and index and has_audio:
+            fault = joined("MP4s")
+            break
+        has_audio |= box.name in (b"mdat", b"moof")
         if box.name == b"moov" and box.end <= size:
             index = box
         fragmented |= box.name == b"moof"

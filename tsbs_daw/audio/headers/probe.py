@@ -202,7 +202,13 @@ def _read(file: BinaryIO, size: int) -> Header:
     padded = tags_end > 0 and not any(bytes_at(file, tags_end, start - tags_end))
     usual = header.container in TAGGED and (start == tags_end or padded)
     skipped = () if usual else (f"has {start} bytes before its audio; they are skipped",)
-    return replace(header, window=window.shifted(start), warnings=(*skipped, *header.warnings))
+    found = header.resume
+
+    def resume(samples: int) -> tuple[int, Window] | None:
+        place = found(samples) if found else None
+        return place and (place[0], place[1].shifted(start))
+
+    return replace(header, window=window.shifted(start), resume=resume, warnings=(*skipped, *header.warnings))
 
 
 def audio_start(file: BinaryIO, size: int) -> tuple[int, int]:
