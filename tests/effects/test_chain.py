@@ -12,8 +12,7 @@ import soundfile
 
 from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects.chain import BLOCK_SAMPLES, OutputRenderer, render
-from tsbs_daw.effects.output import Effect, Output
-from tsbs_daw.effects.table import EFFECTS
+from tsbs_daw.effects.table import EFFECTS, Effect, Output
 
 RATE = signals.RATE
 

@@ -16,8 +16,7 @@ import soundfile
 from timeouts import PATIENCE_S
 
 from tsbs_daw.effects.chain import render
-from tsbs_daw.effects.output import Effect, Output
-from tsbs_daw.effects.table import CONTAINERS, EFFECTS, EffectKind, Parameter, did_you_mean
+from tsbs_daw.effects.table import CONTAINERS, EFFECTS, Effect, EffectKind, Output, Parameter, did_you_mean
 
 # Classes of pedalboard that are not single effects, or cannot be made.
 LEFT_OUT = {

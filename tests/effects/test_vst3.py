@@ -20,8 +20,8 @@ from timeouts import PATIENCE_S
 from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects import vst3
 from tsbs_daw.effects.chain import OutputRenderer, render
-from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.protocol import receive
+from tsbs_daw.effects.table import Effect, Output
 from tsbs_daw.effects.vst3 import PluginHost, Quarantine, clear_plugins, find_plugin
 
 RATE = signals.RATE
@@ -129,7 +129,7 @@ def test_a_process_that_stops_answering_is_killed(tmp_path: Path):
 def test_a_process_ends_with_its_parent(tmp_path: Path):
     code = (
         "import sys, time\nfrom tsbs_daw.effects.vst3 import PluginHost\n"
-        "from tsbs_daw.effects.output import Effect, Output\n"
+        "from tsbs_daw.effects.table import Effect, Output\n"
         "process = PluginHost().open(Output('out', ('a',), (0.0,), (Effect('Gain'),)), 44100, 2)\n"
         "print(process.pid, flush=True)\ntime.sleep(600)\n"
     )

@@ -11,7 +11,7 @@ from effects.preset_files import check_refused, written
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import PresetError
 from tsbs_daw.core.filenames import safe_name
-from tsbs_daw.effects.output import Effect
+from tsbs_daw.effects.table import Effect
 from tsbs_daw.presets.preset import list_presets, load_preset, preset_files, read_preset
 from tsbs_daw.presets.schema import name_problem
 

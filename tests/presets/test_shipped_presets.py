@@ -14,7 +14,7 @@ from tsbs_daw.audio.measure import Levels, Meter
 from tsbs_daw.core.config import resource_folder
 from tsbs_daw.effects.chain import render
 from tsbs_daw.effects.dry_run import pink_noise
-from tsbs_daw.effects.output import Output
+from tsbs_daw.effects.table import Output
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import Preset, read_preset
 from tsbs_daw.presets.rules import FIELDS, FORMATS, SESSIONS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tsbs_daw.watch.stability import FileStabilityTracker
+from tsbs_daw.watch.scan import FileStabilityTracker
 
 
 def observe(states: list[str], step_s: float, **limits: float) -> list[bool]:

@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsbs_daw.audio.dither import Quantiser
 from tsbs_daw.audio.formats import DELIVERY_FORMATS, DeliveryFormat, delivery_format, file_ending
 from tsbs_daw.audio.resample import Resampler, resampled_length
 from tsbs_daw.audio.riff import acid_body, beats_in, build_chunk, smpl_body
 from tsbs_daw.audio.wav_writer import AudioWriter
-from tsbs_daw.audio.writer import Writer, write_error
+from tsbs_daw.audio.writer import Quantiser, Writer, write_error
 from tsbs_daw.core.errors import OutputError, shown
 from tsbs_daw.core.files import sync_file
 

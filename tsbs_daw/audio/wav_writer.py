@@ -26,11 +26,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tsbs_daw.audio.dither import Quantiser
 from tsbs_daw.audio.headers.common import UNKNOWN_32
 from tsbs_daw.audio.headers.probe import inspect
 from tsbs_daw.audio.riff import build_chunk
-from tsbs_daw.audio.writer import Writer, write_error
+from tsbs_daw.audio.writer import Quantiser, Writer, write_error
 from tsbs_daw.core.errors import AudioError, OutputError, shown
 
 RIFF_LIMIT_BYTES = (1 << 32) - 1  # the largest size that RIFF can state in 32 bits

@@ -10,7 +10,7 @@ import typer
 from tsbs_daw.cli.console import AsJson, counted, decibels, print_json, table
 
 if TYPE_CHECKING:
-    from tsbs_daw.effects.output import Effect, Output
+    from tsbs_daw.effects.table import Effect, Output
     from tsbs_daw.presets.preset import Preset
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check effect presets.")

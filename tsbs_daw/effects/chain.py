@@ -22,8 +22,7 @@ import numpy as np
 
 from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects.instances import Instances, SegmentedStage, build_instances
-from tsbs_daw.effects.output import Effect, Output
-from tsbs_daw.effects.table import EFFECTS
+from tsbs_daw.effects.table import EFFECTS, Effect, Output
 
 BLOCK_SAMPLES = 8192
 LONGEST_DELAY_S = 60.0  # an effect that still holds samples after this much silence never returns them

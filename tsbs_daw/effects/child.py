@@ -16,8 +16,8 @@ import numpy as np
 
 from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects.chain import LocalChain
-from tsbs_daw.effects.output import Effect
 from tsbs_daw.effects.protocol import effect_from_json, receive, send
+from tsbs_daw.effects.table import Effect
 
 
 def main() -> None:

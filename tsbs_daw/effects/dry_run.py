@@ -8,7 +8,7 @@ import numpy as np
 
 from tsbs_daw.audio.measure import Levels, Meter
 from tsbs_daw.effects.chain import render
-from tsbs_daw.effects.output import Output
+from tsbs_daw.effects.table import Output
 
 SAMPLE_RATE = 44100
 DURATION_S = 4.0

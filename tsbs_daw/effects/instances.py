@@ -26,8 +26,7 @@ from typing import Any
 import numpy as np
 
 from tsbs_daw.core.errors import EffectError, did_you_mean, shown
-from tsbs_daw.effects.output import Effect
-from tsbs_daw.effects.table import EFFECTS, PLUGIN, EffectKind, Value
+from tsbs_daw.effects.table import EFFECTS, PLUGIN, Effect, EffectKind, Value
 
 NYQUIST_SHARE = 0.98  # of half the sample rate; filters above it become unstable
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import IO
 
-from tsbs_daw.effects.output import Effect
+from tsbs_daw.effects.table import Effect
 
 _HEADER = struct.Struct("<cI")
 LARGEST_PAYLOAD = 1 << 30

@@ -26,9 +26,8 @@ import numpy as np
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import EffectError, shown
 from tsbs_daw.core.files import write_atomically
-from tsbs_daw.effects.output import Effect, Output
 from tsbs_daw.effects.protocol import effect_to_json, receive, send
-from tsbs_daw.effects.table import PLUGIN
+from tsbs_daw.effects.table import PLUGIN, Effect, Output
 
 CRASHES_ALLOWED = 1
 MAX_BUNDLE_FILES = 500  # of a plug-in's bundle that are checked for changes

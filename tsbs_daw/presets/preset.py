@@ -15,7 +15,7 @@ from tsbs_daw.core.config import resource_folder
 from tsbs_daw.core.documents import LARGEST_BYTES
 from tsbs_daw.core.errors import PresetError, did_you_mean, shown
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.effects.output import Effect, Output
+from tsbs_daw.effects.table import Effect, Output
 from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
 from tsbs_daw.presets.schema import PresetReader
 

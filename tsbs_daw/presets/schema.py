@@ -34,8 +34,17 @@ import yaml
 from tsbs_daw.audio.formats import canonical_format
 from tsbs_daw.core.documents import Document, is_empty, is_quoted, like_number
 from tsbs_daw.core.errors import did_you_mean
-from tsbs_daw.effects.output import Effect, Output
-from tsbs_daw.effects.table import CONTAINERS, EFFECT_NAMES, EFFECTS, PLUGIN, EffectKind, Parameter, Value
+from tsbs_daw.effects.table import (
+    CONTAINERS,
+    EFFECT_NAMES,
+    EFFECTS,
+    PLUGIN,
+    Effect,
+    EffectKind,
+    Output,
+    Parameter,
+    Value,
+)
 from tsbs_daw.presets import rules
 from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
 

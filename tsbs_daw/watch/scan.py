@@ -1,11 +1,12 @@
-"""One look at a watch folder: which files are there, and which of them are none of our business.
+"""What a watch folder holds: which files are there, which of them are none of our business, and which are complete.
 
 Nothing is opened but a manifest.json, to recognise our own output: 30,000 files take a fraction of a second. The name
 is common, so it is opened only if it is a plain file of a size that ours can have.
 For the same reason paths are plain text here: as many Path objects would take longer than the rest.
-"""
 
-# ruff: noqa: PTH116, PTH118, PTH122
+A file is completely written when it has looked the same often enough, for long enough; its tracker uses neither clock
+nor disk.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +21,9 @@ from pathlib import Path
 
 from tsbs_daw.contracts.manifest import FILE_NAME as MANIFEST
 from tsbs_daw.contracts.manifest import read_manifest
+
+# ruff: noqa: PTH116, PTH118, PTH122
+
 
 log = logging.getLogger(__name__)
 
@@ -211,3 +215,47 @@ def _is_inside(path: str, folder: str) -> bool:
 def file_state(status: os.stat_result) -> str:
     """A text that is the same as long as nobody touches the file."""
     return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+@dataclass
+class _Sighting:
+    state: str
+    since: float
+    samples: int
+
+
+class FileStabilityTracker:
+    """Judges by what was seen, at times of a monotonic clock; never by the age of a file's mtime, which `cp -p` keeps.
+
+    samples, span_s: a state must be seen so often, the first and the last time so far apart
+    """
+
+    def __init__(self, samples: int = 3, span_s: float = 2.0):
+        self._samples, self._span_s = samples, span_s
+        self._sightings: dict[str, _Sighting] = {}
+
+    def __len__(self) -> int:
+        return len(self._sightings)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._sightings
+
+    def keys(self) -> list[str]:
+        return list(self._sightings)
+
+    def observe(self, key: str, state: str, now: float) -> bool:
+        """Note how a file looks; True when it is stable."""
+        sighting = self._sightings.get(key)
+        if sighting is None or sighting.state != state:
+            self._sightings[key] = _Sighting(state, now, 1)
+            return self._samples <= 1 and self._span_s <= 0
+        sighting.samples += 1
+        return sighting.samples >= self._samples and now - sighting.since >= self._span_s
+
+    def still_for_s(self, key: str, now: float) -> float:
+        """How long a file has looked as it does; 0 for an unknown one."""
+        sighting = self._sightings.get(key)
+        return now - sighting.since if sighting else 0.0
+
+    def forget(self, key: str) -> None:
+        self._sightings.pop(key, None)

@@ -38,8 +38,7 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget, CannotRead, Destination, Moved, take_in
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.notifications import Notifications, sends_no_events
-from tsbs_daw.watch.scan import Found, Scanner
-from tsbs_daw.watch.stability import FileStabilityTracker
+from tsbs_daw.watch.scan import FileStabilityTracker, Found, Scanner
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import signals
 
-from tsbs_daw.audio.dither import Quantiser
+from tsbs_daw.audio.writer import Quantiser
 
 SAMPLES = 1 << 18
 
