@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -115,3 +117,47 @@ def test_a_list_that_ardour_wrote_anew_is_understood(tmp_path: Path):
     left = as_ardour_writes_it(scripts.remove(content, ["an action"]), tmp_path)
     assert scripts.registered(left) == {'their \\"one\\"'}
     assert scripts.remove(content, ["an action", 'their \\"one\\"']) == b""
+
+
+# What the scripts call is bound in every version that they are installed into
+
+
+BINDINGS = json.loads((Path(__file__).parent / "data" / "ardour_bindings.json").read_text(encoding="utf-8"))
+LUA_METHODS = {"gsub", "match", "gmatch", "format", "sub", "byte", "find", "read", "write", "close", "lines"}
+
+
+def called_names(text: str) -> set[str]:
+    """The methods and the dotted names of Ardour's own that a script uses."""
+    code = re.sub(r"--[^\n]*", "", text)
+    code = re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', code)
+    owners = "ARDOUR|PBD|Temporal|Editing|LuaDialog|LuaSignal|C|ArdourUI"
+    dotted = re.findall(rf"\b(?:{owners})((?:\.\w+)+)", code)
+    return set(re.findall(r":(\w+) \(", code)) - LUA_METHODS | {part for name in dotted for part in name.split(".")[1:]}
+
+
+SCRIPTS = sorted(Path(scripts.__file__).parent.glob("*.lua"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_every_name_that_a_script_calls_is_bound_in_ardour_7_to_9(path: Path):
+    text = path.read_text(encoding="utf-8")
+    later = called_names(text) - set(BINDINGS["bound_in_all"])
+    assert later <= BINDINGS["bound_from"].keys(), "bound in no version"
+    for name in later:  # Ardour 7 and 8 do not have it
+        block = text[text.index("pcall (function ()") : text.index("end)", text.index("pcall (function ()"))]
+        assert name in block, f"{name} is bound from Ardour {BINDINGS['bound_from'][name]} on; call it in a pcall"
+
+
+def test_a_name_that_is_not_bound_is_found():
+    assert called_names('region:make_louder (1) -- region:quiet ()\nprint ("a:b (") Editing.Nothing = ARDOUR.A.B') == {
+        "make_louder", "Nothing", "A", "B"
+    }  # fmt: skip
+    assert not {"make_louder", "Nothing"} & set(BINDINGS["bound_in_all"])
+
+
+@pytest.mark.parametrize("version", BINDINGS["versions"])
+def test_the_timer_is_listened_to_in_every_version(version: str):
+    count, timer = BINDINGS["signals"][version]
+    signals = SIGNALS[int(version.split(".")[0])]
+    assert timer in signals.tenth and signals.count <= count, "a longer text would be read from its wrong end"
+    assert signals.timer[::-1][timer] == "1" if timer < signals.count else 49 in signals.tenth

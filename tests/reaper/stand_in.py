@@ -21,7 +21,7 @@ from typing import Any
 from reaper.functions_media import RENDER, MediaFunctions
 from reaper.functions_project import ProjectFunctions
 from reaper.imgui import ImGui
-from reaper.model import Project, Source
+from reaper.model import Handle, Project, Source
 from reaper.scripts import Script
 from reaper.signatures import Misuse, check, functions, lua_only
 
@@ -32,6 +32,19 @@ PLAY_STOP = 40044
 CALL_S = 5e-6
 TICK_S = 0.010
 BETWEEN_TICKS_S = 0.030
+
+
+SWS = ("CF_CreatePreview", "CF_Preview_Play", "CF_Preview_Stop")
+
+
+class Preview(Handle):
+    """Of the SWS extension: plays a source."""
+
+    kind = "CF_Preview"
+
+    def __init__(self, source: Source):
+        super().__init__()
+        self.source, self.plays = source, False
 
 
 class Reaper(ProjectFunctions, MediaFunctions):
@@ -61,6 +74,9 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.left_over: list[Source] = []  # sources that takes have no more; whoever set another one destroys them
         self.lacks: set[str] = set()  # functions of a later version
         self.imgui: ImGui | None = None
+        self.has_sws = False
+        self.explored: list[str] = []  # what the Media Explorer was told to play
+        self.previews: list[Preview] = []
         self.fails_at: dict[str, int] = {}  # function -> the call that fails, counted down: not the script's fault
         self._now_s, self._depth = 1000.0, 0
         self._commands: list[Path] = []
@@ -160,6 +176,8 @@ class Reaper(ProjectFunctions, MediaFunctions):
     def exists(self, name: str) -> bool:
         if name in self.lacks:
             return False
+        if self.has_sws and name in SWS:
+            return True
         return name in functions() or name in lua_only() or (self.imgui is not None and self.imgui.has(name))
 
     def call(self, script: Script, name: str, in_coroutine: bool, arguments: list[Any]) -> Any:
@@ -171,6 +189,10 @@ class Reaper(ProjectFunctions, MediaFunctions):
                 raise Misuse(f"there is no function reaper.{name}")
             if name.startswith("ImGui_"):
                 return self.imgui.call(name, arguments)
+            if name in SWS:
+                if name not in script.asked_for:
+                    raise Misuse(f"{name}: not everybody has the SWS extension; ask APIExists before")
+                return getattr(self, name)(*arguments)
             if name in functions() and not functions()[name]["in_lua_docs"] and name not in script.asked_for:
                 raise Misuse(f"{name}: not every REAPER has it; ask APIExists before")
             checked = check(name, arguments, self.projects)
@@ -278,6 +300,27 @@ class Reaper(ProjectFunctions, MediaFunctions):
             raise Misuse(f"Main_OnCommandEx: there is no action {command}")
         self.blocked = True
         self._render(project)
+
+    # The SWS extension, as its own documentation says
+
+    def CF_CreatePreview(self, source):
+        """It does not take ownership of the source."""
+        self.previews.append(Preview(source))
+        return self.previews[-1]
+
+    def CF_Preview_Play(self, preview):
+        preview.plays = True
+        return True
+
+    def CF_Preview_Stop(self, preview):
+        if not preview.source.alive:
+            raise Misuse("CF_Preview_Stop: the source was destroyed before")
+        preview.plays = False
+        return True
+
+    def OpenMediaExplorer(self, path, play):
+        self.explored.append(path)
+        return None
 
     def my_getViewport(self, *rectangle):
         return 0, 0, *self.screen

@@ -77,6 +77,7 @@ return {
   "Main_openProject",
   "Master_GetPlayRate",
   "NamedCommandLookup",
+  "OpenMediaExplorer",
   "PCM_Source_BuildPeaks",
   "PCM_Source_CreateFromFile",
   "PCM_Source_Destroy",

@@ -22,6 +22,7 @@ local LAYOUTS = {
   { "takes", "As takes of the item" },
 }
 local REMEMBERED = { "preset", "model", "source", "what", "layout" }
+local SWITCHES = { "fx", "null", "listen" }
 local WIDTH, HEIGHT = 560, 440
 
 local function named(list, name)
@@ -96,6 +97,7 @@ local function draw_stems(window, names, chosen)
     end
     chosen.without[name] = not window:check(name, wanted)
   end
+  window:text("All stems are made, which takes the same time; those that are checked are inserted.", true)
 end
 
 local function draw_rest(window, chosen, note)
@@ -108,12 +110,16 @@ local function draw_rest(window, chosen, note)
     chosen.source = window:choose("Source", SOURCES, chosen.source)
     window:gap()
     chosen.fx = window:check("Include take effects (renders the item first)", chosen.fx)
+    chosen.listen = window:check("Listen to the stems before they are inserted", chosen.listen)
   end
   chosen.null = window:check("Stems add up to the source exactly", chosen.null)
 end
 
 local function last_choice(installed)
-  local found = { without = {}, fx = settings.choice("fx") == "yes", null = settings.choice("null") == "yes" }
+  local found = { without = {} }
+  for _, name in ipairs(SWITCHES) do
+    found[name] = settings.choice(name) == "yes"
+  end
   for _, name in ipairs(REMEMBERED) do
     found[name] = settings.choice(name)
   end
@@ -141,8 +147,9 @@ local function remember(chosen, names)
   for _, name in ipairs(REMEMBERED) do
     settings.choose(name, chosen[name])
   end
-  settings.choose("fx", chosen.fx and "yes" or "no")
-  settings.choose("null", chosen.null and "yes" or "no")
+  for _, name in ipairs(SWITCHES) do
+    settings.choose(name, chosen[name] and "yes" or "no")
+  end
   settings.choose("stems", #stems < #names and table.concat(stems, "/") or "")
   return true
 end

@@ -8,10 +8,11 @@ local project, protocol, reseparate, text =
 
 local delivery = {}
 
+local LISTEN = "The stems of %s are ready; listen to them, then insert them."
 local GONE = "%s is gone from its project; its stems can be put on new tracks."
 
--- The stems that the user wants, in the result's order.
-local function wanted(ticket, result)
+-- The stems that the user wants, in the result's order; or nil and a sentence.
+function delivery.wanted(ticket, result)
   local ok, err = protocol.check_done(result)
   if not ok or not ticket.stems then
     return ok and result.stems, err
@@ -143,7 +144,8 @@ end
 --
 -- Returns a step function and one that gives up. The step returns true when the stems are in the project, and sentences
 -- about what was left alone; false when there is more to do; nil and a sentence, with "gone" as a third value when the
--- item is not there any more. Returns nil alone while the project is not open.
+-- item is not there any more, and "listen" when the user wants to hear the stems first. Returns nil alone while the
+-- project is not open.
 function delivery.of(ticket, result, may_cut)
   local proj = project.find(ticket.project, ticket)
   if not proj then
@@ -152,7 +154,12 @@ function delivery.of(ticket, result, may_cut)
   if ticket.analysis then
     return analysis.of(proj, ticket, result)
   end
-  local stems, wrong = wanted(ticket, result)
+  local stems, wrong = delivery.wanted(ticket, result)
+  if stems and ticket.listen then
+    return function()
+      return nil, LISTEN:format(text.shown(ticket.name)), "listen"
+    end
+  end
   local find = project.item_finder(proj, ticket.item, ticket.take)
   local item, paths, media, media_copy, peaks, survey, known
   local give_up = function() end

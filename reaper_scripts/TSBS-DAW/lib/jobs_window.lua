@@ -1,7 +1,8 @@
 -- What is under way: how far, how long still, and what went wrong; to cancel, retry, place or dismiss.
 local require, folder = ...
 local clock, files, project = require("clock"), require("files"), require("project")
-local background, daemon, settings = require("background"), require("daemon"), require("settings")
+local background, daemon, delivery = require("background"), require("daemon"), require("delivery")
+local preview, settings = require("preview"), require("settings")
 local pending_jobs, spools, text, ui = require("pending_jobs"), require("spool"), require("text"), require("ui")
 
 local jobs_window = {}
@@ -76,7 +77,11 @@ local function view_of_result(ticket, result, err)
   elseif result.state ~= "done" then
     return { line = tostring(result.error or result.state), retry = true }
   elseif ticket.trouble then
-    return { line = ticket.trouble, retry = ticket.offer == nil, place = ticket.offer == "gone" }
+    local view = { line = ticket.trouble, retry = ticket.offer == nil, place = ticket.offer == "gone" }
+    if ticket.offer == "listen" then
+      view.insert, view.stems = true, delivery.wanted(ticket, result) or {}
+    end
+    return view
   elseif not project.find(ticket.project, ticket) then
     return { line = OPEN:format(text.shown(ticket.project.name)), here = true }
   end
@@ -125,6 +130,11 @@ function jobs_window.act(desk, spool, ticket, what)
     ticket.owner = pending_jobs.me()
     ok, err = desk:keep(ticket)
     background.wake()
+  elseif what == "insert" then
+    preview.stop()
+    ticket.trouble, ticket.offer, ticket.listen = nil, nil, nil
+    ok, err = desk:keep(ticket)
+    background.wake()
   elseif what == "retry" or what == "place" then
     local result, damaged = spool:result(ticket.id)
     if damaged or result and result.state ~= "done" then
@@ -143,6 +153,7 @@ end
 local BUTTONS = {
   { "cancel", "Cancel" },
   { "retry", "Retry" },
+  { "insert", "Insert" },
   { "place", "Put on new tracks" },
   { "here", "Put into this project" },
 }
@@ -161,6 +172,24 @@ local function refresh(model, over)
   end
 end
 
+-- A button for each stem that plays it, or ends it.
+local function draw_listening(window, stems)
+  local said
+  for index, stem in ipairs(stems) do
+    if index > 1 then
+      window:beside()
+    end
+    if window:button("Play " .. stem.name) then
+      local ok, err = preview.play(stem.path)
+      said = not ok and err or nil
+    end
+  end
+  if preview.is_elsewhere() then
+    window:text("They play in the Media Explorer; with the SWS extension installed, they play here.", true)
+  end
+  return said
+end
+
 local function draw_ticket(window, model, ticket)
   local view = model.views[ticket.id] or { line = "" }
   window:text(("%s %s  (%s)"):format(ticket.name, ticket.label or "", ticket.job.preset))
@@ -175,6 +204,9 @@ local function draw_ticket(window, model, ticket)
       said = jobs_window.act(model.desk, model.spool, ticket, what)
       model.look = clock.every(LOOK_EVERY_S)
     end
+  end
+  if view.stems then
+    said = draw_listening(window, view.stems)
   end
   for _, entry in ipairs(BUTTONS) do
     if view[entry[1]] then
@@ -253,6 +285,7 @@ function jobs_window.run()
   ui.open(title, 520, 420, function(window)
     return draw(window, model, installed)
   end, function()
+    preview.stop()
     settings.word("news", "")
     jobs_window.light((tonumber(settings.word("progress"):match("^%d+")) or 0) > 0)
     settings.word("jobs_window", "")

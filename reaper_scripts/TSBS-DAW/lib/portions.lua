@@ -24,6 +24,7 @@ function portions.ticket(work, number, fields)
     source = options.source,
     layout = options.layout,
     analysis = options.analysis,
+    listen = options.listen or nil,
     asked_unix_s = os.time(),
   }
   for name, value in pairs(fields) do

@@ -21,6 +21,7 @@ function selection.options(changes)
     fx = settings.choice("fx") == "yes",
     layout = settings.choice("layout"),
     null = settings.choice("null") == "yes",
+    listen = settings.choice("listen") == "yes",
   }
   if changes and changes.preset then
     -- The tracks that were chosen are another preset's.
@@ -28,7 +29,7 @@ function selection.options(changes)
   end
   if changes and changes.analysis then
     options.analysis, options.null = changes.analysis, false
-    options.model, options.fx = "default", false
+    options.model, options.fx, options.listen = "default", false, false
   end
   return options
 end

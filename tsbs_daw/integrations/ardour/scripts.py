@@ -43,7 +43,7 @@ class Signals:
         return "".join("1" if number in self.tenth else "0" for number in reversed(range(self.count)))
 
 
-# From gtk2_ardour/luasignal_syms.h: 49 signals with the timer at 47 in 7.x, 50 with it at 47 in 8.0 to 9.5; in 9.8 two
+# From gtk2_ardour/luasignal_syms.h: 49 signals with the timer at 47 in 7.x, 50 with it at 47 in 8.0 to 9.7; in 9.8 two
 # were added before it. The folder of a configuration names the major version alone, so Ardour 9 gets both numbers: the
 # other one is a rare signal there, and the hook only looks once more. In later versions, the user adds the scripts in
 # Ardour's own Script Manager.
