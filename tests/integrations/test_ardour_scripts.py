@@ -123,7 +123,7 @@ def test_a_list_that_ardour_wrote_anew_is_understood(tmp_path: Path):
 
 
 BINDINGS = json.loads((Path(__file__).parent / "data" / "ardour_bindings.json").read_text(encoding="utf-8"))
-LUA_METHODS = {"gsub", "match", "gmatch", "format", "sub", "byte", "find", "read", "write", "close", "lines"}
+LUA_METHODS = {"gsub", "match", "gmatch", "format", "sub", "byte", "find", "rep", "read", "write", "close", "lines"}
 
 
 def called_names(text: str) -> set[str]:
