@@ -10,6 +10,7 @@ job that killed it. A daemon that is asked to stop lets its job finish for a mom
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -18,16 +19,18 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 import tsbs_daw
 from tsbs_daw.contracts.job import Heartbeat, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
+from tsbs_daw.core.files import may_pass
 from tsbs_daw.daemon.cleanup import Janitor
 from tsbs_daw.daemon.dispatcher import Foreman
 from tsbs_daw.daemon.recovery import recover
+from tsbs_daw.queue.database import comes_and_goes
 from tsbs_daw.queue.events import Event, Listener, Register
 from tsbs_daw.queue.locks import DaemonLocks
 from tsbs_daw.queue.options import DaemonOptions
@@ -74,9 +77,13 @@ class Daemon:
         self._paused = False
 
     def __enter__(self) -> Daemon:
-        """Raises: DaemonError: another daemon is there; NoSpaceLeft; SettingsError"""
+        """Raises: DaemonError: another daemon is there, or the database fails; NoSpaceLeft; SettingsError"""
         try:
             self._open()
+        except sqlite3.DatabaseError as error:
+            self._locks.release()
+            what = f"The job database {shown(self.settings.store)} cannot be used ({error})"
+            raise DaemonError(f"{what}; check its disk and permissions, then start again.") from error
         except BaseException:
             self._locks.release()
             raise
@@ -106,8 +113,10 @@ class Daemon:
             watcher.stop()
         try:
             self._foreman.close()
-        finally:
             self.register.spool.stop_beating()
+        except (sqlite3.DatabaseError, NoSpaceLeft, OSError) as error:  # the next start makes it good
+            log.error("what was running cannot be put back now: %s", error)
+        finally:
             self.store.close()
             self._locks.release()
 
@@ -145,25 +154,47 @@ class Daemon:
         """
         self._notice_sleep(now)
         self._beat(now)
-        try:
+        busy = True
+        with self._waiting_for_the_disk():
             self._work(now)
             self._keep_house(now)
             self._resume(now)
+            pending = any(watcher.pending for watcher in self._watchers)
+            busy = self._foreman.busy or not self._reception.empty or pending
+        return busy
+
+    @contextlib.contextmanager
+    def _waiting_for_the_disk(self) -> Iterator[None]:
+        """Pause for what comes and goes: every step may be repeated.
+
+        Raises:
+            DaemonError: The database is damaged; the next start builds it again.
+        """
+        try:
+            yield
         except NoSpaceLeft as error:
             self._pause(str(error))
         except sqlite3.DatabaseError as error:
-            if "locked" not in str(error):
-                raise DaemonError(
-                    f"The job database {shown(self.settings.store)} failed ({error}); start again."
-                ) from error
-            log.warning("the job database is locked by another program; trying again")  # every step may be repeated
-        return self._foreman.busy or not self._reception.empty or any(watcher.pending for watcher in self._watchers)
+            path = shown(self.settings.store)
+            if "locked" in str(error):
+                log.warning("the job database is locked by another program; trying again")
+            elif comes_and_goes(error):
+                self._pause(f"The job database {path} cannot be used now ({error}); the queue waits for its disk.")
+            else:
+                raise DaemonError(f"The job database {path} failed ({error}); start again.") from error
+        except OSError as error:
+            if not may_pass(error):
+                raise
+            where = shown(error.filename or self.settings.spool)
+            self._pause(f"{where} cannot be used now ({error.strerror or error}); the queue waits for it.")
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do for now."""
-        watched = all(watcher.settled for watcher in self._watchers)
-        return watched and self._reception.empty and self.store.live_count() == 0 and self.register.all_settled
+        with self._waiting_for_the_disk():
+            watched = all(watcher.settled for watcher in self._watchers)
+            return watched and self._reception.empty and self.store.live_count() == 0 and self.register.all_settled
+        return False
 
     @property
     def incomplete(self) -> bool:
@@ -263,17 +294,17 @@ class Daemon:
     def _resume(self, now: float) -> None:
         """Go on once the ballast fits on the disk again."""
         database = self.store.database
-        if database.short_of_space and now - self._last_ballast < _BALLAST_S:
+        if (database.short_of_space or self._paused) and now - self._last_ballast < _BALLAST_S:
             return
         self._last_ballast = now
         if database.short_of_space and not database.restore_ballast():
             self._pause(
                 f"The disk of {self.settings.home} is nearly full; make room, nothing new is started until then."
             )
-        elif self._paused:
+        elif self._paused and database.writable and self.register.spool.usable:
             self._paused = False
-            log.info("there is room again")
-            self.register.tell("resumed", message="There is room again.")
+            log.info("the disk can be written to again")
+            self.register.tell("resumed", message="The disk can be written to again.")
 
     def _wait(self, seconds: float) -> None:
         self._wake.wait(seconds)

@@ -36,8 +36,8 @@ from typing import Any, BinaryIO
 from tsbs_daw.contracts.job import Job, Result
 from tsbs_daw.core.child import keep_stdout
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import DeviceLost, JobCancelled, LeaseLost, TsbsDawError, described
-from tsbs_daw.core.files import disk_is_full
+from tsbs_daw.core.errors import DeviceLost, JobCancelled, LeaseLost, TsbsDawError, described, shown
+from tsbs_daw.core.files import disk_is_full, may_pass
 from tsbs_daw.queue.options import PIPELINE
 
 log = logging.getLogger(__name__)
@@ -157,12 +157,18 @@ def run_assignment(assignment: Assignment, runner: Runner) -> None:
         assignment.send("failed", error=str(error), retryable=error.retryable)
     except (Exception, SystemExit) as error:
         log.exception("job %s failed", job.id)
-        assignment.send("failed", error=_unexpected(job, error), retryable=disk_is_full(error))
+        assignment.send("failed", error=_unexpected(job, error), retryable=may_pass(error))
 
 
 def _unexpected(job: Job, error: BaseException) -> str:
     if disk_is_full(error):
         return f"The disk is full, so {job.source.path.name} could not be finished; make room, it is tried again."
+    if isinstance(error, OSError) and may_pass(error):
+        what = shown(error.filename) if error.filename else "a file"
+        return (
+            f"{job.source.path.name} could not be finished, because {what} cannot be used now ({error.strerror}); "
+            "check its disk and permissions, it is tried again."
+        )
     if isinstance(error, MemoryError):
         return f"There is not enough memory to separate {job.source.path.name}; close other programs and retry the job."
     return (

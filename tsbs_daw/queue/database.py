@@ -15,7 +15,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,11 +42,20 @@ class Database:
         self._connection = connection
 
     @classmethod
-    def open(cls, path: Path, tables: str, version: int) -> Database:
+    def open(
+        cls, path: Path, tables: str, version: int, columns: Mapping[str, Iterable[str]] | None = None
+    ) -> Database:
         """Open for writing; create what is missing; put a damaged file aside and begin a new one.
 
-        Args:   tables: SQL that creates the tables where they do not exist; version: of these tables
-        Raises: DaemonError: written by a newer version; NoSpaceLeft: not even an empty database fits
+        Args:
+            path: The file.
+            tables: SQL that creates the tables where they do not exist.
+            version: Of these tables.
+            columns: By table, those that it must have.
+
+        Raises:
+            DaemonError: It was written by another version.
+            NoSpaceLeft: Not even an empty database fits.
         """
         private_folder(path.parent, repair=False)
         damaged = not _is_healthy(path)
@@ -66,12 +75,15 @@ class Database:
                 f"{shown(path)} was written by a newer version of tsbs-daw (tables {found}, this one knows {version}); "
                 "update tsbs-daw."
             )
+        database._check_columns(columns or {}, found, version)
         database.restore_ballast()
         database.write(lambda connection: _create(connection, tables, version))
         return database
 
     @classmethod
-    def open_for_reading(cls, path: Path) -> Database | None:
+    def open_for_reading(
+        cls, path: Path, version: int = 1, columns: Mapping[str, Iterable[str]] | None = None
+    ) -> Database | None:
         """For everyone but the daemon; None when there is no database yet, or its tables are being made.
 
         It is opened writable, because only such a connection may roll back what a killed daemon left, and then told
@@ -82,7 +94,8 @@ class Database:
         try:
             database = cls(path, _connect(path))
             database.read("PRAGMA query_only=ON")
-            if database.read("PRAGMA user_version")[0][0] > 0:
+            if (found := database.read("PRAGMA user_version")[0][0]) > 0:
+                database._check_columns(columns or {}, found, version)
                 return database
         except sqlite3.DatabaseError as error:
             raise DaemonError(
@@ -91,8 +104,31 @@ class Database:
         database.close()
         return None
 
+    def _check_columns(self, columns: Mapping[str, Iterable[str]], found: int, version: int) -> None:
+        """Raises: DaemonError: a table of that name is there, and lacks some"""
+        for table, needed in columns.items():
+            there = {row["name"] for row in self.read(f"PRAGMA table_info({table})")}
+            missing = sorted(set(needed) - there) if there else []
+            if missing:
+                self.close()
+                raise DaemonError(
+                    f"{shown(self.path)} was written by another version of tsbs-daw (tables {found}, this one writes "
+                    f"{version}): `{table}` lacks {', '.join(missing)}. Use the other version, or move the file away; "
+                    "the queue is then built again from the spool."
+                )
+
     def close(self) -> None:
         self._connection.close()
+
+    @property
+    def writable(self) -> bool:
+        """Whether a transaction reaches the disk now."""
+        try:
+            version = self.read("PRAGMA user_version")[0][0]
+            self.write(lambda connection: connection.execute(f"PRAGMA user_version={version}"))
+            return True
+        except (sqlite3.DatabaseError, NoSpaceLeft):
+            return False
 
     def read(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[sqlite3.Row]:
         return self._connection.execute(sql, parameters).fetchall()
@@ -203,6 +239,12 @@ def _put_aside(path: Path) -> None:
         if part.exists():
             part.replace(part.with_name(part.name + suffix))
     log.error("%s is damaged; it is kept as %s%s and built again from the spool", path, path.name, suffix)
+
+
+def comes_and_goes(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite tells of its disk, not of its file: full, read-only, failing, or gone for a while."""
+    passing = ("full", "disk I/O error", "readonly database", "unable to open database file", "locked")
+    return isinstance(error, sqlite3.OperationalError) and any(words in str(error) for words in passing)
 
 
 def _is_full(error: sqlite3.OperationalError) -> bool:

@@ -86,7 +86,7 @@ class Register:
     def concerns_all(self, error: Exception) -> bool:
         """Whether an error is that of the queue, the spool or this process, and so no single job's."""
         if isinstance(error, OSError):
-            return not self.spool.usable
+            return isinstance(error, BrokenPipeError) or not self.spool.usable  # nobody reads our output any more
         if isinstance(error, sqlite3.DatabaseError):  # what is wrong with one row's values has classes of its own
             return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
         return isinstance(error, (NoSpaceLeft, DaemonError, MemoryError))

@@ -58,7 +58,7 @@ class DaemonOptions:
     stall_s: float = 1800.0
     cancel_kill_s: float = 10.0
     crash_limit: int = 3
-    retry_limit: int = 6
+    retry_limit: int = 8
     retry_first_s: float = 5.0
     retry_longest_s: float = 300.0
     restart_first_s: float = 0.5

@@ -221,3 +221,8 @@ CREATE INDEX IF NOT EXISTS by_source ON jobs (source_key);
 """
     + FILE_TABLES
 )
+
+COLUMNS = {
+    "jobs": [column.name for column in fields(JobRow)],
+    "files": [column.name for column in fields(SeenFile)],
+}

@@ -160,10 +160,11 @@ class Spool:
     @property
     def usable(self) -> bool:
         """Whether the spool can be written to: else no trouble with a job is that job's."""
-        probe = self.jobs / ".probe"
         try:
-            create_new(probe).close()
-            probe.unlink()
+            for place in (self.jobs, self.done):
+                create_new(place / ".probe").close()
+                (place / ".probe").unlink()
+            os.scandir(self.inbox).close()
             return True
         except OSError:
             return False

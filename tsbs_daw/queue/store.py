@@ -26,6 +26,7 @@ from tsbs_daw.contracts.job import Job, Result, State
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.queue.database import Database
 from tsbs_daw.queue.records import (
+    COLUMNS,
     TABLES,
     VERSION,
     Arrival,
@@ -157,12 +158,12 @@ class JobStore:
     @classmethod
     def open(cls, path: Path) -> JobStore:
         """Raises: DaemonError, NoSpaceLeft; see `Database.open`"""
-        return cls(Database.open(path, TABLES, VERSION))
+        return cls(Database.open(path, TABLES, VERSION, COLUMNS))
 
     @classmethod
     def open_for_reading(cls, path: Path) -> JobStore | None:
         """None when no daemon has ever run here."""
-        database = Database.open_for_reading(path)
+        database = Database.open_for_reading(path, VERSION, COLUMNS)
         return cls(database) if database else None
 
     def close(self) -> None:
