@@ -152,6 +152,43 @@ function scenes.cancelled ()
   return since % 150 == 0 and "cancel" -- what was pressed came too early for the window: once more, in a new one
 end
 
+-- Two regions of one track, selected together.
+local function each_mix ()
+  local found = {}
+  for route in Session:get_tracks ():iter () do
+    if route:name () == "mix" then
+      for region in route:to_track ():playlist ():region_list ():iter () do found[#found + 1] = region end
+      return found, route:to_track ():playlist ()
+    end
+  end
+end
+
+function scenes.both ()
+  scenes.import ()
+  local regions, playlist = each_mix ()
+  regions[1]:trim_end (Temporal.timepos_t (MIX_AT + SHORTER))
+  local other = ARDOUR.RegionFactory.clone_region (regions[1], true, false)
+  playlist:add_region (other, Temporal.timepos_t (MIX_AT + 2 * SHORTER), 1, false)
+  other:trim_end (Temporal.timepos_t (MIX_AT + 3 * SHORTER - 5000))
+  return "select_both"
+end
+
+function scenes.select_both ()
+  local selection = ArdourUI.SelectionList ()
+  for _, region in ipairs (each_mix ()) do selection:push_back (Editor:regionview_from_region (region)) end
+  Editor:set_selection (selection, ArdourUI.SelectionOp.Set)
+  Editor:access_action ("LuaAction", "script-1")
+  return "stems_of_both"
+end
+
+function scenes.stems_of_both ()
+  if not delivered (8) then return end
+  local muted = {}
+  for number, region in ipairs (each_mix ()) do muted[number] = tostring (region:muted ()) end
+  say ("both muted", table.concat (muted, " "))
+  return "ready"
+end
+
 function scenes.ready ()
   say ("saved", Session:save_state ("", false, false, false, false, false))
   say ("ready", "yes")

@@ -162,7 +162,8 @@ class SavedTrack:
         self.order = int(look.get("order", "0")) if look is not None else 0
         self.color = f"#{int(look.get('color', '0')) >> 8:06x}" if look is not None else ""
         (playlist,) = [one for one in root.find("Playlists") if one.get("id") == route.get("audio-playlist")]
-        (self.region,) = playlist.findall("Region")
+        self.region, *more = playlist.findall("Region")
+        assert not more or not self.comment.startswith("tsbs-daw "), "a stem's track has one region"
         length, position = self.region.get("length", "").split("@")
         self.samples, self.position, self.start = samples(length), samples(position), samples(self.region.get("start"))
         named = {source.get("id"): source.get("name") for source in root.find("Sources")}

@@ -258,6 +258,21 @@ def test_what_cannot_be_delivered_is_told_in_a_sentence_and_nothing_is_imported(
     assert imported == ["mix%L.wav", "mix%R.wav"]
 
 
+def test_several_selected_regions_come_back_each_at_its_own_place(tmp_path: Path):
+    studio, home = prepared(tmp_path)
+    with (tmp_path / "daemon.log").open("ab") as log, process(DAEMON, environment(home), stdout=log, stderr=log):
+        wait_for(home / "spool" / "heartbeat.json")
+        studio.play("both")
+    expected = [(MIX_AT, SHORTER), (MIX_AT + 2 * SHORTER, SHORTER - 5000)]
+    assert (studio.folder / "both muted").read_text() == "true true"
+    places: dict[str, set[tuple[int, int]]] = {}
+    for track in saved_tracks(studio.session):
+        if track.comment.startswith("tsbs-daw "):
+            places.setdefault(track.comment.split()[1], set()).add((track.position, track.samples))
+    assert sorted(next(iter(found)) for found in places.values()) == expected
+    assert all(len(found) == 1 for found in places.values()), "the stems of a region lie together"
+
+
 @pytest.mark.skipif(shutil.which("xdotool") is None, reason="xdotool is not installed")
 def test_the_window_of_jobs_shows_what_is_under_way_and_cancels_what_is_ticked(tmp_path: Path):
     studio, home = prepared(tmp_path)

@@ -147,3 +147,19 @@ def test_reaper_closed_while_the_daemon_works_delivers_at_its_next_start(studio:
     studio.until(studio.delivered)
     assert project.names()[:2] == ["Mix", "mix - stems"] and "instrumental" in project.names()
     assert project.track_named("vocals").values["B_MUTE"] == 1, "dry stems beside processed ones are muted"
+
+
+@pytest.mark.parametrize("version", ["54"])
+def test_the_analysis_of_an_item_comes_into_the_project(studio: Studio):
+    """The request has schema 2, and the daemon answers in it."""
+    item = studio.project.add_item(studio.project.add_track("Mix"), studio.song(duration_s=8.0), 3.0, 8.0)
+    studio.run("Insert analysis of selected item")
+    studio.ticks(2)
+    studio.reaper.window("Insert analysis").click("Insert")
+    studio.ticks(3)
+    studio.until(studio.delivered)
+    answers = [json.loads(path.read_bytes()) for path in studio.home.glob("spool/done/*/result.json")]
+    (result,) = [answer for answer in answers if answer["schema"] == 2]
+    assert Path(result["analysis"]).is_file()
+    assert [step.label for step in studio.project.undo_steps] == ["tsbs-daw: analysis of mix"]
+    assert "BPM" in item.strings["P_NOTES"] or not studio.project.regions, "tempo, or nothing that beats"

@@ -187,7 +187,12 @@ def track_accessor_without_volumes(monkeypatch, reaper) -> None:
     monkeypatch.setattr(model.Take, "volume_at", lambda self, seconds: np.ones(len(seconds)))
 
 
+def tempo_marker_that_snaps(monkeypatch, reaper) -> None:
+    monkeypatch.setattr(type(reaper), "GetSetTempoTimeSigMarkerFlag", lambda self, *arguments: 0)
+
+
 DIFFERENCES = {
+    "a tempo marker between two bar lines stays where it is put, and begins a bar": tempo_marker_that_snaps,
     "a take is found again by its GUID after an undo": undo_with_new_guids,
     "the sound of a VIDEO source is read by an accessor": video_without_sound,
     "an accessor has the playrate in it already where the pitch is not preserved": playrate_is_ignored,

@@ -100,8 +100,9 @@ local function index_at(proj, time_s)
   return nil
 end
 
--- A tempo from here on; with `beats`, a bar of so many begins, and cuts the one before it short.
-local function add_tempo(proj, time_s, bpm, beats)
+-- A tempo from here on; with `beats`, a bar of so many begins, and cuts the one before it short. Returns whether the
+-- marker is where it was put.
+function analysis.add_tempo(proj, time_s, bpm, beats)
   reaper.SetTempoTimeSigMarker(proj, -1, time_s, -1, -1, bpm, 0, 0, false)
   local index = index_at(proj, time_s)
   if index and beats then
@@ -126,7 +127,7 @@ local function add_tempo_map(proj, found, at, when, said)
   for index, change in ipairs(found.tempo.changes) do
     local time_s = when(change.at_s)
     if time_s then
-      well = add_tempo(proj, time_s, change.bpm, index == 1 and beats or nil) and well
+      well = analysis.add_tempo(proj, time_s, change.bpm, index == 1 and beats or nil) and well
     end
   end
   if not well then

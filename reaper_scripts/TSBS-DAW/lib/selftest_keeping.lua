@@ -2,6 +2,7 @@
 -- in a project is there when it is opened again. The last check opens the self-test's project anew.
 local require, folder = ...
 local files, insert, project, settings = require("files"), require("insert"), require("project"), require("settings")
+local analysis = require("analysis")
 local look_up = require("selftest_project").look_up
 
 local checks = {}
@@ -116,6 +117,16 @@ end)
 check("the project plays at rate 1", function(made)
   local rate = reaper.Master_GetPlayRate(made.proj)
   return rate == 1, ("it plays at %s"):format(rate)
+end)
+
+check("a tempo marker between two bar lines stays where it is put, and begins a bar", function(made)
+  local at_s, stays = 10.3, false
+  assert(insert.undoable(made.proj, "tsbs-daw self-test: tempo", function()
+    stays = analysis.add_tempo(made.proj, at_s, 97, 3)
+  end))
+  local index = reaper.CountTempoTimeSigMarkers(made.proj) - 1
+  local _, found_s, _, _, bpm, beats = reaper.GetTempoTimeSigMarker(made.proj, index)
+  return stays and beats == 3 and math.abs(bpm - 97) < 1e-6, ("%.5f s, %.2f BPM, %s beats"):format(found_s, bpm, beats)
 end)
 
 check("what is noted on tracks, items and projects is there after saving and opening", function(made)
