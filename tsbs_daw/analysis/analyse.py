@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tsbs_daw.analysis.classifier import weights
 from tsbs_daw.analysis.extract import extract
 from tsbs_daw.analysis.features import Features
 from tsbs_daw.analysis.key import SHARES, find_key
-from tsbs_daw.analysis.metre import find_bars
+from tsbs_daw.analysis.metre import METERS, find_bars
 from tsbs_daw.analysis.rhythm_features import RhythmFeatures, rhythm_features
 from tsbs_daw.analysis.sections import find_sections
 from tsbs_daw.analysis.tempo import PulseCandidate, find_pulses
@@ -27,6 +28,7 @@ from tsbs_daw.core.errors import AnalysisError, AudioError
 log = logging.getLogger(__name__)
 
 SAME_TEMPO = 0.02
+EQUAL_TEMPO = 1e-4  # changes of less are none
 UNCLEAR, NO_PULSE = 0.12, 0.04  # clarity below which a pulse is doubtful, and below which there is none
 SHORT_S = 8.0  # too little to be sure of a tempo, a bar or a key
 # An attack is detected where it rises fastest, but grids and loops are cut where it begins, which is this much earlier:
@@ -81,6 +83,7 @@ def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Featu
     sections = find_sections(song, parts, beats.downbeats_s or beats.times_s[::4], song.duration_s)
     short = song.duration_s < SHORT_S
     key = find_key(song, parts, [section.start_s for section in sections], 1.01 if short else weights().doubt["key"])
+    paused = bool(candidates) and candidates[0].pulse.paused
     sounding = np.flatnonzero(is_sounding(song.levels, song.level_s, 0.0))
     analysis = Analysis(
         duration_s=round(song.duration_s, 6),
@@ -91,7 +94,7 @@ def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Featu
         intro_s=round(int(sounding[0]) * song.level_s, 4) if len(sounding) else round(song.duration_s, 4),
         stems={name: stem_sound(features, loud_power(song.levels), level) for name, (features, level) in stems.items()},
         sections=sections,
-        notes=_notes(song, parts, tempo, beats, key is None, rhythm),
+        notes=_notes(song, parts, tempo, beats, rhythm, no_key=key is None, paused=paused),
     )
     log.info("analysed %.1f s: %s, %s", song.duration_s, analysis.tempo, analysis.key)
     return analysis
@@ -105,7 +108,10 @@ def _tempo(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Tempo:
     return Tempo(
         bpm=round(best.pulse.bpm, 3),
         confidence=confidence,
-        doubtful=confidence < weights().doubt["tempo"] or best.clarity < UNCLEAR or rhythm.duration_s < SHORT_S,
+        doubtful=confidence < weights().doubt["tempo"]
+        or best.clarity < UNCLEAR
+        or best.pulse.paused
+        or rhythm.duration_s < SHORT_S,
         steady=best.pulse.steady,
         source=rhythm.source,
         changes=_changes(best.pulse, rhythm.duration_s),
@@ -130,7 +136,9 @@ def _changes(pulse: Pulse, duration_s: float) -> tuple[TempoChange, ...]:
     inside += [(at, bpm) for at, bpm in zip(starts, pulse.tempi_bpm, strict=True) if first_s < at < duration_s]
     if pulse.steady:
         inside = inside[:1]
-    return tuple(TempoChange(at_s=round(float(at), 6), bpm=round(float(bpm), 4)) for at, bpm in inside)
+    changes = [TempoChange(at_s=round(float(at), 6), bpm=round(float(bpm), 4)) for at, bpm in inside]
+    new = [True, *(abs(later.bpm / earlier.bpm - 1) > EQUAL_TEMPO for earlier, later in pairwise(changes))]
+    return tuple(change for change, is_new in zip(changes, new, strict=True) if is_new)
 
 
 def _beats(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Beats:
@@ -139,7 +147,9 @@ def _beats(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Beats:
     best = candidates[0]
     times = np.maximum(best.pulse.at(best.pulse.numbers(rhythm.duration_s)), 0.0)
     rounded = tuple(np.round(np.maximum(times - RISE_S, 0.0), 6).tolist())
-    bars = find_bars(rhythm, times)
+    core, start_s = rhythm.core()
+    inside = np.flatnonzero((times >= start_s) & (times < start_s + core.duration_s))
+    bars = find_bars(core, times[inside] - start_s)
     if bars is None:
         return Beats(times_s=rounded, confidence=round(best.likelihood, 3))
     confidence = round(best.likelihood * bars.likelihood, 3)
@@ -147,7 +157,7 @@ def _beats(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Beats:
     return Beats(
         times_s=rounded,
         confidence=round(best.likelihood, 3),
-        downbeats_s=rounded[bars.first :: bars.beats_per_bar],
+        downbeats_s=rounded[(int(inside[0]) + bars.first) % bars.beats_per_bar :: bars.beats_per_bar],
         beats_per_bar=bars.beats_per_bar if bars.of_meter >= 0.5 else None,
         meter_confidence=confidence,
         meter_doubtful=doubtful or rhythm.duration_s < SHORT_S,
@@ -155,7 +165,14 @@ def _beats(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Beats:
 
 
 def _notes(
-    song: Features, parts: Mapping[str, Features], tempo: Tempo, beats: Beats, no_key: bool, rhythm: RhythmFeatures
+    song: Features,
+    parts: Mapping[str, Features],
+    tempo: Tempo,
+    beats: Beats,
+    rhythm: RhythmFeatures,
+    *,
+    no_key: bool,
+    paused: bool,
 ) -> tuple[str, ...]:
     notes = []
     if not is_sounding(song.levels, song.level_s, 0.0).any():
@@ -168,10 +185,13 @@ def _notes(
         notes.append("No pulse was found.")
     elif tempo.doubtful:
         notes.append(f"The tempo is doubtful; {tempo.bpm / 2:.1f} or {tempo.bpm * 2:.1f} BPM are possible.")
-    if not tempo.steady:
+    if paused:
+        notes.append("The beats pause and resume off the grid; the tempo map follows them.")
+    elif not tempo.steady:
         notes.append("The tempo changes.")
     if tempo.bpm is not None and beats.meter_doubtful:
-        notes.append("The bars are doubtful; check where they begin.")
+        odd = f" They may have {beats.beats_per_bar} beats." if (beats.beats_per_bar or 4) not in METERS else ""
+        notes.append(f"The bars are doubtful; check where they begin.{odd}")
     if no_key:
         notes.append("Nothing is pitched, so there is no key.")
     return tuple(notes)

@@ -7,11 +7,14 @@ the song. Otherwise the map has the fewest straight segments that stay within 20
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tsbs_daw.analysis.features import ATTACK_HOP, ATTACK_S, RATE_HZ
+from tsbs_daw.analysis.heard import STEP_S
+from tsbs_daw.analysis.rhythm_features import RhythmFeatures
 
 LATE_S = 0.002  # attacks are detected this much early (measured on clicks, noise and drums)
 SNAP_FRAMES = 3
@@ -22,14 +25,23 @@ SEARCHED, PHASE_STEP_S = 0.015, 0.01  # range and step of the search for the exa
 BEND_S = 0.02
 NEIGHBOURS = 4
 TIGHTNESS = 100.0
+JOINT_S, NEAR_S = 5.0, 0.03  # where two tempi can meet around a leap, and how far apart one beat of both can be
+PAUSE_BEATS = 3  # without a beat make a pause
+FEWEST_OF_RUN = 8  # beats between two pauses that can be off the grid of the others
+SAME_PERIOD = 0.01
+MOVED_SHARE = 0.1  # more beats must lie on lines of their own than on one
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """Beat numbers and seconds at two or more knots, both increasing. The tempo is constant between and beyond them."""
+    """Beat numbers and seconds at two or more knots, both increasing. The tempo is constant between and beyond them.
+
+    paused: the tempo is one, but a pause has moved the beats
+    """
 
     numbers_at_knots: np.ndarray
     seconds_at_knots: np.ndarray
+    paused: bool = False
 
     @property
     def steady(self) -> bool:
@@ -50,7 +62,43 @@ class Pulse:
 
     def moved(self, beats: float) -> Pulse:
         """The pulse shifted later by a fraction of a beat."""
-        return Pulse(self.numbers_at_knots - beats, self.seconds_at_knots)
+        return replace(self, numbers_at_knots=self.numbers_at_knots - beats)
+
+    def later(self, seconds: float) -> Pulse:
+        """The pulse of a song that this one begins in after so many seconds."""
+        return replace(self, seconds_at_knots=self.seconds_at_knots + seconds)
+
+    def then(self, other: Pulse, strength: np.ndarray, near_s: float) -> Pulse:
+        """This pulse up to a moment, and another from there on.
+
+        Args:
+            other: a steady pulse, like this one
+            strength: of attacks, (F,): it decides which beat is the first of the other pulse
+            near_s: about where that is
+        """
+        begin, end = near_s - JOINT_S, near_s + JOINT_S
+        mine, its = (pulse.at(pulse.numbers(end)) for pulse in (self, other))
+        mine, its = mine[mine >= begin], its[its > begin + 2 * 60.0 / self.bpm]
+        told, tells = (_strengths(strength, times) - strength.mean() for times in (mine, its))
+        gains = np.asarray([told[mine < at - NEAR_S].sum() + tells[its >= at - NEAR_S].sum() for at in its])
+        period = 60.0 / self.bpm
+        before = np.asarray([mine[mine < at - NEAR_S][-1] for at in its])
+        # Of the moments that fit as well, the first one that a whole beat leads to.
+        whole = (gains > np.max(gains) - 2 * strength.std()) & (np.abs(its - before - period) < NEAR_S)
+        joint = int(np.argmax(whole if whole.any() else gains))
+        last, first = before[joint], its[joint]
+        start = float(np.ceil(self.numbers_at_knots[0] - 1e-6))
+        number = round(self.number_at(last) - start)
+        knots = [(0.0, self.at(np.asarray([start]))[0])]
+        if whole.any():
+            number += 1
+        else:
+            knots.append((number, last))
+            number += max(round((first - last) / min(period, 60.0 / other.bpm)), 1)
+        knots.append((number, first))
+        end_s = float(other.seconds_at_knots[-1])
+        knots.append((number + round(other.number_at(end_s) - other.number_at(first)), end_s))
+        return Pulse(*(np.asarray(values, np.float64) for values in zip(*knots, strict=True)))
 
     def at(self, numbers: np.ndarray) -> np.ndarray:
         """The times of beats in seconds, by number, which may be fractional."""
@@ -65,28 +113,26 @@ class Pulse:
         return np.arange(first, int(np.ceil(self.number_at(duration_s) - 1e-6)))
 
 
-def track(pulse: np.ndarray, tempo: float | np.ndarray, duration_s: float, step_s: float) -> Pulse | None:
-    """Track beats in an attack curve.
+def track(rhythm: RhythmFeatures, tempo: float | np.ndarray) -> Pulse | None:
+    """Track beats in an attack curve, where beats are heard. The rest follows from the tempo on either side.
 
     Args:
-        pulse: strength of attacks
-        tempo: in BPM, for the song or for windows `step_s` apart
-        duration_s: of the song
-        step_s: distance of windows
+        rhythm: the features of the song
+        tempo: in BPM, for the song or for windows STEP_S apart
 
     Returns:
         The pulse; None with less than four beats
 
     Shape:
-        pulse: (F,)
         tempo: scalar or (windows,)
     """
     from librosa.beat import beat_track
 
     per_frame = tempo
+    pulse = rhythm.pulse
     if isinstance(tempo, np.ndarray):
         # A window gives the tempo at its centre; the first and the last extend to the ends.
-        middles = (duration_s - (len(tempo) - 1) * step_s) / 2 + np.arange(len(tempo)) * step_s
+        middles = (rhythm.duration_s - (len(tempo) - 1) * STEP_S) / 2 + np.arange(len(tempo)) * STEP_S
         per_frame = np.interp(np.arange(len(pulse)) * ATTACK_S, middles, tempo)
     frames = beat_track(
         onset_envelope=pulse, sr=RATE_HZ, hop_length=ATTACK_HOP, bpm=per_frame, tightness=TIGHTNESS, trim=False
@@ -94,15 +140,58 @@ def track(pulse: np.ndarray, tempo: float | np.ndarray, duration_s: float, step_
     if len(frames) < 4:
         return None
     seconds = _snapped(pulse, frames)
+    kept = rhythm.beats_heard(seconds)
+    frames, seconds = frames[kept], seconds[kept]
     expected = 60.0 / (per_frame[frames[:-1]] if isinstance(per_frame, np.ndarray) else per_frame)
     numbers = np.concatenate(([0], np.cumsum(np.maximum(np.round(np.diff(seconds) / expected), 1))))
-    line = _straight(numbers, seconds)
-    if line is not None:
-        start, period = line
-        return Pulse(np.asarray([0.0, numbers[-1]]), np.asarray([start, start + period * numbers[-1]]))
+    # A pause may end off the grid: the beats on either side then are lines of their own.
+    runs = np.split(np.arange(len(seconds)), np.flatnonzero(np.diff(seconds) > PAUSE_BEATS * np.median(expected)) + 1)
+    lines = _lines(numbers, seconds, [run for run in runs if len(run) >= FEWEST_OF_RUN])
+    if lines is not None:
+        return lines
     seconds = _smoothed(numbers, seconds)
     knots = _bent(numbers, seconds)
     return Pulse(numbers[knots], seconds[knots])
+
+
+def _lines(numbers: np.ndarray, seconds: np.ndarray, runs: Sequence[np.ndarray]) -> Pulse | None:
+    """The pulse of a steady song: one line, or one for each run where a pause has moved the beats.
+
+    Args: runs: indices of the beats between two pauses
+    """
+    line = _straight(numbers, seconds)
+    if line is None:
+        return None
+    start, period = line
+    whole = Pulse(np.asarray([0.0, 1.0]), np.asarray([start, start + period]))
+    whole = Pulse(np.asarray([0.0, numbers[-1]]), whole.at(np.asarray([0.0, numbers[-1]])))
+    own = [_straight(np.arange(len(run)), seconds[run]) for run in runs]
+    if len(runs) < 2 or any(one is None or abs(one[1] / period - 1) > SAME_PERIOD for one in own):
+        return whole
+    together = np.mean([_share_near(seconds[run], start, period) for run in runs])
+    apart = np.mean([_share_near(seconds[run], *one) for run, one in zip(runs, own, strict=True) if one])
+    if apart < together + MOVED_SHARE:
+        return whole
+    at: list[tuple[float, float]] = []
+    for run, one in zip(runs, own, strict=True):
+        assert one is not None
+        first, last = (one[0] + round((seconds[index] - one[0]) / one[1]) * one[1] for index in (run[0], run[-1]))
+        before = at[-1] if at else (0.0, first)
+        number = before[0] + (max(round((first - before[1]) / one[1]), 1) if at else 0)
+        at += [(number, first), (number + round((last - first) / one[1]), last)]
+    return Pulse(*(np.asarray(values, np.float64) for values in zip(*at, strict=True)), paused=True)
+
+
+def _strengths(strength: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """The strongest attack within a frame or two of each time."""
+    frames = np.round(times_s / ATTACK_S).astype(np.int64)[:, None] + np.arange(-2, 3)
+    return strength[np.clip(frames, 0, len(strength) - 1)].max(axis=1)
+
+
+def _share_near(seconds: np.ndarray, start: float, period: float) -> float:
+    """How many of these beats lie on a line."""
+    away = (seconds - start) / period
+    return float((np.abs(away - np.round(away)) * period < STEADY_WITHIN_S).mean())
 
 
 def _snapped(pulse: np.ndarray, frames: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsbs_daw.analysis.features import ATTACK_S, PITCH_S, Features, fold
+from tsbs_daw.analysis.heard import STEP_S, heard_at, heard_seconds
 
 # Row: stem, band, and the band of the mixture that replaces a missing stem.
 ROWS = {
@@ -28,6 +29,7 @@ SILENT = 1e-6  # mean square of an empty stem: -60 dB
 SLACK_FRAMES = 5  # an attack counts for a beat up to 23 ms away
 HARMONY_SPAN = 5  # pitch frames (0.5 s) to compare before and after a moment
 ENTRY_S, ENTRY_DB = 1.5, 20.0  # span to compare before and after a moment; a stem enters if it gets this much louder
+FEWEST_HEARD = 8  # beats that say anything about where the others lie
 QUIET_DB = -60.0  # re full scale; below it a stem is absent
 
 
@@ -38,13 +40,41 @@ class RhythmFeatures:
     Attributes:
         rows: name to (F,) float32, ATTACK_S apart, each with an RMS of 1, or zero
         pulse: (F,) float64, the rows combined, for beat tracking
+        heard: (seconds,) bool, whether beats are heard there
         source: "drums", or "mixture" if no drums stem sounds
     """
 
     rows: dict[str, np.ndarray]
     pulse: np.ndarray
+    heard: np.ndarray
     source: str
     duration_s: float
+
+    def beats_heard(self, times_s: np.ndarray) -> np.ndarray:
+        """Which of these times are where beats are heard; all of them if hardly any is. (times,) bool"""
+        found = heard_at(self.heard, times_s)
+        return found if found.sum() >= FEWEST_HEARD else np.ones(len(found), bool)
+
+    def core(self) -> tuple[RhythmFeatures, float]:
+        """The features from the first second with beats to the last, as if that were the song, and where it begins."""
+        found = np.flatnonzero(self.heard)
+        if not len(found):
+            return self, 0.0
+        return self.part(float(found[0]) * STEP_S, min(float(found[-1] + 1) * STEP_S, self.duration_s))
+
+    def part(self, start_s: float, end_s: float) -> tuple[RhythmFeatures, float]:
+        """The features from `start_s` to `end_s`, in proportion to what sounds there, and where they really begin."""
+        first, last = (round(at / ATTACK_S) for at in (start_s, end_s))
+        if first == 0 and last >= len(self.pulse) - 1:
+            return self, 0.0
+        start_s = first * ATTACK_S
+        seconds = self.heard[int(start_s / STEP_S) : max(int(np.ceil(end_s / STEP_S)), 1)]
+        at = heard_at(seconds, np.arange(len(self.pulse[first:last])) * ATTACK_S)
+        rows = {name: _even(row[first:last], at).astype(np.float32) for name, row in self.rows.items()}
+        if first:  # what begins here is the song, and no stem that enters
+            rows["entries"][: round(2 * ENTRY_S / ATTACK_S)] = 0
+        pulse = np.sum([weight * rows[name] for name, weight in PULSE_WEIGHTS.items()], axis=0, dtype=np.float64)
+        return RhythmFeatures(rows, pulse, seconds, self.source, end_s - start_s), start_s
 
     def near(self, names: Sequence[str], times_s: np.ndarray) -> np.ndarray:
         """The strongest attack near each time, (names, times).
@@ -82,7 +112,8 @@ def rhythm_features(mixture: Features, stems: Mapping[str, Features]) -> RhythmF
     put("chords", _harmony_changes(sum(part.pitches for part in tonal), frames) if tonal else np.zeros(frames))
     # Harmony locates a change within half a second; the attack that coincides with it, within a hundredth.
     put("changes", rows["chords"] * (rows["bass"] + rows["other"]))
-    return RhythmFeatures(rows, pulse, "drums" if "drums" in sounding else "mixture", mixture.duration_s)
+    heard = heard_seconds(pulse, mixture.attack("full"))
+    return RhythmFeatures(rows, pulse, heard, "drums" if "drums" in sounding else "mixture", mixture.duration_s)
 
 
 def sounds(stem: Features) -> bool:
@@ -90,9 +121,11 @@ def sounds(stem: Features) -> bool:
     return bool(len(stem.levels)) and float(np.percentile(stem.levels, 95)) > SILENT
 
 
-def _even(row: np.ndarray) -> np.ndarray:
+def _even(row: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
+    """A row with an RMS of 1 over all frames, or over some; zero if it is silent."""
     row = np.maximum(np.asarray(row, np.float64), 0)
-    strength = np.sqrt(np.mean(np.square(row))) if row.size else 0.0
+    counted = row if at is None or not at.any() else row[at]
+    strength = np.sqrt(np.mean(np.square(counted))) if row.size else 0.0
     return row / strength if strength > 1e-6 else np.zeros_like(row)
 
 
