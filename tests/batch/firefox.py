@@ -33,12 +33,17 @@ class Firefox:
         self._read()  # it introduces itself
         self._call("WebDriver:NewSession", capabilities={})
 
-    def open(self, page: Path) -> None:
-        self._call("WebDriver:Navigate", url=page.resolve().as_uri())
+    def open(self, page: Path | str) -> None:
+        """Args: page: a file, or an address"""
+        self._call("WebDriver:Navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
 
     def run(self, script: str) -> Any:
         """What the body of a function returns."""
         return self._call("WebDriver:ExecuteScript", script=script, args=[])["value"]
+
+    def run_in_page(self, script: str) -> Any:
+        """As one of the page's own scripts: what it defines stays."""
+        return self._call("WebDriver:ExecuteScript", script=script, args=[], sandbox=None)["value"]
 
     def wait_for(self, script: str) -> None:
         end = time.monotonic() + PATIENCE_S

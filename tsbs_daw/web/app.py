@@ -63,6 +63,7 @@ def make_app(options: Options, access: Access, hosts: frozenset[str], *, stopped
     routes = [
         Route("/open", page.open),
         Route("/", page.home),
+        Route("/favicon.ico", _no_icon),
         Route("/static/{name}", page.static),
         Route("/api/events", page.events),
         Route("/api/choices", page.choices),
@@ -255,6 +256,11 @@ class Page:
             if one.id == wanted:
                 return one
         raise Refused(404, "This catalogue is not known here.")
+
+
+async def _no_icon(request: Request) -> Response:
+    """Every browser asks for one."""
+    return Response(status_code=204)
 
 
 def _job_id(request: Request) -> str:

@@ -109,6 +109,7 @@ class PageServer:
     _socket: socket.socket
     _hosts: frozenset[str]
     _server: uvicorn.Server | None = field(default=None, repr=False)
+    _stop_wanted: bool = False
 
     def run(self) -> None:
         """Until Ctrl-C, SIGTERM or `stop`."""
@@ -128,10 +129,12 @@ class PageServer:
             timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
+        self._server.should_exit = self._stop_wanted
         self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
         """End soon. Safe in any thread."""
+        self._stop_wanted = True
         if self._server is not None:
             self._server.should_exit = True
 

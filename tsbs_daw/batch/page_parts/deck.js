@@ -109,6 +109,7 @@ class Deck {
       else loop.from = 0;
     }
     if (loop.to - loop.from >= SHORTEST_LOOP_S) song.loop = loop;
+    if (edge === 'to' && this.player.playing && this.player.song === song) this.player.seek(song.loop?.from ?? 0);
     this.showMix(song);
   }
 
