@@ -30,7 +30,9 @@ POSIX = os.name == "posix"
 
 @pytest.fixture
 def host(tmp_path: Path) -> PluginHost:
-    return PluginHost(start_s=PATIENCE_S, block_s=PATIENCE_S, quarantine=Quarantine(tmp_path / "plugins.json"))
+    return PluginHost(
+        start_s=PATIENCE_S, block_s=PATIENCE_S, quarantine=Quarantine(tmp_path / "plugins.json"), trusted=None
+    )
 
 
 def plugin(path: str | Path, **parameters) -> Effect:
@@ -117,7 +119,7 @@ def test_a_killed_process_is_an_error_and_leaves_nothing_behind(host: PluginHost
 
 @pytest.mark.skipif(not POSIX, reason="signals")
 def test_a_process_that_stops_answering_is_killed(tmp_path: Path):
-    host = PluginHost(start_s=PATIENCE_S, block_s=2, quarantine=Quarantine(tmp_path / "plugins.json"))
+    host = PluginHost(start_s=PATIENCE_S, block_s=2, quarantine=Quarantine(tmp_path / "plugins.json"), trusted=None)
     process = host.open(one(Effect("Reverb")), RATE, 2)
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(EffectError, match=r"hung \(no answer in 2 s\) while it worked"):
@@ -150,7 +152,7 @@ def test_a_process_ends_with_its_parent(tmp_path: Path):
 def test_a_missing_plugin_is_named_with_the_folders(host: PluginHost, tmp_path: Path):
     with pytest.raises(EffectError, match=r"The plug-in '.*Gone\.vst3' is missing"):
         render(one(plugin(tmp_path / "Gone.vst3")), {"sound": signals.noise(100)}, RATE, host)
-    elsewhere = PluginHost(quarantine=host.quarantine, folders=(tmp_path,))
+    elsewhere = PluginHost(quarantine=host.quarantine, folders=(tmp_path,), trusted=None)
     with pytest.raises(EffectError, match=f"The plug-in 'Gone.vst3' is in none of '{tmp_path}'"):
         render(one(plugin("Gone.vst3")), {"sound": signals.noise(100)}, RATE, elsewhere)
 
@@ -186,7 +188,7 @@ def test_a_plugin_that_crashes_twice_is_not_used_again(host: PluginHost, tmp_pat
 
 
 def test_a_plugin_that_hangs_is_killed_and_noted(tmp_path: Path):
-    host = PluginHost(start_s=10, quarantine=Quarantine(tmp_path / "plugins.json"))
+    host = PluginHost(start_s=10, quarantine=Quarantine(tmp_path / "plugins.json"), trusted=None)
     path = made(tmp_path, "for (;;) pause();")
     with pytest.raises(EffectError, match=r"Bad\.vst3' hung \(no answer in 10 s\) while it was loaded"):
         render(one(plugin(path)), {"sound": signals.noise(100)}, RATE, host)

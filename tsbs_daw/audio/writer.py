@@ -23,7 +23,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from tsbs_daw.core.errors import NoSpaceLeft, OutputError, shown
+from tsbs_daw.core.errors import NoSpaceLeft, OutputError, OutputUnavailable, shown
+from tsbs_daw.core.files import may_pass
 
 
 class Quantiser:
@@ -122,6 +123,8 @@ class Writer(ABC):
             return
         self._finish()
         self.finished = True
+        if not self.path.exists():
+            raise OutputUnavailable(f"{shown(self.path)} was removed while it was written; try again.")
         try:
             stored, expected = self._stored_samples(), self._expected_samples()
             if stored != expected:
@@ -191,4 +194,5 @@ def write_error(path: Path, error: OSError) -> OutputError:
         return NoSpaceLeft(f"Cannot write {name}: the disk is full. Free some space and try again.")
     if error.errno == errno.EFBIG:
         return OutputError(f"{name} is too large for the file system of this disk. Use another disk.")
-    return OutputError(f"Cannot write {name}: {error.strerror or error}.")
+    kind = OutputUnavailable if may_pass(error) else OutputError
+    return kind(f"Cannot write {name}: {error.strerror or error}.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsbs_daw.cli.console import AsJson, counted, decibels, print_json, table
+from tsbs_daw.core.errors import shown
 
 if TYPE_CHECKING:
     from tsbs_daw.effects.table import Effect, Output
@@ -121,9 +122,9 @@ def check(
     answers: list[dict[str, Any]] = []
     for file in files:
         try:
-            answers.append({"preset": file, "error": None, "outputs": _checked(file, run)})
+            answers.append({"preset": file, "error": None, "plugins": _plugins(file), "outputs": _checked(file, run)})
         except (PresetError, EffectError) as error:
-            answers.append({"preset": file, "error": str(error), "outputs": []})
+            answers.append({"preset": file, "error": str(error), "plugins": [], "outputs": []})
     if as_json:
         print_json(answers)
     for answer in () if as_json else answers:
@@ -131,10 +132,59 @@ def check(
             typer.echo(answer["error"], err=True)
             continue
         typer.echo(f"{answer['preset']}: valid, {counted(len(answer['outputs']), 'output')}")
+        for plugin in answer["plugins"]:
+            typer.echo(f"  runs the plug-in {plugin['path']}: {plugin['status']}")
         for output in answer["outputs"] if run else ():
             typer.echo(f"  {output['name']}: {_heard(output)}")
     if any(answer["error"] for answer in answers):
         raise typer.Exit(2)
+
+
+@app.command()
+def trust(preset: Annotated[str, typer.Argument(help="Preset: a name or a YAML file.")]) -> None:
+    """Allow the plug-ins that a preset names by path.
+
+    A VST3 plug-in is a program that runs with your rights. Those in the system's plug-in folders always may run;
+    another one runs only after this command, and only as long as it does not change.
+
+    Example: tsbs-daw presets trust my-chain.yaml
+    """
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.effects.vst3 import PluginHost, is_installed, plugins_of
+    from tsbs_daw.presets.preset import load_preset
+
+    host = PluginHost()
+    outputs = load_preset(preset, Settings.from_environment().presets).outputs
+    others = [plugin for plugin in plugins_of(outputs, host) if not is_installed(plugin)]
+    for plugin in others:
+        host.trusted.add(plugin)
+        typer.echo(f"Allowed {shown(plugin)}.")
+    if not others:
+        typer.echo("The preset names no plug-in outside the system's plug-in folders.")
+
+
+def _plugins(file: str) -> list[dict[str, str]]:
+    """The plug-ins of a preset, and whether each may run. Raises: PresetError, EffectError"""
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.core.errors import EffectError
+    from tsbs_daw.effects.table import PLUGIN
+    from tsbs_daw.effects.vst3 import PluginHost
+    from tsbs_daw.presets.preset import load_preset
+
+    host, found = PluginHost(), {}
+    for output in load_preset(file, Settings.from_environment().presets).outputs:
+        for effect in output.effects():
+            if effect.name != PLUGIN:
+                continue
+            path, status = shown(effect.path), "may run"
+            try:
+                located = host.locate(effect)
+                path = shown(located)
+                host.trusted.check(located)
+            except EffectError as error:
+                status = str(error)
+            found[path] = status
+    return [{"path": path, "status": status} for path, status in found.items()]
 
 
 def _checked(file: str, run: bool) -> list[dict[str, Any]]:

@@ -22,6 +22,8 @@ from typing import BinaryIO
 
 from tsbs_daw.core.errors import SourceChanged, shown
 
+MOUNTS_BELOW = ("/mnt", "/Volumes")
+MOUNTS_OF_USERS = ("/media", "/run/media")
 TIME_STEP_NS = 2_500_000_000  # FAT counts seconds in twos
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -220,6 +222,28 @@ def folder_problem(folder: Path, *, writable: bool = True) -> str | None:
         if writable and not os.access(place, os.W_OK | os.X_OK):
             return f"{shown(place)} cannot be written to; check its permissions, or choose another folder"
         return None
+    return None
+
+
+def unmounted(folder: Path, table: Path = Path("/etc/fstab")) -> Path | None:
+    """The mount point of a disk or share that `folder` lies on and that is not mounted now; None if nothing says so.
+
+    What is made below such a point would lie on the system's disk, and be hidden once the share comes back. The
+    system's table says which places are mount points; an empty folder where systems mount disks is taken for one too.
+    """
+    try:
+        lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
+        points = {line.split()[1] for line in lines if len(line.split()) > 1 and line.lstrip()[:1] != "#"}
+    except OSError:
+        points = set()
+    for place in folder.parents if folder.is_dir() else (folder, *folder.parents):
+        if place == Path(place.anchor) or os.path.ismount(place):
+            return None
+        if str(place) in points:
+            return place
+        if str(place.parent) in MOUNTS_BELOW or str(place.parent.parent) in MOUNTS_OF_USERS:
+            is_left_over = not place.is_dir() or not any(place.iterdir())
+            return place if is_left_over and os.name == "posix" else None
     return None
 
 

@@ -21,11 +21,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tsbs_daw.core.errors import EffectError, did_you_mean, shown
+from tsbs_daw.core.files import open_regular
 from tsbs_daw.effects.table import EFFECTS, PLUGIN, Effect, EffectKind, Value
 
 NYQUIST_SHARE = 0.98  # of half the sample rate; filters above it become unstable
@@ -146,7 +148,7 @@ def _check_response(effect: Effect, path: str) -> None:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_regular(Path(path)) as opened, soundfile.SoundFile(opened) as file:
             usable = file.frames > 0 and file.channels <= 2
     except (soundfile.SoundFileError, OSError) as error:
         raise EffectError(f"Cannot read the impulse response {shown(path)}; check the file.") from error

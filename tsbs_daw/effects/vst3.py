@@ -7,6 +7,7 @@ plug-in of a chain it was is known, because the child announces each one before 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import EffectError, shown
-from tsbs_daw.core.files import write_atomically
+from tsbs_daw.core.files import file_sha256, write_atomically
 from tsbs_daw.effects.protocol import effect_to_json, receive, send
 from tsbs_daw.effects.table import PLUGIN, Effect, Output
 
@@ -99,6 +100,66 @@ class Quarantine:
         write_atomically(self.file, json.dumps(entries, indent=2))
 
 
+class TrustedPlugins:
+    """The record of plug-ins outside the system's folders that the user allowed to run, by what they consist of.
+
+    Args:
+        file: holds the record; created when it is first needed
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def check(self, plugin: Path) -> None:
+        """Refuse a plug-in that the user has not allowed, or that has changed since.
+
+        Raises:
+            EffectError: the plug-in is refused
+        """
+        if not is_installed(plugin) and content_sha256(plugin) not in self._read().values():
+            raise EffectError(
+                f"The plug-in {shown(plugin)} is a program outside the system's plug-in folders and would run with "
+                "your rights. If you trust it, allow it once with `tsbs-daw presets trust` and the preset's name."
+            )
+
+    def add(self, plugin: Path) -> None:
+        """Allow a plug-in as it is now. Raises: EffectError: it cannot be read or recorded"""
+        entries = self._read() | {str(plugin): content_sha256(plugin)}
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.file, json.dumps(entries, indent=2))
+        except OSError as error:
+            raise EffectError(f"Cannot write {shown(self.file)} ({error.strerror}); check its folder.") from error
+
+    def _read(self) -> dict[str, str]:
+        try:
+            entries = json.loads(self.file.read_text(encoding="utf-8"))
+            return {str(path): str(digest) for path, digest in entries.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError) as error:
+            log.warning("ignoring the damaged record of trusted plug-ins %s: %s", shown(self.file), error)
+            return {}
+
+
+def is_installed(plugin: Path) -> bool:
+    """Whether a plug-in lies in one of the system's plug-in folders, links resolved."""
+    real = plugin.resolve()
+    return any(folder.resolve() in real.parents for folder in plugin_folders())
+
+
+def content_sha256(plugin: Path) -> str:
+    """A hash of a plug-in: of a file, or of all names and files of a bundle. Raises: EffectError"""
+    digest = hashlib.sha256()
+    try:
+        for file in sorted(plugin.rglob("*")) if plugin.is_dir() else [plugin]:
+            if not file.is_dir():
+                digest.update(f"{file.relative_to(plugin)}\0{file_sha256(file)}\0".encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise EffectError(f"Cannot read the plug-in {shown(plugin)} ({error.strerror}); check it.") from error
+    return digest.hexdigest()
+
+
 def modified_ns(plugin: Path) -> int:
     """When a plug-in, a file or a folder of files, was last changed; 0 if it is missing."""
     files = [plugin, *sorted(plugin.rglob("*"))[:MAX_BUNDLE_FILES]] if plugin.is_dir() else [plugin]
@@ -152,6 +213,7 @@ class PluginHost:
         block_s: how long it may take to process one block before it is killed
         quarantine: the record of crashes; by default a file in the cache folder
         folders: where to search for plug-ins by name; None: the system's folders
+        trusted: the record of plug-ins by path that may run; by default a file in the home folder; None: all may
     """
 
     start_s: float = START_S
@@ -160,6 +222,9 @@ class PluginHost:
         default_factory=lambda: Quarantine(Settings.from_environment().cache / "plugins.json")
     )
     folders: tuple[Path, ...] | None = None
+    trusted: TrustedPlugins | None = field(
+        default_factory=lambda: TrustedPlugins(Settings.from_environment().home / "trusted-plugins.json")
+    )
 
     def open(self, output: Output, sample_rate: int, channels: int) -> ChainProcess:
         """Start the chain of an output in a process.
@@ -171,6 +236,8 @@ class PluginHost:
         for effect in (inner for outer in chain for inner in outer.walk()):
             if effect.name == PLUGIN:
                 self.quarantine.check(Path(effect.path))
+                if self.trusted:
+                    self.trusted.check(Path(effect.path))
         process = ChainProcess(self, output.name, chain, channels)
         process.start(sample_rate)
         return process
@@ -317,3 +384,10 @@ def clear_plugins(output: Output, host: PluginHost | None = None) -> None:
     for effect in output.effects():
         if effect.name == PLUGIN:
             host.quarantine.clear(host.locate(effect))
+
+
+def plugins_of(outputs: Iterable[Output], host: PluginHost | None = None) -> list[Path]:
+    """The files of all plug-ins that outputs use, also inside chains and mixes. Raises: EffectError: one is missing"""
+    host = host or PluginHost()
+    effects = (effect for output in outputs for effect in output.effects())
+    return list(dict.fromkeys(host.locate(effect) for effect in effects if effect.name == PLUGIN))

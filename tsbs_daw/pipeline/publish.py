@@ -29,9 +29,9 @@ from types import TracebackType
 
 from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, read_manifest
 from tsbs_daw.core import failpoint
-from tsbs_daw.core.errors import LeaseLost, NoSpaceLeft, OutputError
+from tsbs_daw.core.errors import LeaseLost, NoSpaceLeft, OutputError, OutputUnavailable, shown
 from tsbs_daw.core.filenames import candidates, safe_name
-from tsbs_daw.core.files import sync_folder, sync_tree, write_synced
+from tsbs_daw.core.files import may_pass, sync_folder, sync_tree, unmounted, write_synced
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,11 @@ class StagedFolder:
         self.folder = output / f".tmp-{job}-{fence}"
 
     def __enter__(self) -> StagedFolder:
-        """Raises: OutputError: the output folder cannot be made or written to."""
+        """Raises: OutputUnavailable: the output folder cannot be made or written to now."""
+        if mount_point := unmounted(self.output):
+            raise OutputUnavailable(
+                f"The disk or share of {shown(self.output)} is not mounted at {shown(mount_point)}; connect it."
+            )
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             for earlier, job, fence in temporary_folders(self.output):
@@ -137,10 +141,12 @@ class StagedFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Remove what was not published. Raises NoSpaceLeft, or OutputError for a file too large for the disk's file
-        system, in place of the system's own error."""
+        """Remove what was not published. Translates the system's error about this folder into an OutputError."""
         remove_folder(self.folder)
-        if isinstance(error, OSError) and error.errno in (*_FULL, errno.EFBIG):
+        if not isinstance(error, OSError):
+            return
+        is_ours = error.filename is None or self.output in Path(os.fsdecode(error.filename)).parents
+        if error.errno in (*_FULL, errno.EFBIG) or (is_ours and may_pass(error)):
             raise self._explained(error) from error
 
     def publish(self, manifest: Manifest) -> Published:
@@ -231,7 +237,8 @@ class StagedFolder:
                 "choose a folder on another disk."
             )
         reason = error.strerror or str(error)
-        return OutputError(
+        kind = OutputUnavailable if may_pass(error) else OutputError
+        return kind(
             f"The stems of {self.song!r} cannot be written to {self.output} ({reason}); "
             "check the folder and its permissions, or choose another."
         )
@@ -240,7 +247,7 @@ class StagedFolder:
 def ensure_space(output: Path, estimate_bytes: int, song: str) -> None:
     """Raises NoSpaceLeft, with figures, unless `output`'s disk has 1.5 times the estimate; OutputError: no rights."""
     if not os.access(place := _existing(output), os.W_OK):
-        raise OutputError(f"{place} cannot be written to; check its permissions, or choose another folder.")
+        raise OutputUnavailable(f"{place} cannot be written to; check its permissions, or choose another folder.")
     needed, free = int(estimate_bytes * SPACE_MARGIN), _free_bytes(output)
     if free < needed:
         raise NoSpaceLeft(
@@ -335,7 +342,7 @@ def _existing(folder: Path) -> Path:
     for place in (folder, *folder.parents):
         if place.exists():
             return place
-    raise OutputError(f"The disk of {folder} is not there; connect it, or choose another folder.")
+    raise OutputUnavailable(f"The disk of {folder} is not there; connect it, or choose another folder.")
 
 
 def _gigabytes(count: int) -> str:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from tsbs_daw.audio.read import open_audio
+from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import AudioError, OutputUnavailable
 from tsbs_daw.core.files import content_state
 from tsbs_daw.pipeline.context import JobContext
@@ -132,6 +133,9 @@ def _ensure_space(resolved: ResolvedJob, cache: StemCache, channels: int, sample
     files = stems + len(resolved.preset.outputs)
     if not delivery.plain:  # the mixture beside them, one file twice while it is encoded, and the loops
         files += 2 + len(delivery.loops) * stems
-    cache.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(cache.folder, error) from error
     ensure_space(resolved.job.output, estimate_bytes(files, channels, samples), resolved.song)
     ensure_space(cache.folder, estimate_bytes(stems + 1, channels, samples), resolved.song)

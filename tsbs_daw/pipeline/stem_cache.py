@@ -25,8 +25,9 @@ import soundfile
 
 from tsbs_daw.audio.read import AudioReader
 from tsbs_daw.audio.wav_writer import AudioWriter, file_samples
+from tsbs_daw.audio.writer import write_error
 from tsbs_daw.contracts.document import Document
-from tsbs_daw.core.errors import JobFormatError, OutputError
+from tsbs_daw.core.errors import JobFormatError, OutputError, OutputUnavailable, shown
 from tsbs_daw.core.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,12 @@ class CachedStems:
         """
         names = (*self.about.stems, RESIDUAL)
         with ExitStack() as files:
-            opened = [files.enter_context(soundfile.SoundFile(self.folder / f"{name}.wav")) for name in names]
+            try:
+                opened = [files.enter_context(soundfile.SoundFile(self.folder / f"{name}.wav")) for name in names]
+            except soundfile.SoundFileError as error:
+                raise OutputUnavailable(
+                    f"The cached stems in {shown(self.folder)} were removed before they were read; try again."
+                ) from error
             while True:
                 parts = [file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True).T for file in opened]
                 if not parts[0].shape[1]:
@@ -111,16 +117,19 @@ class StemCache:
     def writing(self, key: str, stems: tuple[str, ...], source: AudioReader) -> Iterator[StemWriter]:
         """A writer whose folder becomes `key` when the block ends well, and vanishes when it does not."""
         temporary = self.folder / f".tmp-{uuid.uuid4().hex}"
-        temporary.mkdir(parents=True)
+        try:
+            temporary.mkdir(parents=True)
+        except OSError as error:
+            raise write_error(temporary, error) from error
         try:
             with StemWriter(temporary, stems, source) as writer:
                 yield writer
-            write_atomically(temporary / _FILE, writer.about().to_json())
             try:
+                write_atomically(temporary / _FILE, writer.about().to_json())
                 temporary.rename(self.folder / key)
-            except OSError:
+            except OSError as error:
                 if not self.find(key):  # else another process was faster, and ours is not needed
-                    raise
+                    raise write_error(self.folder / key, error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         self.prune(keep=key)
@@ -128,7 +137,7 @@ class StemCache:
     def prune(self, keep: str = "") -> None:
         """Remove what was used longest ago, until the limit is kept. Never what may be in use."""
         found = []
-        for folder in self.folder.iterdir():
+        for folder in self.folder.iterdir() if self.folder.is_dir() else ():
             with suppress(OSError):
                 age = time.time() - folder.stat().st_mtime
                 found.append((age, sum(file.stat().st_size for file in folder.iterdir()), folder))
@@ -145,6 +154,8 @@ class StemWriter:
     """Writes the stems and the residual of one mixture, in step with it."""
 
     def __init__(self, folder: Path, stems: tuple[str, ...], source: AudioReader):
+        if any(Path(name).name != name or "\\" in name or name == RESIDUAL for name in stems):
+            raise OutputError(f"A model's stems cannot be named {', '.join(map(repr, stems))}; use plain names.")
         self.stems, self.source = stems, source
         self._energy = 0.0
         self._files = ExitStack()

@@ -14,7 +14,7 @@ from pathlib import Path
 from tsbs_daw.core.config import resource_folder
 from tsbs_daw.core.documents import LARGEST_BYTES
 from tsbs_daw.core.errors import PresetError, did_you_mean, shown
-from tsbs_daw.core.files import file_sha256
+from tsbs_daw.core.files import file_sha256, open_regular
 from tsbs_daw.effects.table import Effect, Output
 from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
 from tsbs_daw.presets.schema import PresetReader
@@ -108,7 +108,7 @@ def read_preset(path: Path) -> Preset:
     if not path.is_file():
         raise PresetError("no such preset file; check the path.", path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise PresetError(f"cannot read the preset ({error.strerror}); check its permissions.", path) from error

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from tsbs_daw.core.errors import UnreadableAudio, shown
+from tsbs_daw.core.errors import DecoderKilled, UnreadableAudio, shown
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,13 @@ class DecoderProcess:
                 f"Cannot decode {name}: nothing came for {self.stall_s:g} s. "
                 "Check the disk or network share, or convert the file to WAV."
             )
-        log.warning("decoder of %s ended with status %s", name, self._reap())
+        status = self._reap()
+        log.warning("decoder of %s ended with status %s", name, status)
+        if sys.platform != "win32" and status == -signal.SIGKILL:
+            return DecoderKilled(
+                f"Cannot decode {name}: the decoder was killed from outside, as the system does when memory is short. "
+                "Close other programs and try again."
+            )
         return UnreadableAudio(f"Cannot decode {name}: the decoder crashed on it. Convert the file to WAV.")
 
     def _reap(self) -> int | None:
