@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness.stage import settings_in, wav_bytes, write_song
+from harness.stage import settings_in, until, wav_bytes, write_song
+from watchdog.observers import Observer
 
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.queue.events import Event
@@ -20,6 +21,7 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch import copying, watcher
 from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder
+from tsbs_daw.watch.notifications import Notifications
 from tsbs_daw.watch.watcher import Watcher, make_watchers
 
 POLLING = replace(DaemonOptions(), share=DaemonOptions().local)  # no threads: the test makes time pass
@@ -364,3 +366,38 @@ def test_events_are_followed_by_looks_and_the_rest_is_silence(watched):
     watched.watcher._on_event()
     write_song(watched.root / "a.wav")
     assert watched.songs(3.0) == ["a.wav"]
+
+
+def test_the_system_is_not_asked_for_events_that_our_own_looks_cause(tmp_path, monkeypatch):
+    asked = []
+    real = Observer.schedule
+
+    def schedule(self, *positional, event_filter=None, **named):
+        asked.append({event.__name__ for event in event_filter or ()})
+        return real(self, *positional, event_filter=event_filter, **named)
+
+    monkeypatch.setattr(Observer, "schedule", schedule)
+    changes = []
+    notifications = Notifications(tmp_path, recursive=True, changed=lambda: changes.append(1))
+    assert notifications.start()
+    (kinds,) = asked
+    assert kinds.isdisjoint({"FileOpenedEvent", "FileClosedNoWriteEvent", "DirModifiedEvent"})
+    write_song(tmp_path / "a.wav")
+    until(lambda: changes)
+    notifications.stop()
+
+
+def test_a_look_that_costs_much_is_repeated_seldom(watched, monkeypatch):
+    watched.pass_time(5.0)
+    spent = [0.0]
+
+    def thread_time() -> float:
+        spent[0] += 0.5
+        return spent[0]
+
+    monkeypatch.setattr(watcher.time, "thread_time", thread_time)
+    watched.pass_time(40.0)
+    assert watched.watcher.step(watched.now) > 60.0
+    watched.watcher._on_event()
+    write_song(watched.root / "a.wav")
+    assert watched.songs(4.0) == ["a.wav"], "events are followed at once"

@@ -30,7 +30,6 @@ _NETWORK = (
     "drvfs",
     "virtiofs",
 )
-_DULL = ("opened", "closed_no_write")  # our own reading causes these
 
 
 class Notifications:
@@ -42,22 +41,28 @@ class Notifications:
 
     def start(self) -> bool:
         """False when there will be no events, as with too many folders for inotify: then looking must do."""
-        from watchdog.events import FileSystemEvent, FileSystemEventHandler
+        from watchdog import events
         from watchdog.observers import Observer
 
         changed = self._changed
 
-        class Handler(FileSystemEventHandler):
-            def on_any_event(self, event: FileSystemEvent) -> None:
-                if event.event_type not in _DULL:
-                    changed()
+        class Handler(events.FileSystemEventHandler):
+            def on_any_event(self, event: events.FileSystemEvent) -> None:
+                changed()
 
+        # Not of opening and closing, which our own looks cause: those of some thousand folders overflow the system's
+        # queue, and watchdog answers that by listing all folders, which overflows it again.
+        wanted = [
+            *(events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent),
+            *(events.FileCreatedEvent, events.FileMovedEvent, events.FileDeletedEvent),
+            *(events.FileModifiedEvent, events.FileClosedEvent),
+        ]
         self.stop()
         # Said by watchdog of a folder that it learns of twice, by the event and by listing its parent; harmless.
         warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
         observer = Observer()
         try:
-            observer.schedule(Handler(), str(self._root), recursive=self._recursive)
+            observer.schedule(Handler(), str(self._root), recursive=self._recursive, event_filter=wanted)
             observer.start()
         except (OSError, RuntimeError) as error:
             log.warning("%s sends no events (%s); it is looked at regularly instead", self._root, error)

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 
 _HOT_S = 3.0  # after an event, look again for so long: the event of a file may get lost after that of its folder
+_IDLE_PAUSE = 200  # times the processor time of a look, before the next one that nothing has asked for
 _COPY_AT_MOST_S = 1.0  # before looking around again
 _OFFLINE_EVERY_S = 2.0
 _TRIES = 6  # to read a file that cannot be read, or with `once` to write to the spool, before it is given up
@@ -189,7 +190,7 @@ class Watcher:
         return True
 
     def _look(self, now: float) -> None:
-        began = time.monotonic()
+        began, cpu_before_s = time.monotonic(), time.thread_time()
         try:
             found = sorted(self._scanner.scan(), key=lambda one: one.relative)
         except OSError as error:
@@ -201,9 +202,9 @@ class Watcher:
         self._tell_unlisted()
         for gone in self._pending.keys() - {one.relative for one in found}:
             self._drop(gone)
-        took = time.monotonic() - began
+        took, cpu_s = time.monotonic() - began, time.thread_time() - cpu_before_s
         self._no_look_before = now + max(self._context.timings.look_every_s, 10 * took)
-        rescan_s = self._context.timings.rescan_s
+        rescan_s = max(self._context.timings.rescan_s, _IDLE_PAUSE * cpu_s)
         self._next_look = self._no_look_before if now < self._hot_until else now + rescan_s
         self.looked = True
 
