@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from harness.studio import STEMS, Studio, sound_of
 
 from tsbs_daw.audio.read import probe
 from tsbs_daw.contracts.job import Result, State
-from tsbs_daw.core.errors import EffectError, JobCancelled, NonFiniteAudio, PresetError, UnreadableAudio
+from tsbs_daw.core.errors import EffectError, JobCancelled, NonFiniteAudio, PresetError, UnreadableAudio, UsageError
 
 OUTPUTS = """
 description: A test preset.
@@ -54,7 +56,7 @@ def test_a_song_becomes_a_folder_of_stems_with_a_session(studio, sample_rate, ch
 
 
 def test_the_manifest_says_what_was_done_and_measured(studio):
-    result = studio.run(studio.song())
+    result = studio.run(studio.song(), delivery={"residual": "drop"})
     manifest = studio.manifest(result)
     assert manifest["schema"] == 1 and manifest["model"]["name"] == "default" and manifest["stage"] == "full"
     stems = np.sum([audio_of(result, stem) for stem in STEMS], axis=0, dtype=np.float64)
@@ -72,12 +74,95 @@ def test_the_manifest_of_a_watched_song_names_the_file_that_was_dropped(studio):
     assert studio.manifest(result)["source"]["path"] == "/music/drop/song.wav"
 
 
-def test_null_makes_the_stems_sum_to_the_source(studio):
-    result = studio.run(studio.song(sample_rate=48000, duration_s=2), null=True)
-    mixture = signals.mixture(signals.song(2.0, 48000))
+@pytest.mark.parametrize("request_fields", [{}, {"null": True}, {"delivery": {"residual": "share"}}])
+@pytest.mark.parametrize(("sample_rate", "channels"), [(44100, 1), (48000, 2), (96000, 2), (44100, 6)])
+def test_the_stems_sum_to_the_source(studio, request_fields, sample_rate, channels):
+    path = studio.song(sample_rate=sample_rate, duration_s=1.2345, channels=channels)
+    result = studio.run(path, **request_fields)
+    mixture = sound_of(path)
     left_out = mixture - np.sum([audio_of(result, stem) for stem in STEMS], axis=0, dtype=np.float64)
-    assert np.abs(left_out).max() < 10 ** (-100 / 20) * np.abs(mixture).max()
-    assert studio.manifest(result)["residual_db"] < -100
+    assert left_out.shape == mixture.shape
+    assert np.square(left_out).sum() < 1e-10 * np.square(mixture, dtype=np.float64).sum()
+    manifest = studio.manifest(result)
+    assert manifest["residual_db"] < -100 and manifest["residual"] == "share"
+
+
+def test_the_residual_can_be_a_stem_of_its_own(studio):
+    path = studio.song()
+    dropped = studio.run(path, delivery={"residual": "drop"})
+    result = studio.run(path, delivery={"residual": "separate"})
+    assert [stem.name for stem in result.stems][-1] == "residual"
+    for stem in STEMS:
+        np.testing.assert_array_equal(audio_of(result, stem), audio_of(dropped, stem))
+    total = np.sum([audio_of(result, stem.name) for stem in result.stems], axis=0, dtype=np.float64)
+    np.testing.assert_allclose(total, sound_of(path), atol=1e-6)
+    manifest = studio.manifest(result)
+    assert manifest["residual"] == "separate" and manifest["residual_db"] == studio.manifest(dropped)["residual_db"]
+
+
+def test_a_run_of_a_version_that_knew_of_no_residual_is_recognised(studio):
+    path = studio.song()
+    first = studio.run(path)
+    manifest = first.folder / "manifest.json"
+    document = json.loads(manifest.read_text())
+    del document["residual"]
+    decisive = {
+        "source": document["source"]["sha256"], "model": document["model"]["sha256"],
+        "preset": document["preset"]["sha256"], "stage": "full", "null": False, "salvage": False, "portion": [0, None],
+    }  # fmt: skip
+    assert document["identity"] == hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    manifest.write_text(json.dumps(document))
+    assert studio.run(path).folder == first.folder
+    assert studio.run(path, delivery={"residual": "share"}).folder != first.folder
+
+
+def test_only_the_stems_that_are_asked_for_are_written(studio):
+    path = studio.song()
+    every = studio.run(path)
+    result = studio.run(path, delivery={"stems": ["vocals"]})
+    assert [stem.name for stem in result.stems] == ["vocals"]
+    assert {file.name for file in result.folder.iterdir()} == {"vocals.wav", "song.RPP", "manifest.json"}
+    np.testing.assert_array_equal(audio_of(result, "vocals"), audio_of(every, "vocals"))
+    project = rpp.loads(result.session.read_text(encoding="utf-8"))
+    assert [track.find("NAME")[1] for track in project.findall("TRACK")] == ["song", "vocals"]
+    assert "separate" not in studio.manifest(result)["timings_s"], "the stems were cached"
+
+
+@pytest.mark.parametrize(
+    ("stems", "names"),
+    [
+        (["vocals", "rest"], ["vocals", "no_vocals"]),
+        (["rest", "drums", "vocals"], ["drums", "vocals", "rest"]),
+    ],
+)
+def test_the_rest_is_the_sum_of_the_stems_that_are_not_named(studio, stems, names):
+    path = studio.song()
+    result = studio.run(path, delivery={"stems": stems})
+    assert [stem.name for stem in result.stems] == names
+    total = np.sum([audio_of(result, name) for name in names], axis=0, dtype=np.float64)
+    np.testing.assert_allclose(total, sound_of(path), atol=1e-6)
+
+
+def test_a_preset_may_write_its_outputs_alone(studio, tmp_path):
+    preset = tmp_path / "mine.yaml"
+    preset.write_text(OUTPUTS + "delivery: {stems: []}\n")
+    result = studio.run(studio.song(), preset=str(preset))
+    assert [(stem.name, stem.kind) for stem in result.stems] == [("vocals", "output"), ("instrumental", "output")]
+
+
+@pytest.mark.parametrize(
+    ("stems", "words"),
+    [
+        (["vocal"], "no stem 'vocal'; did you mean 'vocals'"),
+        (["guitar"], "it provides"),
+        (["rest"], "name at least one"),
+        (["vocals", "drums", "bass", "other", "rest"], "name at least one, and not all"),
+    ],
+)
+def test_stems_that_the_model_does_not_have_are_refused(studio, stems, words):
+    with pytest.raises(UsageError, match=words):
+        studio.run(studio.song(), delivery={"stems": stems})
+    assert not studio.out.exists() or not list(studio.out.iterdir())
 
 
 def test_the_mask_stage_alone_sums_to_the_source_by_itself(studio):

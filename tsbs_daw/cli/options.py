@@ -25,7 +25,7 @@ import typer
 
 from tsbs_daw.audio.formats import FORMAT_ALIASES
 from tsbs_daw.core.errors import AudioError, UnreadableAudio, UsageError, shown
-from tsbs_daw.presets.rules import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, SESSIONS
+from tsbs_daw.presets.rules import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, RESIDUALS, REST, SESSIONS
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -55,9 +55,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder. Each song
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Effect preset: a name or a YAML file.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="Model: a name or a .safetensors file.")]
 Stage = Annotated[str, typer.Option(help="Network stages to run: `full` runs both, `mask` only the first.")]
-Null = Annotated[
-    bool, typer.Option("--null", help="Add the residual back to the stems, so that they sum exactly to the source.")
-]
+Null = Annotated[bool, typer.Option("--null", help="Same as `--residual share`, which is the default.")]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Separate what is readable of a truncated or damaged file.")]
 DeviceName = Annotated[
     str, typer.Option("--device", help="Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")
@@ -135,6 +133,26 @@ Names = Annotated[
         + ". Overrides the preset.",
     ),
 ]  # fmt: skip
+
+Stems = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Dry stems to write, as in `vocals,drums`; `rest` is the sum of the others, `none` writes the preset's "
+        "outputs alone. Overrides the preset.",
+    ),
+]
+TwoStems = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Write this stem and the sum of the others: `--stems NAME,rest`.")
+]
+ResidualName = Enum("ResidualName", {name: name for name in RESIDUALS}, type=str)  # type: ignore[misc]
+Residual = Annotated[
+    ResidualName | None,
+    typer.Option(
+        help="What to do with the part of a song that is in no stem: `share` it among the stems, so that they sum to "
+        "the song, write it as a `separate` stem, or `drop` it. Default: share. Overrides the preset.",
+    ),
+]
 
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 
@@ -231,6 +249,9 @@ class Changes:
     loops: Loops = None
     stem_mp4: StemMp4 = None
     names: Names = None
+    stems: Stems = None
+    two_stems: TwoStems = None
+    residual: Residual = None
 
     def options(self) -> DeliveryOptions | None:
         """What was asked for; None if nothing was. Raises: UsageError: a value is not allowed"""
@@ -245,6 +266,8 @@ class Changes:
             "loops": _parts(self.loops),
             "stem_mp4": self.stem_mp4,
             "names": self.names,
+            "stems": self._stems(),
+            "residual": self.residual and self.residual.value,
         }
         given = {name: value for name, value in given.items() if value is not None}
         try:
@@ -260,6 +283,14 @@ def invalid_option(error: ValidationError) -> UsageError:
     problem = first_problem(error)
     name = str(problem.steps[0]).removesuffix("_lufs").replace("_", "-")
     return UsageError(f"Invalid --{name}: {problem.requirement}.")
+
+    def _stems(self) -> tuple[str, ...] | None:
+        """Raises: UsageError: both options were given"""
+        if self.two_stems is None:
+            return _parts(self.stems)
+        if self.stems is not None:
+            raise UsageError("--two-stems and --stems exclude each other. Use one of them.")
+        return (self.two_stems, REST)
 
 
 def _parts(text: str | None) -> tuple[str, ...] | None:

@@ -108,6 +108,8 @@ class Manifest(Document):
     """The whole document.
 
     identity:    equal for two runs that must give the same result; see `identity_of`
+    residual:    what became of what the network gave to no stem: shared among the dry stems, written as a stem of its
+                 own, or dropped; None: written by a version that shared it in equal parts with `null`, else dropped it
     artist, title: from the source's tags, else from its name
     format:      of the audio files, as presets name it
     gain_db:     the one gain that all files share; 0 unless a loudness was asked for, or the format made it necessary
@@ -131,6 +133,7 @@ class Manifest(Document):
     preset: NamedHash
     stage: Literal["full", "mask"]
     null: bool
+    residual: Literal["share", "separate", "drop"] | None = None
     salvage: bool
     format: str = "wav32f"
     gain_db: float = 0.0

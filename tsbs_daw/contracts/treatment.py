@@ -41,7 +41,7 @@ class Treatment(Part):
         preset: A shipped preset's name or an absolute path to a YAML file.
         model: A registered model's name or an absolute path.
         stage: "full" runs both stages of the network, "mask" only the first.
-        null: Give the residual back to the stems so that they sum to the source.
+        null: Share the residual among the stems, whatever the preset says. It is the default by now.
         salvage: Separate what is left of a cut file.
         delivery: What differs from the preset's own `delivery:`.
     """

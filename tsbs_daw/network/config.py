@@ -36,7 +36,8 @@ _BOUNDS = {
 }
 _CHUNK_S = (0.05, 120.0)
 _MOST_STEMS = 16
-RESERVED_STEMS = ("residual",)  # the stem cache keeps what the stems leave out under this name
+# The stem cache keeps what the stems leave out under the one name; the other asks for the sum of several stems.
+RESERVED_STEMS = ("residual", "rest")
 
 
 class BandGroup(NamedTuple):

@@ -54,6 +54,11 @@ class StemAudio:
     path: Path
 
 
+def stem_name(file: AudioFile) -> str:
+    """What the model calls a dry stem, which is another name than the file's beside an output of that name."""
+    return file.sources[0] if len(file.sources) == 1 else file.name
+
+
 def write_loops(audio: Sequence[StemAudio], facts: SongInfo, folder: Path, bars: int, name: str) -> list[str]:
     """Loops of so many bars from every stem, but for silent ones.
 
@@ -187,12 +192,12 @@ class Delivery:
         report(0.0)
         about, rendering = self.cached.about, self.rendering
         kept = analyse.AnalysisCache(self.resolved.cache)
-        key = cache_key(stems=self.cached.folder.name, null=self.resolved.job.null, version=__version__)
+        key = cache_key(stems=self.cached.folder.name, residual=self.resolved.residual, version=__version__)
         found = kept.find(key)
         if found is None:
             found = analyse.analyse_apart(
                 self.raw / rendering.mixture.file,
-                {file.sources[0]: self.raw / file.file for file in rendering.files if file.kind == "stem"},
+                {stem: self.raw / rendering.dry[stem].file for stem in about.stems},
                 about.samples / about.sample_rate,
                 report=report,
                 cancelled=self.context.cancelled,
@@ -272,7 +277,7 @@ class Delivery:
     def _extras(self, encoding: Encoding, made: list[AudioFile]) -> tuple[OtherFile, ...]:
         """Loops and .stem.mp4, of the dry stems as they were delivered."""
         delivery, facts, folder = self.resolved.delivery, encoding.song, self.folder
-        dry = [StemAudio(file.sources[0], file.color, folder / file.file) for file in made if file.kind == "stem"]
+        dry = [StemAudio(stem_name(file), file.color, folder / file.file) for file in made if file.kind == "stem"]
         found: list[OtherFile] = []
         if delivery.loops and facts.analysis is not None:
             name = song_name(delivery.names or DEFAULT_NAMES, facts.fields, facts.song)

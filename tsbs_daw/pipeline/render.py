@@ -7,7 +7,7 @@ computed on a moment ago.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,7 +23,8 @@ from tsbs_daw.audio.wav_writer import AudioWriter
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.effects.chain import OutputRenderer
 from tsbs_daw.pipeline.context import JobContext
-from tsbs_daw.pipeline.stem_cache import CachedStems, Separation
+from tsbs_daw.pipeline.stem_cache import RESIDUAL, CachedStems, Separation
+from tsbs_daw.presets.rules import REST
 from tsbs_daw.presets.preset import Preset
 
 # The colours that tell stems apart also for the colour-blind (Okabe and Ito); others take turns.
@@ -36,12 +37,18 @@ MORE_COLORS = ("#f0e442", "#0072b2", "#d55e00", "#999999")
 
 @dataclass(frozen=True)
 class Rendering:
-    """residual_db: what the dry stems leave out of the mixture, relative to it; None if it is nothing
-    mixture:     the song itself, where it was asked for
-    stems_sum:   the levels of the sum of the dry stems, where the mixture was asked for
+    """What was rendered of a song.
+
+    Attributes:
+        files: What is delivered.
+        dry: Every dry stem that was written, delivered or not, by the model's name for it.
+        residual_db: What the dry stems leave out of the mixture, relative to it; None if it is nothing.
+        mixture: The song itself, where it was asked for.
+        stems_sum: The levels of the sum of the dry stems, where the mixture was asked for.
     """
 
     files: tuple[AudioFile, ...]
+    dry: dict[str, AudioFile]
     residual_db: float | None
     mixture: AudioFile | None = None
     stems_sum: Levels | None = None
@@ -53,6 +60,7 @@ class _Track:
 
     file: AudioFile
     renderer: OutputRenderer | None
+    delivered: bool
     writer: AudioWriter = field(repr=False)
     meter: Meter = field(repr=False)
 
@@ -65,19 +73,23 @@ def render(
     preset: Preset,
     folder: Path,
     *,
-    null: bool,
+    stems: tuple[str, ...] | None = None,
+    residual: Literal["share", "separate", "drop"] = "share",
     time_reference_samples: int,
     description: str,
     context: JobContext,
     with_mixture: bool = False,
+    every_stem: bool = False,
 ) -> Rendering:
     """Write every file of the song into `folder`, block by block.
 
     Args:
-        null: Give the residual back to the stems.
+        stems: The dry stems to write, `REST` for the sum of the others; None: all.
+        residual: Share what the stems leave out among them, write it as a stem of its own, or drop it.
         time_reference_samples: Where the song starts in its session.
         description: What the files say of themselves.
         with_mixture: Also write the mixture, and measure it and the sum of the stems.
+        every_stem: Also write the dry stems that are not asked for, as material.
 
     Raises:
         EffectError, OutputError, NoSpaceLeft
@@ -86,7 +98,8 @@ def render(
     left_out, done = 0.0, 0
     message = "effects" if preset.outputs else "writing"
     with ExitStack() as files:
-        tracks = _tracks(files, about, preset, folder, time_reference_samples, description, with_mixture)
+        dry = _dry_tracks(about.stems, stems, residual == "separate", every_stem)
+        tracks = _tracks(files, about, preset, dry, folder, time_reference_samples, description, with_mixture)
         renderers = [track.renderer for track in tracks if track.renderer]
         writers, meters = [track.writer for track in tracks], [track.meter for track in tracks]
         stems_sum = Meter(about.sample_rate, about.channels)
@@ -97,26 +110,27 @@ def render(
             with context.timings.step(step):
                 return list(pool.map(work, *values))
 
-        for stems, residual in context.timings.each("read stems", cached.blocks(null=null)):
-            done += residual.shape[1]
-            audio, measured = list(stems.values()), list(meters)
+        for parts, left in context.timings.each("read stems", cached.blocks(share=residual == "share")):
+            done += left.shape[1]
+            audio, measured = [_sum(parts | {RESIDUAL: left}, track.sources) for track in dry], list(meters)
             if renderers:
-                process = partial(OutputRenderer.process, stems=stems, last=done == about.samples)
+                process = partial(OutputRenderer.process, stems=parts, last=done == about.samples)
                 audio = each("effects", process, renderers) + audio
             if with_mixture:
-                together = np.sum(list(stems.values()), axis=0, dtype=np.float64)
-                audio += [(together + residual).astype(np.float32), together.astype(np.float32)]
+                together = np.sum(list(parts.values()), axis=0, dtype=np.float64)
+                audio += [(together + left).astype(np.float32), together.astype(np.float32)]
                 measured.append(stems_sum)
             each("write", AudioWriter.write, writers, audio)  # what is left over is only measured
             each("measure", Meter.add, measured, audio)
-            left_out += float(np.square(residual, dtype=np.float64).sum())
+            left_out += float(np.square(left, dtype=np.float64).sum())
             context.report("render", done / max(1, about.samples), message)
         each("write", AudioWriter.close, writers)
-    finished = [track.measured() for track in tracks]
+    finished = [(track.measured(), track.delivered) for track in tracks]
     return Rendering(
-        tuple(file for file in finished if file.kind != "source"),
+        tuple(file for file, delivered in finished if delivered and file.kind != "source"),
+        {file.sources[0]: file for file, _ in finished if file.kind == "stem" and len(file.sources) == 1},
         _residual_db(left_out, cached),
-        finished[-1] if with_mixture else None,
+        finished[-1][0] if with_mixture else None,
         stems_sum.levels() if with_mixture else None,
     )
 
@@ -125,6 +139,7 @@ def _tracks(
     files: ExitStack,
     about: Separation,
     preset: Preset,
+    dry: list[_DryTrack],
     folder: Path,
     time_reference_samples: int,
     description: str,
@@ -140,6 +155,7 @@ def _tracks(
         muted: bool,
         sources: tuple[str, ...],
         renderer: OutputRenderer | None = None,
+        delivered: bool = True,
     ) -> _Track:
         writer = AudioWriter(
             folder / file, about.sample_rate, about.channels,
@@ -149,15 +165,16 @@ def _tracks(
         audio_file = AudioFile(
             name=name, kind=kind, file=file, color=color, muted=muted, sources=sources, size_bytes=0
         )  # fmt: skip
-        return _Track(audio_file, renderer, files.enter_context(writer), meter)
+        return _Track(audio_file, renderer, delivered, files.enter_context(writer), meter)
 
     found = []
     for o in preset.outputs:
         renderer = files.enter_context(OutputRenderer(o, about.sample_rate, about.channels))
         found.append(track(o.name, "output", f"{o.name}.wav", o.color, False, o.sources, renderer))
-    names = dry_names(about.stems, {output.name for output in preset.outputs})
-    for place, (stem, name) in enumerate(zip(about.stems, names, strict=True)):
-        found.append(track(name, "stem", f"{name}.wav", stem_color(stem, place), bool(preset.outputs), (stem,)))
+    names = dry_names([stem.name for stem in dry], {output.name for output in preset.outputs})
+    for place, (stem, name) in enumerate(zip(dry, names, strict=True)):
+        color, muted = stem_color(stem.name, place), bool(preset.outputs)
+        found.append(track(name, "stem", f"{name}.wav", color, muted, stem.sources, delivered=stem.delivered))
     if with_mixture:
         found.append(track(SOURCE_NAME, "source", MIXTURE_FILE, SOURCE_COLOR, True, about.stems))
     return found
@@ -170,7 +187,37 @@ def level_fields(measured: Levels | AudioFile, gain_db: float = 0.0) -> dict[str
     return {name: None if value is None else value + gain_db for name, value in values}
 
 
-def dry_names(stems: tuple[str, ...], taken: set[str]) -> list[str]:
+@dataclass(frozen=True)
+class _DryTrack:
+    """A stem without effects, or the sum of several."""
+
+    name: str
+    sources: tuple[str, ...]
+    delivered: bool = True
+
+
+def _dry_tracks(
+    stems: tuple[str, ...], chosen: tuple[str, ...] | None, with_residual: bool, every_stem: bool
+) -> list[_DryTrack]:
+    """The dry stems in the model's order, then the sum of those that were not chosen, then the residual."""
+    chosen = stems if chosen is None else chosen
+    others = tuple(stem for stem in stems if stem not in chosen)
+    tracks = [_DryTrack(stem, (stem,), stem in chosen) for stem in stems if stem in chosen or every_stem]
+    if REST in chosen:
+        named = [stem for stem in stems if stem in chosen]
+        tracks.append(_DryTrack(f"no_{named[0]}" if len(named) == 1 else REST, others))
+    if with_residual:
+        tracks.append(_DryTrack(RESIDUAL, (RESIDUAL,)))
+    return tracks
+
+
+def _sum(parts: dict[str, np.ndarray], sources: tuple[str, ...]) -> np.ndarray:
+    if len(sources) == 1:
+        return parts[sources[0]]
+    return np.sum([parts[source] for source in sources], axis=0, dtype=np.float64).astype(np.float32)
+
+
+def dry_names(stems: Sequence[str], taken: set[str]) -> list[str]:
     """What the dry stems are called: their names, or "vocals (dry)" where an output has the name."""
     lower = {name.casefold() for name in taken}
     return [f"{stem} (dry)" if stem.casefold() in lower else stem for stem in stems]

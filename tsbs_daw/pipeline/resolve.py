@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from tsbs_daw.contracts.job import Job
 from tsbs_daw.contracts.manifest import identity_of
@@ -49,6 +49,11 @@ class ResolvedJob:
     def source_sha256(self) -> str:
         return self.source.sha256
 
+    @property
+    def residual(self) -> Literal["share", "separate", "drop"]:
+        """What becomes of what the stems leave out."""
+        return self.delivery.residual or "share"
+
 
 def resolve(job: Job, settings: Settings) -> ResolvedJob:
     """Look up preset, model and hashes.
@@ -58,9 +63,13 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
     """
     preset = load_preset(job.preset, settings.presets)
     delivery = preset.delivery.overridden_by(job.delivery)
+    if job.null:
+        delivery = delivery.model_copy(update={"residual": None})
     if problem := delivery.problem():
         raise UsageError(f"Invalid delivery options: {problem}.")
     separator = load_separator(job.model, settings)
+    if problem := delivery.stems_problem(separator.stems):
+        raise UsageError(f"Invalid delivery options: {problem}.")
     preset.check_stems(separator.stems)
     try:
         source = HashedFile.of(job.source.path)
@@ -74,7 +83,7 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
         treatment=job.treatment,
         start_samples=job.source.start_samples,
         length_samples=job.source.length_samples,
-        delivery=None if delivery.plain else json.dumps(delivery.settled, sort_keys=True),
+        delivery=delivery.decisive,
         precision=separator.precision_mark,
     )
     song = safe_name(job.song or job.source.path.stem)

@@ -91,11 +91,13 @@ def _render(resolved: ResolvedJob, cached: CachedStems, folder: Path, context: J
         cached,
         resolved.preset,
         raw,
-        null=resolved.job.null,
+        stems=resolved.delivery.stems,
+        residual=resolved.residual,
         time_reference_samples=cached.about.time_reference_samples + resolved.job.source.start_samples,
         description=f"stem of {resolved.song}",
         context=context,
         with_mixture=resolved.delivery.needs_mixture,
+        every_stem=resolved.delivery.analyses,
     )
 
 
@@ -130,6 +132,7 @@ def _manifest(
         preset=NamedHash(name=resolved.preset.name, sha256=resolved.preset.sha256),
         stage=job.stage,
         null=job.null,
+        residual=resolved.residual,
         salvage=job.salvage,
         format=delivered.format,
         gain_db=delivered.gain_db,

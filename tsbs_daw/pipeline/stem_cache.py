@@ -1,4 +1,4 @@
-"""Separated stems by content, so that another preset, or `--null`, re-runs the effects only.
+"""Separated stems by content, so that another preset, or `--residual`, re-runs the effects only.
 
     <cache>/stems/<key>/drums.wav bass.wav ... residual.wav separation.json
 
@@ -29,6 +29,7 @@ from tsbs_daw.audio.writer import write_error
 from tsbs_daw.contracts.document import Document
 from tsbs_daw.core.errors import JobFormatError, OutputError, OutputUnavailable, shown
 from tsbs_daw.core.files import write_atomically
+from tsbs_daw.separation.residual import share_residual
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,17 @@ class CachedStems:
     folder: Path
     about: Separation
 
-    def blocks(self, *, null: bool = False) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    def blocks(self, *, share: bool = False) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """The stems and what of the mixture they leave out, (channels, n) each, block by block.
 
-        Args: null: give the residual back to the stems in equal parts; what is left out is then rounding alone
+        Args: share: give the residual back to the stems; what is left out is then rounding alone
         """
+        blocks = self._blocks()
+        for stems, residual in share_residual(blocks, self.about.sample_rate) if share else blocks:
+            yield dict(zip(self.about.stems, stems, strict=True)), residual
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(stems, channels, n) and the residual (channels, n), as they were written."""
         names = (*self.about.stems, RESIDUAL)
         with ExitStack() as files:
             try:
@@ -81,12 +88,7 @@ class CachedStems:
                 parts = [file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True).T for file in opened]
                 if not parts[0].shape[1]:
                     return
-                *stems, residual = parts
-                if null:
-                    mixture = np.sum(stems, axis=0, dtype=np.float64) + residual
-                    stems = [stem + residual / len(stems) for stem in stems]
-                    residual = (mixture - np.sum(stems, axis=0, dtype=np.float64)).astype(np.float32)
-                yield dict(zip(self.about.stems, stems, strict=True)), residual
+                yield np.stack(parts[:-1]), parts[-1]
 
 
 class StemCache:

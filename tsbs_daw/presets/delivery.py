@@ -6,17 +6,21 @@ delivered as 32-bit float WAV files named after their stems, with one REAPER ses
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
 from tsbs_daw.audio.formats import canonical_format
+from tsbs_daw.core.errors import did_you_mean
 from tsbs_daw.presets.rules import (
     FEWEST_BARS,
     LOUDEST_LUFS,
     MEASURED_FIELDS,
     MOST_BARS,
     QUIETEST_LUFS,
+    REST,
     template_fields,
     template_problem,
 )
@@ -47,6 +51,9 @@ class DeliveryOptions(BaseModel):
         markers: what the markers of a session show, if there is an analysis
         source: add the song to the session as a muted track: referenced in place, or copied beside the stems
         embed: put the audio into a .dawproject, so that it can be mailed and opens in DAWs that read no external files
+        stems: the dry stems to write, REST for the sum of the others; None: all of them
+        residual: what becomes of the part of the song that the network gives to no stem: shared among them, so that
+            they sum to the song, written as a stem of its own, or dropped; None: shared
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -61,6 +68,8 @@ class DeliveryOptions(BaseModel):
     markers: Literal["sections", "bars", "none"] = "sections"
     source: Literal["none", "reference", "copy"] = "none"
     embed: bool = True
+    stems: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(None, max_length=17)
+    residual: Literal["share", "separate", "drop"] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -87,8 +96,17 @@ class DeliveryOptions(BaseModel):
 
     @property
     def plain(self) -> bool:
-        """Whether all options have their defaults."""
-        return self == PLAIN
+        """Whether the rendered files are delivered as they are, with a session."""
+        return self.model_copy(update={"stems": None, "residual": None}) == PLAIN
+
+    @property
+    def decisive(self) -> str | None:
+        """All options as text, to tell runs apart; None if they are the defaults."""
+        if self == PLAIN:
+            return None
+        # Without options that are not set: runs of versions that had none of them are equal.
+        unset = {name for name in ("stems", "residual") if getattr(self, name) is None}
+        return json.dumps({name: value for name, value in self.settled.items() if name not in unset}, sort_keys=True)
 
     @property
     def analyses(self) -> bool:
@@ -106,6 +124,22 @@ class DeliveryOptions(BaseModel):
             return "MP3 cannot be cut into sample-exact loops; choose another format, or no loops"
         if self.format == "mp3" and self.stem_mp4:
             return "a .stem.mp4 made from MP3 files would be compressed twice; choose another format"
+        if self.stems == () and (self.loops or self.stem_mp4):
+            return f"there is nothing to make {'loops' if self.loops else 'a .stem.mp4'} of without stems"
+        return None
+
+    def stems_problem(self, known: Sequence[str]) -> str | None:
+        """Why `stems` cannot be written, as the end of a sentence; None if they can.
+
+        Args: known: the stems that the model provides
+        """
+        named = [stem for stem in self.stems or () if stem != REST]
+        for stem in named:
+            if stem not in known:
+                closest = did_you_mean(stem, [*known, REST]) or f"; it provides {', '.join(known)}."
+                return f"the model has no stem {stem!r}{closest}"
+        if REST in (self.stems or ()) and len(set(named)) in (0, len(known)):
+            return f"`{REST}` is the sum of the stems that are not named; name at least one, and not all."
         return None
 
 

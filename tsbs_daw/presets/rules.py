@@ -15,6 +15,8 @@ FORMATS = tuple(DELIVERY_FORMATS)
 SESSIONS = ("rpp", "dawproject")
 MARKERS = ("sections", "bars", "none")
 SOURCES = ("none", "reference", "copy")
+RESIDUALS = ("share", "separate", "drop")
+REST = "rest"  # the name that stands for the sum of the stems that are not named
 
 FIELDS = ("artist", "title", "song", "bpm", "key", "camelot", "stem")
 MEASURED_FIELDS = frozenset({"bpm", "key", "camelot"})

@@ -19,6 +19,8 @@ delivery:
   markers: bars
   source: copy
   embed: false
+  stems: [vocals, rest]
+  residual: separate
 """
 
 from __future__ import annotations
@@ -246,7 +248,13 @@ def name_problem(name: str) -> str | None:
 
 DELIVERY_KEYS = (
     "format", "names", "loudness", "sessions", "analysis", "loops", "stem_mp4", "markers", "source", "embed",
+    "stems", "residual",
 )  # fmt: skip
+
+
+_CHOICES = {
+    "format": rules.FORMATS, "markers": rules.MARKERS, "source": rules.SOURCES, "residual": rules.RESIDUALS,
+}  # fmt: skip
 
 
 def read_delivery(document: Document, node: yaml.Node) -> DeliveryOptions:
@@ -266,16 +274,18 @@ def read_delivery(document: Document, node: yaml.Node) -> DeliveryOptions:
             found["sessions"] = _sessions(document, value)
         elif name == "loops":
             found["loops"] = _loops(document, value)
+        elif name == "stems":
+            found["stems"] = _stems(document, value)
         elif name in ("analysis", "stem_mp4", "embed"):
             found[name] = _switch(document, value, name)
         else:
-            choices = {"format": rules.FORMATS, "markers": rules.MARKERS, "source": rules.SOURCES}[name]
-            found[name] = _choice(document, value, name, choices)
+            found[name] = _choice(document, value, name, _CHOICES[name])
     delivery = DeliveryOptions(**found)
     if "analysis" in entries and not delivery.analysis and delivery.analyses:
         raise document.fail(entries["analysis"][1], "the loops or the names need the analysis; remove `analysis:`")
     if problem := delivery.problem():
-        raise document.fail(entries["format"][1], problem)
+        place = entries.get("format") or entries.get("stems")
+        raise document.fail(place[1] if place else node, problem)
     return delivery
 
 
@@ -320,6 +330,18 @@ def _sessions(document: Document, node: yaml.Node) -> tuple[str, ...]:
             raise document.fail(item, f"the session {session!r} is named twice; remove one")
         sessions.append(session)
     return tuple(sessions)
+
+
+def _stems(document: Document, node: yaml.Node) -> tuple[str, ...]:
+    stems: list[str] = []
+    for item in document.items(node, "stems", MOST_SOURCES):
+        stem = document.text(item, "a stem's name")
+        if not _STEM.fullmatch(stem):
+            raise document.fail(item, f"{stem[:80]!r} is not a valid stem name")
+        if stem in stems:
+            raise document.fail(item, f"the stem {stem!r} is named twice; remove one")
+        stems.append(stem)
+    return tuple(stems)
 
 
 def _loops(document: Document, node: yaml.Node) -> tuple[int, ...]:
