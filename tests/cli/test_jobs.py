@@ -67,6 +67,7 @@ def test_submit_writes_a_complete_request_with_every_option(home: Path, song: Pa
     (song.parent / "mine.yaml").write_text("name: mine")
     options = ("--preset", "mine.yaml", "--stage", "mask", "--null", "--salvage", "--song", "Ночь", "--first")
     options += ("--format", "mp3", "--loudness", "-16.5", "--sessions", "rpp", "--loops", "none", "--no-stem-mp4")
+    options += ("--two-stems", "vocals", "--residual", "separate")
     job = submitted(home, song, *options, "--names", "{bpm} {stem}", "--out", "stems")
     assert job == Job(
         id=job.id,
@@ -79,7 +80,14 @@ def test_submit_writes_a_complete_request_with_every_option(home: Path, song: Pa
         null=True,
         salvage=True,
         delivery=DeliveryOptions(
-            format="mp3", loudness_lufs=-16.5, sessions=("rpp",), loops=(), stem_mp4=False, names="{bpm} {stem}"
+            format="mp3",
+            loudness_lufs=-16.5,
+            sessions=("rpp",),
+            loops=(),
+            stem_mp4=False,
+            names="{bpm} {stem}",
+            stems=("vocals", "rest"),
+            residual="separate",
         ),
         origin="cli",
         priority="interactive",

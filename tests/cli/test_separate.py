@@ -58,6 +58,23 @@ def test_a_song_becomes_a_folder_of_stems_that_line_up_with_a_session_and_a_mani
     assert list((tmp_path / "out").iterdir()) == [folder]
 
 
+def test_two_stems_are_written_where_two_are_asked_for_and_sum_to_the_song(home: Path, model: Path, tmp_path: Path):
+    song, out = song_file(tmp_path / "song.wav", 1.0), tmp_path / "out"
+    done = run(home, "separate", song, "--out", out, "--model", model, "--two-stems", "vocals")
+    assert done.returncode == 0, done.stderr
+    folder = out / "song"
+    assert {path.name for path in folder.iterdir()} == {"vocals.wav", "no_vocals.wav", "song.RPP", "manifest.json"}
+    source, vocals, rest = (soundfile.read(path)[0] for path in (song, folder / "vocals.wav", folder / "no_vocals.wav"))
+    np.testing.assert_allclose(vocals + rest, source, atol=1e-6)
+    for options, words in (
+        (("--stems", "vocal"), "did you mean 'vocals'"),
+        (("--stems", "drums", "--two-stems", "vocals"), "exclude each other"),
+    ):
+        refused = run(home, "separate", song, "--out", out, "--model", model, *options)
+        assert refused.returncode == 2 and words in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert list(out.iterdir()) == [folder]
+
+
 def test_the_precision_is_chosen_by_option_or_environment(home: Path, model: Path, tmp_path: Path):
     song = song_file(tmp_path / "song.wav")
     call = ("separate", song, "--out", tmp_path / "out", "--model", model, "--json")

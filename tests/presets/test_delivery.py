@@ -24,6 +24,8 @@ delivery:
   embed: false
   markers: bars
   source: copy
+  stems: [vocals, rest]
+  residual: separate
 """
 
 
@@ -39,6 +41,8 @@ def test_everything_is_read(tmp_path: Path):
         embed=False,
         markers="bars",
         source="copy",
+        stems=("vocals", "rest"),
+        residual="separate",
     )
 
 
@@ -54,6 +58,10 @@ def test_without_a_section_delivery_is_plain(tmp_path: Path, text: str):
         ("format: wav24", "fromat: wav24", "fromat", "did you mean 'format'?"),
         ("wav24", "wav42", "wav42", "did you mean 'wav24'?"),
         ("wav24", "ogg", "ogg", "there are wav32f,"),
+        ("residual: separate", "residual: seperate", "seperate", "did you mean 'separate'?"),
+        ("rest]", "vocals]", "vocals]", "named twice"),
+        ("rest]", "a/b]", "a/b]", "not a valid stem name"),
+        ("[vocals, rest]", "[]", "[]", "nothing to make loops of without stems"),
         ("{artist}", "{artits}", '"{artits', "has no field 'artits'; did you mean 'artist'?"),
         ("{artist}", "{0}", '"{0}', "has no field '0'; there are artist,"),
         ("{artist}", "{artist", '"{artist', "a field is written like {stem}"),
