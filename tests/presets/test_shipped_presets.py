@@ -122,6 +122,8 @@ def test_the_manual_lists_every_preset_and_its_example_is_right(tmp_path):
         loops=(4, 8),
         stem_mp4=True,
         source="copy",
+        stems=("vocals", "rest"),
+        residual="separate",
     )
     assert set(re.findall(r"`\{(\w+)\}`", text)) == set(FIELDS)
     assert all(f" {form} " in f"{text} ".replace("\n", " ") for form in FORMATS)

@@ -275,6 +275,14 @@ class Changes:
         except ValidationError as error:
             raise invalid_option(error) from error
 
+    def _stems(self) -> tuple[str, ...] | None:
+        """Raises: UsageError: both options were given"""
+        if self.two_stems is None:
+            return _parts(self.stems)
+        if self.stems is not None:
+            raise UsageError("--two-stems and --stems exclude each other. Use one of them.")
+        return (self.two_stems, REST)
+
 
 def invalid_option(error: ValidationError) -> UsageError:
     """What a value that a document refuses is told with: by the name of the option that gave it."""
@@ -283,14 +291,6 @@ def invalid_option(error: ValidationError) -> UsageError:
     problem = first_problem(error)
     name = str(problem.steps[0]).removesuffix("_lufs").replace("_", "-")
     return UsageError(f"Invalid --{name}: {problem.requirement}.")
-
-    def _stems(self) -> tuple[str, ...] | None:
-        """Raises: UsageError: both options were given"""
-        if self.two_stems is None:
-            return _parts(self.stems)
-        if self.stems is not None:
-            raise UsageError("--two-stems and --stems exclude each other. Use one of them.")
-        return (self.two_stems, REST)
 
 
 def _parts(text: str | None) -> tuple[str, ...] | None:

@@ -69,7 +69,7 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
         raise UsageError(f"Invalid delivery options: {problem}.")
     separator = load_separator(job.model, settings)
     if problem := delivery.stems_problem(separator.stems):
-        raise UsageError(f"Invalid delivery options: {problem}.")
+        raise UsageError(f"Invalid delivery options: {problem}")
     preset.check_stems(separator.stems)
     try:
         source = HashedFile.of(job.source.path)

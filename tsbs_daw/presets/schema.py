@@ -284,8 +284,7 @@ def read_delivery(document: Document, node: yaml.Node) -> DeliveryOptions:
     if "analysis" in entries and not delivery.analysis and delivery.analyses:
         raise document.fail(entries["analysis"][1], "the loops or the names need the analysis; remove `analysis:`")
     if problem := delivery.problem():
-        place = entries.get("format") or entries.get("stems")
-        raise document.fail(place[1] if place else node, problem)
+        raise document.fail(entries["format" if delivery.format == "mp3" else "stems"][1], problem)
     return delivery
 
 
