@@ -24,8 +24,8 @@ from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.effects.chain import OutputRenderer
 from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.stem_cache import RESIDUAL, CachedStems, Separation
-from tsbs_daw.presets.rules import REST
 from tsbs_daw.presets.preset import Preset
+from tsbs_daw.presets.rules import REST
 
 # The colours that tell stems apart also for the colour-blind (Okabe and Ito); others take turns.
 STEM_COLORS = {"vocals": "#56b4e9", "drums": "#e69f00", "bass": "#009e73", "other": "#cc79a7"}
