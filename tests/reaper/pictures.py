@@ -15,8 +15,21 @@ from matplotlib.patches import Rectangle
 from reaper.gfx import CHARACTER, Gfx
 from reaper.stage import DaemonByHand, Studio
 
+from tsbs_daw.integrations.reaper import install
+
 DPI = 100
 SCREENS = {"1366x768": (1366, 728), "4k": (3840, 2100)}
+ACTIONS = {
+    "Separate with preset": "dialog",
+    "Re-separate in place": "again",
+    "Insert analysis of selected item": "analysis",
+    "Setup": "setup",
+    "Jobs": "jobs",
+}
+FINDINGS = [
+    {"topic": "space", "status": "problem", "what": "Only 1 GB of disk is free in '/home/me'.", "advice": "Make room."},
+    {"topic": "device", "status": "note", "what": "There is no GPU.", "advice": "It works without one, more slowly."},
+]
 GLYPH = 0.602  # of its size: how wide a letter of the monospaced font is
 
 
@@ -42,16 +55,19 @@ def dialogs(studio: Studio, daemon: DaemonByHand) -> dict[str, Gfx]:
     for number, name in enumerate(["Chorus", "Bridge, second take with a rather long name", "Guitar", "Verse"]):
         item = studio.project.add_item(studio.project.add_track(name), studio.song(), 10.0 * number, 1.0)
         item.take.strings["P_NAME"] = name
+    studio.choose(listen="yes")
     studio.run("Separate selected items")
     studio.ticks(40)
     jobs = daemon.claim()
     daemon.progress(jobs[0], 0.62)
     daemon.progress(jobs[1], 0.1, "reading")
     daemon.fail(jobs[2], "The song is silent from beginning to end; choose another, or another part of this one.")
+    daemon.finish(jobs[3])  # it waits until it was listened to
+    studio.reaper.runs = lambda command: install.write_answer(studio.reaper.folder, "done", FINDINGS) or "0"
     found = {}
-    for action, name in [("Separate with preset", "dialog"), ("Re-separate in place", "again"), ("Jobs", "jobs")]:
+    for action, name in ACTIONS.items():
         studio.run(action)
-        studio.ticks(12)
+        studio.ticks(20)
         found[name] = studio.reaper.window(action)
     return found
 
