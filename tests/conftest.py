@@ -6,12 +6,23 @@ Ctrl-C, also where the tests themselves were started in the background by a shel
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What failed once is tried again in the next run; in CI every run has the same examples. Nothing is timed.
+_FUZZING = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
+_KEPT = DirectoryBasedExampleDatabase(Path(__file__).parents[1] / ".hypothesis" / "examples")
+settings.register_profile("kept", database=_KEPT, **_FUZZING)
+settings.register_profile("ci", derandomize=True, database=None, **_FUZZING)
+settings.load_profile("ci" if os.environ.get("CI") else "kept")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
