@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -338,3 +339,22 @@ def test_neither_torch_nor_a_decoder_comes_into_the_daemon(settings):
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "pedalboard", "numpy", "soundfile", "soxr"} & set(loaded)
     assert "tsbs_daw" in loaded
+
+
+def test_a_clock_that_is_a_year_ahead_removes_no_result(tmp_path, settings, monkeypatch):
+    job = job_for(tmp_path, "Song")
+    run(settings, job)
+    real = time.time
+    for _ in range(3):
+        monkeypatch.setattr(time, "time", lambda: real() + 400 * 86400)
+        with Daemon(settings, options=QUICK) as daemon:
+            daemon.tick(time.monotonic())
+            daemon._last_prune = float("-inf")
+            daemon.tick(time.monotonic() + 7200.0)
+        assert result_of(settings, job).state is State.DONE
+    monkeypatch.setattr(time, "time", real)
+    old = settings.spool / "done" / job.id
+    os.utime(old, (real() - 31 * 86400,) * 2)
+    with Daemon(settings, options=QUICK) as daemon:
+        daemon.tick(time.monotonic())
+    assert not old.exists()

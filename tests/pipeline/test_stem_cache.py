@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -89,3 +91,26 @@ def test_the_key_depends_on_everything_that_decides_the_stems():
     keys = {cache_key(source="s", stage=stage, portion=portion) for stage in "ab" for portion in ([0, None], [0, 5])}
     assert len(keys) == 4
     assert cache_key(source="s", stage="a") == cache_key(stage="a", source="s")
+
+
+def test_what_a_killed_run_had_begun_is_removed_at_once_and_what_is_being_written_is_not(tmp_path):
+    cache = StemCache(tmp_path / "cache")
+    path = signals.write_file(tmp_path / "song.wav", signals.noise(3000))
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom tsbs_daw.audio.read import open_audio\n"
+        "from tsbs_daw.pipeline.stem_cache import StemCache\n"
+        "with open_audio(Path(sys.argv[1])) as source, StemCache(Path(sys.argv[2])).writing('a', ('x',), source):\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / "cache")], check=False)
+    assert killed.returncode == -9
+    (left,) = cache.folder.iterdir()
+    assert left.name.startswith(".tmp-")
+    cache.remove_abandoned()
+    assert not left.exists()
+    with open_audio(path) as source, cache.writing("b", ("x",), source):
+        StemCache(tmp_path / "cache").remove_abandoned()
+        (busy,) = cache.folder.iterdir()
+        assert (busy / "x.wav").exists() or any(busy.iterdir())
+    assert [folder.name for folder in cache.folder.iterdir()] == ["b"]
+    assert not (cache.folder / "b" / ".lock").exists()

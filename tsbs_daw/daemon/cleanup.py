@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
 from tsbs_daw.contracts.job import State
 from tsbs_daw.core.errors import JobFormatError
+from tsbs_daw.core.files import read_small, write_atomically
 from tsbs_daw.pipeline.publish import remove_stale
 from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.store import JobStore
 
 log = logging.getLogger(__name__)
 
+_AWAY_S = 3 * 86400.0  # believed to have passed between two runs, at most
 _LATEST = 1000  # older ones were looked at by earlier runs
 
 
@@ -45,6 +48,40 @@ class Janitor:
     def _running(self, job_id: str, fence: int) -> bool | None:
         row = self._store.get(job_id)
         return None if row is None else row.state is State.RUNNING and row.fence == fence
+
+
+class TrustedClock:
+    """The wall clock, as far as it is believed when it decides what is old enough to be removed.
+
+    It goes on with the monotonic clock, and by at most a few days for the time that nobody was there: a clock that is
+    suddenly a year ahead makes nothing a year old. How far it has come is kept in a file, so that restarts add little.
+
+    Args:
+        home: Where the file lies. The clock is made before anything else there is written to.
+    """
+
+    def __init__(self, home: Path):
+        self._path = home / "clock"
+        self._now: float | None = self._kept()
+        self._monotonic: float | None = None
+        if self._now is None:
+            with contextlib.suppress(OSError):
+                self._now = (home / "jobs.sqlite3").stat().st_mtime
+
+    def now(self, wall_unix_s: float, monotonic_s: float) -> float:
+        """The time to judge by, and keep it. Args: wall_unix_s, monotonic_s: of the system's clocks"""
+        passed_s = _AWAY_S if self._monotonic is None else monotonic_s - self._monotonic + 1.0
+        self._monotonic = monotonic_s
+        self._now = wall_unix_s if self._now is None else min(wall_unix_s, self._now + passed_s)
+        with contextlib.suppress(OSError):
+            write_atomically(self._path, f"{self._now:.0f}", durable=False)
+        return self._now
+
+    def _kept(self) -> float | None:
+        try:
+            return float(int(read_small(self._path, 64)))
+        except (OSError, ValueError):
+            return None
 
 
 def _output_of(row: JobRow) -> Path | None:

@@ -27,7 +27,7 @@ from tsbs_daw.contracts.job import Heartbeat, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
 from tsbs_daw.core.files import may_pass
-from tsbs_daw.daemon.cleanup import Janitor
+from tsbs_daw.daemon.cleanup import Janitor, TrustedClock
 from tsbs_daw.daemon.dispatcher import Foreman
 from tsbs_daw.daemon.recovery import recover
 from tsbs_daw.queue.database import comes_and_goes
@@ -90,6 +90,7 @@ class Daemon:
         return self
 
     def _open(self) -> None:
+        self._clock = TrustedClock(self.settings.home)
         self.settings.make_folders()
         self._locks.lock_home()
         for folder in self.folders:
@@ -238,7 +239,7 @@ class Daemon:
         self._foreman.sweep(now)
         if now - self._last_prune >= _PRUNE_S:
             self._last_prune = now
-            pruned = self.register.spool.prune(time.time(), self.options.done_days)
+            pruned = self.register.spool.prune(self._clock.now(time.time(), now), self.options.done_days)
             if pruned:
                 log.info(
                     "%d finished jobs' folders were older than %g days and are removed", pruned, self.options.done_days

@@ -135,6 +135,7 @@ def _ensure_space(resolved: ResolvedJob, cache: StemCache, channels: int, sample
         files += 2 + len(delivery.loops) * stems
     try:
         cache.folder.mkdir(parents=True, exist_ok=True)
+        cache.remove_abandoned()  # what a killed run left may be gigabytes
     except OSError as error:
         raise write_error(cache.folder, error) from error
     ensure_space(resolved.job.output, estimate_bytes(files, channels, samples), resolved.song)

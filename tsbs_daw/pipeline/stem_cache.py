@@ -28,7 +28,7 @@ from tsbs_daw.audio.wav_writer import AudioWriter, file_samples
 from tsbs_daw.audio.writer import write_error
 from tsbs_daw.contracts.document import Document
 from tsbs_daw.core.errors import JobFormatError, OutputError, OutputUnavailable, shown
-from tsbs_daw.core.files import write_atomically
+from tsbs_daw.core.files import HeldElsewhere, LockFile, write_atomically
 from tsbs_daw.separation.residual import share_residual
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ LIMIT_BYTES = 20 * 1024**3
 BLOCK_SAMPLES = 65536
 RESIDUAL = "residual"
 _FILE = "separation.json"
+_LOCK = ".lock"  # of a folder that is being written
 _IN_USE_S = 3600.0  # a folder touched this recently may be being read
 
 
@@ -119,22 +120,40 @@ class StemCache:
     def writing(self, key: str, stems: tuple[str, ...], source: AudioReader) -> Iterator[StemWriter]:
         """A writer whose folder becomes `key` when the block ends well, and vanishes when it does not."""
         temporary = self.folder / f".tmp-{uuid.uuid4().hex}"
+        self.remove_abandoned()
         try:
             temporary.mkdir(parents=True)
         except OSError as error:
             raise write_error(temporary, error) from error
+        lock = LockFile(temporary / _LOCK)
+        with suppress(OSError):  # a file system that knows no locks: the folder's age must do
+            lock.acquire()
         try:
             with StemWriter(temporary, stems, source) as writer:
                 yield writer
             try:
                 write_atomically(temporary / _FILE, writer.about().to_json())
+                _let_go(lock)
                 temporary.rename(self.folder / key)
             except OSError as error:
                 if not self.find(key):  # else another process was faster, and ours is not needed
                     raise write_error(self.folder / key, error) from error
         finally:
+            lock.release()
             shutil.rmtree(temporary, ignore_errors=True)
         self.prune(keep=key)
+
+    def remove_abandoned(self) -> None:
+        """Remove what runs that were killed had begun to write; whoever still writes holds the lock of its folder."""
+        for lock_path in self.folder.glob(f".tmp-*/{_LOCK}"):
+            lock = LockFile(lock_path)
+            try:
+                lock.acquire()
+            except (HeldElsewhere, OSError):
+                continue
+            lock.release()
+            shutil.rmtree(lock_path.parent, ignore_errors=True)
+            log.info("removed %s, left behind by a run that was killed", lock_path.parent)
 
     def prune(self, keep: str = "") -> None:
         """Remove what was used longest ago, until the limit is kept. Never what may be in use."""
@@ -150,6 +169,15 @@ class StemCache:
                 shutil.rmtree(folder, ignore_errors=True)
                 log.info("removed cached stems %s", folder.name)
                 total -= size
+
+
+def _let_go(lock: LockFile) -> None:
+    """The folder is complete: take the lock out of it, before others can find it unlocked where the system allows."""
+    with suppress(OSError):
+        lock.path.unlink()
+    lock.release()
+    with suppress(OSError):
+        lock.path.unlink(missing_ok=True)
 
 
 class StemWriter:
