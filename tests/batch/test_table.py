@@ -53,7 +53,10 @@ def test_what_is_not_known_is_an_empty_cell():
     assert {bare[name] for name in (*unheard, "key", "camelot", "key_doubtful")} == {""}
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-2", "@sum(a1)", "\tx", "\rx", "  =cmd|'/c calc'!a0", "\n=1"])
+WIDE = ["\uff1d1", "\uff0b1", "\uff0d1", "\uff20a", "\u3000=1"]
+
+
+@pytest.mark.parametrize("text", [*WIDE, "=1+1", "+1", "-2", "@sum(a1)", "\tx", "\rx", "  =cmd|'/c calc'!a0", "\n=1"])
 def test_no_name_becomes_a_formula(text):
     (row,) = table(entry("a.wav", artist=text, title=text, reason=text))
     assert row["artist"].startswith("'") and row["title"].startswith("'") and row["reason"].startswith("'")

@@ -271,3 +271,14 @@ def test_a_damaged_cache_is_computed_again(studio):
     (stem,) = (studio.root / "cache" / "stems").glob("*/bass.wav")
     stem.write_bytes(stem.read_bytes()[:5000])
     assert "separate" in studio.manifest(studio.run(path, null=True))["timings_s"]
+
+
+def test_songs_side_by_side_are_named_by_what_differs(studio):
+    wav = studio.song("a.wav")
+    signals.write_file(studio.root / "a.flac", signals.noise(44100), 44100, "FLAC", "PCM_16")
+    signals.write_file(studio.root / "a.mp3", signals.noise(44100, seed=2), 44100, "MP3", "MPEG_LAYER_III")
+    folders = [studio.run(path).folder.name for path in (wav, studio.root / "a.flac", studio.root / "a.mp3")]
+    assert folders == ["a", "a (flac)", "a (mp3)"]
+    assert studio.run(studio.root / "a.mp3").folder.name == "a (mp3)", "an equal run is recognised"
+    assert studio.run(wav, preset="karaoke").folder.name == "a (karaoke)"
+    assert studio.run(studio.root / "a.flac", preset="karaoke").folder.name == "a (flac) (karaoke)"

@@ -11,7 +11,7 @@ import rpp
 from sessions.session_samples import check_bars, random_session, read_points, read_tracks, values
 
 from tsbs_daw.core.errors import OutputError
-from tsbs_daw.sessions.rpp import project_text, write_rpp
+from tsbs_daw.sessions.rpp import project_text, quoted, write_rpp
 from tsbs_daw.sessions.session import Marker, Session, SessionTrack, TempoChange, one_line
 
 TRACKS = (
@@ -327,3 +327,7 @@ def check_tempo(session: Session, project) -> None:
     before = values(project, "PROJOFFS")[1]
     bars = first_s * points[0].bpm / 60 / points[0].bar[0]
     assert -int(before) - 1 <= bars <= -int(before) + 1e-2
+
+
+def test_a_name_of_any_length_makes_no_endless_line():
+    assert len(quoted("x" * 5000)) < 600

@@ -33,7 +33,8 @@ CSV = "catalogue.csv"
 
 BYTE_ORDER_MARK = "\ufeff"  # without it, Excel takes UTF-8 for something else
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+# In some locales spreadsheets take the full-width characters for the plain ones.
+_FORMULA = (*"=+-@\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n")
 
 
 def _of(analysis: Callable[[Analysis], Cell]) -> Callable[[SongEntry], Cell]:
@@ -109,7 +110,7 @@ def _cell(value: Any) -> str:
 def _harmless(text: str) -> str:
     """Text that no spreadsheet takes for a formula: one that would begin like it gets an apostrophe in front."""
     text = " ".join(text.split("\n"))
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip(" \u3000\u00a0").startswith(_FORMULA) else text
 
 
 _SESSION_ENDINGS = (".rpp", ".dawproject")

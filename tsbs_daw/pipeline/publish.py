@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -166,7 +166,7 @@ class StagedFolder:
             write_synced(self.folder / FILE_NAME, manifest.to_json())
             sync_folder(self.folder)
             failpoint.reached("before-rename")
-            return self._rename(analysed=manifest.analysis is not None)
+            return self._rename(manifest)
         except OSError as error:
             if not self.folder.is_dir():
                 raise LeaseLost(
@@ -174,8 +174,20 @@ class StagedFolder:
                 ) from error
             raise self._explained(error) from error
 
-    def _rename(self, *, analysed: bool) -> Published:
-        for name in candidates(self.song, self.preset):
+    def _names(self, manifest: Manifest) -> Iterator[str]:
+        """Names for the folder, the best first. What differs from the song whose folder is there comes first.
+
+        Songs like `a.wav` and `a.mp3` differ by their format; runs of one song, by their preset.
+        """
+        there, song = read_manifest(self.output / self.song), self.song
+        endings = [Path(str(found.source.path)).suffix.lstrip(".").lower() for found in (there, manifest) if found]
+        if there and there.source.sha256 != manifest.source.sha256 and endings[0] != endings[1] != "":
+            song = f"{song} ({endings[1]})"
+        return candidates(song, self.preset)
+
+    def _rename(self, manifest: Manifest) -> Published:
+        analysed = manifest.analysis is not None
+        for name in self._names(manifest):
             target = self.output / name
             try:
                 if not os.path.lexists(target):

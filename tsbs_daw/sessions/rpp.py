@@ -32,6 +32,7 @@ from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack, holda
 # so that the same job writes the same bytes.
 HEADER = 'REAPER_PROJECT 0.1 "6.80/win64" 1700000000'
 
+LONGEST_NAME = 500  # characters of a track's or marker's name
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "session.tsbs-daw")
 _CUSTOM_COLOR = 0x01000000
 
@@ -191,8 +192,11 @@ def guid(key: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A name as one token. If it contains all three kinds of quotes, backticks are replaced, as REAPER does."""
-    return _token(one_line(text))
+    """A name as one token. If it contains all three kinds of quotes, backticks are replaced, as REAPER does.
+
+    It is cut at a length that no reader of lines stumbles over; a tag may hold a book.
+    """
+    return _token(one_line(text)[:LONGEST_NAME])
 
 
 def quoted_file(file: str) -> str:

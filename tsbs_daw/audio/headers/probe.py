@@ -128,7 +128,8 @@ def inspect(path: Path, *, salvage: bool = False) -> Header:
             fault = header.fault
             way_out = f"{fault.remedy}, or use what is there with `--salvage` (separate, batch)"
             raise fault.kind(f"{name} {fault.what}; {way_out}.")
-        warnings.append(header.fault.what)
+        rest = "; what follows is left out" if header.fault.what.startswith("changes to") else ""
+        warnings.append(header.fault.what + rest)
     suffix = path.suffix.lower()
     if suffix in AUDIO_SUFFIXES and suffix not in SUFFIXES[header.container]:
         warnings.append(f"is named {suffix} but is {header.container}; it is read as {header.container}")
