@@ -74,8 +74,8 @@ class Home:
         assert self.store.finish(result, row.fence if row.state is State.RUNNING else None)
         self.spool.settle(job.id, result)
 
-    def deliver(self, name: str, seconds: float = SECONDS) -> Path:
-        """A song that is done: its stems sound, and it lies beside them. Returns: its folder"""
+    def deliver(self, name: str, seconds: float = SECONDS, *, copied: bool = True) -> Path:
+        """A song that is done: its stems sound, and with `copied` it lies beside them. Returns: its folder"""
         job = self.add(name)
         self.run(name, 0.5)
         entry = sounding(self.root / "out", name, name, duration_s=seconds)
@@ -89,7 +89,8 @@ class Home:
             )
             for file in entry.files
         ]  # fmt: skip
-        stems.append(AudioFile(name="song", kind="source", file="song.wav", muted=True, size_bytes=1))
+        if copied:
+            stems.append(AudioFile(name="song", kind="source", file="song.wav", muted=True, size_bytes=1))
         manifest = Manifest(
             job=job.id, song=name, artist="Somebody", title=name, identity="a" * 64,
             source=SourceEntry(

@@ -171,6 +171,21 @@ def test_an_id_is_of_one_job_and_nothing_else_has_one(page: Served, home: Home, 
     assert page.request("GET", f"/api/jobs/{home.jobs['Night Drive'].id}/files/vocals.wav").status == 404
 
 
+def test_the_song_itself_is_there_to_compare_with_as_long_as_it_has_not_changed(page: Served, home: Home):
+    home.deliver("Compared", copied=False)
+    job = home.jobs["Compared"]
+
+    def original() -> list[dict]:
+        files = page.request("GET", f"/api/jobs/{job.id}/song").json["files"]
+        return [file for file in files if file["kind"] == "source"]
+
+    (found,) = original()
+    assert found["levels"] and found["problem"] is None
+    assert page.request("GET", found["url"]).body == job.source.path.read_bytes()
+    os.utime(job.source.path, (2**31, 2**31))
+    assert original() == [] and page.request("GET", found["url"]).status == 404
+
+
 def test_folders_models_and_catalogues_are_shown(page: Served, home: Home):
     (folder,) = page.request("GET", "/api/folders").json
     assert folder["folder"] == str(home.root / "drop") and not folder["watched"]

@@ -134,7 +134,7 @@ def brief(job: dict[str, Any]) -> dict[str, Any]:
         "id": job["id"],
         "state": job["state"],
         "song": job["song"],
-        "source": job["source"],
+        "source": Path(job["source"]).name if job["origin"] == "web" else job["source"],  # not its place in the spool
         "origin": job["origin"],
         "fraction": round(job["fraction"] or 0.0, 3),
         "message": job["message"] or "",

@@ -13,6 +13,7 @@ from typing import Any
 
 from tsbs_daw.batch.catalogue import CSV, JSON, done_entry
 from tsbs_daw.batch.page import linked_page, song_row
+from tsbs_daw.batch.waveform import pictures
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, read_manifest
 from tsbs_daw.core.config import Settings
@@ -26,6 +27,7 @@ from tsbs_daw.web.events import brief
 from tsbs_daw.web.files import inside
 from tsbs_daw.web.guard import Refused
 
+_ORIGINAL = "\0original"  # no file is called so
 _LOOK_UP = 4  # folders above a batch's songs in which its catalogue may lie
 
 
@@ -75,6 +77,21 @@ class Songs:
         entry = entry.model_copy(update={"sessions": (), "loops_folder": None, "stem_mp4": None})
         song = song_row(entry, out, url=url, memory=self._pictures)
         song["links"] = []
+        original = self._original(row, manifest)
+        if original is not None:
+            drawn = pictures(original.parent, str(original), [original.name], self._pictures)[original.name]
+            song["files"].append(
+                {
+                    "name": "source",
+                    "kind": "source",
+                    "url": f"/api/jobs/{row.id}/files/{self._access.file_id(row.id, _ORIGINAL)}",
+                    "color": "#9e9e9e",
+                    "levels": drawn.levels,
+                    "problem": drawn.problem,
+                    "lufs": None,
+                    "peakDb": None,
+                }
+            )
         return song | {"id": row.id}
 
     def file(self, row: JobRow, file_id: str) -> Path:
@@ -83,6 +100,9 @@ class Songs:
         for name, path in self._files(folder, manifest) if folder else ():
             if self._access.file_id(row.id, name) == file_id:
                 return path
+        original = self._original(row, manifest)
+        if original is not None and self._access.file_id(row.id, _ORIGINAL) == file_id:
+            return original
         raise Refused(404, "This file is not there any more; load the page again.")
 
     def everything(self, row: JobRow) -> list[tuple[str, Path]]:
@@ -101,6 +121,20 @@ class Songs:
         if folder is None or not folder.is_dir():
             return None, None
         return folder, read_manifest(folder)
+
+    def _original(self, row: JobRow, manifest: Manifest | None) -> Path | None:
+        """The song where it lies, to compare with; None where its stems have a copy beside them, where only a portion
+        was separated, and where it is gone or has changed since."""
+        if manifest is None or any(entry.kind == "source" for entry in manifest.stems):
+            return None
+        if manifest.source.start_samples or manifest.source.length_samples is not None:
+            return None
+        path = Path(row.source_key) if row.from_watch_folder else row.job.source.path
+        try:
+            unchanged = path.is_file() and path.stat().st_mtime <= row.finished_unix_s
+        except (OSError, ValueError):
+            return None
+        return path if unchanged else None
 
     def _files(self, folder: Path, manifest: Manifest | None) -> Iterator[tuple[str, Path]]:
         """What a manifest lists, and itself: each file's name in its folder, and where it lies."""

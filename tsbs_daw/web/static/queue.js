@@ -120,7 +120,8 @@ class QueueView {
       waits && ['earlier', '↑', `Run ${shown(job.song)} earlier`, post('move', { to: 'earlier' }, 'Moved up.'), first],
       waits && ['later', '↓', `Run ${shown(job.song)} later`, post('move', { to: 'later' }, 'Moved down.'), last],
       live && ['cancel', job.cancelling ? 'Cancelling' : 'Cancel', `Cancel ${shown(job.song)}`, post('cancel', {}, 'Cancelling.'), job.cancelling],
-      !live && ['retry', 'Retry', `Retry ${shown(job.song)}`, post('retry', {}, 'It waits to run again.'), false],
+      // What was dropped onto the page leaves the spool when it is done.
+      !live && !(job.origin === 'web' && job.state === 'done') && ['retry', 'Retry', `Retry ${shown(job.song)}`, post('retry', {}, 'It waits to run again.'), false],
     ].filter(Boolean);
     const names = new Set(wanted.map(([kind]) => kind));
     for (const [kind, button] of item.made) {
