@@ -1,6 +1,6 @@
 """Weights of the golden cases by the published names, made from their names alone, and the cases themselves.
 
-The rules stand beside the numbers in tests/model/data: each tensor's values come from a generator seeded with the
+The rules stand beside the numbers in tests/network/data: each tensor's values come from a generator seeded with the
 checksum of its name, so that the same weights can be made anywhere without a download.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,8 @@ class GoldenCase:
         return self._stored("mask")
 
     def state_dict(self, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-        """The case's weights by their published names."""
-        with torch.device("meta"):
-            shapes = reference_state_dict(TwoStageSeparator(self.config))
-        salt = f"golden-{self.name}/"
-        return {
-            name: torch.from_numpy(_weight(salt, name, tuple(part.shape))).to(dtype) for name, part in shapes.items()
-        }
+        """The case's weights by their published names, for the caller alone."""
+        return {name: part.to(dtype, copy=True) for name, part in _weights(self).items()}
 
     def network(self, dtype: torch.dtype = torch.float32) -> TwoStageSeparator:
         network = TwoStageSeparator(self.config).to(dtype).eval()
@@ -62,6 +58,15 @@ CASE_A = GoldenCase("a", ModelConfig(feature_dim=32, mask_blocks=2, map_blocks=1
 CASE_B = GoldenCase(
     "b", ModelConfig(feature_dim=16, mask_blocks=1, map_blocks=1, stems=("one", "two")), 12, (2, 2, 6615)
 )
+
+
+@cache
+def _weights(case: GoldenCase) -> dict[str, torch.Tensor]:
+    """Drawn once for all tests, which takes seconds."""
+    with torch.device("meta"):
+        shapes = reference_state_dict(TwoStageSeparator(case.config))
+    salt = f"golden-{case.name}/"
+    return {name: torch.from_numpy(_weight(salt, name, tuple(part.shape))) for name, part in shapes.items()}
 
 
 def _weight(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:

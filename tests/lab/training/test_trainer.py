@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lab.training.small_runs import make_recipe, write_songs
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from song_files import STEMS, write_song
@@ -117,23 +118,30 @@ def test_the_map_stage_can_be_trained_on_a_mask_stage_that_stays(songs, tmp_path
     assert moved and not any(name.startswith("mask_") for name in moved)
 
 
-def test_the_best_weights_are_a_model_ready_for_use(songs, tmp_path, small_recipe):
-    progress = _run(small_recipe(), songs, tmp_path / "run")
-    validations = [row for row in read_curve(tmp_path / "run" / "curve.jsonl") if row["kind"] == "validation"]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Progress]:
+    """The folder of a whole run of the small recipe, to read only, and how far the run came."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder / "run", _run(make_recipe(), write_songs(folder / "songs"), folder / "run")
+
+
+def test_the_best_weights_are_a_model_ready_for_use(trained, small_recipe):
+    run, progress = trained
+    validations = [row for row in read_curve(run / "curve.jsonl") if row["kind"] == "validation"]
     assert [row["step"] for row in validations] == [3, 6]
     best = max(validations, key=lambda row: row["mean_sdr_db"])
     assert progress.best_step == best["step"]
     assert set(best["sdr_db"]) == set(best["mask_sdr_db"]) == set(best["mixture_sdr_db"]) == set(STEMS)
-    model = checkpoint.load(tmp_path / "run" / "best.safetensors")
+    model = checkpoint.load(run / "best.safetensors")
     assert model.config == small_recipe().model_config_value()
-    assert checkpoint.read_metadata(tmp_path / "run" / "best.safetensors")["step"] == str(best["step"])
+    assert checkpoint.read_metadata(run / "best.safetensors")["step"] == str(best["step"])
 
 
-def test_the_export_is_the_best_model_in_half_precision(songs, tmp_path, small_recipe):
-    _run(small_recipe(), songs, tmp_path / "run")
-    size = export_best(tmp_path / "run", tmp_path / "small.safetensors")
-    best, half = checkpoint.load(tmp_path / "run" / "best.safetensors"), checkpoint.load(tmp_path / "small.safetensors")
-    assert size < 0.7 * (tmp_path / "run" / "best.safetensors").stat().st_size
+def test_the_export_is_the_best_model_in_half_precision(trained, tmp_path):
+    run, _ = trained
+    size = export_best(run, tmp_path / "small.safetensors")
+    best, half = checkpoint.load(run / "best.safetensors"), checkpoint.load(tmp_path / "small.safetensors")
+    assert size < 0.7 * (run / "best.safetensors").stat().st_size
     for name, value in best.state_dict().items():
         assert torch.allclose(half.state_dict()[name], value, rtol=1e-3, atol=1e-6)
     facts = checkpoint.read_metadata(tmp_path / "small.safetensors")
@@ -141,34 +149,34 @@ def test_the_export_is_the_best_model_in_half_precision(songs, tmp_path, small_r
     assert json.loads(facts["recipe_settings"])["seed"] == 3
 
 
-def test_an_export_may_be_calibrated_on_songs_of_one_s_own(songs, tmp_path, small_recipe):
-    _run(small_recipe(), songs, tmp_path / "run")
-    export_best(tmp_path / "run", tmp_path / "small.safetensors", songs / "valid")
+def test_an_export_may_be_calibrated_on_songs_of_one_s_own(trained, songs, tmp_path):
+    run, _ = trained
+    export_best(run, tmp_path / "small.safetensors", songs / "valid")
     assert checkpoint.read_metadata(tmp_path / "small.safetensors")["calibrated_on"] == "1 songs"
-    export_best(tmp_path / "run", tmp_path / "as-it-is.safetensors")
+    export_best(run, tmp_path / "as-it-is.safetensors")
     calibrated, plain = (
         checkpoint.load(tmp_path / f"{name}.safetensors").state_dict() for name in ("small", "as-it-is")
     )
     changed = {name for name in plain if not torch.equal(plain[name], calibrated[name])}
     assert changed and all(name.startswith(("map_estimator.weight3", "map_estimator.bias3")) for name in changed)
     with pytest.raises(DatasetError):
-        export_best(tmp_path / "run", tmp_path / "none.safetensors", tmp_path / "nothing")
+        export_best(run, tmp_path / "none.safetensors", tmp_path / "nothing")
 
 
-def test_an_export_may_keep_a_share_of_the_weights_it_began_from(songs, tmp_path, small_recipe):
+def test_an_export_may_keep_a_share_of_the_weights_it_began_from(trained, tmp_path, small_recipe):
+    run, _ = trained
     torch.manual_seed(7)
     older = TwoStageSeparator(small_recipe().model_config_value())
     checkpoint.save(older, tmp_path / "older.safetensors")
-    _run(small_recipe(), songs, tmp_path / "run", init=tmp_path / "older.safetensors")
-    export_best(tmp_path / "run", tmp_path / "mean.safetensors", init=tmp_path / "older.safetensors", keep=0.25)
-    own = checkpoint.load(tmp_path / "run" / "best.safetensors").state_dict()
+    export_best(run, tmp_path / "mean.safetensors", init=tmp_path / "older.safetensors", keep=0.25)
+    own = checkpoint.load(run / "best.safetensors").state_dict()
     mean = checkpoint.load(tmp_path / "mean.safetensors").state_dict()
     for name, value in older.state_dict().items():
         assert torch.allclose(mean[name], 0.25 * value + 0.75 * own[name], rtol=1e-3, atol=1e-4)
     assert checkpoint.read_metadata(tmp_path / "mean.safetensors")["kept_of_init"] == "0.25"
     checkpoint.save(TwoStageSeparator(replace(older.config, d_state=8)), tmp_path / "other.safetensors")
     with pytest.raises(SettingsError, match="another shape"):
-        export_best(tmp_path / "run", tmp_path / "x.safetensors", init=tmp_path / "other.safetensors", keep=0.25)
+        export_best(run, tmp_path / "x.safetensors", init=tmp_path / "other.safetensors", keep=0.25)
 
 
 def test_keeping_needs_something_to_keep_and_a_file_to_write(tmp_path):
@@ -195,9 +203,10 @@ def test_a_run_is_not_overwritten(songs, tmp_path, small_recipe):
         _run(small_recipe(), songs, tmp_path / "run")
 
 
-def test_a_run_begins_from_a_model_of_its_shape_and_from_random_otherwise(songs, tmp_path, small_recipe, caplog):
-    _run(small_recipe(), songs, tmp_path / "first")
-    best = tmp_path / "first" / "best.safetensors"
+def test_a_run_begins_from_a_model_of_its_shape_and_from_random_otherwise(
+    trained, songs, tmp_path, small_recipe, caplog
+):
+    best = trained[0] / "best.safetensors"
     _run(small_recipe(seed=4), songs, tmp_path / "second", init=best, max_minutes=0.0)
     begun = load_file(tmp_path / "second" / "last.safetensors")
     for name, value in load_file(best).items():
