@@ -98,7 +98,8 @@ class Pulse:
         knots.append((number, first))
         end_s = float(other.seconds_at_knots[-1])
         knots.append((number + round(other.number_at(end_s) - other.number_at(first)), end_s))
-        return Pulse(*(np.asarray(values, np.float64) for values in zip(*knots, strict=True)))
+        numbers, seconds = (np.asarray(values, np.float64) for values in zip(*knots, strict=True))
+        return Pulse(numbers, seconds)
 
     def at(self, numbers: np.ndarray) -> np.ndarray:
         """The times of beats in seconds, by number, which may be fractional."""
@@ -179,7 +180,8 @@ def _lines(numbers: np.ndarray, seconds: np.ndarray, runs: Sequence[np.ndarray])
         before = at[-1] if at else (0.0, first)
         number = before[0] + (max(round((first - before[1]) / one[1]), 1) if at else 0)
         at += [(number, first), (number + round((last - first) / one[1]), last)]
-    return Pulse(*(np.asarray(values, np.float64) for values in zip(*at, strict=True)), paused=True)
+    at_numbers, at_seconds = (np.asarray(values, np.float64) for values in zip(*at, strict=True))
+    return Pulse(at_numbers, at_seconds, paused=True)
 
 
 def _strengths(strength: np.ndarray, times_s: np.ndarray) -> np.ndarray:

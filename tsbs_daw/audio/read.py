@@ -153,7 +153,7 @@ class AudioReader:
             "demuxer": header.demuxer,
             "length_s": [*header.length_s.as_integer_ratio()] if header.length_s else None,
         }
-        self._limits = {"stall_s": stall_s, "memory_bytes": memory_bytes}
+        self._stall_s, self._memory_bytes = stall_s, memory_bytes
         self._decoder = self._start_decoder(header.window, start_samples)
         try:
             self.info = self._agree(header)
@@ -215,7 +215,7 @@ class AudioReader:
 
     def _start_decoder(self, window: Window | None, start_samples: int) -> DecoderProcess:
         plan = self._plan | {"start_samples": start_samples, "window": window and window.to_plan()}
-        return DecoderProcess(self._path, plan, **self._limits)
+        return DecoderProcess(self._path, plan, stall_s=self._stall_s, memory_bytes=self._memory_bytes)
 
     def _goes_on(self, message: dict) -> bool:
         """Continue after a decoding error at the next place that the header reader knows. Whether there is one."""

@@ -97,7 +97,7 @@ def of_riff(file: BinaryIO, places: list[tuple[str, int, int]]) -> dict:
     from mutagen.id3 import ID3
 
     named = {info: field for field, (_, _, _, info) in FIELDS.items()} | {b"IPRT": "track_number"}
-    tags = {}
+    tags: dict = {}
     for kind, offset, size in places:
         file.seek(offset)
         if kind == "INFO":
@@ -109,7 +109,8 @@ def of_riff(file: BinaryIO, places: list[tuple[str, int, int]]) -> dict:
 
 
 def of_info(body: bytes, named: dict[bytes, str]) -> dict:
-    found, position = {}, 0
+    found: dict = {}
+    position = 0
     while position + 8 <= len(body):
         name, size = struct.unpack_from("<4sI", body, position)
         text = body[position + 8 : position + 8 + size].split(b"\0")[0]

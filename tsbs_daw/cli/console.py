@@ -89,7 +89,7 @@ def _width(text: str) -> int:
 
 def contents(manifest: Manifest) -> str:
     """`4 stems, 1 output, 8 loops, song.RPP, song.stem.mp4, analysis.json`: everything that a song's folder has."""
-    kinds = Counter(entry.kind for entry in (*manifest.stems, *manifest.others))
+    kinds = Counter[str]([*(file.kind for file in manifest.stems), *(file.kind for file in manifest.others)])
     parts = [counted(kinds[kind], kind) for kind in ("stem", "output", "loop") if kinds[kind]]
     parts += [entry.file for entry in manifest.stems if entry.kind == "source"]
     parts += manifest.sessions or ()

@@ -75,7 +75,8 @@ def untouched(folder: Path) -> bool:
     manifest = read_manifest(folder)
     if manifest is None or manifest.sessions is None:  # of a version that did not name its sessions
         return False
-    files = {FILE_NAME, *manifest.sessions, *(entry.file for entry in (*manifest.stems, *manifest.others))}
+    files = {FILE_NAME, *manifest.sessions}
+    files |= {entry.file for entry in manifest.stems} | {entry.file for entry in manifest.others}
     files |= {manifest.analysis} if manifest.analysis else set()
     try:
         there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}

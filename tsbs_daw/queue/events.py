@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tsbs_daw.contracts.job import Result, State
@@ -64,8 +64,8 @@ class Register:
         self._unsettled: dict[str, Result] = {}
 
     def tell(self, kind: str, row: JobRow | None = None, *, fraction: float = 0.0, message: str = "") -> None:
-        about = {"id": row.id, "song": row.song, "file": row.source_key} if row else {}
-        self.publish(Event(kind, **about, fraction=fraction, message=message))
+        event = Event(kind, id=row.id, song=row.song, file=row.source_key) if row else Event(kind)
+        self.publish(replace(event, fraction=fraction, message=message))
 
     @contextlib.contextmanager
     def confine(self, job_id: str) -> Iterator[None]:

@@ -77,7 +77,8 @@ def read_flac(file: BinaryIO, size: int, start: int = 0) -> Header:
         what = f"is cut short: its header promises {metadata.samples} samples, and its {size} bytes cannot hold them"
         fault = Fault(TruncatedAudio, what)
     walk = walk_frames(file, size, metadata)
-    window, warnings = None, ()
+    window: Window | None = None
+    warnings: tuple[str, ...] = ()
     fault = fault or walk.fault
     info = bytes_at(file, start, 42)
     if walk.fault or walk.samples > metadata.samples > 0:
@@ -153,7 +154,8 @@ def walk_frames(file: BinaryIO, size: int, metadata: Metadata) -> FrameWalk:
     continues the frames before it, or if two in a row agree.
     """
     rate, begin = metadata.sample_rate, metadata.frames_at
-    parts, lost, expected, base, last, other = [], 0, 0, 0, begin, None
+    parts: list[tuple[int, int]] = []
+    lost, expected, base, last, other = 0, 0, 0, begin, None
     first_loss, frames = None, []
     for frame in _frames(file, size, metadata):
         is_ours = frame.channels == metadata.channels and frame.rate_hz in (0, rate)

@@ -176,8 +176,9 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
         found = position if reader.starts_chain(position) else reader.next_chain(position + 1)
         if found is None:
             break
-        if reader.frame(found).kind != kind:
-            walk.change, walk.trailing_bytes = reader.frame(found), found - position
+        following = reader.frame(found)
+        if following is not None and following.kind != kind:
+            walk.change, walk.trailing_bytes = following, found - position
             break
         if last:  # what interrupts the frames may have overwritten the end of this one
             position, walk.frames, walk.samples = last[0], walk.frames - 1, walk.samples - last[1]

@@ -129,7 +129,8 @@ def _length_s(track: Track, movie_hz: int, count: int) -> Fraction | None:
 
 def _index(file: BinaryIO, index: Box) -> tuple[int, list[Track], int]:
     """The movie clock in Hz, the audio tracks, and iTunes' count of samples (0 without one)."""
-    movie_hz, tracks, count = 0, [], 0
+    tracks: list[Track] = []
+    movie_hz, count = 0, 0
     for box in boxes(file, index.body, index.end):
         if box.name == b"mvhd":
             long = bytes_at(file, box.body, 1) == b"\1"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from tsbs_daw.audio.headers.chunked import W64_RIFF, read_aiff, read_au, read_caf, read_w64, read_wav
 from tsbs_daw.audio.headers.common import Header, Refused, Section, Window, bytes_at, id3v2_bytes
@@ -171,8 +171,8 @@ def cannot_open(path: Path, error: OSError) -> AudioError:
     if error.errno in (errno.EISDIR, errno.EINVAL):
         kind = "a folder" if error.errno == errno.EISDIR else "not a regular file"
         return UnreadableAudio(f"{name} is {kind}; choose an audio file.")
-    kind = SourceUnavailable if may_pass(error) else UnreadableAudio
-    return kind(f"Cannot open {name}: {error.strerror or error}.")
+    translated: type[AudioError] = SourceUnavailable if may_pass(error) else UnreadableAudio
+    return translated(f"Cannot open {name}: {error.strerror or error}.")
 
 
 def check_limits(channels: int | None, sample_rate: int | None) -> None:
@@ -196,9 +196,11 @@ def _read(file: BinaryIO, size: int) -> Header:
         raise Refused(UnreadableAudio, "is empty (0 bytes); copy it again")
     tags_end, start = audio_start(file, size)
     reader = _reader_at(file, start)
+    if reader is None:
+        raise _unknown(file, size)
     if start == 0:
         return reader(file, size)
-    header = reader(Section(file, start, size), size - start)
+    header = reader(cast(BinaryIO, Section(file, start, size)), size - start)
     window = header.window or Window(((0, size - start),))
     padded = tags_end > 0 and not any(bytes_at(file, tags_end, start - tags_end))
     usual = header.container in TAGGED and (start == tags_end or padded)

@@ -37,7 +37,7 @@ def read_ogg(file: BinaryIO, size: int, start: int = 0) -> Header:
     last = _last_page(file, start, size)
     if not fault and (last is None or not last[0] & LAST):
         fault = Fault(TruncatedAudio, "is cut short: its Ogg stream has no last page")
-    elif not fault and last[1] != serial:
+    elif not fault and last and last[1] != serial:
         fault = joined("Ogg streams")
     return Header("OGG", seekable=False, fault=fault, window=window)
 
@@ -54,7 +54,8 @@ def _walk_pages(file: BinaryIO, size: int, start: int, rate: int | None) -> tupl
 
     Streams may be chained under one serial number, so the last page does not tell. The window ends before the second.
     """
-    position, granule, expected, began, damage = start, 0, {}, False, None
+    expected: dict[int, int] = {}
+    position, granule, began, damage = start, 0, False, None
     for _ in range(MAX_PAGES):
         file.seek(position)
         head = file.read(PAGE_BYTES)

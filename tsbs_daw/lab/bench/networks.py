@@ -110,7 +110,8 @@ def product_macs_per_s(device: torch.device, dtype: torch.dtype, seconds: float)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     torch.mm(a, b, out=out)
-    times, began = [], time.perf_counter()
+    times: list[float] = []
+    began = time.perf_counter()
     while not times or time.perf_counter() - began < seconds:
         times.append(time_s(lambda: torch.mm(a, b, out=out), device))
     return size**3 / statistics.median(times)

@@ -98,7 +98,7 @@ def work_folder() -> tempfile.TemporaryDirectory[str]:
 
 def probe(name: str, folder: str, options: Options, **values: Any) -> dict[str, Any]:
     """Run one of `probe`'s measurements in a process of its own. Raises: what it raised; TsbsDawError: it died"""
-    request = {"probe": name, "folder": folder, "model": options.model, "preset": options.preset}
+    request: dict[str, object] = {"probe": name, "folder": folder, "model": options.model, "preset": options.preset}
     request |= {"device": options.device, "quick": options.quick, **values}
     ended = subprocess.run(
         [sys.executable, "-m", "tsbs_daw.lab.bench.probe", json.dumps(request)],
