@@ -61,7 +61,7 @@ def test_a_decoder_that_crashes_is_reported(tmp_path, number):
     with open_audio(large_wav(tmp_path / "song.wav")) as reader:
         reader.read(1000)
         os.kill(reader._decoder.process.pid, getattr(signal, number))
-        with pytest.raises(UnreadableAudio, match="decoder crashed on it"):
+        with pytest.raises(UnreadableAudio, match=r"decoder (crashed on it|was killed from outside)"):
             for _ in reader.blocks():
                 pass
 
