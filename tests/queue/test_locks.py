@@ -10,7 +10,8 @@ import pytest
 from harness.stage import QUICK, settings_in
 
 from tsbs_daw.core.errors import DaemonError
-from tsbs_daw.core.files import HeldElsewhere, LockFile, create_new, lock_owner, write_atomically, write_synced
+from tsbs_daw.core.files import create_new, write_atomically, write_synced
+from tsbs_daw.core.locks import HeldElsewhere, LockFile, lock_owner
 from tsbs_daw.daemon.daemon import Daemon
 from tsbs_daw.queue.locks import FOLDER_LOCK, watching_process
 from tsbs_daw.watch.folders import WatchFolder

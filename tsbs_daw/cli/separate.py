@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tsbs_daw.cli import options
+from tsbs_daw.cli import options, requests
 from tsbs_daw.cli.console import contents, decibels, duration, job_progress, one_line
 from tsbs_daw.core.filenames import source_name
 
@@ -42,7 +42,7 @@ def command(
     from tsbs_daw.core.errors import TsbsDawError, UsageError
     from tsbs_daw.pipeline.publish import remove_stale
 
-    request = options.Request.checked(out, treatment, excerpt)
+    request = requests.Request.checked(out, treatment, excerpt)
     delivery = changes.options()
     settings = compute.settings()
     remove_stale(request.out, running=lambda job, fence: None)  # only what nobody has touched for a day
@@ -50,7 +50,7 @@ def command(
     for file in files:
         job_id = new_job_id()
         try:
-            job = options.job_for(file, request, id=job_id, origin="cli", priority="interactive", delivery=delivery)
+            job = requests.job_for(file, request, id=job_id, origin="cli", priority="interactive", delivery=delivery)
             result, took_s, settings = _separate_somehow(job, settings, quiet=as_json)
         except (UsageError, KeyboardInterrupt):
             raise

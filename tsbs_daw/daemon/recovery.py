@@ -15,8 +15,8 @@ from tsbs_daw.contracts.job import Result
 from tsbs_daw.core.errors import JobFormatError
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.queue.events import Register
+from tsbs_daw.queue.intake import read_arrival
 from tsbs_daw.queue.records import Arrival
-from tsbs_daw.queue.spool import read_arrival
 from tsbs_daw.watch.ingest import Reception
 
 log = logging.getLogger(__name__)

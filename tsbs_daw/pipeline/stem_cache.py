@@ -28,7 +28,8 @@ from tsbs_daw.audio.wav_writer import AudioWriter, file_samples
 from tsbs_daw.audio.writer import write_error
 from tsbs_daw.contracts.document import Document
 from tsbs_daw.core.errors import JobFormatError, OutputError, OutputUnavailable, shown
-from tsbs_daw.core.files import HeldElsewhere, LockFile, write_atomically
+from tsbs_daw.core.files import write_atomically
+from tsbs_daw.core.locks import HeldElsewhere, LockFile
 from tsbs_daw.separation.residual import share_residual
 
 log = logging.getLogger(__name__)

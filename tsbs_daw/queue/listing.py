@@ -13,9 +13,9 @@ from typing import Any
 from tsbs_daw.contracts.job import State
 from tsbs_daw.core.errors import JobFormatError
 from tsbs_daw.core.filenames import source_name
-from tsbs_daw.queue.records import JobRow
+from tsbs_daw.queue.records import JobRow, song_name
 from tsbs_daw.queue.spool import Spool
-from tsbs_daw.queue.store import JobStore, song_name
+from tsbs_daw.queue.store import JobStore
 
 SUBMITTED = "submitted"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tsbs_daw.core.config import runtime_folder
 from tsbs_daw.core.errors import DaemonError, shown
-from tsbs_daw.core.files import HeldElsewhere, LockFile, lock_owner, private_folder
+from tsbs_daw.core.files import private_folder
+from tsbs_daw.core.locks import HeldElsewhere, LockFile, lock_owner
 
 log = logging.getLogger(__name__)
 

@@ -11,29 +11,21 @@ kept for DONE_DAYS days. A copied source leaves with the job, unless the job fai
 
 Whoever may write here may write nonsense: documents are read as `Document.read` does, and what cannot be a request is
 refused, one by one, with a result like any other's.
-
-A job's folder as it arrives: job.json, and for watched files intake.json beside it.
-
-intake.json is the daemon's own note: which watched file the copy in the folder was made of, and what its content is.
-With it the queue can be built again from the folders alone. It is ASCII; what is not text in a path is escaped.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tsbs_daw.contracts.document import Document
-from tsbs_daw.contracts.job import Heartbeat, Job, Progress, Result, Source, State
-from tsbs_daw.core.errors import DaemonError, JobFormatError, printable, shown
-from tsbs_daw.core.filenames import source_name
+from tsbs_daw.contracts.job import Heartbeat, Job, Progress, Result, State
+from tsbs_daw.core.errors import DaemonError, JobFormatError, shown
 from tsbs_daw.core.files import (
     create_new,
     may_pass,
@@ -41,9 +33,7 @@ from tsbs_daw.core.files import (
     read_small,
     sync_folder,
     write_atomically,
-    write_synced,
 )
-from tsbs_daw.queue.records import Arrival, SeenFile
 
 DONE_DAYS = 30
 REQUEST_BYTES = 256 * 1024
@@ -382,66 +372,3 @@ def _changed(folder: Path) -> float:
     with contextlib.suppress(OSError):
         return folder.lstat().st_mtime
     return time.time()
-
-
-INTAKE = "intake.json"
-SCHEMA = 1
-
-
-def write_arrival(folder: Path, arrival: Arrival) -> None:
-    """Both notes, synced; job.json last, because it makes the folder complete."""
-    if arrival.file is not None:
-        note = {"schema": SCHEMA, "file": asdict(arrival.file)}
-        note |= {"model_hash": arrival.model_hash, "source_bytes": arrival.source_bytes}
-        write_synced(folder / INTAKE, json.dumps(note, indent=2))
-    write_atomically(folder / "job.json", arrival.job.to_json())
-
-
-def read_arrival(folder: Path, job: Job, *, finished: bool = False) -> Arrival:
-    """What arrived in this folder, whose job.json has been read.
-
-    Args:   finished: the job will not run, so it does not matter whether its source is still there
-    Raises: JobFormatError: the note is damaged, or neither the copy of the source nor the source is there any more
-    """
-    path = folder / INTAKE
-    if not _is_there(path):
-        return Arrival(job)
-    try:
-        arrival = _arrival_of(job, json.loads(read_small(path, REQUEST_BYTES)))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        why = printable(getattr(error, "strerror", None) or str(error))[:300]
-        raise JobFormatError(f"{shown(path)} is damaged ({why}); drop the song into its folder again.") from error
-    if finished or (folder / SOURCE / job.source.path.name).is_file():
-        return arrival
-    return _from_original(arrival)
-
-
-def _arrival_of(job: Job, note: Any) -> Arrival:
-    """Raises: KeyError, TypeError, ValueError: not a note of ours"""
-    file = SeenFile(**note["file"])
-    for field in fields(file):
-        value = getattr(file, field.name)
-        if not isinstance(value, str) and (value is not None or field.default is not None):
-            raise TypeError(f"{field.name} is not a text")
-        # Paths may hold what is not text, as the system hands it out; nothing else may.
-        codec = os.fsencode if field.name in ("root", "relative") else str.encode
-        if value is not None and b"\0" in codec(value):
-            raise ValueError(f"{field.name} holds a NUL")
-    model_hash, source_bytes = note["model_hash"], note["source_bytes"]
-    if not isinstance(model_hash, str) or model_hash.encode() is None:
-        raise TypeError("model_hash is not a text")
-    if not isinstance(source_bytes, int) or not 0 <= source_bytes < 1 << 62:
-        raise TypeError("source_bytes is not a size")
-    return Arrival(job, source_name(Path(file.root, file.relative)), file, model_hash, source_bytes)
-
-
-def _from_original(arrival: Arrival) -> Arrival:
-    """The copy left with an earlier run: use the file itself, whatever is in it by now."""
-    assert arrival.file is not None, "only files of watch folders are copied"
-    original = Path(arrival.file.root, arrival.file.relative)
-    try:
-        original.stat()
-        source = Source(**(arrival.job.source.model_dump() | {"path": original}))
-    except (OSError, ValueError) as error:
-        raise JobFormatError(f"{shown(arrival.source_key)} is gone, so it cannot run again; put it back.") from error
-    return Arrival(arrival.job.model_copy(update={"source": source}), source_key=arrival.source_key)

@@ -22,8 +22,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from tsbs_daw.contracts.job import Job, Result, State
-from tsbs_daw.core.filenames import source_name
+from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.queue.database import Database
 from tsbs_daw.queue.records import (
     COLUMNS,
@@ -33,6 +32,7 @@ from tsbs_daw.queue.records import (
     Enqueued,
     JobRow,
     SeenFile,
+    columns_of,
     files_of,
     ignored_files,
     recall,
@@ -81,30 +81,6 @@ def _supersede(connection: sqlite3.Connection, arrival: Arrival) -> list[str]:
         older,
     )
     return [row["id"] for row in found]
-
-
-def columns_of(arrival: Arrival) -> dict[str, object]:
-    """A queued job's columns, as far as they are not the table's defaults."""
-    job, file = arrival.job, arrival.file
-    return {
-        "id": job.id,
-        "state": State.QUEUED.value,
-        "priority": 0 if job.priority == "interactive" else 1,
-        "source_key": arrival.source_key or source_name(job.source.path),
-        "song": song_name(job),
-        "origin": job.origin,
-        "input_hash": file.input_hash if file else None,
-        "preset_hash": file.settings_hash if file else None,
-        "model_hash": arrival.model_hash if file else None,
-        "source_bytes": arrival.source_bytes,
-        "created_unix_s": time.time(),
-        "job_json": job.to_json(),
-    }
-
-
-def song_name(job: Job) -> str:
-    """What the job's song is called, as text that any file can hold."""
-    return source_name(job.song if job.song is not None else job.source.path.stem)
 
 
 def _run_again(connection: sqlite3.Connection, columns: dict[str, object]) -> None:

@@ -17,8 +17,8 @@ from tsbs_daw.core.errors import JobFormatError, described, printable, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import may_pass
 from tsbs_daw.queue.events import Event, Register
+from tsbs_daw.queue.intake import read_arrival
 from tsbs_daw.queue.records import Arrival, Enqueued, SeenFile
-from tsbs_daw.queue.spool import read_arrival
 from tsbs_daw.watch.watcher import Watcher
 
 log = logging.getLogger(__name__)

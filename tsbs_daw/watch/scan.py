@@ -15,12 +15,14 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tsbs_daw.contracts.manifest import FILE_NAME as MANIFEST
 from tsbs_daw.contracts.manifest import read_manifest
+from tsbs_daw.core.config import Settings
+from tsbs_daw.watch.folders import WatchFolder
 
 # ruff: noqa: PTH116, PTH118, PTH122
 
@@ -259,3 +261,12 @@ class FileStabilityTracker:
 
     def forget(self, key: str) -> None:
         self._sightings.pop(key, None)
+
+
+def excluded_places(folder: WatchFolder, folders: Sequence[WatchFolder], settings: Settings) -> tuple[Path, ...]:
+    """Outputs, the program's own folders, and other watch folders, where they lie inside this one."""
+    root = os.path.realpath(folder.path)
+    places = [other.output for other in folders] + [other.path for other in folders if other is not folder]
+    places += [settings.home, settings.cache, settings.models]
+    real = (os.path.realpath(place) for place in places)
+    return tuple(Path(place) for place in real if place != root and place.startswith(root + os.sep))

@@ -16,7 +16,6 @@ Builds the watchers of a daemon: what each leaves out, where its copies go, how 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -38,7 +37,7 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget, CannotRead, Destination, Moved, take_in
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.notifications import Notifications, sends_no_events
-from tsbs_daw.watch.scan import FileStabilityTracker, Found, Scanner
+from tsbs_daw.watch.scan import FileStabilityTracker, Found, Scanner, excluded_places
 
 log = logging.getLogger(__name__)
 
@@ -385,7 +384,7 @@ def make_watchers(
             events=not polling,
             patience_s=options.patience_s if once else None,
         )
-        scanner = Scanner(folder.path, recursive=folder.recursive, excluded=_excluded(folder, folders, settings))
+        scanner = Scanner(folder.path, recursive=folder.recursive, excluded=excluded_places(folder, folders, settings))
         watchers.append(Watcher(folder, scanner, store.files_of(str(folder.path)), context))
     return watchers
 
@@ -395,12 +394,3 @@ def _destination(folder: WatchFolder, jobs: Path, hashes: ContentHashes) -> Call
     return lambda: Destination(
         jobs, folder, treatment.fingerprint(hashes, folder.output), hashes.of_model(treatment.model)
     )
-
-
-def _excluded(folder: WatchFolder, folders: Sequence[WatchFolder], settings: Settings) -> tuple[Path, ...]:
-    """Outputs, the program's own folders, and other watch folders, where they lie inside this one."""
-    root = os.path.realpath(folder.path)
-    places = [other.output for other in folders] + [other.path for other in folders if other is not folder]
-    places += [settings.home, settings.cache, settings.models]
-    real = (os.path.realpath(place) for place in places)
-    return tuple(Path(place) for place in real if place != root and place.startswith(root + os.sep))
