@@ -19,7 +19,7 @@ import torch
 
 WINDOW_S = 0.09
 POWER = 0.5
-_FLOOR = 1e-5  # of the loudest frequency of a frame: quieter stems count as silent
+_FLOOR = 1e-9  # of the loudest frequency of a frame: quieter stems count as silent
 
 
 def share_residual(

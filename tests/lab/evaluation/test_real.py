@@ -72,6 +72,7 @@ def test_silence_scores_nothing_and_the_mixture_of_one_stem_everything():
     assert half["scored"]["vocals"]["full"]["frame_sdr_db"] == pytest.approx(20.0, abs=0.1)
     assert half["scored"]["vocals"]["mask"]["frame_sdr_db"] == pytest.approx(-20 * np.log10(0.55), abs=0.1)
     assert half["scored"]["vocals"]["seconds"] == 4
+    assert half["scored"]["vocals"]["shared"]["frame_sdr_db"] > 60, "the residual went to the only stem that sounds"
 
 
 def test_what_comes_out_for_a_stem_that_is_silent_is_a_leak():

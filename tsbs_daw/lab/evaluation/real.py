@@ -37,6 +37,7 @@ from tsbs_daw.core.errors import DatasetError
 from tsbs_daw.lab.evaluation.evaluate import stem_over_mixture
 from tsbs_daw.lab.evaluation.metrics import rms_db, rounded, si_sdr, usdr
 from tsbs_daw.lab.evaluation.songs import KnownSong, list_song_folders, read_song
+from tsbs_daw.separation.residual import share_residual
 from tsbs_daw.separation.separator import Separator
 
 SAMPLE_RATE = 44100
@@ -227,8 +228,9 @@ def evaluate_real(data: Path, separator: Separator, *, progress: Callable[[dict]
 
 
 def measure_real_song(song: KnownSong, separator: Separator) -> dict[str, Any]:
-    """Scores of one song, for both stages and the mask stage alone."""
+    """Scores of one song: of both stages, of the mask stage alone, and of stems that share what both leave out."""
     stages = {stage: separator.separate(song.mixture, song.sample_rate, stage=stage) for stage in ("full", "mask")}
+    stages["shared"] = _shared(stages["full"], song)
     truth = dict(zip(separator.stems, song.targets, strict=True))
     scored, silent = _scored_and_silent(song.name, truth)
     estimates = np.stack([stages["full"][stem] for stem in separator.stems])
@@ -247,6 +249,14 @@ def measure_real_song(song: KnownSong, separator: Separator) -> dict[str, Any]:
             for stem in separator.stems if stem in silent
         },
     }  # fmt: skip
+
+
+def _shared(stems: dict[str, np.ndarray], song: KnownSong) -> dict[str, np.ndarray]:
+    """The stems as they are delivered: summing to the mixture."""
+    estimates = np.stack(list(stems.values())).astype(np.float32)
+    residual = (song.mixture - estimates.sum(0, dtype=np.float64)).astype(np.float32)
+    parts = [part for part, _ in share_residual([(estimates, residual)], song.sample_rate)]
+    return dict(zip(stems, np.concatenate(parts, axis=-1), strict=True))
 
 
 def _scored_and_silent(name: str, truth: dict[str, np.ndarray]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -296,7 +306,7 @@ def summarise_real(songs: list[dict], stems: tuple[str, ...]) -> dict[str, Any]:
         if parts:
             medians = {
                 stage: {key: rounded(np.median([part[stage][key] for part in parts])) for key in parts[0][stage]}
-                for stage in ("full", "mask")
+                for stage in ("full", "mask", "shared")
             }
             added = np.median([part["full"]["frame_sdr_db"] - part["mask"]["frame_sdr_db"] for part in parts])
             worst = min(part["full"]["frame_sdr_db"] for part in parts)
