@@ -23,8 +23,9 @@ help: ## List these commands
 demo: $(VENV)/.installed ## Make a song, separate it, and show the result
 	$(BIN)/tsbs-daw demo --out out/demo
 
+# One thread for each of two processes beats one process with two: torch has little to share in models this small.
 test: lint ## Run the linters and the whole suite
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=25
 
 check: lint types ## Run the linters, mypy and the quick tests: under two minutes
 	$(BIN)/python -m pytest -q $(QUICK)

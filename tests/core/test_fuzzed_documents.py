@@ -30,7 +30,8 @@ _PIECES = (
     *("- Invert", "output: y", "salvage: true", "\ud83d", "\x00", "nan", ".inf", "#", "<<: *a"),
 )
 _texts = st.one_of(st.text(alphabet=st.characters(), max_size=30), st.sampled_from(_ODD))
-_scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), _texts)
+# Without subnormal numbers: a library that another test has loaded may have told the processor to flush them to zero.
+_scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_subnormal=False), _texts)
 _values = st.recursive(
     _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3), max_leaves=8
 )

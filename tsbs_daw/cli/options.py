@@ -146,7 +146,7 @@ ResidualName = Enum("ResidualName", {name: name for name in RESIDUALS}, type=str
 Residual = Annotated[
     ResidualName | None,
     typer.Option(
-        help="What to do with the part of a song that is in no stem: `share` it among the stems, so that they sum to "
+        help="Treatment of the part of a song that is in no stem: `share` it among the stems, so that they sum to "
         "the song, write it as a `separate` stem, or `drop` it. Default: share. Overrides the preset.",
     ),
 ]

@@ -5,9 +5,9 @@ Every time and frequency of the residual goes to the stems by their magnitudes t
     share_i(t, f) = |S_i(t, f)|^p / sum_j |S_j(t, f)|^p        stem_i += istft(share_i * R)
 
 With p = 1/2 no stem of five real songs loses more than 0.05 dB of frame SDR, and two gain; with p = 1 loud drums take
-too much of it. The shares sum to one everywhere, and a short-time Fourier transform with a sine window is its own inverse,
-so the result is exact to rounding, whatever the shares. Where no stem sounds, above the network's own bandwidth too,
-all get the same.
+too much of it. The shares sum to one everywhere, and a short-time Fourier transform with a sine window is its own
+inverse, so the result is exact to rounding, whatever the shares. Where no stem sounds, above the network's own
+bandwidth too, all get the same.
 """
 
 from __future__ import annotations
