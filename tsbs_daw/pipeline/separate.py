@@ -51,9 +51,11 @@ def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> Ca
 def _is_still_there(resolved: ResolvedJob) -> bool:
     """Whether the source's path still leads to the file that was hashed, as far as its size and times tell."""
     try:
-        return content_state(resolved.job.source.path.stat()) == resolved.source.state
+        status = resolved.job.source.path.stat()
     except OSError:
         return False
+    # The time of the last change of any kind, too: a rewritten file may have got its old time of writing back.
+    return (content_state(status), status.st_ctime_ns) == (resolved.source.state, resolved.source.changed_ns)
 
 
 def _separate_into(cache: StemCache, key: str, resolved: ResolvedJob, context: JobContext) -> None:
