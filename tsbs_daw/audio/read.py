@@ -362,9 +362,7 @@ class AudioReader:
     def _cut(self, how: str) -> None:
         name = shown(self._path)
         if not self._salvage:
-            raise TruncatedAudio(
-                f"{name} is cut short: {how}; copy it again, or use what is there with `--salvage` (separate, batch)."
-            )
+            raise TruncatedAudio(f"{name} is cut short: {how}; copy it again, or use what is there with `--salvage`.")
         if self._known_cut and self._promised and self._wanted is None:
             lost_s = max(self._promised - self._given - len(self._pending) - self._start, 0) / self.info.sample_rate
             self._warn(f"{name}: about {lost_s:.2f} s is lost.")
@@ -381,19 +379,19 @@ class AudioReader:
         if message["kind"] == "change":
             return UnsupportedAudio(
                 f"{name} changes to {reason} at {message['samples'] / self.info.sample_rate:.1f} s; convert it to WAV, "
-                "or use what is there with `--salvage` (separate, batch)."
+                "or use what is there with `--salvage`."
             )
         if message["kind"] == "decode" and not message["samples"]:
             return UnreadableAudio(f"{name} is damaged from the first sample on ({reason}); copy it again.")
         if message["kind"] == "decode" and message["at_end"]:
             return TruncatedAudio(
                 f"{name} is cut short: it ends after sample {message['samples']}; "
-                "copy it again, or use what is there with `--salvage` (separate, batch)."
+                "copy it again, or use what is there with `--salvage`."
             )
         if message["kind"] == "decode":
             return UnreadableAudio(
                 f"{name} is damaged after sample {message['samples']} ({reason}); copy it again, "
-                "or use what comes before with `--salvage` (separate, batch)."
+                "or use what comes before with `--salvage`."
             )
         if message["kind"] == "memory":
             return UnreadableAudio(f"{name} needs more memory than any song; it is damaged or hostile.")

@@ -280,7 +280,7 @@ class Changes:
 
 
 def invalid_option(error: ValidationError) -> UsageError:
-    """What a value that a document refuses is told with: by the name of the option that gave it."""
+    """The error for a value that a document refuses, under the name of the option that set it."""
     from tsbs_daw.core.validation import first_problem
 
     problem = first_problem(error)

@@ -55,7 +55,7 @@ class LockFile:
         raise OSError(errno.EBUSY, "it is replaced again and again", str(self.path))
 
     def release(self) -> None:
-        """Let go, and take the number out, so that nobody believes it."""
+        """Release the lock and clear the process id, so that it is not mistaken for a live one."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with contextlib.suppress(OSError):

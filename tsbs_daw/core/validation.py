@@ -1,4 +1,4 @@
-"""What a value that fails validation is told with: one table from pydantic's kinds of errors to our sentences.
+"""The sentences for values that fail validation: one table from pydantic's kinds of errors to ours.
 
 Whoever validates a document asks here, so that a user reads the same words whether the value came from the command
 line, a preset, a job of a DAW or a recipe.

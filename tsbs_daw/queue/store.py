@@ -313,7 +313,7 @@ class JobStore:
         )
 
     def abandon(self, job_id: str, error: str) -> None:
-        """End a job whose result cannot even be written down, so that nobody comes upon it again."""
+        """End a job whose result cannot be stored, so that it is never picked up again."""
         self._update(
             "state = 'failed', error = ?, result_json = NULL, owner = '', finished_unix_s = ?",
             (error, time.time()),

@@ -126,7 +126,7 @@ def inspect(path: Path, *, salvage: bool = False) -> Header:
     if header.fault:
         if not salvage:
             fault = header.fault
-            way_out = f"{fault.remedy}, or use what is there with `--salvage` (separate, batch)"
+            way_out = f"{fault.remedy}, or use what is there with `--salvage`"
             raise fault.kind(f"{name} {fault.what}; {way_out}.")
         rest = "; what follows is left out" if header.fault.what.startswith("changes to") else ""
         warnings.append(header.fault.what + rest)

@@ -378,7 +378,7 @@ class Sources:
 
 
 def _has_whole_song(songs: Sequence[Path]) -> bool:
-    """Whether one is finished, or all lie still: nobody is writing them."""
+    """Whether one is finished, or none has changed for a while, so that no writer is at work."""
     newest = max(song.stat().st_mtime for song in songs)
     return any((song / "song.json").is_file() for song in songs) or time.time() - newest > PATIENCE_S
 
