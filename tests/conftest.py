@@ -25,6 +25,12 @@ settings.register_profile("ci", derandomize=True, database=None, **_FUZZING)
 settings.load_profile("ci" if os.environ.get("CI") else "kept")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The list of watched folders that daemons of one user share: these tests have one of their own."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "long" in config.option.markexpr:
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,21 @@ def runtime_folder() -> Path | None:
         return None
     ours = place.is_absolute() and hasattr(os, "geteuid") and status.st_uid == os.geteuid()
     return place if ours and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022 else None
+
+
+def state_folder() -> Path:
+    """The folder for what all homes of this user share. It depends on the user, not on where a program was started."""
+    import platformdirs
+
+    chosen = os.environ.get("XDG_STATE_HOME", "")
+    if sys.platform in ("win32", "darwin") or Path(chosen).is_absolute():
+        return platformdirs.user_state_path("tsbs-daw", appauthor=False)
+    import pwd
+
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir, ".local", "state", "tsbs-daw")
+    except KeyError:  # a user without an entry, as in containers
+        return platformdirs.user_state_path("tsbs-daw", appauthor=False)
 
 
 def resource_folder(name: str) -> Path:

@@ -32,7 +32,7 @@ from tsbs_daw.daemon.dispatcher import Foreman
 from tsbs_daw.daemon.recovery import recover
 from tsbs_daw.queue.database import comes_and_goes
 from tsbs_daw.queue.events import Event, Listener, Register
-from tsbs_daw.queue.locks import DaemonLocks
+from tsbs_daw.queue.locks import DaemonLocks, WatchedRoot
 from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
@@ -95,6 +95,7 @@ class Daemon:
         self._locks.lock_home()
         for folder in self.folders:
             self._locks.lock_folder(folder.path)
+        self._locks.claim([WatchedRoot(folder.path, folder.recursive) for folder in self.folders])
         spool = Spool(self.settings.spool)
         spool.create()
         self.store = JobStore.open(self.settings.store)
