@@ -58,6 +58,19 @@ def test_submitting_needs_no_daemon_and_no_spool(tmp_path, job):
     assert submit(tmp_path / "never" / "seen", job).is_dir()
 
 
+@pytest.mark.parametrize("moved_to", ["jobs", "done"])
+def test_a_request_that_a_daemon_takes_at_once_is_no_error_of_the_one_who_sent_it(spool, job, monkeypatch, moved_to):
+    real = Path.replace
+
+    def replace_and_be_claimed(path: Path, target: Path) -> Path:
+        real(path, target)
+        return target.parent.rename(getattr(spool, moved_to) / job.id)
+
+    monkeypatch.setattr(Path, "replace", replace_and_be_claimed)
+    submit(spool.root, job)
+    assert (getattr(spool, moved_to) / job.id / "job.json").is_file()
+
+
 def test_the_same_id_cannot_be_submitted_twice(spool, job):
     submit(spool.root, job)
     with pytest.raises(DaemonError, match="already there"):

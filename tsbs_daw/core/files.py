@@ -16,6 +16,7 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -147,15 +148,23 @@ def sync_file(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
+@contextlib.contextmanager
+def syncing_folder(folder: Path) -> Iterator[None]:
+    """At the end, make the names in a folder durable, also where another process has moved it meanwhile."""
+    descriptor = None if os.name == "nt" else os.open(folder, os.O_RDONLY)
+    try:
+        yield
+        if descriptor is not None:
+            os.fsync(descriptor)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable. Windows has no such call; its file system journals them."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with syncing_folder(folder):
+        pass
 
 
 def sync_tree(folder: Path) -> None:

@@ -32,6 +32,7 @@ from tsbs_daw.core.files import (
     private_folder,
     read_small,
     sync_folder,
+    syncing_folder,
     write_atomically,
 )
 
@@ -252,10 +253,14 @@ def submit(spool_root: Path, job: Job) -> Path:
 
 
 def complete_request(folder: Path, job: Job) -> None:
-    """Write job.json into a request's folder, which makes it one. Raises: OSError"""
-    write_atomically(folder / "job.json", job.to_json())
-    sync_folder(folder)
+    """Write job.json into a request's folder, which makes it one. A daemon may move the folder in the same moment.
+
+    Raises:
+        OSError: The request cannot be written.
+    """
     sync_folder(folder.parent)
+    with syncing_folder(folder):
+        write_atomically(folder / "job.json", job.to_json())
 
 
 def request_cancel(spool_root: Path, job_id: str) -> None:
