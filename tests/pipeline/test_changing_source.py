@@ -12,6 +12,7 @@ import signals
 from harness.studio import Studio
 
 from tsbs_daw.audio.read import AudioReader, open_audio
+from tsbs_daw.core import files
 from tsbs_daw.core.errors import SourceChanged, SourceUnavailable, UnreadableAudio
 from tsbs_daw.core.files import HashedFile
 from tsbs_daw.pipeline import resolve, separate
@@ -121,16 +122,57 @@ def test_a_source_that_is_only_touched_or_moved_is_not_taken_for_changed(studio,
 def test_a_file_that_changes_while_it_is_hashed_is_noticed(tmp_path, monkeypatch):
     path = tmp_path / "song.wav"
     path.write_bytes(bytes(3 << 20))
-    from tsbs_daw.core import files
-
     after(monkeypatch, files, "_sha256", lambda: path.write_bytes(b"shorter"))
     with pytest.raises(SourceChanged):
         HashedFile.of(path)
 
 
-def test_a_source_that_vanishes_is_tried_again(studio):
+def gone_song(tmp_path: Path, studio: Studio, kind: str, monkeypatch) -> Path:
+    """A path that leads to no file, in one of the ways that there are."""
+    monkeypatch.setattr(files, "MOUNTS_BELOW", (str(tmp_path / "mnt"),))
+    share = tmp_path / "mnt" / "nas"
+    share.mkdir(parents=True)
+    song = studio.song()
+    if kind == "deleted":
+        song.unlink()
+        return song
+    if kind == "link to a deleted one":
+        link = song.with_name("link.wav")
+        link.symlink_to(song)
+        song.unlink()
+        return link
+    if kind == "deleted from a share":
+        (share / "other.wav").touch()
+        return share / "song.wav"
+    if kind == "folder gone":
+        return song.parent / "renders" / "song.wav"
+    if kind == "share gone":
+        return share / "song.wav"
+    if kind == "folder of a share gone":
+        return share / "renders" / "song.wav"
+    link = song.with_name("link.wav")
+    link.symlink_to(share / "song.wav")
+    return link
+
+
+@pytest.mark.parametrize("kind", ["deleted", "link to a deleted one", "deleted from a share"])
+@pytest.mark.parametrize("opening", ["run", "open_audio"])
+def test_a_source_that_is_missing_from_its_folder_is_told_at_once(tmp_path, studio, monkeypatch, kind, opening):
+    song = gone_song(tmp_path, studio, kind, monkeypatch)
+    with pytest.raises(UnreadableAudio, match=r"'.*\.wav' is missing from its folder; check whether") as refusal:
+        studio.run(song) if opening == "run" else open_audio(song)
+    assert not refusal.value.retryable
+
+
+@pytest.mark.skipif(os.name == "nt", reason="mount points")
+@pytest.mark.parametrize(
+    "kind", ["folder gone", "share gone", "folder of a share gone", "link to a share that is gone"]
+)
+@pytest.mark.parametrize("opening", ["run", "open_audio"])
+def test_a_source_whose_folder_or_share_is_gone_is_tried_again(tmp_path, studio, monkeypatch, kind, opening):
+    song = gone_song(tmp_path, studio, kind, monkeypatch)
     with pytest.raises(SourceUnavailable) as refusal:
-        studio.run(studio.song().with_name("gone.wav"))
+        studio.run(song) if opening == "run" else open_audio(song)
     assert refusal.value.retryable
 
 

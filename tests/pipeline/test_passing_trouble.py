@@ -16,7 +16,15 @@ from tsbs_daw.audio.decoder.process import DecoderProcess
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core import files
-from tsbs_daw.core.errors import DecoderKilled, EffectError, OutputError, OutputUnavailable, UnreadableAudio
+from tsbs_daw.core.errors import (
+    DecoderKilled,
+    EffectError,
+    JobCancelled,
+    OutputError,
+    OutputUnavailable,
+    UnreadableAudio,
+)
+from tsbs_daw.pipeline import separate
 from tsbs_daw.pipeline.publish import StagedFolder
 from tsbs_daw.pipeline.stem_cache import StemCache, StemWriter
 
@@ -94,6 +102,63 @@ def test_a_decoder_that_the_system_kills_is_not_the_files_fault(tmp_path, monkey
     assert refusal.value.retryable is retryable
     assert isinstance(refusal.value, DecoderKilled) is retryable
     assert ("killed from outside" in str(refusal.value)) is retryable
+
+
+class Killer:
+    """Kills decoders as the system does when memory is short. Args: kills: how many of them"""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kills: int, after_messages: int):
+        self.kills, self.after_messages, self.decoders = kills, after_messages, 0
+        start, receive = DecoderProcess.__init__, DecoderProcess.receive
+
+        def counted(process: DecoderProcess, *values: object, **options: object) -> None:
+            start(process, *values, **options)
+            self.decoders += 1
+            process.received = 0
+
+        def killed(process: DecoderProcess) -> tuple[bytes, bytearray]:
+            process.received += 1
+            if self.decoders <= self.kills and process.received > self.after_messages:
+                process.process.kill()
+                process.process.wait()
+                process.process.stdout.read()
+            return receive(process)
+
+        monkeypatch.setattr(DecoderProcess, "__init__", counted)
+        monkeypatch.setattr(DecoderProcess, "receive", killed)
+        monkeypatch.setattr(separate, "DECODER_AGAIN_S", 0.0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("after_messages", [0, 2])
+def test_a_decoder_that_is_killed_once_costs_nothing_but_time(tmp_path, monkeypatch, after_messages):
+    studio = Studio(tmp_path)
+    song = studio.song(duration_s=2.0)
+    killer = Killer(monkeypatch, 1, after_messages)
+    assert studio.run(song).stems
+    assert killer.decoders == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("after_messages", [0, 2])
+def test_a_decoder_that_is_killed_twice_is_the_songs_fault(tmp_path, monkeypatch, after_messages):
+    studio = Studio(tmp_path)
+    song = studio.song(duration_s=2.0)
+    killer = Killer(monkeypatch, 99, after_messages)
+    with pytest.raises(UnreadableAudio, match=r"'.*\.wav': the decoder was killed twice.*Convert the file") as refusal:
+        studio.run(song)
+    assert not refusal.value.retryable
+    assert killer.decoders == 2
+    assert not any((studio.settings.cache / "stems").glob("*"))
+
+
+def test_a_job_that_waits_for_memory_can_be_cancelled(tmp_path, monkeypatch):
+    studio = Studio(tmp_path)
+    song = studio.song()
+    killer = Killer(monkeypatch, 99, 0)
+    monkeypatch.setattr(separate, "DECODER_AGAIN_S", 1e9)
+    with pytest.raises(JobCancelled):
+        studio.run(song, cancelled=lambda: killer.decoders > 0)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="mount points")

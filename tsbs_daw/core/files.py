@@ -266,6 +266,17 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in PASSING
 
 
+def is_gone(path: Path, error: OSError) -> bool:
+    """Whether a file that could not be opened is gone for good, not away together with its folder, disk or share."""
+    if error.errno != errno.ENOENT:
+        return False
+    real = Path(os.path.realpath(path))  # of a link, what it leads to
+    try:
+        return real.parent.is_dir() and unmounted(real) in (None, real)
+    except OSError:
+        return False
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a regular file's bytes, in hex. Raises: OSError"""
     with open_regular(path) as file:

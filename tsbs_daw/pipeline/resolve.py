@@ -8,12 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from tsbs_daw.audio.headers.probe import cannot_open
 from tsbs_daw.contracts.job import Job
 from tsbs_daw.contracts.manifest import identity_of
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import SourceUnavailable, UnreadableAudio, UsageError, shown
+from tsbs_daw.core.errors import UsageError
 from tsbs_daw.core.filenames import safe_name
-from tsbs_daw.core.files import HashedFile, may_pass
+from tsbs_daw.core.files import HashedFile
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import Preset, load_preset
 from tsbs_daw.separation import Separator
@@ -58,7 +59,7 @@ class ResolvedJob:
 def resolve(job: Job, settings: Settings) -> ResolvedJob:
     """Look up preset, model and hashes.
 
-    Raises: PresetError, UnknownModel, CheckpointError, UnreadableAudio
+    Raises: PresetError, UnknownModel, CheckpointError, UnreadableAudio, SourceUnavailable
     UsageError: what is to be delivered does not go together
     """
     preset = load_preset(job.preset, settings.presets)
@@ -74,8 +75,7 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
     try:
         source = HashedFile.of(job.source.path)
     except OSError as error:
-        kind = SourceUnavailable if may_pass(error) else UnreadableAudio
-        raise kind(f"Cannot read {shown(job.source.path)} ({error.strerror}); check that it is still there.") from error
+        raise cannot_open(job.source.path, error) from error
     identity = identity_of(
         source_sha256=source.sha256,
         model_sha256=separator.model_hash,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.writer import write_error
-from tsbs_daw.core.errors import AudioError, OutputUnavailable
+from tsbs_daw.core.errors import AudioError, DecoderKilled, OutputUnavailable, UnreadableAudio, shown
 from tsbs_daw.core.files import content_state
 from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
@@ -18,6 +19,9 @@ from tsbs_daw.pipeline.resolve import ResolvedJob
 from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache, cache_key
 
 log = logging.getLogger(__name__)
+
+DECODER_AGAIN_S = 5.0  # after it was killed from outside
+LOOK_EVERY_S = 0.2
 
 
 def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> CachedStems:
@@ -37,7 +41,7 @@ def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> Ca
         log.info("job %s: the stems are cached", job.id)
         return cached
     try:
-        _separate_into(cache, key, resolved, context)
+        _separate_trying_again(cache, key, resolved, context)
     except AudioError as error:
         if not _is_still_there(resolved):  # what is wrong with the file may be that it is being written
             raise resolved.source.error() from error
@@ -46,6 +50,29 @@ def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> Ca
     if cached is None:
         raise OutputUnavailable(f"The cached stems in {cache.folder} were removed while they were written; try again.")
     return cached
+
+
+def _separate_trying_again(cache: StemCache, key: str, resolved: ResolvedJob, context: JobContext) -> None:
+    """Separate the source; once more after a while if the system killed its decoder. Raises: see `separate`
+
+    A decoder that is killed twice is killed because of this song: it takes more memory than there is.
+    """
+    try:
+        return _separate_into(cache, key, resolved, context)
+    except DecoderKilled as error:
+        log.warning("job %s: %s It is tried again in %g s.", context.job_id, error, DECODER_AGAIN_S)
+    context.report("separate", 0.0, "waiting for memory")
+    until = time.monotonic() + DECODER_AGAIN_S
+    while (left_s := until - time.monotonic()) > 0:
+        context.check_cancelled()
+        time.sleep(min(left_s, LOOK_EVERY_S))
+    try:
+        return _separate_into(cache, key, resolved, context)
+    except DecoderKilled as error:
+        raise UnreadableAudio(
+            f"Cannot decode {shown(resolved.job.source.path)}: the decoder was killed twice from outside, as the "
+            "system does when memory is short. Convert the file to WAV, or close other programs and retry the job."
+        ) from error
 
 
 def _is_still_there(resolved: ResolvedJob) -> bool:

@@ -36,7 +36,7 @@ from tsbs_daw.core.errors import (
     UnsupportedAudio,
     shown,
 )
-from tsbs_daw.core.files import may_pass, open_regular
+from tsbs_daw.core.files import is_gone, may_pass, open_regular
 
 MAX_CHANNELS = 32
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 384_000
@@ -171,6 +171,8 @@ def cannot_open(path: Path, error: OSError) -> AudioError:
     if error.errno in (errno.EISDIR, errno.EINVAL):
         kind = "a folder" if error.errno == errno.EISDIR else "not a regular file"
         return UnreadableAudio(f"{name} is {kind}; choose an audio file.")
+    if is_gone(path, error):
+        return UnreadableAudio(f"{name} is missing from its folder; check whether it was moved, renamed or deleted.")
     translated: type[AudioError] = SourceUnavailable if may_pass(error) else UnreadableAudio
     return translated(f"Cannot open {name}: {error.strerror or error}.")
 
