@@ -14,7 +14,7 @@ from rights import PYTHON, needs_rights
 
 from tsbs_daw.contracts.job import Job, Progress, Result, Source, State
 from tsbs_daw.presets.delivery import DeliveryOptions
-from tsbs_daw.queue.records import Arrival
+from tsbs_daw.queue.records import NewJob
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
 
@@ -44,7 +44,7 @@ class Daemon:
 
     def claim_all(self) -> None:
         for folder in self.spool.waiting():
-            self.store.enqueue([Arrival(self.spool.read_request(folder))])
+            self.store.enqueue([NewJob(self.spool.read_request(folder))])
             self.spool.claim(folder)
 
     def start(self, job_id: str, fraction: float) -> int:
@@ -231,7 +231,7 @@ def test_an_id_can_be_shortened_to_any_beginning_or_end_that_only_one_job_has(ho
     daemon = Daemon(home)
     for job_id in ids:
         job = Job(id=job_id, source=Source(path=song), output=song.parent / "stems")
-        daemon.store.enqueue([Arrival(job)])
+        daemon.store.enqueue([NewJob(job)])
         (daemon.spool.jobs / job_id).mkdir()
     for short in ("20260102", "20260102-120000-c", "cc", ids[2]):
         assert json.loads(run(home, "jobs", "show", short, "--json").stdout)["id"] == ids[2]
@@ -246,7 +246,7 @@ def test_the_list_tells_songs_of_one_name_apart_by_their_files(home: Path, song:
     daemon = Daemon(home)
     for name, called in (("a.wav", None), ("a.mp3", None), ("take.wav", "Verse")):
         source = Source(path=song.with_name(name))
-        daemon.store.enqueue([Arrival(Job(source=source, output=song.parent / "stems", song=called))])
+        daemon.store.enqueue([NewJob(Job(source=source, output=song.parent / "stems", song=called))])
     listed = run(home, "jobs", "list").stdout
     assert "a.wav" in listed and "a.mp3" in listed and "Verse (take.wav)" in listed
 

@@ -74,7 +74,7 @@ def test_a_submitted_job_is_separated_and_appears_in_done(tmp_path, settings):
     assert not (settings.spool / "inbox" / job.id).exists()
     assert not (settings.spool / "jobs" / job.id).exists()
     assert daemon.kinds() == ["queued", "started", "done"]
-    assert daemon.daemon.register.ended == {State.DONE: 1}
+    assert daemon.daemon.lifecycle.ended == {State.DONE: 1}
 
 
 def test_once_handles_a_watch_folder_and_ends(tmp_path, settings):

@@ -96,8 +96,8 @@ def ticked(settings: Settings, times: int = 3) -> None:
     for _ in range(2):
         with Daemon(settings, options=QUICK) as daemon:
             for number in range(times):
-                daemon._reception.tick()
-                daemon._foreman.heed_cancels(10.0 * number)
+                daemon._ingest.tick()
+                daemon._dispatcher.apply_user_requests(10.0 * number)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -281,7 +281,7 @@ def test_rows_of_another_version_end_with_their_sentence_and_hold_up_no_other(tm
     for job in odd:
         submit(settings.spool, job)
     with Daemon(settings, options=QUICK) as daemon:
-        daemon._reception.tick()
+        daemon._ingest.tick()
     for job, changes in zip(odd, OTHERS, strict=True):
         change_row(settings, job, job_json=newer(job, **changes), state=state, fence=1)
     submit(settings.spool, good)
@@ -299,7 +299,7 @@ def test_a_row_in_a_state_of_another_version_holds_up_no_other(tmp_path, setting
     odd, good = job_for(tmp_path, "Odd"), job_for(tmp_path, "Good")
     submit(settings.spool, odd)
     with Daemon(settings, options=QUICK) as daemon:
-        daemon._reception.tick()
+        daemon._ingest.tick()
     change_row(settings, odd, state="dreaming")
     submit(settings.spool, good)
     with DaemonThread(settings, once=True) as daemon:

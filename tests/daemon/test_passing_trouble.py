@@ -188,7 +188,7 @@ def test_a_worker_that_reads_nothing_holds_up_neither_the_daemon_nor_its_end(tmp
         process.send({"drop": "x" * 1_000_000, "fence": 1})  # far more than a pipe holds
     process.close(0.2)
     assert process.dead
-    assert process.how_it_ended == "signal SIGKILL"
+    assert process.exit_text == "signal SIGKILL"
 
 
 def test_what_the_asker_alone_needs_is_not_sent_to_the_worker_and_comes_back(tmp_path, settings, monkeypatch):

@@ -129,9 +129,9 @@ def test_a_living_daemon_is_seen_and_a_dead_one_is_not(settings):
     assert next(checks._daemon(settings)).status is Status.NOTE
     spool = Spool(settings.spool)
     spool.create()
-    spool.beat(Heartbeat(schema=1, pid=4242, version="9", updated_unix_s=time.time()))
+    spool.write_heartbeat(Heartbeat(schema=1, pid=4242, version="9", updated_unix_s=time.time()))
     assert "4242" in next(checks._daemon(settings)).what
-    spool.beat(Heartbeat(schema=1, pid=4242, version="9", updated_unix_s=time.time() - 60))
+    spool.write_heartbeat(Heartbeat(schema=1, pid=4242, version="9", updated_unix_s=time.time() - 60))
     assert next(checks._daemon(settings)).status is Status.NOTE
 
 

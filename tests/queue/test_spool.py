@@ -166,11 +166,11 @@ def test_progress_can_be_read_while_it_is_written(spool, job):
 
 def test_a_heartbeat_tells_a_living_daemon_from_a_dead_one(spool):
     assert living_daemon(spool.root) is None
-    spool.beat(Heartbeat(pid=1, version="1", updated_unix_s=time.time()))
+    spool.write_heartbeat(Heartbeat(pid=1, version="1", updated_unix_s=time.time()))
     assert living_daemon(spool.root).pid == 1
-    spool.beat(Heartbeat(pid=1, version="1", updated_unix_s=time.time() - ALIVE_S - 1))
+    spool.write_heartbeat(Heartbeat(pid=1, version="1", updated_unix_s=time.time() - ALIVE_S - 1))
     assert living_daemon(spool.root) is None
-    spool.stop_beating()
+    spool.remove_heartbeat()
     assert not (spool.root / "heartbeat.json").exists()
 
 

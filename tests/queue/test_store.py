@@ -9,7 +9,7 @@ import pytest
 from harness.stage import job_for
 
 from tsbs_daw.contracts.job import Job, Result, State
-from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.store import JobStore, Requeued
 
 
@@ -25,13 +25,13 @@ def make(tmp_path: Path):
     return lambda song="Song", **values: job_for(tmp_path, song, **values)
 
 
-def watched(job: Job, relative: str = "a.wav", *, state: str = "1", content: str = "c", preset: str = "p") -> Arrival:
+def watched(job: Job, relative: str = "a.wav", *, state: str = "1", content: str = "c", preset: str = "p") -> NewJob:
     file = SeenFile("/in", relative, state, preset, content, job.id)
-    return Arrival(job, f"/in/{relative}", file, "m", 100)
+    return NewJob(job, f"/in/{relative}", file, "m", 100)
 
 
 def add(store: JobStore, *jobs: Job) -> None:
-    store.enqueue(Arrival(job) for job in jobs)
+    store.enqueue(NewJob(job) for job in jobs)
 
 
 def lease_next(store: JobStore, now: float = 0.0):
@@ -199,7 +199,7 @@ def test_equal_content_is_computed_by_one_job_at_a_time(store, make):
     assert row.id == first.id
     assert store.next(0.0) is None
     store.finish(done(first.id), row.fence)
-    assert store.done_twin(store.next(0.0)).id == first.id
+    assert store.done_duplicate(store.next(0.0)).id == first.id
     with pytest.raises(sqlite3.IntegrityError):
         lease_next(store)
 

@@ -203,11 +203,11 @@ def test_a_link_that_takes_the_place_of_a_song_is_judged_as_a_link(tmp_path):
     path = write_song(root / "a.wav")
     scanner = Scanner(root, recursive=True)
     (found,) = scanner.scan()
-    assert scanner.look_again("a.wav") == found
+    assert scanner.rescan_file("a.wav") == found
     path.unlink()
-    assert scanner.look_again("a.wav") is None
+    assert scanner.rescan_file("a.wav") is None
     path.symlink_to(write_song(tmp_path / "outside.wav"))
-    assert "out of the watch folder" in scanner.look_again("a.wav").reason
+    assert "out of the watch folder" in scanner.rescan_file("a.wav").reason
     path.unlink()
     os.mkfifo(path)
-    assert "pipe" in scanner.look_again("a.wav").reason
+    assert "pipe" in scanner.rescan_file("a.wav").reason

@@ -15,7 +15,7 @@ from watchdog.observers import Observer
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.queue.events import Event
 from tsbs_daw.queue.options import DaemonOptions
-from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch import copying, watcher
@@ -45,7 +45,7 @@ class Watched:
             (self.watch,), self.settings, self.store, self.budget, POLLING, once=self.once
         )[0]
 
-    def pass_time(self, seconds: float) -> list[Arrival | SeenFile | Event]:
+    def pass_time(self, seconds: float) -> list[NewJob | SeenFile | Event]:
         """Step every quarter of a second, and enqueue what arrives. Returns: the news"""
         news = []
         end = self.now + seconds
@@ -53,13 +53,13 @@ class Watched:
             self.now += 0.25
             self.watcher.step(self.now)
             found = self.watcher.news()
-            self.store.enqueue(item for item in found if isinstance(item, Arrival))
+            self.store.enqueue(item for item in found if isinstance(item, NewJob))
             self.store.remember_files(item for item in found if isinstance(item, SeenFile))
             news += found
         return news
 
     def songs(self, seconds: float) -> list[str]:
-        return [item.file.relative for item in self.pass_time(seconds) if isinstance(item, Arrival)]
+        return [item.file.relative for item in self.pass_time(seconds) if isinstance(item, NewJob)]
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_a_missing_folder_is_offline_and_comes_back(watched):
     write_song(watched.root / "b.wav", 1)
     news = watched.pass_time(6.0)
     assert [item.kind for item in news if isinstance(item, Event)] == ["online"]
-    assert [item.file.relative for item in news if isinstance(item, Arrival)] == ["b.wav"]
+    assert [item.file.relative for item in news if isinstance(item, NewJob)] == ["b.wav"]
 
 
 def test_only_so_much_is_copied_ahead(tmp_path):
@@ -236,7 +236,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, where: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", SPOOL_TROUBLE)
-@pytest.mark.parametrize("where", ["mkdir", "sync_file", "write_arrival", "rename"])
+@pytest.mark.parametrize("where", ["mkdir", "sync_file", "write_new_job", "rename"])
 def test_trouble_of_the_spool_pauses_the_watcher_and_is_charged_to_no_song(watched, monkeypatch, where, number):
     for name in ("a", "b", "c"):
         write_song(watched.root / f"{name}.wav", ord(name))
@@ -248,7 +248,7 @@ def test_trouble_of_the_spool_pauses_the_watcher_and_is_charged_to_no_song(watch
         assert watched.spool.live_folders() == []
     news = watched.pass_time(70.0)
     assert [item.kind for item in news if isinstance(item, Event)] == ["resumed"]
-    assert [item.file.relative for item in news if isinstance(item, Arrival)] == ["a.wav", "b.wav", "c.wav"]
+    assert [item.file.relative for item in news if isinstance(item, NewJob)] == ["a.wav", "b.wav", "c.wav"]
     assert watched.store.ignored() == []
 
 
@@ -313,14 +313,14 @@ def test_a_file_that_could_not_be_read_is_tried_when_its_rights_change(watched, 
 def test_one_file_that_nobody_has_thought_of_holds_up_no_other(watched, monkeypatch):
     for name in ("a", "b"):
         write_song(watched.root / f"{name}.wav", ord(name))
-    real = watcher.take_in
+    real = watcher.copy_to_spool
 
-    def take_in(found, *rest):
+    def copy_to_spool(found, *rest):
         if found.relative == "a.wav":
             raise ZeroDivisionError("nobody expects this")
         return real(found, *rest)
 
-    monkeypatch.setattr(watcher, "take_in", take_in)
+    monkeypatch.setattr(watcher, "copy_to_spool", copy_to_spool)
     monkeypatch.setattr(watcher, "seems_unfinished", lambda path: {}["nobody expects this"])
     ignored, arrival = watched.pass_time(4.0)
     assert (ignored.relative, arrival.file.relative) == ("a.wav", "b.wav")

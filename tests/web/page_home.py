@@ -14,7 +14,7 @@ from signals import write_file
 
 from tsbs_daw.contracts.job import Heartbeat, Job, Progress, Result, Source, State
 from tsbs_daw.contracts.manifest import FILE_NAME, AudioFile, Manifest, NamedHash, SourceEntry
-from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
 
@@ -39,18 +39,18 @@ class Home:
     def beat(self) -> None:
         """Be alive for a while: the age of a heartbeat counts in both directions."""
         beat = Heartbeat(pid=os.getpid(), version="test", updated_unix_s=time.time() + 9)
-        self.spool.beat(beat)
+        self.spool.write_heartbeat(beat)
 
     def add(self, name: str, **values: object) -> Job:
         """A job that waits."""
         job = self.jobs[name] = job_for(self.root, name, **values)
         return self.claim(job)
 
-    def claim(self, job: Job, arrival: Arrival | None = None) -> Job:
+    def claim(self, job: Job, arrival: NewJob | None = None) -> Job:
         folder = self.spool.folder(job.id)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "job.json").write_text(job.to_json())
-        self.store.enqueue([arrival or Arrival(job)])
+        self.store.enqueue([arrival or NewJob(job)])
         return job
 
     def run(self, name: str, fraction: float, message: str = "separating") -> int:
@@ -115,7 +115,7 @@ class Home:
         job = Job(source=Source(path=path), output=self.root / "out", origin="watch")
         self.jobs[name] = job
         file = replace(file, input_hash=f"hash of {name}", job_id=job.id)
-        self.claim(job, Arrival(job, str(path), file, "m", 0))
+        self.claim(job, NewJob(job, str(path), file, "m", 0))
         return drop
 
     def batch(self) -> Path:

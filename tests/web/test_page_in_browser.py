@@ -187,7 +187,7 @@ def test_a_page_left_open_over_a_restart_is_right_again(opened: Callable, tmp_pa
         tab = opened(served_page=first)
         tab.wait_for_selector("text=Before")
     tab.wait_for_function("() => document.getElementById('summary').textContent.startsWith('Not connected')")
-    own.spool.stop_beating()
+    own.spool.remove_heartbeat()
     own.end("Before", State.CANCELLED)
     own.add("After")
     with served(own.settings.home, port=first.port):

@@ -87,7 +87,7 @@ def command(
         if not as_json:
             _greet(chosen, once=once)
         daemon.run()
-        ended = daemon.register.ended
+        ended = daemon.lifecycle.ended
         incomplete = daemon.incomplete
     return 1 if once and (ended[State.FAILED] + ended[State.DEAD] or incomplete) else 0
 

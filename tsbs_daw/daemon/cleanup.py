@@ -19,7 +19,7 @@ _AWAY_S = 3 * 86400.0  # believed to have passed between two runs, at most
 _LATEST = 1000  # older ones were looked at by earlier runs
 
 
-class Janitor:
+class OutputCleaner:
     """Knows from the queue who is at work. Folders of jobs that the queue does not know are left alone for a day."""
 
     def __init__(self, store: JobStore):

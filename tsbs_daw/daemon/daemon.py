@@ -27,18 +27,18 @@ from tsbs_daw.contracts.job import Heartbeat, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
 from tsbs_daw.core.files import may_pass
-from tsbs_daw.daemon.cleanup import Janitor, TrustedClock
-from tsbs_daw.daemon.dispatcher import Foreman
+from tsbs_daw.daemon.cleanup import OutputCleaner, TrustedClock
+from tsbs_daw.daemon.dispatcher import Dispatcher
 from tsbs_daw.daemon.recovery import recover
 from tsbs_daw.queue.database import comes_and_goes
-from tsbs_daw.queue.events import Event, Listener, Register
+from tsbs_daw.queue.events import Event, JobLifecycle, Listener
 from tsbs_daw.queue.locks import DaemonLocks, WatchedRoot
 from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder, check_folders
-from tsbs_daw.watch.ingest import Reception
+from tsbs_daw.watch.ingest import Ingest
 from tsbs_daw.watch.watcher import make_watchers
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Daemon:
     Args:
         settings: where home, cache and models are
         folders:  what to watch; none for the spool alone
-        listener: told of everything that happens, in the daemon's thread; see `register.Event`
+        listener: told of everything that happens, in the daemon's thread; see `events.Event`
         once:     handle what is there, then end
     """
 
@@ -99,23 +99,23 @@ class Daemon:
         spool = Spool(self.settings.spool)
         spool.create()
         self.store = JobStore.open(self.settings.store)
-        self._janitor = Janitor(self.store)
-        self.register = Register(self.store, spool, self._on_event)
-        self._foreman = Foreman(self.options, self.settings, self.register, uuid.uuid4().hex, self._wake.set)
+        self._cleaner = OutputCleaner(self.store)
+        self.lifecycle = JobLifecycle(self.store, spool, self._on_event)
+        self._dispatcher = Dispatcher(self.options, self.settings, self.lifecycle, uuid.uuid4().hex, self._wake.set)
         self._budget = Budget(self.options.copies_bytes)
-        reception = Reception(self.register)
-        recover(self.register, reception)
-        self._janitor.sweep()
+        ingest = Ingest(self.lifecycle)
+        recover(self.lifecycle, ingest)
+        self._cleaner.sweep()
         self._budget.set(self.store.live_source_bytes())
         watchers = make_watchers(self.folders, self.settings, self.store, self._budget, self.options, once=self._once)
-        self._reception, self._watchers = reception, watchers
+        self._ingest, self._watchers = ingest, watchers
 
     def __exit__(self, *_: object) -> None:
         for watcher in self._watchers:
             watcher.stop()
         try:
-            self._foreman.close()
-            self.register.spool.stop_beating()
+            self._dispatcher.close()
+            self.lifecycle.spool.remove_heartbeat()
         except (sqlite3.DatabaseError, NoSpaceLeft, OSError) as error:  # the next start makes it good
             log.error("what was running cannot be put back now: %s", error)
         finally:
@@ -138,11 +138,11 @@ class Daemon:
                 busy = self.tick(time.monotonic())
                 self._wait(options.busy_tick_s if busy or self._once else options.idle_tick_s)
             if self._stops:
-                self._wind_up()
+                self._shut_down()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return self.register.ended
+        return self.lifecycle.ended
 
     def stop(self) -> None:
         """Wind up soon; called again, without waiting for the running job to finish. Safe in a signal handler."""
@@ -154,15 +154,15 @@ class Daemon:
         Args:    now: seconds of the monotonic clock
         Returns: whether something is going on
         """
-        self._notice_sleep(now)
-        self._beat(now)
+        self._allow_for_sleep(now)
+        self._write_heartbeat(now)
         busy = True
         with self._waiting_for_the_disk():
             self._work(now)
-            self._keep_house(now)
+            self._run_housekeeping(now)
             self._resume(now)
             pending = any(watcher.pending for watcher in self._watchers)
-            busy = self._foreman.busy or not self._reception.empty or pending
+            busy = self._dispatcher.busy or not self._ingest.empty or pending
         return busy
 
     @contextlib.contextmanager
@@ -195,7 +195,7 @@ class Daemon:
         """Whether nothing is left to do for now."""
         with self._waiting_for_the_disk():
             watched = all(watcher.settled for watcher in self._watchers)
-            return watched and self._reception.empty and self.store.live_count() == 0 and self.register.all_settled
+            return watched and self._ingest.empty and self.store.live_count() == 0 and self.lifecycle.all_settled
         return False
 
     @property
@@ -211,7 +211,7 @@ class Daemon:
     @property
     def worker_pids(self) -> list[int]:
         """The processes that run now."""
-        return self._foreman.worker_pids
+        return self._dispatcher.worker_pids
 
     def _work(self, now: float) -> None:
         for watcher in self._watchers:
@@ -219,46 +219,46 @@ class Daemon:
                 raise DaemonError(
                     f"Watching {watcher.folder.path} failed ({watcher.failure}); start again."
                 ) from watcher.failure
-        self._foreman.hear(now)
-        self._foreman.heed_cancels(now)
-        self.register.settle_rest()
+        self._dispatcher.process_events(now)
+        self._dispatcher.apply_user_requests(now)
+        self.lifecycle.settle_unsettled()
         if self._paused or self._stops:
             return
-        self._reception.tick(self._watchers)
+        self._ingest.tick(self._watchers)
         if any(watcher.pending for watcher in self._watchers):
-            self._foreman.prepare(now)  # loading takes seconds, as does making sure that a file is complete
-        self._foreman.give_work(now)
+            self._dispatcher.prepare(now)  # loading takes seconds, as does making sure that a file is complete
+        self._dispatcher.assign_jobs(now)
         if self._once:
-            self._foreman.check_workers_start()
+            self._dispatcher.check_workers_can_start()
         if self._budget.refused:
             self._budget.set(self.store.live_source_bytes())
 
-    def _keep_house(self, now: float) -> None:
+    def _run_housekeeping(self, now: float) -> None:
         if now - self._last_housekeeping < _HOUSEKEEPING_S:
             return
         self._last_housekeeping = now
-        self._foreman.sweep(now)
+        self._dispatcher.requeue_orphaned(now)
         if now - self._last_prune >= _PRUNE_S:
             self._last_prune = now
-            pruned = self.register.spool.prune(self._clock.now(time.time(), now), self.options.done_days)
+            pruned = self.lifecycle.spool.prune(self._clock.now(time.time(), now), self.options.done_days)
             if pruned:
                 log.info(
                     "%d finished jobs' folders were older than %g days and are removed", pruned, self.options.done_days
                 )
 
-    def _wind_up(self) -> None:
+    def _shut_down(self) -> None:
         """Let running jobs finish, then let go, then die. Together less than the 10 s that a system grants."""
         log.info("stopping")
         options = self.options
         for watcher in self._watchers:
             watcher.ask_to_stop()
         until = time.monotonic() + options.finish_s
-        while self._foreman.busy and time.monotonic() < until and self._stops < 2:
+        while self._dispatcher.busy and time.monotonic() < until and self._stops < 2:
             self.tick(time.monotonic())
             self._wait(options.busy_tick_s / 2)
-        self._foreman.release(time.monotonic())
+        self._dispatcher.release(time.monotonic())
         until = time.monotonic() + options.release_s
-        while self._foreman.busy and time.monotonic() < until:
+        while self._dispatcher.busy and time.monotonic() < until:
             self.tick(time.monotonic())
             self._wait(options.busy_tick_s / 2)
 
@@ -267,23 +267,23 @@ class Daemon:
     def _on_event(self, event: Event) -> None:
         """Remove what a job that did not end well left in its output folder, then tell the listener."""
         if event.result is not None and event.result.state not in (State.DONE, State.DUPLICATE):
-            self._janitor.sweep_after(event.id)
+            self._cleaner.sweep_after(event.id)
         if self._listener is not None:
             self._listener(event)
 
-    def _notice_sleep(self, now: float) -> None:
+    def _allow_for_sleep(self, now: float) -> None:
         """After the sleep of a laptop, or of this process alone, the workers are not to blame for it."""
         if self._last_tick is not None and now - self._last_tick > 5.0:
-            self._foreman.grant(now - self._last_tick)
+            self._dispatcher.extend_leases(now - self._last_tick)
         self._last_tick = now
 
-    def _beat(self, now: float) -> None:
+    def _write_heartbeat(self, now: float) -> None:
         if now - self._last_beat < self.options.heartbeat_s:
             return
         self._last_beat = now
         try:
             beat = Heartbeat(pid=os.getpid(), version=tsbs_daw.__version__, updated_unix_s=time.time())
-            self.register.spool.beat(beat)
+            self.lifecycle.spool.write_heartbeat(beat)
         except OSError as error:
             log.warning("the heartbeat cannot be written: %s", error)
 
@@ -291,7 +291,7 @@ class Daemon:
         if not self._paused:
             self._paused = True
             log.error("%s", why)
-            self.register.tell("paused", message=why)
+            self.lifecycle.emit("paused", message=why)
 
     def _resume(self, now: float) -> None:
         """Go on once the ballast fits on the disk again."""
@@ -303,10 +303,10 @@ class Daemon:
             self._pause(
                 f"The disk of {self.settings.home} is nearly full; make room, nothing new is started until then."
             )
-        elif self._paused and database.writable and self.register.spool.usable:
+        elif self._paused and database.writable and self.lifecycle.spool.usable:
             self._paused = False
             log.info("the disk can be written to again")
-            self.register.tell("resumed", message="The disk can be written to again.")
+            self.lifecycle.emit("resumed", message="The disk can be written to again.")
 
     def _wait(self, seconds: float) -> None:
         self._wake.wait(seconds)

@@ -69,12 +69,12 @@ class WorkerProcess:
         return self._process.poll() is not None and not self._reader.is_alive()
 
     @property
-    def how_it_ended(self) -> str:
+    def exit_text(self) -> str:
         """For people: "signal SIGSEGV" or "exit code 1"."""
         return describe_exit(self._process.poll())
 
     @property
-    def was_told_to_end(self) -> bool:
+    def was_terminated(self) -> bool:
         """Whether someone ended it politely, as a system that shuts down does: not the job's fault."""
         return self._process.poll() == -signal.SIGTERM
 
@@ -158,7 +158,7 @@ class Outcome:
     error:     a sentence when it failed, the way it died when it crashed
     retryable: trying again may help
     blameless: a crash for which the job is not to blame
-    company:   others were running in the worker that crashed, and it may have been them
+    shared:    other jobs ran in the worker that crashed, and one of them may be the cause
     """
 
     kind: str
@@ -166,35 +166,34 @@ class Outcome:
     error: str = ""
     retryable: bool = False
     blameless: bool = False
-    company: bool = False
+    shared: bool = False
 
 
 @dataclass
 class Lease:
     """A job in a worker's hands. Times are of the monotonic clock.
 
-    heard: when the worker last said anything; moved: when the job last made progress
+    last_seen: when the worker last sent anything; last_progress: when the job last made progress
     dropped: when it was asked to end; outcome: how it ended, until the store knows
-    told, told_what, extended: when, and what, was last written down of it
+    last_reported, reported, extended: when progress was last reported, what it was, when the lease was last extended
     """
 
     row: JobRow
-    heard: float
-    moved: float
+    last_seen: float
+    last_progress: float
     fraction: float = 0.0
     message: str = ""
     dropped: float | None = None
     outcome: Outcome | None = None
-    told: float = float("-inf")
-    told_what: tuple[float, str] = (-1.0, "")
+    last_reported: float = float("-inf")
+    reported: tuple[float, str] = (-1.0, "")
     extended: float = 0.0
 
 
-class WorkerSlot:
-    """Starts the worker when there is work, hears what it says, and ends it when it hangs.
+class WorkerHandle:
+    """Starts the worker when there is work, handles its events, and kills it when it hangs.
 
-    A job that a worker has crashed with is given to one that has no other, and gets no company: so that what crashes
-    again is it, and no other job is harmed.
+    A job that crashed a worker runs alone from then on, so that another crash is its own and harms no other job.
     """
 
     def __init__(self, options: DaemonOptions, settings: Settings, log_path: Path, wake: Callable[[], None]):
@@ -202,23 +201,23 @@ class WorkerSlot:
         self.process: WorkerProcess | None = None
         self.leases: list[Lease] = []
         self.ready = False
-        self._places = 1  # how many jobs at once, as the worker says
+        self._capacity = 1  # how many jobs at once, as the worker says
         self.failed_starts = 0
-        self.complaint = ""  # why the worker cannot start, for people
-        self._reason = ""  # the same, in the words of the one that is just ending
+        self.start_error = ""  # why the worker cannot start, for people
+        self._pending_error = ""  # the same, in the words of the one that is just ending
         self._crashes_in_a_row = 0
         self._restart_at = 0.0
         self._idle_since: float | None = None
 
     @property
-    def room(self) -> int:
+    def free_capacity(self) -> int:
         """How many more jobs fit."""
-        return self._places - len(self.leases)
+        return self._capacity - len(self.leases)
 
-    def takes(self, row: JobRow) -> bool:
+    def can_accept(self, row: JobRow) -> bool:
         """Whether it can begin this job now."""
         alone = any(other.crashes for other in (row, *(lease.row for lease in self.leases)))
-        return self.ready and (not self.leases if alone else self.room > 0)
+        return self.ready and (not self.leases if alone else self.free_capacity > 0)
 
     def start(self, now: float) -> None:
         """Have a worker ready soon. Does nothing while there is one, or while the last one's crash is too fresh."""
@@ -236,9 +235,9 @@ class WorkerSlot:
         else:
             log.info("worker %d started", self.process.pid)
 
-    def give(self, row: JobRow, folder: Path, now: float) -> None:
+    def assign(self, row: JobRow, folder: Path, now: float) -> None:
         settings = self._settings
-        self.leases.append(Lease(row, heard=now, moved=now))
+        self.leases.append(Lease(row, last_seen=now, last_progress=now))
         self._idle_since = None
         job = row.job.model_dump(mode="json", by_alias=True)
         # What is for the asker alone stays here, and joins the result from the row.
@@ -259,28 +258,28 @@ class WorkerSlot:
             lease.dropped = now
             self.process.send({"drop": lease.row.id, "fence": lease.row.fence})
 
-    def listen(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         """Take in what the worker said, and find out whether it is dead or hangs."""
         if self.process is None:
             return
         dead = self.process.dead  # asked first: then nothing can come after the events below
         for event in self.process.events():
-            self._hear(event, now)
+            self._handle_event(event, now)
         if dead:
-            self._bury(now)
+            self._reap(now)
         elif self.leases:
-            self._watch_over(now)
+            self._check_timeouts(now)
         elif self.ready:
             self._idle_since = now if self._idle_since is None else self._idle_since
             if now - self._idle_since > self._options.worker_idle_s:
                 log.info("worker %d has had nothing to do and is let go", self.process.pid)
                 self.close()
 
-    def grant(self, seconds: float) -> None:
+    def extend_leases(self, seconds: float) -> None:
         """The daemon itself was asleep: nobody is late."""
         for lease in self.leases:
-            lease.heard += seconds
-            lease.moved += seconds
+            lease.last_seen += seconds
+            lease.last_progress += seconds
 
     def close(self) -> None:
         if self.process is not None:
@@ -292,23 +291,23 @@ class WorkerSlot:
             self.process.kill()
             self.close()
 
-    def _hear(self, event: dict[str, Any], now: float) -> None:
+    def _handle_event(self, event: dict[str, Any], now: float) -> None:
         kind, run = event.get("event"), (event.get("id"), event.get("fence"))
         lease = next((lease for lease in self.leases if (lease.row.id, lease.row.fence) == run), None)
         for other in self.leases:  # the process lives, and they with it
-            other.heard = now
+            other.last_seen = now
         if kind == "ready":
-            self.ready, self.failed_starts, self.complaint = True, 0, ""
-            self._places = event["songs"]
+            self.ready, self.failed_starts, self.start_error = True, 0, ""
+            self._capacity = event["songs"]
         elif kind == "unusable":
-            self._reason = printable(str(event.get("error")))
+            self._pending_error = printable(str(event.get("error")))
         elif kind == "alive":
             pass
         elif lease is None:
             log.warning("job %s: %s under lease %s is not listened to", run[0], kind, run[1])
         elif kind == "progress":
             if (event["fraction"], printable(event["message"])) != (lease.fraction, lease.message):
-                lease.moved = now
+                lease.last_progress = now
             lease.fraction, lease.message = max(lease.fraction, event["fraction"]), printable(event["message"])
         elif kind in OUTCOMES:
             self._crashes_in_a_row = 0
@@ -316,7 +315,7 @@ class WorkerSlot:
             details |= {"error": printable(event["error"])} if "error" in event else {}
             lease.outcome = lease.outcome or Outcome(kind, **details)
 
-    def _watch_over(self, now: float) -> None:
+    def _check_timeouts(self, now: float) -> None:
         options = self._options
         for lease in self._open_leases():
             if lease.dropped is not None and now - lease.dropped > options.cancel_kill_s:
@@ -324,9 +323,9 @@ class WorkerSlot:
                 lease.outcome = Outcome("cancelled")
                 for other in self._open_leases():
                     other.outcome = Outcome("released")
-            elif now - lease.heard > options.lease_s:
+            elif now - lease.last_seen > options.lease_s:
                 self._crashed(f"it did not answer for {options.lease_s:.0f} s")
-            elif now - lease.moved > options.stall_s:
+            elif now - lease.last_progress > options.stall_s:
                 self._crashed(f"it made no progress for {options.stall_s:.0f} s")
             if lease.outcome is not None:
                 self.kill()
@@ -340,23 +339,23 @@ class WorkerSlot:
         fallen = self._open_leases()
         for lease in fallen:
             log.error("job %s: its worker died: %s", lease.row.id, error)
-            lease.outcome = Outcome("crashed", error=error, blameless=blameless, company=len(fallen) > 1)
+            lease.outcome = Outcome("crashed", error=error, blameless=blameless, shared=len(fallen) > 1)
 
-    def _bury(self, now: float) -> None:
+    def _reap(self, now: float) -> None:
         process, ready = self.process, self.ready
-        ended, blameless = process.how_it_ended, process.was_told_to_end
+        ended, blameless = process.exit_text, process.was_terminated
         self.close()
         self._crashed(ended, blameless=blameless)
         if not ready:
-            complaint = f"The separation worker ended while it started ({ended}); see {self._log_path}."
-            self._note_failed_start(self._reason or complaint, now)
+            start_error = f"The separation worker ended while it started ({ended}); see {self._log_path}."
+            self._note_failed_start(self._pending_error or start_error, now)
         else:
             self._wait_to_restart(now)
 
-    def _note_failed_start(self, complaint: str, now: float) -> None:
+    def _note_failed_start(self, start_error: str, now: float) -> None:
         self.failed_starts += 1
-        self.complaint, self._reason = complaint, ""
-        log.error("%s", complaint)
+        self.start_error, self._pending_error = start_error, ""
+        log.error("%s", start_error)
         self._wait_to_restart(now)
 
     def _wait_to_restart(self, now: float) -> None:

@@ -2,8 +2,8 @@
 
 A crash between two of these steps is made good at the next start, because the store is always the first to know.
 
-Whatever the daemon does about one job, it does within `Register.confine`: an error there ends that job, with a sentence
-in its result, and nothing else.
+Everything the daemon does about one job runs inside `JobLifecycle.confine`: an error there ends that job, with a
+sentence in its result, and nothing else.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Event:
 Listener = Callable[[Event], None]
 
 
-class Register:
+class JobLifecycle:
     """What the daemon's parts write their news into.
 
     ended: how many jobs ended in which state since the start
@@ -63,7 +63,7 @@ class Register:
         self._listener = listener
         self._unsettled: dict[str, Result] = {}
 
-    def tell(self, kind: str, row: JobRow | None = None, *, fraction: float = 0.0, message: str = "") -> None:
+    def emit(self, kind: str, row: JobRow | None = None, *, fraction: float = 0.0, message: str = "") -> None:
         event = Event(kind, id=row.id, song=row.song, file=row.source_key) if row else Event(kind)
         self.publish(replace(event, fraction=fraction, message=message))
 
@@ -78,12 +78,12 @@ class Register:
         try:
             yield
         except Exception as error:
-            if self.concerns_all(error):
+            if self.affects_all_jobs(error):
                 raise
             log.exception("job %s cannot be dealt with", job_id)
-            self._break_off(job_id, error)
+            self._fail_job(job_id, error)
 
-    def concerns_all(self, error: Exception) -> bool:
+    def affects_all_jobs(self, error: Exception) -> bool:
         """Whether an error is that of the queue, the spool or this process, and so no single job's."""
         if isinstance(error, OSError):
             return isinstance(error, BrokenPipeError) or not self.spool.usable  # nobody reads our output any more
@@ -91,7 +91,7 @@ class Register:
             return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
         return isinstance(error, (NoSpaceLeft, DaemonError, MemoryError))
 
-    def _break_off(self, job_id: str, error: Exception) -> None:
+    def _fail_job(self, job_id: str, error: Exception) -> None:
         """End a job that cannot be dealt with, and if that fails as well, let at least the store forget about it."""
         sentence = str(error) if isinstance(error, TsbsDawError) else _unexpected(job_id, error)
         try:
@@ -99,7 +99,7 @@ class Register:
             if row is not None and not row.state.finished:
                 self.finish(row, State.FAILED, fence=row.fence if row.state is State.RUNNING else None, error=sentence)
         except (TsbsDawError, ValueError, OSError) as second:
-            if self.concerns_all(second):
+            if self.affects_all_jobs(second):
                 raise
             log.exception("job %s cannot be ended as others are", job_id)
             self.store.abandon(job_id, printable(sentence))
@@ -158,7 +158,7 @@ class Register:
                 log.error("job %s: its result cannot be written yet: %s", result.id, error)
             self._unsettled[result.id] = result
 
-    def settle_rest(self) -> None:
+    def settle_unsettled(self) -> None:
         for result in list(self._unsettled.values()):
             self.settle(result)
 

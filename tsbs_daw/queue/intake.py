@@ -16,23 +16,23 @@ from tsbs_daw.contracts.job import Job, Source
 from tsbs_daw.core.errors import JobFormatError, printable, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import read_small, write_atomically, write_synced
-from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import REQUEST_BYTES, SOURCE
 
 INTAKE = "intake.json"
 SCHEMA = 1
 
 
-def write_arrival(folder: Path, arrival: Arrival) -> None:
+def write_new_job(folder: Path, new_job: NewJob) -> None:
     """Both notes, synced; job.json last, because it makes the folder complete."""
-    if arrival.file is not None:
-        note = {"schema": SCHEMA, "file": asdict(arrival.file)}
-        note |= {"model_hash": arrival.model_hash, "source_bytes": arrival.source_bytes}
+    if new_job.file is not None:
+        note = {"schema": SCHEMA, "file": asdict(new_job.file)}
+        note |= {"model_hash": new_job.model_hash, "source_bytes": new_job.source_bytes}
         write_synced(folder / INTAKE, json.dumps(note, indent=2))
-    write_atomically(folder / "job.json", arrival.job.to_json())
+    write_atomically(folder / "job.json", new_job.job.to_json())
 
 
-def read_arrival(folder: Path, job: Job, *, finished: bool = False) -> Arrival:
+def read_new_job(folder: Path, job: Job, *, finished: bool = False) -> NewJob:
     """What arrived in this folder, whose job.json has been read.
 
     Args:   finished: the job will not run, so it does not matter whether its source is still there
@@ -40,18 +40,18 @@ def read_arrival(folder: Path, job: Job, *, finished: bool = False) -> Arrival:
     """
     path = folder / INTAKE
     if not os.path.lexists(path):
-        return Arrival(job)
+        return NewJob(job)
     try:
-        arrival = _arrival_of(job, json.loads(read_small(path, REQUEST_BYTES)))
+        new_job = _new_job_of(job, json.loads(read_small(path, REQUEST_BYTES)))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         why = printable(getattr(error, "strerror", None) or str(error))[:300]
         raise JobFormatError(f"{shown(path)} is damaged ({why}); drop the song into its folder again.") from error
     if finished or (folder / SOURCE / job.source.path.name).is_file():
-        return arrival
-    return _from_original(arrival)
+        return new_job
+    return _from_original(new_job)
 
 
-def _arrival_of(job: Job, note: Any) -> Arrival:
+def _new_job_of(job: Job, note: Any) -> NewJob:
     """Raises: KeyError, TypeError, ValueError: not a note of ours"""
     file = SeenFile(**note["file"])
     for field in fields(file):
@@ -67,16 +67,16 @@ def _arrival_of(job: Job, note: Any) -> Arrival:
         raise TypeError("model_hash is not a text")
     if not isinstance(source_bytes, int) or not 0 <= source_bytes < 1 << 62:
         raise TypeError("source_bytes is not a size")
-    return Arrival(job, source_name(Path(file.root, file.relative)), file, model_hash, source_bytes)
+    return NewJob(job, source_name(Path(file.root, file.relative)), file, model_hash, source_bytes)
 
 
-def _from_original(arrival: Arrival) -> Arrival:
+def _from_original(new_job: NewJob) -> NewJob:
     """The copy left with an earlier run: use the file itself, whatever is in it by now."""
-    assert arrival.file is not None, "only files of watch folders are copied"
-    original = Path(arrival.file.root, arrival.file.relative)
+    assert new_job.file is not None, "only files of watch folders are copied"
+    original = Path(new_job.file.root, new_job.file.relative)
     try:
         original.stat()
-        source = Source(**(arrival.job.source.model_dump() | {"path": original}))
+        source = Source(**(new_job.job.source.model_dump() | {"path": original}))
     except (OSError, ValueError) as error:
-        raise JobFormatError(f"{shown(arrival.source_key)} is gone, so it cannot run again; put it back.") from error
-    return Arrival(arrival.job.model_copy(update={"source": source}), source_key=arrival.source_key)
+        raise JobFormatError(f"{shown(new_job.source_key)} is gone, so it cannot run again; put it back.") from error
+    return NewJob(new_job.job.model_copy(update={"source": source}), source_key=new_job.source_key)

@@ -156,7 +156,7 @@ class JobRow:
 
 
 @dataclass(frozen=True)
-class Arrival:
+class NewJob:
     """A job on its way into the queue.
 
     file:         the watched file it came from; its `input_hash` is that of the copy in the spool
@@ -235,20 +235,20 @@ def song_name(job: Job) -> str:
     return source_name(job.song if job.song is not None else job.source.path.stem)
 
 
-def columns_of(arrival: Arrival) -> dict[str, object]:
+def columns_of(new_job: NewJob) -> dict[str, object]:
     """A queued job's columns, as far as they are not the table's defaults."""
-    job, file = arrival.job, arrival.file
+    job, file = new_job.job, new_job.file
     return {
         "id": job.id,
         "state": State.QUEUED.value,
         "priority": 0 if job.priority == "interactive" else 1,
-        "source_key": arrival.source_key or source_name(job.source.path),
+        "source_key": new_job.source_key or source_name(job.source.path),
         "song": song_name(job),
         "origin": job.origin,
         "input_hash": file.input_hash if file else None,
         "preset_hash": file.settings_hash if file else None,
-        "model_hash": arrival.model_hash if file else None,
-        "source_bytes": arrival.source_bytes,
+        "model_hash": new_job.model_hash if file else None,
+        "source_bytes": new_job.source_bytes,
         "created_unix_s": time.time(),
         "job_json": job.to_json(),
     }

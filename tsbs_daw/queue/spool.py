@@ -203,18 +203,18 @@ class Spool:
             shutil.rmtree(folder / SOURCE, ignore_errors=True)
         _remove(folder / "fence")
         sync_folder(folder)
-        moved = _move_beside(folder, self.done)
+        last_progress = _move_beside(folder, self.done)
         sync_folder(self.done)
-        return moved
+        return last_progress
 
     def discard(self, job_id: str) -> None:
         """Remove an arrival that turned out to be nothing new."""
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
-    def beat(self, heartbeat: Heartbeat) -> None:
+    def write_heartbeat(self, heartbeat: Heartbeat) -> None:
         write_atomically(self.root / "heartbeat.json", heartbeat.to_json(), durable=False)
 
-    def stop_beating(self) -> None:
+    def remove_heartbeat(self) -> None:
         _remove(self.root / "heartbeat.json")
 
     def prune(self, now_unix_s: float, days: float = DONE_DAYS) -> int:

@@ -28,9 +28,9 @@ from tsbs_daw.queue.records import (
     COLUMNS,
     TABLES,
     VERSION,
-    Arrival,
     Enqueued,
     JobRow,
+    NewJob,
     SeenFile,
     columns_of,
     files_of,
@@ -40,13 +40,13 @@ from tsbs_daw.queue.records import (
 )
 
 
-def enqueue_one(connection: sqlite3.Connection, arrival: Arrival, outcome: Enqueued) -> None:
+def enqueue_one(connection: sqlite3.Connection, new_job: NewJob, outcome: Enqueued) -> None:
     """A job that is known runs again if it is finished, and is left alone if it is not."""
-    job, file = arrival.job, arrival.file
+    job, file = new_job.job, new_job.file
     known = connection.execute("SELECT state FROM jobs WHERE id = ?", (job.id,)).fetchone()
     if known is not None:
         if State(known["state"]).finished:
-            _run_again(connection, columns_of(arrival))
+            _run_again(connection, columns_of(new_job))
         outcome.queued.append(job.id)
         return
     if file is not None:
@@ -56,8 +56,8 @@ def enqueue_one(connection: sqlite3.Connection, arrival: Arrival, outcome: Enque
             outcome.unchanged.append(job.id)
             return
         remember(connection, file)
-        outcome.superseded += _supersede(connection, arrival)
-    insert(connection, "INSERT", columns_of(arrival))
+        outcome.superseded += _supersede(connection, new_job)
+    insert(connection, "INSERT", columns_of(new_job))
     outcome.queued.append(job.id)
 
 
@@ -69,9 +69,9 @@ def _dealt_with(connection: sqlite3.Connection, before: SeenFile, file: SeenFile
     return row is not None and State(row["state"]) in (State.QUEUED, State.RUNNING, State.DONE, State.DUPLICATE)
 
 
-def _supersede(connection: sqlite3.Connection, arrival: Arrival) -> list[str]:
+def _supersede(connection: sqlite3.Connection, new_job: NewJob) -> list[str]:
     """End waiting jobs about an older version of the file; ask running ones to end. Returns those that waited."""
-    older = (arrival.source_key, arrival.job.id)
+    older = (new_job.source_key, new_job.job.id)
     where = "source_key = ? AND id != ? AND input_hash IS NOT NULL AND cancel_requested = ''"
     connection.execute(
         f"UPDATE jobs SET cancel_requested = 'superseded' WHERE {where} AND state IN ('queued', 'running')", older
@@ -190,7 +190,7 @@ class JobStore:
         found = self.database.read(_NEXT.format(order=_ORDER), (now,))
         return JobRow.from_sql(found[0]) if found else None
 
-    def done_twin(self, row: JobRow) -> JobRow | None:
+    def done_duplicate(self, row: JobRow) -> JobRow | None:
         """The finished job with the same content, preset and model."""
         key = (row.input_hash, row.preset_hash, row.model_hash)
         found = self._rows("state = 'done' AND input_hash = ? AND preset_hash = ? AND model_hash = ?", key)
@@ -218,14 +218,14 @@ class JobStore:
 
     # Arriving
 
-    def enqueue(self, arrivals: Iterable[Arrival]) -> Enqueued:
+    def enqueue(self, new_jobs: Iterable[NewJob]) -> Enqueued:
         """Take jobs into the queue, in one transaction with the memory of their files."""
-        arrivals = list(arrivals)
+        new_jobs = list(new_jobs)
 
         def work(connection: sqlite3.Connection) -> Enqueued:
             outcome = Enqueued()
-            for arrival in arrivals:
-                enqueue_one(connection, arrival, outcome)
+            for new_job in new_jobs:
+                enqueue_one(connection, new_job, outcome)
             return outcome
 
         return self.database.write(work)
@@ -239,16 +239,16 @@ class JobStore:
 
         self.database.write(work)
 
-    def record_finished(self, arrival: Arrival | None, result: Result) -> None:
+    def record_finished(self, new_job: NewJob | None, result: Result) -> None:
         """Keep a job that ended elsewhere; None: its request could not be read. A known id is left alone."""
-        columns = columns_of(arrival) if arrival else dict(_UNREADABLE, id=result.id, created_unix_s=time.time())
+        columns = columns_of(new_job) if new_job else dict(_UNREADABLE, id=result.id, created_unix_s=time.time())
         columns |= {"state": result.state.value, "error": result.error, "result_json": result.to_json()}
         columns |= {"finished_unix_s": result.finished_unix_s, "source_bytes": 0}
 
         def work(connection: sqlite3.Connection) -> None:
             insert(connection, "INSERT OR IGNORE", columns)
-            if arrival and arrival.file:
-                remember(connection, arrival.file)
+            if new_job and new_job.file:
+                remember(connection, new_job.file)
 
         self.database.write(work)
 

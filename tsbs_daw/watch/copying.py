@@ -15,8 +15,8 @@ from typing import BinaryIO
 from tsbs_daw.contracts.job import Job, Source, new_job_id
 from tsbs_daw.core.filenames import safe_name, source_name
 from tsbs_daw.core.files import open_regular, sync_file, sync_folder
-from tsbs_daw.queue.intake import write_arrival
-from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.intake import write_new_job
+from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import SOURCE
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.scan import Found, file_state
@@ -28,7 +28,7 @@ class Moved(Exception):
     """Not an error, but a word between this module and the watcher: the file is not what was seen; look again."""
 
 
-class CannotRead(Exception):
+class SourceUnreadable(Exception):
     """The song itself cannot be read. Whatever else the system refuses is the spool's trouble, and no song's."""
 
     def __init__(self, error: OSError):
@@ -70,12 +70,12 @@ class Destination:
     model_hash: str
 
 
-def take_in(found: Found, destination: Destination, going_on: Callable[[], bool]) -> Arrival:
+def copy_to_spool(found: Found, destination: Destination, going_on: Callable[[], bool]) -> NewJob:
     """Copy a stable file into a job's folder, which appears in jobs/ by one rename.
 
     Raises:
         Moved: It changed before or meanwhile, or the daemon stops.
-        CannotRead: The file cannot be read.
+        SourceUnreadable: The file cannot be read.
         JobFormatError: No job can be made of it, as with an output folder whose name is not UTF-8.
         OSError: The spool cannot be written to.
     """
@@ -88,8 +88,8 @@ def take_in(found: Found, destination: Destination, going_on: Callable[[], bool]
         digest = _copy(path, temporary / copy, found.state, going_on)
         job = _job(job_id, found, folder, destination.jobs / job_id / copy).checked()
         file = SeenFile(str(folder.path), found.relative, found.state, destination.settings_hash, digest, job_id)
-        arrival = Arrival(job, source_name(path), file, destination.model_hash, found.size_bytes)
-        write_arrival(temporary, arrival)
+        new_job = NewJob(job, source_name(path), file, destination.model_hash, found.size_bytes)
+        write_new_job(temporary, new_job)
         sync_folder(temporary / SOURCE)
         sync_folder(temporary)
         temporary.rename(destination.jobs / job_id)
@@ -97,11 +97,11 @@ def take_in(found: Found, destination: Destination, going_on: Callable[[], bool]
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(destination.jobs)
-    return arrival
+    return new_job
 
 
 def _copy(path: Path, copy: Path, state: str, going_on: Callable[[], bool]) -> str:
-    """Returns: SHA-256 of what was copied. Raises: Moved, CannotRead, OSError: of the copy"""
+    """Returns: SHA-256 of what was copied. Raises: Moved, SourceUnreadable, OSError: of the copy"""
     digest = hashlib.sha256()
     with _open(path) as source, copy.open("wb") as target:
         _check_state(source, state)
@@ -127,21 +127,21 @@ def _open(path: Path) -> BinaryIO:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EISDIR, errno.EINVAL):  # gone, or no file any more
             raise Moved from error
-        raise CannotRead(error) from error
+        raise SourceUnreadable(error) from error
 
 
 def _read(source: BinaryIO) -> bytes:
     try:
         return source.read(_BLOCK_BYTES)
     except OSError as error:
-        raise CannotRead(error) from error
+        raise SourceUnreadable(error) from error
 
 
 def _check_state(source: BinaryIO, state: str) -> None:
     try:
         status = os.fstat(source.fileno())
     except OSError as error:
-        raise CannotRead(error) from error
+        raise SourceUnreadable(error) from error
     if file_state(status) != state:
         raise Moved
 

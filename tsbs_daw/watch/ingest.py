@@ -16,46 +16,46 @@ from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.core.errors import JobFormatError, described, printable, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import may_pass
-from tsbs_daw.queue.events import Event, Register
-from tsbs_daw.queue.intake import read_arrival
-from tsbs_daw.queue.records import Arrival, Enqueued, SeenFile
+from tsbs_daw.queue.events import Event, JobLifecycle
+from tsbs_daw.queue.intake import read_new_job
+from tsbs_daw.queue.records import Enqueued, NewJob, SeenFile
 from tsbs_daw.watch.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 200  # so that a burst does not keep a tick from its other duties
+_REQUESTS_PER_TICK = 200  # so that a burst does not keep a tick from its other duties
 
 
-class Reception:
+class Ingest:
     """What has been taken and is not in the store yet is kept here: when the store cannot write, it comes again."""
 
-    def __init__(self, register: Register):
-        self._register, self._store, self._spool = register, register.store, register.spool
-        self._arrived: list[Arrival] = []
+    def __init__(self, lifecycle: JobLifecycle):
+        self._lifecycle, self._store, self._spool = lifecycle, lifecycle.store, lifecycle.spool
+        self._new_jobs: list[NewJob] = []
         self._ignored: list[SeenFile] = []
         self._stuck: set[Path] = set()
 
     @property
     def empty(self) -> bool:
         """Whether everything that was there, and can be moved, is in the store."""
-        return not self._arrived and not self._ignored and not self._waiting()
+        return not self._new_jobs and not self._ignored and not self._waiting()
 
     def _waiting(self) -> list[Path]:
         return [folder for folder in self._spool.waiting() if folder not in self._stuck]
 
     def tick(self, watchers: Sequence[Watcher] = ()) -> None:
         """Raises: NoSpaceLeft: the store cannot take it; nothing is lost"""
-        if not self._arrived:
+        if not self._new_jobs:
             self._claim_requests()
         for watcher in watchers:
-            self._hear(watcher)
+            self._drain(watcher)
         self._enqueue()
         self._note_ignored()
 
     def restore(self, folder: Path) -> None:
         """Queue a job whose folder lies in jobs/, unknown to the store."""
         try:
-            self._arrived.append(read_arrival(folder, self._spool.read_request(folder)))
+            self._new_jobs.append(read_new_job(folder, self._spool.read_request(folder)))
         except JobFormatError as error:
             self._refuse(folder, str(error))
 
@@ -63,9 +63,9 @@ class Reception:
         for entry in self._spool.strays():
             if entry not in self._stuck:
                 self._refuse(entry, f"{shown(entry)} is not a folder; make one, with the request as its job.json.")
-        for folder in self._waiting()[:_AT_ONCE]:
+        for folder in self._waiting()[:_REQUESTS_PER_TICK]:
             try:
-                arrival = read_arrival(folder, self._spool.read_request(folder))
+                new_job = read_new_job(folder, self._spool.read_request(folder))
             except JobFormatError as error:
                 self._refuse(folder, str(error))
                 continue
@@ -74,7 +74,7 @@ class Reception:
             except OSError as error:
                 self._cannot_claim(folder, error)
             else:
-                self._arrived.append(arrival)
+                self._new_jobs.append(new_job)
 
     def _cannot_claim(self, folder: Path, error: OSError) -> None:
         if not os.path.lexists(folder):  # whoever asked has taken it back
@@ -82,65 +82,65 @@ class Reception:
         if os.path.lexists(self._spool.folder(folder.name)):
             self._refuse(folder, f"A job with the id {folder.name} is under way; give this one an id of its own.")
         elif may_pass(error):
-            self._leave(folder, error)
+            self._give_up_for_now(folder, error)
         else:
             self._refuse(folder, f"{shown(folder)} cannot be taken ({error.strerror}); remove what is wrong in it.")
 
-    def _hear(self, watcher: Watcher) -> None:
+    def _drain(self, watcher: Watcher) -> None:
         for item in watcher.news():
-            if isinstance(item, Arrival):
-                self._arrived.append(item)
+            if isinstance(item, NewJob):
+                self._new_jobs.append(item)
             elif isinstance(item, SeenFile):
                 self._ignored.append(item)
             else:
-                self._register.publish(item)
+                self._lifecycle.publish(item)
 
     def _enqueue(self) -> None:
         """All at once; if the store cannot take that, one by one, so that only the culprit is refused."""
-        if not self._arrived:
+        if not self._new_jobs:
             return
         try:
-            outcome = self._store.enqueue(self._arrived)
+            outcome = self._store.enqueue(self._new_jobs)
         except Exception as error:
-            if self._register.concerns_all(error):
+            if self._lifecycle.affects_all_jobs(error):
                 raise
             self._enqueue_singly()
             return
-        arrived, self._arrived = self._arrived, []
-        self._note_enqueued(arrived, outcome)
+        new_jobs, self._new_jobs = self._new_jobs, []
+        self._note_enqueued(new_jobs, outcome)
 
     def _enqueue_singly(self) -> None:
-        while self._arrived:
-            arrival = self._arrived[0]
+        while self._new_jobs:
+            new_job = self._new_jobs[0]
             try:
-                outcome = self._store.enqueue([arrival])
+                outcome = self._store.enqueue([new_job])
             except Exception as error:
-                if self._register.concerns_all(error):
+                if self._lifecycle.affects_all_jobs(error):
                     raise
-                log.exception("job %s cannot be queued", arrival.job.id)
-                why = f"The job {arrival.job.id} cannot be queued ({described(error)}); write it again."
-                self._refuse(self._spool.folder(arrival.job.id), why)
-                self._arrived.pop(0)
+                log.exception("job %s cannot be queued", new_job.job.id)
+                why = f"The job {new_job.job.id} cannot be queued ({described(error)}); write it again."
+                self._refuse(self._spool.folder(new_job.job.id), why)
+                self._new_jobs.pop(0)
                 continue
-            self._arrived.pop(0)
-            self._note_enqueued([arrival], outcome)
+            self._new_jobs.pop(0)
+            self._note_enqueued([new_job], outcome)
 
-    def _note_enqueued(self, arrived: list[Arrival], outcome: Enqueued) -> None:
+    def _note_enqueued(self, new_jobs: list[NewJob], outcome: Enqueued) -> None:
         for job_id in outcome.unchanged:
             self._spool.discard(job_id)
         for job_id in outcome.superseded:
-            with self._register.confine(job_id):
+            with self._lifecycle.confine(job_id):
                 row = self._store.get(job_id)
                 if row is not None and row.state is State.QUEUED:
                     error = "The file changed, and its newer version is separated instead."
-                    self._register.finish(row, State.SUPERSEDED, error=error)
-        for arrival in arrived:
-            with self._register.confine(arrival.job.id):
-                self._spool.forget_again(arrival.job.id)
-                row = self._store.get(arrival.job.id)
+                    self._lifecycle.finish(row, State.SUPERSEDED, error=error)
+        for new_job in new_jobs:
+            with self._lifecycle.confine(new_job.job.id):
+                self._spool.forget_again(new_job.job.id)
+                row = self._store.get(new_job.job.id)
                 if row is not None:
                     log.info("job %s queued: %s", row.id, row.source_key)
-                    self._register.tell("queued", row)
+                    self._lifecycle.emit("queued", row)
 
     def _note_ignored(self) -> None:
         if not self._ignored:
@@ -149,7 +149,7 @@ class Reception:
         for file in self._ignored:
             path = source_name(Path(file.root, file.relative))
             log.info("%s is ignored: %s", path, file.reason)
-            self._register.publish(Event("ignored", song=file.relative, file=path, message=file.reason or ""))
+            self._lifecycle.publish(Event("ignored", song=file.relative, file=path, message=file.reason or ""))
         self._ignored = []
 
     def _refuse(self, entry: Path, sentence: str) -> None:
@@ -159,16 +159,16 @@ class Reception:
         try:
             self._spool.refuse(entry, result)
         except OSError as error:
-            self._leave(entry, error)
+            self._give_up_for_now(entry, error)
             return
         self._store.record_finished(None, result)
-        self._register.announce(result)
+        self._lifecycle.announce(result)
 
-    def _leave(self, entry: Path, error: OSError) -> None:
+    def _give_up_for_now(self, entry: Path, error: OSError) -> None:
         """It can neither be taken nor refused. If the whole spool is at fault, the next tick tries again."""
         if not self._spool.usable:
             raise error
         self._stuck.add(entry)
         log.error("%s cannot be taken in: %s", entry, error)
         sentence = f"{shown(entry)} cannot be taken ({error.strerror}); check its permissions, then start again."
-        self._register.publish(Event("ignored", song=printable(entry.name), message=sentence))
+        self._lifecycle.publish(Event("ignored", song=printable(entry.name), message=sentence))

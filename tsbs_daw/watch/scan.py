@@ -138,7 +138,7 @@ class Scanner:
                 elif self._recursive and self._is_looked_into(entry):
                     folders.append((name, entry.path, False))
 
-    def look_again(self, relative: str) -> Found | None:
+    def rescan_file(self, relative: str) -> Found | None:
         """How one file looks now. None: it is gone, or was replaced by what is no file. A link is judged anew."""
         path = os.path.join(self._root, relative)
         try:

@@ -31,10 +31,10 @@ from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import disk_is_full
 from tsbs_daw.queue.events import Event
 from tsbs_daw.queue.options import DaemonOptions, WatchTimings, back_off
-from tsbs_daw.queue.records import Arrival, SeenFile
+from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
-from tsbs_daw.watch.copying import Budget, CannotRead, Destination, Moved, take_in
+from tsbs_daw.watch.copying import Budget, Destination, Moved, SourceUnreadable, copy_to_spool
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.notifications import Notifications, sends_no_events
 from tsbs_daw.watch.scan import FileStabilityTracker, Found, Scanner, excluded_places
@@ -81,7 +81,7 @@ class Watcher:
         self._left: set[str] = set()
         self._unlisted: set[str] = set()
         self._waited_for: set[str] = set()
-        self._news: queue.SimpleQueue[Arrival | SeenFile | Event] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[NewJob | SeenFile | Event] = queue.SimpleQueue()
         self._notifications = Notifications(folder.path, recursive=folder.recursive, changed=self._on_event)
         self._has_events = False
         self._dirty, self._stopping, self._wake = False, False, threading.Event()
@@ -108,7 +108,7 @@ class Watcher:
             self._thread.join(2.0)
         self._notifications.stop()
 
-    def news(self) -> list[Arrival | SeenFile | Event]:
+    def news(self) -> list[NewJob | SeenFile | Event]:
         """Jobs, ignored files and events since the last call."""
         return [self._news.get() for _ in range(self._news.qsize())]
 
@@ -198,7 +198,7 @@ class Watcher:
             return
         for one in found:
             self._consider(one, now)
-        self._tell_unlisted()
+        self._report_unlisted()
         for gone in self._pending.keys() - {one.relative for one in found}:
             self._drop(gone)
         took, cpu_s = time.monotonic() - began, time.thread_time() - cpu_before_s
@@ -227,7 +227,7 @@ class Watcher:
             return now < self._failures.get(known.relative, (0, now))[1]
         return known.reason is not None or known.settings_hash in self._accepted
 
-    def _tell_unlisted(self) -> None:
+    def _report_unlisted(self) -> None:
         """Songs may be in a folder that cannot be listed: whoever waits for them should know."""
         for relative in self._scanner.unlisted.keys() - self._unlisted:
             what = f"The folder cannot be listed ({self._scanner.unlisted[relative]}); check its permissions."
@@ -241,7 +241,7 @@ class Watcher:
                 return
             if self._failures.get(relative, (0, now))[1] > now:
                 continue
-            found = self._scanner.look_again(relative)
+            found = self._scanner.rescan_file(relative)
             if found is None or found.reason is not None:  # the next look says what it is now
                 self._drop(relative)
                 continue
@@ -253,7 +253,7 @@ class Watcher:
                     self._next_sample = now  # look around in between; the rest comes right after
                     return
             elif not stable and self._is_left_behind(relative, now):
-                self._leave(relative, "it is still being written")
+                self._give_up_for_now(relative, "it is still being written")
 
     def _is_complete(self, found: Found, now: float) -> bool:
         """By its header; but what has stood still for very long will not get any longer."""
@@ -285,10 +285,10 @@ class Watcher:
         if not self._context.budget.take(found.size_bytes):
             return
         try:
-            arrival = take_in(found, self._context.destination(), lambda: not self._stopping)
+            new_job = copy_to_spool(found, self._context.destination(), lambda: not self._stopping)
         except Moved:
             self._tracker.forget(found.relative)
-        except CannotRead as error:
+        except SourceUnreadable as error:
             self._cannot_read(found, error, now)
         except JobFormatError as error:
             self._ignore(found, str(error))
@@ -299,12 +299,12 @@ class Watcher:
             self._ignore(found, f"Something unexpected happened to it ({described(error)}); the log has the details.")
         else:
             self._spool_works()
-            self._seen[found.relative] = arrival.file
-            self._accepted.add(arrival.file.settings_hash)
-            self._news.put(arrival)  # before it is pending no more: `settled` must not see neither
+            self._seen[found.relative] = new_job.file
+            self._accepted.add(new_job.file.settings_hash)
+            self._news.put(new_job)  # before it is pending no more: `settled` must not see neither
             self._drop(found.relative)
 
-    def _cannot_read(self, found: Found, error: CannotRead, now: float) -> None:
+    def _cannot_read(self, found: Found, error: SourceUnreadable, now: float) -> None:
         failures = self._failures.get(found.relative, (0, 0.0))[0] + 1
         log.warning("%s cannot be read: %s", self.folder.path / found.relative, error)
         if failures < _TRIES and not error.not_permitted:
@@ -330,7 +330,7 @@ class Watcher:
             self._news.put(Event("paused", message=f"{why}; {way_out}. It is tried again."))
         if self._spool_failures >= _TRIES and self._context.patience_s is not None:
             for relative in list(self._pending):
-                self._leave(relative, "the spool cannot be written to")
+                self._give_up_for_now(relative, "the spool cannot be written to")
 
     def _spool_works(self) -> None:
         if self._spool_failures:
@@ -338,7 +338,7 @@ class Watcher:
             log.info("songs can be copied to the spool again")
             self._news.put(Event("resumed", message="Songs can be copied to the spool again."))
 
-    def _leave(self, relative: str, why: str) -> None:
+    def _give_up_for_now(self, relative: str, why: str) -> None:
         log.warning("%s is left for the next time: %s", self.folder.path / relative, why)
         path = source_name(self.folder.path / relative)
         self._news.put(Event("left", song=relative, file=path, message=f"It is left for the next time: {why}."))
