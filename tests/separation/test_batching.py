@@ -12,7 +12,8 @@ import torch
 from timeouts import PATIENCE_S
 
 from tsbs_daw.core.errors import DeviceError, JobCancelled
-from tsbs_daw.network import TINY, Separation, TwoStageSeparator
+from tsbs_daw.network import TINY, TwoStageSeparator
+from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation import Separator
 from tsbs_daw.separation.batching import Batcher
 from tsbs_daw.separation.engine import Engine
@@ -22,7 +23,7 @@ SMALL = replace(TINY, feature_dim=16, mask_blocks=1, map_blocks=1, headdim=16, c
 POISON = 0.987654
 
 
-class Echo(torch.nn.Module):
+class Echo(SeparationNetwork):
     """Answers each stem with the mixture itself; fails on command.
 
     room:  no memory for batches above it
@@ -37,7 +38,7 @@ class Echo(torch.nn.Module):
         self.begun = threading.Event()
         self.batches: list[int] = []  # how many chunks each had
 
-    def forward(self, mixture, mask_only=False, final_only=False):
+    def estimate(self, mixture, stage="full"):
         self.begun.set()
         if self.gate is not None and not self.batches:
             self.batches.append(len(mixture))
@@ -48,8 +49,7 @@ class Echo(torch.nn.Module):
             raise torch.OutOfMemoryError("CUDA out of memory")
         if (mixture == POISON).any():
             raise RuntimeError("this song cannot be computed")
-        same = mixture[:, None].expand(-1, len(SMALL.stems), -1, -1)
-        return Separation(same, same)
+        return mixture[:, None].expand(-1, len(SMALL.stems), -1, -1)
 
 
 def songs(count: int, duration_s: float = 2.0) -> list[np.ndarray]:

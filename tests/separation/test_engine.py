@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tsbs_daw.core.errors import DeviceError, UsageError
-from tsbs_daw.network import FULL, TINY, Separation, TwoStageSeparator
+from tsbs_daw.network import FULL, TINY, TwoStageSeparator
+from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation import Separator, engine, forms
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.forms import choose_precision, mark
@@ -19,7 +20,7 @@ SMALL = replace(TINY, feature_dim=16, mask_blocks=1, map_blocks=1, headdim=16, c
 MIXTURE = 0.1 * np.random.default_rng(0).standard_normal((4, 2, SMALL.chunk_samples)).astype(np.float32)
 
 
-class Starved(torch.nn.Module):
+class Starved(SeparationNetwork):
     """Answers each stem with the mixture itself, but has no memory for more than `room` samples at once."""
 
     config = SMALL
@@ -29,11 +30,10 @@ class Starved(torch.nn.Module):
         self.room, self.elsewhere_only = room, elsewhere_only
         self.error = error or torch.OutOfMemoryError("CUDA out of memory")
 
-    def forward(self, mixture, mask_only=False, final_only=False):
+    def estimate(self, mixture, stage="full"):
         if mixture.shape[0] * mixture.shape[2] > self.room and (mixture.is_meta or not self.elsewhere_only):
             raise self.error
-        same = mixture[:, None].expand(-1, len(SMALL.stems), -1, -1)
-        return Separation(same, same)
+        return mixture[:, None].expand(-1, len(SMALL.stems), -1, -1)
 
 
 def assert_passed_through(found: np.ndarray) -> None:

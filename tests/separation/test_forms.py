@@ -65,9 +65,9 @@ def test_nothing_that_works_leaves_plain_float32(monkeypatch, plain):
 
 
 def test_strict_float32_is_plain_and_auto_begins_with_the_fastest():
-    names = [form[0] for form in forms._candidates("float32", TINY)]
+    names = [form[0] for form in forms._candidates("float32", TwoStageSeparator(TINY))]
     assert "kernels" not in names and names[-1] == "plain"
-    assert list(forms._candidates("auto", TINY))[-1] == ("plain", torch.float32, True)
+    assert list(forms._candidates("auto", TwoStageSeparator(TINY)))[-1] == ("plain", torch.float32, True)
 
 
 def test_a_cpu_has_its_tiles():

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tsbs_daw.core.errors import DeviceLost
-from tsbs_daw.network import TINY, Separation
+from tsbs_daw.network import TINY
+from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.transfer import Arriving, Joined, Transfer, is_lost, is_out_of_memory
 
@@ -143,10 +144,10 @@ def test_lack_of_memory_and_a_lost_device_are_told_apart_by_their_words(text, me
     assert (is_out_of_memory(RuntimeError(text)), is_lost(RuntimeError(text))) == (memory, lost)
 
 
-class Broken(torch.nn.Module):
+class Broken(SeparationNetwork):
     config = TINY
 
-    def forward(self, mixture, mask_only=False, final_only=False) -> Separation:
+    def estimate(self, mixture, stage="full"):
         raise RuntimeError("CUDA error: unspecified launch failure")
 
 

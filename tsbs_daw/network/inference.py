@@ -6,16 +6,34 @@ K bands, B batch x channels, T frames, F bins, N features, S stems, w bins of a 
 from __future__ import annotations
 
 import copy
+import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tsbs_daw.network import fused
 from tsbs_daw.network.bands import BandSplit, Estimator
 from tsbs_daw.network.blocks import DualNet, group_norm
 from tsbs_daw.network.network import Separation, TwoStageSeparator
 from tsbs_daw.network.stft import STFT
 from tsbs_daw.network.tiles import TILE_BYTES, TiledDualNet, for_each, keep_freed_memory, side_by_side, tanh
+
+
+def variants(network: TwoStageSeparator, device: torch.device) -> dict[str, Callable[[torch.dtype], nn.Module]]:
+    """Tiles on a processor; Triton's kernels, or those of mamba-ssm, on CUDA. What builds each, the fastest first."""
+    if device.type == "cpu":
+        return {"tiles": lambda dtype: for_inference(network, dtype)}
+    found: dict[str, Callable[[torch.dtype], nn.Module]] = {}
+    if importlib.util.find_spec("triton"):
+        from tsbs_daw.network.gpu_inference import for_gpu, supports
+
+        if supports(network.config):
+            found["kernels"] = lambda dtype: for_gpu(network, dtype)
+    if fused.available():
+        found["mamba-ssm"] = lambda dtype: network
+    return found
 
 
 def for_inference(network: TwoStageSeparator, dtype: torch.dtype = torch.float32) -> TwoStageSeparator:

@@ -11,10 +11,10 @@ import logging
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsbs_daw.core.errors import DeviceError
-from tsbs_daw.network import TwoStageSeparator
+from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
 from tsbs_daw.separation.forms import Form, GraphedForm, choose_form
 from tsbs_daw.separation.transfer import Joined, Pending, Transfer, is_out_of_memory, losses_named, on_host
@@ -32,7 +32,9 @@ class Engine:
     Args: precision: one of precision.NAMES; batch_size: chunks at once; 0 is what fits the device
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, *, precision: str = "auto", batch_size: int = 0):
+    def __init__(
+        self, network: SeparationNetwork, device: torch.device, *, precision: str = "auto", batch_size: int = 0
+    ):
         self.config, self._plain = network.config, network
         self.form, self.device = _placed(network, device, precision)
         self.network, self.dtype = self.form.network, self.form.dtype
@@ -96,7 +98,7 @@ class Engine:
         if batch > 1:
             self.batch_size = batch // 2
             log.warning("out of memory on %s: batches of %d from now on", device, self.batch_size)
-        elif (shorter := samples // 2) >= SHORTEST_S * self.config.sample_rate:
+        elif self.config.any_length and (shorter := samples // 2) >= SHORTEST_S * self.config.sample_rate:
             self.piece_samples = shorter
             log.warning("out of memory on %s: chunks of %.2f s from now on", device, shorter / self.config.sample_rate)
         elif self._processor is None and self.device.type != "cpu":
@@ -117,7 +119,7 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def _placed(network: nn.Module, device: torch.device, precision: str) -> tuple[Form, torch.device]:
+def _placed(network: SeparationNetwork, device: torch.device, precision: str) -> tuple[Form, torch.device]:
     """The network in a form for `device`, or for the CPU where the device has no memory for the weights."""
     try:
         return choose_form(network, device, precision), device
@@ -129,14 +131,11 @@ def _placed(network: nn.Module, device: torch.device, precision: str) -> tuple[F
     return choose_form(network.cpu(), cpu, precision), cpu
 
 
-def _on_processor(network: nn.Module) -> Form:
+def _on_processor(network: SeparationNetwork) -> Form:
     """A copy on the CPU. It takes no memory on the device, which has none."""
-    cpu = torch.device("cpu")
-    if not isinstance(network, TwoStageSeparator):
-        return choose_form(copy.deepcopy(network).cpu(), cpu, "float32")
-    copied = TwoStageSeparator(network.config)
-    copied.load_state_dict({name: tensor.cpu() for name, tensor in network.state_dict().items()})
-    return choose_form(copied, cpu, "float32")
+    here: dict[int, Tensor] = {id(part): torch.nn.Parameter(part.detach().cpu()) for part in network.parameters()}
+    here |= {id(part): part.cpu() for part in network.buffers()}
+    return choose_form(copy.deepcopy(network, here), torch.device("cpu"), "float32")
 
 
 def _batch_size(form: Form, device: torch.device) -> int:

@@ -18,9 +18,7 @@ them. What cannot be recorded runs as before.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,19 +28,15 @@ import torch
 from torch import Tensor, nn
 
 from tsbs_daw.core.errors import UsageError, described
-from tsbs_daw.network import ModelConfig, TwoStageSeparator, fused
-from tsbs_daw.network.inference import for_inference
-from tsbs_daw.network.mamba2 import MAX_CHUNK_ON_DEVICE
+from tsbs_daw.network import ModelConfig, fused
+from tsbs_daw.network.seam import NetworkConfig, SeparationNetwork, standardised
 from tsbs_daw.separation.transfer import is_out_of_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NAMES = ("auto", *DTYPES)
 
-# Measured: from this width on, products are what takes the time, and halving it outweighs converting to and fro.
-WORTHWHILE_FEATURES = 64
 
-
-def choose_precision(name: str, device: torch.device, config: ModelConfig) -> torch.dtype:
+def choose_precision(name: str, device: torch.device, config: NetworkConfig) -> torch.dtype:
     """ "auto" is bfloat16 where that was measured to be faster and to cost no quality, else float32.
 
     That is: a wide network on a processor that multiplies bfloat16 itself (AVX512-BF16, AMX). On CUDA `forms` measures
@@ -54,17 +48,17 @@ def choose_precision(name: str, device: torch.device, config: ModelConfig) -> to
         raise UsageError(f"There is no precision {name!r}; choose from {', '.join(NAMES)}.")
     if name != "auto":
         return DTYPES[name]
-    worthwhile = device.type == "cpu" and config.feature_dim >= WORTHWHILE_FEATURES and native_bfloat16()
+    worthwhile = device.type == "cpu" and config.bfloat16_pays and native_bfloat16()
     return torch.bfloat16 if worthwhile else torch.float32
 
 
-def mark(dtype: torch.dtype, config: ModelConfig) -> str | None:
+def mark(dtype: torch.dtype, config: NetworkConfig) -> str | None:
     """What results made in this precision are kept under.
 
-    None for float32 in a narrow network: nothing else was used for it before there was a choice, and what was kept
-    then is still right. For a wide one nobody can tell, so that is found no more.
+    None for float32 in a network that gains nothing by bfloat16: nothing else was used for it before there was a
+    choice, and what was kept then is still right. For others nobody can tell, so that is found no more.
     """
-    if dtype == torch.float32 and config.feature_dim < WORTHWHILE_FEATURES:
+    if dtype == torch.float32 and not config.bfloat16_pays:
         return None
     return str(dtype).removeprefix("torch.")
 
@@ -93,7 +87,7 @@ class Form:
     """
 
     name: str
-    network: nn.Module
+    network: SeparationNetwork
     dtype: torch.dtype = torch.float32
     tf32: bool = False
     error: float | None = None
@@ -102,7 +96,10 @@ class Form:
     def __call__(self, mixture: Tensor, stage: str = "full") -> Tensor:
         """(B, C, samples) -> (B, S, C, samples), on the device that the network is on."""
         with number_format(mixture.device, self.dtype, self.tf32), fused.switched(self.name == "mamba-ssm"):
-            return self.network(mixture, mask_only=stage == "mask", final_only=True).estimates
+            if not self.network.config.standardised:
+                return self.network.estimate(mixture, stage)
+            chunks, back = standardised(mixture)
+            return back(self.network.estimate(chunks, stage))
 
     @property
     def format_name(self) -> str:
@@ -112,7 +109,7 @@ class Form:
         return (
             kernel_chunk_bytes(self.network.config, self.dtype)
             if self.name == "kernels"
-            else plain_chunk_bytes(self.network.config)
+            else self.network.chunk_bytes()
         )
 
 
@@ -133,18 +130,21 @@ def _mixed(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and device.type != "cpu"
 
 
-def choose_form(network: nn.Module, device: torch.device, precision: str) -> Form:
+def choose_form(network: SeparationNetwork, device: torch.device, precision: str) -> Form:
     """
     Args:
         network: On any device; moved to `device` unless that is the CPU.
         precision: One of `precision.NAMES`.
-    Raises: UsageError: no such precision; RuntimeError: out of memory for the weights
+    Raises: UsageError: no such precision, or not for this network; RuntimeError: out of memory for the weights
     """
     dtype = choose_precision(precision, device, network.config)
-    if device.type == "cpu" and isinstance(network, TwoStageSeparator):
-        return Form("tiles", for_inference(network, dtype), dtype)
+    if device.type == "cpu":
+        for name, build in network.variants(device).items():
+            return Form(name, build(dtype), dtype)
+        if dtype != torch.float32:
+            raise UsageError("This network computes in float32 alone on a processor; leave out --precision.")
     plain = Form("plain", network.to(device).eval(), dtype)
-    if device.type != "cuda" or not isinstance(network, TwoStageSeparator):
+    if device.type != "cuda":
         return plain
     with torch.inference_mode():
         return _first_that_works(plain, precision)
@@ -161,7 +161,7 @@ def _first_that_works(plain: Form, precision: str) -> Form:
             raise
         log.warning("no memory to try the forms of the network (%s); taking the plain one", described(error))
         return plain
-    for name, dtype, tf32 in _candidates(precision, plain.network.config):
+    for name, dtype, tf32 in _candidates(precision, plain.network):
         try:
             form = Form(name, _network(name, plain.network, dtype), dtype, tf32)
             found, seconds = _timed(form, mixture)
@@ -181,29 +181,20 @@ def _first_that_works(plain: Form, precision: str) -> Form:
     return exact
 
 
-def _candidates(precision: str, config: ModelConfig) -> Iterator[tuple[str, torch.dtype, bool]]:
+def _candidates(precision: str, network: SeparationNetwork) -> Iterator[tuple[str, torch.dtype, bool]]:
     """(form, number format, TF32), the best first. Strict float32 gains nothing from kernels for matrix units."""
     formats = {"auto": [(torch.bfloat16, False), (torch.float32, True)], "float32": [(torch.float32, False)]}
+    names = [*network.variants(torch.device("cuda")), "plain"]
     for dtype, tf32 in formats.get(precision, [(DTYPES.get(precision, torch.float32), False)]):
-        if (dtype == torch.bfloat16 or tf32) and importlib.util.find_spec("triton"):
-            from tsbs_daw.network.gpu_inference import supports
-
-            if supports(config):
-                yield "kernels", dtype, tf32
-        if fused.available():
-            yield "mamba-ssm", dtype, tf32
-        yield "plain", dtype, tf32
+        strict = dtype == torch.float32 and not tf32
+        yield from ((name, dtype, tf32) for name in names if not (strict and name == "kernels"))
 
 
-def _network(name: str, network: TwoStageSeparator, dtype: torch.dtype) -> nn.Module:
-    if name != "kernels":
-        return network
-    from tsbs_daw.network.gpu_inference import for_gpu
-
-    return for_gpu(network, dtype)
+def _network(name: str, network: SeparationNetwork, dtype: torch.dtype) -> nn.Module:
+    return network if name == "plain" else network.variants(torch.device("cuda"))[name](dtype)
 
 
-def _trial(config: ModelConfig, device: torch.device) -> Tensor:
+def _trial(config: NetworkConfig, device: torch.device) -> Tensor:
     """(1, 2, samples): a chord, a beat and some noise, the same every time."""
     seconds = torch.arange(round(TRIAL_S * config.sample_rate)) / config.sample_rate
     noise = torch.randn(2, len(seconds), generator=torch.Generator().manual_seed(3))
@@ -221,19 +212,6 @@ def _timed(form: Form, mixture: Tensor) -> tuple[Tensor, float]:
         torch.cuda.synchronize(mixture.device)
         fastest = min(fastest, time.perf_counter() - began)
     return found, fastest
-
-
-def plain_chunk_bytes(config: ModelConfig) -> int:
-    """About what a chunk of stereo needs in the plain network: the widest activations and decays, a few at once.
-
-    On an H100 the full model took 37.4 GB for 16 chunks; the first term, with 6 for 8, had said 29.2.
-    """
-    frames = 1 + config.chunk_samples // config.hop_length
-    directions = 2 if config.bidirectional else 1
-    values = directions * (2 * config.d_inner + 2 * config.d_state + config.heads)
-    chunk = math.ceil(frames / math.ceil(frames / MAX_CHUNK_ON_DEVICE))  # steps that decay among each other
-    decays = directions * config.heads * chunk
-    return 4 * 2 * config.bands * frames * (8 * values + 3 * decays)
 
 
 def kernel_chunk_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
@@ -264,8 +242,9 @@ class GraphedForm:
     def __init__(self, form: Form):
         self.form = form
         self._recordings: dict[tuple, Recording | None] = {}  # None: seen once
-        # mamba-ssm tunes itself while it runs; a network that is not ours may do anything.
-        self._possible = form.name in ("kernels", "plain") and form.speed is not None
+        # mamba-ssm tunes itself while it runs.
+        recordable = form.network.recordable and form.name in ("kernels", "plain")
+        self._possible = recordable and form.speed is not None
 
     def __call__(self, mixture: Tensor, stage: str = "full") -> Tensor:
         key = (*mixture.shape, stage)

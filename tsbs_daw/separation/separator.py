@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from tsbs_daw.audio.resample import Resampler
 from tsbs_daw.core.config import Settings
@@ -21,6 +20,7 @@ from tsbs_daw.core.errors import JobCancelled
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import registry
 from tsbs_daw.network import checkpoint
+from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.batching import Batcher, Ticket
 from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut
 from tsbs_daw.separation.devices import choose_device
@@ -38,7 +38,7 @@ class Separator:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: SeparationNetwork,
         device: torch.device,
         *,
         model_hash: str = "",
@@ -74,7 +74,7 @@ class Separator:
         return separator
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> SeparationNetwork:
         """What computes: not the network that was given, and not one to train or to save."""
         return self.engine.network
 
