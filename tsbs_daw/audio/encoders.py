@@ -14,9 +14,9 @@ Axes: (channels, samples), float32.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +25,11 @@ import numpy as np
 from tsbs_daw.audio.formats import DELIVERY_FORMATS, DeliveryFormat, delivery_format, file_ending
 from tsbs_daw.audio.resample import Resampler, resampled_length
 from tsbs_daw.audio.riff import acid_body, beats_in, build_chunk, smpl_body
+from tsbs_daw.audio.tags import ROOM_COMMENT, Labels, label
 from tsbs_daw.audio.wav_writer import AudioWriter
 from tsbs_daw.audio.writer import Quantiser, Writer, write_error
 from tsbs_daw.core.errors import OutputError, shown
-from tsbs_daw.core.files import sync_file
+from tsbs_daw.core.files import sha256_of, sync_file
 
 if TYPE_CHECKING:
     import soundfile
@@ -83,16 +84,32 @@ class CodecFile:
         if self.error:
             raise self.error
 
-    def finish(self) -> None:
-        """Make the file durable and close it.
+    def label(self, container: str, labels: Labels) -> None:
+        """Write labels into the encoded file. Raises: OutputError: it cannot hold them, and is unchanged; OSError"""
+        self.check()
+        label(self._file, self._path, container, labels)
+
+    def finish(self) -> tuple[int, str]:
+        """Make the file durable, read it back, and close it.
+
+        Returns:
+            The samples per channel that it holds, and its SHA-256.
 
         Raises:
             OSError: now, or earlier inside a callback
+            LibsndfileError: it cannot be read
         """
+        import soundfile
+
         self.check()
         self._file.flush()
         sync_file(self._file.fileno())
+        self._file.seek(0)
+        samples = soundfile.info(self._file).frames
+        self._file.seek(0)
+        digest = sha256_of(self._file)
         self._file.close()
+        return samples, digest
 
     def remove(self) -> None:
         with contextlib.suppress(OSError):
@@ -114,6 +131,7 @@ def open_writer(
     beats_per_bar: int = 4,
     key: str | None = None,
     dither: bool = True,
+    labels: Labels | None = None,
 ) -> Writer:
     """Open a writer for a delivery format. Check its `clipped_samples` and, after closing, its `warnings`.
 
@@ -130,6 +148,7 @@ def open_writer(
         beats_per_bar: for `acid`, in quarter notes: 3 becomes 3/4
         key: "A minor", "F#", ...: the root note of `acid` and `smpl`
         dither: False if the audio already has this bit depth, to keep it bit by bit (WAV only)
+        labels: what the file says of itself
 
     Raises:
         OutputError: unknown format, or the format cannot hold this audio
@@ -137,7 +156,7 @@ def open_writer(
     """
     chosen = delivery_format(fmt)
     if chosen.container != "WAV":
-        return EncodedWriter(path, chosen, sample_rate, channels, time_reference_samples, description)
+        return EncodedWriter(path, chosen, sample_rate, channels, time_reference_samples, description, labels)
 
     def tempo_chunks(samples: int) -> bytes:
         if not tempo_bpm:
@@ -157,6 +176,7 @@ def open_writer(
         description=description,
         dither_seed=_seed(path) if chosen.bits and dither else None,
         chunks=tempo_chunks,
+        labels=labels,
     )
 
 
@@ -180,11 +200,12 @@ class EncodedWriter(Writer):
         channels: int,
         time_reference_samples: int = 0,
         description: str = "",
+        labels: Labels | None = None,
     ):
         import soundfile
 
         super().__init__(path, channels)
-        self.fmt = fmt
+        self.fmt, self.labels = fmt, labels or Labels()
         most = MOST_CHANNELS[fmt.container]
         if not 1 <= channels <= most:
             raise OutputError(
@@ -193,8 +214,12 @@ class EncodedWriter(Writer):
         self.source_rate, self.sample_rate = sample_rate, _rate_for(fmt, sample_rate)
         self._resampler = Resampler(sample_rate, self.sample_rate, channels)
         self._quantiser = Quantiser(fmt.bits, seed=_seed(path)) if fmt.bits else None
+        self._stored = 0
         self._beyond = 0  # samples beyond full scale in an MP3
-        self._comments = (time_reference_samples, description)
+        if fmt.container == "FLAC" and (time_reference_samples or description):  # the BWF fields, under FFmpeg's names
+            session = {"TIME_REFERENCE": str(time_reference_samples)}
+            session |= {"DESCRIPTION": description} if description else {}
+            self.labels = replace(self.labels, session=session)
         self._file: CodecFile | None = None
         self._stream: soundfile.SoundFile | None = None
         try:
@@ -203,6 +228,8 @@ class EncodedWriter(Writer):
             self._stream = soundfile.SoundFile(
                 self._file, "w", self.sample_rate, channels, fmt.subtype, format=fmt.container, **options
             )
+            if fmt.container == "FLAC" and self.labels:
+                setattr(self._stream, ROOM_COMMENT, " " * self.labels.size_bytes)
         except (OSError, soundfile.LibsndfileError) as error:
             raise self._failed(error) from error
 
@@ -229,19 +256,24 @@ class EncodedWriter(Writer):
         self._encode(self._resampler.process(np.zeros((self.channels, 0), np.float32), last=True))
         try:
             self._stream.close()
-            self._file.finish()
-            if self.fmt.container == "FLAC":
-                _comment(self.path, *self._comments)
+            self._write_labels()
+            self._stored, self.sha256 = self._file.finish()
         except (OSError, soundfile.LibsndfileError) as error:
             raise self._failed(error) from error
 
     def _stored_samples(self) -> int:
-        import soundfile
+        return self._stored
 
+    def _write_labels(self) -> None:
+        """Write all labels, or those of the session alone if the format cannot hold the others."""
+        if not self.labels:
+            return
         try:
-            return soundfile.info(str(self.path)).frames
-        except (OSError, soundfile.LibsndfileError) as error:
-            raise self._failed(error) from error
+            self._file.label(self.fmt.container, self.labels)
+        except OutputError as error:
+            self.label_problem = str(error)
+            if self.fmt.container == "FLAC":
+                self._file.label("FLAC", Labels(session=self.labels.session))
 
     def _expected_samples(self) -> int:
         return resampled_length(self.samples, self.source_rate, self.sample_rate)
@@ -287,26 +319,3 @@ def _rate_for(fmt: DeliveryFormat, sample_rate: int) -> int:
         if sample_rate % factor == 0 and sample_rate // factor in (44100, 48000):
             return sample_rate // factor
     return min((rate for rate in MP3_RATES_HZ if rate >= sample_rate), default=48000)
-
-
-def _comment(path: Path, time_reference_samples: int, description: str) -> None:
-    """Write the BWF fields as Vorbis comments, under FFmpeg's names.
-
-    Raises:
-        OSError: the file cannot be written
-    """
-    if not time_reference_samples and not description:
-        return
-    from mutagen import MutagenError
-    from mutagen.flac import FLAC
-
-    try:
-        file = FLAC(path)
-        file["TIME_REFERENCE"] = str(time_reference_samples)
-        if description:
-            file["DESCRIPTION"] = description
-        file.save()
-    except MutagenError as error:
-        raise error.__cause__ if isinstance(error.__cause__, OSError) else OSError(errno.EIO, str(error)) from error
-    with path.open("rb+") as durable:
-        sync_file(durable.fileno())

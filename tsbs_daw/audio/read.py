@@ -19,7 +19,7 @@ import numpy as np
 
 from tsbs_daw.audio.decoder.process import MEMORY_BYTES, STALL_S, DecoderProcess, document
 from tsbs_daw.audio.headers.common import Header, Refused, Window
-from tsbs_daw.audio.headers.probe import cannot_open, check_limits, inspect
+from tsbs_daw.audio.headers.probe import check_limits, inspect_open, open_source
 from tsbs_daw.core.errors import (
     AudioError,
     NonFiniteAudio,
@@ -29,7 +29,7 @@ from tsbs_daw.core.errors import (
     UnsupportedAudio,
     shown,
 )
-from tsbs_daw.core.files import HashedFile, content_state, open_regular
+from tsbs_daw.core.files import HashedFile, content_state
 
 log = logging.getLogger(__name__)
 
@@ -128,19 +128,19 @@ class AudioReader:
         memory_bytes: int,
         source: HashedFile | None = None,
     ):
-        self._path, self._start, self._salvage = path, start_samples, salvage
-        header = inspect(path, salvage=salvage)
-        if header.demuxer and not media_is_installed():
-            raise UnsupportedAudio(
-                f"{shown(path)} is {header.container}, which needs an extra: pip install 'tsbs-daw[media]', "
-                "or convert it to WAV or FLAC."
-            )
-        self._source = source
+        self._path, self._start, self._salvage, self._source = path, start_samples, salvage, source
+        self._file = open_source(path)
         try:
-            self._file = open_regular(path)
-        except OSError as error:
-            raise cannot_open(path, error) from error
-        self._state = content_state(os.fstat(self._file.fileno()))
+            self._state = content_state(os.fstat(self._file.fileno()))
+            header = inspect_open(self._file, path, salvage=salvage)
+            if header.demuxer and not media_is_installed():
+                raise UnsupportedAudio(
+                    f"{shown(path)} is {header.container}, which needs an extra: pip install 'tsbs-daw[media]', "
+                    "or convert it to WAV or FLAC."
+                )
+        except BaseException:
+            self._file.close()
+            raise
         self._slack, self._known_cut = header.slack_samples, header.fault is not None
         self._least_s = header.least_s
         self._resume, self._resumed_at, self._resumptions = header.resume if salvage else None, 0, 0

@@ -21,10 +21,11 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tsbs_daw.audio.headers.common import Refused, Section, riff_chunks
 from tsbs_daw.audio.headers.probe import audio_start, inspect
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 READ_S = 20.0
 READ_MEMORY_BYTES = 512 << 20
 FRONT_COVER = 3
+LABEL_ROOM_BYTES = 4096
+ROOM_COMMENT = "comment"  # of spaces, in a FLAC: keeps room at its front, so that its labels need not move its sound
 ID3_FRAMES = {
     "artist": "TPE1",
     "title": "TIT2",
@@ -157,41 +160,103 @@ def _picture_mime(data: bytes) -> str:
     return "image/png" if data.startswith(b"\x89PNG\r\n\x1a\n") else ""
 
 
+@dataclass(frozen=True)
+class Labels:
+    """Everything that a delivered file says of itself, except its name.
+
+    Attributes:
+        tags: Empty fields are not written.
+        bpm: Rounded to hundredths (MP4: to an integer).
+        key: "A minor" or "Am", both written as "Am"; other text, such as a Camelot code, is written unchanged.
+        session: Vorbis comments about the place in the session, of FLAC alone.
+    """
+
+    tags: Tags = field(default_factory=Tags)
+    bpm: float | None = None
+    key: str | None = None
+    session: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tempo_text(self) -> str:
+        return f"{self.bpm:.2f}".rstrip("0").rstrip(".") if self.bpm else ""
+
+    @property
+    def key_text(self) -> str:
+        return short_key(self.key or "")
+
+    def __bool__(self) -> bool:
+        return bool(self.tags.texts() or self.tags.cover or self.tempo_text or self.key_text or self.session)
+
+    @property
+    def size_bytes(self) -> int:
+        """About as many bytes as the labels take, with room to spare."""
+        texts = [*self.tags.texts().values(), *self.session.values()]
+        return LABEL_ROOM_BYTES + sum(len(text.encode("utf-8")) for text in texts) + len(self.tags.cover or b"")
+
+
 def write_tags(path: Path | str, tags: Tags, *, bpm: float | None = None, key: str | None = None) -> None:
-    """Write tags, a tempo and a key to a delivered file; its other tags stay.
+    """Write tags, a tempo and a key to a complete file; its other tags stay.
 
     Args:
-        path: of the file
-        tags: empty fields are not written
-        bpm: rounded to hundredths (MP4: to an integer)
-        key: "A minor" or "Am", both written as "Am"; other text, such as a Camelot code, is written unchanged
+        path: The file.
+        tags: See `Labels`, as for the others.
+        bpm: The tempo.
+        key: The key.
 
     Raises:
-        OutputError: the file cannot hold tags; it is left unchanged
-        NoSpaceLeft: the disk is full; the file is left unchanged
+        OutputError: The file cannot hold tags; it is left unchanged.
+        NoSpaceLeft: The disk is full; the file is left unchanged.
     """
-    path = Path(path)
-    tempo, key = (f"{bpm:.2f}".rstrip("0").rstrip(".") if bpm else ""), short_key(key or "")
-    if not (tags.texts() or tags.cover or tempo or key):
+    path, labels = Path(path), Labels(tags, bpm, key)
+    if not labels:
         return
     try:
-        header = inspect(path)
+        container = inspect(path).container
     except AudioError as error:
         raise OutputError(f"Cannot write tags: {error}") from error
-    writers = {"FLAC": _write_flac, "AIFF": _write_aiff, "MP3": _write_mp3, "MP4": _write_mp4}
+    if container in ("WAV", "RF64"):
+        with _labelling(path):
+            _write_wav(path, labels)
+    elif container in _LABELLERS:
+        _on_a_copy(path, container, labels)
+    else:
+        raise OutputError(f"{shown(path)} is {container}, which cannot hold tags.")
+
+
+def label(file: BinaryIO, path: Path, container: str, labels: Labels) -> None:
+    """Write labels into an open file, whose other tags stay.
+
+    Args:
+        file: Open for reading and writing. Durability is up to the caller.
+        path: Its name, for errors.
+        container: FLAC, AIFF, MP3 or MP4.
+        labels: What to write.
+
+    Raises:
+        OutputError: The file cannot hold them; it is unchanged.
+        OSError: The disk; the file may be damaged.
+    """
+    with _labelling(path, disk=False):
+        file.seek(0)
+        _LABELLERS[container](file, labels)
+
+
+@contextmanager
+def _labelling(path: Path, *, disk: bool = True) -> Iterator[None]:
+    """Translate what mutagen raises: many kinds of errors, and those of the system wrapped in its own.
+
+    Args:
+        path: The file, for the error.
+        disk: Also translate the system's errors.
+    """
     try:
-        if header.container in ("WAV", "RF64"):
-            _write_wav(path, tags, tempo, key)
-        elif header.container in writers:
-            _on_a_copy(path, lambda copy: writers[header.container](copy, tags, tempo, key))
-        else:
-            raise OutputError(f"{shown(path)} is {header.container}, which cannot hold tags.")
+        yield
     except (TsbsDawError, KeyboardInterrupt):
         raise
-    except Exception as error:  # mutagen raises many kinds of errors, and wraps those of the system
+    except Exception as error:
         cause = next((e for e in (error, error.__cause__, error.__context__) if isinstance(e, OSError)), None)
         if cause:
-            raise write_error(path, cause) from error
+            raise write_error(path, cause) if disk else cause from error
         raise OutputError(f"Cannot write tags to {shown(path)} ({type(error).__name__}: {error}).") from error
 
 
@@ -201,104 +266,121 @@ def short_key(key: str) -> str:
     return tonic + {"minor": "m", "major": ""}[mode] if mode in ("minor", "major") else key
 
 
-def _on_a_copy(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` change a copy, then replace the file by it, so that no reader sees a half-written file."""
+def _on_a_copy(path: Path, container: str, labels: Labels) -> None:
+    """Label a copy, then replace the file by it, so that no reader sees a half-written file."""
     copy = path.with_name(f".{path.name}.tagging")
     try:
-        shutil.copyfile(path, copy)
-        write(copy)
-        with copy.open("rb+") as file:
-            sync_file(file.fileno())
-        copy.replace(path)
+        with _labelling(path):
+            shutil.copyfile(path, copy)
+            with copy.open("rb+") as file:
+                label(file, path, container, labels)
+                file.flush()
+                sync_file(file.fileno())
+            copy.replace(path)
     finally:
         copy.unlink(missing_ok=True)
 
 
-def _fill_id3(frames, tags: Tags, tempo: str, key: str) -> None:
+def _fill_id3(frames: Any, labels: Labels) -> None:
     """Set the ID3v2.3 frames."""
     from mutagen import id3
 
-    texts = tags.texts()
-    for field, name in ID3_FRAMES.items():
-        if field in texts:
-            frames.setall(name, [getattr(id3, name)(encoding=1, text=texts[field])])
+    tags, texts = labels.tags, labels.tags.texts()
+    for name, frame in ID3_FRAMES.items():
+        if name in texts:
+            frames.setall(frame, [getattr(id3, frame)(encoding=1, text=texts[name])])
     if "comment" in texts:
         frames.setall("COMM", [id3.COMM(encoding=1, lang="eng", desc="", text=texts["comment"])])
-    if tempo:
-        frames.setall("TBPM", [id3.TBPM(encoding=0, text=tempo)])
-    if key:
-        frames.setall("TKEY", [id3.TKEY(encoding=1, text=key)])
+    if labels.tempo_text:
+        frames.setall("TBPM", [id3.TBPM(encoding=0, text=labels.tempo_text)])
+    if labels.key_text:
+        frames.setall("TKEY", [id3.TKEY(encoding=1, text=labels.key_text)])
     if tags.cover:
         picture = id3.APIC(encoding=0, mime=tags.cover_mime, type=FRONT_COVER, desc="", data=tags.cover)
         frames.setall("APIC", [picture])
     frames.update_to_v23()
 
 
-def _write_wav(path: Path, tags: Tags, tempo: str, key: str) -> None:
+def _write_wav(path: Path, labels: Labels) -> None:
     import io
 
     from mutagen.id3 import ID3
 
     frames, body = ID3(), io.BytesIO()
-    _fill_id3(frames, tags, tempo, key)
+    _fill_id3(frames, labels)
     frames.save(body, v1=0, v2_version=3, padding=lambda info: 0)
-    texts = {INFO_NAMES[name]: text for name, text in tags.texts().items()}
+    texts = {INFO_NAMES[name]: text for name, text in labels.tags.texts().items()}
     info = b"".join(build_chunk(name, text.encode("utf-8") + b"\0") for name, text in texts.items())
     chunks = {b"id3 ": body.getvalue()} | ({b"LIST": b"INFO" + info} if info else {})
     append_chunks(path, chunks, instead_of=(b"id3 ", b"ID3 ", b"INFO"))
 
 
-def _write_aiff(path: Path, tags: Tags, tempo: str, key: str) -> None:
+def _label_aiff(file: BinaryIO, labels: Labels) -> None:
     from mutagen.aiff import AIFF
 
-    _write_id3(AIFF(path), tags, tempo, key)
+    _label_id3(AIFF(file), file, labels)
 
 
-def _write_mp3(path: Path, tags: Tags, tempo: str, key: str) -> None:
+def _label_mp3(file: BinaryIO, labels: Labels) -> None:
     from mutagen.mp3 import MP3
 
-    _write_id3(MP3(path), tags, tempo, key)
+    _label_id3(MP3(file), file, labels)
 
 
-def _write_id3(file, tags: Tags, tempo: str, key: str) -> None:
-    if file.tags is None:
-        file.add_tags()
-    _fill_id3(file.tags, tags, tempo, key)
-    file.save(v2_version=3)
+def _label_id3(found: Any, file: BinaryIO, labels: Labels) -> None:
+    if found.tags is None:
+        found.add_tags()
+    _fill_id3(found.tags, labels)
+    file.seek(0)
+    found.save(file, v2_version=3)
 
 
-def _write_flac(path: Path, tags: Tags, tempo: str, key: str) -> None:
+def _label_flac(file: BinaryIO, labels: Labels) -> None:
     from mutagen.flac import FLAC, Picture
 
-    file = FLAC(path)
-    for name, text in (tags.texts() | {"bpm": tempo, "initialkey": key}).items():
+    found, tags = FLAC(file), labels.tags
+    if found.tags is not None and not "".join(found.tags.get(ROOM_COMMENT, "x")).strip():
+        del found.tags[ROOM_COMMENT]
+    for name, text in labels.session.items():
+        found[name] = text
+    for name, text in (tags.texts() | {"bpm": labels.tempo_text, "initialkey": labels.key_text}).items():
         if text:
-            file[VORBIS_NAMES.get(name, name)] = text
+            found[VORBIS_NAMES.get(name, name)] = text
     if tags.cover:
         picture = Picture()
         picture.type, picture.mime, picture.data = FRONT_COVER, tags.cover_mime, tags.cover
-        file.clear_pictures()
-        file.add_picture(picture)
-    file.save()
+        found.clear_pictures()
+        found.add_picture(picture)
+    file.seek(0)
+    found.save(file)
 
 
-def _write_mp4(path: Path, tags: Tags, tempo: str, key: str) -> None:
+def _label_mp4(file: BinaryIO, labels: Labels) -> None:
     from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm
 
-    file = MP4(path)
-    if file.tags is None:
-        file.add_tags()
+    found, tags = MP4(file), labels.tags
+    if found.tags is None:
+        found.add_tags()
     for name, text in tags.texts().items():
         if name in MP4_ATOMS:
-            file.tags[MP4_ATOMS[name]] = [text]
+            found.tags[MP4_ATOMS[name]] = [text]
     numbers = [int(part) for part in tags.track_number.split("/") if part.strip().isdecimal()][:2]
     if numbers and max(numbers) < 1 << 16:
-        file.tags["trkn"] = [(numbers[0], numbers[1] if len(numbers) > 1 else 0)]
-    if tempo:
-        file.tags["tmpo"] = [round(float(tempo))]
-    if key:
-        file.tags["----:com.apple.iTunes:initialkey"] = [MP4FreeForm(key.encode("utf-8"))]
+        found.tags["trkn"] = [(numbers[0], numbers[1] if len(numbers) > 1 else 0)]
+    if labels.tempo_text:
+        found.tags["tmpo"] = [round(float(labels.tempo_text))]
+    if labels.key_text:
+        found.tags["----:com.apple.iTunes:initialkey"] = [MP4FreeForm(labels.key_text.encode("utf-8"))]
     if tags.cover:
         kind = MP4Cover.FORMAT_PNG if tags.cover_mime == "image/png" else MP4Cover.FORMAT_JPEG
-        file.tags["covr"] = [MP4Cover(tags.cover, imageformat=kind)]
-    file.save()
+        found.tags["covr"] = [MP4Cover(tags.cover, imageformat=kind)]
+    file.seek(0)
+    found.save(file)
+
+
+_LABELLERS: dict[str, Callable[[BinaryIO, Labels], None]] = {
+    "FLAC": _label_flac,
+    "AIFF": _label_aiff,
+    "MP3": _label_mp3,
+    "MP4": _label_mp4,
+}

@@ -29,8 +29,9 @@ import numpy as np
 from tsbs_daw.audio.headers.common import UNKNOWN_32
 from tsbs_daw.audio.headers.probe import inspect
 from tsbs_daw.audio.riff import build_chunk
+from tsbs_daw.audio.tags import Labels, write_tags
 from tsbs_daw.audio.writer import Quantiser, Writer, write_error
-from tsbs_daw.core.errors import AudioError, OutputError, shown
+from tsbs_daw.core.errors import AudioError, NoSpaceLeft, OutputError, shown
 
 RIFF_LIMIT_BYTES = (1 << 32) - 1  # the largest size that RIFF can state in 32 bits
 
@@ -51,6 +52,7 @@ class AudioWriter(Writer):
         dither_seed: for PCM; None: plain rounding
         chunks: returns more header chunks for a number of samples; their length must not depend on it
         riff_limit_bytes: the largest RIFF; a larger file becomes an RF64
+        labels: what the file says of itself
 
     Raises:
         NoSpaceLeft: the disk is full
@@ -69,13 +71,14 @@ class AudioWriter(Writer):
         dither_seed: int | None = None,
         chunks: Callable[[int], bytes] = lambda samples: b"",
         riff_limit_bytes: int = RIFF_LIMIT_BYTES,
+        labels: Labels | None = None,
     ):
         if subtype not in SUBTYPES:
             raise OutputError(f"{shown(path)} cannot be written as {subtype}; choose one of {', '.join(SUBTYPES)}.")
         super().__init__(path, channels)
         self.sample_rate, self.subtype = sample_rate, subtype
         self._quantiser = Quantiser(8 * SUBTYPES[subtype][1], seed=dither_seed)
-        self._riff_limit, self._chunks = riff_limit_bytes, chunks
+        self._riff_limit, self._chunks, self._labels = riff_limit_bytes, chunks, labels or Labels()
         self._bext = _bext(time_reference_samples, description)
         self._file: BinaryIO | None = None
         with self._guarded():
@@ -104,6 +107,14 @@ class AudioWriter(Writer):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+
+    def _label(self) -> None:
+        try:
+            write_tags(self.path, self._labels.tags, bpm=self._labels.bpm, key=self._labels.key)
+        except NoSpaceLeft:
+            raise
+        except OutputError as error:
+            self.label_problem = str(error)
 
     def _stored_samples(self) -> int:
         return file_samples(self.path)

@@ -78,12 +78,16 @@ class Writer(ABC):
         sample_rate: of the file, in Hz
         samples: per channel, written so far, at the sample rate of the blocks
         finished: whether the file is closed or discarded
+        sha256: of the finished file, if it was computed while the file was open
+        label_problem: why the finished file has no labels; None if it has
     """
 
     sample_rate: int
 
     def __init__(self, path: Path | str, channels: int):
         self.path, self.channels, self.samples, self.finished = Path(path), channels, 0, False
+        self.sha256: str | None = None
+        self.label_problem: str | None = None
 
     def write(self, block: np.ndarray) -> None:
         """Append a block.
@@ -126,6 +130,7 @@ class Writer(ABC):
         if not self.path.exists():
             raise OutputUnavailable(f"{shown(self.path)} was removed while it was written; try again.")
         try:
+            self._label()
             stored, expected = self._stored_samples(), self._expected_samples()
             if stored != expected:
                 raise OutputError(
@@ -177,6 +182,9 @@ class Writer(ABC):
     @abstractmethod
     def _finish(self) -> None:
         """Complete the file and close it. Raises what `close` raises."""
+
+    def _label(self) -> None:  # noqa: B027
+        """Write labels into the closed file, where the format is one that takes them at the end. Raises: OutputError"""
 
     @abstractmethod
     def _stored_samples(self) -> int:

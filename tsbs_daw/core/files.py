@@ -280,10 +280,11 @@ def is_gone(path: Path, error: OSError) -> bool:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a regular file's bytes, in hex. Raises: OSError"""
     with open_regular(path) as file:
-        return _sha256(file)
+        return sha256_of(file)
 
 
-def _sha256(file: BinaryIO) -> str:
+def sha256_of(file: BinaryIO) -> str:
+    """SHA-256 of the rest of an open file, in hex. Raises: OSError"""
     digest = hashlib.sha256()
     while block := file.read(1 << 20):
         digest.update(block)
@@ -322,7 +323,7 @@ class HashedFile:
         started_ns = time.time_ns()
         with open_regular(path) as file:
             before = os.fstat(file.fileno())
-            digest = _sha256(file)
+            digest = sha256_of(file)
             hashed = cls(
                 path,
                 digest,
@@ -342,7 +343,7 @@ class HashedFile:
         if now.st_ctime_ns == self.changed_ns and not self.is_fresh:
             return True
         file.seek(0)
-        return _sha256(file) == self.sha256
+        return sha256_of(file) == self.sha256
 
     def error(self) -> SourceChanged:
         return SourceChanged(f"{shown(self.path)} changed while it was read; try again once it is complete.")

@@ -15,9 +15,8 @@ import soundfile
 
 from tsbs_daw.audio.encoders import MOST_CHANNELS, delivery_format, open_writer
 from tsbs_daw.audio.measure import Levels, gain
-from tsbs_daw.audio.tags import Tags, write_tags
+from tsbs_daw.audio.tags import Labels, Tags
 from tsbs_daw.contracts.manifest import AudioFile
-from tsbs_daw.core.errors import NoSpaceLeft, TsbsDawError
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.naming import SongInfo, short_key
@@ -106,17 +105,21 @@ class Encoding:
             description=f"{rendered.name} of {self.song.song}",
             **self._tempo(),
             key=key.name if key else None,
+            labels=self._labels(rendered),
         ) as writer:  # fmt: skip
             for block in _blocks(file, self.gain_db):
                 context.check_cancelled()
                 writer.write(block)
                 report(block.shape[1])
             rate, asked = writer.sample_rate, file.samplerate
-        warnings = self._tag(path, rendered)
+        warnings: tuple[str, ...] = ()
+        if writer.label_problem:
+            log.warning("%s gets no tags: %s", path, writer.label_problem)
+            warnings = ("The files have no tags: the source's could not be carried over.",)
         if rate != asked:
             container = delivery_format(self.format).container
             warnings += (f"The {container} files have {rate} Hz, because {container} does not support {asked} Hz.",)
-        return delivered(rendered, path, self.gain_db), warnings
+        return delivered(rendered, path, self.gain_db, writer.sha256), warnings
 
     def _tempo(self) -> dict[str, float | int]:
         """What DAWs may stretch the file by: the tempo of a song that keeps it, and its bars."""
@@ -127,25 +130,25 @@ class Encoding:
         bars = {"beats_per_bar": beats.beats_per_bar} if beats.beats_per_bar and not beats.meter_doubtful else {}
         return {"tempo_bpm": bpm, **bars}
 
-    def _tag(self, path: Path, rendered: AudioFile) -> tuple[str, ...]:
+    def _labels(self, rendered: AudioFile) -> Labels:
         tags = self.song_tags
         if rendered.kind != "source":
             tags = replace(tags, title=f"{tags.title} ({rendered.name})")
         bpm, key = self.song.sure_bpm, self.song.sure_key
-        try:
-            write_tags(path, tags, bpm=bpm, key=short_key(key) if key else None)
-        except NoSpaceLeft:
-            raise
-        except TsbsDawError as error:
-            log.warning("%s gets no tags: %s", path, error)
-            return ("The files have no tags: the source's could not be carried over.",)
-        return ()
+        return Labels(tags, bpm, short_key(key) if key else None)
 
 
-def delivered(rendered: AudioFile, path: Path, gain_db: float = 0.0) -> AudioFile:
-    """A rendered file as it lies in the song's folder. Args: gain_db: that it got after it was measured"""
+def delivered(rendered: AudioFile, path: Path, gain_db: float = 0.0, sha256: str | None = None) -> AudioFile:
+    """A rendered file as it lies in the song's folder.
+
+    Args:
+        rendered: The file with the levels that were measured.
+        path: The file in the folder.
+        gain_db: The gain that it got afterwards.
+        sha256: Its hash; None: it is read for that.
+    """
     levels = level_fields(rendered, gain_db)
-    written = {"file": path.name, "size_bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    written = {"file": path.name, "size_bytes": path.stat().st_size, "sha256": sha256 or file_sha256(path)}
     return rendered.model_copy(update=levels | written)
 
 

@@ -112,11 +112,23 @@ def inspect(path: Path, *, salvage: bool = False) -> Header:
         TruncatedAudio: shorter than the header promises
         UnsupportedAudio: a format, number of channels or sample rate that cannot be separated
     """
+    with open_source(path) as file:
+        return inspect_open(file, path, salvage=salvage)
+
+
+def open_source(path: Path) -> BinaryIO:
+    """Open a file that should be audio. Raises: AudioError: see `cannot_open`"""
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise cannot_open(path, error) from error
+
+
+def inspect_open(file: BinaryIO, path: Path, *, salvage: bool = False) -> Header:
+    """Read and check the header of an open file; otherwise as `inspect`. Leaves the file at any position."""
     name = shown(path)
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            header = _read(file, size)
+        header = _read(file, os.fstat(file.fileno()).st_size)
         check_limits(header.channels, header.sample_rate)
     except Refused as refused:
         raise refused.kind(f"{name} {refused.what}.") from refused
