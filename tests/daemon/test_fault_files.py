@@ -22,6 +22,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from harness.stage import (
     wav_bytes,
     write_song,
 )
+from harness.tally import Tally
 from timeouts import PATIENCE_S
 
 from tsbs_daw.contracts.job import State
@@ -80,6 +82,11 @@ class Place:
         wanted = {hashlib.sha256(content).hexdigest() for content in contents}
         until(lambda: wanted <= set(self.published()) and not rows(self.settings, State.RUNNING))
 
+    def count(self, tally: Tally, wanted: Collection[str], *, exactly: bool = True) -> None:
+        """Add one fault, and what it did here."""
+        tally.faults += 1
+        tally.count(self.settings, self.output, wanted, exactly=exactly)
+
     def states(self) -> list[State]:
         return [row.state for row in rows(self.settings)]
 
@@ -104,7 +111,7 @@ def test_a_flood_of_files_is_found(tmp_path, count):
 
 
 @repeated(50)
-def test_a_slow_copy_ends_with_its_final_content(tmp_path, times):
+def test_a_slow_copy_ends_with_its_final_content(tmp_path, tally, times):
     for folder in rounds(tmp_path, times):
         place, content = Place(folder), bytes(range(256)) * 30
         with place.daemon(), (place.root / "a.mp3").open("wb") as file:
@@ -114,11 +121,12 @@ def test_a_slow_copy_ends_with_its_final_content(tmp_path, times):
                 time.sleep(0.6)  # longer than a file must stand still
             place.wait_for(content)
         assert place.states()[-1] is State.DONE
+        place.count(tally, ["a"], exactly=False)  # what stands still for too long counts as a version of its own
 
 
 @repeated(50)
 @pytest.mark.parametrize("sparse", [False, True])
-def test_a_preallocated_file_ends_with_its_final_content(tmp_path, sparse, times):
+def test_a_preallocated_file_ends_with_its_final_content(tmp_path, tally, sparse, times):
     for folder in rounds(tmp_path, times):
         place, content = Place(folder), wav_bytes(samples=4000)
         with place.daemon(), (place.root / "a.wav").open("wb") as file:
@@ -133,10 +141,11 @@ def test_a_preallocated_file_ends_with_its_final_content(tmp_path, sparse, times
                 time.sleep(0.4)
             place.wait_for(content)
         assert place.states()[-1] is State.DONE
+        place.count(tally, ["a"], exactly=False)  # what stands still for too long counts as a version of its own
 
 
 @repeated(50)
-def test_an_old_mtime_makes_no_difference(tmp_path, times):
+def test_an_old_mtime_makes_no_difference(tmp_path, tally, times):
     for folder in rounds(tmp_path, times):
         place, original = Place(folder), write_song(folder / "original.wav")
         os.utime(original, (1, 1))
@@ -144,10 +153,11 @@ def test_an_old_mtime_makes_no_difference(tmp_path, times):
             shutil.copy2(original, place.root / "a.wav")
             place.wait_for(original.read_bytes())
         assert place.states() == [State.DONE]
+        place.count(tally, ["a"])
 
 
 @repeated(200)
-def test_what_is_moved_in_is_found(tmp_path, times):
+def test_what_is_moved_in_is_found(tmp_path, tally, times):
     place = Place(tmp_path)
     with place.daemon():
         for number, folder in enumerate(rounds(tmp_path, times)):
@@ -157,20 +167,24 @@ def test_what_is_moved_in_is_found(tmp_path, times):
             album.rename(place.root / f"album {number}")
             place.wait_for(wav_bytes(2 * number), wav_bytes(2 * number + 1))
     assert set(place.states()) == {State.DONE}
+    tally.faults += 2 * times
+    tally.count(place.settings, place.output, [f"file {number}" for number in range(times)] + ["track"] * times)
 
 
 @repeated(500, short=3)
-def test_a_file_in_a_folder_made_a_moment_ago_is_found(tmp_path, times):
+def test_a_file_in_a_folder_made_a_moment_ago_is_found(tmp_path, tally, times):
     place = Place(tmp_path)
     with place.daemon():
         for number in range(times):
             write_song(place.root / f"{number}" / "deep" / "er" / "a.wav", number)
             place.wait_for(wav_bytes(number))
     assert place.states() == [State.DONE] * times
+    tally.faults += times
+    tally.count(place.settings, place.output, ["a"] * times)
 
 
 @repeated(100, short=15)
-def test_a_file_that_is_replaced_all_the_time_ends_with_its_final_content(tmp_path, times):
+def test_a_file_that_is_replaced_all_the_time_ends_with_its_final_content(tmp_path, tally, times):
     place = Place(tmp_path)
     with place.daemon():
         for number in range(times):
@@ -180,11 +194,13 @@ def test_a_file_that_is_replaced_all_the_time_ends_with_its_final_content(tmp_pa
     known = {hashlib.sha256(wav_bytes(number)).hexdigest() for number in range(times)}
     assert set(place.published()) <= known  # never half of one and half of another
     assert place.states()[-1] is State.DONE
+    tally.faults += times
+    tally.count(place.settings, place.output, ["a"], exactly=False)
 
 
 @repeated(50)
 @pytest.mark.parametrize("deed", ["rename", "delete", "truncate"])
-def test_a_song_that_goes_away_while_it_runs_is_finished(tmp_path, deed, times):
+def test_a_song_that_goes_away_while_it_runs_is_finished(tmp_path, tally, deed, times):
     for folder in rounds(tmp_path, times):
         place = Place(folder)
         path = write_song(place.root / "held.wav")
@@ -201,11 +217,11 @@ def test_a_song_that_goes_away_while_it_runs_is_finished(tmp_path, deed, times):
             if deed == "rename":
                 until(lambda place=place: State.DUPLICATE in place.states())
         assert len(lines(place.settings, "runs.log")) == 1
-        assert len(visible_sets(place.output)) == 1
+        place.count(tally, ["held"])
 
 
 @repeated(50)
-def test_copies_and_links_are_computed_once(tmp_path, times):
+def test_copies_and_links_are_computed_once(tmp_path, tally, times):
     for folder in rounds(tmp_path, times):
         place = Place(folder)
         original = write_song(place.root / "a.wav")
@@ -218,12 +234,12 @@ def test_copies_and_links_are_computed_once(tmp_path, times):
             daemon.wait()
         assert len(lines(place.settings, "runs.log")) == 1
         assert place.states() == [State.DONE] + [State.DUPLICATE] * 3
-        assert len(visible_sets(place.output)) == 1
+        place.count(tally, [rows(place.settings, State.DONE)[0].song])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
 @repeated(20)
-def test_what_is_no_file_is_ignored_with_one_line_each(tmp_path, caplog, times):
+def test_what_is_no_file_is_ignored_with_one_line_each(tmp_path, tally, caplog, times):
     for folder in rounds(tmp_path, times):
         place = Place(folder)
         outside = write_song(folder / "outside.wav")
@@ -247,6 +263,7 @@ def test_what_is_no_file_is_ignored_with_one_line_each(tmp_path, caplog, times):
         told = [record.getMessage() for record in caplog.records if "is ignored" in record.getMessage()]
         assert len(told) == 5, told
         assert len(place.states()) == 1
+        place.count(tally, ["a"])
 
 
 @pytest.mark.parametrize("output", ["in/stems", "in", "in/deep/er"])

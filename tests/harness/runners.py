@@ -5,6 +5,7 @@ What happens is said by the first word of the song's name:
     crash    dies by SIGKILL            once     dies the first time, delivers the second
     hang     never ends, but is alive   stop     stops its whole process, as a debugger would; goes on when continued
     deaf     never ends, ignores cancel slow     takes a second, asks whether it is cancelled
+    brief    takes a fifth of a second
     held     goes on when the test lets it, see `way_of`; asks whether it is cancelled
     refuse   raises UnreadableAudio     full     the disk is full the first two times, while stems are written
     print    prints to stdout, in Python and in C, then delivers
@@ -140,6 +141,10 @@ def _slow(job: Job, *, cancelled: Callable[[], bool], **_: object) -> None:
         time.sleep(0.02)
 
 
+def _brief(job: Job, **_: object) -> None:
+    time.sleep(0.2)
+
+
 def _held(job: Job, *, cancelled: Callable[[], bool], way: Path, **_: object) -> None:
     while not way.exists():
         if cancelled():
@@ -172,6 +177,7 @@ ACTS = {
     "stop": _stop,
     "deaf": _deaf,
     "slow": _slow,
+    "brief": _brief,
     "held": _held,
     "refuse": _refuse,
     "print": _print,

@@ -23,7 +23,7 @@ from tsbs_daw.daemon.daemon import Daemon
 from tsbs_daw.queue.events import Event
 from tsbs_daw.queue.options import DaemonOptions, WatchTimings
 from tsbs_daw.queue.records import JobRow
-from tsbs_daw.queue.spool import read_result
+from tsbs_daw.queue.spool import living_daemon, read_result
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.folders import WatchFolder
 
@@ -154,6 +154,12 @@ class DaemonProcess:
 
     def wait(self) -> int:
         return self.process.wait(PATIENCE_S)
+
+
+def is_beating(settings: Settings, daemon: DaemonProcess) -> bool:
+    """Whether this daemon is at work: what its predecessor left has been looked after."""
+    heartbeat = living_daemon(settings.spool)
+    return heartbeat is not None and heartbeat.pid == daemon.process.pid
 
 
 class DaemonThread:
