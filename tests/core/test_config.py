@@ -17,6 +17,8 @@ EDGES = (
     "cli/",
     "core/config.py",
     "core/failpoint.py",  # for tests alone, in every process
+    "cluster/bridge.py",  # a program of its own: Ray reads its settings there
+    "cluster/node.py",  # on another machine, whose environment says where models are kept
     "separation/separator.py",  # Separator.load, of the Python API
     "lab/",
 )

@@ -47,7 +47,7 @@ def command(
     treatment: options.Treatment = DEFAULT_TREATMENT,
     salvage: options.Salvage = False,
     compute: options.Compute,
-    at_once: options.AtOnce = None,
+    sharing: options.Sharing,
     as_json: Json = False,
     changes: options.Changes,
 ) -> int:
@@ -69,13 +69,13 @@ def command(
     from tsbs_daw.models.registry import resolve
     from tsbs_daw.queue.options import DaemonOptions
 
-    settings = compute.settings()
+    settings = sharing.settings(compute.settings())
     asked = _request(folder, out, treatment, salvage, changes)
     asked.delivery(settings.presets)
     resolve(asked.treatment.model, settings)  # report a typo now rather than for every song
     started_s = time.monotonic()
     with batch_progress(as_json=as_json) as progress, _signals_as_interrupts():
-        crate = Crate(asked, settings, options=DaemonOptions(songs_at_once=at_once or 0), listener=progress)
+        crate = Crate(asked, settings, options=DaemonOptions(songs_at_once=sharing.songs_at_once), listener=progress)
         try:
             catalogue = crate.run()
         except KeyboardInterrupt:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_OUT = "stems"
 NONE = "none"
 STAGES = ("full", "mask")
+SONGS_ON_A_CLUSTER = 4
 
 
 class PrecisionName(str, Enum):
@@ -84,6 +85,23 @@ AtOnce = Annotated[
         help="Songs to separate at the same time. Default: depends on the device; 1 on a CPU.",
         min=1,
         max=64,
+    ),
+]
+
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Compute on the nodes of a Ray cluster: `auto` for the one this machine belongs to, or HOST:PORT of its "
+        "head. The queue and the files stay here.",
+    ),
+]
+FallbackName = Enum("FallbackName", {name: name for name in ("local", "wait")}, type=str)  # type: ignore[misc]
+ClusterFallback = Annotated[
+    FallbackName,
+    typer.Option(
+        help="While the cluster has had no node for a minute: `local` computes on this machine, `wait` puts the songs "
+        "back into the queue."
     ),
 ]
 
@@ -232,6 +250,28 @@ class Compute:
         settings = Settings.from_environment()
         precision = self.precision.value if self.precision else settings.precision
         return replace(settings, device=self.device or settings.device, precision=precision)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How many songs at a time, and which machines compute."""
+
+    at_once: AtOnce = None
+    cluster: Cluster = None
+    cluster_fallback: ClusterFallback = FallbackName.local
+
+    def settings(self, settings: Settings) -> Settings:
+        """Raises: UsageError: not an address, or Ray is not installed"""
+        if self.cluster is None:
+            return settings
+        from tsbs_daw.cluster import check_address
+
+        return replace(settings, cluster=check_address(self.cluster), cluster_fallback=self.cluster_fallback.value)
+
+    @property
+    def songs_at_once(self) -> int:
+        """0: what suits the device. Songs that are computed elsewhere are decoded and written meanwhile."""
+        return self.at_once or (SONGS_ON_A_CLUSTER if self.cluster else 0)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def command(
     salvage: options.Salvage = False,
     config: Config = None,
     compute: options.Compute,
-    at_once: options.AtOnce = None,
+    sharing: options.Sharing,
     once: Once = False,
     as_json: Json = False,
     web: Web = False,
@@ -70,7 +70,7 @@ def command(
     from tsbs_daw.queue.options import DaemonOptions
     from tsbs_daw.watch.folders import load_folders
 
-    settings = compute.settings()
+    settings = sharing.settings(compute.settings())
     if config is not None:
         _refuse_beside_config(folders, out, treatment, salvage, changes)
         chosen = load_folders(config.expanduser())
@@ -78,7 +78,7 @@ def command(
         asked = Treatment(**vars(treatment.checked()), salvage=salvage, delivery=changes.options())
         chosen = _folders(folders or [], out, asked)
     _check_treatments(chosen, settings.presets)
-    daemon_options = DaemonOptions(songs_at_once=at_once or 0)
+    daemon_options = DaemonOptions(songs_at_once=sharing.songs_at_once)
     with (
         listening(as_json=as_json) as listener,
         Daemon(settings, chosen, options=daemon_options, listener=listener, once=once) as daemon,

@@ -17,6 +17,8 @@ from tsbs_daw.core.errors import SettingsError, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import private_folder
 
+_TEXTS = ("device", "precision", "cluster", "cluster_fallback")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,6 +30,8 @@ class Settings:
     presets:   the user's own presets; `presets` in the home unless `TSBS_DAW_PRESETS` names another folder
     device:    what the network runs on: "auto", "cpu", "cuda", "cuda:1", "mps"
     precision: of its matrix products: "auto", "float32", "bfloat16"
+    cluster:   "auto" or host:port of a Ray head, whose nodes compute instead; empty for none
+    cluster_fallback: while no node is there: "local" computes here, "wait" waits
     """
 
     home: Path
@@ -36,6 +40,8 @@ class Settings:
     device: str = "auto"
     precision: str = "auto"
     presets: Path = Path()
+    cluster: str = ""
+    cluster_fallback: str = "local"
 
     def __post_init__(self) -> None:
         if self.presets == Path():
@@ -76,9 +82,7 @@ class Settings:
     @classmethod
     def from_texts(cls, texts: dict[str, str]) -> Settings:
         """From the same fields as texts, as they travel to another process."""
-        values: dict[str, Any] = {
-            name: text if name in ("device", "precision") else Path(text) for name, text in texts.items()
-        }
+        values: dict[str, Any] = {name: text if name in _TEXTS else Path(text) for name, text in texts.items()}
         return cls(**values)
 
     @classmethod

@@ -19,7 +19,8 @@
     │   ├── CheckpointError        wrong hash, names, shapes, or format
     │   └── DownloadError          the network; retryable
     ├── DeviceError                the accelerator: absent, unusable, or out of memory
-    │   └── DeviceLost             it failed, and nothing can be computed on it in this process any more
+    │   ├── DeviceLost             it failed, and nothing can be computed on it in this process any more
+    │   └── ClusterUnavailable     no other machine computes now; the job waits, at no cost
     ├── EffectError                an effect chain or plug-in failed
     ├── OutputError                stems could not be written
     │   ├── NoSpaceLeft            the disk is full; retryable
@@ -155,6 +156,10 @@ class DeviceError(TsbsDawError):
 
 class DeviceLost(DeviceError):
     pass
+
+
+class ClusterUnavailable(DeviceError):
+    retryable = True
 
 
 class EffectError(TsbsDawError):

@@ -212,7 +212,8 @@ class Dispatcher:
         elif requested_state is not None:
             self._lifecycle.finish(row, requested_state, fence=row.fence, error=_reason_for(requested_state))
         elif self.releasing or outcome.kind == "released":
-            self._requeue(row, Requeued.RELEASED)
+            wait_s = self._options.retry_first_s if outcome.error else 0.0
+            self._requeue(row, Requeued.RELEASED, not_before=now + wait_s, error=outcome.error or None)
         elif outcome.kind == "cancelled":
             self._lifecycle.finish(row, State.CANCELLED, fence=row.fence, error=_reason_for(State.CANCELLED))
         elif outcome.kind == "failed":

@@ -13,6 +13,7 @@ which the daemon sends to the worker's log.
          {"event": "alive"}                                      every second, busy or not
          {"event": "progress", "fraction", "message"}            these and the following with "id" and "fence"
          {"event": "done", "result"}   {"event": "failed", "error", "retryable"}   {"event": "cancelled" or "lost"}
+         {"event": "released", "error"}                          the job is not to blame, and waits
 
 The end of stdin ends the process, whatever it is doing: the daemon is gone, and the next one starts the job afresh.
 """
@@ -36,7 +37,7 @@ from typing import Any, BinaryIO
 from tsbs_daw.contracts.job import Job, Result
 from tsbs_daw.core.child import keep_stdout
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import DeviceLost, JobCancelled, LeaseLost, TsbsDawError, described, shown
+from tsbs_daw.core.errors import ClusterUnavailable, DeviceLost, JobCancelled, LeaseLost, TsbsDawError, described, shown
 from tsbs_daw.core.files import disk_is_full, may_pass
 from tsbs_daw.queue.options import PIPELINE
 
@@ -152,6 +153,9 @@ def run_assignment(assignment: Assignment, runner: Runner) -> None:
     except DeviceLost:
         log.exception("job %s: the device is lost, and this process with it", job.id)
         os._exit(1)  # another process can have the device again; the daemon decides what becomes of the jobs
+    except ClusterUnavailable as error:
+        log.warning("job %s waits: %s", job.id, error)
+        assignment.send("released", error=str(error))
     except TsbsDawError as error:
         log.info("job %s failed", job.id, exc_info=True)
         assignment.send("failed", error=str(error), retryable=error.retryable)

@@ -15,18 +15,30 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import UsageError
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import HashedFile
+from tsbs_daw.models import registry
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import Preset, load_preset
 from tsbs_daw.separation import Separator
 
-_loaded = lru_cache(maxsize=1)(Separator.load)  # the model stays loaded from job to job
+
+@lru_cache(maxsize=1)  # the model stays loaded from job to job
+def _loaded(model: str, settings: Settings) -> Separator:
+    separator = Separator.load(model, settings.device, settings, precision=settings.precision)
+    if settings.cluster:
+        from tsbs_daw.cluster.remote import attach
+
+        path, fallback = registry.resolve(model, settings), settings.cluster_fallback == "local"
+        attach(separator, str(path), settings.cluster, fallback=fallback)
+    return separator
+
+
 _loading = threading.Lock()  # two jobs at once want one model, and one engine for both
 
 
 def load_separator(model: str, settings: Settings) -> Separator:
     """The one that all jobs of this process share which want the same."""
     with _loading:
-        return _loaded(model, settings.device, settings, precision=settings.precision)
+        return _loaded(model, settings)
 
 
 @dataclass(frozen=True)

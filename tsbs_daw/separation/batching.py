@@ -43,6 +43,10 @@ class Ticket:
     def fail(self, error: BaseException) -> None:
         self._error, self.answered = error, True
 
+    def arrived(self, seconds: float) -> bool:
+        """Whether `array` gives something without another machine: always. `cluster.remote` has others."""
+        return True
+
     def array(self) -> np.ndarray:
         """(stems, channels, samples). Raises: what computing it raised"""
         if self._error is not None:
@@ -65,6 +69,11 @@ class Batcher:
         self._busy = False
         self._another_song = False
         self._under_way: deque[Pending] = deque()  # of him who has the device
+
+    @property
+    def batch_size(self) -> int:
+        """How many chunks to submit at once."""
+        return self.engine.batch_size
 
     def begin(self) -> None:
         """Another song: what lacked memory before may have it by now."""

@@ -29,6 +29,8 @@ from tsbs_daw.separation.forms import mark
 
 log = logging.getLogger(__name__)
 
+ASK_EVERY_S = 1.0  # whether the job is still wanted, while other machines compute
+
 
 class Separator:
     """A network on a device. `load` makes one; `separate` takes arrays, `stream` takes songs of any length.
@@ -155,26 +157,38 @@ class Separator:
         """
         self.batcher.begin()
         under_way: deque[tuple[list[Chunk], list[Ticket]]] = deque()
-        while batch := list(islice(chunks, self.engine.batch_size)):
-            if cancelled and cancelled():
-                raise JobCancelled("The job was cancelled.")
+        while batch := list(islice(chunks, self.batcher.batch_size)):
+            _check(cancelled)
             heard = [chunk for chunk in batch if np.any(chunk.audio)]  # silence in, silence out, at no cost
             under_way.append((batch, self.batcher.submit([chunk.audio for chunk in heard], stage)))
             if len(under_way) > self.batcher.ahead:
-                yield from self._answers(*under_way.popleft())
+                yield from self._answers(*under_way.popleft(), cancelled)
         for batch, tickets in under_way:
-            yield from self._answers(batch, tickets)
+            yield from self._answers(batch, tickets, cancelled)
 
-    def _answers(self, batch: list[Chunk], tickets: list[Ticket]) -> Iterator[tuple[Chunk, np.ndarray]]:
+    def _answers(
+        self, batch: list[Chunk], tickets: list[Ticket], cancelled: Callable[[], bool] | None
+    ) -> Iterator[tuple[Chunk, np.ndarray]]:
         found = iter(tickets)
         for chunk in batch:
-            silent = np.zeros((len(self.stems), *chunk.audio.shape), np.float32)
-            yield chunk, next(found).array() if np.any(chunk.audio) else silent
+            if not np.any(chunk.audio):
+                yield chunk, np.zeros((len(self.stems), *chunk.audio.shape), np.float32)
+                continue
+            ticket = next(found)
+            while not ticket.arrived(ASK_EVERY_S):
+                _check(cancelled)
+            yield chunk, ticket.array()
 
     def _overlap_add(self, estimates: Iterator[tuple[Chunk, np.ndarray]]) -> Iterator[np.ndarray]:
         overlap_add = OverlapAdd(self.fade_samples)
         for chunk, estimate in estimates:
             yield overlap_add.add(chunk.start, estimate, chunk.last)
+
+
+def _check(cancelled: Callable[[], bool] | None) -> None:
+    """Raises: JobCancelled"""
+    if cancelled and cancelled():
+        raise JobCancelled("The job was cancelled.")
 
 
 class _Counted:

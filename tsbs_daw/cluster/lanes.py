@@ -1,0 +1,359 @@
+"""Lanes: the way to one actor each, on a GPU or a share of the CPU of a node, as the side that asks sees it.
+
+A lane has a few calls under way at once, so that its actor computes while the next chunks travel. Whatever happens to
+a call, its chunks go back to the front of the backlog and on to another lane. A lane that failed is opened again after
+a while, unless its node is gone; a node whose program differs is refused, and says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tsbs_daw
+from tsbs_daw.cluster.node import Hashed, NodeSeparator, fingerprint
+from tsbs_daw.core.errors import described
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "tsbs-daw"
+CPU_SHARE = 8  # cores of one actor on a node without a GPU
+GROUP = 8  # chunks in one call at most: 8 MB there, 34 MB back with four stems
+UNDER_WAY = 2  # times what an actor computes at once
+PIECE_BYTES = 8_000_000  # of a model on its way
+START_LIMIT_S = 180.0  # a node's first actor imports torch
+CALL_LIMIT_S = 300.0
+CONTROL_LIMIT_S = 30.0
+MOST_TRIES = 3  # of a chunk that nodes say they cannot compute
+MOST_DEATHS = 6  # of actors that had the chunk: then it may be the chunk
+
+
+class Refused(Exception):
+    """A node that cannot take part, in one sentence with its name."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What every node computes with. mark: of the results; see `Separator.precision_mark`"""
+
+    sha256: str
+    path: str
+    precision: str
+    mark: str | None
+
+
+@dataclass
+class Item:
+    """A chunk that waits. tries, deaths: how often nodes failed with it, and died with it"""
+
+    id: int
+    model: Model
+    stage: str
+    song: int
+    chunk: np.ndarray
+    hash: str
+    tries: int = 0
+    deaths: int = 0
+
+    def fits(self, other: Item) -> bool:
+        """Whether both can be in one call."""
+        mine, others = ((i.model, i.stage, i.song, i.chunk.shape) for i in (self, other))
+        return mine == others
+
+
+class Backlog:
+    """Chunks that wait for a lane, in order."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._items: deque[Item] = deque()
+
+    def add(self, item: Item) -> None:
+        with self._changed:
+            self._items.append(item)
+            self._changed.notify()
+
+    def put_back(self, items: Sequence[Item]) -> None:
+        with self._changed:
+            self._items.extendleft(reversed(items))
+            self._changed.notify_all()
+
+    def take(self, limit: int, closed: threading.Event) -> list[Item]:
+        """The first chunks that fit each other, waited for; none once `closed` is set."""
+        with self._changed:
+            while not self._items and not closed.is_set():
+                self._changed.wait(0.5)
+            if closed.is_set():
+                return []
+            taken = [self._items.popleft()]
+            while self._items and len(taken) < limit and self._items[0].fits(taken[0]):
+                taken.append(self._items.popleft())
+            return taken
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an actor belongs. share: which GPU, or which part of the CPU, of the node"""
+
+    node: str
+    name: str
+    share: int
+    gpus: int
+    cpus: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.name} ({'GPU' if self.gpus else 'CPU'} {self.share})"
+
+
+def places(nodes: Sequence[dict[str, Any]]) -> Iterator[Place]:
+    """Every place for an actor, of what `ray.nodes()` says. A node without CPUs and GPUs only takes part in talking."""
+    for node in nodes:
+        resources = node.get("Resources", {})
+        if not node.get("Alive"):
+            continue
+        name = f"{node.get('NodeManagerHostname') or '?'} {node.get('NodeManagerAddress', '')}".strip()
+        gpus, cpus = int(resources.get("GPU", 0)), float(resources.get("CPU", 0.0))
+        if gpus:
+            yield from (Place(node["NodeID"], name, share, 1, 0.0) for share in range(gpus))
+        elif cpus >= 1.0:
+            shares = max(1, round(cpus / CPU_SHARE))
+            yield from (Place(node["NodeID"], name, share, 0, float(int(cpus / shares))) for share in range(shares))
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a lane tells: an estimate, a chunk that cannot be computed, and a sentence about a node."""
+
+    done: Callable[[Item, Hashed], None]
+    failed: Callable[[Item, str], None]
+    trouble: Callable[[str], None] = log.warning
+
+
+@dataclass
+class Lane:
+    """One actor. `open` starts it; it closes itself when it fails."""
+
+    ray: Any
+    place: Place
+    owner: str
+    hooks: Hooks
+    backlog: Backlog = field(default_factory=Backlog)
+    batch: int = 1
+    ready: bool = False
+    refused: bool = False
+
+    def __post_init__(self) -> None:
+        self.closed = threading.Event()
+        self._loaded: dict[Model, int] = {}
+        self._loading = threading.Lock()
+        self._slots = 0
+        self.actor: Any = None
+
+    def open(self, model: Model | None = None) -> None:
+        """Start the actor and its threads; for a thread of its own. Failures close it, and are told."""
+        try:
+            self.start()
+            if model is not None:
+                self._ensure(model)
+            self.ready = True
+            self._add_slots()
+        except Refused as refusal:
+            self.refused = True
+            self._close(str(refusal))
+        except Exception as error:  # whatever Ray raises for an actor that cannot start
+            self._close(f"The node {self.place.text} cannot compute now ({reason_of(error)}).")
+
+    def start(self) -> dict[str, Any]:
+        """Have the actor there. Returns: its hello. Raises: Refused, RayError"""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        place = self.place
+        kind = self.ray.remote(NodeSeparator)
+        self.actor = kind.options(
+            name=f"{place.node}/{place.share}/{self.owner}",
+            num_cpus=place.cpus,
+            num_gpus=place.gpus,
+            max_concurrency=32,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+        ).remote()
+        hello = self.ray.get(self.actor.hello.remote(), timeout=START_LIMIT_S)
+        check_program(place, hello)
+        return hello
+
+    def load(self, model: Model) -> dict[str, Any]:
+        """Have the model there, sent if it is not. Raises: Refused, RayError"""
+        if not self._get(self.actor.has.remote(model.sha256)):
+            size, offset = Path(model.path).stat().st_size, 0
+            with Path(model.path).open("rb") as file:
+                while offset < size:
+                    piece = file.read(PIECE_BYTES)
+                    last = offset + len(piece) >= size
+                    self._get(self.actor.receive.remote(model.sha256, offset, piece, last))
+                    offset += len(piece)
+        facts = self._get(self.actor.load.remote(model.sha256, model.precision), START_LIMIT_S)
+        if facts["mark"] != model.mark:
+            raise Refused(
+                f"The node {self.place.text} computes in {facts['mark'] or 'float32'} and the daemon in "
+                f"{model.mark or 'float32'}; name one format with --precision."
+            )
+        return facts
+
+    def compute(self, items: Sequence[Item]) -> list[Hashed]:
+        """Raises: Refused, RayError, and what computing them raised"""
+        first = items[0]
+        self._ensure(first.model)
+        chunks = [(item.chunk, item.hash) for item in items]
+        call = self.actor.compute.remote(first.model.sha256, first.model.precision, first.stage, first.song, chunks)
+        return self.ray.get(call, timeout=CALL_LIMIT_S)
+
+    def end(self) -> None:
+        """Kill the actor; what it has goes back to the backlog."""
+        self.ready = False
+        self.closed.set()
+        if self.actor is not None:
+            try:
+                self.ray.kill(self.actor)
+            except Exception as error:  # of a node or a head that is gone
+                log.debug("%s: %s", self.place.text, error)
+
+    @property
+    def capacity(self) -> int:
+        """Chunks that it can have under way."""
+        return UNDER_WAY * self.batch if self.ready else 0
+
+    def _get(self, reference: Any, limit_s: float = CONTROL_LIMIT_S) -> Any:
+        return self.ray.get(reference, timeout=limit_s)
+
+    def _ensure(self, model: Model) -> None:
+        with self._loading:
+            if model not in self._loaded:
+                self._loaded[model] = self.load(model)["batch"]
+                self.batch = max(self.batch, self._loaded[model])
+
+    def _add_slots(self) -> None:
+        """A thread for each call that may be under way."""
+        wanted = UNDER_WAY * -(-self.batch // GROUP)
+        while self._slots < wanted:
+            self._slots += 1
+            threading.Thread(target=self._serve, name=f"lane-{self.place.name}", daemon=True).start()
+
+    def _serve(self) -> None:
+        while items := self.backlog.take(min(self.batch, GROUP), self.closed):
+            try:
+                found = self.compute(items)
+            except Refused as refusal:
+                self.refused = True
+                self.backlog.put_back(items)
+                self._close(str(refusal))
+            except Exception as error:
+                self._lose(items, error)
+            else:
+                for item, estimate in zip(items, found, strict=True):
+                    self.hooks.done(item, estimate)
+                self._add_slots()
+
+    def _lose(self, items: Sequence[Item], error: Exception) -> None:
+        """Send them elsewhere, unless it is they that nobody can compute."""
+        cause, kept = getattr(error, "cause", None), []
+        for item in items:
+            item.tries += int(cause is not None)
+            item.deaths += int(cause is None)
+            if item.tries >= MOST_TRIES or item.deaths >= MOST_DEATHS:
+                self.hooks.failed(item, reason_of(error))
+            else:
+                kept.append(item)
+        self.backlog.put_back(kept)
+        if not self.closed.is_set():
+            self._close(f"The node {self.place.text} failed ({reason_of(error)}); its chunks go elsewhere.")
+
+    def _close(self, sentence: str) -> None:
+        if not self.closed.is_set():
+            self.hooks.trouble(sentence)
+        self.end()
+
+
+def check_program(place: Place, hello: dict[str, Any]) -> None:
+    """Raises: Refused: the node runs another version"""
+    if hello["version"] != tsbs_daw.__version__:
+        raise Refused(
+            f"The node {place.name} runs tsbs-daw {hello['version']} and this machine {tsbs_daw.__version__}; "
+            "install the same version there."
+        )
+    if hello["fingerprint"] != fingerprint():
+        raise Refused(
+            f"The node {place.name} runs tsbs-daw {hello['version']} with other code that computes; "
+            "install the same there."
+        )
+
+
+def reason_of(error: BaseException) -> str:
+    """In one line: of an exception that an actor raised, what it raised there."""
+    cause = getattr(error, "cause", None)
+    text = described(cause if isinstance(cause, BaseException) else error)
+    return text.partition(" Actor ")[0].rstrip(".")
+
+
+class Lanes:
+    """The lanes of a whole cluster. `settle` is one tick.
+
+    Args: owner: tells the actors of two daemons apart
+    """
+
+    REOPEN_S = (1.0, 60.0)  # after a failure, doubling; after a refusal, the longest
+
+    def __init__(self, owner: str, hooks: Hooks):
+        self._owner, self._hooks = owner, hooks
+        self.backlog = Backlog()
+        self._lanes: dict[Place, Lane] = {}
+        self._failures: dict[Place, int] = {}
+        self._reopen_at: dict[Place, float] = {}
+        self._opened = 0
+        self.model: Model | None = None  # what a new lane loads at once
+
+    def add(self, item: Item) -> None:
+        """A chunk to compute. A lane that opens later loads its model at once."""
+        self.model = item.model
+        self.backlog.add(item)
+
+    @property
+    def capacity(self) -> int:
+        return sum(lane.capacity for lane in self._lanes.values())
+
+    @property
+    def ready(self) -> int:
+        return sum(lane.ready for lane in self._lanes.values())
+
+    def settle(self, ray: Any, nodes: Sequence[dict[str, Any]], now: float) -> None:
+        """Close the lanes of nodes that are gone, and open those that are missing."""
+        wanted = set(places(nodes))
+        for place, lane in list(self._lanes.items()):
+            if place not in wanted:
+                lane.end()
+            if lane.closed.is_set():
+                del self._lanes[place]
+                self._note_failure(lane, now)
+            elif lane.ready:
+                self._failures.pop(place, None)
+        for place in wanted - self._lanes.keys():
+            if now >= self._reopen_at.get(place, now):
+                self._open(ray, place)
+
+    def _open(self, ray: Any, place: Place) -> None:
+        self._opened += 1
+        lane = Lane(ray, place, f"{self._owner}.{self._opened}", self._hooks, self.backlog)
+        self._lanes[place] = lane
+        threading.Thread(target=lane.open, args=(self.model,), daemon=True, name=f"open-{place.name}").start()
+
+    def _note_failure(self, lane: Lane, now: float) -> None:
+        first_s, longest_s = self.REOPEN_S
+        failures = self._failures[lane.place] = self._failures.get(lane.place, 0) + 1
+        wait_s = longest_s if lane.refused else min(first_s * 2.0 ** min(failures - 1, 10), longest_s)
+        self._reopen_at[lane.place] = now + wait_s
