@@ -15,7 +15,7 @@ LOCKED := $(if $(LOCK),--constraint $(LOCK))
 # What `make check` runs of the suite: everything that is quick.
 QUICK := tests/test_layers.py tests/core tests/contracts tests/presets tests/queue tests/sessions tests/docs tests/cli/test_help.py
 
-.PHONY: help demo test test-long check lint types docs wheel lock bench-reaper lint-lua format clean shape
+.PHONY: help demo test test-long check lint types docs wheel lock bench-reaper pictures-reaper lint-lua format clean shape
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ test-long: $(VENV)/.installed-for-tests ## Run every fault case as often as docs
 # ARGUMENTS="--json --runs 3"
 bench-reaper: $(VENV)/.installed-for-tests ## Time the way from an action in REAPER to its tracks
 	@PYTHONPATH=tests $(BIN)/python -m reaper.bench $(ARGUMENTS)
+
+pictures-reaper: $(VENV)/.installed-for-tests ## Draw every dialog of REAPER's scripts into build/reaper
+	PYTHONPATH=tests $(BIN)/python -m reaper.pictures build/reaper
 
 shape: ## Count modules, long files, and the files that a job passes
 	@$(PYTHON) tools/shape.py

@@ -1,4 +1,6 @@
-"""Draws what a gfx window shows, from the draw calls that the scripts made: `python -m reaper.pictures FOLDER`.
+"""Draws what a gfx window shows, from the draw calls that the scripts made.
+
+    make pictures-reaper      every dialog, at 1366 x 768 and at 4K, in build/reaper
 
 REAPER's own font rendering is not in it; letters are as wide as the stand-in says that they are.
 """
@@ -55,7 +57,7 @@ def dialogs(studio: Studio, daemon: DaemonByHand) -> dict[str, Gfx]:
     for number, name in enumerate(["Chorus", "Bridge, second take with a rather long name", "Guitar", "Verse"]):
         item = studio.project.add_item(studio.project.add_track(name), studio.song(), 10.0 * number, 1.0)
         item.take.strings["P_NAME"] = name
-    studio.choose(listen="yes")
+    studio.choose(listen="yes", layout="children")
     studio.run("Separate selected items")
     studio.ticks(40)
     jobs = daemon.claim()

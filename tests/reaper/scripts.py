@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,8 @@ class Script:
         self._deferred: list[Any] = []
         self._handles: dict[int, Handle | ImGui] = {}  # kept, so that none gets the address of another
         self._at_exit: list[Any] = []
-        self._bridge = (self._call, self._exists, self._draw, self._gfx_value, self._set_gfx, self._spend_on_a_file)
+        answers = (self._call, self._exists, self._draw, self._gfx_value, self._set_gfx, self._spend_on_a_file)
+        self._bridge = tuple(map(self._outside_lua, answers))
         self.lua.execute(PRELUDE, *self._bridge)
 
     def start(self) -> None:
@@ -180,7 +182,18 @@ class Script:
         if not self._deferred:
             self.end()
 
+    def _outside_lua(self, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            self.reaper.lua_ends()
+            try:
+                return answer(*arguments)
+            finally:
+                self.reaper.lua_begins()
+
+        return timed
+
     def _protected(self, function: Any, *arguments: Any) -> None:
+        self.reaper.lua_begins()
         try:
             function(*arguments)
         except Misuse as misuse:
@@ -188,6 +201,8 @@ class Script:
                 self.reaper.misuses.append(str(misuse))
         except Exception as error:
             self.reaper.misuses.append(f"{self.path.name}: {error}")
+        finally:
+            self.reaper.lua_ends()
 
     def _exists(self, name: str) -> bool:
         if name in self.reaper.lacks:

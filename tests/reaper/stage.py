@@ -24,6 +24,7 @@ from tsbs_daw.presets.preset import read_preset
 
 STEMS = ["vocals", "drums", "bass", "other"]
 SCRIPTS = "TSBS-DAW"
+OUTPUTS = ("instrumental", "karaoke")
 PRESETS = [
     {"name": "none", "description": "Stems only.", "outputs": []},
     {"name": "instrumental", "description": "Without the voice.", "outputs": ["instrumental"]},
@@ -170,10 +171,18 @@ class DaemonByHand:
         entries = []
         for number, name in enumerate(stems):
             soundfile.write(folder / f"{name}.wav", audio, rate, subtype="FLOAT")
-            entries.append(
-                {"name": name, "path": str(folder / f"{name}.wav"), "kind": "stem", "color": f"#0{number}80ff"}
-            )
+            entry = {"name": name, "path": str(folder / f"{name}.wav"), "color": f"#0{number}80ff"}
+            entries.append(entry | {"kind": "output" if name in OUTPUTS else "stem"})
         return entries, rate, len(audio)
+
+    def asked_for(self, job: dict, stems: list[str]) -> list[str]:
+        """What the daemon writes of these: of the dry stems those that the job names, and the sum of the others."""
+        chosen = (job.get("delivery") or {}).get("stems")
+        if chosen is None:
+            return stems
+        dry = [name for name in stems if name in chosen]
+        rest = [f"no_{dry[0]}" if len(dry) == 1 else "rest"] if "rest" in chosen else []
+        return dry + rest + [name for name in stems if name in OUTPUTS]
 
     def silence(self, entries: list[dict]) -> None:
         """Make the files of these stems silent."""
@@ -182,9 +191,9 @@ class DaemonByHand:
             soundfile.write(entry["path"], audio * 0, rate, subtype="FLOAT")
 
     def finish(self, job: dict, stems: list[str] = STEMS, **changes: object) -> None:
-        entries, rate, samples = self.stems(job, stems)
+        entries, rate, samples = self.stems(job, self.asked_for(job, stems))
         result = {"schema": 1, "id": job["id"], "state": "done", "stems": entries, "samples": samples}
-        result |= {"sample_rate": rate, "folder": str(Path(entries[0]["path"]).parent), "deliver": job["deliver"]}
+        result |= {"sample_rate": rate, "folder": job["output"], "deliver": job["deliver"]}
         self.end(job, result | changes)
 
     def fail(self, job: dict, error: str) -> None:

@@ -391,7 +391,7 @@ def test_setup_registers_every_action_without_an_undo_point(studio: Studio):
     studio.run("Setup")
     studio.ticks(2)
     count = len(list(studio.scripts.glob("tsbs-daw_*.lua")))
-    assert studio.reaper.window("Setup").says(f"{count} actions are in the action list.")
+    assert studio.reaper.window("Setup").says(f"{count} actions are registered in the action list.")
     assert studio.project.undo_steps == []
 
 

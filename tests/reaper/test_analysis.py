@@ -64,7 +64,8 @@ def answer(studio: Studio, daemon: DaemonByHand, found: Analysis | dict | None =
 def test_markers_sections_and_a_note_come_in_one_undo_step(studio: Studio, daemon: DaemonByHand):
     item = ask(studio)
     job = answer(studio, daemon)
-    assert job["schema"] == 2 and job["delivery"] == {"analysis": True, "sessions": []} and job["preset"] == "none"
+    assert job["delivery"] == {"analysis": True, "sessions": [], "stems": []}
+    assert job["schema"] == 2 and job["preset"] == "none"
     assert studio.project.regions == [
         (10.25, 10.25, "1"), (11.1875, 11.1875, "2"), (10.0, 10.5, "A"), (10.5, 11.5, "B")
     ]  # fmt: skip

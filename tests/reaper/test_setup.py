@@ -40,7 +40,7 @@ def test_what_the_program_finds_is_shown_with_its_advice(studio: Studio):
     window = studio.reaper.window("Setup")
     assert window.says("Problem: Only 1 GB of disk is free.") and window.says("Make room.")
     assert window.says("Note: There is no GPU.") and not window.says("Python 3.11.")
-    assert window.says("1 to be put right.") and studio.project.undo_steps == []
+    assert window.says("1 problem to fix.") and studio.project.undo_steps == []
 
 
 def test_a_machine_that_lacks_nothing_is_said_to(studio: Studio):
@@ -72,7 +72,7 @@ def test_places_of_installers_come_before_the_search_path(studio: Studio, tmp_pa
     resource = studio.reaper.folder
     assert program.ran[0] == f'"{place}" reaper setup --resource "{resource}"'
     assert program.ran[-1] == f'python3 -m tsbs_daw reaper setup --resource "{resource}"'
-    assert studio.reaper.window("Setup").says("to be put right.")
+    assert studio.reaper.window("Setup").says("to fix.")
 
 
 def test_the_command_of_the_installation_comes_first(studio: Studio):
@@ -82,7 +82,7 @@ def test_the_command_of_the_installation_comes_first(studio: Studio):
     program = Program(studio, "/venv/python")
     studio.run("Setup")
     studio.ticks(12)
-    assert len(program.ran) == 1 and studio.reaper.window("Setup").says("to be put right.")
+    assert len(program.ran) == 1 and studio.reaper.window("Setup").says("to fix.")
 
 
 def test_without_a_program_it_says_what_to_install_and_takes_one_that_is_chosen(
@@ -100,7 +100,7 @@ def test_without_a_program_it_says_what_to_install_and_takes_one_that_is_chosen(
     studio.reaper.picked_file = str(chosen)
     window.click("Choose the program")
     studio.ticks(15)
-    assert studio.reaper.window("Setup").says("to be put right.") and f'"{chosen}"' in program.ran[-1]
+    assert studio.reaper.window("Setup").says("to fix.") and f'"{chosen}"' in program.ran[-1]
     assert studio.reaper.saved_ext_state["TSBS-DAW", "program"] == str(chosen)
 
 
@@ -112,7 +112,7 @@ def test_a_program_that_says_nothing_gives_way_to_the_next_one(studio: Studio, t
     studio.ticks(12)
     assert studio.reaper.window("Setup").says("Looking for tsbs-daw: tsbs-daw reaper setup")
     studio.ticks(800)
-    assert studio.reaper.window("Setup").says("to be put right.")
+    assert studio.reaper.window("Setup").says("to fix.")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"findings": 3}'])
@@ -124,7 +124,7 @@ def test_an_answer_that_is_half_written_is_waited_for(content: str, studio: Stud
     assert studio.reaper.window("Setup").says("Looking for")
     install.write_answer(studio.reaper.folder, "done", FINDINGS)
     studio.ticks(12)
-    assert studio.reaper.window("Setup").says("to be put right.")
+    assert studio.reaper.window("Setup").says("to fix.")
 
 
 def test_without_settings_the_actions_are_registered_all_the_same(studio: Studio):
@@ -132,7 +132,7 @@ def test_without_settings_the_actions_are_registered_all_the_same(studio: Studio
     Program(studio, "reaper setup")
     studio.run("Setup")
     studio.ticks(12)
-    assert studio.reaper.window("Setup").says("to be put right.")
+    assert studio.reaper.window("Setup").says("to fix.")
 
 
 def test_what_was_installed_while_reaper_ran_is_registered_at_its_next_start(studio: Studio):

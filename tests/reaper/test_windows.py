@@ -47,10 +47,10 @@ def test_the_button_stays_where_it_is_while_presets_are_tried(shipped: Studio):
 def test_a_small_window_scrolls_to_all_that_is_in_it(shipped: Studio):
     shipped.reaper.screen = (800, 320)
     window = dialog(shipped)
-    assert not window.says("Stems add up")
+    assert not window.says("Listen to the stems")
     window.scroll(20)
     shipped.ticks(2)
-    assert window.says("Stems add up") and window.place_of("Separate")
+    assert window.says("Listen to the stems") and window.place_of("Separate")
 
 
 def test_large_screens_get_larger_letters_and_retina_displays_sharp_ones(shipped: Studio):
@@ -83,45 +83,6 @@ def test_escape_closes_a_window_and_nothing_is_asked_for(shipped: Studio):
     window.press("Escape")
     shipped.ticks(2)
     assert not window.is_open and shipped.tickets() == []
-
-
-def test_without_any_stem_the_dialog_says_so_and_stays(shipped: Studio):
-    window = dialog(shipped)
-    window.press("1", "2", "3", "4", "Enter")
-    shipped.ticks(8)
-    assert window.is_open and window.says("Choose at least one stem.")
-
-
-def test_a_single_stem_is_one_choice(shipped: Studio):
-    shipped.project.add_item(shipped.project.add_track("Mix"), shipped.song(), 0.0, 1.0)
-    window = dialog(shipped)
-    window.pick("Stems", "Only vocals")
-    shipped.ticks(3)
-    window.press("Enter")
-    shipped.ticks(3)
-    DaemonByHand(shipped.home).work(shipped)
-    assert shipped.project.names() == ["Mix", "mix - stems", "vocals"]
-
-
-def test_another_model_and_the_exact_sum_are_asked_for(shipped: Studio):
-    shipped.project.add_item(shipped.project.add_track("Mix"), shipped.song(), 0.0, 1.0)
-    window = dialog(shipped)
-    window.pick("Model", "six")
-    shipped.ticks(3)
-    assert window.says("guitar")
-    window.click("Stems add up")
-    shipped.ticks(3)
-    window.press("Enter")
-    (job,) = DaemonByHand(shipped.home).work(shipped)
-    assert job["model"] == "six" and job["null"] is True
-
-
-def test_a_model_that_was_removed_is_not_asked_for(shipped: Studio):
-    shipped.choose(model="gone")
-    shipped.project.add_item(shipped.project.add_track("Mix"), shipped.song(), 0.0, 1.0)
-    dialog(shipped).press("Enter")
-    (job,) = DaemonByHand(shipped.home).work(shipped)
-    assert job["model"] == "default"
 
 
 def test_many_jobs_scroll_and_every_tick_is_short(studio: Studio, daemon: DaemonByHand):
@@ -162,10 +123,12 @@ def test_reaimgui_takes_return_and_escape(studio: Studio, daemon: DaemonByHand):
     assert not any("preset" in script.path.name for script in studio.reaper.scripts)
 
 
-def test_every_window_can_be_drawn(shipped: Studio, tmp_path: Path):
+@pytest.mark.parametrize("screen", ["1366x768", "4k"])
+def test_every_window_can_be_drawn(screen: str, shipped: Studio, tmp_path: Path):
     pytest.importorskip("matplotlib")
     from reaper import pictures
 
+    shipped.reaper.screen = pictures.SCREENS[screen]
     windows = pictures.dialogs(shipped, DaemonByHand(shipped.home))
     for name, window in windows.items():
         pictures.draw(window, tmp_path / f"{name}.png")

@@ -13,6 +13,7 @@ from tsbs_daw.cli.console import AsJson, counted, daemon_status, print_json
 
 if TYPE_CHECKING:
     from tsbs_daw.integrations.reaper.install import Installation, ModelEntry, PresetEntry
+    from tsbs_daw.presets.preset import Preset
 
 app = typer.Typer(no_args_is_help=True, help="Install, inspect and remove the REAPER actions.")
 
@@ -247,20 +248,22 @@ def _settings_and_own_actions(resource: Path) -> tuple[dict[str, object], dict[s
 
 def _presets() -> list[PresetEntry]:
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.integrations.reaper.install import PresetEntry
     from tsbs_daw.presets.preset import list_presets
 
-    return [
-        PresetEntry(preset.name, preset.description, tuple(output.name for output in preset.outputs))
-        for preset in list_presets(Settings.from_environment().presets)
-    ]
+    return [_entry(preset) for preset in list_presets(Settings.from_environment().presets)]
+
+
+def _entry(preset: Preset) -> PresetEntry:
+    from tsbs_daw.integrations.reaper.install import PresetEntry
+
+    outputs = tuple(output.name for output in preset.outputs)
+    return PresetEntry(preset.name, preset.description, outputs, preset.delivery.stems)
 
 
 def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
     """All readable presets, and the actions of the user's own. The rest is reported and skipped."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
-    from tsbs_daw.integrations.reaper.install import PresetEntry
     from tsbs_daw.integrations.reaper.reapack import preset_actions
     from tsbs_daw.presets.preset import preset_files, read_preset
 
@@ -270,7 +273,7 @@ def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
     for path in preset_files(own).values():
         try:
             preset = read_preset(path)
-            entry = PresetEntry(preset.name, preset.description, tuple(output.name for output in preset.outputs))
+            entry = _entry(preset)
             entries.append(entry)
             if path.parent == own:
                 actions |= preset_actions([entry])

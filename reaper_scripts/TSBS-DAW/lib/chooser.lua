@@ -1,11 +1,11 @@
 -- The dialog: what is separated, how, and where the stems go. The choice is remembered.
 local require = ...
-local settings, ui = require("settings"), require("ui")
+local settings, stem_choice, ui = require("settings"), require("stem_choice"), require("ui")
 
 local chooser = {}
 
 local SOURCES = {
-  { "mute", "Mute what was separated; part of an item is cut out" },
+  { "mute", "Mute what was separated; items are split at its ends" },
   { "keep", "Keep the source playing and mute the stems" },
   { "untouched", "Leave both as they are" },
 }
@@ -17,35 +17,18 @@ local WHATS = {
   { "regions", "All regions, on selected tracks" },
 }
 local LAYOUTS = {
-  { "children", "Below the source track, through its effects" },
-  { "folder", "In a folder of their own, with the same effects" },
+  { "children", "On child tracks of the source track, through its effects" },
+  { "folder", "In a folder track of their own, with the same effects" },
   { "takes", "As takes of the item" },
 }
-local REMEMBERED = { "preset", "model", "source", "what", "layout" }
-local SWITCHES = { "fx", "null", "listen" }
+local RESIDUALS = {
+  { "", "Shared among the stems, which then add up to the source" },
+  { "separate", "On a track of its own" },
+  { "drop", "Left out" },
+}
+local REMEMBERED = { "preset", "model", "source", "what", "layout", "residual" }
+local SWITCHES = { "fx", "listen" }
 local WIDTH, HEIGHT = 560, 440
-
-local function named(list, name)
-  for _, entry in ipairs(list or {}) do
-    if entry.name == name then
-      return entry
-    end
-  end
-  return nil
-end
-
--- What a preset gives with a model: the model's stems, then the preset's outputs.
-local function outputs_of(installed, chosen)
-  local model, preset = named(installed.models, chosen.model), named(installed.presets, chosen.preset)
-  local names = {}
-  for _, name in ipairs(model and model.stems or installed.stems or {}) do
-    names[#names + 1] = name
-  end
-  for _, name in ipairs(preset and preset.outputs or {}) do
-    names[#names + 1] = name
-  end
-  return names
-end
 
 local function labelled(list)
   local entries = {}
@@ -56,48 +39,63 @@ local function labelled(list)
 end
 
 local function draw_preset(window, installed, chosen)
-  local before = chosen.preset
+  local preset, model = chosen.preset, chosen.model
   local presets = labelled(installed.presets)
   if #presets > 0 then
     chosen.preset = window:choose("Preset", presets, chosen.preset)
-    local preset = named(installed.presets, chosen.preset)
-    window:text(preset and preset.description or "", true)
-  end
-  if chosen.preset ~= before then
-    chosen.without = {}
+    local entry = stem_choice.named(installed.presets, chosen.preset)
+    window:text(entry and entry.description or "", true)
   end
   if #(installed.models or {}) > 1 then
-    local model = chosen.model
     chosen.model = window:choose("Model", labelled(installed.models), chosen.model)
-    chosen.without = chosen.model == model and chosen.without or {}
+  end
+  if chosen.preset ~= preset or chosen.model ~= model then
+    chosen.wanted = stem_choice.by_default(installed, chosen.model, chosen.preset)
   end
 end
 
--- Check boxes for the stems; the digits 1 to 9 press them. A preset may have none that the model lacks.
-local function draw_stems(window, names, chosen)
-  window:gap()
-  local quick = { { "", "Choose below" }, { "*", "All of them" } }
+-- Choices of stems at one click: { value, label, the names that are wanted }.
+local function quick_choices(installed, chosen, names)
+  local preset = stem_choice.named(installed.presets, chosen.preset)
+  local default = stem_choice.by_default(installed, chosen.model, chosen.preset)
+  local found = { { "", "Choose below" }, { "*", preset and preset.stems and "As the preset says" or "All", default } }
+  local has_rest = false
   for _, name in ipairs(names) do
-    quick[#quick + 1] = { name, "Only " .. name }
-  end
-  local picked = window:choose("Stems", quick, "")
-  if picked ~= "" then
-    for _, name in ipairs(names) do
-      chosen.without[name] = picked ~= "*" and picked ~= name
+    has_rest = has_rest or name == "rest"
+    if name ~= "rest" then
+      found[#found + 1] = { name, ("Only %s"):format(name), { [name] = true } }
     end
+  end
+  for index = 1, has_rest and #names or 0 do
+    local name = names[index]
+    if name == "rest" then
+      break -- what follows are outputs
+    end
+    found[#found + 1] = { name .. "+", ("%s and the rest"):format(name), { [name] = true, rest = true } }
+  end
+  return found
+end
+
+-- Check boxes for the stems; the digits 1 to 9 press them.
+local function draw_stems(window, installed, chosen, names)
+  window:gap()
+  local quick = quick_choices(installed, chosen, names)
+  local picked = window:choose("Stems", quick, "")
+  for _, entry in ipairs(picked ~= "" and quick or {}) do
+    chosen.wanted = entry[1] == picked and entry[3] or chosen.wanted
   end
   local digit = tonumber(window:character() or "")
   for index, name in ipairs(names) do
     if index > 1 then
       window:beside()
     end
-    local wanted = not chosen.without[name]
+    local wanted = chosen.wanted[name] == true
     if digit == index then
       wanted = not wanted
     end
-    chosen.without[name] = not window:check(name, wanted)
+    chosen.wanted[name] = window:check(name, wanted)
   end
-  window:text("All stems are made, which takes the same time; those that are checked are inserted.", true)
+  window:text("Unchecked stems are not written; rest is their sum.", true)
 end
 
 local function draw_rest(window, chosen, note)
@@ -106,43 +104,50 @@ local function draw_rest(window, chosen, note)
     window:text(note, true)
   else
     chosen.what = window:choose("What", WHATS, chosen.what)
-    chosen.layout = window:choose("Put stems", LAYOUTS, chosen.layout)
+    chosen.layout = window:choose("Place", LAYOUTS, chosen.layout)
     chosen.source = window:choose("Source", SOURCES, chosen.source)
+  end
+  chosen.residual = window:choose("Residual", RESIDUALS, chosen.residual)
+  if not note then
     window:gap()
     chosen.fx = window:check("Include take effects (renders the item first)", chosen.fx)
     chosen.listen = window:check("Listen to the stems before they are inserted", chosen.listen)
   end
-  chosen.null = window:check("Stems add up to the source exactly", chosen.null)
 end
 
 local function last_choice(installed)
-  local found = { without = {} }
+  local found = {}
   for _, name in ipairs(SWITCHES) do
     found[name] = settings.choice(name) == "yes"
   end
   for _, name in ipairs(REMEMBERED) do
     found[name] = settings.choice(name)
   end
-  if installed.models and not named(installed.models, found.model) then
+  if installed.models and not stem_choice.named(installed.models, found.model) then
     found.model = "default" -- it was removed meanwhile
   end
-  local stems = settings.chosen_stems()
-  for _, name in ipairs(stems and outputs_of(installed, found) or {}) do
-    found.without[name] = true
-  end
-  for _, name in ipairs(stems or {}) do
-    found.without[name] = nil
+  found.wanted = stem_choice.by_default(installed, found.model, found.preset)
+  local names = settings.chosen_stems()
+  if names then
+    found.wanted = {}
+    for _, name in ipairs(names) do
+      found.wanted[name] = true
+    end
   end
   return found
 end
 
-local function remember(chosen, names)
-  local stems = {}
-  for _, name in ipairs(names) do
-    stems[#stems + 1] = not chosen.without[name] and name or nil
+-- Returns nil and a sentence if it cannot be separated so.
+local function remember(installed, chosen, names)
+  local problem = stem_choice.problem(installed, chosen.model, chosen.preset, chosen.wanted)
+  if problem then
+    return nil, problem
   end
-  if #stems == 0 then
-    return false
+  local default = stem_choice.by_default(installed, chosen.model, chosen.preset)
+  local stems, is_default = {}, true
+  for _, name in ipairs(names) do
+    stems[#stems + 1] = chosen.wanted[name] and name or nil
+    is_default = is_default and (chosen.wanted[name] == true) == (default[name] == true)
   end
   for _, name in ipairs(REMEMBERED) do
     settings.choose(name, chosen[name])
@@ -150,7 +155,7 @@ local function remember(chosen, names)
   for _, name in ipairs(SWITCHES) do
     settings.choose(name, chosen[name] and "yes" or "no")
   end
-  settings.choose("stems", #stems < #names and table.concat(stems, "/") or "")
+  settings.choose("stems", is_default and "" or table.concat(stems, "/"))
   return true
 end
 
@@ -168,17 +173,16 @@ function chooser.ask(title, go, note)
   local chosen = last_choice(installed)
   local decided, complaint = false, nil
   ui.open(title, WIDTH, HEIGHT, function(window)
-    local names = outputs_of(installed, chosen)
     draw_preset(window, installed, chosen)
-    draw_stems(window, names, chosen)
+    local names = stem_choice.offered(installed, chosen.model, chosen.preset)
+    draw_stems(window, installed, chosen, names)
     draw_rest(window, chosen, note)
     if complaint then
       window:text(complaint)
     end
     local pressed = window:footer({ "Separate", "Cancel" })
     if pressed == "Separate" then
-      decided = remember(chosen, names)
-      complaint = not decided and "Choose at least one stem." or nil
+      decided, complaint = remember(installed, chosen, names)
     end
     return not decided and pressed ~= "Cancel"
   end, function()

@@ -3,8 +3,8 @@
 local require = ...
 local analysis, files, insert = require("analysis"), require("files"), require("insert")
 local json, place = require("json"), require("place")
-local project, protocol, reseparate, text =
-  require("project"), require("protocol"), require("reseparate"), require("text")
+local project, protocol, reseparate = require("project"), require("protocol"), require("reseparate")
+local stem_choice, text = require("stem_choice"), require("text")
 
 local delivery = {}
 
@@ -14,16 +14,10 @@ local GONE = "%s is gone from its project; its stems can be put on new tracks."
 -- The stems that the user wants, in the result's order; or nil and a sentence.
 function delivery.wanted(ticket, result)
   local ok, err = protocol.check_done(result)
-  if not ok or not ticket.stems then
-    return ok and result.stems, err
+  if not ok then
+    return nil, err
   end
-  local chosen, found = {}, {}
-  for _, name in ipairs(ticket.stems) do
-    chosen[name] = true
-  end
-  for _, stem in ipairs(result.stems) do
-    found[#found + 1] = chosen[stem.name] and stem or nil
-  end
+  local found = stem_choice.wanted(ticket, result.stems)
   if #found == 0 then
     return nil, ("The result of %s has none of the stems that were chosen."):format(text.shown(ticket.name))
   end

@@ -1,9 +1,10 @@
 -- From an item, or from what a track plays between two moments, to the ticket of a job.
 --
--- `work` is a request that is being worked off: request, proj, rate (the project's), pause.
+-- `work` is a request that is being worked off: request, proj, rate (the project's), installed, pause.
 local require = ...
 local files, json, project = require("files"), require("json"), require("project")
-local protocol, recording, sources, text = require("protocol"), require("recording"), require("source"), require("text")
+local protocol, recording, sources = require("protocol"), require("recording"), require("source")
+local stem_choice, text = require("stem_choice"), require("text")
 
 local portions = {}
 
@@ -31,7 +32,9 @@ function portions.ticket(work, number, fields)
     ticket[name] = value
   end
   local deliver = { project = ticket.project.id, item = ticket.item }
-  ticket.job = protocol.job(ticket.id, nil, files.plain(recording.output(work.proj)), song, options, deliver)
+  local written = stem_choice.to_write(work.installed, options.model, options.preset, ticket.stems)
+  ticket.stems = written and ticket.stems
+  ticket.job = protocol.job(ticket.id, files.plain(recording.output(work.proj)), song, options, written, deliver)
   return ticket
 end
 

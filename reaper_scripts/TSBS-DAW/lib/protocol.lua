@@ -7,18 +7,26 @@ local protocol = {}
 -- Version 2 is asked for where it is needed: its result names the analysis.
 protocol.SCHEMA, protocol.LATEST = 1, 2
 
--- A request. `source` is { path, start_samples, length_samples }; `deliver` comes back with the result.
-function protocol.job(id, source, output, song, options, deliver)
+-- What is to be different from the preset's own delivery, or nil. written: the dry stems to write, or nil
+local function delivery(options, written)
+  if options.analysis then
+    return { analysis = true, sessions = json.list(), stems = json.list() }
+  elseif written or options.residual then
+    return { stems = written, residual = options.residual }
+  end
+  return nil
+end
+
+-- A request. `deliver` comes back with the result; the source is named when it is there.
+function protocol.job(id, output, song, options, written, deliver)
   return {
     schema = options.analysis and protocol.LATEST or protocol.SCHEMA,
     id = id,
-    source = source,
     output = output,
     song = song,
     preset = options.preset,
     model = options.model,
-    null = options.null or nil,
-    delivery = options.analysis and { analysis = true, sessions = json.list() } or nil,
+    delivery = delivery(options, written),
     origin = "reaper",
     priority = "interactive",
     deliver = deliver,

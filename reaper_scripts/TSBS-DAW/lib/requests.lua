@@ -1,10 +1,11 @@
 -- From a request to tickets: one for each item, or for each track and range, or for each job that is done again.
 --
--- An request is what an action wrote down in its one tick. The background script works it off, a little in every tick,
+-- A request is what an action wrote down in its one tick. The background script works it off, a little in every tick,
 -- while the user goes on: so all in it is named by GUID, and looked up when its turn comes.
 local require = ...
 local clock, files, json = require("clock"), require("files"), require("json")
-local portions, project, text = require("portions"), require("project"), require("text")
+local portions, project, settings = require("portions"), require("project"), require("settings")
+local stem_choice, text = require("stem_choice"), require("text")
 
 local requests = {}
 
@@ -15,21 +16,6 @@ local function is_as_it_was(take, kept)
   return take
     and reaper.GetMediaItemTakeInfo_Value(take, "D_STARTOFFS") == kept.offset_s
     and reaper.GetMediaItemTakeInfo_Value(take, "D_PLAYRATE") == kept.playrate
-end
-
--- The tracks that were chosen, and those whose media is to be replaced.
-local function stems_again(chosen, replaces)
-  if not chosen then
-    return nil
-  end
-  local names, known = json.list(), {}
-  for _, name in ipairs(chosen) do
-    names[#names + 1], known[name] = name, true
-  end
-  for name in pairs(replaces) do
-    names[#names + 1] = not known[name] and name or nil
-  end
-  return names
 end
 
 local function again_ticket(work, number, folder, id, wanted)
@@ -48,9 +34,9 @@ local function again_ticket(work, number, folder, id, wanted)
   end
   kept.files, kept.folder = nil, nil
   kept.source = "untouched"
-  local ticket = portions.ticket(work, number, kept)
-  ticket.stems = stems_again(work.request.options.stems, kept.replaces)
-  return ticket
+  local options = work.request.options
+  kept.stems = stem_choice.again(work.installed, options.preset, options.stems, kept.replaces)
+  return portions.ticket(work, number, kept)
 end
 
 -- Ways to go through a request: each calls `work.take(number, make, ...)` for everything in it.
@@ -131,6 +117,7 @@ function requests.of(desk, spool, request)
   return clock.sliced(function(pause)
     local said, kept = {}, 0
     local work = { request = request, proj = proj, rate = reaper.Master_GetPlayRate(proj) }
+    work.installed = settings.installed() or {}
     function work.say(sentence)
       said[#said + 1] = sentence
     end

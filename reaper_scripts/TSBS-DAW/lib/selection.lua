@@ -10,9 +10,10 @@ local selection = {}
 
 local IN_ONE = 200 -- items in one request: writing it down takes a millisecond or two
 
--- What the user chose: preset, model, stems (nil for all), source, fx. `changes` may name another preset, or say what
--- of an analysis is wanted instead of stems.
+-- What the user chose; without `stems`, what the preset writes. `changes` may name another preset, or say what of an
+-- analysis is wanted instead of stems.
 function selection.options(changes)
+  local residual = settings.choice("residual")
   local options = {
     preset = settings.choice("preset"),
     model = settings.choice("model"),
@@ -20,7 +21,7 @@ function selection.options(changes)
     source = settings.choice("source"),
     fx = settings.choice("fx") == "yes",
     layout = settings.choice("layout"),
-    null = settings.choice("null") == "yes",
+    residual = residual ~= "" and residual or nil,
     listen = settings.choice("listen") == "yes",
   }
   if changes and changes.preset then
@@ -28,7 +29,7 @@ function selection.options(changes)
     options.preset, options.stems = changes.preset, nil
   end
   if changes and changes.analysis then
-    options.analysis, options.null = changes.analysis, false
+    options.analysis = changes.analysis
     options.model, options.fx, options.listen = "default", false, false
   end
   return options

@@ -40,12 +40,12 @@ local DEFAULTS = {
   model = "default",
   what = "selected_items",
   layout = "children",
-  null = "no",
+  residual = "",
   listen = "no",
 }
 
 -- A choice that was made before: preset, source (mute, keep, untouched), fx (yes, no), stems (names, or "" for all),
--- what (a function of `selection`), layout (children, folder, takes), null (yes, no), listen (yes, no).
+-- what (a function of `selection`), layout (children, folder, takes), residual ("", separate, drop), listen (yes, no).
 function settings.choice(name)
   local value = reaper.GetExtState(SECTION, name)
   return value ~= "" and value ~= "-" and value or DEFAULTS[name]

@@ -153,7 +153,8 @@ local function draw_findings(window, found)
     end
   end
   window:gap()
-  window:text(problems == 0 and "Everything that is needed works." or ("%d to be put right."):format(problems))
+  local count = ("%d %s to fix."):format(problems, problems == 1 and "problem" or "problems")
+  window:text(problems == 0 and "Everything that is needed works." or count)
 end
 
 -- The user chooses the program, which is remembered.
@@ -166,7 +167,7 @@ local function choose_program()
 end
 
 local function draw(window, count, model)
-  window:text(("%d actions are in the action list."):format(count))
+  window:text(("%d actions are registered in the action list."):format(count))
   window:gap()
   if model.state == "looking" then
     window:text("Looking for tsbs-daw: " .. model.commands[model.at])

@@ -54,11 +54,16 @@ end
 
 @dataclass(frozen=True)
 class PresetEntry:
-    """What the dialog shows of a preset."""
+    """What the dialog shows of a preset. stems: the dry stems that it writes; None: all of the model's"""
 
     name: str
     description: str
     outputs: tuple[str, ...]
+    stems: tuple[str, ...] | None = None
+
+    def document(self) -> dict[str, object]:
+        found: dict[str, object] = {"name": self.name, "description": self.description, "outputs": list(self.outputs)}
+        return found if self.stems is None else found | {"stems": list(self.stems)}
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def settings_document(
         found
         | {name: command for name, command in commands.items() if command is not None}
         | {
-            "presets": [{**vars(preset), "outputs": list(preset.outputs)} for preset in presets],
+            "presets": [preset.document() for preset in presets],
             "models": [{**vars(model), "stems": list(model.stems)} for model in models],
         }
     )
