@@ -1,6 +1,6 @@
-"""Runs a crate on a disk that becomes full half way, then makes room and runs it again: python full_disk.py DISK PLACE
+"""Runs a batch on a disk that becomes full half way, then makes room and runs it again: python full_disk.py DISK PLACE
 
-The crate lies in PLACE, its out folder on DISK. Prints the states and reasons of both runs as one line of JSON each.
+The batch lies in PLACE, its out folder on DISK. Prints the states and reasons of both runs as one line of JSON each.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from batch.stage import run_crate
+from batch.stage import run_batch
 from harness.stage import QUICK, wav_bytes
 
-from tsbs_daw.batch.plan import CrateRequest
+from tsbs_daw.batch.plan import BatchRequest
 from tsbs_daw.contracts.treatment import Treatment
 
 SONGS = 6
@@ -26,9 +26,9 @@ def main() -> int:
     for number in range(SONGS):
         (place / "crate" / f"{number}.wav").write_bytes(wav_bytes(number, 30_000))
     (disk / "filler").write_bytes(bytes(FILLER_BYTES))
-    request = CrateRequest(folder=place / "crate", out=disk / "out", treatment=Treatment())
+    request = BatchRequest(folder=place / "crate", out=disk / "out", treatment=Treatment())
     for _ in range(2):
-        catalogue = run_crate(request, options=replace(QUICK, retry_limit=2))
+        catalogue = run_batch(request, options=replace(QUICK, retry_limit=2))
         print(json.dumps({song.source: [song.state, song.reason] for song in catalogue.songs}), flush=True)
         (disk / "filler").unlink(missing_ok=True)
     print(json.dumps(sorted(path.name for path in (disk / "out").rglob(".tmp-*"))))

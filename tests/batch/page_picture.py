@@ -1,4 +1,4 @@
-"""The picture of a catalogue's page in the README, of a crate that `tsbs-daw batch` has made.
+"""The picture of a catalogue's page in the README, of a batch that `tsbs-daw batch` has made.
 
 PYTHONPATH=tests python -m batch.page_picture CRATE docs/catalogue.png
 """

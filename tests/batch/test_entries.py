@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batch.stage import crate_in
+from batch.stage import batch_in
 from harness.stage import settings_in
 
 from tsbs_daw.batch.catalogue import done_entry
-from tsbs_daw.batch.plan import Intake
+from tsbs_daw.batch.plan import Plan
 from tsbs_daw.batch.scan import find_songs
 from tsbs_daw.contracts.catalogue import SongEntry
 from tsbs_daw.contracts.manifest import Manifest, NamedHash, OtherFile, SourceEntry
@@ -59,8 +59,8 @@ def test_a_title_is_the_tags_or_the_files_name_and_not_the_folders(tmp_path: Pat
 
 
 def test_a_song_that_waits_is_called_as_its_name_tells(tmp_path: Path):
-    request = crate_in(tmp_path, "Kay - One.wav", "01 - Air.wav", "Jóga.wav")
+    request = batch_in(tmp_path, "Kay - One.wav", "01 - Air.wav", "Jóga.wav")
     found = find_songs(request.folder)
-    intake = Intake(request, settings_in(tmp_path), found)
+    intake = Plan(request, settings_in(tmp_path), found)
     named = {(entry.artist, entry.title) for entry in map(intake.entry, found)}
     assert named == {("Kay", "One"), ("", "01 - Air"), ("", "Jóga")}, "a number is nobody's name"

@@ -1,4 +1,4 @@
-"""What is made of a crate at its end: the session of all songs, and what becomes of a problem with it."""
+"""What is made of a batch at its end: the session of all songs, and what becomes of a problem with it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import rpp
 from batch.songs import analysis
-from batch.stage import crate_in, run_crate
+from batch.stage import batch_in, run_batch
 from harness.stage import python_path
 
-from tsbs_daw.batch.export import close_crate, write_session
+from tsbs_daw.batch.export import write_exports, write_session
 from tsbs_daw.contracts.catalogue import Catalogue
 from tsbs_daw.core.errors import OutputError
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-ins use POSIX
 @pytest.fixture
 def crate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
     monkeypatch.setenv("PYTHONPATH", python_path())
-    return run_crate(crate_in(tmp_path, "Kay - One.wav", "refuse.wav", "sub/Two.wav"))
+    return run_batch(batch_in(tmp_path, "Kay - One.wav", "refuse.wav", "sub/Two.wav"))
 
 
 def test_the_session_has_a_region_for_every_song_that_is_done(crate: Catalogue, tmp_path: Path):
@@ -50,9 +50,9 @@ def test_without_a_song_there_is_no_session(crate: Catalogue, tmp_path: Path):
 
 def test_a_problem_with_one_of_them_is_said_and_stops_nothing(crate: Catalogue, tmp_path: Path):
     (tmp_path / "out" / "crate.RPP").mkdir()
-    closing = close_crate(crate, tmp_path / "out", None)
-    assert set(closing.files) == {"catalogue", "page"}
-    (problem,) = closing.problems
+    exports = write_exports(crate, tmp_path / "out", None)
+    assert set(exports.files) == {"catalogue", "page"}
+    (problem,) = exports.problems
     assert "crate.RPP" in problem and problem.endswith(".")
     assert not (tmp_path / "out" / "crate.RPP.tmp").exists()
     with pytest.raises(OutputError):

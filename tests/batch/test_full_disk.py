@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from batch.stage import Ears, crate_in, run_crate, states
+from batch.stage import ListenerLog, batch_in, run_batch, states
 from harness.stage import lines, python_path, settings_in
 
 from tsbs_daw.batch.catalogue import JSON
@@ -54,7 +54,7 @@ def test_a_disk_that_becomes_full_half_way_is_named_and_the_next_run_finishes_th
 
 def test_a_catalogue_that_cannot_be_written_is_said_at_the_end_and_no_song_is_lost(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", python_path())
-    request = crate_in(tmp_path, "One.wav", "Two.wav")
+    request = batch_in(tmp_path, "One.wav", "Two.wav")
     catalogue = request.out / JSON
 
     def block(view):
@@ -63,8 +63,8 @@ def test_a_catalogue_that_cannot_be_written_is_said_at_the_end_and_no_song_is_lo
             catalogue.mkdir()
 
     with pytest.raises(OutputError, match="catalogue cannot be written"):
-        run_crate(request, Ears(block))
+        run_batch(request, ListenerLog(block))
     assert not list(request.out.glob("*.tmp"))
     catalogue.rmdir()
-    assert set(states(run_crate(request)).values()) == {"done"}
+    assert set(states(run_batch(request)).values()) == {"done"}
     assert len(lines(settings_in(tmp_path), "runs.log")) == 2

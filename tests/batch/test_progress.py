@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 from batch.songs import entry
 
-from tsbs_daw.batch.progress import Clock, Song, view_of
+from tsbs_daw.batch.progress import Clock, Song, progress_of
 from tsbs_daw.batch.scan import FoundSong
 
 
-def song(name: str, size: int, *, state: str = "waiting", asked: bool = True, **values: object) -> Song:
+def song(name: str, size: int, *, state: str = "waiting", submitted: bool = True, **values: object) -> Song:
     found = FoundSong(name, None, "", size)
-    return Song(found, entry(name, state=state), asked=asked, **values)
+    return Song(found, entry(name, state=state), submitted=submitted, **values)
 
 
 def test_the_time_left_is_by_what_this_run_has_done_of_its_bytes():
@@ -26,7 +26,7 @@ def test_the_time_left_is_by_what_this_run_has_done_of_its_bytes():
 
 def test_songs_that_were_there_before_say_nothing_about_the_time_left():
     clock = Clock()
-    songs = [song("old", 10**9, state="done", asked=False), song("a", 100), song("b", 100)]
+    songs = [song("old", 10**9, state="done", submitted=False), song("a", 100), song("b", 100)]
     assert clock.seconds_left(songs, now=0.0) is None
     songs[1].fraction = 1.0
     assert clock.seconds_left(songs, now=10.0) == pytest.approx(10.0)
@@ -34,7 +34,7 @@ def test_songs_that_were_there_before_say_nothing_about_the_time_left():
 
 def test_songs_that_wait_to_be_looked_at_count_as_work():
     clock = Clock()
-    songs = [song("a", 100, state="done"), song("b", 100, asked=False)]
+    songs = [song("a", 100, state="done"), song("b", 100, submitted=False)]
     clock.seconds_left(songs, now=0.0)
     assert clock.seconds_left(songs, now=10.0) == pytest.approx(10.0)
 
@@ -46,7 +46,7 @@ def test_a_view_counts_and_names_what_is_at_work():
         song("c", 1, job="x", message="separating", fraction=0.5),
         song("d", 1, job="y"),
     ]
-    view = view_of(songs, Clock(), "It waits.")
+    view = progress_of(songs, Clock(), "It waits.")
     assert view.counts == {"done": 1, "failed": 1, "duplicate": 0, "waiting": 2}
     assert (view.total, view.ended, view.note) == (4, 2, "It waits.")
-    assert [one.found.relative for one in view.at_work] == ["c"]
+    assert [one.found.relative for one in view.running] == ["c"]

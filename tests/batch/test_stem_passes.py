@@ -13,7 +13,7 @@ import soundfile
 from harness.studio import Studio
 
 from tsbs_daw.audio.tags import Tags, read_tags, write_tags
-from tsbs_daw.batch.waveform import pictures
+from tsbs_daw.batch.waveform import waveforms
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(200_000)
 
@@ -69,7 +69,7 @@ def test_a_delivered_stem_is_opened_twice_to_write_and_three_times_to_read(
     openings.part = f"vocals.{form[:4].rstrip('12')}"
     result = studio.run(path, delivery=delivery)
     (vocals,) = (stem for stem in result.stems if stem.name == "vocals")
-    drawn = pictures(studio.out, result.folder.name, [vocals.path.relative_to(studio.out).as_posix()])
+    drawn = waveforms(studio.out, result.folder.name, [vocals.path.relative_to(studio.out).as_posix()])
     assert all(picture.levels for picture in drawn.values())
     # Encoded, labelled, verified and hashed in one; then made durable with its folder.
     assert openings.written.total() <= 2, openings.written

@@ -1,4 +1,4 @@
-"""The page grows while the crate runs."""
+"""The page grows while the batch runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import pytest
 from batch.page_crates import data_of
-from batch.stage import Ears, crate_in, run_crate
+from batch.stage import ListenerLog, batch_in, run_batch
 from harness.stage import let_go, python_path, settings_in
 
 from tsbs_daw.batch import page
@@ -23,22 +23,22 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_grows_with_every_song(tmp_path):
-    request = crate_in(tmp_path, "1/A.wav", "2/refuse B.wav", "3/held C.wav", "3/held D.wav")
+    request = batch_in(tmp_path, "1/A.wav", "2/refuse B.wav", "3/held C.wav", "3/held D.wav")
     # What the page has to show before a song goes on.
     shown_before = {"held C": ["done", "failed", "waiting", "waiting"], "held D": ["done", "failed", "done", "waiting"]}
 
-    def look(view):
+    def update(progress):
         if (request.out / NAME).is_file():
             songs = data_of((request.out / NAME).read_text(encoding="utf-8"))["songs"]
             states = [song["state"] for song in songs]
             let_go(settings_in(tmp_path), *(held for held, shown in shown_before.items() if states == shown))
 
-    catalogue = run_crate(request, Ears(look))
+    catalogue = run_batch(request, ListenerLog(update))
     assert [song.state for song in catalogue.songs] == ["done", "failed", "done", "done"]
     assert not (request.out / f"{NAME}.tmp").exists()
 
 
 def test_a_page_that_cannot_be_written_stops_nothing(tmp_path):
-    request = crate_in(tmp_path, "A.wav", "slow B.wav")
+    request = batch_in(tmp_path, "A.wav", "slow B.wav")
     (request.out / NAME).mkdir(parents=True)
-    assert [song.state for song in run_crate(request).songs] == ["done", "done"]
+    assert [song.state for song in run_batch(request).songs] == ["done", "done"]

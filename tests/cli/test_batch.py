@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from cli.program import run, song_file
 
-from tsbs_daw.batch.progress import Song, View
+from tsbs_daw.batch.progress import BatchProgress, Song
 from tsbs_daw.batch.scan import FoundSong
-from tsbs_daw.cli.batch import _ending, _picture, _standing
+from tsbs_daw.cli.batch import _ending, _standing, _table
 from tsbs_daw.contracts.catalogue import SongEntry
 
 
@@ -55,31 +55,33 @@ def test_a_song_that_ended_is_one_line_whatever_its_name_is():
     assert _ending(done) == "a.wav: done -> a\n  note: One.\n  note: Two."
 
 
-def shown(view: View, failures: list[SongEntry], width: int = 100) -> list[str]:
+def shown(view: BatchProgress, failures: list[SongEntry], width: int = 100) -> list[str]:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(_picture(view, failures, wide=width >= 80))
+    console.print(_table(view, failures, wide=width >= 80))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
 def test_the_table_shows_the_crate_its_songs_at_work_and_the_latest_failures():
-    at_work = Song(FoundSong("Kay [bold].wav", None, "", 1), SongEntry(source="x"), "job", True, 0.5, "separating")
+    running = Song(FoundSong("Kay [bold].wav", None, "", 1), SongEntry(source="x"), "job", True, 0.5, "separating")
     counts = {"done": 2, "failed": 7, "duplicate": 1, "waiting": 10}
     failures = [SongEntry(source=f"{number}.wav", state="failed", reason="No.") for number in range(7)]
-    lines = shown(View(counts, (at_work,), 300.0, "The disk is full."), failures)
+    lines = shown(BatchProgress(counts, (running,), 300.0, "The disk is full."), failures)
     assert lines[0].startswith("total") and lines[0].endswith("10 of 20 songs, 7 failed, about 5 min left")
     assert "Kay [bold].wav" in lines[1] and lines[1].endswith("separating")
     assert lines[2:] == ["7 failed:", *(f"  {number}.wav: No." for number in range(2, 7)), "The disk is full."]
 
 
 def test_a_narrow_terminal_shows_names_too():
-    at_work = Song(FoundSong("Kay [bold].wav", None, "", 1), SongEntry(source="x"), "job", True, 0.5, "separating")
-    lines = shown(View({"done": 2, "failed": 0, "duplicate": 0, "waiting": 18}, (at_work,), 300.0, ""), [], width=42)
+    running = Song(FoundSong("Kay [bold].wav", None, "", 1), SongEntry(source="x"), "job", True, 0.5, "separating")
+    lines = shown(
+        BatchProgress({"done": 2, "failed": 0, "duplicate": 0, "waiting": 18}, (running,), 300.0, ""), [], width=42
+    )
     assert "Kay [bold].wav" in lines[1] and lines[1].endswith("separating")
     assert lines[2] == "2 of 20 songs, about 5 min left"
 
 
 def test_how_it_stands_is_plain():
     counts = {"done": 1, "failed": 0, "duplicate": 0, "waiting": 0}
-    assert _standing(View(counts, (), None)) == "1 of 1 song"
+    assert _standing(BatchProgress(counts, (), None)) == "1 of 1 song"

@@ -1,4 +1,4 @@
-"""Keeps catalogue.json, catalogue.csv and the crate's memory on disk, while the crate runs.
+"""Keeps catalogue.json, catalogue.csv and the batch's memory on disk, while the batch runs.
 
 catalogue.csv: one row per song, for a spreadsheet.
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tsbs_daw.batch.plan import CrateRequest, Intake, remember
+from tsbs_daw.batch.plan import BatchRequest, Plan, write_state
 from tsbs_daw.batch.progress import Song
 from tsbs_daw.contracts.analysis import Analysis, Tempo
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
@@ -132,7 +132,7 @@ def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) 
     """The entry of a song whose `folder` is complete.
 
     Args: waiting: its entry so far, with source, artist and title
-          out:     the crate's out folder, which `folder` lies in
+          out:     the batch's out folder, which `folder` lies in
     """
     source, place = manifest.source, _relative(folder, out)
     analysis, complaint = _analysis(folder, manifest.analysis)
@@ -207,9 +207,9 @@ _EVERY_S = 2.0
 _SHARE = 20  # at most a twentieth of the time is spent on writing
 
 
-class Record:
-    def __init__(self, request: CrateRequest, intake: Intake, songs: Sequence[Song]):
-        self._request, self._intake, self._songs = request, intake, songs
+class CatalogueWriter:
+    def __init__(self, request: BatchRequest, plan: Plan, songs: Sequence[Song]):
+        self._request, self._plan, self._songs = request, plan, songs
         self._changed, self._not_before = True, float("-inf")
 
     @property
@@ -223,7 +223,7 @@ class Record:
     def changed(self) -> None:
         self._changed = True
 
-    def write_now_and_then(self) -> None:
+    def write_if_due(self) -> None:
         """If something has changed. A full disk is not the end: what it was too full for is written later."""
         if not self._changed or time.monotonic() < self._not_before:
             return
@@ -238,7 +238,7 @@ class Record:
         """Raises: OutputError: the out folder cannot be written to"""
         out, catalogue = self._request.out, self.catalogue
         try:
-            remember(out, self._intake.memory)
+            write_state(out, self._plan.state)
             write_atomically(out / JSON, catalogue.to_json())
             write_atomically(out / CSV, to_csv(catalogue))
         except OSError as error:

@@ -1,6 +1,6 @@
-"""What is made of a crate once all its songs have come to their end: the page, and the session of all songs.
+"""What is made of a batch once all its songs have come to their end: the page, and the session of all songs.
 
-The crate session: one REAPER project with all songs of a crate one after another, a region and a tempo for each.
+The batch session: one REAPER project with all songs of a batch one after another, a region and a tempo for each.
 """
 
 from __future__ import annotations
@@ -68,39 +68,39 @@ def _sources_of_outputs(preset: str, presets: Path | None) -> dict[str, Sequence
     """The stems that each of the preset's outputs is made of."""
     try:
         return {output.name: output.sources for output in load_preset(preset, presets).outputs}
-    except PresetError as error:  # it was edited while the crate ran
+    except PresetError as error:  # it was edited while the batch ran
         log.warning("the outputs are not grouped: %s", error)
         return {}
 
 
 @dataclass
-class Closing:
+class Exports:
     """files: what there is to open, by what it is; problems: what could not be made, one sentence each"""
 
     files: dict[str, Path] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
-def close_crate(catalogue: Catalogue, out: Path, presets: Path | None) -> Closing:
+def write_exports(catalogue: Catalogue, out: Path, presets: Path | None) -> Exports:
     """A problem with one of them neither stops the other nor undoes a song."""
     from tsbs_daw.batch.page import write_page
 
-    closing = Closing({"catalogue": out / JSON})
-    _make(closing, "session", lambda: write_session(catalogue, out, presets))
-    _make(closing, "page", lambda: write_page(catalogue, out))  # after it, as it leads to it
-    return closing
+    exports = Exports({"catalogue": out / JSON})
+    _make(exports, "session", lambda: write_session(catalogue, out, presets))
+    _make(exports, "page", lambda: write_page(catalogue, out))  # after it, as it leads to it
+    return exports
 
 
-def _make(closing: Closing, what: str, make: Callable[[], Path | None]) -> None:
+def _make(exports: Exports, what: str, make: Callable[[], Path | None]) -> None:
     try:
         path = make()
     except Exception as error:
-        log.warning("the crate's %s could not be made", what, exc_info=True)
+        log.warning("the batch's %s could not be made", what, exc_info=True)
         known = isinstance(error, (OutputError, NoSpaceLeft))
         reason = str(error) if known else f"{' '.join(str(error).split()).rstrip('.') or type(error).__name__}"
-        closing.problems.append(
-            reason if known else f"The crate's {what} could not be made ({reason}); the songs are complete."
+        exports.problems.append(
+            reason if known else f"The batch's {what} could not be made ({reason}); the songs are complete."
         )
     else:
         if path is not None:
-            closing.files[what] = path
+            exports.files[what] = path

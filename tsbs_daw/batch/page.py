@@ -1,4 +1,4 @@
-"""catalogue.html: the catalogue of a crate to look at and listen to. One file, no server, no network.
+"""catalogue.html: the catalogue of a batch to look at and listen to. One file, no server, no network.
 
 The page carries its style, its program and its data inside. It may run nothing but that one program, and load nothing
 but sound: its Content-Security-Policy says so, by the hashes of the two. Pictures are in the data; sounds are played
@@ -31,7 +31,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tsbs_daw.batch.catalogue import CSV
-from tsbs_daw.batch.waveform import Picture, forget_all_but, inside, pictures
+from tsbs_daw.batch.waveform import Waveform, forget_all_but, inside, waveforms
 from tsbs_daw.contracts.analysis import Analysis, Key, StemSound, Tempo
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
 from tsbs_daw.core.errors import NoSpaceLeft, OutputError, shown
@@ -55,7 +55,7 @@ def relative_url(file: str) -> str:
     return "/".join([".", *(quote(part.encode("utf-8", "surrogateescape"), safe="") for part in parts)])
 
 
-def song_row(song: SongEntry, folder: Path, *, url: Url = relative_url, memory: Path | None = None) -> dict[str, Any]:
+def song_row(song: SongEntry, folder: Path, *, url: Url = relative_url, cache: Path | None = None) -> dict[str, Any]:
     """What a page knows of one song.
 
     Args:
@@ -64,7 +64,7 @@ def song_row(song: SongEntry, folder: Path, *, url: Url = relative_url, memory: 
         memory: Where its waveforms are remembered; None: in `folder`.
     """
     files = [file.file for file in song.files]
-    drawn = pictures(folder, song.folder or song.source, files, memory) if song.files else {}
+    drawn = waveforms(folder, song.folder or song.source, files, cache) if song.files else {}
     analysis = song.analysis
     return {
         "source": song.source,
@@ -160,15 +160,15 @@ def _doubts(analysis: Analysis) -> dict[str, str]:
     return doubts
 
 
-def _file(file: SongFile, picture: Picture, analysis: Analysis | None, url: Url) -> dict[str, Any]:
+def _file(file: SongFile, waveform: Waveform, analysis: Analysis | None, url: Url) -> dict[str, Any]:
     sound = analysis.stems.get(file.name) if analysis else None
     found: dict[str, Any] = {
         "name": file.name,
         "kind": file.kind,
         "url": url(file.file),
         "color": file.color if _COLOR.fullmatch(file.color) else "#999999",
-        "levels": picture.levels,
-        "problem": picture.problem,
+        "levels": waveform.levels,
+        "problem": waveform.problem,
         "lufs": _number(file.loudness_lufs),
         "peakDb": _number(file.true_peak_db),
     }
@@ -197,7 +197,7 @@ _PROGRAM = ("words", "music", "picture", "player", "deck", "details", "row", "he
 
 
 def write_page(catalogue: Catalogue, folder: Path) -> Path:
-    """Write the page of a catalogue, complete or not, into the crate's out folder.
+    """Write the page of a catalogue, complete or not, into the batch's out folder.
 
     The songs' files are read once, for their waveforms; a second run reads only what is new. A file that is missing or
     damaged is shown as such.
@@ -223,7 +223,7 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
 
 
 def _page(catalogue: Catalogue, songs: list[dict], beside: list[str]) -> str:
-    """All in one file. Args: beside: files of the whole crate that the page leads to"""
+    """All in one file. Args: beside: files of the whole batch that the page leads to"""
     style, program = joined_parts(style=True), joined_parts()
     policy = (
         f"default-src 'none'; script-src {_hash(program)}; style-src {_hash(style)}; media-src 'self' file:; "
@@ -283,17 +283,17 @@ def _part(name: str) -> str:
     return (importlib.resources.files("tsbs_daw.batch") / _PARTS / name).read_text(encoding="utf-8")
 
 
-_PATIENCE_S = 5.0  # for the song that is just drawn, where the crate was interrupted
+_TIMEOUT_S = 5.0  # for the song that is just drawn, where the batch was interrupted
 _PAGE_EVERY_S = 4.0
 _PAGE_SHARE = 20  # at most a twentieth of the time is spent on writing it
 
 
-class Drawing:
+class Thumbnails:
     """A thread of its own, begun with the first song that ends. Use it in a `with`.
 
-    What is left at the end of a crate is for whoever writes the last page.
+    What is left at the end of a batch is for whoever writes the last page.
 
-    Args: catalogue: how the crate stands; called in that thread
+    Args: catalogue: how the batch stands; called in that thread
     """
 
     def __init__(self, out: Path, catalogue: Callable[[], Catalogue]):
@@ -302,14 +302,14 @@ class Drawing:
         self._stop_wanted = False
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> Drawing:
+    def __enter__(self) -> Thumbnails:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop_wanted = True
         if self._thread is not None:
             self._songs.put(None)  # it may be waiting for a song
-            self._thread.join(None if kind is None else _PATIENCE_S)
+            self._thread.join(None if kind is None else _TIMEOUT_S)
 
     def add(self, song: SongEntry) -> None:
         """A song that has come to its end, however."""
@@ -323,7 +323,7 @@ class Drawing:
         while not self._stop_wanted:
             song = self._next(max(due - time.monotonic(), 0.0) if old else None)
             if song is not None:
-                self._draw(song)
+                self._measure_song(song)
                 old = True
             if old and not self._stop_wanted and time.monotonic() >= due:
                 began = time.monotonic()
@@ -336,11 +336,11 @@ class Drawing:
         except queue.Empty:
             return None
 
-    def _draw(self, song: SongEntry) -> None:
-        from tsbs_daw.batch.waveform import pictures
+    def _measure_song(self, song: SongEntry) -> None:
+        from tsbs_daw.batch.waveform import waveforms
 
         try:
-            pictures(self._out, song.folder or song.source, [file.file for file in song.files])
+            waveforms(self._out, song.folder or song.source, [file.file for file in song.files])
         except Exception:  # the page tries again, and says what is wrong
             log.info("%s could not be drawn", song.source, exc_info=True)
 
@@ -348,5 +348,5 @@ class Drawing:
 
         try:
             write_page(self._catalogue(), self._out)
-        except Exception:  # a full disk, for example: the last page is written by whoever closes the crate, and says so
+        except Exception:  # a full disk, for example: the last page is written by whoever closes the batch, and says so
             log.info("the page could not be written yet", exc_info=True)

@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 FILE_NAME = ".crate.json"
 
 
-class Remembered(Part):
-    """One file of the crate.
+class SongRecord(Part):
+    """One file of the batch.
 
     state:       how the file looked when it was hashed, see `scan.file_state`; its content is read again if it changed
     place:       where its files were meant to go
@@ -53,32 +53,32 @@ class Remembered(Part):
     folder: str | None = None
 
 
-class Memory(Document):
-    """The whole file. folder: the crate's; songs: by `FoundSong.relative`"""
+class BatchState(Document):
+    """The whole file. folder: the batch's; songs: by `FoundSong.relative`"""
 
     kind: Literal["crate"] = "crate"
     folder: str | None = None
-    songs: dict[str, Remembered] = Field(default_factory=dict)
+    songs: dict[str, SongRecord] = Field(default_factory=dict)
 
 
-def recall(out: Path) -> Memory:
+def read_state(out: Path) -> BatchState:
     """What was remembered in `out`; nothing when there is no file, or a damaged one."""
     path = out / FILE_NAME
     try:
-        return Memory.from_json(path.read_bytes(), str(path))
+        return BatchState.from_json(path.read_bytes(), str(path))
     except FileNotFoundError:
-        return Memory()
+        return BatchState()
     except (OSError, JobFormatError) as error:
         log.warning("%s is left aside, the songs are hashed again: %s", path, error)
-        return Memory()
+        return BatchState()
 
 
-def remember(out: Path, memory: Memory) -> None:
-    write_atomically(out / FILE_NAME, memory.to_json())
+def write_state(out: Path, state: BatchState) -> None:
+    write_atomically(out / FILE_NAME, state.to_json())
 
 
 @dataclass(frozen=True)
-class CrateRequest:
+class BatchRequest:
     """What a batch is asked for.
 
     Attributes:
@@ -93,7 +93,7 @@ class CrateRequest:
 
     @property
     def name(self) -> str:
-        """What the crate is called."""
+        """What the batch is called."""
         return self.folder.name or "crate"
 
     def delivery(self, presets: Path) -> DeliveryOptions:
@@ -111,48 +111,48 @@ class CrateRequest:
 _READINGS = 3  # of a file that changes while it is read
 
 
-class Refused(Exception):
-    """Not an error, but a word between this module and the crate: this file cannot become a song. One sentence."""
+class SongRefused(Exception):
+    """Not an error, but a word between this module and the batch: this file cannot become a song. One sentence."""
 
 
-class Intake:
-    """Remembers, in `memory`, what it finds out.
+class Plan:
+    """Remembers, in `state`, what it finds out.
 
     Raises: UsageError: the out folder is another crate's
     """
 
-    def __init__(self, request: CrateRequest, settings: Settings, found: Sequence[FoundSong]):
+    def __init__(self, request: BatchRequest, settings: Settings, found: Sequence[FoundSong]):
         self._request, self._settings_hash = request, _fingerprint(request, settings)
-        memory = recall(request.out)
-        _check_same_crate(request, memory)
+        state = read_state(request.out)
+        _check_same_batch(request, state)
         there = {song.relative for song in found}
-        self._known = {name: known for name, known in memory.songs.items() if known.folder or name in there}
+        self._known = {name: known for name, known in state.songs.items() if known.folder or name in there}
         self._first: dict[str, FoundSong] = {}
         given = places(found, {relative: known.place for relative, known in self._known.items()})
         for relative, place in given.items():
-            self._known.setdefault(relative, Remembered(place=place))
+            self._known.setdefault(relative, SongRecord(place=place))
         self._gone = self._known.keys() - given.keys()
 
     @property
-    def memory(self) -> Memory:
-        return Memory(folder=source_name(self._request.folder), songs=self._known)
+    def state(self) -> BatchState:
+        return BatchState(folder=source_name(self._request.folder), songs=self._known)
 
     def entry(self, song: FoundSong) -> SongEntry:
         """Of a song that waits for its turn."""
         named = song_info(PurePosixPath(song.relative).stem, "", "")
         return SongEntry(source=song.relative, artist=named.artist, title=named.title)
 
-    def take_up(self, song: FoundSong) -> SongEntry:
-        """Find out what is in the file, if that is not known. Raises: Refused: it cannot be read, or cannot be named
+    def identify(self, song: FoundSong) -> SongEntry:
+        """The song's catalogue entry: waiting, or the duplicate of another. Hashes a file that is new or has changed.
 
-        Returns: its entry: waiting, or the duplicate of another
+        Raises: SongRefused: it cannot be read, or its name cannot be written down
         """
         if song.reason is not None:
-            raise Refused(song.reason)
+            raise SongRefused(song.reason)
         if not _is_text(song.path):
-            raise Refused("Its name, or that of its folder, is not UTF-8; rename it.")
+            raise SongRefused("Its name, or that of its folder, is not UTF-8; rename it.")
         if not song.size_bytes:
-            raise Refused("It is empty (0 bytes); copy it again.")
+            raise SongRefused("It is empty (0 bytes); copy it again.")
         if self._known[song.relative].state != song.state:
             self._read(song)
         known = self._known[song.relative]
@@ -190,10 +190,10 @@ class Intake:
         return None
 
     def note_done(self, song: FoundSong, folder: Path) -> None:
-        self._remember(song, folder=folder.relative_to(self._request.out).as_posix(), settings=self._settings_hash)
+        self._update(song, folder=folder.relative_to(self._request.out).as_posix(), settings=self._settings_hash)
 
     def _read(self, song: FoundSong) -> None:
-        """Raises: Refused: it cannot be read, or does not hold still"""
+        """Raises: SongRefused: it cannot be read, or does not hold still"""
         state = song.state
         for _ in range(_READINGS):
             try:
@@ -201,32 +201,32 @@ class Intake:
                 digest = file_sha256(song.path)
                 state = file_state(song.path.stat())
             except OSError as error:
-                raise Refused(f"It cannot be read ({error.strerror}); check the file and its permissions.") from error
+                raise SongRefused(
+                    f"It cannot be read ({error.strerror}); check the file and its permissions."
+                ) from error
             if state == before:
                 known = self._known[song.relative]
                 folder = known.folder if known.sha256 == digest else None  # touched, or another song by now
-                self._remember(song, state=state, sha256=digest, folder=folder)
+                self._update(song, state=state, sha256=digest, folder=folder)
                 return
-        raise Refused("It is still being written; rerun the command once it is there.")
+        raise SongRefused("It is still being written; rerun the command once it is there.")
 
-    def _remember(self, song: FoundSong, **values: object) -> None:
+    def _update(self, song: FoundSong, **values: object) -> None:
         self._known[song.relative] = self._known[song.relative].model_copy(update=values)
 
 
-def _check_same_crate(request: CrateRequest, memory: Memory) -> None:
-    """A crate that was moved is the same; its old folder is not there any more."""
-    before = Path(memory.folder) if memory.folder else request.folder
+def _check_same_batch(request: BatchRequest, state: BatchState) -> None:
+    """A batch that was moved is the same; its old folder is not there any more."""
+    before = Path(state.folder) if state.folder else request.folder
     if before.is_dir() and not before.samefile(request.folder):
-        raise UsageError(
-            f"{shown(request.out)} has the songs of {shown(before)}; give every crate an --out folder of its own."
-        )
+        raise UsageError(f"{shown(request.out)} has the songs of {shown(before)}; choose another --out folder.")
 
 
 def _is_text(path: Path) -> bool:
     return source_name(path) == str(path)
 
 
-def _fingerprint(request: CrateRequest, settings: Settings) -> str:
+def _fingerprint(request: BatchRequest, settings: Settings) -> str:
     """Equal for two runs that shall give the same result of the same song."""
     hashes, anywhere = ContentHashes(settings), Path(os.sep)  # the out folder may be moved
     decisive = [request.treatment.fingerprint(hashes, anywhere), hashes.of_model(request.treatment.model)]

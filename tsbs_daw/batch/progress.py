@@ -1,4 +1,4 @@
-"""How far a crate is, for whoever shows it."""
+"""How far a batch is, for whoever shows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tsbs_daw.contracts.catalogue import SongEntry
 
 @dataclass
 class Song:
-    """One song of a running crate.
+    """One song of a running batch.
 
     entry:    its entry in the catalogue so far
     job:      the id of its job, while that waits or runs; else empty
@@ -24,7 +24,7 @@ class Song:
     found: FoundSong
     entry: SongEntry
     job: str = ""
-    asked: bool = False
+    submitted: bool = False
     fraction: float = 0.0
     message: str = ""
 
@@ -34,11 +34,11 @@ class Song:
 
 
 @dataclass(frozen=True)
-class View:
-    """A crate at one moment. at_work: the songs that are being worked on; note: what it waits for, if anything."""
+class BatchProgress:
+    """A batch at one moment. running: the songs that are being worked on; note: what it waits for, if anything."""
 
     counts: dict[str, int]
-    at_work: tuple[Song, ...]
+    running: tuple[Song, ...]
     seconds_left: float | None
     note: str = ""
 
@@ -52,24 +52,24 @@ class View:
 
 
 class Listener(Protocol):
-    """Whoever shows a crate. Called in the thread that runs it."""
+    """Whoever shows a batch. Called in the thread that runs it."""
 
     def ended(self, entry: SongEntry, *, fresh: bool) -> None:
         """A song has come to its end. fresh: in this run; else it was there already"""
 
-    def look(self, view: View) -> None:
+    def update(self, progress: BatchProgress) -> None:
         """How it stands; several times a second."""
 
     def note(self, sentence: str) -> None:
         """Something that a user may want to know."""
 
 
-class Silent:
+class SilentListener:
     """Nobody listens."""
 
     def ended(self, entry: SongEntry, *, fresh: bool) -> None: ...
 
-    def look(self, view: View) -> None: ...
+    def update(self, progress: BatchProgress) -> None: ...
 
     def note(self, sentence: str) -> None: ...
 
@@ -84,19 +84,19 @@ class Clock:
         """None until a hundredth of the work is done. Args: now: seconds of the monotonic clock"""
         now = time.monotonic() if now is None else now
         songs = list(songs)
-        done = sum(song.found.size_bytes * (1.0 if song.ended else song.fraction) for song in songs if song.asked)
+        done = sum(song.found.size_bytes * (1.0 if song.ended else song.fraction) for song in songs if song.submitted)
         left = sum(song.found.size_bytes * (1.0 - song.fraction) for song in songs if not song.ended)
-        if self.began is None and any(song.asked for song in songs):
+        if self.began is None and any(song.submitted for song in songs):
             self.began = now
         if self.began is None or done <= 0.01 * (done + left):
             return None
         return (now - self.began) * left / done
 
 
-def view_of(songs: Iterable[Song], clock: Clock, note: str = "") -> View:
+def progress_of(songs: Iterable[Song], clock: Clock, note: str = "") -> BatchProgress:
     songs = list(songs)
     counts = dict.fromkeys(("done", "failed", "duplicate", "waiting"), 0)
     for song in songs:
         counts[song.entry.state] += 1
-    at_work = tuple(song for song in songs if song.job and song.message)
-    return View(counts, at_work, clock.seconds_left(songs), note)
+    running = tuple(song for song in songs if song.job and song.message)
+    return BatchProgress(counts, running, clock.seconds_left(songs), note)

@@ -1,8 +1,8 @@
-"""The crate's side of the queue: asks for songs, follows them, and sees to it that a daemon is at work.
+"""The batch's side of the queue: asks for songs, follows them, and sees to it that a daemon is at work.
 
-A job's id is made of what it is to do, so that a crate which was killed finds its jobs again, wherever they are.
+A job's id is made of what it is to do, so that a batch which was killed finds its jobs again, wherever they are.
 
-A daemon in a thread of this process, for as long as a crate needs one.
+A daemon in a thread of this process, for as long as a batch needs one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import Spool, living_daemon, read_progress, read_result, request_retry, submit
 
 
-class OwnDaemon:
-    """Starts at once. It serves everybody, not only the crate; workers are processes, as ever.
+class EmbeddedDaemon:
+    """Starts at once. It serves everybody, not only the batch; workers are processes, as ever.
 
     running: whether it is open, and has not ended
     """
@@ -61,7 +61,7 @@ class OwnDaemon:
 
     def _run(self) -> None:
         try:
-            with Daemon(self._settings, options=self._options, listener=self._hear) as daemon:
+            with Daemon(self._settings, options=self._options, listener=self._on_event) as daemon:
                 self._daemon = daemon
                 if not self._stop_wanted:
                     self.running = True
@@ -71,7 +71,7 @@ class OwnDaemon:
         finally:
             self.running = False
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if event.kind == "worker":
             self._failed_starts += 1
             if self._failed_starts >= self._options.start_limit * self._options.workers:
@@ -82,7 +82,7 @@ class OwnDaemon:
             self.paused = event.message if event.kind == "paused" else ""
 
 
-_PATIENCE_S = 20.0  # for a daemon that holds its lock and gives no sign of life: it may be starting, or ending
+_TIMEOUT_S = 20.0  # for a daemon that holds its lock and gives no sign of life: it may be starting, or ending
 _GONE_AFTER = 3  # looks
 
 
@@ -91,18 +91,18 @@ def job_id(*decisive: object) -> str:
     return "crate-" + hashlib.sha256(json.dumps([str(part) for part in decisive]).encode()).hexdigest()[:32]
 
 
-class Where(Enum):
+class JobPlace(Enum):
     WAITING = "waiting"
-    AT_WORK = "at work"
+    RUNNING = "at work"
     ENDED = "ended"
     GONE = "gone"  # someone has removed it
 
 
 @dataclass(frozen=True)
-class Look:
+class JobStatus:
     """How a job stands. result: once it has ended; None if it cannot be read"""
 
-    where: Where
+    place: JobPlace
     fraction: float = 0.0
     message: str = ""
     result: Result | None = None
@@ -117,7 +117,7 @@ class Queue:
     def __init__(self, settings: Settings, options: DaemonOptions):
         self._settings, self._options = settings, options
         self._spool = Spool(settings.spool)
-        self._own: OwnDaemon | None = None
+        self._embedded: EmbeddedDaemon | None = None
         self._trouble: tuple[float, DaemonError] | None = None
         self._missed: dict[str, int] = {}
         self._since_unix_s = time.time()
@@ -127,20 +127,20 @@ class Queue:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._own is None:
+        if self._embedded is None:
             return
         try:
-            self._own.stop()
+            self._embedded.stop()
         except KeyboardInterrupt:
-            self._own.stop()
+            self._embedded.stop()
             raise
 
     @property
     def paused(self) -> str:
         """Why nothing is started, one sentence; empty usually."""
-        return self._own.paused if self._own is not None else ""
+        return self._embedded.paused if self._embedded is not None else ""
 
-    def ended_well(self, job_id: str) -> Result | None:
+    def done_result(self, job_id: str) -> Result | None:
         """The result of a job that is done."""
         result = self._result(job_id)
         return result if result is not None and result.state is State.DONE else None
@@ -157,38 +157,38 @@ class Queue:
         else:
             submit(self._settings.spool, job)
 
-    def keep_going(self) -> None:
+    def ensure_daemon(self) -> None:
         """See to it that a daemon is at work. Raises: TsbsDawError: it cannot be"""
-        if self._own is not None:
-            self._own.check()
+        if self._embedded is not None:
+            self._embedded.check()
             return
         alive = living_daemon(self._settings.spool)
         self.other_daemon = alive.pid if alive else None
         if alive is None:
-            self._start_own()
+            self._start_embedded()
 
-    def _start_own(self) -> None:
+    def _start_embedded(self) -> None:
         """Another daemon may hold the lock without a heartbeat: while it starts, while it ends, or when it hangs."""
-        own = OwnDaemon(self._settings, self._options)
+        embedded = EmbeddedDaemon(self._settings, self._options)
         try:
-            while not own.running:
-                own.check()
+            while not embedded.running:
+                embedded.check()
                 time.sleep(0.02)
         except DaemonError as error:
             since, _ = self._trouble = self._trouble or (time.monotonic(), error)
-            if time.monotonic() - since > _PATIENCE_S:
+            if time.monotonic() - since > _TIMEOUT_S:
                 raise
         except BaseException:
-            own.stop()
+            embedded.stop()
             raise
         else:
-            self._own, self._trouble = own, None
+            self._embedded, self._trouble = embedded, None
 
-    def somebody_waits(self) -> bool:
-        """Whether a DAW waits for a daemon that ends with the crate."""
-        if self._own is None:
+    def has_interactive_jobs(self) -> bool:
+        """Whether a DAW waits for a daemon that ends with the batch."""
+        if self._embedded is None:
             return False
-        self._own.check()
+        self._embedded.check()
         return any(
             self._is_interactive(place / name)
             for place in (self._spool.inbox, self._spool.jobs)
@@ -201,32 +201,32 @@ class Queue:
         except JobFormatError:
             return False
 
-    def look(self, job_ids: Iterable[str]) -> dict[str, Look]:
+    def statuses(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
         """How these jobs stand. They move from inbox/ to jobs/ to done/, and are looked for in this order."""
         waiting, claimed = _names(self._spool.inbox), _names(self._spool.jobs)
-        return {job_id: self._look(job_id, waiting, claimed) for job_id in job_ids}
+        return {job_id: self._status(job_id, waiting, claimed) for job_id in job_ids}
 
-    def _look(self, job_id: str, waiting: set[str], claimed: set[str]) -> Look:
+    def _status(self, job_id: str, waiting: set[str], claimed: set[str]) -> JobStatus:
         if job_id in waiting:
-            return Look(Where.WAITING)
+            return JobStatus(JobPlace.WAITING)
         if job_id in claimed:
             return self._progress(job_id)
         result = self._result(job_id)
         if result is not None:
             self._missed.pop(job_id, None)
-            return Look(Where.ENDED, result=result)
+            return JobStatus(JobPlace.ENDED, result=result)
         missed = self._missed[job_id] = self._missed.get(job_id, 0) + 1
-        return Look(Where.GONE if missed >= _GONE_AFTER else Where.WAITING)
+        return JobStatus(JobPlace.GONE if missed >= _GONE_AFTER else JobPlace.WAITING)
 
-    def _progress(self, job_id: str) -> Look:
+    def _progress(self, job_id: str) -> JobStatus:
         try:
             progress = read_progress(self._settings.spool, job_id)
         except (OSError, JobFormatError):
             progress = None
         known = progress is not None and progress.updated_unix_s >= self._since_unix_s  # else of a daemon that died
         if not known or progress.state is not State.RUNNING:
-            return Look(Where.WAITING, message=progress.message if known else "")
-        return Look(Where.AT_WORK, progress.fraction, progress.message)
+            return JobStatus(JobPlace.WAITING, message=progress.message if known else "")
+        return JobStatus(JobPlace.RUNNING, progress.fraction, progress.message)
 
     def _result(self, job_id: str) -> Result | None:
         try:

@@ -1,4 +1,4 @@
-"""The way of a crate: find the songs, ask the queue for what is missing, follow it, and keep the catalogue.
+"""The way of a batch: find the songs, ask the queue for what is missing, follow it, and keep the catalogue.
 
     find -> hash -> known content? -> there already? -> ask the queue -> follow -> catalogue.json and .csv
 
@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tsbs_daw.batch.catalogue import Record, complete_manifest, done_entry
-from tsbs_daw.batch.page import Drawing
-from tsbs_daw.batch.plan import CrateRequest, Intake, Refused
-from tsbs_daw.batch.progress import Clock, Listener, Silent, Song, view_of
-from tsbs_daw.batch.queue import Look, Queue, Where
+from tsbs_daw.batch.catalogue import CatalogueWriter, complete_manifest, done_entry
+from tsbs_daw.batch.page import Thumbnails
+from tsbs_daw.batch.plan import BatchRequest, Plan, SongRefused
+from tsbs_daw.batch.progress import Clock, Listener, SilentListener, Song, progress_of
+from tsbs_daw.batch.queue import JobPlace, JobStatus, Queue
 from tsbs_daw.batch.scan import find_songs
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 from tsbs_daw.contracts.job import Result, State
@@ -40,45 +40,45 @@ _ENDINGS = {
 }
 
 
-class Crate:
-    """One run of one crate.
+class Batch:
+    """One run of one batch.
 
     Args: options: of the daemon that is started if none is there
     """
 
     def __init__(
         self,
-        request: CrateRequest,
+        request: BatchRequest,
         settings: Settings,
         *,
         options: DaemonOptions | None = None,
         listener: Listener | None = None,
     ):
         self.request, self._settings, self._options = request, settings, options or DaemonOptions()
-        self._listener = listener or Silent()
+        self._listener = listener or SilentListener()
         self._clock, self._next_look = Clock(), float("-inf")
         self._songs: list[Song] = []
-        self._introduced: int | None = None
+        self._reported_daemon: int | None = None
         self._analyses = False
         self._queue = Queue(settings, self._options)
-        self._drawing = Drawing(request.out, lambda: self.record.catalogue)
+        self._thumbnails = Thumbnails(request.out, lambda: self.catalogue_writer.catalogue)
 
     def run(self) -> Catalogue:
         """Until every song has come to its end.
 
-        Raises: UsageError: no folder, no songs; DaemonError: another run of this crate, or no daemon can do the work;
+        Raises: UsageError: no folder, no songs; DaemonError: another run of this batch, or no daemon can do the work;
                 OutputError: the catalogue cannot be written; KeyboardInterrupt. What is done stays done.
         """
-        with _alone(self.request.out):
+        with _locked(self.request.out):
             self._open()
             try:
-                with self._drawing, self._queue:
+                with self._thumbnails, self._queue:
                     self._work()
-                    self._serve_others()
-                    self._listener.look(self._view())
+                    self._finish_interactive_jobs()
+                    self._listener.update(self._view())
             finally:
                 self._close()
-            return self.record.catalogue
+            return self.catalogue_writer.catalogue
 
     @property
     def without_analysis(self) -> list[str]:
@@ -103,25 +103,25 @@ class Crate:
         found = find_songs(request.folder, excluded=excluded)
         if not found:
             raise UsageError(f"{shown(request.folder)} has no songs in it; name the folder that they are in.")
-        self._intake = Intake(request, self._settings, found)
-        self._songs = [Song(one, self._intake.entry(one)) for one in found]
-        self.record = Record(request, self._intake, self._songs)
-        self.record.write()  # a disk that cannot be written to is better found now
+        self._plan = Plan(request, self._settings, found)
+        self._songs = [Song(one, self._plan.entry(one)) for one in found]
+        self.catalogue_writer = CatalogueWriter(request, self._plan, self._songs)
+        self.catalogue_writer.write()  # a disk that cannot be written to is better found now
 
     def _work(self) -> None:
         untouched = iter(self._songs)
         while True:
             song = next(untouched, None)
             if song is not None:
-                self._take_up(song)
+                self._start_song(song)
             elif not any(song.job for song in self._songs):
                 return
-            self._look(wait=song is None)
+            self._poll(wait=song is None)
 
-    def _serve_others(self) -> None:
+    def _finish_interactive_jobs(self) -> None:
         """Somebody may sit in front of a DAW, and have found this daemon."""
         told = False
-        while self._queue.somebody_waits():
+        while self._queue.has_interactive_jobs():
             if not told:
                 self._listener.note("All songs have come to their end; what a DAW has asked for is finished first.")
             told = True
@@ -130,37 +130,37 @@ class Crate:
     def _close(self) -> None:
         """Whatever has happened: songs that ended at the last moment count, and the catalogue says what is left."""
         with contextlib.suppress(TsbsDawError):
-            self._hear()
+            self._update_songs()
         for song in self._songs:
             if not song.ended:
                 song.entry = song.entry.model_copy(update={"reason": _NOT_DONE})
-        self.record.write()
+        self.catalogue_writer.write()
 
     # One song
 
-    def _take_up(self, song: Song) -> None:
+    def _start_song(self, song: Song) -> None:
         """Find out whether it has to be done, and ask for it if so."""
         try:
-            song.entry = self._intake.take_up(song.found)
+            song.entry = self._plan.identify(song.found)
             if song.entry.state == "duplicate":
                 self._end(song, song.entry, fresh=False)
-            elif (folder := self._there_already(song)) is not None and self._deliver(song, folder, fresh=False):
+            elif (folder := self._existing_folder(song)) is not None and self._deliver(song, folder, fresh=False):
                 pass
             else:
-                song.job, song.asked = self._intake.job_id(song.found), True
-                self._queue.ask(self._intake.job(song.found))
-        except (Refused, DaemonError) as error:
+                song.job, song.submitted = self._plan.job_id(song.found), True
+                self._queue.ask(self._plan.job(song.found))
+        except (SongRefused, DaemonError) as error:
             song.job = ""
             self._fail(song, str(error))
 
-    def _there_already(self, song: Song) -> Path | None:
-        folder = self._intake.known_folder(song.found)
+    def _existing_folder(self, song: Song) -> Path | None:
+        folder = self._plan.known_folder(song.found)
         if folder is None:
-            result = self._queue.ended_well(self._intake.job_id(song.found))
+            result = self._queue.done_result(self._plan.job_id(song.found))
             folder = result.folder if result is not None else None
         return folder
 
-    def _look(self, *, wait: bool) -> None:
+    def _poll(self, *, wait: bool) -> None:
         """See how the songs stand, every now and then. Args: wait: nothing else is to do meanwhile"""
         pause_s = self._next_look - time.monotonic()
         if pause_s > 0 and not wait:
@@ -168,34 +168,34 @@ class Crate:
         time.sleep(max(pause_s, 0.0))
         began = time.monotonic()
         if any(song.job for song in self._songs):
-            self._queue.keep_going()
-            self._introduce_daemon()
-            self._hear()
-        self._listener.look(self._view())
-        self.record.write_now_and_then()
+            self._queue.ensure_daemon()
+            self._report_other_daemon()
+            self._update_songs()
+        self._listener.update(self._view())
+        self.catalogue_writer.write_if_due()
         self._next_look = time.monotonic() + max(_LOOK_EVERY_S, 5 * (time.monotonic() - began))
 
-    def _introduce_daemon(self) -> None:
+    def _report_other_daemon(self) -> None:
         pid = self._queue.other_daemon
-        if pid is not None and pid != self._introduced:
+        if pid is not None and pid != self._reported_daemon:
             self._listener.note(f"The daemon (process {pid}) does the work, with as many workers as it has.")
-        self._introduced = pid
+        self._reported_daemon = pid
 
-    def _hear(self) -> None:
-        asked = {song.job: song for song in self._songs if song.job}
-        for job_id, look in self._queue.look(asked).items():
-            self._note(asked[job_id], look)
+    def _update_songs(self) -> None:
+        submitted = {song.job: song for song in self._songs if song.job}
+        for job_id, status in self._queue.statuses(submitted).items():
+            self._note(submitted[job_id], status)
 
-    def _note(self, song: Song, look: Look) -> None:
-        if look.where is Where.ENDED:
+    def _note(self, song: Song, status: JobStatus) -> None:
+        if status.place is JobPlace.ENDED:
             song.job = ""
-            self._conclude(song, look.result)
-        elif look.where is Where.GONE:
+            self._conclude(song, status.result)
+        elif status.place is JobPlace.GONE:
             song.job = ""
             self._fail(song, "Its job was removed from the queue; rerun the command.")
         else:
-            at_work = look.where is Where.AT_WORK
-            song.fraction, song.message = look.fraction, (look.message or "working") if at_work else ""
+            running = status.place is JobPlace.RUNNING
+            song.fraction, song.message = status.fraction, (status.message or "working") if running else ""
 
     def _conclude(self, song: Song, result: Result) -> None:
         if result.state is not State.DONE:
@@ -211,7 +211,7 @@ class Crate:
         if not fresh and self._analyses and not has_analysis(folder, manifest):
             self._listener.note(f"{song.found.relative}: its analysis had failed, and is tried again.")
             return False
-        self._intake.note_done(song.found, folder)
+        self._plan.note_done(song.found, folder)
         self._end(song, done_entry(song.entry, self.request.out, folder, manifest), fresh=fresh)
         return True
 
@@ -220,17 +220,17 @@ class Crate:
 
     def _end(self, song: Song, entry: SongEntry, *, fresh: bool) -> None:
         song.entry, song.message = entry, ""
-        self.record.changed()
-        self._drawing.add(entry)
+        self.catalogue_writer.changed()
+        self._thumbnails.add(entry)
         self._listener.ended(entry, fresh=fresh)
 
     def _view(self):
-        return view_of(self._songs, self._clock, self._queue.paused)
+        return progress_of(self._songs, self._clock, self._queue.paused)
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Raises: DaemonError: another run works on this crate; OutputError: the out folder cannot be made"""
+def _locked(out: Path) -> Iterator[None]:
+    """Raises: DaemonError: another run works on this batch; OutputError: the out folder cannot be made"""
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = LockFile(out / LOCK)

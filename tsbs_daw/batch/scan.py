@@ -1,4 +1,4 @@
-"""Finds the songs of a crate, and gives each a name of its own."""
+"""Finds the songs of a batch, and gives each a name of its own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tsbs_daw.watch.scan import AUDIO_ENDINGS, Found, Scanner
 
 @dataclass(frozen=True)
 class FoundSong:
-    """A sound file of the crate.
+    """A sound file of the batch.
 
-    relative:   below the crate's folder, with forward slashes; printable whatever bytes the name has
+    relative:   below the batch's folder, with forward slashes; printable whatever bytes the name has
     path:       absolute
     state:      equal as long as nobody touches the file, see `scan.file_state`
     size_bytes: of the file
@@ -56,7 +56,7 @@ def find_songs(folder: Path, *, excluded: Iterable[Path] = ()) -> list[FoundSong
 def _song(folder: Path, found: Found) -> FoundSong | None:
     if Path(found.relative).suffix.lower() not in AUDIO_ENDINGS:
         return None
-    reason = found.reason.replace("the watch folder", "the crate's folder") if found.reason else None
+    reason = found.reason.replace("the watch folder", "the folder of songs") if found.reason else None
     relative = source_name(Path(found.relative)).replace(os.sep, "/")
     return FoundSong(relative, folder / found.relative, found.state, found.size_bytes, reason)
 
@@ -69,7 +69,7 @@ def _unlisted(folder: Path, relative: str, why: str) -> FoundSong:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a song goes. folder: below the crate's out folder, "." for the top; song: its own folder's name."""
+    """Where a song goes. folder: below the batch's out folder, "." for the top; song: its own folder's name."""
 
     folder: str
     song: str

@@ -3,7 +3,7 @@
 A level is one byte, 255 * sqrt(amplitude), so that quiet passages still have a shape. A picture alternates two of them,
 PARTS times: the highest sample of a part of the sound, and its RMS.
 
-Memory is `.catalogue/` in the crate's out folder, one file per folder of songs' files. A file of sound is known again
+Memory is `.catalogue/` in the batch's out folder, one file per folder of songs' files. A file of sound is known again
 by its name, size and time of change; whatever is not understood there is measured anew.
 """
 
@@ -24,7 +24,7 @@ from tsbs_daw.core.errors import AudioError
 from tsbs_daw.core.files import write_atomically
 
 PARTS = 600
-MEMORY = ".catalogue"
+CACHE_FOLDER = ".catalogue"
 
 _FORMAT = 1
 _FIRST_STEP = 64  # samples in a cell, at first
@@ -32,7 +32,7 @@ _CELLS = 8192  # when there are this many, two become one
 
 
 @dataclass(frozen=True)
-class Picture:
+class Waveform:
     """What a page shows of a file. levels: base64, see above; problem: a sentence, where there is nothing to show."""
 
     levels: str = ""
@@ -84,13 +84,13 @@ class _Cells:
         self.step *= 2
 
 
-def draw(blocks: Iterable[np.ndarray], sample_rate: int) -> Picture:
+def measure_waveform(blocks: Iterable[np.ndarray], sample_rate: int) -> Waveform:
     """The picture of a sound, (channels, samples) at a time; its memory does not grow with the sound."""
     cells = _Cells()
     for block in blocks:
         cells.add(block)
     if not cells.samples:
-        return Picture("", 0.0, "it holds no sound")
+        return Waveform("", 0.0, "it holds no sound")
     highest, square = cells.close()
     # Each cell belongs to the part in which it begins; a sound of fewer cells than parts repeats them.
     starts = np.arange(PARTS) * len(highest) // PARTS
@@ -98,7 +98,7 @@ def draw(blocks: Iterable[np.ndarray], sample_rate: int) -> Picture:
     peaks = np.array([highest[start:end].max() for start, end in zip(starts, ends, strict=True)])
     rms = np.sqrt([square[start:end].mean() for start, end in zip(starts, ends, strict=True)])
     levels = np.rint(255 * np.sqrt(np.clip(np.stack((peaks, rms), axis=1), 0, 1))).astype(np.uint8)
-    return Picture(base64.b64encode(levels.tobytes()).decode("ascii"), cells.samples / sample_rate)
+    return Waveform(base64.b64encode(levels.tobytes()).decode("ascii"), cells.samples / sample_rate)
 
 
 def inside(folder: Path, relative: str) -> Path | None:
@@ -110,42 +110,42 @@ def inside(folder: Path, relative: str) -> Path | None:
     return folder.joinpath(*parts)
 
 
-def pictures(folder: Path, group: str, files: Iterable[str], memory: Path | None = None) -> dict[str, Picture]:
+def waveforms(folder: Path, group: str, files: Iterable[str], cache: Path | None = None) -> dict[str, Waveform]:
     """Pictures of the files of one song, by their relative paths; only what is new or changed is read.
 
-    Args:   folder: the crate's out folder
+    Args:   folder: the batch's out folder
             group: what the files have in common, the song's folder: they are remembered together
             memory: the folder with what is remembered; None: one below `folder`
     """
-    key = group if memory is None else f"{folder}/{group}"
+    key = group if cache is None else f"{folder}/{group}"
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    memory = (folder / MEMORY if memory is None else memory) / f"{digest}.json"
-    known = _recall(memory)
-    found: dict[str, Picture] = {}
-    learned: dict[str, dict] = {}
+    cache = (folder / CACHE_FOLDER if cache is None else cache) / f"{digest}.json"
+    known = _read_cache(cache)
+    found: dict[str, Waveform] = {}
+    measured: dict[str, dict] = {}
     for file in files:
         path = inside(folder, file)
         state = _state(path)
         if path is None or state is None:
-            found[file] = Picture(problem="the file is missing")
+            found[file] = Waveform(problem="the file is missing")
             continue
         entry = known.get(file)
-        picture = _understood(entry, state) or _measure(path)
-        found[file] = picture
-        if picture.problem is None:  # a busy machine may have had no time or memory for it: look again next time
-            learned[file] = {"state": state, "picture": asdict(picture)}
-    if learned != known:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps({"format": _FORMAT, "parts": PARTS, "files": learned}))
+        waveform = _from_cache(entry, state) or _measure(path)
+        found[file] = waveform
+        if waveform.problem is None:  # a busy machine may have had no time or memory for it: look again next time
+            measured[file] = {"state": state, "picture": asdict(waveform)}
+    if measured != known:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache, json.dumps({"format": _FORMAT, "parts": PARTS, "files": measured}))
     return found
 
 
 def forget_all_but(folder: Path, groups: Iterable[str]) -> None:
     """Remove what is remembered of songs that are no longer there."""
     kept = {hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:32] for group in groups}
-    for memory in (folder / MEMORY).glob("*.json"):
-        if memory.stem not in kept:
-            memory.unlink(missing_ok=True)
+    for cache in (folder / CACHE_FOLDER).glob("*.json"):
+        if cache.stem not in kept:
+            cache.unlink(missing_ok=True)
 
 
 def _state(path: Path | None) -> list[int] | None:
@@ -156,25 +156,25 @@ def _state(path: Path | None) -> list[int] | None:
     return [stat.st_size, stat.st_mtime_ns] if stat and path and path.is_file() else None
 
 
-def _measure(path: Path) -> Picture:
+def _measure(path: Path) -> Waveform:
     try:
         with open_audio(path) as reader:
-            return draw(reader.blocks(), reader.info.sample_rate)
+            return measure_waveform(reader.blocks(), reader.info.sample_rate)
     except AudioError as error:
-        return Picture(problem=str(error))
+        return Waveform(problem=str(error))
 
 
-def _recall(memory: Path) -> dict[str, dict]:
+def _read_cache(cache: Path) -> dict[str, dict]:
     try:
-        found = json.loads(memory.read_text(encoding="utf-8"))
+        found = json.loads(cache.read_text(encoding="utf-8"))
         same = found["format"] == _FORMAT and found["parts"] == PARTS
         return dict(found["files"]) if same else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _understood(entry: object, state: list[int]) -> Picture | None:
+def _from_cache(entry: object, state: list[int]) -> Waveform | None:
     try:
-        return Picture(**entry["picture"]) if entry["state"] == state else None  # type: ignore[index]
+        return Waveform(**entry["picture"]) if entry["state"] == state else None  # type: ignore[index]
     except (KeyError, TypeError):
         return None

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from tsbs_daw.batch.export import Closing
-    from tsbs_daw.batch.plan import CrateRequest
-    from tsbs_daw.batch.progress import View
-    from tsbs_daw.batch.run import Crate
+    from tsbs_daw.batch.export import Exports
+    from tsbs_daw.batch.plan import BatchRequest
+    from tsbs_daw.batch.progress import BatchProgress
+    from tsbs_daw.batch.run import Batch
     from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 
 DEFAULT_TREATMENT = options.Treatment(preset="crate")
@@ -64,39 +64,39 @@ def command(
 
     Example: tsbs-daw batch ~/Music/crate --out ~/Music/remix --format flac24 --loops 4,8
     """
-    from tsbs_daw.batch.export import close_crate
-    from tsbs_daw.batch.run import Crate
+    from tsbs_daw.batch.export import write_exports
+    from tsbs_daw.batch.run import Batch
     from tsbs_daw.models.registry import resolve
     from tsbs_daw.queue.options import DaemonOptions
 
     settings = sharing.settings(compute.settings())
-    asked = _request(folder, out, treatment, salvage, changes)
-    asked.delivery(settings.presets)
-    resolve(asked.treatment.model, settings)  # report a typo now rather than for every song
+    request = _request(folder, out, treatment, salvage, changes)
+    request.delivery(settings.presets)
+    resolve(request.treatment.model, settings)  # report a typo now rather than for every song
     started_s = time.monotonic()
     with batch_progress(as_json=as_json) as progress, _signals_as_interrupts():
-        crate = Crate(asked, settings, options=DaemonOptions(songs_at_once=sharing.songs_at_once), listener=progress)
+        batch = Batch(request, settings, options=DaemonOptions(songs_at_once=sharing.songs_at_once), listener=progress)
         try:
-            catalogue = crate.run()
+            catalogue = batch.run()
         except KeyboardInterrupt:
-            progress.note(_interrupted(crate))
+            progress.note(_interrupted(batch))
             raise
-        closing = close_crate(catalogue, asked.out, settings.presets)
-        for problem in closing.problems:
+        exports = write_exports(catalogue, request.out, settings.presets)
+        for problem in exports.problems:
             progress.note(problem)
-    _sum_up(catalogue, closing, time.monotonic() - started_s, crate.without_analysis, as_json=as_json)
-    return 1 if closing.problems or any(song.state == "failed" for song in catalogue.songs) else 0
+    _sum_up(catalogue, exports, time.monotonic() - started_s, batch.without_analysis, as_json=as_json)
+    return 1 if exports.problems or any(song.state == "failed" for song in catalogue.songs) else 0
 
 
 def _request(
     folder: Path, out: Path, treatment: options.Treatment, salvage: bool, changes: options.Changes
-) -> CrateRequest:
+) -> BatchRequest:
     """Raises: UsageError: there is no such stage, the delivery options are invalid, or --out cannot be written to"""
-    from tsbs_daw.batch.plan import CrateRequest
+    from tsbs_daw.batch.plan import BatchRequest
     from tsbs_daw.contracts.treatment import Treatment
 
     places = options.absolute(folder), options.output_folder(out)
-    return CrateRequest(*places, Treatment(**vars(treatment.checked()), salvage=salvage, delivery=changes.options()))
+    return BatchRequest(*places, Treatment(**vars(treatment.checked()), salvage=salvage, delivery=changes.options()))
 
 
 @contextlib.contextmanager
@@ -116,22 +116,22 @@ def _signals_as_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _interrupted(crate: Crate) -> str:
-    ended, total = crate.ended
-    said = f"{ended} of {total} songs are finished." if total else "No song was started."
-    if crate.other_daemon is not None:
-        said += f" The running daemon (process {crate.other_daemon}) continues with the songs submitted to it."
-    return f"{said} Nothing is lost: rerun the command to resume."
+def _interrupted(batch: Batch) -> str:
+    ended, total = batch.ended
+    summary = f"{ended} of {total} songs are finished." if total else "No song was started."
+    if batch.other_daemon is not None:
+        summary += f" The running daemon (process {batch.other_daemon}) continues with the songs submitted to it."
+    return f"{summary} Nothing is lost: rerun the command to resume."
 
 
 def _sum_up(
-    catalogue: Catalogue, closing: Closing, took_s: float, without_analysis: list[str], *, as_json: bool
+    catalogue: Catalogue, exports: Exports, took_s: float, without_analysis: list[str], *, as_json: bool
 ) -> None:
     counts = dict.fromkeys(("done", "failed", "duplicate"), 0)
     for song in catalogue.songs:
         counts[song.state] += 1
     if as_json:
-        files = {name: str(path) for name, path in closing.files.items()}
+        files = {name: str(path) for name, path in exports.files.items()}
         typer.echo(json.dumps({**counts, "without_analysis": without_analysis, "took_s": round(took_s, 1), **files}))
         return
     typer.echo(
@@ -141,7 +141,7 @@ def _sum_up(
     for song in catalogue.songs:
         if song.state == "failed":
             typer.echo(one_line(f"  {song.source}: {song.reason}"))
-    for name, path in closing.files.items():
+    for name, path in exports.files.items():
         typer.echo(one_line(f"{name}: {path}"))
     if without_analysis:
         many = counted(len(without_analysis), "song")
@@ -163,11 +163,11 @@ class _Lines:
         else:
             self._print(_ending(entry), sys.stdout)
 
-    def look(self, view: View) -> None:
-        share = view.ended / max(view.total, 1)
-        if view.counts["waiting"] and share >= self._next:
+    def update(self, progress: BatchProgress) -> None:
+        share = progress.ended / max(progress.total, 1)
+        if progress.counts["waiting"] and share >= self._next:
             self._next = share + _EVERY
-            self._print(_standing(view), sys.stderr)
+            self._print(_standing(progress), sys.stderr)
 
     def note(self, sentence: str) -> None:
         self._print(one_line(sentence), sys.stderr)
@@ -185,7 +185,7 @@ class _Json(_Lines):
         shown = {"source", "state", "reason", "duplicate_of", "folder", "sessions", "warnings"}
         self._print(json.dumps({**entry.model_dump(mode="json", include=shown), "fresh": fresh}), sys.stdout)
 
-    def look(self, view: View) -> None:
+    def update(self, progress: BatchProgress) -> None:
         pass
 
     def finish(self) -> None:
@@ -205,8 +205,8 @@ class _Table(_Lines):
             self._failures.append(entry)
         super().ended(entry, fresh=fresh)
 
-    def look(self, view: View) -> None:
-        self._live.update(_picture(view, self._failures, wide=self._live.console.width >= FULL_WIDTH))
+    def update(self, progress: BatchProgress) -> None:
+        self._live.update(_table(progress, self._failures, wide=self._live.console.width >= FULL_WIDTH))
 
     def _print(self, line: str, stream: Any) -> None:
         if stream is sys.stdout and not sys.stdout.isatty():
@@ -236,7 +236,7 @@ def batch_progress(*, as_json: bool) -> Iterator[_Lines]:
     listener.finish()
 
 
-def _picture(view: View, failures: list[SongEntry], *, wide: bool) -> RenderableType:
+def _table(progress: BatchProgress, failures: list[SongEntry], *, wide: bool) -> RenderableType:
     """In a narrow terminal, names get more room than bars."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
@@ -248,26 +248,28 @@ def _picture(view: View, failures: list[SongEntry], *, wide: bool) -> Renderable
     table.add_column(max_width=40, overflow="ellipsis", no_wrap=True)
     table.add_column(width=bar)
     table.add_column(no_wrap=True)
-    share = sum(song.fraction for song in view.at_work) + view.ended
+    share = sum(song.fraction for song in progress.running) + progress.ended
     table.add_row(
-        Text("total", style="bold"), ProgressBar(view.total, share, width=bar), Text(_standing(view) if wide else "")
+        Text("total", style="bold"),
+        ProgressBar(progress.total, share, width=bar),
+        Text(_standing(progress) if wide else ""),
     )
-    for song in view.at_work:
+    for song in progress.running:
         name, message = one_line(song.found.relative), one_line(song.message)
         table.add_row(Text(f"  {name}"), ProgressBar(1.0, song.fraction, width=bar), Text(message))
     lines = [Text(one_line(f"  {one.source}: {one.reason}"), style="red") for one in failures[-_FAILURES_SHOWN:]]
     lines = [Text(f"{len(failures)} failed:", style="red"), *lines] if failures else []
     if not wide:
-        lines.insert(0, Text(_standing(view)))
-    if view.note:
-        lines.append(Text(one_line(view.note), style="yellow"))
+        lines.insert(0, Text(_standing(progress)))
+    if progress.note:
+        lines.append(Text(one_line(progress.note), style="yellow"))
     return Group(table, *lines)
 
 
-def _standing(view: View) -> str:
-    left = f", about {duration(view.seconds_left)} left" if view.seconds_left is not None else ""
-    failed = f", {view.counts['failed']} failed" if view.counts["failed"] else ""
-    return f"{view.ended} of {counted(view.total, 'song')}{failed}{left}"
+def _standing(progress: BatchProgress) -> str:
+    left = f", about {duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+    failed = f", {progress.counts['failed']} failed" if progress.counts["failed"] else ""
+    return f"{progress.ended} of {counted(progress.total, 'song')}{failed}{left}"
 
 
 def _ending(entry: SongEntry) -> str:

@@ -1,6 +1,6 @@
-"""catalogue.json: what became of every song of a crate, and where its files are.
+"""catalogue.json: what became of every song of a batch, and where its files are.
 
-Paths inside a catalogue are relative to the crate's out folder and have forward slashes, so that the folder can be
+Paths inside a catalogue are relative to the batch's out folder and have forward slashes, so that the folder can be
 moved or given away. Levels are in dB relative to full scale; None is silence, or what nobody measured.
 """
 
@@ -67,7 +67,7 @@ class SongEntry(Part):
 
 
 class Catalogue(Document):
-    """The whole crate. crate: its name; preset: the name of the preset that it was made with."""
+    """The whole batch. crate: its name; preset: the name of the preset that it was made with."""
 
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(timezone.utc))
     crate: str

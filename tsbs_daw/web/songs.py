@@ -13,7 +13,7 @@ from typing import Any
 
 from tsbs_daw.batch.catalogue import CSV, JSON, done_entry
 from tsbs_daw.batch.page import linked_page, song_row
-from tsbs_daw.batch.waveform import pictures
+from tsbs_daw.batch.waveform import waveforms
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, read_manifest
 from tsbs_daw.core.config import Settings
@@ -75,11 +75,11 @@ class Songs:
 
         entry = done_entry(SongEntry(source=row.source_key, title=row.song), out, folder, manifest)
         entry = entry.model_copy(update={"sessions": (), "loops_folder": None, "stem_mp4": None})
-        song = song_row(entry, out, url=url, memory=self._pictures)
+        song = song_row(entry, out, url=url, cache=self._pictures)
         song["links"] = []
         original = self._original(row, manifest)
         if original is not None:
-            drawn = pictures(original.parent, str(original), [original.name], self._pictures)[original.name]
+            drawn = waveforms(original.parent, str(original), [original.name], self._pictures)[original.name]
             song["files"].append(
                 {
                     "name": "source",
