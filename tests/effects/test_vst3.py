@@ -17,10 +17,9 @@ import pytest
 import signals
 from timeouts import PATIENCE_S
 
+from tsbs_daw.core.conversation import Conversation
 from tsbs_daw.core.errors import EffectError
-from tsbs_daw.effects import vst3
 from tsbs_daw.effects.chain import OutputRenderer, render
-from tsbs_daw.effects.protocol import receive
 from tsbs_daw.effects.table import Effect, Output
 from tsbs_daw.effects.vst3 import PluginHost, Quarantine, clear_plugins, find_plugin
 
@@ -256,13 +255,15 @@ def test_a_plugin_that_dies_at_work_is_the_one_that_is_noted(host: PluginHost, m
     limiter = real("ZaMaximX2.vst3")
     process = host.open(one(Effect("Gain"), limiter), RATE, 2)
 
-    def heard(stream) -> tuple[bytes, bytes]:
-        kind, payload = receive(stream)
+    plain = Conversation.receive
+
+    def heard(self: Conversation, limit_s: float) -> tuple[bytes, bytearray]:
+        kind, payload = plain(self, limit_s)
         if kind == b"A" and process.effects[int(payload)].name == "VST3":
             os.kill(process.pid, signal.SIGKILL)  # its answer is larger than a pipe: it cannot have given it yet
         return kind, payload
 
-    monkeypatch.setattr(vst3, "receive", heard)
+    monkeypatch.setattr(Conversation, "receive", heard)
     with pytest.raises(EffectError, match=r"ZaMaximX2\.vst3' crashed \(SIGKILL\) while it worked"):
         process.process(signals.noise(4_000_000))
     assert gone(process.pid) and "ZaMaximX2" in host.quarantine.file.read_text()

@@ -1,24 +1,22 @@
-"""The tag reader: a separate program that prints the tags of a file as JSON.
+"""The process that reads the tags of a file.
 
-It runs as a child process, like the decoder: tags can be compressed, nested and wrong, and what they do to memory or
-time stays in that process. It is started by path and imports nothing of this package.
+Tags can be compressed, nested and wrong, and what they do to memory or time stays in this process. The request holds
+the `path`, `memory_bytes`, and `places`: the tags of a WAV or AIFF as [kind, offset, bytes], kind being "INFO" or
+"id3"; null for other formats.
 
-    python tag_child.py PATH MEMORY_BYTES PLACES
-
-PLACES is JSON: the tags of a WAV or AIFF as [kind, offset, bytes], kind being "INFO" or "id3"; null for other formats.
-
-Prints an object with the fields of `tags.Tags`; `cover` is base64. Text is printed as the file has it, even in a wrong
-encoding: the parent repairs it. INFO states no encoding, so each of its bytes becomes one character.
+The answer has the fields of `tags.Tags`; `cover` is base64. Text is as the file has it, even in a wrong encoding: the
+parent repairs it. INFO states no encoding, so each of its bytes becomes one character.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import struct
-import sys
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tsbs_daw.core import child
 
 COVER_BYTES = 16 << 20
 INFO_BYTES = 1 << 20
@@ -34,16 +32,6 @@ FIELDS = {
     "track_number": ("TRCK", "tracknumber", "trkn", b"ITRK"),
     "comment": ("COMM", "comment", "\xa9cmt", b"ICMT"),
 }
-
-
-def limit_memory(limit_bytes: int) -> None:
-    """Limit the address space of this process, if the system can."""
-    try:
-        import resource
-    except ImportError:
-        return
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
 
 
 def best_picture(pictures: list) -> bytes | None:
@@ -125,7 +113,7 @@ def read(path: str, places: list[tuple[str, int, int]] | None) -> dict:
     from mutagen.id3 import ID3
     from mutagen.mp4 import MP4Tags
 
-    with open(path, "rb") as file:  # noqa: PTH123
+    with Path(path).open("rb") as file:
         if places is not None:
             return of_riff(file, places)
         song = mutagen.File(file)
@@ -136,9 +124,14 @@ def read(path: str, places: list[tuple[str, int, int]] | None) -> dict:
     return of_mp4(song.tags) if isinstance(song.tags, MP4Tags) else of_vorbis(song)
 
 
+def answer(request: dict[str, Any]) -> dict[str, str]:
+    """The child's part: see `core.child`."""
+    child.limit_memory(request["memory_bytes"])
+    found = {key: value for key, value in read(request["path"], request["places"]).items() if value}
+    if "cover" in found:
+        found["cover"] = base64.b64encode(found["cover"]).decode("ascii")
+    return found
+
+
 if __name__ == "__main__":
-    limit_memory(int(sys.argv[2]))
-    answer = {key: value for key, value in read(sys.argv[1], json.loads(sys.argv[3])).items() if value}
-    if "cover" in answer:
-        answer["cover"] = base64.b64encode(answer["cover"]).decode("ascii")
-    sys.stdout.write(json.dumps(answer))
+    child.answer(answer)

@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import logging
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -31,6 +28,7 @@ from tsbs_daw.audio.headers.common import Refused, Section, riff_chunks
 from tsbs_daw.audio.headers.probe import audio_start, inspect
 from tsbs_daw.audio.riff import append_chunks, build_chunk, list_type
 from tsbs_daw.audio.writer import write_error
+from tsbs_daw.core import child
 from tsbs_daw.core.errors import AudioError, OutputError, TsbsDawError, shown
 from tsbs_daw.core.files import open_regular, sync_file
 
@@ -93,19 +91,11 @@ def read_tags(path: Path | str) -> Tags:
     try:
         with open_regular(Path(path)) as file:
             places = _riff_places(file)
-        program = str(Path(__file__).with_name("tag_child.py"))
-        done = subprocess.run(
-            [sys.executable, program, str(Path(path).absolute()), str(READ_MEMORY_BYTES), json.dumps(places)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=READ_S,
-            check=True,
-        )
-        document = json.loads(done.stdout)
+        request = {"path": str(Path(path).absolute()), "memory_bytes": READ_MEMORY_BYTES, "places": places}
+        document = child.ask(child.python("tsbs_daw.audio.tag_child"), request, limit_s=READ_S)
         cover = base64.b64decode(document.pop("cover", ""), validate=True)
         texts = {name: repaired(text) for name, text in document.items()}
-    except (OSError, Refused, subprocess.SubprocessError, ValueError, binascii.Error) as error:
+    except (OSError, Refused, child.ChildError, ValueError, binascii.Error) as error:
         log.info("no tags of %s: %s", shown(path), error)
         return Tags()
     tags = Tags(**texts)

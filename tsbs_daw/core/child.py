@@ -13,12 +13,12 @@ Whatever may crash, hang or take all memory runs in a process of its own. There 
   The request travels as one line on stdin, the answer through a file, so that nothing a library prints can damage it.
   stderr and stdout go to a log, whose end `ChildFailed` carries.
 
-* **A conversation** (worker, decoder, effect chains). The parent starts `python(...)` with pipes of its own; the child
-  takes its events' stream from `keep_stdout`, and both use `describe_exit`, `environment`, `end_with_parent` and
-  `limit_memory` from here.
+* **A conversation** of many messages (decoders, effect chains): see `core.conversation`. The worker of a daemon speaks
+  in lines of JSON instead. Both take what they share from here.
 
-In both, the end of the child's stdin says that the parent is gone. A child leaves by `os._exit`: everything is said,
-and native libraries may crash while they are unloaded.
+Either way a child that is killed, crashes or answers nonsense is a `ChildFailed`, and one that does not answer is
+killed and a `ChildTimeout`. The end of the child's stdin says that the parent is gone. A child leaves by `os._exit`:
+everything is said, and native libraries may crash while they are unloaded.
 """
 
 from __future__ import annotations
@@ -47,24 +47,29 @@ LOG_TAIL_BYTES = 4000
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class ChildFailed(Exception):
+class ChildError(Exception):
+    """A child gave no answer that can be used. Base of the three reasons."""
+
+
+class ChildFailed(ChildError):
     """A child gave no usable answer.
 
     Attributes:
-        exit_text: "signal SIGSEGV", "exit code 1".
+        exit_text: "signal SIGSEGV", "exit code 1", "an invalid message".
         log: The end of what it printed.
+        code: Its exit code; None if it was still running, or cannot be ended.
     """
 
-    def __init__(self, exit_text: str, log: str):
+    def __init__(self, exit_text: str, log: str, code: int | None = None):
         super().__init__(exit_text)
-        self.exit_text, self.log = exit_text, log
+        self.exit_text, self.log, self.code = exit_text, log, code
 
 
-class ChildRefused(Exception):
+class ChildRefused(ChildError):
     """A child answered that it cannot do it, in one sentence for the user."""
 
 
-class ChildTimeout(Exception):
+class ChildTimeout(ChildError):
     """A child did not answer within its limit, and was killed."""
 
 
@@ -79,7 +84,7 @@ def python(module: str, *arguments: str) -> list[str]:
 def environment(
     *, threads: int | None = None, without: Collection[str] = (), extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """This process's environment, for a child.
+    """This process's environment, for a child, which imports nothing from the folder that it is started in.
 
     Args:
         threads: How many threads numeric libraries may use; None leaves what is set.
@@ -88,7 +93,9 @@ def environment(
     """
     inherited = {name: value for name, value in os.environ.items() if name not in without}
     limited = {} if threads is None else dict.fromkeys(_THREADS, str(threads))
-    return inherited | limited | dict(extra or {})
+    # From Python 3.11 on. The folder counts only where this package is run from its source without being installed.
+    safe = {} if Path(__file__).resolve().parents[2] == Path.cwd() else {"PYTHONSAFEPATH": "1"}
+    return inherited | safe | limited | dict(extra or {})
 
 
 def describe_exit(code: int | None) -> str:
@@ -118,6 +125,9 @@ def ask(
         waiting: Called several times a second with the seconds since the start; what it raises ends the child.
         env: From `environment`; None: one thread.
 
+    Returns:
+        What the child's function returned.
+
     Raises:
         ChildRefused: The child's function raised a TsbsDawError.
         ChildFailed: It crashed, or its answer is damaged.
@@ -146,14 +156,16 @@ def ask(
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.seek(0)
             tail = log.read()[-LOG_TAIL_BYTES:].decode("utf-8", "replace")
-            raise ChildFailed(describe_exit(child.returncode), tail) from error
+            raise ChildFailed(describe_exit(child.returncode), tail, child.returncode) from error
         raise ChildRefused(str(answer["error"]))
 
 
 def _wait(child: subprocess.Popen[bytes], limit_s: float, waiting: Callable[[float], None]) -> None:
     start_s = time.monotonic()
-    while child.poll() is None:
-        time.sleep(POLL_S)
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(POLL_S)
+            return
         elapsed_s = time.monotonic() - start_s
         waiting(elapsed_s)
         if elapsed_s > limit_s:
@@ -188,12 +200,21 @@ def answer(work: Callable[[dict[str, Any]], Any]) -> NoReturn:
         os._exit(code)
 
 
-def end_with_parent() -> None:
-    """End this process, whatever it is doing, when its stdin ends: then the parent is gone."""
+def end_with_parent(*, only: bool = False) -> None:
+    """End this process, whatever it is doing, when its stdin ends: then the parent is gone.
+
+    Args:
+        only: Ignore what a terminal or a service sends to the whole group: the parent decides.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP") if only else ():
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def listen() -> None:
-        while os.read(0, 4096):
-            pass
+        # The raw descriptor: a buffered read would hold a lock that the interpreter needs when it shuts down.
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
         os._exit(0)
 
     threading.Thread(target=listen, name="parent", daemon=True).start()
@@ -207,10 +228,13 @@ def keep_stdout() -> BinaryIO:
 
 
 def limit_memory(limit_bytes: int) -> None:
-    """Limit the address space of this process, where the system can."""
+    """Limit the address space of this process, and let it write no core file, where the system can. 0: no limit."""
+    if not limit_bytes:
+        return
     try:
         import resource
     except ImportError:
         return
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+    for kind, limit in ((resource.RLIMIT_AS, limit_bytes), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(kind, (limit, limit))

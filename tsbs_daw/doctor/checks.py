@@ -7,11 +7,9 @@ A check that fails unexpectedly is a finding too and never ends the doctor.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from tsbs_daw.core import machine
+from tsbs_daw.core import child, machine
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import described, shown
 from tsbs_daw.integrations.reaper.application import usual_folder
@@ -221,26 +219,22 @@ def _reaper() -> Iterator[Finding]:
 def _probe(name: str, settings: Settings, model: str) -> Iterator[Finding]:
     """Run one check of `probe` in a separate process; a crash is a finding."""
     with tempfile.TemporaryDirectory(prefix="tsbs-daw-doctor-") as folder:
-        answer = Path(folder) / "answer.json"
         request: dict[str, object] = {"probe": name, "model": model, "folder": folder}
         request |= {"settings": {key: str(value) for key, value in asdict(settings).items()}}
+        command, env = child.python("tsbs_daw.doctor.probe"), child.environment()
         try:
-            ended = subprocess.run(
-                [sys.executable, "-m", "tsbs_daw.doctor.probe", json.dumps(request)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=PROBE_LIMIT_S,
-            )
-        except subprocess.TimeoutExpired:
+            answer = child.ask(command, request, limit_s=PROBE_LIMIT_S, env=env)
+        except child.ChildTimeout:
             what = f"The check did not end within {PROBE_LIMIT_S:.0f} s."
             yield Finding(name, Status.PROBLEM, what, "Try `--device cpu`; if that works, update the device's driver.")
-            return
-        if not answer.is_file():
-            yield Finding(name, Status.PROBLEM, f"The check ended early ({_ending(ended)}).", _ADVICE[name])
-            return
-        for found in json.loads(answer.read_text(encoding="utf-8")):
-            yield Finding(name, Status(found["status"]), found["what"], found["advice"])
+        except child.ChildRefused as error:
+            yield Finding(name, Status.PROBLEM, str(error), _ADVICE[name])
+        except child.ChildFailed as error:
+            ending = ": ".join([error.exit_text, *error.log.strip().splitlines()[-1:]])
+            yield Finding(name, Status.PROBLEM, f"The check ended early ({ending}).", _ADVICE[name])
+        else:
+            for found in answer:
+                yield Finding(name, Status(found["status"]), found["what"], found["advice"])
 
 
 _ADVICE = {
@@ -248,15 +242,3 @@ _ADVICE = {
     "device": "Install torch again for this machine (https://pytorch.org/get-started), and update the device's driver.",
     "job": "See the problems above first; if there are none, please report this line.",
 }
-
-
-def _ending(ended: subprocess.CompletedProcess[bytes]) -> str:
-    """How a process ended, "signal SIGSEGV" or "exit code 1", and the last line that it printed."""
-    how = f"exit code {ended.returncode}"
-    if ended.returncode < 0:
-        try:
-            how = f"signal {signal.Signals(-ended.returncode).name}"
-        except ValueError:
-            how = f"signal {-ended.returncode}"
-    last = ended.stderr.decode("utf-8", errors="replace").strip().splitlines()[-1:]
-    return ": ".join([how, *last])

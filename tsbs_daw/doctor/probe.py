@@ -1,12 +1,11 @@
-"""The doctor's checks that may take their process with them: `python -m tsbs_daw.doctor.probe REQUEST`.
+"""The doctor's checks that may take their process with them.
 
-REQUEST is JSON: which probe, settings, model, and the folder to work in. The findings go to `answer.json` there.
+The request says which probe, the settings, the model, and the folder to work in; the answer is a list of findings.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tsbs_daw.core import child
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError, described
 
@@ -32,12 +32,12 @@ def finding(status: str, what: str, advice: str = "") -> Finding:
     return {"status": status, "what": what, "advice": advice}
 
 
-def main(request: dict[str, Any]) -> None:
+def main(request: dict[str, Any]) -> list[Finding]:
+    """The child's part: see `core.child`."""
     settings = Settings.from_texts(request["settings"])
     folder = Path(request["folder"])
     probe: Callable[..., Iterator[Finding]] = {"imports": imports, "device": device, "job": job}[request["probe"]]
-    found = list(probe(settings, request["model"], folder))
-    (folder / "answer.json").write_text(json.dumps(found), encoding="utf-8")
+    return list(probe(settings, request["model"], folder))
 
 
 def imports(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
@@ -201,4 +201,4 @@ def _write_second(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    child.answer(main)

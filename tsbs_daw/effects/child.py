@@ -1,6 +1,13 @@
-"""The process that runs one chain, so that a plug-in can crash or hang without harm. Speaks `protocol` on two pipes.
+"""The process that runs one chain, so that a plug-in can crash or hang without harm.
 
-Started as `python -m tsbs_daw.effects.child SECONDS`. Everything runs in the main thread, as plug-ins expect.
+Started as `python -m tsbs_daw.effects.child SECONDS`. Everything runs in the main thread, as plug-ins expect. The
+messages of `core.conversation`:
+
+parent to child                           child to parent
+C  JSON: chain, sample_rate, channels     R  the chain is built
+B  a block of float32                     A  the number of the effect that is called next, counted along the chain
+E  the last block of float32               B  a block of float32
+                                          X  an error message
 """
 
 from __future__ import annotations
@@ -14,20 +21,20 @@ from typing import IO
 
 import numpy as np
 
+from tsbs_daw.core.child import keep_stdout
+from tsbs_daw.core.conversation import receive, send
 from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects.chain import LocalChain
-from tsbs_daw.effects.protocol import effect_from_json, receive, send
-from tsbs_daw.effects.table import Effect
+from tsbs_daw.effects.table import Effect, effect_from_json
 
 
 def main() -> None:
     import pedalboard  # noqa: F401 - a slow import that must not count as the plug-in's time
 
     # A plug-in may print or read the keyboard, so the pipes are moved out of its reach.
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    requests, answers = os.fdopen(os.dup(0), "rb"), keep_stdout()
     quiet = os.open(os.devnull, os.O_RDONLY)
     os.dup2(quiet, 0)
-    os.dup2(2, 1)
     faulthandler.enable()
     code = 0
     try:

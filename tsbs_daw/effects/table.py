@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tsbs_daw.core.errors import did_you_mean
 
@@ -294,3 +294,20 @@ class Output:
     def uses_plugin(self) -> bool:
         """Whether the chain contains a plug-in and so must run in a separate process."""
         return any(effect.name == PLUGIN for effect in self.effects())
+
+
+def effect_to_json(effect: Effect) -> dict[str, Any]:
+    """An effect as plain JSON values."""
+    return {
+        "name": effect.name,
+        "parameters": dict(effect.parameters),
+        "children": [effect_to_json(child) for child in effect.children],
+        "path": effect.path,
+        "plugin": effect.plugin,
+    }
+
+
+def effect_from_json(document: dict[str, Any]) -> Effect:
+    """The inverse of `effect_to_json`."""
+    children = tuple(effect_from_json(child) for child in document["children"])
+    return Effect(document["name"], document["parameters"], children, document["path"], document["plugin"])

@@ -11,38 +11,72 @@ import hashlib
 import json
 import logging
 import os
-import signal
-import subprocess
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tsbs_daw.core import child
 from tsbs_daw.core.config import Settings
+from tsbs_daw.core.conversation import Conversation
 from tsbs_daw.core.errors import EffectError, shown
 from tsbs_daw.core.files import file_sha256, write_atomically
-from tsbs_daw.effects.protocol import effect_to_json, receive, send
-from tsbs_daw.effects.table import PLUGIN, Effect, Output
+from tsbs_daw.effects.table import PLUGIN, Effect, Output, effect_to_json
 
 CRASHES_ALLOWED = 1
 MAX_BUNDLE_FILES = 500  # of a plug-in's bundle that are checked for changes
 
 
-class Quarantine:
-    """The record of plug-ins that crash.
+class Record:
+    """A small JSON object in a file, by plug-in, that several processes may change.
 
     Args:
-        file: holds the record; created when it is first needed
+        file: Created when it is first needed.
     """
+
+    what = "plug-ins"  # that are recorded, for the log
 
     def __init__(self, file: Path):
         self.file = file
+
+    def read(self) -> dict[str, Any]:
+        """The record; empty if there is none, or it is damaged."""
+        try:
+            entries = json.loads(self.file.read_text(encoding="utf-8"))
+            for entry in entries.values():
+                self.validate(entry)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning("ignoring the damaged record of %s %s: %s", self.what, shown(self.file), error)
+            return {}
+        return dict(entries)
+
+    def validate(self, entry: Any) -> None:
+        """Raise any of the usual errors for an entry that is not one."""
+
+    def change(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the record while nobody else does. Raises: OSError"""
+        from filelock import FileLock
+
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(self.file) + ".lock"):
+            entries = self.read()
+            change(entries)
+            write_atomically(self.file, json.dumps(entries, indent=2))
+
+
+class Quarantine(Record):
+    """The record of plug-ins that crash."""
+
+    what = "crashed plug-ins"
+
+    def validate(self, entry: Any) -> None:
+        int(entry["crashes"]), int(entry["modified_ns"]), str(entry["last"])
 
     def check(self, plugin: Path) -> None:
         """Refuse a plug-in that has crashed or hung twice and was not updated since.
@@ -50,7 +84,7 @@ class Quarantine:
         Raises:
             EffectError: the plug-in is refused
         """
-        entry = self._read().get(str(plugin))
+        entry = self.read().get(str(plugin))
         if entry and entry["modified_ns"] == modified_ns(plugin) and entry["crashes"] > CRASHES_ALLOWED:
             raise EffectError(
                 f"The plug-in {shown(plugin)} is disabled because it {entry['last']} "
@@ -59,56 +93,32 @@ class Quarantine:
 
     def add(self, plugin: Path, how: str) -> int:
         """Record a crash (`how`: "crashed", "hung"). Returns the number of crashes so far."""
-        with self._locked():
-            entries = self._read()
+        crashes = 1
+
+        def count(entries: dict[str, Any]) -> None:
+            nonlocal crashes
             entry, modified = entries.get(str(plugin)), modified_ns(plugin)
-            before = entry["crashes"] if entry and entry["modified_ns"] == modified else 0
-            entries[str(plugin)] = {
-                "crashes": before + 1,
-                "last": how,
-                "modified_ns": modified,
-                "unix_s": round(time.time()),
-            }
-            self._write(entries)
-        return before + 1
+            crashes = 1 + (entry["crashes"] if entry and entry["modified_ns"] == modified else 0)
+            now = round(time.time())
+            entries[str(plugin)] = {"crashes": crashes, "last": how, "modified_ns": modified, "unix_s": now}
+
+        self.change(count)
+        return crashes
 
     def clear(self, plugin: Path) -> None:
         """Clear the record of a plug-in, to try it again."""
-        if str(plugin) in self._read():
-            with self._locked():
-                self._write({key: entry for key, entry in self._read().items() if key != str(plugin)})
-
-    def _locked(self):
-        from filelock import FileLock
-
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(str(self.file) + ".lock")
-
-    def _read(self) -> dict[str, dict]:
-        try:
-            entries = json.loads(self.file.read_text(encoding="utf-8"))
-            for entry in entries.values():
-                int(entry["crashes"]), int(entry["modified_ns"]), str(entry["last"])
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            log.warning("ignoring the damaged record of crashed plug-ins %s: %s", shown(self.file), error)
-            return {}
-        return entries
-
-    def _write(self, entries: dict[str, dict]) -> None:
-        write_atomically(self.file, json.dumps(entries, indent=2))
+        if str(plugin) in self.read():
+            self.change(lambda entries: entries.pop(str(plugin), None))
 
 
-class TrustedPlugins:
-    """The record of plug-ins outside the system's folders that the user allowed to run, by what they consist of.
+class TrustedPlugins(Record):
+    """The record of plug-ins outside the system's folders that the user allowed to run, by what they consist of."""
 
-    Args:
-        file: holds the record; created when it is first needed
-    """
+    what = "trusted plug-ins"
 
-    def __init__(self, file: Path):
-        self.file = file
+    def validate(self, entry: Any) -> None:
+        if not isinstance(entry, str):
+            raise TypeError("a hash is missing")
 
     def check(self, plugin: Path) -> None:
         """Refuse a plug-in that the user has not allowed, or that has changed since.
@@ -116,7 +126,7 @@ class TrustedPlugins:
         Raises:
             EffectError: the plug-in is refused
         """
-        if not is_installed(plugin) and content_sha256(plugin) not in self._read().values():
+        if not is_installed(plugin) and content_sha256(plugin) not in self.read().values():
             raise EffectError(
                 f"The plug-in {shown(plugin)} is a program outside the system's plug-in folders and would run with "
                 "your rights. If you trust it, allow it once with `tsbs-daw presets trust` and the preset's name."
@@ -124,22 +134,11 @@ class TrustedPlugins:
 
     def add(self, plugin: Path) -> None:
         """Allow a plug-in as it is now. Raises: EffectError: it cannot be read or recorded"""
-        entries = self._read() | {str(plugin): content_sha256(plugin)}
+        digest = content_sha256(plugin)
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.file, json.dumps(entries, indent=2))
+            self.change(lambda entries: entries.update({str(plugin): digest}))
         except OSError as error:
             raise EffectError(f"Cannot write {shown(self.file)} ({error.strerror}); check its folder.") from error
-
-    def _read(self) -> dict[str, str]:
-        try:
-            entries = json.loads(self.file.read_text(encoding="utf-8"))
-            return {str(path): str(digest) for path, digest in entries.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, AttributeError) as error:
-            log.warning("ignoring the damaged record of trusted plug-ins %s: %s", shown(self.file), error)
-            return {}
 
 
 def is_installed(plugin: Path) -> bool:
@@ -260,36 +259,23 @@ class ChainProcess:
         self.chain, self.effects = chain, [inner for outer in chain for inner in outer.walk()]
         self.at: Effect | None = None  # the effect that the child announced last
         # The child watches itself too, in case this process dies; its limit is longer, so that it never gives up first.
-        command = [sys.executable, "-m", "tsbs_daw.effects.child", str(2 * max(host.start_s, host.block_s))]
-        pipe = subprocess.PIPE
+        command = child.python("tsbs_daw.effects.child", str(2 * max(host.start_s, host.block_s)))
         try:
-            self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+            self._chain = Conversation(command, log_lines=LOG_LINES)
         except OSError as error:
             message = f"No process could be started for the plug-ins of the output {output_name!r} ({error.strerror})"
             raise EffectError(f"{message}; close other programs and try again.") from error
-        self.last_lines: deque[bytes] = deque(maxlen=LOG_LINES)
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
 
     @property
     def pid(self) -> int:
-        return self._child.pid
-
-    def _listen(self) -> None:
-        """Read what plug-ins print, which may be endless; keep the last lines only."""
-        with suppress(ValueError, OSError):
-            while line := self._child.stderr.readline(4096):
-                self.last_lines.append(line)
+        return self._chain.process.pid
 
     def start(self, sample_rate: int) -> None:
         """Build the chain. Raises: EffectError"""
         chain = [effect_to_json(effect) for effect in self.chain]
         request = {"chain": chain, "sample_rate": sample_rate, "channels": self.channels}
-        with self._watched(BOOT_S, "while it started"):
-            self._answer(b"R")
-        with self._watched(self.host.start_s, "while it was loaded"):
-            send(self._child.stdin, b"C", json.dumps(request).encode())
-            self._answer(b"R")
+        self._exchange(None, b"R", BOOT_S, "while it started")
+        self._exchange((b"C", json.dumps(request).encode()), b"R", self.host.start_s, "while it was loaded")
         log.info("chain of output %s runs in process %d", self.output_name, self.pid)
 
     def process(self, block: np.ndarray, last: bool = False) -> np.ndarray:
@@ -298,80 +284,56 @@ class ChainProcess:
         Raises:
             EffectError: the child crashed, hung, or reported an error
         """
-        with self._watched(self.host.block_s, "while it worked"):
-            send(self._child.stdin, b"E" if last else b"B", np.ascontiguousarray(block, np.float32).tobytes())
-            payload = self._answer(b"B")
+        message = (b"E" if last else b"B", np.ascontiguousarray(block, np.float32).tobytes())
+        payload = self._exchange(message, b"B", self.host.block_s, "while it worked")
         return np.frombuffer(payload, np.float32).reshape(self.channels, -1)
 
     def close(self) -> None:
-        if self._child.poll() is None:
-            self._child.kill()
-        self._child.wait()
-        self._listener.join()
-        for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
-            with suppress(OSError):
-                stream.close()
+        self._chain.close()
 
-    def _answer(self, wanted: bytes) -> bytes:
-        while True:
-            kind, payload = receive(self._child.stdout)
-            if kind == b"A":
-                self.at = self.effects[int(payload)]
-            elif kind == b"X":
-                raise EffectError(payload.decode())
-            elif kind == wanted:
-                self.at = None
-                return payload
-
-    @contextmanager
-    def _watched(self, limit_s: float, when: str) -> Iterator[None]:
-        """Kill the child if it takes longer than `limit_s`, and translate its end into an error."""
-        late = threading.Event()
-        timer = threading.Timer(limit_s, self._give_up, [late])
-        timer.start()
+    def _exchange(self, message: tuple[bytes, bytes] | None, wanted: bytes, limit_s: float, when: str) -> bytearray:
+        """Send a message, if there is one, and wait for the answer, both within the limit. Raises: EffectError"""
+        end_s = time.monotonic() + limit_s
         try:
-            yield
-        except EffectError:
-            self.close()
-            raise
-        except (EOFError, OSError, ValueError) as error:
-            raise self._ended(late.is_set(), limit_s, when) from error
-        finally:
-            timer.cancel()
+            if message:
+                self._chain.send(*message, limit_s=limit_s)
+            while True:
+                kind, payload = self._chain.receive(max(0.0, end_s - time.monotonic()))
+                if kind == b"A":
+                    self.at = self.effects[int(payload)]
+                elif kind == b"X":
+                    self.close()
+                    raise EffectError(payload.decode())
+                elif kind == wanted:
+                    self.at = None
+                    return payload
+        except child.ChildTimeout as error:
+            raise self._ended("hung", f"no answer in {limit_s:g} s", when) from error
+        except child.ChildFailed as error:
+            raise self._ended("crashed", error.exit_text.removeprefix("signal "), when) from error
 
-    def _give_up(self, late: threading.Event) -> None:
-        late.set()
-        self._child.kill()
-
-    def _ended(self, late: bool, limit_s: float, when: str) -> EffectError:
+    def _ended(self, how: str, detail: str, when: str) -> EffectError:
         """Record the crash of the plug-in that was running, and return the error to raise."""
         self.close()
-        output = b"".join(self.last_lines).decode("utf-8", "replace").strip()
-        log.warning("the chain of %s ended: %s; its output: %s", self.output_name, self._code(), output or "nothing")
-        how = f"hung (no answer in {limit_s:g} s)" if late else f"crashed ({self._code()})"
+        log.warning("the chain of %s ended: %s; its output: %s", self.output_name, detail, self._chain.log or "nothing")
         if self.at is None or self.at.name != PLUGIN:
             return EffectError(
-                f"The effects of the output {self.output_name!r} {how} {when}; try again, and report it if it persists."
+                f"The effects of the output {self.output_name!r} {how} ({detail}) {when}; "
+                "try again, and report it if it persists."
             )
-        crashes = self._note("hung" if late else "crashed")
+        crashes = self._note(Path(self.at.path), how)
         consequence = "it is now disabled" if crashes > 1 else "it is disabled if this happens again"
         return EffectError(
-            f"The plug-in {shown(self.at.path)} {how} {when}; update it, or remove it from the preset; {consequence}."
+            f"The plug-in {shown(self.at.path)} {how} ({detail}) {when}; "
+            f"update it, or remove it from the preset; {consequence}."
         )
 
-    def _note(self, how: str) -> int:
+    def _note(self, plugin: Path, how: str) -> int:
         try:
-            return self.host.quarantine.add(Path(self.at.path), how)
+            return self.host.quarantine.add(plugin, how)
         except OSError as error:
-            log.warning("cannot record the crash of %s: %s", shown(self.at.path), error)
+            log.warning("cannot record the crash of %s: %s", shown(plugin), error)
             return 1
-
-    def _code(self) -> str:
-        code = self._child.returncode
-        if code is not None and code < 0:
-            with suppress(ValueError):
-                return signal.Signals(-code).name
-        return f"exit code {code}"
 
 
 def clear_plugins(output: Output, host: PluginHost | None = None) -> None:

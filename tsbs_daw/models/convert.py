@@ -7,12 +7,9 @@ module starts the child, limits it, and publishes its result by one rename.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -20,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tsbs_daw.core import child
 from tsbs_daw.core.errors import CheckpointError, OutputError, UsageError, shown
 
 log = logging.getLogger(__name__)
@@ -123,45 +121,33 @@ def _run_child(
     folder: Path, source: Path, config: str, stems: tuple[str, ...], metadata: dict[str, str]
 ) -> dict[str, Any]:
     """Run `convert_child` in `folder` and return its answer."""
-    request = {"source": str(source), "config": config, "stems": stems, "metadata": metadata}
-    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    request = {"folder": str(folder), "source": str(source), "config": config, "stems": stems, "metadata": metadata}
+    command = child.python("tsbs_daw.models.convert_child")
     try:
-        ended = subprocess.run(
-            [sys.executable, "-m", "tsbs_daw.models.convert_child", str(folder)],
-            env=_child_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=TIME_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        answer: dict[str, Any] = child.ask(command, request, limit_s=TIME_LIMIT_S, env=_child_environment())
+    except child.ChildTimeout as error:
         raise CheckpointError(f"{shown(source)} was not read within {TIME_LIMIT_S:.0f} s; check the file.") from error
-    try:
-        answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        log.error("the conversion of %s ended with %s: %s", source, ended.returncode, _tail(ended.stderr))
+    except child.ChildRefused as error:
+        raise CheckpointError(str(error)) from error
+    except child.ChildFailed as error:
+        log.error("the conversion of %s ended with %s: %s", source, error.exit_text, error.log)
         raise CheckpointError(
-            f"The process that read {shown(source)} ended early (exit code {ended.returncode}); "
+            f"The process that read {shown(source)} ended early ({error.exit_text}); "
             "the file is damaged or hostile, or memory ran out."
         ) from error
-    if "error" in answer:
-        raise CheckpointError(answer["error"])
     return answer
 
 
 def _child_environment() -> dict[str, str]:
     """This process's environment, with this package importable and nothing that weakens the restricted reader."""
-    environment = {name: value for name, value in os.environ.items() if name not in _UNWANTED_VARIABLES}
     package_parent = str(Path(__file__).resolve().parents[2])
-    paths = [package_parent, *filter(None, [environment.get("PYTHONPATH")])]
-    return environment | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONSAFEPATH": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
-    }
-
-
-def _tail(text: bytes) -> str:
-    return text[-2000:].decode("utf-8", errors="replace").strip()
+    paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return child.environment(
+        without=_UNWANTED_VARIABLES,
+        extra={
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONSAFEPATH": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
+        },
+    )

@@ -1,7 +1,6 @@
-"""The process that opens a pickled checkpoint: `python -m tsbs_daw.models.convert_child FOLDER`.
+"""The process that opens a pickled checkpoint, so that a hostile file affects only this process.
 
-Reads FOLDER/request.json, writes FOLDER/model.safetensors and then FOLDER/answer.json, which holds either the config
-or an error message under "error". `convert` starts it with limits, so that a hostile file affects only this process.
+It writes model.safetensors into the `folder` of the request, and answers with the config and the number of parameters.
 
 Accepted, because trainers write them: the state dict itself, or one level down under "state_dict", "model_state_dict"
 or "model"; and names that all start with "module.", "model." or "_orig_mod.".
@@ -9,7 +8,6 @@ or "model"; and names that all start with "module.", "model." or "_orig_mod.".
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import sys
@@ -22,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsbs_daw.core import child
 from tsbs_daw.core.errors import CheckpointError, shown
 from tsbs_daw.network import FULL, LITE, TINY, ModelConfig, TwoStageSeparator, load_reference_state_dict
 from tsbs_daw.network.checkpoint import save
@@ -33,18 +32,22 @@ LARGEST_COUNT = 512  # of bands or blocks
 MEMORY_LIMIT_BYTES = 24 << 30  # of address space, which torch itself uses generously
 
 
-def main(folder: Path) -> None:
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """The child's part: see `core.child`. Raises: CheckpointError"""
+    warnings.simplefilter("ignore")  # torch warns about old formats; nobody reads this process's output
+    if sys.platform == "linux":  # a header that claims terabytes then raises MemoryError
+        child.limit_memory(MEMORY_LIMIT_BYTES)
     source = Path(request["source"])
     try:
-        answer = _convert(source, folder / "model.safetensors", request)
-    except CheckpointError as error:
-        answer = {"error": str(error)}
-    except MemoryError:
-        answer = {"error": f"{shown(source)} needs more memory than any checkpoint of this network; check the file."}
+        return _convert(source, Path(request["folder"]) / "model.safetensors", request)
+    except MemoryError as error:
+        raise CheckpointError(
+            f"{shown(source)} needs more memory than any checkpoint of this network; check the file."
+        ) from error
     except OSError as error:
-        answer = {"error": f"Converting {shown(source)} failed ({error.strerror or error}); check the disk."}
-    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+        raise CheckpointError(
+            f"Converting {shown(source)} failed ({error.strerror or error}); check the disk."
+        ) from error
 
 
 def _convert(source: Path, output: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,17 +175,5 @@ def _read_off(state_dict: Mapping[str, Tensor]) -> ModelConfig:
     )
 
 
-def _limit_memory() -> None:
-    """Limit the address space, if the system can: a header that claims terabytes then raises MemoryError."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-
-
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # torch warns about old formats; nobody reads this process's output
-    _limit_memory()
-    main(Path(sys.argv[1]))
+    child.answer(main)

@@ -1,10 +1,9 @@
 """The decoder: a separate program that decodes a file to float32 samples on its standard output.
 
 It runs as a child process because codecs are written in C and files come from anywhere: whatever a file does to memory,
-time or the codec stays in this process. It is started by path, imports nothing of this package, and sets its own limits
-first.
+time or the codec stays in this process, which sets its own limits first.
 
-    python decoder.py PLAN
+    python -m tsbs_daw.audio.decoder.decoder PLAN
 
 PLAN is a JSON object:
 
@@ -16,7 +15,7 @@ PLAN is a JSON object:
     memory_bytes    limit of the address space (POSIX); 0: none
     window          null, or what to decode instead of the whole file: {prefix (hex), parts ([start, end]), pipe}
 
-Messages, each a tag of one byte, the length of the body as a little-endian uint32, and the body:
+Messages, see `core.conversation`:
 
     H  header, JSON: samples, sample_rate, channels, container, subtype; state of the file that is open
     D  interleaved float32 samples, native order
@@ -29,24 +28,23 @@ Standard input carries nothing: when it closes, the parent has ended, and so doe
 from __future__ import annotations
 
 import bisect
-import contextlib
 import io
 import itertools
 import json
 import os
-import signal
 import stat
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
+
+from tsbs_daw.core import child, conversation
 
 if TYPE_CHECKING:
     import soundfile
 
 
-CHANNEL = 1  # the descriptor that messages are written to
+CHANNEL: BinaryIO | None = None  # the stream that messages are written to
 
 
 class Failure(Exception):
@@ -57,50 +55,10 @@ class Failure(Exception):
         super().__init__(message)
 
 
-def limit_memory(limit_bytes: int) -> None:
-    """Limit the address space of this process, if the system can (not on Windows and some versions of macOS)."""
-    if not limit_bytes:
-        return
-    try:
-        import resource
-    except ImportError:
-        return
-    for name, value in (("RLIMIT_AS", limit_bytes), ("RLIMIT_CORE", 0)):
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(getattr(resource, name), (value, value))
-
-
-def end_with_parent() -> None:
-    """End when the parent ends, and only then: the parent decides about a Ctrl-C or SIGTERM to the process group."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-    def wait() -> None:
-        # The raw descriptor: a buffered read would hold a lock that the interpreter needs when it shuts down.
-        with contextlib.suppress(OSError):
-            while os.read(0, 1):
-                pass
-        os._exit(3)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def claim_output() -> int:
-    """Reserve standard output for messages: what a C library prints goes to standard error instead."""
-    channel = os.dup(1)
-    os.dup2(2, 1)
-    return channel
-
-
-def write_all(view: memoryview) -> None:
-    while view:
-        view = view[os.write(CHANNEL, view) :]
-
-
 def send(tag: bytes, body: bytes | memoryview) -> None:
-    write_all(memoryview(tag + struct.pack("<I", len(body))))
-    write_all(memoryview(body))
+    """Send a message to the parent."""
+    assert CHANNEL is not None, "main has claimed the output"
+    conversation.send(CHANNEL, tag, body)
 
 
 def send_json(tag: bytes, document: dict) -> None:
@@ -267,9 +225,9 @@ def blocks(stream: soundfile.SoundFile, done: int, block: int, step: int) -> Ite
 def main(arguments: list[str], decode: Callable[[dict], None] = decode) -> int:
     global CHANNEL
     plan = json.loads(arguments[0])
-    CHANNEL = claim_output()
-    end_with_parent()
-    limit_memory(plan["memory_bytes"])
+    CHANNEL = child.keep_stdout()
+    child.end_with_parent(only=True)
+    child.limit_memory(plan["memory_bytes"])
     try:
         decode(plan)
     except BrokenPipeError:

@@ -19,9 +19,10 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 
-import decoder
 import numpy as np
-from decoder import Failure, WindowFile, open_source, send, send_json
+
+from tsbs_daw.audio.decoder import decoder
+from tsbs_daw.audio.decoder.decoder import Failure, WindowFile, open_source, send, send_json
 
 UNKNOWN_SAMPLES = 1 << 63
 FULL_SCALE = {"uint8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31, "int64": 1 << 63}

@@ -1,20 +1,19 @@
-"""The measurements that need a process of their own: `python -m tsbs_daw.lab.bench.probe REQUEST`.
+"""The measurements that need a process of their own.
 
-REQUEST is JSON: which probe, and the options; the answer goes to `answer.json` in its folder. A process that measures
-its own peak memory must have done nothing else, so the song is made by another one.
+The request says which probe, its options, and the folder for its files. A process that measures its own peak memory
+must have done nothing else, so the song is made by another one.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from tsbs_daw.core import machine
+from tsbs_daw.core import child, machine
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError
 
@@ -23,13 +22,13 @@ SONG_S = 20.0  # a longer one is this one over and over: the network's work does
 SAMPLE_RATE = 44100
 
 
-def main(request: dict[str, Any]) -> None:
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """The child's part: see `core.child`."""
     probes = (resolve, song, random_model, separate, network, size, gpu, peers, reference, stems, overlap)
     try:
-        answer = {probe.__name__: probe for probe in probes}[request["probe"]](request)
+        return {probe.__name__: probe for probe in probes}[request["probe"]](request)
     except TsbsDawError as error:
-        answer = {"error": str(error), "kind": type(error).__name__}
-    (Path(request["folder"]) / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+        return {"error": str(error), "kind": type(error).__name__}
 
 
 def resolve(request: dict[str, Any]) -> dict[str, Any]:
@@ -227,4 +226,4 @@ def _rounds(request: dict[str, Any], rounds: int) -> int:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    child.answer(main)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from tsbs_daw.core import errors
+from tsbs_daw.core import child, errors
 from tsbs_daw.core.errors import TsbsDawError
 
 
@@ -92,7 +88,7 @@ PROBE_LIMIT_S = 3600.0
 
 
 def work_folder() -> tempfile.TemporaryDirectory[str]:
-    """Where probes leave their answers; gone after the `with`."""
+    """Where probes put their files; gone after the `with`."""
     return tempfile.TemporaryDirectory(prefix="tsbs-daw-bench-", ignore_cleanup_errors=True)
 
 
@@ -100,21 +96,16 @@ def probe(name: str, folder: str, options: Options, **values: Any) -> dict[str, 
     """Run one of `probe`'s measurements in a process of its own. Raises: what it raised; TsbsDawError: it died"""
     request: dict[str, object] = {"probe": name, "folder": folder, "model": options.model, "preset": options.preset}
     request |= {"device": options.device, "quick": options.quick, **values}
-    ended = subprocess.run(
-        [sys.executable, "-m", "tsbs_daw.lab.bench.probe", json.dumps(request)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=PROBE_LIMIT_S,
-    )
-    answer = Path(folder) / "answer.json"
-    found = json.loads(answer.read_text(encoding="utf-8")) if answer.is_file() else {}
+    command, env = child.python("tsbs_daw.lab.bench.probe"), child.environment()
+    try:
+        found: dict[str, Any] = child.ask(command, request, limit_s=PROBE_LIMIT_S, env=env)
+    except child.ChildFailed as error:
+        last = " ".join(error.log.strip().splitlines()[-1:])
+        raise TsbsDawError(
+            f"Measuring {name} ended early ({error.exit_text}: {last}); run `tsbs-daw doctor`."
+        ) from error
+    except child.ChildTimeout as error:
+        raise TsbsDawError(f"Measuring {name} did not end within {PROBE_LIMIT_S:.0f} s.") from error
     if "error" in found:
         raise getattr(errors, found["kind"])(found["error"])
-    if not found:
-        last = ended.stderr.decode("utf-8", errors="replace").strip().splitlines()[-1:]
-        raise TsbsDawError(
-            f"Measuring {name} ended early (exit code {ended.returncode}: {' '.join(last)}); run `tsbs-daw doctor`."
-        )
-    answer.unlink()
     return found
