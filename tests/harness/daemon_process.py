@@ -14,14 +14,14 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError
 from tsbs_daw.daemon.daemon import Daemon
 from tsbs_daw.queue.options import DaemonOptions, WatchTimings
-from tsbs_daw.watch.folders import WatchFolder
+from tsbs_daw.watch.folders import WatchFolder, load_folders
 
 
 def die_at(step: str) -> None:
     """`module:Class.method:before` or `:after`: end this process there, the first time, as `kill -9` would."""
     module, name, when = step.split(":")
     owner_name, method_name = name.split(".")
-    owner = getattr(importlib.import_module(f"tsbs_daw.queue.{module}"), owner_name)
+    owner = getattr(importlib.import_module(module if "." in module else f"tsbs_daw.queue.{module}"), owner_name)
     real = getattr(owner, method_name)
 
     def deadly(*positional: object, **named: object) -> object:
@@ -40,6 +40,7 @@ def main() -> int:
         WatchFolder(Path(f.pop("path")), Path(f.pop("output")), Treatment(**f.pop("treatment")), **f)
         for f in order["folders"]
     ]
+    folders += load_folders(Path(order["config"])) if order["config"] else []
     timings = {name: WatchTimings(**order["options"].pop(name)) for name in ("local", "share")}
     options = DaemonOptions(**order["options"], **timings)
     if order["die_at"]:

@@ -104,7 +104,7 @@ def visible_sets(output: Path) -> list[Path]:
 
 
 class DaemonProcess:
-    """A daemon in a process of its own, which can be killed."""
+    """A daemon in a process of its own, which can be killed. Args: config: a YAML file that lists more folders"""
 
     def __init__(
         self,
@@ -114,13 +114,15 @@ class DaemonProcess:
         once: bool = False,
         options: DaemonOptions = QUICK,
         die_at: str = "",
+        config: Path | None = None,
     ):
         settings.home.mkdir(parents=True, exist_ok=True)
         order = {
             "settings": {name: str(path) for name, path in vars(settings).items()},
             "folders": [
                 {
-                    **vars(folder),
+                    "recursive": folder.recursive,
+                    "polling": folder.polling,
                     "path": str(folder.path),
                     "output": str(folder.output),
                     "treatment": folder.treatment.model_dump(mode="json"),
@@ -130,6 +132,7 @@ class DaemonProcess:
             "options": asdict(options),
             "once": once,
             "die_at": die_at,
+            "config": str(config) if config is not None else "",
         }
         self.log = settings.home / "daemon.log"
         with self.log.open("ab") as log:

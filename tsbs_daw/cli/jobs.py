@@ -80,6 +80,7 @@ def show(
         "session": result.get("session"),
         "files": ", ".join(stem["name"] for stem in result.get("stems", ())),
     }
+    lines |= {f"afterwards {number}": note for number, note in enumerate(_notes(settings, job["id"]), start=1)}
     lines |= {f"warning {number}": warning for number, warning in enumerate(result.get("warnings", ()), start=1)}
     shown = [[name, value] for name, value in lines.items() if value]
     typer.echo(table(["", ""], shown).strip("\n"))
@@ -176,6 +177,20 @@ def _everything(settings: Settings, states: tuple[Any, ...], limit: int) -> list
     finally:
         if store is not None:
             store.close()
+
+
+def _notes(settings: Settings, job_id: str) -> list[str]:
+    """What became of the song's file, and of the hooks."""
+    from tsbs_daw.queue.errands import notes
+    from tsbs_daw.queue.store import JobStore
+
+    store = JobStore.open_for_reading(settings.store)
+    if store is None:
+        return []
+    try:
+        return notes(store.database, job_id)
+    finally:
+        store.close()
 
 
 def _full_ids(settings: Settings, wanted: list[str]) -> list[str]:

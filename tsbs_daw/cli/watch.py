@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,60 @@ Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per event.")]
 Web = Annotated[bool, typer.Option("--web", help="Serve the page in the browser, too, and print its link.")]
 
+After = Annotated[
+    str | None,
+    typer.Option(
+        help="What becomes of a song's file once its stems are published and verified: `keep`, `move PATH` or "
+        "`delete`. Default: keep.",
+        show_default=False,
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(help="Separate only files that match this pattern, such as `*.wav`. May be repeated."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(help="Leave out files and folders that match this pattern, such as `demos`. May be repeated."),
+]
+OpenHours = Annotated[
+    str | None,
+    typer.Option(
+        help="Start songs of the folders only in these hours, local time, such as `22:00-06:00`. Songs that a DAW "
+        "sends start at any time."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the folders ask for beside the treatment of their songs."""
+
+    after: After = None
+    include: Include = None
+    exclude: Exclude = None
+    hours: OpenHours = None
+
+    def values(self) -> dict[str, Any]:
+        """Fields of a `WatchFolder`. Raises: UsageError: a value is not allowed"""
+        from tsbs_daw.core.errors import UsageError
+        from tsbs_daw.watch.rules import After, Hours, Patterns, check_pattern
+
+        name = ""
+        try:
+            name = "after"
+            after = After.parse(self.after if self.after is not None else "keep", Path.cwd())
+            name = "hours"
+            hours = Hours.parse(self.hours) if self.hours is not None else None
+            name = "include"
+            include = tuple(map(check_pattern, self.include or ()))
+            name = "exclude"
+            exclude = tuple(map(check_pattern, self.exclude or ()))
+        except ValueError as error:
+            raise UsageError(f"Invalid --{name}: {error}.") from error
+        return {"after": after, "hours": hours, "patterns": Patterns(include, exclude)}
+
+
 _ENDINGS = ("done", "duplicate", "failed", "dead", "cancelled", "superseded")
 _EVERY = 0.1
 
@@ -47,6 +102,7 @@ def command(
     out: Out = None,
     treatment: options.Treatment,
     salvage: options.Salvage = False,
+    rules: Rules,
     config: Config = None,
     compute: options.Compute,
     sharing: options.Sharing,
@@ -58,8 +114,8 @@ def command(
     """Watch folders and separate every song in them.
 
     Also separates what `tsbs-daw submit` and the DAW send; without a folder, only that. Songs in subfolders go to
-    subfolders of the same name. The originals are not changed. Press Ctrl-C to stop; unfinished songs resume at the
-    next start.
+    subfolders of the same name. The originals stay as they are unless --after says otherwise. Press Ctrl-C to stop;
+    unfinished songs resume at the next start.
 
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
     """
@@ -72,11 +128,11 @@ def command(
 
     settings = sharing.settings(compute.settings())
     if config is not None:
-        _refuse_beside_config(folders, out, treatment, salvage, changes)
+        _refuse_beside_config(folders, out, treatment, salvage, changes, rules)
         chosen = load_folders(config.expanduser())
     else:
         asked = Treatment(**vars(treatment.checked()), salvage=salvage, delivery=changes.options())
-        chosen = _folders(folders or [], out, asked)
+        chosen = _folders(folders or [], out, asked, rules)
     _check_treatments(chosen, settings.presets)
     daemon_options = DaemonOptions(songs_at_once=sharing.songs_at_once)
     with (
@@ -98,21 +154,29 @@ def _refuse_beside_config(
     treatment: options.Treatment,
     salvage: bool,
     changes: options.Changes,
+    rules: Rules,
 ) -> None:
     """Raises: UsageError: the file says for each folder what these options would say for all of them"""
     from tsbs_daw.core.errors import UsageError
 
     if folders:
         raise UsageError("Use either folders or --config, not both. The folders can be listed in the file.")
-    if out is not None or salvage or treatment != options.Treatment() or changes != options.Changes():
+    stated = (
+        out is not None,
+        salvage,
+        treatment != options.Treatment(),
+        changes != options.Changes(),
+        rules != Rules(),
+    )
+    if any(stated):
         raise UsageError(
-            "--config lists output, preset, model and delivery of every folder, so that they cannot be given beside "
-            "it. Write them into the file."
+            "--config lists output, preset, model, delivery and rules of every folder, so that they cannot be given "
+            "beside it. Write them into the file."
         )
 
 
-def _folders(folders: list[Path], out: Path | None, asked: Treatment) -> tuple[WatchFolder, ...]:
-    """Raises: UsageError: folders without --out, or not there; or nothing can be written to --out"""
+def _folders(folders: list[Path], out: Path | None, asked: Treatment, rules: Rules) -> tuple[WatchFolder, ...]:
+    """Raises: UsageError: folders without --out, or not there; nothing can be written to --out; or an invalid rule"""
     from tsbs_daw.core.errors import UsageError, shown
     from tsbs_daw.watch.folders import WatchFolder
 
@@ -124,7 +188,8 @@ def _folders(folders: list[Path], out: Path | None, asked: Treatment) -> tuple[W
         if not folder.expanduser().is_dir():
             raise UsageError(f"{shown(folder)} is not a folder. Create it, or check its name.")
     output = options.output_folder(out)
-    return tuple(WatchFolder(options.absolute(folder), output, asked) for folder in folders)
+    values = rules.values()
+    return tuple(WatchFolder(options.absolute(folder), output, asked, **values) for folder in folders)
 
 
 def _check_treatments(folders: tuple[WatchFolder, ...], presets: Path) -> None:
@@ -132,8 +197,9 @@ def _check_treatments(folders: tuple[WatchFolder, ...], presets: Path) -> None:
     from tsbs_daw.core.errors import UsageError
     from tsbs_daw.presets.preset import load_preset
 
-    for folder in folders:
-        delivery = load_preset(folder.treatment.preset, presets).delivery.overridden_by(folder.treatment.delivery)
+    for asked in (asked for folder in folders for asked in (folder, *folder.subfolders)):
+        treatment = asked.treatment
+        delivery = load_preset(treatment.preset, presets).delivery.overridden_by(treatment.delivery)
         if problem := delivery.problem():
             raise UsageError(f"Invalid delivery options: {problem}.")
 

@@ -308,7 +308,7 @@ def _node_at(root: yaml.Node, steps: tuple[Any, ...], *, want_key: bool) -> yaml
 def _fields_at(model: type[BaseModel], steps: tuple[Any, ...]) -> list[str]:
     """The names that a model knows at the end of a path."""
     for step in steps:
-        if isinstance(step, int):
+        if isinstance(step, int) or step not in model.model_fields:  # an entry of a list or of a mapping
             continue
         annotation = model.model_fields[step].annotation
         inner = [annotation, *typing.get_args(annotation)]

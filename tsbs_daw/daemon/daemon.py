@@ -29,6 +29,7 @@ from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
 from tsbs_daw.core.files import may_pass
 from tsbs_daw.daemon.cleanup import OutputCleaner, TrustedClock
 from tsbs_daw.daemon.dispatcher import Dispatcher
+from tsbs_daw.daemon.errand_runner import ErrandRunner
 from tsbs_daw.daemon.recovery import recover
 from tsbs_daw.queue.database import comes_and_goes
 from tsbs_daw.queue.events import Event, JobLifecycle, Listener
@@ -107,6 +108,8 @@ class Daemon:
         recover(self.lifecycle, ingest)
         self._cleaner.sweep()
         self._budget.set(self.store.live_source_bytes())
+        self._errands = ErrandRunner(self.folders, self.lifecycle, self.options, self._wake.set)
+        self.store.limits = {str(one.path): one.songs_at_once for one in self.folders if one.songs_at_once}
         watchers = make_watchers(self.folders, self.settings, self.store, self._budget, self.options, once=self._once)
         self._ingest, self._watchers = ingest, watchers
 
@@ -114,6 +117,7 @@ class Daemon:
         for watcher in self._watchers:
             watcher.stop()
         try:
+            self._errands.close()
             self._dispatcher.close()
             self.lifecycle.spool.remove_heartbeat()
         except (sqlite3.DatabaseError, NoSpaceLeft, OSError) as error:  # the next start makes it good
@@ -195,13 +199,17 @@ class Daemon:
         """Whether nothing is left to do for now."""
         with self._waiting_for_the_disk():
             watched = all(watcher.settled for watcher in self._watchers)
-            return watched and self._ingest.empty and self.store.live_count() == 0 and self.lifecycle.all_settled
+            queue_is_empty = self._ingest.empty and self.store.live_count() == 0 and self.lifecycle.all_settled
+            return watched and queue_is_empty and self._errands.idle
         return False
 
     @property
     def incomplete(self) -> bool:
-        """Whether songs that may be there were not taken: unreadable, still growing, or in a folder that is offline."""
-        return any(watcher.incomplete for watcher in self._watchers)
+        """Whether songs that may be there were not taken: unreadable, still growing, or in a folder that is offline.
+
+        Also whether a song's file could not be moved or deleted yet.
+        """
+        return self._errands.incomplete or any(watcher.incomplete for watcher in self._watchers)
 
     @property
     def ticked(self) -> bool:
@@ -222,16 +230,31 @@ class Daemon:
         self._dispatcher.process_events(now)
         self._dispatcher.apply_user_requests(now)
         self.lifecycle.settle_unsettled()
+        self._errands.tick(now)
         if self._paused or self._stops:
             return
         self._ingest.tick(self._watchers)
-        if any(watcher.pending for watcher in self._watchers):
+        self._apply_hours()
+        if any(watcher.pending for watcher in self._watchers if str(watcher.folder.path) not in self.store.closed):
             self._dispatcher.prepare(now)  # loading takes seconds, as does making sure that a file is complete
         self._dispatcher.assign_jobs(now)
         if self._once:
             self._dispatcher.check_workers_can_start()
         if self._budget.refused:
             self._budget.set(self.store.live_source_bytes())
+
+    def _apply_hours(self) -> None:
+        """Hold the jobs of folders outside their hours. With `once` somebody wants them now."""
+        now = time.time()
+        waiting = [folder for folder in self.folders if folder.hours and not folder.hours.open_at(now)]
+        closed = {str(folder.path): folder for folder in waiting if not self._once}
+        for root in closed.keys() - self.store.closed:
+            hours = closed[root].hours
+            assert hours is not None, "it is closed"
+            message = f"Songs of {shown(root)} wait until {hours.next_start(now)}."
+            log.info("%s", message)
+            self.lifecycle.emit("held", message=message)
+        self.store.closed = frozenset(closed)
 
     def _run_housekeeping(self, now: float) -> None:
         if now - self._last_housekeeping < _HOUSEKEEPING_S:

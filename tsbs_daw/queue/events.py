@@ -32,7 +32,8 @@ class Event:
     """Something that whoever runs the daemon may want to show.
 
     kind: "queued", "started", "progress", "retrying", or the state that a job ended in;
-          about watch folders: "ignored", "waiting", "left", "offline", "online";
+          about watch folders: "ignored", "waiting", "left", "offline", "online", "held";
+          about a song's file afterwards: "after", "kept";
           about the daemon: "paused", "resumed", "worker"
     id, song, file: of the job, `file` being the path of its source; empty for events about something else
     message:  one phrase or sentence

@@ -29,6 +29,21 @@ CREATE TABLE IF NOT EXISTS files (
     reason TEXT,                    -- why it was ignored
     PRIMARY KEY (root, relative)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_job ON files (job_id);
+"""
+
+ERRAND_TABLES = """
+CREATE TABLE IF NOT EXISTS errands (
+    job_id TEXT PRIMARY KEY,
+    event_id TEXT NOT NULL,         -- the same however often it is tried
+    root BLOB NOT NULL,             -- the watched file, as in `files`
+    relative BLOB NOT NULL,
+    state TEXT NOT NULL,
+    input_hash TEXT,
+    tell INTEGER NOT NULL,          -- whether hooks are due
+    pending INTEGER NOT NULL,
+    note TEXT NOT NULL              -- what came of it, for people
+) WITHOUT ROWID;
 """
 
 
@@ -73,6 +88,12 @@ def files_of(database: Database, root: str) -> dict[str, SeenFile]:
     """All that is known of one watch folder, by relative path."""
     rows = database.read("SELECT * FROM files WHERE root = ?", (os.fsencode(root),))
     return {file.relative: file for file in map(_from_row, rows)}
+
+
+def running_of_roots(database: Database) -> dict[str, int]:
+    """How many jobs of each watch folder run now."""
+    sql = "SELECT root, COUNT(*) FROM files JOIN jobs ON jobs.id = job_id WHERE jobs.state = 'running' GROUP BY root"
+    return {os.fsdecode(root): count for root, count in database.read(sql)}
 
 
 def ignored_files(database: Database) -> list[SeenFile]:
@@ -222,6 +243,7 @@ CREATE INDEX IF NOT EXISTS next_first ON jobs (state, priority, attempts, seq);
 CREATE INDEX IF NOT EXISTS by_source ON jobs (source_key);
 """
     + FILE_TABLES
+    + ERRAND_TABLES
 )
 
 COLUMNS = {

@@ -16,13 +16,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from tsbs_daw.contracts.job import Result, State
+from tsbs_daw.queue import errands
 from tsbs_daw.queue.database import Database
 from tsbs_daw.queue.records import (
     COLUMNS,
@@ -37,6 +38,7 @@ from tsbs_daw.queue.records import (
     ignored_files,
     recall,
     remember,
+    running_of_roots,
 )
 
 
@@ -109,6 +111,7 @@ _NEXT = """
 SELECT * FROM jobs WHERE state = 'queued' AND not_before <= ? AND NOT EXISTS (
     SELECT 1 FROM jobs AS other WHERE other.state = 'running' AND other.input_hash = jobs.input_hash
     AND other.preset_hash = jobs.preset_hash AND other.model_hash = jobs.model_hash)
+AND NOT EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id AND files.root IN ({held}))
 ORDER BY {order} LIMIT 1
 """
 _ORDER = "priority, attempts, seq"
@@ -126,10 +129,19 @@ class Requeued(Enum):
 
 
 class JobStore:
-    """The queue. Only the daemon opens it for writing; everyone else uses `open_for_reading`."""
+    """The queue. Only the daemon opens it for writing; everyone else uses `open_for_reading`.
+
+    Attributes:
+        attended: Watch folders of whose jobs errands are written down.
+        closed: Watch folders whose jobs wait for the hour.
+        limits: How many jobs of a watch folder may run at once.
+    """
 
     def __init__(self, database: Database):
         self.database = database
+        self.attended: frozenset[str] = frozenset()
+        self.closed: frozenset[str] = frozenset()
+        self.limits: Mapping[str, int] = {}
 
     @classmethod
     def open(cls, path: Path) -> JobStore:
@@ -187,7 +199,9 @@ class JobStore:
 
     def next(self, now: float) -> JobRow | None:
         """The job to run next; not one whose content is being computed under another name."""
-        found = self.database.read(_NEXT.format(order=_ORDER), (now,))
+        running = running_of_roots(self.database) if self.limits else {}
+        held = (*self.closed, *(root for root, limit in self.limits.items() if running.get(root, 0) >= limit))
+        found = self.database.read(_NEXT.format(order=_ORDER, held=_marks(held)), (now, *map(os.fsencode, held)))
         return JobRow.from_sql(found[0]) if found else None
 
     def done_duplicate(self, row: JobRow) -> JobRow | None:
@@ -201,7 +215,7 @@ class JobStore:
         return ignored_files(self.database)
 
     def files_of(self, root: str) -> dict[str, SeenFile]:
-        """All files of a watch folder that have been dealt with, by relative path."""
+        """Files of a watch folder that have been dealt with, by relative path."""
         return files_of(self.database, root)
 
     def roots(self) -> list[str]:
@@ -226,6 +240,8 @@ class JobStore:
             outcome = Enqueued()
             for new_job in new_jobs:
                 enqueue_one(connection, new_job, outcome)
+                if new_job.job.id in outcome.unchanged and new_job.file is not None:
+                    errands.note_return(connection, new_job.file, self.attended)
             return outcome
 
         return self.database.write(work)
@@ -299,18 +315,18 @@ class JobStore:
         Returns: False when that lease is not the current one, or the job is finished already: nothing has changed
         """
         live = "id = ? AND state = 'queued'" if fence is None else "id = ? AND state = 'running' AND fence = ?"
-        return self._update(
-            "state = ?, error = ?, result_json = ?, finished_unix_s = ?, owner = '', progress = ?",
-            (
-                result.state.value,
-                result.error,
-                result.to_json(),
-                result.finished_unix_s,
-                1.0 if result.state is State.DONE else 0.0,
-            ),
-            live,
-            (result.id,) if fence is None else (result.id, fence),
-        )
+        changes = "state = ?, error = ?, result_json = ?, finished_unix_s = ?, owner = '', progress = ?"
+        progress = 1.0 if result.state is State.DONE else 0.0
+        said = (result.state.value, result.error, result.to_json(), result.finished_unix_s, progress)
+        which = (result.id,) if fence is None else (result.id, fence)
+
+        def work(connection: sqlite3.Connection) -> bool:
+            if not connection.execute(f"UPDATE jobs SET {changes} WHERE {live}", (*said, *which)).rowcount:
+                return False
+            errands.note(connection, result.id, result.state, self.attended, tell=True)
+            return True
+
+        return self.database.write(work)
 
     def abandon(self, job_id: str, error: str) -> None:
         """End a job whose result cannot be stored, so that it is never picked up again."""

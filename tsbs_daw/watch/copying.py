@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tsbs_daw.contracts.job import Job, Source, new_job_id
+from tsbs_daw.contracts.treatment import ContentHashes, Treatment
 from tsbs_daw.core.filenames import safe_name, source_name
 from tsbs_daw.core.files import open_regular, sync_file, sync_folder
 from tsbs_daw.queue.intake import write_new_job
@@ -66,8 +67,20 @@ class Destination:
 
     jobs: Path
     folder: WatchFolder
+    treatment: Treatment
     settings_hash: str
     model_hash: str
+
+
+def destination_of(folder: WatchFolder, jobs: Path, hashes: ContentHashes) -> Callable[[str], Destination]:
+    """Where a song of a folder goes, by its path below the folder."""
+
+    def destination(relative: str) -> Destination:
+        treatment = folder.rule_for(relative).treatment
+        settings_hash = treatment.fingerprint(hashes, folder.output)
+        return Destination(jobs, folder, treatment, settings_hash, hashes.of_model(treatment.model))
+
+    return destination
 
 
 def copy_to_spool(found: Found, destination: Destination, going_on: Callable[[], bool]) -> NewJob:
@@ -86,7 +99,7 @@ def copy_to_spool(found: Found, destination: Destination, going_on: Callable[[],
     try:
         copy = Path(SOURCE, safe_name(path.stem) + path.suffix)
         digest = _copy(path, temporary / copy, found.state, going_on)
-        job = _job(job_id, found, folder, destination.jobs / job_id / copy).checked()
+        job = _job(job_id, found, destination, destination.jobs / job_id / copy).checked()
         file = SeenFile(str(folder.path), found.relative, found.state, destination.settings_hash, digest, job_id)
         new_job = NewJob(job, source_name(path), file, destination.model_hash, found.size_bytes)
         write_new_job(temporary, new_job)
@@ -146,7 +159,8 @@ def _check_state(source: BinaryIO, state: str) -> None:
         raise Moved
 
 
-def _job(job_id: str, found: Found, folder: WatchFolder, copy: Path) -> Job:
+def _job(job_id: str, found: Found, destination: Destination, copy: Path) -> Job:
+    folder = destination.folder
     song = source_name(Path(found.relative).stem)[:200]
     subfolder = Path(found.relative).parent
     is_text = source_name(subfolder) == str(subfolder)  # else no JSON can hold it, and the song goes to the top
@@ -155,7 +169,7 @@ def _job(job_id: str, found: Found, folder: WatchFolder, copy: Path) -> Job:
         source=Source(path=copy),
         output=folder.output / subfolder if is_text else folder.output,
         song=song,
-        **vars(folder.treatment),
+        **vars(destination.treatment),
         origin="watch",
         deliver={"watched": source_name(folder.path / found.relative)},
     )

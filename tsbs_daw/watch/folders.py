@@ -10,20 +10,29 @@ folders:
     salvage: false
     delivery: {format: flac24}         # what differs from the preset
     recursive: true
+    after: move ~/Music/Separated      # or keep, or delete
+    include: ["*.wav"]
+    exclude: [demos]
+    hours: 22:00-06:00
+    songs_at_once: 1
+    subfolders:
+      karaoke: {preset: karaoke}       # what differs there
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import SettingsError, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import folder_problem
+from tsbs_daw.watch.rules import EVERYTHING, KEEP, After, Hours, Patterns, Subfolder, check_pattern, subfolder_key
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,11 @@ class WatchFolder:
         treatment: What is done to the songs.
         recursive: Whether to look into subfolders.
         polling: Scan only, without waiting for events, as on a network share; None: find out.
+        after: What becomes of a song's file once its stems are published.
+        patterns: Which files are songs of this folder.
+        hours: When its songs may start; None: always.
+        songs_at_once: How many of its songs may run at the same time; None: as many as the worker takes.
+        subfolders: What differs below subfolders. The nearest to a song counts.
     """
 
     path: Path
@@ -42,6 +56,49 @@ class WatchFolder:
     treatment: Treatment = field(default_factory=Treatment)
     recursive: bool = True
     polling: bool | None = None
+    after: After = KEEP
+    patterns: Patterns = EVERYTHING
+    hours: Hours | None = None
+    songs_at_once: int | None = None
+    subfolders: tuple[Subfolder, ...] = ()
+
+    @property
+    def attended(self) -> bool:
+        """Whether something is to be done after a song of this folder has ended."""
+        return any(after.kind != "keep" for after in (self.after, *(rule.after for rule in self.subfolders)))
+
+    def rule_for(self, relative: str) -> Subfolder:
+        """What holds for a song. Args: relative: its path below this folder"""
+        rule = nearest(self.subfolders, PurePath(relative).parent.as_posix()) if self.subfolders else None
+        return rule or Subfolder("", self.treatment, self.after)
+
+
+def nearest(rules: Sequence[Subfolder], folder: str) -> Subfolder | None:
+    """The rule whose place is the last one on the way to a folder; None if no rule's place is on it."""
+    steps = subfolder_key(folder) if folder not in ("", ".") else ()
+    fitting = [rule for rule in rules if steps[: len(key := subfolder_key(rule.path))] == key]
+    return max(fitting, key=lambda rule: len(subfolder_key(rule.path)), default=None)
+
+
+def _parsed(parse: Any) -> AfterValidator:
+    """Check a text by parsing it; the value is parsed again where its base is known."""
+
+    def check(text: str | None) -> str | None:
+        if text is not None:
+            parse(text)
+        return text
+
+    return AfterValidator(check)
+
+
+_AfterText = Annotated[str | None, _parsed(lambda text: After.parse(text, Path()))]
+_HoursText = Annotated[str | None, _parsed(Hours.parse)]
+_Pattern = Annotated[str, AfterValidator(check_pattern)]
+_SubfolderPath = Annotated[str, _parsed(subfolder_key)]
+
+
+class _Subfolder(Treatment):
+    after: _AfterText = None
 
 
 class _Entry(Treatment):
@@ -49,6 +106,12 @@ class _Entry(Treatment):
     output: str = Field(min_length=1)
     recursive: bool = True
     polling: bool | None = None
+    after: _AfterText = None
+    include: tuple[_Pattern, ...] = ()
+    exclude: tuple[_Pattern, ...] = ()
+    hours: _HoursText = None
+    songs_at_once: int | None = Field(None, ge=1)
+    subfolders: dict[_SubfolderPath, _Subfolder] = Field(default_factory=dict)
 
 
 class _File(BaseModel):
@@ -73,7 +136,12 @@ def load_folders(path: Path) -> tuple[WatchFolder, ...]:
 
 
 def check_folders(folders: Sequence[WatchFolder]) -> None:
-    """Raises: SettingsError: the same folder twice, one that is a file, or a path that is not absolute"""
+    """Refuse what cannot work, before any work.
+
+    Raises:
+        SettingsError: The same folder twice, one that is a file, a path that is not absolute, or songs that would be
+            moved back into a watched folder.
+    """
     seen: set[Path] = set()
     for folder in folders:
         for path in (folder.path, folder.output):
@@ -91,12 +159,74 @@ def check_folders(folders: Sequence[WatchFolder]) -> None:
         if problem := folder_problem(folder.output, writable=False):
             raise SettingsError(f"Invalid output: {problem}.")
         seen.add(real)
+    for folder in folders:
+        for after in (folder.after, *(rule.after for rule in folder.subfolders)):
+            _check_target(after, folders)
+
+
+def _check_target(after: After, folders: Sequence[WatchFolder]) -> None:
+    """Raises: SettingsError: songs cannot be moved there, or would be found again there"""
+    if after.folder is None:
+        return
+    if problem := folder_problem(after.folder):
+        raise SettingsError(f"Invalid `after: move`: {problem}.")
+    if watched := watched_place(after.folder, folders):
+        raise SettingsError(
+            f"Songs cannot be moved to {shown(after.folder)}, because it lies in the watched folder {shown(watched)}; "
+            "choose a folder outside."
+        )
+
+
+def watched_place(place: Path, folders: Sequence[WatchFolder]) -> Path | None:
+    """The watch folder that a place lies in, links resolved; None if it lies in none."""
+    real = place.resolve()
+    for folder in folders:
+        watched = folder.path.resolve()
+        if real == watched or watched in real.parents:
+            return folder.path
+    return None
 
 
 def _folder(entry: _Entry, base: Path) -> WatchFolder:
-    values = {name: getattr(entry, name) for name in Treatment.model_fields}
+    path, output = (base / Path(place).expanduser() for place in (entry.path, entry.output))
+    stated = {name: getattr(entry, name) for name in Treatment.model_fields}
+    top = Subfolder("", _treatment(stated, base), After.parse(entry.after or "keep", base))
+    return WatchFolder(
+        path,
+        output,
+        top.treatment,
+        entry.recursive,
+        entry.polling,
+        after=top.after,
+        patterns=Patterns(entry.include, entry.exclude),
+        hours=Hours.parse(entry.hours) if entry.hours is not None else None,
+        songs_at_once=entry.songs_at_once,
+        subfolders=_subfolders(entry.subfolders, top, base),
+    )
+
+
+def _subfolders(entries: Mapping[str, _Subfolder], top: Subfolder, base: Path) -> tuple[Subfolder, ...]:
+    """The rules, each with what it does not say taken over from the nearest one above.
+
+    Raises:
+        SettingsError: Two rules are about one place.
+    """
+    rules: list[Subfolder] = []
+    for path, entry in sorted(entries.items(), key=lambda item: len(subfolder_key(item[0]))):
+        if any(subfolder_key(rule.path) == subfolder_key(path) for rule in rules):
+            raise SettingsError(f"`subfolders` has two rules for {path!r}; make them one.")
+        above = nearest(rules, path) or top
+        stated = {name: getattr(entry, name) for name in entry.model_fields_set if name in Treatment.model_fields}
+        treatment = _treatment(vars(above.treatment) | stated, base)
+        after = After.parse(entry.after, base) if entry.after is not None else above.after
+        rules.append(Subfolder(path, treatment, after))
+    return tuple(rules)
+
+
+def _treatment(values: Mapping[str, Any], base: Path) -> Treatment:
+    """With the paths of preset and model from the root on."""
+    values = dict(values)
     for name, endings in (("preset", (".yaml", ".yml")), ("model", (".safetensors",))):
         if values[name].endswith(endings):
             values[name] = str(base / Path(values[name]).expanduser())
-    path, output = (base / Path(place).expanduser() for place in (entry.path, entry.output))
-    return WatchFolder(path, output, Treatment(**values), entry.recursive, entry.polling)
+    return Treatment(**values)

@@ -23,6 +23,7 @@ from tsbs_daw.contracts.manifest import FILE_NAME as MANIFEST
 from tsbs_daw.contracts.manifest import read_manifest
 from tsbs_daw.core.config import Settings
 from tsbs_daw.watch.folders import WatchFolder
+from tsbs_daw.watch.rules import EVERYTHING, Patterns
 
 # ruff: noqa: PTH116, PTH118, PTH122
 
@@ -96,12 +97,15 @@ class Scanner:
     Args:
         root:      absolute; recursive: look into subfolders
         excluded:  real paths that are left out with all they contain: outputs, the spool, other watch folders
+        patterns:  which files are wanted
 
     unlisted: why folders were left out, by their paths below the root
     """
 
-    def __init__(self, root: Path, *, recursive: bool, excluded: tuple[Path, ...] = ()):
-        self._root, self._recursive = root, recursive
+    def __init__(
+        self, root: Path, *, recursive: bool, excluded: tuple[Path, ...] = (), patterns: Patterns = EVERYTHING
+    ):
+        self._root, self._recursive, self._patterns = root, recursive, patterns
         self._excluded = frozenset(os.fspath(path) for path in excluded)
         self.unlisted: dict[str, str] = {}
         self._outputs: dict[str, tuple[int, bool]] = {}
@@ -135,7 +139,7 @@ class Scanner:
                     continue
                 if found is not None:
                     yield found
-                elif self._recursive and self._is_looked_into(entry):
+                elif self._recursive and self._is_looked_into(entry) and not self._patterns.excludes(name):
                     folders.append((name, entry.path, False))
 
     def rescan_file(self, relative: str) -> Found | None:
@@ -185,7 +189,8 @@ class Scanner:
             return Found(name, file_state(status), 0, "It is a pipe, a socket or a device, not a file.")
         ending = os.path.splitext(name)[1].lower()
         if ending in AUDIO_ENDINGS:
-            return Found(name, file_state(status), status.st_size)
+            reason = self._patterns.reason(name) if self._patterns else None
+            return Found(name, file_state(status), status.st_size, reason)
         what = f"The ending {ending} is" if ending else "A name without an ending is"
         return Found(name, file_state(status), status.st_size, f"{what} not that of a sound file.")
 

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tsbs_daw.audio.headers.probe import seems_unfinished
 from tsbs_daw.contracts.treatment import ContentHashes
@@ -34,9 +33,10 @@ from tsbs_daw.queue.options import DaemonOptions, WatchTimings, back_off
 from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
-from tsbs_daw.watch.copying import Budget, Destination, Moved, SourceUnreadable, copy_to_spool
+from tsbs_daw.watch.copying import Budget, Destination, Moved, SourceUnreadable, copy_to_spool, destination_of
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.notifications import Notifications, sends_no_events
+from tsbs_daw.watch.rules import LEFT_OUT
 from tsbs_daw.watch.scan import FileStabilityTracker, Found, Scanner, excluded_places
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,12 @@ _SPOOL_AGAIN_S = (2.0, 60.0)
 class WatchContext:
     """What a watcher needs to know beside its folder.
 
+    destination: where a song goes, by its path below the folder
     events:     wait for events, and look seldom; else look often
     patience_s: None to watch forever; else files still growing after so long are left alone
     """
 
-    destination: Callable[[], Destination]
+    destination: Callable[[str], Destination]
     budget: Budget
     timings: WatchTimings
     events: bool = True
@@ -73,7 +74,10 @@ class Watcher:
     def __init__(self, folder: WatchFolder, scanner: Scanner, seen: dict[str, SeenFile], context: WatchContext):
         self.folder, self._scanner, self._context = folder, scanner, context
         self._seen = {relative: file for relative, file in seen.items() if not _is_unreadable(file)}
-        self._accepted = {context.destination().settings_hash}  # a preset edited meanwhile holds for new songs only
+        # By rule. A preset edited meanwhile holds for new songs only.
+        self._accepted: dict[str, set[str]] = {}
+        for place in ("", *(rule.path for rule in folder.subfolders)):
+            self._accepted[place] = {context.destination(f"{place}/song".lstrip("/")).settings_hash}
         self._tracker = FileStabilityTracker(context.timings.samples, context.timings.span_s)
         self._pending: dict[str, Found] = {}
         self._failures: dict[str, tuple[int, float]] = {}
@@ -225,7 +229,9 @@ class Watcher:
     def _is_dealt_with(self, known: SeenFile, now: float) -> bool:
         if _is_unreadable(known):
             return now < self._failures.get(known.relative, (0, now))[1]
-        return known.reason is not None or known.settings_hash in self._accepted
+        if known.reason is not None:
+            return not known.reason.startswith(LEFT_OUT)  # the patterns may have changed
+        return known.settings_hash in self._accepted[self.folder.rule_for(known.relative).path]
 
     def _report_unlisted(self) -> None:
         """Songs may be in a folder that cannot be listed: whoever waits for them should know."""
@@ -285,7 +291,7 @@ class Watcher:
         if not self._context.budget.take(found.size_bytes):
             return
         try:
-            new_job = copy_to_spool(found, self._context.destination(), lambda: not self._stopping)
+            new_job = copy_to_spool(found, self._context.destination(found.relative), lambda: not self._stopping)
         except Moved:
             self._tracker.forget(found.relative)
         except SourceUnreadable as error:
@@ -300,7 +306,7 @@ class Watcher:
         else:
             self._spool_works()
             self._seen[found.relative] = new_job.file
-            self._accepted.add(new_job.file.settings_hash)
+            self._accepted[self.folder.rule_for(found.relative).path].add(new_job.file.settings_hash)
             self._news.put(new_job)  # before it is pending no more: `settled` must not see neither
             self._drop(found.relative)
 
@@ -323,7 +329,8 @@ class Watcher:
         """The spool is at fault, not the song: copy nothing for a while, and with `once` not for ever."""
         self._spool_failures += 1
         self._no_copy_before = now + back_off(self._spool_failures, *_SPOOL_AGAIN_S)
-        why = f"Songs cannot be copied to {shown(self._context.destination().jobs)} ({error.strerror or error})"
+        jobs = self._context.destination("song").jobs
+        why = f"Songs cannot be copied to {shown(jobs)} ({error.strerror or error})"
         log.warning("%s: %s", self.folder.path, why)
         if self._spool_failures == 1:
             way_out = "free some space" if disk_is_full(error) else "check the folder and its disk"
@@ -378,19 +385,13 @@ def make_watchers(
     for folder in folders:
         polling = sends_no_events(folder.path) if folder.polling is None else folder.polling
         context = WatchContext(
-            destination=_destination(folder, jobs, hashes),
+            destination=destination_of(folder, jobs, hashes),
             budget=budget,
             timings=options.share if polling else options.local,
             events=not polling,
             patience_s=options.patience_s if once else None,
         )
-        scanner = Scanner(folder.path, recursive=folder.recursive, excluded=excluded_places(folder, folders, settings))
+        excluded = excluded_places(folder, folders, settings)
+        scanner = Scanner(folder.path, recursive=folder.recursive, excluded=excluded, patterns=folder.patterns)
         watchers.append(Watcher(folder, scanner, store.files_of(str(folder.path)), context))
     return watchers
-
-
-def _destination(folder: WatchFolder, jobs: Path, hashes: ContentHashes) -> Callable[[], Destination]:
-    treatment = folder.treatment
-    return lambda: Destination(
-        jobs, folder, treatment.fingerprint(hashes, folder.output), hashes.of_model(treatment.model)
-    )

@@ -1,0 +1,172 @@
+"""What the daemon does once a song of a watch folder is done or has failed: its file, and whoever wants to be told.
+
+Errands are done by a few threads, so that neither a slow disk nor a hook holds up the queue, and noted by the daemon's
+own, which is the only one to touch the store. What a kill interrupts is done again; see `queue.errands`.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tsbs_daw.contracts.job import Result, State
+from tsbs_daw.core.errors import JobFormatError, described
+from tsbs_daw.core.filenames import source_name
+from tsbs_daw.queue import errands
+from tsbs_daw.queue.errands import Errand
+from tsbs_daw.queue.events import Event, JobLifecycle
+from tsbs_daw.queue.options import DaemonOptions, back_off
+from tsbs_daw.watch.folders import WatchFolder, watched_place
+from tsbs_daw.watch.leave import Stays, leave
+
+log = logging.getLogger(__name__)
+
+_THREADS = 4
+_LOOK_S = 5.0  # for errands that nothing has announced, as those of the last daemon
+
+
+@dataclass(frozen=True)
+class _Task:
+    """An errand, and all that a thread needs to do it."""
+
+    errand: Errand
+    folder: WatchFolder
+    song: str
+    result: Result
+
+
+@dataclass(frozen=True)
+class _Report:
+    """How an errand went. Args: note: lines for people; kept: why the file stays, as far as that is news"""
+
+    task: _Task
+    note: str
+    again: bool = False
+
+
+class ErrandRunner:
+    """Args: folders: what is watched now, whose rules count; wake: called when there is something to hear"""
+
+    def __init__(
+        self, folders: Sequence[WatchFolder], lifecycle: JobLifecycle, options: DaemonOptions, wake: Callable[[], None]
+    ):
+        self._lifecycle, self._store, self._options, self._wake = lifecycle, lifecycle.store, options, wake
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[_Report] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._in_hand: set[str] = set()
+        self._failures: dict[str, tuple[int, float]] = {}  # by job: how often, and when to try again
+        self._next_look, self._seen_ended = float("-inf"), -1
+        self.set_folders(folders)
+
+    def set_folders(self, folders: Sequence[WatchFolder]) -> None:
+        """What is watched from now on."""
+        self._folders = {str(folder.path): folder for folder in folders}
+        self._store.attended = frozenset(root for root, folder in self._folders.items() if folder.attended)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was tried that can be done now."""
+        if self._in_hand or not self._reports.empty():
+            return False
+        return all(errand.job_id in self._failures for errand in self._pending())
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether something could not be done yet."""
+        return bool(self._failures)
+
+    def tick(self, now: float) -> None:
+        """Note what was done, and begin what is due. Raises: NoSpaceLeft, sqlite3.DatabaseError: may be repeated"""
+        self._hear(now)
+        ended = sum(self._lifecycle.ended.values())
+        if ended == self._seen_ended and now < self._next_look:
+            return
+        self._seen_ended, self._next_look = ended, now + _LOOK_S
+        for errand in self._pending():
+            if errand.job_id not in self._in_hand and now >= self._failures.get(errand.job_id, (0, now))[1]:
+                self._begin(errand)
+
+    def close(self) -> None:
+        """Let the threads go. What they have not finished is done again by the next daemon."""
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join(2.0)
+
+    def _pending(self) -> list[Errand]:
+        return errands.pending(self._store.database, self._store.attended, 1000) if self._store.attended else []
+
+    def _begin(self, errand: Errand) -> None:
+        row = self._store.get(errand.job_id)
+        try:
+            result = row.result if row is not None else None
+        except JobFormatError as error:
+            errands.write_note(self._store.database, errand, str(error), done=True)
+            return
+        if row is None or result is None:
+            errands.write_note(self._store.database, errand, "", done=True)
+            return
+        if not self._threads:
+            self._threads = [
+                threading.Thread(target=self._run, name=f"errands-{n}", daemon=True) for n in range(_THREADS)
+            ]
+            for thread in self._threads:
+                thread.start()
+        self._in_hand.add(errand.job_id)
+        self._tasks.put(_Task(errand, self._folders[errand.file.root], row.song, result))
+
+    def _hear(self, now: float) -> None:
+        while not self._reports.empty():
+            report = self._reports.get()
+            errand = report.task.errand
+            errands.write_note(self._store.database, errand, report.note, done=not report.again)
+            self._in_hand.discard(errand.job_id)
+            self._next_look = now
+            failures, _ = self._failures.pop(errand.job_id, (0, 0.0))
+            if report.again:
+                wait_s = back_off(failures + 1, self._options.retry_first_s, self._options.retry_longest_s)
+                self._failures[errand.job_id] = (failures + 1, now + wait_s)
+            self._tell(report, first=not failures)
+
+    def _tell(self, report: _Report, *, first: bool) -> None:
+        file = source_name(Path(report.task.errand.file.root, report.task.errand.file.relative))
+        for line in report.note.splitlines():
+            log.log(logging.WARNING if report.again else logging.INFO, "job %s: %s", report.task.errand.job_id, line)
+            if first or not report.again:
+                kind = "kept" if line.startswith(_KEPT) else "after"
+                self._lifecycle.publish(Event(kind, report.task.errand.job_id, report.task.song, file, message=line))
+
+    # In the threads
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                report = self._do(task)
+            except Exception as error:  # of one errand: the others go on
+                log.exception("the errand of job %s failed", task.errand.job_id)
+                report = _Report(task, f"{_KEPT}: something unexpected happened ({described(error)}).")
+            self._reports.put(report)
+            self._wake()
+
+    def _do(self, task: _Task) -> _Report:
+        file, result = task.errand.file, task.result
+        report = _Report(task, "")
+        if result.state in (State.DONE, State.DUPLICATE):
+            try:
+                done = leave(file, task.folder.rule_for(file.relative).after, result, self._is_watched)
+                report = replace(report, note=done.note if done is not None else "")
+            except Stays as reason:
+                again = " It is tried again." if reason.passing else ""
+                report = _Report(task, f"{_KEPT}: {reason}.{again}", again=reason.passing)
+        return report
+
+    def _is_watched(self, place: Path) -> bool:
+        return watched_place(place, list(self._folders.values())) is not None
+
+
+_KEPT = "The song's file stays where it is"
