@@ -40,8 +40,8 @@ Web = Annotated[bool, typer.Option("--web", help="Serve the page in the browser,
 After = Annotated[
     str | None,
     typer.Option(
-        help="What becomes of a song's file once its stems are published and verified: `keep`, `move PATH` or "
-        "`delete`. Default: keep.",
+        help="Fate of a song's file once its stems are published and verified: `keep`, `move PATH` or `delete`. "
+        "Default: keep.",
         show_default=False,
     ),
 ]

@@ -132,8 +132,7 @@ class JobStore:
     """The queue. Only the daemon opens it for writing; everyone else uses `open_for_reading`.
 
     Attributes:
-        attended: Watch folders of whose jobs errands are written down.
-        closed: Watch folders whose jobs wait for the hour.
+        attended, closed: Watch folders of whose jobs errands are written down, and those whose jobs wait for the hour.
         limits: How many jobs of a watch folder may run at once.
     """
 
@@ -321,10 +320,10 @@ class JobStore:
         which = (result.id,) if fence is None else (result.id, fence)
 
         def work(connection: sqlite3.Connection) -> bool:
-            if not connection.execute(f"UPDATE jobs SET {changes} WHERE {live}", (*said, *which)).rowcount:
-                return False
-            errands.note(connection, result.id, result.state, self.attended, tell=True)
-            return True
+            changed = connection.execute(f"UPDATE jobs SET {changes} WHERE {live}", (*said, *which)).rowcount > 0
+            if changed:
+                errands.note(connection, result.id, result.state, self.attended, tell=True)
+            return changed
 
         return self.database.write(work)
 
