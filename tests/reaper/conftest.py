@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,12 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def studio(tmp_path: Path, version: str) -> Studio:
-    return Studio(tmp_path, tmp_path / "home", version)
+def studio(tmp_path: Path, version: str) -> Iterator[Studio]:
+    """Whatever a test does, no project has an undo point of a script's name afterwards."""
+    studio = Studio(tmp_path, tmp_path / "home", version)
+    yield studio
+    for project in studio.reaper.projects:
+        assert not [step.label for step in project.undo_steps if step.label.endswith(".lua")]
 
 
 @pytest.fixture

@@ -51,6 +51,9 @@ class ProjectFunctions:
         project.ext_state[section, key] = value
         return len(value)
 
+    def MarkProjectDirty(self, project):
+        project.is_dirty = True
+
     def GetSetProjectInfo(self, project, name, value, is_set):
         if is_set:
             project.info[name] = float(value)

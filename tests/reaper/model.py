@@ -201,6 +201,7 @@ class Project(Handle):
         super().__init__()
         self.undo_steps: list[Snapshot] = []
         self.undo_depth = 0
+        self.is_dirty = False  # told so by a script; undo points make it dirty too
         self._before: list[dict] = []
 
     # What a user does

@@ -148,7 +148,7 @@ class Script:
         self.lua = self.lupa.LuaRuntime(unpack_returned_tuples=True)
         self.asked_for: set[str] = set()
         self.gfx = Gfx(reaper.screen, reaper.retina)
-        self.running = self.gives_way = False
+        self.running = self.gives_way = self.toggles = False
         self._deferred: list[Any] = []
         self._handles: dict[int, Handle | ImGui] = {}  # kept, so that none gets the address of another
         self._at_exit: list[Any] = []
@@ -265,7 +265,8 @@ class Script:
         self._at_exit.append(function)
 
     def set_action_options(self, flags):
-        self.gives_way = flags & 3 == 3
+        """&1: end this script if it is begun again; &2: and begin the new one"""
+        self.gives_way, self.toggles = flags & 3 == 3, flags & 3 == 1
 
     def get_action_context(self):
         return False, str(self.path), 0, 50000, 0, 0, 0

@@ -119,6 +119,9 @@ class Reaper(ProjectFunctions, MediaFunctions):
         """Run an action. Raises: Misuse"""
         for script in self.scripts:
             if script.path == path and script.running:
+                if script.toggles:
+                    script.end()
+                    return script
                 if not script.gives_way:
                     raise Misuse(f"{path.name} runs already: REAPER would ask the user what to do")
                 script.end()

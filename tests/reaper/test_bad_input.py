@@ -196,6 +196,36 @@ def test_an_unwritable_spool_is_a_sentence(studio: Studio):
     assert studio.project.undo_steps == []
 
 
+def test_a_project_is_to_be_saved_once_something_was_asked_for_in_it(studio: Studio, daemon: DaemonByHand):
+    """Its id is in it; without one, the stems would wait for a project that nobody has."""
+    studio.run("Separate selected items")
+    studio.ticks(2)
+    assert not studio.project.is_dirty and studio.project.undo_steps == []
+    asked(studio, daemon)
+    assert studio.project.is_dirty and studio.project.undo_steps == []
+
+
+def test_media_that_reaper_has_set_offline_meanwhile_are_a_sentence_and_can_be_read_later(
+    studio: Studio, daemon: DaemonByHand
+):
+    """A preference of REAPER's takes them offline while another program is in front."""
+    path = studio.song()
+    audio = path.read_bytes()
+    item = studio.project.add_item(studio.project.add_track("Mix"), path, 1.0, 1.0, D_PLAYRATE=0.9)
+    media = item.take.source
+    sound, media.audio = media.audio, media.audio * 0
+    studio.run("Separate selected items")
+    studio.ticks(60)
+    assert daemon.claim() == [] and "REAPER gives nothing but silence" in studio.troubled()[0]
+    assert studio.project.names() == ["Mix"] and studio.project.undo_steps == [] and path.read_bytes() == audio
+    media.audio = sound
+    studio.jobs_say("nothing but silence")
+    studio.reaper.window("Jobs").click("Retry")
+    studio.ticks(3)
+    daemon.work(studio)
+    assert studio.project.names() == ["Mix", "mix - stems", *STEMS]
+
+
 def test_a_stale_heartbeat_is_no_daemon(studio: Studio, daemon: DaemonByHand):
     beat = {"schema": 1, "pid": 1, "version": "0", "updated_unix_s": 1e9}
     (studio.home / "spool" / "heartbeat.json").write_text(json.dumps(beat))

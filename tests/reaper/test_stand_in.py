@@ -153,6 +153,10 @@ def test_a_script_that_runs_is_not_begun_again_unless_it_gives_way(reaper: Reape
     run(reaper, "reaper.set_action_options(3) " + loop)
     run(reaper, "reaper.set_action_options(3) " + loop)
     assert sum(script.running for script in reaper.scripts) == 1
+    reaper.quit()
+    for running in (1, 0, 1):
+        run(reaper, "reaper.set_action_options(1) " + loop)
+        assert sum(script.running for script in reaper.scripts) == running
 
 
 def test_a_script_that_defers_nothing_leaves_an_undo_point(reaper: Reaper):

@@ -102,6 +102,17 @@ def test_many_jobs_scroll_and_every_tick_is_short(studio: Studio, daemon: Daemon
     window.place_of("Dismiss")
 
 
+@pytest.mark.parametrize("extension", [False, True])
+def test_the_button_of_jobs_opens_and_closes_its_window(extension: bool, studio: Studio, daemon: DaemonByHand):
+    if extension:
+        studio.reaper.imgui = ImGui()
+    for is_open in (True, False, True, False):
+        studio.run("Jobs")
+        studio.ticks(2)
+        assert len(studio.reaper.scripts) == is_open
+        assert (studio.reaper.ext_state["TSBS-DAW", "jobs_window"] != "") == is_open, "or an action does not show it"
+
+
 def test_space_plays_while_the_jobs_window_has_the_keys(studio: Studio, daemon: DaemonByHand):
     window = dialog(studio, "Jobs")
     window.press("Space")

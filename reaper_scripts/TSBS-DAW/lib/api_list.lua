@@ -75,6 +75,7 @@ return {
   "Main_OnCommandEx",
   "Main_SaveProjectEx",
   "Main_openProject",
+  "MarkProjectDirty",
   "Master_GetPlayRate",
   "NamedCommandLookup",
   "OpenMediaExplorer",

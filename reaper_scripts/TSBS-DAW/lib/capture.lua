@@ -8,6 +8,8 @@ local text, wav = require("text"), require("wav")
 
 local capture = {}
 
+local SILENT = "REAPER gives nothing but silence; "
+  .. "if it sets media offline while it is in the background, bring it to the front and try again"
 local SAMPLES = 4096 -- in one read: about a millisecond
 
 local function accessor_of(spec, object)
@@ -36,7 +38,7 @@ end
 -- Returns: a step function: true when done, nil and a sentence, or false; and one that gives everything back
 function capture.to_file(spec, object, path, look)
   local accessor, file, buffer
-  local done, total = 0, 0
+  local done, total, has_sound = 0, 0, false
   local in_source = spec.in_source or spec.channels -- how many channels the accessor has to be asked for
 
   local function release()
@@ -78,6 +80,7 @@ function capture.to_file(spec, object, path, look)
     if got == nil or got < 0 then
       return stop("REAPER cannot read it; is its media online?")
     end
+    has_sound = has_sound or got > 0
     local samples = first_channels(buffer.table(1, count * in_source), in_source, spec.channels, count)
     local ok, err = file:write(samples, count * spec.channels)
     if not ok then
@@ -98,7 +101,7 @@ function capture.to_file(spec, object, path, look)
       end
     elseif reaper.AudioAccessorStateChanged(accessor) then
       file:abandon() -- what was read belongs to what it was; begin again
-      file, done = nil, 0
+      file, done, has_sound = nil, 0, false
       release()
       return false
     end
@@ -110,6 +113,9 @@ function capture.to_file(spec, object, path, look)
     until done >= total or over()
     if done < total then
       return false
+    end
+    if not has_sound then
+      return stop(SILENT)
     end
     release()
     local closed, err = file:close()

@@ -54,10 +54,19 @@ function clock.no_undo_point()
   reaper.defer(function() end)
 end
 
+local END_OTHER, BEGIN_ANEW = 1, 2 -- of REAPER 7's action options
+
 -- This script may be begun again while it runs: then it takes the place of the one before, and REAPER asks nothing.
 function clock.take_over()
-  if reaper.set_action_options then -- REAPER 7
-    reaper.set_action_options(1 | 2)
+  if reaper.set_action_options then
+    reaper.set_action_options(END_OTHER | BEGIN_ANEW)
+  end
+end
+
+-- This script ends when it is begun again while it runs, as a window does whose toolbar button is clicked twice.
+function clock.toggle()
+  if reaper.set_action_options then
+    reaper.set_action_options(END_OTHER)
   end
 end
 

@@ -263,7 +263,6 @@ local function draw(window, model, installed)
 end
 
 function jobs_window.run()
-  clock.take_over()
   local installed, err = settings.installed()
   local title = "tsbs-daw: jobs"
   if not installed then
@@ -290,7 +289,7 @@ function jobs_window.run()
     jobs_window.light((tonumber(settings.word("progress"):match("^%d+")) or 0) > 0)
     settings.word("jobs_window", "")
     settings.word("said", "")
-  end)
+  end, true)
 end
 
 return jobs_window

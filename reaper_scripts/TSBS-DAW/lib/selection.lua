@@ -35,8 +35,7 @@ function selection.options(changes)
   return options
 end
 
-local function new_request(what, options, name, nothing)
-  local proj = project.current()
+local function new_request(proj, what, options, name, nothing)
   return {
     id = text.new_id(),
     stage = "requested",
@@ -52,18 +51,19 @@ local function new_request(what, options, name, nothing)
 end
 
 -- Write requests down, wake the background script, and tell the user at once what there is to tell. `requests` is a
--- body for `clock.run`: it is given `pause` and `keep(request)`, and returns a sentence if there is nothing to request.
+-- body for `clock.run`: it is given `pause` and `keep(request, proj)`, and returns a sentence if nothing is selected.
 local function hand_on(requests)
   local installed, missing = settings.installed()
   clock.run(function(pause)
     local said, kept = { missing }, false
     local pending = installed and pending_jobs.at(installed.spool)
-    local function keep(request)
+    local function keep(request, proj)
       pending:beat()
       local ok, why = pending:keep(request)
       said[#said + 1] = why
       if ok then
         kept = true
+        reaper.MarkProjectDirty(proj) -- or REAPER closes it without a question, and its id is lost
         background.wake()
       end
     end
@@ -95,14 +95,14 @@ function selection.selected_items(options)
       if not item then
         break -- more than one tick: the user has selected something else
       elseif not request then
-        request = new_request("items", options, "selected items")
+        request = new_request(proj, "items", options, "selected items")
         group = group or request.group
         request.items, request.group = json.list(), group
       end
       local take = reaper.GetActiveTake(item)
       request.items[#request.items + 1] = { item = project.item_guid(item), take = take and project.take_guid(take) }
       if #request.items == IN_ONE then
-        keep(request)
+        keep(request, proj)
         request = nil
         pause()
         if not project.is_open(proj) then
@@ -111,7 +111,7 @@ function selection.selected_items(options)
       end
     end
     if request then
-      keep(request)
+      keep(request, proj)
     elseif not group then
       return "No item is selected; select one or more, and run the action again."
     end
@@ -128,13 +128,14 @@ end
 
 local function request_ranges(options, ranges, name, nothing)
   hand_on(function(_, keep)
-    local request = new_request("ranges", options, name, nothing)
-    request.tracks = selected_tracks(project.current())
+    local proj = project.current()
+    local request = new_request(proj, "ranges", options, name, nothing)
+    request.tracks = selected_tracks(proj)
     request.ranges = ranges
     if #request.tracks == 0 or #ranges == 0 then
       return nothing
     end
-    keep(request)
+    keep(request, proj)
   end)
 end
 
@@ -182,7 +183,7 @@ end
 function selection.razor_edits(options)
   local proj, nothing = project.current(), "There is no razor edit; drag one over items, and run the action again."
   hand_on(function(pause, keep)
-    local request = new_request("ranges", options, "razor edits", "Nothing plays in the razor edits.")
+    local request = new_request(proj, "ranges", options, "razor edits", "Nothing plays in the razor edits.")
     request.tracks, request.ranges = json.list(), json.list()
     for track in project.tracks(proj) do
       for from_s, to_s in razor_areas(track) do
@@ -196,7 +197,7 @@ function selection.razor_edits(options)
     if #request.ranges == 0 then
       return nothing
     end
-    keep(request)
+    keep(request, proj)
   end)
 end
 
@@ -210,7 +211,7 @@ end
 function selection.reseparate(options)
   local proj, nothing = project.current(), "No selected track was made by tsbs-daw; select a stem track, or its folder."
   hand_on(function(_, keep)
-    local request, known = new_request("again", options, "stems again", nothing), {}
+    local request, known = new_request(proj, "again", options, "stems again", nothing), {}
     request.groups = json.list()
     for index = 0, reaper.CountSelectedTracks(proj) - 1 do
       local track = reaper.GetSelectedTrack(proj, index)
@@ -224,7 +225,7 @@ function selection.reseparate(options)
     if #request.groups == 0 then
       return nothing
     end
-    keep(request)
+    keep(request, proj)
   end)
 end
 

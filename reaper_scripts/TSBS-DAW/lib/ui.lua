@@ -7,9 +7,24 @@ local clock, imgui, plain = require("clock"), require("ui_imgui"), require("ui_g
 
 local ui = {}
 
--- Open a window; `draw(window)` is called in every tick until it returns false, or the user closes the window.
-function ui.open(title, width, height, draw, closed)
-  clock.take_over()
+-- Open a window; `draw(window)` is called in every tick until it returns false, or the user closes the window. Running
+-- its action again brings it up anew or, where it `toggles`, closes it. `closed` is called once, however it ends.
+function ui.open(title, width, height, draw, closed, toggles)
+  if toggles then
+    clock.toggle()
+  else
+    clock.take_over()
+  end
+  local is_closed = false
+  local function close()
+    if not is_closed and closed then
+      is_closed = true
+      closed()
+    end
+  end
+  if toggles then
+    reaper.atexit(close)
+  end
   local window = imgui.available() and imgui.new(title, width, height) or plain.new(title, width, height)
   local function loop()
     if window:begin() then
@@ -20,9 +35,7 @@ function ui.open(title, width, height, draw, closed)
       end
     end
     window:close()
-    if closed then
-      closed()
-    end
+    close()
   end
   loop()
 end
