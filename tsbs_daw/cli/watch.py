@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +35,9 @@ Config = Annotated[
 ]
 Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then exit.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per event.")]
+Notify = Annotated[
+    bool, typer.Option("--notify", help="Show a notice on the desktop when a song is done or has failed.")
+]
 Web = Annotated[bool, typer.Option("--web", help="Serve the page in the browser, too, and print its link.")]
 
 After = Annotated[
@@ -109,6 +112,7 @@ def command(
     once: Once = False,
     as_json: Json = False,
     web: Web = False,
+    notify: Notify = False,
     changes: options.Changes,
 ) -> int:
     """Watch folders and separate every song in them.
@@ -119,6 +123,7 @@ def command(
 
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
     """
+    from tsbs_daw.cli.notices import Notices
     from tsbs_daw.cli.web import beside_daemon
     from tsbs_daw.contracts.job import State
     from tsbs_daw.contracts.treatment import Treatment
@@ -137,7 +142,8 @@ def command(
     daemon_options = DaemonOptions(songs_at_once=sharing.songs_at_once)
     with (
         listening(as_json=as_json) as listener,
-        Daemon(settings, chosen, options=daemon_options, listener=listener, once=once) as daemon,
+        Notices(listener) if notify else nullcontext(listener) as told,
+        Daemon(settings, chosen, options=daemon_options, listener=told, once=once) as daemon,
         beside_daemon(out, wanted=web),
     ):
         if not as_json:

@@ -159,6 +159,32 @@ class Result(Exchanged):
         return written
 
 
+class JobEnded(Document):
+    """What a hook of a watch folder is told: a job has ended, and its stems, if any, are published.
+
+    id:         of this message; the same when it is sent again after a crash
+    job:        of the job
+    state:      done, duplicate, failed or dead
+    source:     the song's file as it was found; what is not text in its path is escaped
+    source_now: where that file is now; None where it was deleted
+    """
+
+    event: Literal["done", "failed"]
+    id: str
+    job: JobId
+    state: State
+    song: Sentence
+    source: Sentence
+    source_now: Sentence | None = None
+    error: Sentence | None = None
+    folder: AbsolutePath | None = None
+    session: AbsolutePath | None = None
+    manifest: AbsolutePath | None = None
+    stems: tuple[StemFile, ...] = ()
+    warnings: tuple[Sentence, ...] = ()
+    finished_unix_s: float = 0.0
+
+
 class Heartbeat(Document):
     """A daemon is alive if `updated_unix_s` is less than 10 s old."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tsbs_daw.contracts.job import Result, State
+from tsbs_daw.contracts.job import JobEnded, Result, State
 from tsbs_daw.core.errors import JobFormatError, described
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.queue import errands
@@ -21,7 +21,8 @@ from tsbs_daw.queue.errands import Errand
 from tsbs_daw.queue.events import Event, JobLifecycle
 from tsbs_daw.queue.options import DaemonOptions, back_off
 from tsbs_daw.watch.folders import WatchFolder, watched_place
-from tsbs_daw.watch.leave import Stays, leave
+from tsbs_daw.watch.hooks import HookFailed, HookStopped
+from tsbs_daw.watch.leave import Departure, Stays, leave
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Report:
-    """How an errand went. Args: note: lines for people; kept: why the file stays, as far as that is news"""
+    """How an errand went. Args: note: lines for people; again: the file could not be moved or deleted yet"""
 
     task: _Task
     note: str
@@ -60,6 +61,7 @@ class ErrandRunner:
         self._threads: list[threading.Thread] = []
         self._in_hand: set[str] = set()
         self._failures: dict[str, tuple[int, float]] = {}  # by job: how often, and when to try again
+        self._stopping = threading.Event()
         self._next_look, self._seen_ended = float("-inf"), -1
         self.set_folders(folders)
 
@@ -93,6 +95,7 @@ class ErrandRunner:
 
     def close(self) -> None:
         """Let the threads go. What they have not finished is done again by the next daemon."""
+        self._stopping.set()
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
@@ -124,21 +127,22 @@ class ErrandRunner:
         while not self._reports.empty():
             report = self._reports.get()
             errand = report.task.errand
-            errands.write_note(self._store.database, errand, report.note, done=not report.again)
+            errands.write_note(self._store.database, errand, report.note, done=not report.again, told=True)
             self._in_hand.discard(errand.job_id)
             self._next_look = now
             failures, _ = self._failures.pop(errand.job_id, (0, 0.0))
             if report.again:
                 wait_s = back_off(failures + 1, self._options.retry_first_s, self._options.retry_longest_s)
                 self._failures[errand.job_id] = (failures + 1, now + wait_s)
-            self._tell(report, first=not failures)
+            self._tell(report)
 
-    def _tell(self, report: _Report, *, first: bool) -> None:
+    def _tell(self, report: _Report) -> None:
         file = source_name(Path(report.task.errand.file.root, report.task.errand.file.relative))
+        known = report.task.errand.note.splitlines()
         for line in report.note.splitlines():
-            log.log(logging.WARNING if report.again else logging.INFO, "job %s: %s", report.task.errand.job_id, line)
-            if first or not report.again:
-                kind = "kept" if line.startswith(_KEPT) else "after"
+            log.info("job %s: %s", report.task.errand.job_id, line)
+            if line not in known:
+                kind = "hook" if line.startswith(_HOOKS) else "kept" if line.startswith(_KEPT) else "after"
                 self._lifecycle.publish(Event(kind, report.task.errand.job_id, report.task.song, file, message=line))
 
     # In the threads
@@ -146,27 +150,70 @@ class ErrandRunner:
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
             try:
-                report = self._do(task)
+                report: _Report | None = self._do(task)
             except Exception as error:  # of one errand: the others go on
                 log.exception("the errand of job %s failed", task.errand.job_id)
                 report = _Report(task, f"{_KEPT}: something unexpected happened ({described(error)}).")
-            self._reports.put(report)
-            self._wake()
+            if report is not None:
+                self._reports.put(report)
+                self._wake()
 
-    def _do(self, task: _Task) -> _Report:
-        file, result = task.errand.file, task.result
-        report = _Report(task, "")
-        if result.state in (State.DONE, State.DUPLICATE):
+    def _do(self, task: _Task) -> _Report | None:
+        """First the file, then the hook, which is told where the file is. Returns: None when the daemon stops"""
+        errand = task.errand
+        done_with, again = self._leave(task)
+        lines = [done_with.note] if done_with.note else []
+        told = [line for line in errand.note.splitlines() if line.startswith(_HOOKS)]
+        if errand.tell:
             try:
-                done = leave(file, task.folder.rule_for(file.relative).after, result, self._is_watched)
-                report = replace(report, note=done.note if done is not None else "")
-            except Stays as reason:
-                again = " It is tried again." if reason.passing else ""
-                report = _Report(task, f"{_KEPT}: {reason}.{again}", again=reason.passing)
-        return report
+                told = self._call_hook(task, done_with.path)
+            except HookStopped:
+                return None
+        return _Report(task, "\n".join(lines + told), again=again)
+
+    def _leave(self, task: _Task) -> tuple[Departure, bool]:
+        """Move or delete the file as its folder asks. Returns: what came of it; whether to try again"""
+        file, result = task.errand.file, task.result
+        here = Departure("", Path(file.root, file.relative))
+        if result.state not in (State.DONE, State.DUPLICATE):
+            return here, False
+        try:
+            return leave(file, task.folder.rule_for(file.relative).after, result, self._is_watched) or here, False
+        except Stays as reason:
+            again = " It is tried again." if reason.passing else ""
+            return replace(here, note=f"{_KEPT}: {reason}.{again}"), reason.passing
+
+    def _call_hook(self, task: _Task, place: Path | None) -> list[str]:
+        """Returns: one line for people; none without a hook. Raises: HookStopped"""
+        ended_well = task.result.state in (State.DONE, State.DUPLICATE)
+        hook = task.folder.on_done if ended_well else task.folder.on_failed
+        if hook is None:
+            return []
+        name = _HOOKS[0] if ended_well else _HOOKS[1]
+        try:
+            hook.tell(_document(task, place), self._options.hook_s, self._stopping)
+        except HookFailed as clause:
+            return [f"{name} {hook.name} {clause}."]
+        return [f"{name} {hook.name} was told."]
 
     def _is_watched(self, place: Path) -> bool:
         return watched_place(place, list(self._folders.values())) is not None
 
 
+def _document(task: _Task, place: Path | None) -> str:
+    result, file = task.result, task.errand.file
+    return JobEnded(
+        event="done" if result.state in (State.DONE, State.DUPLICATE) else "failed",
+        id=task.errand.event_id,
+        job=result.id,
+        state=result.state,
+        song=task.song,
+        source=source_name(Path(file.root, file.relative)),
+        source_now=source_name(place) if place is not None else None,
+        **{name: getattr(result, name) for name in _OF_THE_RESULT},
+    ).to_json()
+
+
 _KEPT = "The song's file stays where it is"
+_HOOKS = ("on_done:", "on_failed:")  # how the lines about hooks begin
+_OF_THE_RESULT = ("error", "folder", "session", "manifest", "stems", "warnings", "finished_unix_s")

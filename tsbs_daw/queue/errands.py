@@ -28,13 +28,15 @@ class Errand:
         job_id: Of the job.
         event_id: The same however often the errand is tried.
         file: The watched file, as it was when it was copied.
-        tell: Whether hooks are due as well; not for a file that came back unchanged.
+        tell: Whether hooks are due as well; not for a file that came back unchanged, and not once they were told.
+        note: What is known of it by now, for people.
     """
 
     job_id: str
     event_id: str
     file: SeenFile
     tell: bool
+    note: str = ""
 
 
 def note(connection: sqlite3.Connection, job_id: str, state: State, roots: Collection[str], *, tell: bool) -> None:
@@ -69,12 +71,13 @@ def pending(database: Database, roots: Collection[str], limit: int) -> list[Erra
     return [_from_row(row) for row in database.read(sql, tuple(map(os.fsencode, roots)))]
 
 
-def write_note(database: Database, errand: Errand, text: str, *, done: bool) -> None:
-    """Note how an errand went. One that was asked for anew meanwhile stays pending."""
+def write_note(database: Database, errand: Errand, text: str, *, done: bool, told: bool = False) -> None:
+    """Note how an errand went. One that was asked for anew meanwhile stays pending. Args: told: no hook is due now"""
     database.write(
         lambda connection: connection.execute(
-            "UPDATE errands SET note = ?, pending = ? WHERE job_id = ? AND event_id = ? AND state = ?",
-            (text, int(not done), errand.job_id, errand.event_id, errand.file.state),
+            "UPDATE errands SET note = ?, pending = ?, tell = tell AND ? "
+            "WHERE job_id = ? AND event_id = ? AND state = ?",
+            (text, int(not done), int(not told), errand.job_id, errand.event_id, errand.file.state),
         )
     )
 
@@ -90,4 +93,4 @@ def notes(database: Database, job_id: str) -> list[str]:
 def _from_row(row: sqlite3.Row) -> Errand:
     root, relative = os.fsdecode(row["root"]), os.fsdecode(row["relative"])
     file = SeenFile(root, relative, row["state"], input_hash=row["input_hash"], job_id=row["job_id"])
-    return Errand(row["job_id"], row["event_id"], file, bool(row["tell"]))
+    return Errand(row["job_id"], row["event_id"], file, bool(row["tell"]), row["note"])

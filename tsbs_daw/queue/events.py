@@ -33,7 +33,7 @@ class Event:
 
     kind: "queued", "started", "progress", "retrying", or the state that a job ended in;
           about watch folders: "ignored", "waiting", "left", "offline", "online", "held";
-          about a song's file afterwards: "after", "kept";
+          about a song's file afterwards: "after", "kept", "hook";
           about the daemon: "paused", "resumed", "worker"
     id, song, file: of the job, `file` being the path of its source; empty for events about something else
     message:  one phrase or sentence

@@ -46,6 +46,7 @@ class DaemonOptions:
     worker_idle_s:  without work for so long, the worker is let go, and its memory with it
     finish_s, release_s: after SIGTERM, time for the job to finish, then to let go; the sum stays below 10 s
     copies_bytes:   how much of the watched files may lie copied in the spool at once
+    hook_s:         a hook that takes longer is ended
     patience_s:     with `once`, how long to wait for files that are still growing
     """
 
@@ -70,6 +71,7 @@ class DaemonOptions:
     heartbeat_s: float = 2.0
     copies_bytes: int = 4 << 30
     patience_s: float = 15.0
+    hook_s: float = 60.0
     done_days: float = DONE_DAYS
     local: WatchTimings = LOCAL
     share: WatchTimings = SHARE

@@ -22,7 +22,7 @@ folders:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -32,6 +32,7 @@ from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import SettingsError, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import folder_problem
+from tsbs_daw.watch.hooks import Hook, check_shape, parse_hook
 from tsbs_daw.watch.rules import EVERYTHING, KEEP, After, Hours, Patterns, Subfolder, check_pattern, subfolder_key
 
 
@@ -49,6 +50,7 @@ class WatchFolder:
         hours: When its songs may start; None: always.
         songs_at_once: How many of its songs may run at the same time; None: as many as the worker takes.
         subfolders: What differs below subfolders. The nearest to a song counts.
+        on_done, on_failed: Whom to tell when a song is done, or has failed.
     """
 
     path: Path
@@ -61,11 +63,15 @@ class WatchFolder:
     hours: Hours | None = None
     songs_at_once: int | None = None
     subfolders: tuple[Subfolder, ...] = ()
+    on_done: Hook | None = None
+    on_failed: Hook | None = None
 
     @property
     def attended(self) -> bool:
         """Whether something is to be done after a song of this folder has ended."""
-        return any(after.kind != "keep" for after in (self.after, *(rule.after for rule in self.subfolders)))
+        return bool(self.on_done or self.on_failed) or any(
+            after.kind != "keep" for after in (self.after, *(rule.after for rule in self.subfolders))
+        )
 
     def rule_for(self, relative: str) -> Subfolder:
         """What holds for a song. Args: relative: its path below this folder"""
@@ -94,6 +100,7 @@ def _parsed(parse: Any) -> AfterValidator:
 _AfterText = Annotated[str | None, _parsed(lambda text: After.parse(text, Path()))]
 _HoursText = Annotated[str | None, _parsed(Hours.parse)]
 _Pattern = Annotated[str, AfterValidator(check_pattern)]
+_HookValue = Annotated[Any, AfterValidator(check_shape)]
 _SubfolderPath = Annotated[str, _parsed(subfolder_key)]
 
 
@@ -111,13 +118,16 @@ class _Entry(Treatment):
     exclude: tuple[_Pattern, ...] = ()
     hours: _HoursText = None
     songs_at_once: int | None = Field(None, ge=1)
+    on_done: _HookValue = None
+    on_failed: _HookValue = None
     subfolders: dict[_SubfolderPath, _Subfolder] = Field(default_factory=dict)
 
 
 class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)  # a URL may hold a password
 
     folders: list[_Entry] = Field(min_length=1)
+    webhook_hosts: list[str] = Field(default_factory=list)
 
 
 def load_folders(path: Path) -> tuple[WatchFolder, ...]:
@@ -128,9 +138,9 @@ def load_folders(path: Path) -> tuple[WatchFolder, ...]:
     from tsbs_daw.core.documents import Kind, read_model
 
     kind = Kind("file of watch folders", SettingsError, "it needs `folders:` and a list of them")
-    entries = read_model(path, _File, kind).folders
+    file = read_model(path, _File, kind)
     base = path.absolute().parent
-    folders = [_folder(entry, base) for entry in entries]
+    folders = [replace(_folder(entry, base), **_hooks(entry, base, file, path)) for entry in file.folders]
     check_folders(folders)
     return tuple(folders)
 
@@ -203,6 +213,18 @@ def _folder(entry: _Entry, base: Path) -> WatchFolder:
         songs_at_once=entry.songs_at_once,
         subfolders=_subfolders(entry.subfolders, top, base),
     )
+
+
+def _hooks(entry: _Entry, base: Path, file: _File, path: Path) -> dict[str, Hook]:
+    """Raises: SettingsError: a hook that cannot work"""
+    hooks = {}
+    for name in ("on_done", "on_failed"):
+        if (value := getattr(entry, name)) is not None:
+            try:
+                hooks[name] = parse_hook(value, base, file.webhook_hosts)
+            except ValueError as error:
+                raise SettingsError(f"{name}: {error}.", path) from None
+    return hooks
 
 
 def _subfolders(entries: Mapping[str, _Subfolder], top: Subfolder, base: Path) -> tuple[Subfolder, ...]:

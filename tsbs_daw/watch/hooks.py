@@ -1,0 +1,252 @@
+"""Hooks: a command of the user's, or a webhook, that is told when a job of a watch folder has ended.
+
+A command is a list of arguments and sees no shell; the job comes as JSON on its stdin. A webhook is one POST of the
+same JSON to a host that the user allows: by https, or by http on this computer; redirects are not followed. Either has
+a time limit, and its failure is a sentence, never an error of the job. A URL may hold a password, so it is not quoted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from tsbs_daw.core.child import describe_exit
+from tsbs_daw.core.errors import printable, shown
+
+_OUTPUT_BYTES = 2000  # of a command's output, its end
+_POLL_S = 0.1
+_WEB = ("https://", "http://")
+
+
+class HookFailed(Exception):
+    """A clause that says what went wrong, for people."""
+
+
+class HookStopped(Exception):
+    """The daemon stops; the hook is told again by the next one."""
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Whom to tell. Args: command: arguments, the program's path first; url: of a webhook, if there is no command"""
+
+    command: tuple[str, ...] = ()
+    url: str = field(default="", repr=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return shown(Path(self.command[0]).name) if self.command else f"the webhook at {urlsplit(self.url).hostname}"
+
+    def tell(self, document: str, limit_s: float, stopping: threading.Event) -> None:
+        """Run the command, or send the document.
+
+        Args:
+            document: JSON.
+            limit_s: How long it may take altogether.
+            stopping: Set when the daemon does not wait any longer.
+
+        Raises:
+            HookFailed: One clause.
+            HookStopped: The daemon stops.
+        """
+        if self.command:
+            _run(self.command, document.encode(), limit_s, stopping)
+        else:
+            _post(self.url, document.encode(), limit_s, stopping)
+
+
+def check_shape(value: Any) -> Any:
+    """What YAML may say of a hook, before paths and hosts are known. Raises: ValueError: one clause"""
+    if isinstance(value, str) and value.startswith(_WEB):
+        _checked_url(value)
+        return value
+    if isinstance(value, list) and value and all(isinstance(part, str) and "\0" not in part for part in value):
+        if not value[0].strip() or value[0].startswith(_WEB):
+            raise ValueError("a command begins with the name of a program; a webhook is written without brackets")
+        return value
+    raise ValueError(
+        "a hook is a list with a command and its arguments, such as [~/bin/tell-me, '5'], all of them texts, or a URL"
+    )
+
+
+def parse_hook(value: Any, base: Path, hosts: Collection[str]) -> Hook:
+    """A hook that can work.
+
+    Args:
+        value: As `check_shape` lets it pass.
+        base: Where a relative path of a command starts.
+        hosts: Where webhooks may go, beside this computer.
+
+    Raises:
+        ValueError: The command is not there or cannot be run, or the host is not allowed; one clause.
+    """
+    if isinstance(value, str):
+        host = _checked_url(value).hostname or ""
+        if not _is_loopback(host) and host not in {host.casefold() for host in hosts}:
+            raise ValueError(f"webhooks may not go to {host!r}; add it to `webhook_hosts` if it is yours")
+        return Hook(url=value)
+    program, *arguments = value
+    if program.startswith("~") or "/" in program or os.sep in program:
+        path = base / Path(program).expanduser()
+        if not path.is_file():
+            raise ValueError(f"the command {shown(path)} is not there")
+        if not os.access(path, os.X_OK):
+            raise ValueError(f"the command {shown(path)} cannot be run; make it executable (`chmod +x`)")
+        return Hook((str(path), *arguments))
+    found = shutil.which(program)
+    if found is None:
+        raise ValueError(f"the command {shown(program)} is not in PATH; give its whole path")
+    return Hook((found, *arguments))
+
+
+def _checked_url(url: str) -> SplitResult:
+    """Raises: ValueError: not a URL of a webhook; one clause that quotes nothing but the host"""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ValueError("the webhook's URL is not one; check its host and port") from error
+    if not host or not url.isascii() or any(char <= " " or char == "\x7f" for char in url):
+        raise ValueError("the webhook's URL is not one; it has a host, and no spaces or letters beyond ASCII")
+    if parts.username or parts.password:
+        raise ValueError(f"the URL of the webhook at {host} has a user or a password before its host; use a token")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError(f"the webhook at {host} needs https; http is for this computer alone")
+    return parts
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+def _run(command: tuple[str, ...], document: bytes, limit_s: float, stopping: threading.Event) -> None:
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(document)
+        stdin.seek(0)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=Path.home(),
+                start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except (OSError, ValueError) as error:
+            raise HookFailed(f"cannot be run ({getattr(error, 'strerror', None) or error})") from error
+    output = _Tail(process)
+    until = time.monotonic() + limit_s
+    while process.poll() is None:
+        if stopping.is_set():
+            _kill(process)
+            raise HookStopped
+        if time.monotonic() >= until:
+            _kill(process)
+            raise HookFailed(f"did not end within {limit_s:g} s and was stopped")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_POLL_S)
+    if process.returncode:
+        last = output.last_line()
+        raise HookFailed(f"ended with {describe_exit(process.returncode)}{': ' if last else ''}{last}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a command with everything that it started."""
+    with contextlib.suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.wait()
+
+
+class _Tail:
+    """Reads a command's output to its end, so that it never waits, and keeps the last of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]):
+        self._process, self._kept = process, b""
+        self._thread = threading.Thread(target=self._read, name=f"hook-{process.pid}", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None, "it is a pipe"
+        with self._process.stdout as stream:
+            while block := os.read(stream.fileno(), 65536):
+                self._kept = (self._kept + block)[-_OUTPUT_BYTES:]
+
+    def last_line(self) -> str:
+        """What it said last, in one line. Something that it left running may hold the pipe; that is not waited for."""
+        self._thread.join(1.0)
+        lines = self._kept.decode("utf-8", "replace").strip().splitlines()
+        return printable(lines[-1].strip())[:200] if lines else ""
+
+
+# ---- webhooks --------------------------------------------------------------------------------------------------------
+
+
+def _post(url: str, document: bytes, limit_s: float, stopping: threading.Event) -> None:
+    """No redirects, no proxy, no other credentials: what `http.client` alone does not do."""
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            parts.hostname or "", parts.port, timeout=limit_s, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=limit_s)
+    finished = threading.Event()
+    guard = threading.Thread(target=_cut_off, args=(connection, limit_s, finished, stopping), daemon=True)
+    guard.start()
+    started = time.monotonic()
+    try:
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        headers = {"Content-Type": "application/json", "User-Agent": "tsbs-daw", "Connection": "close"}
+        connection.request("POST", target, document, headers)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if stopping.is_set():
+            raise HookStopped from error
+        if time.monotonic() - started >= limit_s:
+            raise HookFailed(f"did not answer within {limit_s:g} s") from None
+        why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        raise HookFailed(f"cannot be reached ({printable(why)})") from None  # its text may quote the URL
+    finally:
+        finished.set()
+        connection.close()
+    if 300 <= status < 400:
+        raise HookFailed(f"answered with a redirect ({status}), and none is followed")
+    if not 200 <= status < 300:
+        raise HookFailed(f"answered {status}")
+
+
+def _cut_off(
+    connection: http.client.HTTPConnection, limit_s: float, finished: threading.Event, stopping: threading.Event
+) -> None:
+    """End a conversation after so long, whatever the other side still sends: its timeout is for one silence only."""
+    until = time.monotonic() + limit_s
+    while not finished.wait(_POLL_S):
+        if stopping.is_set() or time.monotonic() >= until:
+            with contextlib.suppress(OSError, AttributeError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
