@@ -7,8 +7,7 @@ from pathlib import Path
 from harness.stage import QUICK, settings_in, write_song
 
 from tsbs_daw.batch.plan import BatchRequest
-from tsbs_daw.batch.progress import BatchProgress
-from tsbs_daw.batch.run import Batch
+from tsbs_daw.batch.run import Batch, BatchProgress
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 from tsbs_daw.contracts.treatment import Treatment
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from batch.songs import entry
 
-from tsbs_daw.batch.progress import Clock, Song, progress_of
+from tsbs_daw.batch.run import Clock, Song, progress_of
 from tsbs_daw.batch.scan import FoundSong
 
 

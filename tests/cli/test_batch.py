@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cli.program import run, song_file
 
-from tsbs_daw.batch.progress import BatchProgress, Song
+from tsbs_daw.batch.run import BatchProgress, Song
 from tsbs_daw.batch.scan import FoundSong
 from tsbs_daw.cli.batch import _ending, _standing, _table
 from tsbs_daw.contracts.catalogue import SongEntry

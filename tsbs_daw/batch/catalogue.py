@@ -13,17 +13,19 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from tsbs_daw.batch.plan import BatchRequest, Plan, write_state
-from tsbs_daw.batch.progress import Song
 from tsbs_daw.contracts.analysis import Analysis, Tempo
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
 from tsbs_daw.contracts.manifest import Manifest, read_manifest
 from tsbs_daw.core.errors import OutputError, shown
 from tsbs_daw.core.files import write_atomically
+
+if TYPE_CHECKING:
+    from tsbs_daw.batch.run import Song
 
 log = logging.getLogger(__name__)
 

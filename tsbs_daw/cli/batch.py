@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from tsbs_daw.batch.export import Exports
     from tsbs_daw.batch.plan import BatchRequest
-    from tsbs_daw.batch.progress import BatchProgress
-    from tsbs_daw.batch.run import Batch
+    from tsbs_daw.batch.run import Batch, BatchProgress
     from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 
 DEFAULT_TREATMENT = options.Treatment(preset="crate")

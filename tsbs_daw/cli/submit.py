@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tsbs_daw.cli import options, requests
+from tsbs_daw.cli import options, separate
 
 
 @options.grouped
@@ -34,7 +34,7 @@ def command(
     from tsbs_daw.queue.spool import living_daemon, submit
 
     settings = Settings.from_environment()
-    request = requests.Request.checked(out, treatment, excerpt)
+    request = separate.Request.checked(out, treatment, excerpt)
     delivery = changes.options()
     failed = False
     heartbeat = living_daemon(settings.spool)
@@ -42,8 +42,8 @@ def command(
     for file in files:
         try:
             priority = "interactive" if first else "batch"
-            job = requests.job_for(file, request, origin="cli", priority=priority, delivery=delivery)
-            job = requests.submittable(job)
+            job = separate.job_for(file, request, origin="cli", priority=priority, delivery=delivery)
+            job = separate.submittable(job)
         except AudioError as error:
             failed = True
             line = {"file": source_name(file), "id": None, "folder": None, "daemon": alive, "error": str(error)}

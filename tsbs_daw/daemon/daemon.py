@@ -27,10 +27,9 @@ from tsbs_daw.contracts.job import Heartbeat, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
 from tsbs_daw.core.files import may_pass
-from tsbs_daw.daemon.cleanup import OutputCleaner, TrustedClock
 from tsbs_daw.daemon.dispatcher import Dispatcher
 from tsbs_daw.daemon.errand_runner import ErrandRunner
-from tsbs_daw.daemon.recovery import recover
+from tsbs_daw.daemon.recovery import OutputCleaner, TrustedClock, recover
 from tsbs_daw.queue.database import comes_and_goes
 from tsbs_daw.queue.events import Event, JobLifecycle, Listener
 from tsbs_daw.queue.locks import DaemonLocks, WatchedRoot

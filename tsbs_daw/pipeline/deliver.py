@@ -29,12 +29,11 @@ from tsbs_daw.contracts.manifest import AudioFile, OtherFile
 from tsbs_daw.core.errors import AnalysisError, JobCancelled, LeaseLost, NoSpaceLeft
 from tsbs_daw.core.files import disk_is_full, write_synced
 from tsbs_daw.pipeline import analyse, sessions
-from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.encode import Encoding, delivered, format_for, shared_gain
 from tsbs_daw.pipeline.naming import SongInfo, file_names, song_info, song_name
 from tsbs_daw.pipeline.publish import remove_folder
 from tsbs_daw.pipeline.render import SOURCE_COLOR, SOURCE_NAME, Rendering
-from tsbs_daw.pipeline.resolve import ResolvedJob
+from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob
 from tsbs_daw.pipeline.stem_cache import CachedStems, cache_key
 from tsbs_daw.sessions.dawproject import write_dawproject
 from tsbs_daw.sessions.rpp import write_rpp

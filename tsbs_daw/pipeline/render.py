@@ -22,7 +22,7 @@ from tsbs_daw.audio.measure import Levels, Meter, db
 from tsbs_daw.audio.wav_writer import AudioWriter
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.effects.chain import OutputRenderer
-from tsbs_daw.pipeline.context import JobContext
+from tsbs_daw.pipeline.resolve import JobContext
 from tsbs_daw.pipeline.stem_cache import RESIDUAL, CachedStems, Separation
 from tsbs_daw.presets.preset import Preset
 from tsbs_daw.presets.rules import REST

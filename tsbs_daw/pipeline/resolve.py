@@ -1,24 +1,100 @@
-"""A job with everything that it names looked up: preset, model, hashes, what is to be delivered."""
+"""What every step of a job is given: the job with preset, model, hashes and options looked up, and its context."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tsbs_daw.audio.headers.probe import cannot_open
 from tsbs_daw.contracts.job import Job
 from tsbs_daw.contracts.manifest import identity_of
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import UsageError
+from tsbs_daw.core.errors import JobCancelled, UsageError
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import HashedFile
 from tsbs_daw.models import registry
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import Preset, load_preset
 from tsbs_daw.separation import Separator
+
+Progress = Callable[[float, str], None]
+
+# Where each step begins on the progress bar, and where it ends.
+Shares = Mapping[str, tuple[float, float]]
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Sums seconds per step. The time of a step inside another counts for the inner one only."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._running: list[str] = []
+        self._since = time.perf_counter()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        self._turn()
+        self._running.append(name)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._running.pop()
+
+    def each(self, name: str, values: Iterable[T]) -> Iterator[T]:
+        """The same values; the time that making them takes counts for `name`."""
+        iterator = iter(values)
+        while True:
+            with self.step(name):
+                try:
+                    value = next(iterator)
+                except StopIteration:
+                    return
+            yield value
+
+    def _turn(self) -> None:
+        now = time.perf_counter()
+        if self._running:
+            name = self._running[-1]
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """One run of one job, as its steps see it.
+
+    Attributes:
+        job_id: For the log.
+        progress: Called with a fraction and a phrase.
+        cancelled: Asked between blocks. May raise LeaseLost.
+        timings: Sums the seconds of each step.
+        shares: Of the progress bar, by step; see `run`.
+    """
+
+    job_id: str
+    progress: Progress
+    cancelled: Callable[[], bool]
+    timings: Stopwatch = field(default_factory=Stopwatch)
+    shares: Shares = field(default_factory=dict)
+
+    def report(self, step: str, done: float, message: str) -> None:
+        """Report how much of a step is done, as a fraction of that step."""
+        begin, end = self.shares[step]
+        self.progress(begin + (end - begin) * min(max(done, 0.0), 1.0), message)
+
+    def check_cancelled(self) -> None:
+        """Raises: JobCancelled: the job is not wanted any more"""
+        if self.cancelled():
+            raise JobCancelled("The job was cancelled.")
 
 
 @lru_cache(maxsize=1)  # the model stays loaded from job to job

@@ -14,11 +14,10 @@ from pathlib import Path
 from tsbs_daw.contracts.job import Job, Result, State, StemFile
 from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, NamedHash, SourceEntry, read_manifest
 from tsbs_daw.core.config import Settings
-from tsbs_daw.pipeline.context import JobContext, Progress, Shares
 from tsbs_daw.pipeline.deliver import Delivered, deliver, raw_folder
 from tsbs_daw.pipeline.publish import StagedFolder, find_previous_run
 from tsbs_daw.pipeline.render import Rendering, render
-from tsbs_daw.pipeline.resolve import ResolvedJob, resolve
+from tsbs_daw.pipeline.resolve import JobContext, Progress, ResolvedJob, Shares, resolve
 from tsbs_daw.pipeline.separate import separate
 from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache
 from tsbs_daw.separation.devices import songs_at_once  # noqa: F401  (the worker asks the module of its runner)

@@ -13,9 +13,8 @@ from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import AudioError, DecoderKilled, OutputUnavailable, UnreadableAudio, shown
 from tsbs_daw.core.files import content_state
-from tsbs_daw.pipeline.context import JobContext
 from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
-from tsbs_daw.pipeline.resolve import ResolvedJob
+from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob
 from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache, cache_key
 
 log = logging.getLogger(__name__)

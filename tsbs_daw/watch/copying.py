@@ -16,8 +16,7 @@ from tsbs_daw.contracts.job import Job, Source, new_job_id
 from tsbs_daw.contracts.treatment import ContentHashes, Treatment
 from tsbs_daw.core.filenames import safe_name, source_name
 from tsbs_daw.core.files import open_regular, sync_file, sync_folder
-from tsbs_daw.queue.intake import write_new_job
-from tsbs_daw.queue.records import NewJob, SeenFile
+from tsbs_daw.queue.records import NewJob, SeenFile, write_new_job
 from tsbs_daw.queue.spool import SOURCE
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.scan import Found, file_state

@@ -25,12 +25,11 @@ from tsbs_daw.batch.page import joined_parts
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError, UsageError
 from tsbs_daw.queue.spool import MOVES, request_cancel, request_move, request_retry
-from tsbs_daw.web import files, places
-from tsbs_daw.web.access import COOKIE_LIFE_S, Access
-from tsbs_daw.web.events import QueueReader, stream
-from tsbs_daw.web.guard import Guard, Refused, Scope
+from tsbs_daw.web import files, views
+from tsbs_daw.web.access import COOKIE_LIFE_S, Access, Guard, Refused, Scope
+from tsbs_daw.web.files import Uploads
 from tsbs_daw.web.songs import Songs
-from tsbs_daw.web.uploads import Uploads
+from tsbs_daw.web.views import QueueReader, stream
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +172,7 @@ class Page:
         return JSONResponse({"id": job.id, "song": job.song}, 201)
 
     async def choices(self, request: Request) -> Response:
-        return JSONResponse(await anyio.to_thread.run_sync(places.choices, self._options))
+        return JSONResponse(await anyio.to_thread.run_sync(views.choices, self._options))
 
     # Songs
 
@@ -211,10 +210,10 @@ class Page:
     # Watch folders, models, catalogues
 
     async def folders(self, request: Request) -> Response:
-        return JSONResponse(await self._reader.ask(partial(places.folders, self._settings)))
+        return JSONResponse(await self._reader.ask(partial(views.folders, self._settings)))
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(await anyio.to_thread.run_sync(places.models, self._settings))
+        return JSONResponse(await anyio.to_thread.run_sync(views.models, self._settings))
 
     async def doctor(self, request: Request) -> Response:
         """The checks of `tsbs-daw doctor`, in a process of its own; one at a time."""

@@ -22,10 +22,9 @@ from tsbs_daw.core.filenames import source_name
 from tsbs_daw.queue.listing import describe
 from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.store import JobStore
-from tsbs_daw.web.access import Access
-from tsbs_daw.web.events import brief
+from tsbs_daw.web.access import Access, Refused
 from tsbs_daw.web.files import inside
-from tsbs_daw.web.guard import Refused
+from tsbs_daw.web.views import brief
 
 _ORIGINAL = "\0original"  # no file is called so
 _LOOK_UP = 4  # folders above a batch's songs in which its catalogue may lie

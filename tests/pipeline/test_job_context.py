@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from tsbs_daw.pipeline import context
-from tsbs_daw.pipeline.context import Stopwatch
+from tsbs_daw.pipeline import resolve
+from tsbs_daw.pipeline.resolve import Stopwatch
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that only moves when it is told to."""
     now = [100.0]
-    monkeypatch.setattr(context.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(resolve.time, "perf_counter", lambda: now[0])
     return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
