@@ -6,7 +6,7 @@ import numpy as np
 from signals import RATE
 
 from tsbs_daw.analysis.analyse import conclude
-from tsbs_daw.analysis.extract import extract_stream
+from tsbs_daw.analysis.features import extract_stream
 from tsbs_daw.contracts.analysis import Analysis
 
 

@@ -7,7 +7,7 @@ from analysis.listening import analyse_sounds
 from signals import RATE, chords, drum_kit, song, tone
 
 from tsbs_daw.analysis.analyse import analyse
-from tsbs_daw.analysis.extract import extract, extract_stream
+from tsbs_daw.analysis.features import extract, extract_stream
 from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.core.errors import AnalysisError
 

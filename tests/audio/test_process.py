@@ -132,7 +132,7 @@ def test_a_pipe_or_a_folder_is_refused_without_waiting(tmp_path):
         probe(tmp_path / "pipe.wav")
     with pytest.raises(UnreadableAudio, match="is a folder"):
         probe(tmp_path)
-    with pytest.raises(UnreadableAudio, match="Cannot open"):
+    with pytest.raises(UnreadableAudio, match="is missing from its folder"):
         probe(tmp_path / "missing.wav")
 
 

@@ -12,8 +12,7 @@ import signals
 
 from tsbs_daw.audio.measure import Levels, Meter
 from tsbs_daw.core.config import resource_folder
-from tsbs_daw.effects.chain import render
-from tsbs_daw.effects.dry_run import pink_noise
+from tsbs_daw.effects.chain import pink_noise, render
 from tsbs_daw.effects.table import Output
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import Preset, read_preset

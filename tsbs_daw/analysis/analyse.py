@@ -13,12 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tsbs_daw.analysis.beats import Pulse
+from tsbs_daw.analysis.beats import METERS, Pulse, find_bars
 from tsbs_daw.analysis.classifier import weights
-from tsbs_daw.analysis.extract import extract
-from tsbs_daw.analysis.features import Features
+from tsbs_daw.analysis.features import Features, extract
 from tsbs_daw.analysis.key import SHARES, find_key
-from tsbs_daw.analysis.metre import METERS, find_bars
 from tsbs_daw.analysis.rhythm_features import RhythmFeatures, rhythm_features
 from tsbs_daw.analysis.sections import find_sections
 from tsbs_daw.analysis.tempo import PulseCandidate, find_pulses

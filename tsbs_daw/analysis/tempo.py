@@ -12,21 +12,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsbs_daw.analysis.beats import Pulse, track
+from tsbs_daw.analysis.beats import Pulse, best_bar, describe_bars, track
 from tsbs_daw.analysis.classifier import likelihoods
 from tsbs_daw.analysis.features import ATTACK_S
-from tsbs_daw.analysis.heard import (
+from tsbs_daw.analysis.rhythm_features import (
     FASTEST_BPM,
     REPEATS_S,
+    SLACK_FRAMES,
     SLOWEST_BPM,
     STEP_S,
     TEMPI_BPM,
+    RhythmFeatures,
     heard_at,
     repetition,
     share_heard,
 )  # fmt: skip
-from tsbs_daw.analysis.metre import best_bar, describe_bars
-from tsbs_daw.analysis.rhythm_features import SLACK_FRAMES, RhythmFeatures
 
 WINDOW_S = 12.0
 USUAL_BPM = 112.0

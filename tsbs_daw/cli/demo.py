@@ -115,7 +115,7 @@ def _facts(folder: Path, result: Result, targets: dict[str, np.ndarray]) -> dict
     """Where everything is, and the SDR of every stem: as separated, and of the mixture itself for comparison."""
     from tsbs_daw.audio.read import open_audio
     from tsbs_daw.contracts.manifest import read_manifest
-    from tsbs_daw.lab.evaluation.metrics import usdr
+    from tsbs_daw.lab.evaluation.evaluate import usdr
 
     assert result.folder is not None
     manifest = read_manifest(result.folder)

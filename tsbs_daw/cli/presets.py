@@ -197,7 +197,7 @@ def _checked(file: str, run: bool) -> list[dict[str, Any]]:
     preset = load_preset(file, Settings.from_environment().presets)
     if not run:
         return [{"name": output.name} for output in preset.outputs]
-    from tsbs_daw.effects.dry_run import dry_run
+    from tsbs_daw.effects.chain import dry_run
     from tsbs_daw.effects.vst3 import clear_plugins
 
     answers = []

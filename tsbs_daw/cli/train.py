@@ -73,7 +73,7 @@ def command(
         if progress.best_sdr_db is None:
             typer.echo("No best.safetensors yet: the run stopped before its first validation. Continue with --resume.")
     if export is not None:
-        from tsbs_daw.lab.training.export import export_best
+        from tsbs_daw.lab.training.run_folder import export_best
 
         size = export_best(out, export, calibrate_on, init=begin_from, keep=keep)
         typer.echo(f"Wrote {export} ({size / 1e6:.2f} MB).")

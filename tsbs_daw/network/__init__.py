@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tsbs_daw.network.checkpoint import load_reference_state_dict, reference_state_dict
     from tsbs_daw.network.config import FULL, LITE, TINY, ModelConfig
     from tsbs_daw.network.network import Separation, TwoStageSeparator
-    from tsbs_daw.network.reference import load_reference_state_dict, reference_state_dict
 
 __all__ = [
     "FULL",

@@ -1,15 +1,24 @@
-"""Weights on disk: safetensors, with the network's shape and provenance in the metadata. Never pickle."""
+"""Weights on disk: safetensors, with the network's shape and provenance in the metadata. Never pickle.
+
+Published weights have other names. That network keeps a module per band and per direction; here equal ones are stacked.
+Each reference tensor is therefore a slice of one of ours, which `reference_views` lists; both directions of the
+translation are copies along that list.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from tsbs_daw.core.errors import CheckpointError
+from tsbs_daw.network.bands import BandSplit, Estimator
+from tsbs_daw.network.blocks import DualNet, SequenceUnit
 from tsbs_daw.network.config import ModelConfig
 from tsbs_daw.network.network import TwoStageSeparator
 
@@ -79,3 +88,108 @@ def _check_shapes(path: Path, shapes: dict[str, list[int]], config: ModelConfig)
     for name, shape in shapes.items():
         if shape != expected[name]:
             raise CheckpointError(f"{path}: {name} has shape {tuple(shape)}, not {tuple(expected[name])}.")
+
+
+View = tuple[str, Tensor, tuple[int, ...]]  # reference name, our memory, the reference's shape
+
+
+def reference_views(model: TwoStageSeparator) -> Iterator[View]:
+    """Every tensor of the published state dict as a view into the model's parameters."""
+    yield from _split("BN_mask", model.mask_split)
+    yield from _split("BN_map", model.map_split)
+    for stage, blocks in (("mask", model.mask_blocks), ("map", model.map_blocks)):
+        for index, block in enumerate(blocks):
+            yield from _block(f"separator_{stage}.{index}", block)
+    yield _view("in_conv.weight", model.fusion.weight, 1)
+    yield _view("in_conv.bias", model.fusion.bias)
+    yield from _estimator("mask", model.mask_estimator)
+    yield from _estimator("map", model.map_estimator)
+
+
+def reference_state_dict(model: TwoStageSeparator) -> dict[str, Tensor]:
+    """The model's weights under the reference's names and shapes (copies)."""
+    return {name: part.detach().reshape(shape).clone() for name, part, shape in reference_views(model)}
+
+
+def load_reference_state_dict(model: TwoStageSeparator, state_dict: Mapping[str, Tensor]) -> None:
+    """Copy a reference-named state dict into the model, in the model's own precision.
+
+    Raises: CheckpointError: names are missing or left over, or a shape differs; the model is then unchanged
+    """
+    views = {name: (part, shape) for name, part, shape in reference_views(model)}
+    problems = [f"{name} is missing" for name in views if name not in state_dict]
+    problems += [f"{name} is not known" for name in state_dict if name not in views]
+    problems += [
+        f"{name} has shape {tuple(state_dict[name].shape)} instead of {shape}"
+        for name, (_, shape) in views.items()
+        if name in state_dict and tuple(state_dict[name].shape) != shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"The weights do not fit this model: {'; '.join(problems[:3])}{more}.")
+    with torch.no_grad():
+        for name, (part, _) in views.items():
+            part.copy_(state_dict[name].reshape(part.shape))
+
+
+def _view(name: str, part: Tensor, trailing_ones: int = 0) -> View:
+    return name, part, tuple(part.shape) + (1,) * trailing_ones
+
+
+def _split(prefix: str, split: BandSplit) -> Iterator[View]:
+    for group in split.groups:
+        for offset in range(group.group.count):
+            name = f"{prefix}.{group.group.first_band + offset}"
+            yield _view(f"{name}.0.weight", group.norm_weight[offset])
+            yield _view(f"{name}.0.bias", group.norm_bias[offset])
+            yield _view(f"{name}.1.weight", group.weight[offset], 1)
+            yield _view(f"{name}.1.bias", group.bias[offset])
+
+
+def _block(prefix: str, block: DualNet) -> Iterator[View]:
+    yield from _sequence(f"{prefix}.band_rnn", block.time)
+    yield from _sequence(f"{prefix}.band_comm", block.band)
+    channel = block.channel
+    yield _view(f"{prefix}.channel_comm.input_norm.weight", channel.norm_weight)
+    yield _view(f"{prefix}.channel_comm.input_norm.bias", channel.norm_bias)
+    for name, linear in (
+        ("TAC_input", channel.transform),
+        ("TAC_mean", channel.average),
+        ("TAC_output", channel.concatenate),
+    ):
+        yield _view(f"{prefix}.channel_comm.{name}.0.weight", linear.weight)
+        yield _view(f"{prefix}.channel_comm.{name}.0.bias", linear.bias)
+
+
+def _sequence(prefix: str, unit: SequenceUnit) -> Iterator[View]:
+    yield _view(f"{prefix}.norm.weight", unit.norm_weight)
+    yield _view(f"{prefix}.norm.bias", unit.norm_bias)
+    mamba = unit.mamba.mamba
+    for index, direction in enumerate(("forward_mamba2", "backward_mamba2")[: unit.mamba.directions]):
+        name = f"{prefix}.rnn.{direction}"
+        yield _view(f"{name}.dt_bias", mamba.dt_bias[index])
+        yield _view(f"{name}.A_log", mamba.A_log[index])
+        yield _view(f"{name}.D", mamba.D[index])
+        yield _view(f"{name}.in_proj.weight", mamba.in_proj[index])
+        conv = mamba.conv_weight[index]
+        yield f"{name}.conv1d.weight", conv, (conv.shape[0], 1, conv.shape[1])
+        yield _view(f"{name}.conv1d.bias", mamba.conv_bias[index])
+        yield _view(f"{name}.norm.weight", mamba.norm_weight[index])
+        yield _view(f"{name}.out_proj.weight", mamba.out_proj[index])
+    yield _view(f"{prefix}.proj.weight", unit.proj.weight)
+    yield _view(f"{prefix}.proj.bias", unit.proj.bias)
+
+
+def _estimator(prefix: str, estimator: Estimator) -> Iterator[View]:
+    for number, group in enumerate(estimator.config.band_groups):
+        for offset in range(group.count):
+            band = group.first_band + offset
+            name = f"{prefix}.{band}"
+            yield _view(f"{name}.0.weight", estimator.norm_weight[band])
+            yield _view(f"{name}.0.bias", estimator.norm_bias[band])
+            yield _view(f"{name}.1.weight", estimator.weight1[band], 1)
+            yield _view(f"{name}.1.bias", estimator.bias1[band])
+            yield _view(f"{name}.3.weight", estimator.weight2[band].flatten(0, 1), 1)
+            yield _view(f"{name}.3.bias", estimator.bias2[band].flatten())
+            yield _view(f"{name}.5.weight", estimator.weight3[number][offset].flatten(0, 1), 1)
+            yield _view(f"{name}.5.bias", estimator.bias3[number][offset].flatten())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tsbs_daw.lab.bench.reference import as_reference
+from tsbs_daw.lab.bench.networks import as_reference
 from tsbs_daw.network import TINY, TwoStageSeparator
 
 

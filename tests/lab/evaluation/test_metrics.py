@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from signals import RATE, noise, silence, song
 
-from tsbs_daw.lab.evaluation.metrics import csdr, sdr_frames, si_sdr, usdr
+from tsbs_daw.lab.evaluation.evaluate import csdr, sdr_frames, si_sdr, usdr
 
 
 def test_usdr_of_a_scaled_target_is_known():

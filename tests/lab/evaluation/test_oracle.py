@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 from signals import noise, song
 
-from tsbs_daw.lab.evaluation.evaluate import ideal_ratio_mask
-from tsbs_daw.lab.evaluation.metrics import usdr
+from tsbs_daw.lab.evaluation.evaluate import ideal_ratio_mask, usdr
 
 
 def test_a_stem_alone_is_the_mixture():

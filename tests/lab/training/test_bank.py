@@ -9,8 +9,8 @@ import torch
 from song_files import STEMS, write_song
 
 from tsbs_daw.core.errors import DatasetError
+from tsbs_daw.lab.evaluation.songs import finished_songs
 from tsbs_daw.lab.training.bank import DeviceStore, Follower, SongBank
-from tsbs_daw.lab.training.song_folders import finished_songs
 
 RATE = 44100
 

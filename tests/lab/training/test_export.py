@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tsbs_daw.lab.evaluation.metrics import usdr
-from tsbs_daw.lab.training.export import fit_map_gains, scale_map
+from tsbs_daw.lab.evaluation.evaluate import usdr
+from tsbs_daw.lab.training.run_folder import fit_map_gains, scale_map
 from tsbs_daw.network import TwoStageSeparator
 
 

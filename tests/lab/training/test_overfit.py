@@ -7,7 +7,7 @@ import torch
 from signals import song
 from song_files import STEMS
 
-from tsbs_daw.lab.evaluation.metrics import usdr
+from tsbs_daw.lab.evaluation.evaluate import usdr
 from tsbs_daw.lab.training.objective import TwoStageLoss
 from tsbs_daw.lab.training.optimiser import make_optimiser
 from tsbs_daw.lab.training.recipe import LossPart, OptimiserPart

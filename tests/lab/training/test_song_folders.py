@@ -7,7 +7,7 @@ from signals import RATE, silence
 from song_files import STEMS, write_song
 
 from tsbs_daw.core.errors import DatasetError
-from tsbs_daw.lab.training.song_folders import SILENT_DB, SongProblem, read_song_audio, require_whole, split_songs
+from tsbs_daw.lab.evaluation.songs import SILENT_DB, SongProblem, read_song_audio, require_whole, split_songs
 
 
 def _read(*folders):

@@ -24,11 +24,10 @@ from tsbs_daw.core.errors import CheckpointError, DatasetError, NonFiniteLoss, S
 from tsbs_daw.lab.training import trainer
 from tsbs_daw.lab.training.bank import SongBank
 from tsbs_daw.lab.training.excerpts import TrainingExcerpts
-from tsbs_daw.lab.training.export import export_best
 from tsbs_daw.lab.training.objective import TwoStageLoss
 from tsbs_daw.lab.training.optimiser import Clock, make_optimiser
 from tsbs_daw.lab.training.recipe import Recipe
-from tsbs_daw.lab.training.run_folder import Progress, read_curve
+from tsbs_daw.lab.training.run_folder import Progress, export_best, read_curve
 from tsbs_daw.lab.training.trainer import RunOptions, train
 from tsbs_daw.network import TwoStageSeparator, checkpoint
 

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from tsbs_daw.core.errors import described
-from tsbs_daw.lab.bench.networks import SIZES, own_macs, random_network
-from tsbs_daw.lab.bench.reference import as_reference
+from tsbs_daw.lab.bench.networks import SIZES, as_reference, own_macs, random_network
 from tsbs_daw.network import ModelConfig, TwoStageSeparator, fused
 from tsbs_daw.separation.forms import Form, GraphedForm
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from tsbs_daw.lab.evaluation.metrics import usdr
+from tsbs_daw.lab.evaluation.evaluate import usdr
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.render import render
 from tsbs_daw.separation import Separator

@@ -16,8 +16,7 @@ from typing import Literal
 import numpy as np
 
 from tsbs_daw.analysis.analyse import conclude
-from tsbs_daw.analysis.extract import extract_stream
-from tsbs_daw.analysis.features import Features
+from tsbs_daw.analysis.features import Features, extract_stream
 from tsbs_daw.analysis.key import TONICS
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.contracts.analysis import Analysis, Loudness

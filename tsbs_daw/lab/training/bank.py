@@ -32,17 +32,17 @@ from torch import Tensor
 
 from tsbs_daw.core.errors import DatasetError, SettingsError
 from tsbs_daw.lab.evaluation.real import check_not_benchmark
-from tsbs_daw.lab.evaluation.songs import list_song_folders
-from tsbs_daw.lab.training.recipe import Recipe
-from tsbs_daw.lab.training.song_folders import (
+from tsbs_daw.lab.evaluation.songs import (
     SongAudio,
     SongProblem,
     files_stamp,
     finished_songs,
+    list_song_folders,
     read_song_audio,
     require_whole,
     split_songs,
 )
+from tsbs_daw.lab.training.recipe import Recipe
 from tsbs_daw.network import ModelConfig
 
 logger = logging.getLogger(__name__)

@@ -268,7 +268,7 @@ def _measure(
     songs: dict[str, list[Path]],
     target: Path,
 ) -> Taught:
-    from tsbs_daw.lab.evaluation.metrics import usdr
+    from tsbs_daw.lab.evaluation.evaluate import usdr
     from tsbs_daw.separation.separator import Separator
 
     students = {

@@ -27,7 +27,6 @@ from tsbs_daw.core.errors import NonFiniteLoss, SettingsError
 from tsbs_daw.lab.training.acceleration import BlockCompiler, choose_precision, tune_device
 from tsbs_daw.lab.training.bank import Sources
 from tsbs_daw.lab.training.excerpts import TrainingExcerpts, validation_excerpts
-from tsbs_daw.lab.training.export import write_model
 from tsbs_daw.lab.training.objective import LossTerms, TwoStageLoss, validate
 from tsbs_daw.lab.training.optimiser import (
     Clock,
@@ -39,7 +38,7 @@ from tsbs_daw.lab.training.optimiser import (
     update_average,
 )
 from tsbs_daw.lab.training.recipe import Recipe
-from tsbs_daw.lab.training.run_folder import Board, Curve, Progress, load_state, save_state, write_tensors
+from tsbs_daw.lab.training.run_folder import Board, Curve, Progress, load_state, save_state, write_model, write_tensors
 
 logger = logging.getLogger(__name__)
 
