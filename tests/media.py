@@ -64,3 +64,47 @@ def write_media(
 def without_box(data: bytes, name: bytes) -> bytes:
     """The file with every box of this name made a free one, of the same size."""
     return data.replace(name, b"free")
+
+
+def box_size(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "big")
+
+
+def with_table(data: bytes, name: bytes, body: bytes) -> bytes:
+    """The file with another body of a full box in the index, which lies before the audio. Version and flags stay."""
+    at = data.index(name) - 4
+    new = (12 + len(body)).to_bytes(4, "big") + name + data[at + 8 : at + 12] + body
+    grow = len(new) - box_size(data, at)
+    out = bytearray(data[:at] + new + data[at + box_size(data, at) :])
+    for place in range(at - 4):  # the boxes around it
+        if bytes(out[place + 4 : place + 8]) in (b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl"):
+            end = place + box_size(data, place)
+            if at < end:
+                out[place : place + 4] = (box_size(data, place) + grow).to_bytes(4, "big")
+    chunks = [offset + grow for offset in table(bytes(out), b"stco")] if name != b"stco" else []
+    for number, offset in enumerate(chunks):
+        place = out.index(b"stco") + 12 + 4 * number
+        out[place : place + 4] = offset.to_bytes(4, "big")
+    return bytes(out)
+
+
+def table(data: bytes, name: bytes) -> list[int]:
+    """The numbers of `stco`, or of `stsz`."""
+    at = data.index(name) + (12 if name == b"stsz" else 8)
+    count = box_size(data, at)
+    return [box_size(data, at + 4 + 4 * number) for number in range(count)]
+
+
+def packed(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(4, "big", signed=number < 0) for number in numbers)
+
+
+def rechunked(data: bytes, per_chunk: int) -> bytes:
+    """The same file with its frames, which were one chunk, in several that follow each other."""
+    sizes = table(data, b"stsz")
+    starts = range(0, len(sizes), per_chunk)
+    last = len(sizes) - starts[-1]
+    data = with_table(data, b"stsc", packed(2, 1, per_chunk, 1, len(starts), last, 1))
+    grow = 4 * (len(starts) - 1)
+    (first,) = table(data, b"stco")
+    return with_table(data, b"stco", packed(len(starts), *(first + grow + sum(sizes[:start]) for start in starts)))

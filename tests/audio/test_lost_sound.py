@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
 import pytest
 import signals
+import soundfile
 from harness.audio_files import SECOND, SOUND, aac, read_all
 
+from tsbs_daw.audio.headers.mpeg import parse_frame
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.tags import read_tags
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio
@@ -48,6 +51,42 @@ def test_an_mp3_that_changes_midway_is_refused_with_the_place(tmp_path, first, s
     rate = first.get("rate", 44100)
     assert 3 * rate <= found.shape[1] < 3.2 * rate
     assert place in warnings
+
+
+def free_mp3(rate: int = 44100, channels: int = 2, *, counted: bool = True) -> bytes:
+    """An MP3 whose frames do not state their bit rate, and with it their length."""
+    file = io.BytesIO()
+    constant = {"format": "MP3", "bitrate_mode": "CONSTANT", "compression_level": 0.5}
+    soundfile.write(file, SOUND[:channels, : 3 * rate].T, rate, **constant)
+    data = file.getvalue()
+    data = data if counted else data[parse_frame(data[:4]).bytes :]
+    out, at = bytearray(data), 0
+    while frame := parse_frame(data[at : at + 4]):
+        out[at + 2] &= 0x0F
+        at += frame.bytes
+    return bytes(out)
+
+
+@pytest.mark.parametrize("before", [b"", ID3, bytes(100)])
+@pytest.mark.parametrize("kind", [{}, {"channels": 1}, {"rate": 22050}])
+@pytest.mark.parametrize("salvage", [False, True])
+def test_an_mp3_with_a_free_bit_rate_is_refused_by_name(tmp_path, before, kind, salvage):
+    path = tmp_path / "song.mp3"
+    for data in (free_mp3(**kind), free_mp3(**kind, counted=False)):
+        path.write_bytes(before + data + b"TAG" + bytes(125))
+        with pytest.raises(UnsupportedAudio, match="is an MP3 with a free bit rate, which is not supported"):
+            read_all(path, salvage=salvage)
+
+
+@pytest.mark.parametrize("between", [b"", ID3, bytes(100)])
+def test_an_mp3_that_changes_to_a_free_bit_rate_midway_is_refused_with_the_place(tmp_path, between):
+    path = tmp_path / "song.mp3"
+    path.write_bytes(mp3() + between + free_mp3(counted=False))
+    with pytest.raises(UnsupportedAudio, match=r"changes to a free bit rate at 3\.0 s"):
+        read_all(path)
+    found, warnings = read_all(path, salvage=True)
+    assert 3 * SECOND <= found.shape[1] < 3.2 * SECOND
+    assert "changes to a free bit rate" in warnings
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -16,9 +17,20 @@ from golden_weights import CASE_B
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import CheckpointError, DownloadError, NoSpaceLeft, TsbsDawError, UnknownModel
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.models.registry import KNOWN, HashRecord, KnownModel, convert_into, find, list_models, pull, resolve
+from tsbs_daw.models.registry import (
+    BUNDLED,
+    KNOWN,
+    HashRecord,
+    KnownModel,
+    convert_into,
+    find,
+    list_models,
+    pull,
+    resolve,
+)
 from tsbs_daw.network import TwoStageSeparator
 from tsbs_daw.network.checkpoint import load, read_metadata, save
+from tsbs_daw.separation.separator import Separator
 
 SMALL = CASE_B.config
 
@@ -217,3 +229,33 @@ def test_the_known_models_state_where_they_are_from_and_under_which_licence():
         assert model.name == name and model.description and model.licence
         assert model.url is None or model.url.startswith("https://")
     assert KNOWN["musdb18"].stems == ("drums", "bass", "other", "vocals")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize(
+    "kind", ["pipe", "device", "folder", "link to a pipe", "link to a device", "dangling link", "loop"]
+)
+@pytest.mark.parametrize("among", ["by path", "by name"])
+def test_a_model_that_is_no_regular_file_is_refused_without_waiting(tmp_path, settings, kind, among):
+    """Opening a pipe waits for whoever writes to it, and a device never ends."""
+    settings.models.mkdir(parents=True, exist_ok=True)
+    path = (tmp_path if among == "by path" else settings.models) / "model.safetensors"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    targets = {"device": "/dev/zero", "link to a pipe": pipe, "link to a device": "/dev/urandom", "loop": path}
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(targets.get(kind, tmp_path / "gone"))
+    name = str(path) if among == "by path" else "model"
+    with pytest.raises((UnknownModel, CheckpointError)):
+        Separator.load(name, "cpu", settings)
+    assert [entry.path for entry in list_models(settings) if entry.name == "model"] in ([], [None])
+
+
+def test_a_model_may_be_a_link_to_a_file(tmp_path, settings):
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(BUNDLED)
+    assert resolve(str(link), settings).samefile(BUNDLED)

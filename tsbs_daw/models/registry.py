@@ -243,7 +243,8 @@ def list_models(settings: Settings) -> list[Entry]:
     """The known models first, then the user's own by name."""
     places = {name: BUNDLED if known.url is None else model_path(name, settings) for name, known in KNOWN.items()}
     entries = [Entry(name, path if path.is_file() else None, KNOWN[name]) for name, path in places.items()]
-    own = sorted(path for path in settings.models.glob(f"*{SUFFIX}") if path.stem not in KNOWN and is_name(path.stem))
+    files = (path for path in settings.models.glob(f"*{SUFFIX}") if path.is_file())  # reading a pipe would wait
+    own = sorted(path for path in files if path.stem not in KNOWN and is_name(path.stem))
     return entries + [Entry(path.stem, path, None) for path in own]
 
 

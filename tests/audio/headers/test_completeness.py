@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import struct
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import signals
 import soundfile
 
+from tsbs_daw.audio.headers import probe
 from tsbs_daw.audio.headers.probe import seems_unfinished
 
 COMPLETE = [
@@ -58,6 +60,42 @@ def test_a_file_cut_anywhere_is_not(unfinished, kind, subtype):
 @pytest.mark.parametrize("data", [b"", bytes(100), bytes(1_000_000)])
 def test_an_empty_or_preallocated_file_is_not(unfinished, data):
     assert unfinished(data)
+
+
+class Counted(io.FileIO):
+    """A file that counts what is read of it."""
+
+    reads = 0
+    taken_bytes = 0
+
+    def read(self, count: int = -1) -> bytes:
+        found = super().read(count)
+        Counted.reads += 1
+        Counted.taken_bytes += len(found)
+        return found
+
+
+PREALLOCATED_BYTES = 60_000_000
+
+
+@pytest.mark.parametrize("kept", ["streaminfo", "metadata", "half", "all but the last frames"])
+@pytest.mark.parametrize("comments", [0, 200])
+def test_a_look_at_a_preallocated_flac_reads_a_bounded_part_of_it(tmp_path, monkeypatch, kept, comments):
+    """It is asked in every look of its watch folder, so that all other songs wait for the answer."""
+    data = encoded("FLAC", "PCM_16")
+    info, frames = data[:42], data[data.index(b"\xff\xf8") :]
+    blocks = b"\x04\0\0\x28" + bytes(40)
+    metadata = info[:4] + b"\0" + info[5:] + blocks * comments + b"\x81\0\0\0"
+    keep = {"streaminfo": 42, "metadata": len(metadata), "half": len(metadata) + len(frames) // 2}
+    path = tmp_path / "song.flac"
+    path.write_bytes((metadata + frames)[: keep.get(kept, len(metadata) + len(frames) - 20_000)])
+    os.truncate(path, PREALLOCATED_BYTES)
+    monkeypatch.setattr(probe, "open_regular", Counted)
+    monkeypatch.setattr(Counted, "reads", 0)
+    monkeypatch.setattr(Counted, "taken_bytes", 0)
+    assert seems_unfinished(path)
+    assert Counted.reads < 1000
+    assert Counted.taken_bytes < 1_000_000, "1.7 % of the file"
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF])

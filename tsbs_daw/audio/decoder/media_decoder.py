@@ -25,6 +25,8 @@ from tsbs_daw.audio.decoder import decoder
 from tsbs_daw.audio.decoder.decoder import Failure, WindowFile, open_source, send, send_json
 
 UNKNOWN_SAMPLES = 1 << 63
+SHORTEST_PACKET_BYTES = 16  # shorter ones may be zeros, as where Opus sends nothing
+MAX_UNREADABLE = 10_000  # packets in a row
 FULL_SCALE = {"uint8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31, "int64": 1 << 63}
 
 
@@ -56,6 +58,7 @@ class Sender:
         self.stream = container.streams.audio[0]
         self.stream.codec_context.thread_count = 1  # threads reserve address space, and audio does not need them
         self.start, self.done, self.end = plan["start_samples"], 0, None
+        self.is_pcm = self.stream.codec_context.name.startswith("pcm_")
         self.kind: tuple[int, int] | None = None
         self.waiting: list[np.ndarray] = []
         self.losses, self.lost_s = 0, 0.0
@@ -101,14 +104,45 @@ class Sender:
         """Yield FFmpeg's frames. With `resume` in the plan, packets that cannot be decoded are left out and counted."""
         import av
 
-        for packet in self.container.demux(self.stream):
+        for packet in self.packets():
             try:
+                if packet.is_corrupt:
+                    raise ValueError("a part of a packet is missing")
+                if packet.size >= SHORTEST_PACKET_BYTES and not self.is_pcm and not any(bytes(packet)):
+                    raise ValueError("zeros stand in the place of its audio")
                 yield from packet.decode()
             except (av.error.FFmpegError, ValueError):
                 if not self.plan["resume"] or self.kind is None:
                     raise
                 self.lost_s += float((packet.duration or 0) * packet.time_base)
                 self.losses += 1
+
+    def packets(self) -> Iterator:
+        """Yield the stream's packets, then one without content, which asks the codec for what it still holds.
+
+        With `resume` in the plan, go on with the next packet after one that cannot be read: FFmpeg then reports an
+        error, or the end of the file, and continues when it is asked again.
+        """
+        import av
+
+        found, unreadable, flush = 0, 0, None
+        while unreadable < MAX_UNREADABLE:
+            try:
+                for packet in self.container.demux(self.stream):
+                    if packet.size:
+                        found, unreadable = found + 1, 0
+                        yield packet
+                    else:
+                        flush = packet
+                if not self.plan["resume"] or found + self.losses >= self.stream.frames:
+                    break
+            except av.error.InvalidDataError:
+                if not self.plan["resume"] or self.kind is None:
+                    raise
+            unreadable += 1
+            self.losses += 1
+        if flush is not None:
+            yield flush
 
     def announce(self, frame, channels: int) -> None:
         rate, length_s = frame.sample_rate, self.plan["length_s"]

@@ -29,7 +29,7 @@ class Frame:
 
     Attributes:
         kind: equal for all frames of a stream that one decoder can play
-        bytes: of the whole frame; 0 for a free bit rate
+        bytes: of the whole frame; 0 for a free bit rate, whose frames do not state their length
         samples: per channel
     """
 
@@ -175,6 +175,8 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
             continue
         found = position if reader.starts_chain(position) else reader.next_chain(position + 1)
         if found is None:
+            if frame and not frame.bytes:  # a free bit rate: where such frames end, they do not state
+                walk.change = frame
             break
         following = reader.frame(found)
         if following is not None and following.kind != kind:

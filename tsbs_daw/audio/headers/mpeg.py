@@ -33,6 +33,7 @@ XING = (b"Xing", b"Info")
 HAS_FRAMES, HAS_BYTES, HAS_TABLE, HAS_QUALITY = 1, 2, 4, 8
 LAME_BYTES = 36
 COUNT_SLACK = 2  # encoders disagree on which frames to count
+MIN_FREE_BYTES, MAX_FREE_BYTES = 24, 8192  # of a frame; mono at 8 kHz, and more than layer III allows
 LEAD_FRAMES = 10  # at most, that a decoder may leave out at the start of a part, for want of what they refer to
 
 
@@ -61,8 +62,22 @@ def looks_like_mpeg(file: BinaryIO, start: int) -> bool:
     first = parse_frame(_some(file, start, 4))
     if first is None:
         return False
-    second = parse_frame(_some(file, start + first.bytes, 4)) if first.bytes else first
+    if not first.bytes:
+        return _repeats(file, start, first)
+    second = parse_frame(_some(file, start + first.bytes, 4))
     return second is not None and second.kind == first.kind
+
+
+def _repeats(file: BinaryIO, start: int, first: Frame) -> bool:
+    """Whether frames of a free bit rate start here: they do not state their length, but all have the same."""
+    found = _some(file, start, 2 * MAX_FREE_BYTES + 8)
+    for length in range(MIN_FREE_BYTES, MAX_FREE_BYTES):
+        if found[length : length + 1] != found[:1]:
+            continue
+        following = parse_frame(found[length : length + 4])
+        if following == first and any(parse_frame(found[2 * length + n :][:4]) == first for n in (-4, -1, 0, 1, 4)):
+            return True
+    return False
 
 
 def skip_padding(file: BinaryIO, start: int) -> int:
@@ -77,8 +92,8 @@ def read_mpeg(file: BinaryIO, size: int, start: int = 0) -> Header:
     if first is None:
         raise Refused(UnreadableAudio, "has no MP3 frame where the first should be; copy it again")
     end = _without_tags(file, start, size)
-    if not first.bytes:  # a free bit rate: only the decoder finds where its frames end
-        return Header("MP3", first.channels, first.rate_hz, seekable=False, window=Window(((start, end),), pipe=True))
+    if not first.bytes:  # decoders lose their way in it, or end early without a word
+        raise Refused(UnsupportedAudio, "is an MP3 with a free bit rate, which is not supported; convert it to WAV")
     count = read_count(bytes_at(file, start, min(first.bytes, size - start)), first)
     reader = FrameReader(file, end, parse_frame, 4)
     begin = start + first.bytes if count else start
@@ -114,6 +129,7 @@ def change_of(walk: Walk, first: Frame) -> Fault | None:
     rate, channels = walk.change.rate_hz, walk.change.channels
     new = [f"{rate} Hz"] if rate != first.rate_hz else []
     new += [f"{channels} channel{'s' if channels != 1 else ''}"] if channels != first.channels else []
+    new += [] if walk.change.bytes else ["a free bit rate"]
     what = " and ".join(new) or "another coding"
     return Fault(UnsupportedAudio, f"changes to {what} at {walk.samples / first.rate_hz:.1f} s", "convert it to WAV")
 

@@ -1,6 +1,7 @@
 """Streams of pages and elements: Ogg, and Matroska with WebM.
 
-A complete Ogg stream marks its last page as the last.
+A complete Ogg stream marks its last page as the last. In Matroska, elements follow each other without a gap, so that a
+place where none starts is damaged; a decoder goes on with the next cluster, without a word.
 """
 
 from __future__ import annotations
@@ -111,6 +112,18 @@ def _last_page(file: BinaryIO, start: int, size: int) -> tuple[int, int] | None:
 EBML_HEAD = re.compile(rb"\x1a\x45\xdf\xa3.{1,80}?(?:webm|matroska)", re.DOTALL)
 BLOCK_BYTES = 1 << 20
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+CLUSTER, INFO, TICK_NS = b"\x1f\x43\xb6\x75", b"\x15\x49\xa9\x66", b"\x2a\xd7\xb1"
+TIMESTAMP, SIMPLE_BLOCK = b"\xe7", b"\xa3"
+VOID, CHECKSUM = b"\xec", b"\xbf"
+# SeekHead, Tracks, Cues, Attachments, Chapters, Tags; and what clusters hold beside blocks and their time.
+ON_TOP = {CLUSTER, INFO, VOID, CHECKSUM}
+ON_TOP |= {bytes.fromhex(name) for name in ("114d9b74", "1654ae6b", "1c53bb6b", "1941a469", "1043a770", "1254c367")}
+IN_CLUSTER = {TIMESTAMP, SIMPLE_BLOCK, VOID, CHECKSUM, b"\xa0", b"\xa7", b"\xab", b"\xaf", b"\x58\x54"}
+LARGEST_HEAD_BYTES = 12  # of an element: its name and its length
+READ_BYTES = 1 << 12  # at a time: blocks of pictures are skipped
+MAX_ELEMENTS = 20_000_000  # two days
+MAX_DAMAGES = 1000
+LEAST_GAP_S = 0.5  # between the starts of two blocks; none holds as much
 
 
 def read_matroska(file: BinaryIO, size: int) -> Header:
@@ -137,8 +150,150 @@ def read_matroska(file: BinaryIO, size: int) -> Header:
         fault = cut(length, size - body)
     second = _second_matroska(file, size, body + (length or 0), body if length is None else None)
     window = Window(((0, second),)) if second else None
-    fault = joined("Matroska files") if second else fault
+    walk = _ElementWalk(
+        file, min(body + length, size) if length else second or size, is_cut=length is None or fault is not None
+    )
+    walk.run(body)
+    damage = walk.fault()
+    if damage and fault:  # bytes that are missing, as after a bad transfer: the place says more than their number
+        fault = Fault(fault.kind, damage.what)
+    fault = joined("Matroska files") if second else fault or damage
+    warnings += walk.gaps()
     return Header("MATROSKA", seekable=False, warnings=warnings, fault=fault, window=window, demuxer="matroska")
+
+
+class _ElementWalk:
+    """Follows the elements of a Segment, those in its clusters too.
+
+    Args:
+        end: of the Segment, or of what is there of it
+        is_cut: the file ends before the Segment, or nobody knows
+    """
+
+    def __init__(self, file: BinaryIO, end: int, *, is_cut: bool):
+        self._file, self._end, self._is_cut = file, end, is_cut
+        self._block_at, self._block = 0, b""
+        self._tick_s, self._cluster_s, self._now_s = 0.001, 0.0, 0.0
+        self._last_s: float | None = None
+        self._gaps: list[tuple[float, float]] = []
+        self._tracks: set[bytes] = set()
+        self._damages: list[tuple[float, float]] = []  # from the last block before it to the first after it, in seconds
+
+    def fault(self) -> Fault | None:
+        """The fault of a Segment that is damaged, with the first place and what is lost."""
+        if not self._damages:
+            return None
+        lost_s = sum(max(after - before, 0.0) for before, after in self._damages)
+        places = f" in {len(self._damages)} places, the first" if len(self._damages) > 1 else ""
+        what = f"is damaged{places} at {self._damages[0][0]:.1f} s: up to {lost_s:.2f} s is lost"
+        return Fault(UnreadableAudio, what)
+
+    def gaps(self) -> tuple[str, ...]:
+        """What to warn about where nothing is damaged and yet blocks are missing, as in a recording that was paused."""
+        if not self._gaps or self._damages or len(self._tracks) > 1:
+            return ()
+        before, after = self._gaps[0]
+        places = f" in {len(self._gaps)} places, the first" if len(self._gaps) > 1 else ""
+        return (f"has no audio{places} from {before:.1f} to {after:.1f} s; what is missing is left out, not silent",)
+
+    def run(self, position: int) -> None:
+        """Walk from the Segment's first element to its end."""
+        cluster_end: int | None = None
+        for _ in range(MAX_ELEMENTS):
+            if position >= self._end:
+                break
+            name, length, body = self._element(position)
+            inside = cluster_end is None or position < cluster_end
+            limit = cluster_end if inside and name in IN_CLUSTER and cluster_end is not None else self._end
+            known = name in ON_TOP or (name in IN_CLUSTER and inside)
+            if known and name == CLUSTER:
+                cluster_end = None if length is None else min(body + length, self._end)
+                known = length is None or body + length <= self._end or self._is_cut
+                position = body if known else position
+            elif known and length is not None and body + length <= limit:
+                self._note(name, body, length)
+                position = body + length
+            elif known and length is not None and self._is_cut and body + length > self._end:
+                break
+            else:
+                known = False
+            if not known:
+                found = self._next_cluster(position + 1)
+                if found is None and self._is_cut and self._end - position < LARGEST_HEAD_BYTES:
+                    break
+                before = self._now_s
+                if found is not None:
+                    self._enter(found)
+                self._damages.append((before, self._cluster_s if found is not None else before))
+                if found is None or len(self._damages) >= MAX_DAMAGES:
+                    break
+                position, cluster_end = found, None
+
+    def _enter(self, position: int) -> None:
+        """Note the time of the cluster that starts here."""
+        _, _, body = self._element(position)
+        for _ in range(4):  # its time may follow a checksum and the size of the one before
+            name, length, inner = self._element(body)
+            if length is None or name not in IN_CLUSTER:
+                return
+            self._note(name, inner, length)
+            if name == TIMESTAMP:
+                return
+            body = inner + length
+
+    def _note(self, name: bytes, body: int, length: int) -> None:
+        """Note what an element says of the time."""
+        if name == TIMESTAMP:
+            self._cluster_s = self._now_s = int.from_bytes(self._at(body, min(length, 8)), "big") * self._tick_s
+        elif name == SIMPLE_BLOCK:
+            head = self._at(body, 11)
+            width = 9 - head[0].bit_length() if head else 9
+            ticks = int.from_bytes(head[width : width + 2], "big", signed=True)
+            self._tracks.add(head[:width])
+            before, self._now_s = self._last_s, self._cluster_s + ticks * self._tick_s
+            if before is not None and self._now_s - before > LEAST_GAP_S:
+                self._gaps.append((before, self._now_s))
+            self._last_s = self._now_s
+        elif name == INFO and length < BLOCK_BYTES:
+            found = self._at(body, length).partition(TICK_NS)[2]
+            if found and 0x81 <= found[0] <= 0x88:
+                self._tick_s = int.from_bytes(found[1 : found[0] - 0x7F], "big") / 1e9
+
+    def _element(self, position: int) -> tuple[bytes, int | None, int]:
+        """Name and length of the element that starts here, and the offset of its body; no name if none can start."""
+        head = self._at(position, LARGEST_HEAD_BYTES)
+        width = 9 - head[0].bit_length() if head else 9
+        if width > 4 or len(head) <= width:
+            return b"", None, position
+        wide = 9 - head[width].bit_length()
+        if wide > 8 or len(head) < width + wide:
+            return b"", None, position
+        length = int.from_bytes(head[width : width + wide], "big") & (1 << 7 * wide) - 1
+        return head[:width], None if length == (1 << 7 * wide) - 1 else length, position + width + wide
+
+    def _next_cluster(self, position: int) -> int | None:
+        """Where the next cluster starts."""
+        while position < self._end:
+            block = self._at(position, BLOCK_BYTES)
+            place = block.find(CLUSTER)
+            if place < 0:
+                position += max(len(block) - 3, 1)
+                continue
+            position += place
+            _, _, body = self._element(position)
+            if self._element(body)[0] in IN_CLUSTER:
+                return position
+            position += 1
+        return None
+
+    def _at(self, position: int, count: int) -> bytes:
+        """Up to `count` bytes."""
+        inside = position - self._block_at
+        if inside < 0 or inside + count > len(self._block):
+            self._file.seek(position)
+            self._block_at, inside = position, 0
+            self._block = self._file.read(max(count, READ_BYTES))
+        return self._block[inside : inside + count]
 
 
 def _second_matroska(file: BinaryIO, size: int, end: int, search_from: int | None) -> int | None:

@@ -1,0 +1,192 @@
+"""MP4: what the index says is compared with itself and with the file, so that no sound is lost without a word."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+import media
+import numpy as np
+import pytest
+import signals
+
+from tsbs_daw.audio.headers.probe import inspect, seems_unfinished
+from tsbs_daw.audio.read import open_audio
+from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="needs the extra [media]")
+
+RATE, SAMPLES = 44100, 44100 * 4 + 3
+CODECS = {"aac": ("fltp", 44100), "alac": ("s16p", 44100), "libopus": ("flt", 48000), "flac": ("s16", 44100)}
+
+
+def song(folder, codec: str = "aac") -> bytes:
+    """A file whose index comes first, as a server wants it."""
+    sample_format, rate = CODECS[codec]
+    options = {"codec": codec, "sample_format": sample_format, "options": {"movflags": "faststart"}}
+    return media.write_media(folder / "made.mp4", [signals.noise(SAMPLES)], rate, **options).read_bytes()
+
+
+def heard(folder, data: bytes, *, salvage: bool = False) -> tuple[np.ndarray, str]:
+    path = folder / "song.m4a"
+    path.write_bytes(data)
+    with open_audio(path, salvage=salvage) as reader:
+        sound = np.concatenate(list(reader.blocks()), axis=1)
+        return sound, " ".join(reader.info.warnings)
+
+
+def refusal(folder, data: bytes) -> AudioError:
+    with pytest.raises(AudioError) as refused:
+        heard(folder, data)
+    return refused.value
+
+
+def audio_at(data: bytes) -> int:
+    return data.index(b"mdat") + 4
+
+
+def without_length(data: bytes) -> bytes:
+    """The audio's box reaches to the end of the file, wherever that is."""
+    at = data.index(b"mdat") - 4
+    return data[:at] + bytes(4) + data[at + 4 :]
+
+
+def with_true_length(data: bytes) -> bytes:
+    at = data.index(b"mdat") - 4
+    return data[:at] + (len(data) - at).to_bytes(4, "big") + data[at + 4 :]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("mended", [bytes, without_length, with_true_length])
+def test_a_cut_file_is_refused_with_the_place_whatever_its_boxes_say(tmp_path, codec, mended):
+    data = song(tmp_path, codec)
+    cut = mended(data[: audio_at(data) + (len(data) - audio_at(data)) // 2])
+    error = refusal(tmp_path, cut)
+    assert isinstance(error, TruncatedAudio)
+    at_s, lost_s = map(float, re.search(r"is cut short at (\S+) s: (\S+) s of its audio lies out", str(error)).groups())
+    rate = CODECS[codec][1]
+    assert 1.0 < at_s < 3.0
+    assert at_s + lost_s == pytest.approx(SAMPLES / rate, abs=0.2)
+    assert seems_unfinished(tmp_path / "song.m4a")
+    whole, _ = heard(tmp_path, data)
+    sound, warnings = heard(tmp_path, cut, salvage=True)
+    assert f"is cut short at {at_s}" in warnings
+    assert sound.shape[1] == pytest.approx(at_s * rate, abs=8200)
+    assert np.array_equal(sound, whole[:, : sound.shape[1]])
+
+
+def test_frames_outside_the_file_are_told_and_salvage_goes_on_behind_them(tmp_path):
+    data = media.rechunked(song(tmp_path, "alac"), 5)
+    whole, warnings = heard(tmp_path, data)
+    expected = np.concatenate((whole[:, : 15 * 4096], whole[:, 20 * 4096 :]), axis=1)
+    assert (whole.shape[1], warnings) == (SAMPLES, "")
+    chunks = media.table(data, b"stco")
+    for place in (len(data) * 2, (1 << 32) - 8, 40):  # behind the end, and inside the index
+        moved = media.with_table(data, b"stco", media.packed(len(chunks), *chunks[:3], place, *chunks[4:]))
+        error = refusal(tmp_path, moved)
+        assert "is cut short at 1.4 s: 0.45 s of its audio lies outside the file" in str(error)
+        sound, warnings = heard(tmp_path, moved, salvage=True)
+        assert "is cut short at 1.4 s" in warnings
+        assert np.array_equal(sound[:, : expected.shape[1]], expected)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_zeros_in_the_place_of_the_rest_are_an_unfinished_copy(tmp_path, codec):
+    data = song(tmp_path, codec)
+    half = audio_at(data) + (len(data) - audio_at(data)) // 2
+    unfinished = data[:half] + bytes(len(data) - half)
+    assert re.search(
+        r"is cut short at [12]\.\d s: zeros stand in the place of the rest", str(refusal(tmp_path, unfinished))
+    )
+    assert seems_unfinished(tmp_path / "song.m4a")
+    sound, _ = heard(tmp_path, unfinished, salvage=True)
+    assert SAMPLES // 4 < sound.shape[1] < SAMPLES * 3 // 4
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_zeros_in_the_middle_are_never_taken_for_sound(tmp_path, codec):
+    data = song(tmp_path, codec)
+    half = audio_at(data) + (len(data) - audio_at(data)) // 2
+    hole = (len(data) - half) // 4
+    holed = data[:half] + bytes(hole) + data[half + hole :]
+    assert "damaged after sample" in str(refusal(tmp_path, holed))
+    sound, warnings = heard(tmp_path, holed, salvage=True)
+    assert "could not be decoded" in warnings
+    assert SAMPLES // 2 < sound.shape[1] < SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"), [(b"stts", (1, 50, 1024)), (b"stts", (2, 60, 1024, 60, 1024)), (b"stsz", None)]
+)
+def test_tables_that_count_different_numbers_of_frames_are_refused(tmp_path, name, counts):
+    data = song(tmp_path)
+    if counts is None:
+        sizes = media.table(data, b"stsz")[:50]
+        counts = (0, len(sizes), *sizes)
+    lying = media.with_table(data, name, media.packed(*counts))
+    error = refusal(tmp_path, lying)
+    assert isinstance(error, UnreadableAudio)
+    assert re.search(
+        r"index that contradicts itself \(\d+ frames have a size, \d+ a duration and \d+ a place\)", str(error)
+    )
+    sound, warnings = heard(tmp_path, lying, salvage=True)
+    assert "contradicts itself" in warnings
+    if name == b"stts":
+        assert sound.shape[1] >= SAMPLES
+
+
+def test_chunks_that_are_not_listed_are_noticed(tmp_path):
+    data = media.rechunked(song(tmp_path), 20)
+    chunks = media.table(data, b"stco")
+    fewer = media.with_table(data, b"stco", media.packed(len(chunks) - 3, *chunks[:-3]))
+    assert "contradicts itself" in str(refusal(tmp_path, fewer))
+
+
+def test_an_edit_list_is_followed_and_what_it_leaves_out_is_told(tmp_path):
+    data = song(tmp_path, "alac")
+    whole, _ = heard(tmp_path, data)
+    sound, warnings = heard(tmp_path, media.with_table(data, b"elst", media.packed(1, 2000, RATE, 1 << 16)))
+    assert "has an edit list that leaves out 2.0 of its 4.0 s; they are left out as players do" in warnings
+    assert np.array_equal(sound, whole[:, RATE : 3 * RATE])
+    two = media.packed(2, 1000, RATE, 1 << 16, 1000, 3 * RATE, 1 << 16)
+    sound, warnings = heard(tmp_path, media.with_table(data, b"elst", two))
+    assert "leaves out 2.0 of its 4.0 s" in warnings
+    assert sound.shape[1] == pytest.approx(2 * RATE, abs=2 * 4096)
+    late = media.packed(2, 500, -1, 1 << 16, 4000, 0, 1 << 16)
+    sound, warnings = heard(tmp_path, media.with_table(data, b"elst", late))
+    assert "starts its audio 0.500 s late; the gap is left out" in warnings
+    assert np.array_equal(sound[:, :SAMPLES], whole[:, : sound.shape[1]])
+
+
+def with_itunes_tag(path, delay: int, padding: int, count: int) -> bytes:
+    from mutagen.mp4 import MP4, MP4FreeForm
+
+    file = MP4(path)
+    numbers = f" 00000000 {delay:08X} {padding:08X} {count:016X}" + " 00000000" * 8
+    file["----:com.apple.iTunes:iTunSMPB"] = [MP4FreeForm(numbers.encode())]
+    file.save()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("edits", [True, False])
+@pytest.mark.parametrize(("count", "believed"), [(SAMPLES, True), (SAMPLES // 3, False), (SAMPLES * 3, False)])
+def test_a_gapless_tag_is_believed_only_where_it_fits_the_frames(tmp_path, count, believed, edits):
+    """It is copied along where a song is cut or joined, and would hide the rest of the sound."""
+    data = song(tmp_path)
+    path = tmp_path / "tagged.m4a"
+    path.write_bytes(data if edits else media.without_box(data, b"edts"))
+    whole, _ = heard(tmp_path, data)
+    sound, warnings = heard(tmp_path, with_itunes_tag(path, 1024, -(SAMPLES + 1024) % 1024, count))
+    assert ("iTunSMPB" in warnings) is not believed
+    if edits or believed:
+        assert np.array_equal(sound, whole)
+    else:
+        assert sound.shape[1] >= SAMPLES
+
+
+def test_an_index_of_a_day_is_compared_in_a_bounded_number_of_reads(tmp_path):
+    data = media.rechunked(song(tmp_path), 1)
+    path = tmp_path / "song.m4a"
+    path.write_bytes(data)
+    assert inspect(path).fault is None
+    assert not seems_unfinished(path)
