@@ -220,7 +220,7 @@ def test_chunks_of_several_songs_meet_on_a_node_and_come_out_as_on_this_machine(
 
 @pytest.mark.parametrize("address", ["", "somewhere", "ray://head:10001", "head:port", "head:"])
 def test_an_address_that_cannot_be_is_refused(address):
-    with pytest.raises(UsageError, match="--cluster"):
+    with pytest.raises(UsageError, match="Invalid --cluster"):
         check_address(address)
 
 

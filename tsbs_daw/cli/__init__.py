@@ -47,6 +47,7 @@ TABLE = (
     Entry("submit", "Enqueue files for the running daemon."),
     Entry("jobs", "List, show, retry, move and cancel jobs."),
     Entry("web", "Serve a page that shows the queue and plays the stems."),
+    Entry("cluster", "Show the machines that compute for --cluster."),
     Entry("presets", "List, show and check effect presets."),
     Entry("models", "List, download and convert models."),
     Entry("reaper", "Install, inspect and remove the REAPER actions."),

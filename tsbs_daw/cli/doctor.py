@@ -18,6 +18,12 @@ def command(
     model: Annotated[
         str, typer.Option(help="Model to run the test job with: a name or a .safetensors file.")
     ] = "default",
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Also have every node of this Ray cluster compute a chunk: `auto` or HOST:PORT."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Check this installation, and say how to fix each problem.
@@ -27,11 +33,13 @@ def command(
 
     Example: tsbs-daw doctor
     """
+    from tsbs_daw.cluster import check_address
     from tsbs_daw.core.config import Settings
     from tsbs_daw.doctor.checks import Report, examine
 
     found = []
-    for finding in examine(Settings.from_environment(), model):
+    address = None if cluster is None else check_address(cluster)
+    for finding in examine(Settings.from_environment(), model, address):
         found.append(finding)
         if not as_json:
             _show(finding)

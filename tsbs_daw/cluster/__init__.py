@@ -14,11 +14,11 @@ import importlib.util
 from tsbs_daw.core.errors import UsageError
 
 
-def check_address(address: str) -> str:
+def check_address(address: str, option: str = "--cluster") -> str:
     """Raises: UsageError: not an address that can be used, or no Ray here"""
     host, _, port = address.rpartition(":")
     if address != "auto" and (not host or not port.isdigit() or "/" in address):
-        raise UsageError(f"Invalid --cluster {address!r}: use `auto`, or the address of the head, as in 10.0.0.1:6379.")
+        raise UsageError(f"Invalid {option} {address!r}: use `auto`, or the address of the head, as in 10.0.0.1:6379.")
     if importlib.util.find_spec("ray") is None:
-        raise UsageError("--cluster needs Ray, which is not installed; run `pip install 'tsbs-daw[cluster]'`.")
+        raise UsageError("A cluster needs Ray, which is not installed; run `pip install 'tsbs-daw[cluster]'`.")
     return address

@@ -171,22 +171,23 @@ class Lane:
         except Exception as error:  # whatever Ray raises for an actor that cannot start
             self._close(f"The node {self.place.text} cannot compute now ({reason_of(error)}).")
 
-    def start(self) -> dict[str, Any]:
-        """Have the actor there. Returns: its hello. Raises: Refused, RayError"""
+    def start(self, actor: Any = None) -> None:
+        """Have the actor there: one that runs already, or a new one. Raises: Refused, RayError"""
+        self.actor = actor or self._new_actor()
+        check_program(self.place, self.ray.get(self.actor.hello.remote(), timeout=START_LIMIT_S))
+
+    def _new_actor(self) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         place = self.place
         kind = self.ray.remote(NodeSeparator)
-        self.actor = kind.options(
+        return kind.options(
             name=f"{place.node}/{place.share}/{self.owner}",
             num_cpus=place.cpus,
             num_gpus=place.gpus,
             max_concurrency=32,
             scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
         ).remote()
-        hello = self.ray.get(self.actor.hello.remote(), timeout=START_LIMIT_S)
-        check_program(place, hello)
-        return hello
 
     def load(self, model: Model) -> dict[str, Any]:
         """Have the model there, sent if it is not. Raises: Refused, RayError"""

@@ -21,7 +21,7 @@ from typing import Any
 
 from tsbs_daw.core import child, machine
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import described, shown
+from tsbs_daw.core.errors import ClusterUnavailable, described, shown
 from tsbs_daw.integrations.reaper.application import usual_folder
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,11 @@ class Report:
         }
 
 
-def examine(settings: Settings, model: str = "default") -> Iterator[Finding]:
-    """Run all checks and yield each finding as soon as it is known; slow checks come last."""
+def examine(settings: Settings, model: str = "default", cluster: str | None = None) -> Iterator[Finding]:
+    """Run all checks and yield each finding as soon as it is known; slow checks come last.
+
+    cluster: the address of a Ray cluster whose nodes are checked, too
+    """
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -83,6 +86,8 @@ def examine(settings: Settings, model: str = "default") -> Iterator[Finding]:
         ("device", lambda: _probe("device", settings, model)),
         ("job", lambda: _probe("job", settings, model)),
     ]
+    if cluster is not None:
+        checks.append(("cluster", lambda: _cluster(cluster, settings, model)))
     for topic, check in checks:
         yield from _caught(topic, check)
 
@@ -235,6 +240,29 @@ def _probe(name: str, settings: Settings, model: str) -> Iterator[Finding]:
         else:
             for found in answer:
                 yield Finding(name, Status(found["status"]), found["what"], found["advice"])
+
+
+def _cluster(address: str, settings: Settings, model: str) -> Iterator[Finding]:
+    """Have every actor of a cluster compute a chunk, and compare it with this machine's."""
+    from tsbs_daw.cluster.status import ask
+    from tsbs_daw.models.registry import resolve
+
+    try:
+        found = ask(address, resolve(model, settings), settings.precision)
+    except ClusterUnavailable as error:
+        yield Finding("cluster", Status.PROBLEM, str(error), "See docs/cluster.md for the start of head and nodes.")
+        return
+    for trial in found["trials"]:
+        if trial["ok"]:
+            what = f"{trial['name']} computes right, {trial['speed']:.1f} times real time for a short chunk"
+            yield Finding("cluster", Status.OK, what)
+        else:
+            why = trial.get("error") or f"its stems are off by {trial['difference']:.0e}"
+            advice = "Install the same tsbs-daw there, and run `tsbs-daw doctor` on it."
+            yield Finding("cluster", Status.PROBLEM, f"{trial['name']} cannot be used: {why}", advice)
+    if not found["trials"]:
+        advice = "Start nodes with `ray start --address=HEAD:6379`."
+        yield Finding("cluster", Status.PROBLEM, f"The cluster {address} has no node that computes.", advice)
 
 
 _ADVICE = {
