@@ -66,7 +66,7 @@ class Connection:
 
     def __init__(self, address: str):
         self.address = address
-        self.capacity = 0  # chunks that the cluster can have under way
+        self.lanes = self.capacity = 0  # actors that are ready, and chunks that the cluster can have under way
         self.trouble = ""  # the last sentence about it
         self._lock = threading.Lock()  # guards the next four
         self._outstanding: dict[int, RemoteTicket] = {}
@@ -74,6 +74,8 @@ class Connection:
         self._numbers = self._songs = 0
         self._lanes_seen = time.monotonic()  # when there last was a node, or the first moment
         self.bytes_out = self.bytes_in = 0
+        self._closed = False
+        self._process: subprocess.Popen[bytes] | None = None
         threading.Thread(target=self._keep_bridge, name="cluster", daemon=True).start()
 
     @property
@@ -102,14 +104,23 @@ class Connection:
         with self._lock:
             self._outstanding.pop(ticket.number, None)
 
+    def close(self) -> None:
+        """End the bridge, and with it what Ray runs for it. Nothing can be sent any more."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     # In the connection's thread
 
     def _keep_bridge(self) -> None:
         failures = 0
-        while True:
+        while not self._closed:
             began = time.monotonic()
             how = self._run_bridge()
-            self.capacity = 0
+            self.lanes = self.capacity = 0
+            if self._closed:
+                return
             failures = 0 if time.monotonic() - began > SILENT_S else failures + 1
             log.warning("the bridge to the cluster %s ended (%s)", self.address, how)
             time.sleep(min(RESTART_S[0] * 2.0 ** min(failures, 10), RESTART_S[1]))
@@ -118,6 +129,7 @@ class Connection:
         """Run one bridge until it ends or hangs. Returns: how it ended"""
         command = python("tsbs_daw.cluster.bridge", self.address)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(threads=1))
+        self._process = process
         heard = [time.monotonic() + CONNECT_S - SILENT_S]
         frames: queue.SimpleQueue[RemoteTicket | None] = queue.SimpleQueue()
         with self._lock:
@@ -150,7 +162,7 @@ class Connection:
     def _hear(self, head: dict[str, Any], array: np.ndarray | None) -> None:
         event = head["event"]
         if event == "alive":
-            self.capacity = head["capacity"]
+            self.lanes, self.capacity = head["lanes"], head["capacity"]
             if head["lanes"]:
                 self._lanes_seen, self.trouble = time.monotonic(), ""
         elif event == "trouble":

@@ -19,12 +19,14 @@ Other networks:
 Growth of the cost:
     lengths.*    a song of 30 s, of 5 min and of an hour, the whole way
     songs.*      1, 10 and 100 songs through one daemon
+    cluster.*    a song here and on a node, and songs per minute on 1, 2 and 3 nodes of this machine (extra `cluster`)
     stems.*      networks that give 1, 2, 4 and 8 stems
     overlap.*    chunk length and overlap, against SDR
 """
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -274,6 +276,22 @@ def _songs(options: Options) -> Iterator[Row]:
             yield Row(f"songs.{queued.songs}.memory", "the worker after them", queued.worker_bytes / 1e6, "MB")
 
 
+def _cluster(options: Options) -> Iterator[Row]:
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("The group cluster needs Ray; run `pip install 'tsbs-daw[cluster]'`.")
+    with work_folder() as folder:
+        seconds = 4.0 if options.quick else SONG_S
+        song = probe("song", folder, options, file="song", seconds=seconds)["path"]
+        found = probe("cluster", folder, options, song=song)
+    overhead = 100 * (found["remote_s"] / found["local_s"] - 1)
+    yield Row("cluster.local", f"{seconds:g} s of song on one core here", found["local_s"], "s")
+    yield Row("cluster.remote", "the same on one node with one core", found["remote_s"], "s")
+    yield Row("cluster.overhead", "that is longer by", overhead, "%", 10.0)
+    yield Row("cluster.bytes", "there and back, for a second of song", found["bytes_per_s"] / 1e6, "MB")
+    for nodes, rate in found["songs_per_minute"].items():
+        yield Row(f"cluster.{nodes}", f"{nodes} node(s) with one core each", rate, "songs/min")
+
+
 def _stems(options: Options) -> Iterator[Row]:
     with work_folder() as folder:
         found = probe("stems", folder, options)
@@ -294,6 +312,13 @@ def _overlap(options: Options) -> Iterator[Row]:
 _GROWTH_GROUPS = (
     Group("lengths", _lengths, long=True, open=True),
     Group("songs", _songs, ("songs.1",), long=True, open=True),
+    Group(
+        "cluster",
+        _cluster,
+        ("cluster.local", "cluster.remote", "cluster.overhead", "cluster.bytes", "cluster.1"),
+        long=True,
+        open=True,
+    ),
     Group("stems", _stems, tuple(f"stems.{count}" for count in STEMS), long=True, needs_model=False),
     Group("overlap", _overlap, long=True, open=True),
 )

@@ -24,7 +24,9 @@ SAMPLE_RATE = 44100
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """The child's part: see `core.child`."""
-    probes = (resolve, song, random_model, separate, network, size, gpu, peers, reference, stems, overlap)
+    from tsbs_daw.lab.bench.cluster import cluster
+
+    probes = (resolve, song, random_model, separate, network, size, gpu, peers, reference, stems, overlap, cluster)
     try:
         return {probe.__name__: probe for probe in probes}[request["probe"]](request)
     except TsbsDawError as error:
