@@ -15,6 +15,8 @@ from harness.stage import (
     QUICK,
     DaemonThread,
     job_for,
+    let_go,
+    lines,
     python_path,
     result_of,
     row_of,
@@ -201,3 +203,19 @@ def test_what_the_asker_alone_needs_is_not_sent_to_the_worker_and_comes_back(tmp
         daemon.wait()
     assert orders[0]["job"]["deliver"] == {}
     assert result_of(settings, job).deliver == job.deliver
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for the pipeline is found through PYTHONPATH alone")
+def test_a_song_whose_cluster_is_away_waits_at_no_cost_and_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", python_path())
+    settings, job = settings_in(tmp_path), job_for(tmp_path, "wait")
+    submit(settings.spool, job)
+    with DaemonThread(settings) as daemon:
+        until(lambda: len(lines(settings, "runs.log")) > QUICK.retry_limit)
+        row = row_of(settings, job)
+        assert (row.retries, row.crashes) == (0, 0) and row.attempts <= 1
+        until(lambda: "has no node" in (row_of(settings, job).error or ""))
+        let_go(settings, job.song)
+        until(lambda: result_of(settings, job))
+    assert result_of(settings, job).state is State.DONE
+    assert "retrying" not in daemon.kinds()

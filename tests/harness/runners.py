@@ -11,6 +11,7 @@ What happens is said by the first word of the song's name:
     print    prints to stdout, in Python and in C, then delivers
     break    raises something that nobody expects
     lose     finds the device lost, the first time
+    wait     finds no node of a cluster until the test lets it, see `way_of`
     (else)   delivers at once
 
 Every run leaves a line in <home>/runs.log, every publication one in <home>/published.log.
@@ -28,7 +29,7 @@ from pathlib import Path
 from tsbs_daw.contracts.job import Job, Result, State
 from tsbs_daw.contracts.manifest import FILE_NAME, AudioFile, Manifest, NamedHash, SourceEntry, identity_of
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import DeviceLost, JobCancelled, UnreadableAudio
+from tsbs_daw.core.errors import ClusterUnavailable, DeviceLost, JobCancelled, UnreadableAudio
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.pipeline.publish import StagedFolder, find_previous_run
@@ -170,6 +171,11 @@ def _lose(job: Job, *, attempt: int, **_: object) -> None:
         raise DeviceLost("The GPU failed (CUDA error: an illegal memory access was encountered); start again.")
 
 
+def _wait(job: Job, *, way: Path, **_: object) -> None:
+    if not way.exists():
+        raise ClusterUnavailable("The cluster 10.0.0.1:6379 has no node that computes. The song waits.")
+
+
 ACTS = {
     "crash": _crash,
     "once": _once,
@@ -183,6 +189,7 @@ ACTS = {
     "print": _print,
     "break": _break,
     "lose": _lose,
+    "wait": _wait,
 }
 
 RUNNERS_FOLDER = Path(__file__).parent

@@ -299,7 +299,7 @@ def reason_of(error: BaseException) -> str:
     """In one line: of an exception that an actor raised, what it raised there."""
     cause = getattr(error, "cause", None)
     text = described(cause if isinstance(cause, BaseException) else error)
-    return text.partition(" Actor ")[0].rstrip(".")
+    return text.partition(" class_name:")[0].rstrip(".")  # of an actor that died, Ray's details fill a screen
 
 
 class Lanes:

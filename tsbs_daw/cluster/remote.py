@@ -11,6 +11,7 @@ is not allowed, puts its songs back into the queue.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import subprocess
@@ -45,6 +46,7 @@ class RemoteTicket:
 
     def __init__(self, number: int, head: dict[str, Any], audio: np.ndarray):
         self.number, self.head, self.audio = number, head, audio
+        self.sent = time.monotonic()
         self._arrived = threading.Event()
         self._estimate: np.ndarray | None = None
         self.error = ""  # why no node can compute it
@@ -76,7 +78,8 @@ class Connection:
         self.bytes_out = self.bytes_in = 0
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
-        threading.Thread(target=self._keep_bridge, name="cluster", daemon=True).start()
+        self._thread = threading.Thread(target=self._keep_bridge, name="cluster", daemon=True)
+        self._thread.start()
 
     @property
     def away(self) -> bool:
@@ -109,7 +112,7 @@ class Connection:
         self._closed = True
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+        self._thread.join()
 
     # In the connection's thread
 
@@ -143,9 +146,14 @@ class Connection:
         while (frame := read_frame(process.stdout)) is not None:
             heard[0] = time.monotonic()
             self._hear(*frame)
-        process.kill()
-        process.wait()
+        try:
+            process.wait(2.0)  # it has closed its stdout, and mostly ends by itself
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         frames.put(None)
+        writer.join()
+        watch.join()
         process.stdout.close()
         return describe_exit(process.returncode)
 
@@ -155,9 +163,11 @@ class Connection:
                 if ticket.number in self._outstanding:
                     write_frame(process.stdin, ticket.head, ticket.audio)
                     self.bytes_out += ticket.audio.nbytes
-            process.stdin.close()
         except (OSError, ValueError) as error:
             log.debug("the bridge does not take more: %s", error)
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                process.stdin.close()
 
     def _hear(self, head: dict[str, Any], array: np.ndarray | None) -> None:
         event = head["event"]
@@ -226,6 +236,11 @@ class RemoteBatcher:
         song = getattr(self._song, "number", 0)
         return [RemoteChunk(self, self.connection.send(self._model, stage, song, audio), stage) for audio in chunks]
 
+    def gives_up(self, ticket: RemoteTicket) -> bool:
+        """Whether to wait no longer for the cluster. A song that may not be computed here is patient once more."""
+        patient = self._local is None and time.monotonic() - ticket.sent < AWAY_S
+        return self.connection.away and not patient
+
     def compute_here(self, ticket: RemoteTicket, stage: str) -> np.ndarray:
         """Raises: ClusterUnavailable: that is not allowed"""
         connection = self.connection
@@ -248,7 +263,7 @@ class RemoteChunk:
 
     def arrived(self, seconds: float) -> bool:
         """Wait so long at most. Whether `array` gives something, or raises, without the cluster."""
-        return self._ticket.wait(seconds) or self._batcher.connection.away
+        return self._ticket.wait(seconds) or self._batcher.gives_up(self._ticket)
 
     def array(self) -> np.ndarray:
         """(stems, channels, samples). Raises: ClusterUnavailable, DeviceError"""
