@@ -107,9 +107,9 @@ def test_a_song_of_any_length_has_a_bounded_number_of_chunks_under_way(connect, 
 
     monkeypatch.setattr(connection, "send", counted)
     block = np.full((2, 44100), 0.1, np.float32)
-    blocks = (block for _ in range(300))
+    blocks = (block for _ in range(40))
     samples = sum(part.shape[-1] for part in over(connection, separator).stream(blocks, 44100))
-    assert samples == 300 * 44100
+    assert samples == 40 * 44100
     assert most[0] <= 6  # what the bridge can use, and one more
 
 

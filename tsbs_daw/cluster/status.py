@@ -32,7 +32,7 @@ def ask(address: str, model: Path | None = None, precision: str = "auto") -> dic
         return child.ask(child.python("tsbs_daw.cluster.status"), request, limit_s=ASK_LIMIT_S)
     except child.ChildRefused as refusal:
         raise ClusterUnavailable(str(refusal)) from refusal
-    except (child.ChildFailed, child.ChildTimeout) as error:
+    except child.ChildError as error:
         raise ClusterUnavailable(
             f"The cluster {address} does not answer ({error}); check that its head runs, and `ray status` there."
         ) from error
