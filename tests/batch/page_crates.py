@@ -11,7 +11,8 @@ from signals import song as sounds
 from signals import write_file
 
 from tsbs_daw.contracts.analysis import Analysis, Beats, Key, Loudness, Section, Span, StemSound, Tempo
-from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
+from tsbs_daw.contracts.manifest import AudioFile
 
 RATE = 22050
 COLORS = {"vocals": "#ec407a", "drums": "#ffa726", "bass": "#42a5f5", "other": "#ab47bc"}
@@ -77,7 +78,7 @@ def sounding(
         write_file(out / folder / f"{name}.{ending}", audio, RATE, container, subtype)
         kind = "stem" if name in stems else "output"
         color = COLORS.get(name, "#66bb6a")
-        files.append(SongFile(name=name, kind=kind, file=f"{folder}/{name}.{ending}", color=color))
+        files.append(AudioFile(name=name, kind=kind, file=f"{folder}/{name}.{ending}", color=color))
     there = {"folder": folder, "files": tuple(files), "duration_s": duration_s, "sample_rate": RATE, "channels": 1}
     return entry(title, **{**there, **values})
 

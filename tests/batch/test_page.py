@@ -13,7 +13,8 @@ import pytest
 from batch.page_crates import HOSTILE, HOSTILE_FOLDER, analysis, catalogue, data_of, entry, mixed_crate
 
 from tsbs_daw.batch.page import NAME, embedded, relative_url, write_page
-from tsbs_daw.contracts.catalogue import SongEntry, SongFile
+from tsbs_daw.contracts.catalogue import SongEntry
+from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.errors import OutputError
 
 
@@ -95,7 +96,7 @@ def test_a_files_url_stays_below_the_page(file):
 def test_a_name_that_is_no_utf_8_comes_back_byte_for_byte(tmp_path):
     name = os.fsdecode(b"caf\xe9.wav")
     assert unquote_to_bytes(relative_url(name)) == b"./caf\xe9.wav"
-    song = SongEntry(source=name, state="done", folder=name, files=(SongFile(name=name, kind="stem", file=name),))
+    song = SongEntry(source=name, state="done", folder=name, files=(AudioFile(name=name, kind="stem", file=name),))
     assert (
         data_of(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]["title"] == "caf\udce9"
     )
@@ -124,7 +125,10 @@ def test_every_warning_is_given_once(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_shown_as_missing(tmp_path):
-    files = (SongFile(name="vocals", kind="stem", file="gone/vocals.wav"), SongFile(name="x", kind="stem", file="../x"))
+    files = (
+        AudioFile(name="vocals", kind="stem", file="gone/vocals.wav"),
+        AudioFile(name="x", kind="stem", file="../x"),
+    )
     song = entry("gone", folder="gone", files=files)
     found = data_of(write_page(catalogue(song), tmp_path).read_text(encoding="utf-8"))["songs"][0]["files"]
     assert [file["problem"] for file in found] == ["the file is missing"] * 2

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from tsbs_daw.batch.plan import BatchRequest, Plan, write_state
 from tsbs_daw.contracts.analysis import Analysis, Tempo
-from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 from tsbs_daw.contracts.manifest import Manifest, read_manifest
 from tsbs_daw.core.errors import OutputError, shown
 from tsbs_daw.core.files import write_atomically
@@ -152,18 +152,7 @@ def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) 
         analysis=analysis,
         residual_db=manifest.residual_db,
         gain_db=manifest.gain_db,
-        files=tuple(
-            SongFile(
-                name=entry.name,
-                kind=entry.kind,
-                file=f"{place}/{entry.file}",
-                color=entry.color,
-                muted=entry.muted,
-                loudness_lufs=entry.loudness_lufs,
-                true_peak_db=entry.true_peak_db,
-            )
-            for entry in manifest.stems
-        ),
+        files=tuple(entry.model_copy(update={"file": f"{place}/{entry.file}"}) for entry in manifest.stems),
         sessions=tuple(f"{place}/{name}" for name in _sessions(folder, manifest.sessions)),
         **_others(place, manifest),
         warnings=(*manifest.warnings, *complaint),

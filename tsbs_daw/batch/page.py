@@ -33,7 +33,8 @@ from urllib.parse import quote
 from tsbs_daw.batch.catalogue import CSV
 from tsbs_daw.batch.waveform import Waveform, forget_all_but, inside, waveforms
 from tsbs_daw.contracts.analysis import Analysis, Key, StemSound, Tempo
-from tsbs_daw.contracts.catalogue import Catalogue, SongEntry, SongFile
+from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
+from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.errors import NoSpaceLeft, OutputError, shown
 from tsbs_daw.core.files import disk_is_full, write_atomically
 
@@ -160,7 +161,7 @@ def _doubts(analysis: Analysis) -> dict[str, str]:
     return doubts
 
 
-def _file(file: SongFile, waveform: Waveform, analysis: Analysis | None, url: Url) -> dict[str, Any]:
+def _file(file: AudioFile, waveform: Waveform, analysis: Analysis | None, url: Url) -> dict[str, Any]:
     sound = analysis.stems.get(file.name) if analysis else None
     found: dict[str, Any] = {
         "name": file.name,

@@ -7,27 +7,20 @@ moved or given away. Levels are in dB relative to full scale; None is silence, o
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, field_serializer
 
 from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.contracts.document import Document, Part
+from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.filenames import safe_name
 
 SongState = Literal["done", "failed", "duplicate", "waiting"]
 
 
-class SongFile(Part):
-    """One audio file of a song. kind "source": the song itself, as a muted reference."""
-
-    name: str
-    kind: Literal["stem", "output", "source"]
-    file: str
-    color: str = "#999999"
-    muted: bool = False
-    loudness_lufs: float | None = None
-    true_peak_db: float | None = None
+# What a catalogue says of an audio file: enough to find, show and play it.
+_FILE_FIELDS = {"name", "kind", "file", "color", "muted", "loudness_lufs", "true_peak_db"}
 
 
 class SongEntry(Part):
@@ -39,6 +32,7 @@ class SongEntry(Part):
     folder:       where its files are; None until it is done
     residual_db:  RMS of the source minus the sum of the dry stems, relative to the source's RMS
     gain_db:      the one gain that all its files share
+    files:        its audio files, relative to the output folder of the batch
     sessions:     its session files
     loops:        how many loops were cut from it; loops_folder: where they are
     stem_mp4:     its file for DJ decks
@@ -58,12 +52,16 @@ class SongEntry(Part):
     analysis: Analysis | None = None
     residual_db: float | None = None
     gain_db: float = 0.0
-    files: tuple[SongFile, ...] = ()
+    files: tuple[AudioFile, ...] = ()
     sessions: tuple[str, ...] = ()
     loops: int = 0
     loops_folder: str | None = None
     stem_mp4: str | None = None
     warnings: tuple[str, ...] = ()
+
+    @field_serializer("files")
+    def _files(self, files: tuple[AudioFile, ...]) -> list[dict[str, Any]]:
+        return [file.model_dump(mode="json", include=_FILE_FIELDS) for file in files]
 
 
 class Catalogue(Document):

@@ -78,7 +78,7 @@ class AudioFile(Part):
         kind: A dry stem, an output of the preset, or the song itself beside them.
         file: Its path, relative to the manifest's folder.
         muted: A dry stem beside outputs, or the song itself.
-        size_bytes, sha256: Once it is written; 0 and None before.
+        size_bytes, sha256: Once it is written; 0 and None before, and in a catalogue.
         sample_peak_db, true_peak_db, rms_db, loudness_lufs: As delivered.
         sources: The stems that it is made of; known while a job runs, and not written down.
     """
@@ -88,7 +88,7 @@ class AudioFile(Part):
     file: str
     color: str = "#999999"
     muted: bool = False
-    size_bytes: int
+    size_bytes: int = 0
     sha256: Sha256 | None = None
     sample_peak_db: Level = None
     true_peak_db: Level = None
