@@ -27,8 +27,14 @@ def run(tmp_path, monkeypatch):
 
 
 def test_the_known_models_are_listed_with_their_state(run):
-    assert "musdb18  not pulled" in run("list")
-    assert {"default", "musdb18"} == {model["name"] for model in json.loads(run("list", "--json"))}
+    lines = [line.split() for line in run("list").splitlines()]
+    assert ["musdb18", "not", "pulled", "TS-BSMamba2", "drums,bass,other,vocals", "143", "MB"] in [
+        line[:7] for line in lines
+    ]
+    listed = {model["name"]: model for model in json.loads(run("list", "--json"))}
+    assert {"default", "musdb18", "htdemucs", "htdemucs_6s", "bs_roformer", "melband_vocals"} == set(listed)
+    for model in listed.values():
+        assert model["licence"] and model["licence_source"] and model["stems"] and model["memory_bytes"]
 
 
 def test_a_model_is_shown_with_licence_and_measured_quality(run):

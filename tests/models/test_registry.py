@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections import namedtuple
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,7 @@ def pickled(tmp_path_factory) -> bytes:
 
 
 def known(url: str) -> KnownModel:
-    return KnownModel("small", "a test's model", "none", url=url, config="auto", stems=SMALL.stems)
+    return KnownModel(name="small", description="a test's model", licence="none", url=url, stems=SMALL.stems)
 
 
 def own_model(settings: Settings, name: str = "mine") -> Path:
@@ -71,7 +70,7 @@ def test_a_converted_model_has_its_file_name(settings):
     path = own_model(settings)
     assert resolve("mine", settings) == path
     assert find("mine", settings).path == path
-    assert [entry.name for entry in list_models(settings)] == ["default", "musdb18", "mine"]
+    assert [entry.name for entry in list_models(settings)] == [*KNOWN, "mine"]
 
 
 def test_the_bundled_model_is_in_the_package():
@@ -195,7 +194,7 @@ def test_pulling_what_nobody_knows_names_the_closest(settings):
 def test_a_pull_that_does_not_fit_is_refused_before_it_starts(settings, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1000))
-    big = replace(known("http://127.0.0.1:9/x"), size_bytes=1_000_000)
+    big = known("http://127.0.0.1:9/x").model_copy(update={"size_bytes": 1_000_000})
     with pytest.raises(NoSpaceLeft, match="make room"):
         pull(big, settings)
 
@@ -203,7 +202,7 @@ def test_a_pull_that_does_not_fit_is_refused_before_it_starts(settings, monkeypa
 def test_a_server_that_is_gone_leaves_no_model(settings):
     with serving(b"", status=404) as server, pytest.raises(DownloadError):
         pull(known(server.url), settings)
-    assert [entry.name for entry in list_models(settings)] == ["default", "musdb18"]
+    assert [entry.name for entry in list_models(settings)] == [*KNOWN]
 
 
 def test_converting_into_a_name_makes_it_a_model_that_may_be_replaced(settings, tmp_path, pickled):
@@ -226,7 +225,7 @@ def test_every_message_is_one_sentence(settings, tmp_path):
 
 def test_the_known_models_state_where_they_are_from_and_under_which_licence():
     for name, model in KNOWN.items():
-        assert model.name == name and model.description and model.licence
+        assert model.name == name and model.description and model.licence and model.licence_source
         assert model.url is None or model.url.startswith("https://")
     assert KNOWN["musdb18"].stems == ("drums", "bass", "other", "vocals")
 

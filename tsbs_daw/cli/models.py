@@ -21,7 +21,9 @@ app = typer.Typer(no_args_is_help=True, help="List, download and convert models.
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the known models, and whether each is on this machine.
+    """List the known models: stems, size, licence, quality, and what each needs here.
+
+    The speed is what this machine reached with the model last, in times real time.
 
     Example: tsbs-daw models list
     """
@@ -31,10 +33,38 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         print_json([_facts(entry) for entry in entries])
         return
-    width = max(len(entry.name) for entry in entries)
-    for entry in entries:
-        description = entry.known.description if entry.known else str(entry.path)
-        typer.echo(f"{entry.name:<{width}}  {entry.state:<10}  {description}")
+    rows = [_HEAD, *(_row(entry) for entry in entries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    typer.echo("\n`tsbs-daw models show NAME` has the licence in full, its source, and on what its SDR was measured;")
+    typer.echo("figures of different songs do not compare.")
+
+
+_HEAD = ("model", "state", "network", "stems", "size", "SDR", "speed", "memory", "licence")
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    facts = _facts(entry)
+    sdr = facts.get("sdr_db") or {}
+    mean = sdr.get("mean", next(iter(sdr.values())) if len(sdr) == 1 else None)
+    size = facts.get("bytes") or facts.get("download_bytes")
+    return (
+        entry.name,
+        entry.state,
+        facts.get("kind", ""),
+        ",".join(facts.get("stems", ())),
+        f"{size / 1e6:,.0f} MB" if size else "",
+        "" if mean is None else f"{mean:.2f} dB",
+        f"{facts['times_real_time']:.1f}x" if facts.get("times_real_time") else "",
+        f"{facts['memory_bytes'] / 1e9:.1f} GB" if facts.get("memory_bytes") else "",
+        _short(facts.get("licence", "")),
+    )
+
+
+def _short(licence: str) -> str:
+    """The first clause of a licence sentence."""
+    return licence if len(licence) <= 40 else f"{licence[:39].rstrip()}…"
 
 
 @app.command()
@@ -53,52 +83,86 @@ def show(
         return
     for key, value in facts.items():
         if value not in (None, "", {}, []):
-            typer.echo(f"{key.replace('_', ' '):<14} {_plain(value)}")
+            typer.echo(f"{key.replace('_', ' '):<15} {_plain(value)}")
 
 
 @app.command()
 def pull(
-    model: Annotated[str, typer.Argument(help="Name of a known model, such as musdb18.")] = "musdb18",
+    model: Annotated[
+        str, typer.Argument(help="Name of a known model, such as htdemucs, or a YAML file that describes one.")
+    ] = "musdb18",
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept the licence of a model that asks for it.")
+    ] = False,
 ) -> None:
     """Download a known model, verify it and convert it.
 
-    An interrupted download resumes where it stopped.
+    An interrupted download resumes where it stopped. Nothing else ever downloads a model.
 
     Example: tsbs-daw models pull musdb18
     """
     from tsbs_daw.models import registry
 
     with _progress(f"Downloading {model}") as progress:
-        path = registry.pull(model, _settings(), progress=progress)
-    typer.echo(f"{model} is ready: {path}")
+        path = registry.pull(model, _settings(), accept_licence=accept_licence, progress=progress)
+    entry = registry.find(path.stem, _settings())
+    if entry.known and entry.known.url:
+        typer.echo(f"Licence: {entry.known.licence} ({entry.known.licence_source or 'no source is stated'})")
+        if entry.known.sha256 is None:
+            typer.echo("No SHA-256 is published for this file. Its own was recorded; a later pull must give the same.")
+    typer.echo(f"{path.stem} is ready: {path}")
 
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="Published checkpoint: .ckpt, .pt, .pth or .th.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Published checkpoint: .ckpt, .pt, .pth, .th, or another program's .safetensors.")
+    ],
     output: Annotated[
         str,
         typer.Argument(help="A .safetensors file to write, or a name for it among your models."),
     ],
     config: Annotated[
-        str, typer.Option(help="Network size: `full`, `lite`, `tiny`, or `auto` to read it from the weights.")
+        str,
+        typer.Option(
+            help="Network size: `full`, `lite`, `tiny`, or `auto` to read it from the weights; or the model's YAML "
+            "config, as Music-Source-Separation-Training publishes it."
+        ),
     ] = "auto",
-    stems: Annotated[str, typer.Option(help="Names of the stems in the checkpoint's order, separated by commas.")] = (
-        "drums,bass,other,vocals"
-    ),
+    network: Annotated[
+        str, typer.Option(help="Kind of network: `ts-bs-mamba2`, `htdemucs`, `bs-roformer`, `mel-band-roformer`.")
+    ] = "",
+    stems: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the stems in the checkpoint's order, separated by commas. "
+            "Default: the config's, else drums,bass,other,vocals."
+        ),
+    ] = None,
+    normalised: Annotated[
+        bool,
+        typer.Option(
+            "--normalised",
+            help="The weights expect chunks of zero mean and unit deviation (`training: normalize: true`).",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a pickled checkpoint to safetensors.
+    """Convert a published checkpoint to safetensors.
 
-    The pickle is read in a separate process with a restricted reader, so that no code in it runs.
+    A pickle is read in a separate process with a restricted reader, so that no code in it runs.
 
     Example: tsbs-daw models convert model_bs_mamba2.ckpt mine --stems drums,bass,other,vocals
     """
     from tsbs_daw.models.registry import convert_into, find
 
-    names = tuple(name.strip() for name in stems.split(",") if name.strip())
-    path = convert_into(checkpoint, output, _settings(), config=config, stems=names, overwrite=overwrite)
+    options: dict[str, Any] = {"config": config, "network": network, "overwrite": overwrite}
+    if stems is not None:
+        options["stems"] = tuple(name.strip() for name in stems.split(",") if name.strip())
+    if normalised:
+        options["values"] = {"standardised": True}
+    path = convert_into(checkpoint, output, _settings(), **options)
     if as_json:
         print_json(_facts(find(str(path), _settings())))
     else:
@@ -169,33 +233,43 @@ def _settings() -> Settings:
 
 def _facts(entry: Entry) -> dict[str, Any]:
     """Everything known of a model, for people and for scripts."""
+    from tsbs_daw.models.kinds import KINDS
+    from tsbs_daw.models.registry import speed_here
+
     facts: dict[str, Any] = {"name": entry.name, "state": entry.state, "file": str(entry.path) if entry.path else None}
     if entry.known:
         facts |= {
             "description": entry.known.description,
+            "kind": KINDS[entry.known.network].title,
             "stems": list(entry.known.stems),
             "licence": entry.known.licence,
+            "licence_source": entry.known.licence_source,
             "source": entry.known.url,
+            "sha256": entry.known.sha256,
+            "download_bytes": entry.known.size_bytes or None,
             "sdr_db": entry.known.sdr_db,
             "measured_on": entry.known.measured_on,
+            "memory_bytes": entry.known.memory_bytes or None,
         }
     if entry.path:
+        facts |= {"times_real_time": speed_here(entry.path, _settings())}
         facts |= _facts_of_file(entry.path)
     return facts
 
 
 def _facts_of_file(path: Path) -> dict[str, Any]:
     """What the file records: the network's shape, and its maker's notes."""
-    from tsbs_daw.network.checkpoint import read_config, read_metadata
+    from tsbs_daw.models.kinds import kind_of, read_config
+    from tsbs_daw.network.checkpoint import KIND, read_metadata
 
     config = read_config(path)
-    notes = {key: value for key, value in read_metadata(path).items() if key not in ("config", "format", "name")}
+    notes = {key: value for key, value in read_metadata(path).items() if key not in ("config", "format", "name", KIND)}
     return {
         "bytes": path.stat().st_size,
+        "kind": kind_of(path).title,
         "stems": list(config.stems),
         "sample_rate": config.sample_rate,
-        "network": f"{config.feature_dim} features, {config.mask_blocks} + {config.map_blocks} blocks, "
-        f"{config.bands} bands",
+        "network": config.describe(),
         **notes,
     }
 

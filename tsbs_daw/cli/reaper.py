@@ -287,8 +287,8 @@ def _models() -> list[ModelEntry]:
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
     from tsbs_daw.integrations.reaper.install import ModelEntry
+    from tsbs_daw.models.kinds import read_config
     from tsbs_daw.models.registry import list_models
-    from tsbs_daw.network.checkpoint import read_config
 
     entries = []
     for entry in list_models(Settings.from_environment()):

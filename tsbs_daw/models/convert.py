@@ -19,6 +19,8 @@ from typing import Any
 
 from tsbs_daw.core import child
 from tsbs_daw.core.errors import CheckpointError, OutputError, UsageError, shown
+from tsbs_daw.models.kinds import KINDS, TS
+from tsbs_daw.models.trainer_config import read_trainer_config
 
 log = logging.getLogger(__name__)
 
@@ -51,29 +53,38 @@ def convert(
     output: Path,
     *,
     config: str = "auto",
-    stems: Sequence[str] = DEFAULT_STEMS,
+    stems: Sequence[str] | None = None,
+    network: str = "",
+    values: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> Conversion:
-    """Convert a checkpoint with the published names.
+    """Convert a checkpoint with the published names: a pickle, or another program's safetensors.
 
     Args:
         source: the checkpoint
         output: the safetensors file to write
-        config: "full", "lite", "tiny", or "auto" to infer the sizes from the shapes
-        stems: names of the outputs, in the checkpoint's order
+        config: of TS-BSMamba2: "full", "lite", "tiny", or "auto" to infer the sizes from the shapes; or the path of a
+            trainer's YAML config, which says the rest
+        stems: names of the outputs, in the checkpoint's order; None: the config's, else `DEFAULT_STEMS`
+        network: a key of `kinds.KINDS`; empty: TS-BSMamba2, or what the YAML config is of
+        values: of the network's config, as a description has them
         overwrite: replace an existing output
         metadata: stored in the file beside the config
 
     Raises:
         UsageError: no such file, wrong config, or the output exists and `overwrite` is not set
+        ModelError: the package of the network is not installed
         CheckpointError: not a checkpoint, cut, hostile, or of another network; nothing in it was run
         OutputError: the result cannot be written
     """
     source, output = source.expanduser().absolute(), output.expanduser().absolute()
-    _check_request(source, output, config, overwrite)
-    if not stems or len(set(stems)) != len(stems):
-        raise UsageError(f"The stems {', '.join(stems)!r} must be one or more different names.")
+    request = _request(config, stems, network, dict(values or {}))
+    _check_request(source, output, str(request["values"].get("size", "auto")), overwrite)
+    names = request["values"]["stems"]
+    if not names or len(set(names)) != len(names):
+        raise UsageError(f"The stems {', '.join(names)!r} must be one or more different names.")
+    KINDS[request["network"]].require()
     _check_archive(source)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -82,11 +93,28 @@ def convert(
         where = shown(output.parent)
         raise OutputError(f"Cannot write to {where} ({error.strerror}); choose another folder.") from error
     try:
-        answer = _run_child(folder, source, config, tuple(stems), dict(metadata or {}))
+        answer = _run_child(folder, source, request | {"metadata": dict(metadata or {})})
         (folder / "model.safetensors").replace(output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Conversion(output, answer["config"], int(answer["parameters"]))
+
+
+def _request(config: str, stems: Sequence[str] | None, network: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What the child is to make: the kind of network, its config's values, and what a trainer's config says."""
+    arguments: dict[str, Any] = {}
+    if config not in CONFIGS and Path(config).suffix.lower() in (".yaml", ".yml"):
+        found = read_trainer_config(Path(config))
+        network, arguments, values = network or found.network, found.arguments, {**found.values, **values}
+    elif config != "auto":
+        values["size"] = config
+    if stems is not None:
+        values["stems"] = list(stems)
+    values.setdefault("stems", list(DEFAULT_STEMS))
+    network = network or TS
+    if network not in KINDS:
+        raise UsageError(f"There is no network {network!r}; choose one of {', '.join(KINDS)}.")
+    return {"network": network, "values": values, "arguments": arguments}
 
 
 def _check_request(source: Path, output: Path, config: str, overwrite: bool) -> None:
@@ -95,7 +123,7 @@ def _check_request(source: Path, output: Path, config: str, overwrite: bool) -> 
     if not source.is_file():
         raise UsageError(f"The checkpoint {shown(source)} does not exist.")
     if source.stat().st_size > LARGEST_BYTES:
-        raise CheckpointError(f"{shown(source)} is too large for a checkpoint of this network; check the file.")
+        raise CheckpointError(f"{shown(source)} is too large for a checkpoint; check the file.")
     if output.suffix != ".safetensors":
         raise UsageError(f"The result {output.name} must end in .safetensors.")
     if output.exists() and not overwrite:
@@ -117,11 +145,9 @@ def _check_archive(source: Path) -> None:
         )
 
 
-def _run_child(
-    folder: Path, source: Path, config: str, stems: tuple[str, ...], metadata: dict[str, str]
-) -> dict[str, Any]:
+def _run_child(folder: Path, source: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Run `convert_child` in `folder` and return its answer."""
-    request = {"folder": str(folder), "source": str(source), "config": config, "stems": stems, "metadata": metadata}
+    request = {"folder": str(folder), "source": str(source), **request}
     command = child.python("tsbs_daw.models.convert_child")
     try:
         answer: dict[str, Any] = child.ask(command, request, limit_s=TIME_LIMIT_S, env=_child_environment())

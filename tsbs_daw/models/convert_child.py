@@ -2,12 +2,14 @@
 
 It writes model.safetensors into the `folder` of the request, and answers with the config and the number of parameters.
 
-Accepted, because trainers write them: the state dict itself, or one level down under "state_dict", "model_state_dict"
-or "model"; and names that all start with "module.", "model." or "_orig_mod.".
+Accepted, because trainers write them: the state dict itself, or one level down under "state_dict", "model_state_dict",
+"model" or "state"; and names that all start with "module.", "model." or "_orig_mod.". Another program's safetensors
+are read here as well: their header may name the arguments of the network.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import sys
@@ -18,14 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tsbs_daw.core import child
 from tsbs_daw.core.errors import CheckpointError, shown
+from tsbs_daw.models.kinds import KINDS, TS
 from tsbs_daw.network import FULL, LITE, TINY, ModelConfig, TwoStageSeparator, load_reference_state_dict
-from tsbs_daw.network.checkpoint import save
+from tsbs_daw.network.checkpoint import check_shapes, save
+from tsbs_daw.network.seam import SeparationNetwork
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "state")
 PREFIXES = ("module.", "model.", "_orig_mod.")
 NAMED = {"full": FULL, "lite": LITE, "tiny": TINY}
 LARGEST_COUNT = 512  # of bands or blocks
@@ -51,15 +56,115 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _convert(source: Path, output: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    state_dict = read_state_dict(source)
-    config = choose_config(request["config"], tuple(request["stems"]), state_dict, source)
-    model = TwoStageSeparator(config)
+    state_dict, stated = read_tensors(source)
+    values, arguments = dict(request["values"]), {**stated, **request["arguments"]}
+    if request["network"] == TS:
+        model: SeparationNetwork = _two_stage(source, state_dict, values)
+    else:
+        model = _packaged(source, state_dict, request["network"], values, arguments)
+    save(model, output, {"converted_from": source.name, **request["metadata"]})
+    return {"config": model.config.to_dict(), "parameters": sum(part.numel() for part in model.parameters())}
+
+
+def _two_stage(source: Path, state_dict: Mapping[str, Tensor], values: dict[str, Any]) -> TwoStageSeparator:
+    size, stems = values.pop("size", "auto"), tuple(values.pop("stems"))
+    config = choose_config(size, stems, state_dict, source)
+    try:
+        model = TwoStageSeparator(replace(config, **values))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"The config of {shown(source)} cannot be used ({error}).") from error
     try:
         load_reference_state_dict(model, state_dict)
     except CheckpointError as error:
         raise CheckpointError(f"{shown(source)}: {error}") from error
-    save(model, output, {"converted_from": source.name, **request["metadata"]})
-    return {"config": config.to_dict(), "parameters": sum(part.numel() for part in model.parameters())}
+    return model
+
+
+def _packaged(
+    source: Path, state_dict: Mapping[str, Tensor], network: str, values: dict[str, Any], arguments: dict[str, Any]
+) -> SeparationNetwork:
+    """A package's network with these weights; every name and shape is checked before memory is taken for it."""
+    kind = KINDS[network]
+    _check_kind(state_dict, network, source)
+    try:
+        config = kind.config(values, arguments)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"The config of {shown(source)} cannot be used ({error}).") from error
+    weights = {name: part for name, part in state_dict.items() if not name.endswith(".rotary_embed.freqs")}
+    with torch.device("meta"):
+        expected = kind.build(config).stored()
+    _check_stem_count(weights, expected, config.stems, source)
+    check_shapes({name: part.shape for name, part in weights.items()}, expected, shown(source))
+    model = kind.build(config)
+    for name, target in model.stored().items():
+        target.copy_(weights[name])
+    return model
+
+
+def _check_stem_count(
+    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], stems: tuple[str, ...], source: Path
+) -> None:
+    """A wrong number of stems in words, instead of a shape that nobody can read."""
+
+    def heads(names: Mapping[str, Tensor]) -> int:
+        return len({name.split(".")[1] for name in names if name.startswith("mask_estimators.")})
+
+    found, described = heads(weights), heads(expected)
+    if found != described:
+        raise CheckpointError(
+            f"{shown(source)} gives {found} stems, and {described} are described ({', '.join(stems)}); "
+            "name them in the checkpoint's order."
+        )
+
+
+# What only one network has among its tensors, in the order in which to ask.
+_SIGNS = (
+    (TS, re.compile(r"BN_mask\.")),
+    ("htdemucs", re.compile(r"crosstransformer\.")),
+    ("BSMamba2 by Kim and Choi", re.compile(r"layers\.\d+\..*\.(forward|backward)_blocks\.")),
+    ("SCNet", re.compile(r"(separation_net|SDblock)", re.IGNORECASE)),
+    ("bs-roformer", re.compile(r"final_norm\.gamma")),
+    ("mel-band-roformer", re.compile(r"layers\.\d+\.\d+\.norm\.gamma")),
+)
+
+
+def recognise(names: Mapping[str, Any]) -> str | None:
+    """The network that has tensors of these names: a key of KINDS, another network's name, or None."""
+    return next((network for network, sign in _SIGNS if any(map(sign.match, names))), None)
+
+
+def _check_kind(state_dict: Mapping[str, Tensor], wanted: str, source: Path) -> None:
+    """Raises: CheckpointError: these are the weights of another network"""
+    found = recognise(state_dict)
+    if found is None or found == wanted:
+        return
+    if found in KINDS:
+        way_out = f"convert it with --network {found}" if found != TS else "leave out --network"
+        raise CheckpointError(
+            f"{shown(source)} holds the weights of {KINDS[found].title} and not of {KINDS[wanted].title}; {way_out}."
+        )
+    raise CheckpointError(
+        f"{shown(source)} holds the weights of {found}, another network than {KINDS[wanted].title}; tsbs-daw does not "
+        f"run it: choose a checkpoint of {', '.join(kind.title for kind in KINDS.values())}."
+    )
+
+
+def read_tensors(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The named tensors of a checkpoint, and the arguments of the network that it states.
+
+    Raises: CheckpointError: hostile, cut, or not a state dict
+    """
+    try:
+        with safe_open(source, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            notes = file.metadata() or {}
+    except SafetensorError:
+        return read_state_dict(source), {}
+    try:
+        stated = json.loads(notes.get("kwargs", "{}"))
+    except ValueError:
+        stated = {}
+    return _without_prefix(found, source), stated if isinstance(stated, dict) else {}
 
 
 def read_state_dict(source: Path) -> dict[str, Tensor]:
@@ -123,6 +228,7 @@ def _checked(value: Any, name: str, source: Path) -> Tensor:
 
 def choose_config(name: str, stems: tuple[str, ...], state_dict: Mapping[str, Tensor], source: Path) -> ModelConfig:
     """The requested config, or the one inferred from the shapes. Loading checks all names and shapes later."""
+    _check_kind(state_dict, TS, source)
     found_stems = _count_stems(state_dict)
     if found_stems is not None and found_stems != len(stems):
         raise CheckpointError(

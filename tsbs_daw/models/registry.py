@@ -1,34 +1,40 @@
 """Models by name: the bundled model, known models to pull, the user's converted models, and any local path.
 
 default            in the package
-musdb18            pulled on request: downloaded, its hash recorded, converted
+htdemucs, ...      described in `zoo`, pulled on request: downloaded, checked, converted
 <name>             <models>/<name>.safetensors, written by `tsbs-daw models convert`
 a path             any .safetensors file
 
-Published checkpoints have no checksum. The first use of a model records its hash in `hashes.json` beside it, and a file
-that changes later is refused before anything in it is read.
+A description pins the hash of its download where one is published; else the first pull records it. The first use of a
+model records its hash in `hashes.json` beside it, and a file that changes later is refused before anything in it is
+read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import CheckpointError, NoSpaceLeft, OutputError, UnknownModel, shown
+from tsbs_daw.core.errors import CheckpointError, NoSpaceLeft, OutputError, UnknownModel, UsageError, shown
 from tsbs_daw.core.files import file_sha256, write_atomically
-from tsbs_daw.models.convert import DEFAULT_STEMS, convert
+from tsbs_daw.models.convert import convert
 from tsbs_daw.models.download import download
+from tsbs_daw.models.kinds import KINDS
+from tsbs_daw.models.zoo import SUFFIX as DESCRIPTION_SUFFIX
+from tsbs_daw.models.zoo import Description, bundled, own, read_description
 
 FILE_NAME = "hashes.json"
 SCHEMA = 1
+SPEEDS = "speeds.json"  # in the cache: how fast each model was here
 
 
 class HashRecord:
@@ -98,54 +104,24 @@ SUFFIX = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".th", ".bin", ".pkl", ".chpt")
 
 
-@dataclass(frozen=True)
-class KnownModel:
-    """A model that this program knows by name.
-
-    Attributes:
-        url: None for the bundled model
-        size_bytes: approximate, to check the free space before the server states the size
-        sdr_db: published or measured SDR per stem
-        measured_on: the data of `sdr_db`
-    """
-
-    name: str
-    description: str
-    licence: str
-    url: str | None = None
-    config: str = "full"
-    stems: tuple[str, ...] = DEFAULT_STEMS
-    size_bytes: int = 0
-    sdr_db: dict[str, float] = field(default_factory=dict)
-    measured_on: str = ""
-
+KnownModel = Description  # a model that this program knows by name
 
 KNOWN = {
-    model.name: model
-    for model in (
-        KnownModel(
-            name="default",
-            description="The small model of this package, for any laptop; its own card says what it was trained on.",
-            licence="Apache-2.0",
-            config="tiny",
-        ),
-        KnownModel(
-            name="musdb18",
-            description="A community checkpoint of the full model, trained on MUSDB18-HQ with segments of 3 s.",
-            licence=(
-                "The repository that publishes it is under the MIT licence and says nothing of the weights themselves; "
-                "MUSDB18-HQ is for education and research, so ask before commercial use."
-            ),
-            url=(
-                "https://github.com/ZFTurbo/Music-Source-Separation-Training/releases/download/v1.0.9/"
-                "model_bs_mamba2_ep_11_sdr_6.8723.ckpt"
-            ),
-            size_bytes=143_000_000,
-            sdr_db={"drums": 8.15, "bass": 5.82, "other": 5.16, "vocals": 8.36, "mean": 6.87},
-            measured_on="the MUSDB18 test songs, by its publisher (stems in the checkpoint's order)",
-        ),
-    )
+    "default": KnownModel(
+        name="default",
+        description="The small model of this package, for any laptop; its own card says what it was trained on.",
+        licence="Apache-2.0",
+        licence_source="its own card, in docs/models.md",
+        config={"size": "tiny"},
+        memory_bytes=1_000_000_000,
+    ),
+    **bundled(),
 }
+
+
+def known_models(settings: Settings) -> dict[str, Description]:
+    """What can be pulled: the bundled descriptions and the user's own."""
+    return {**KNOWN, **own(settings.models)}
 
 
 @dataclass(frozen=True)
@@ -159,7 +135,7 @@ class Entry:
 
     name: str
     path: Path | None
-    known: KnownModel | None
+    known: Description | None
 
     @property
     def state(self) -> str:
@@ -183,7 +159,7 @@ def resolve(name_or_path: str | Path, settings: Settings) -> Path:
         if path.is_file():
             HashRecord(settings.models).check(path)
             return path
-    if name in KNOWN:
+    if name in known_models(settings):
         raise UnknownModel(f"The model {name} is not installed; get it with `tsbs-daw models pull {name}`.")
     return _local_file(name, settings)
 
@@ -195,7 +171,7 @@ def locate(name_or_path: str, settings: Settings) -> Path | None:
     path = model_path(name_or_path, settings)
     if is_name(name_or_path) and path.is_file():
         return path
-    return _existing_file(name_or_path) if name_or_path not in KNOWN else None
+    return _existing_file(name_or_path) if name_or_path not in known_models(settings) else None
 
 
 def _bundled() -> Path:
@@ -241,11 +217,12 @@ def model_path(name: str, settings: Settings) -> Path:
 
 def list_models(settings: Settings) -> list[Entry]:
     """The known models first, then the user's own by name."""
-    places = {name: BUNDLED if known.url is None else model_path(name, settings) for name, known in KNOWN.items()}
-    entries = [Entry(name, path if path.is_file() else None, KNOWN[name]) for name, path in places.items()]
+    models = known_models(settings)
+    places = {name: BUNDLED if known.url is None else model_path(name, settings) for name, known in models.items()}
+    entries = [Entry(name, path if path.is_file() else None, models[name]) for name, path in places.items()]
     files = (path for path in settings.models.glob(f"*{SUFFIX}") if path.is_file())  # reading a pipe would wait
-    own = sorted(path for path in files if path.stem not in KNOWN and is_name(path.stem))
-    return entries + [Entry(path.stem, path, None) for path in own]
+    mine = sorted(path for path in files if path.stem not in models and is_name(path.stem))
+    return entries + [Entry(path.stem, path, None) for path in mine]
 
 
 def find(name: str, settings: Settings) -> Entry:
@@ -257,24 +234,41 @@ def find(name: str, settings: Settings) -> Entry:
 
 
 def pull(
-    model: str | KnownModel,
+    model: str | Description,
     settings: Settings,
     *,
+    accept_licence: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Path:
     """Download and convert a known model; what is already here is only checked.
 
-    The downloaded pickle's hash is recorded once it proved to be a checkpoint, and a later pull must give the same.
+    Where no hash is published, the download's is recorded once it proved to be a checkpoint, and a later pull must give
+    the same.
 
-    Args:   progress: called with the bytes so far and in all (None: the server does not say)
-    Raises: UnknownModel; DownloadError, NoSpaceLeft: what came so far is kept; CheckpointError
+    Args:
+        model: A name, a description, or the path of a YAML file with one, which is kept among the models.
+        accept_licence: The user accepts the licence of a model that asks for it.
+        progress: Called with the bytes so far and in all (None: the server does not say).
+
+    Raises:
+        UnknownModel, SettingsError: No such model, or its description cannot be used.
+        UsageError: Its licence must be accepted first.
+        ModelError: The package of its network is not installed.
+        DownloadError, NoSpaceLeft: What came so far is kept.
+        CheckpointError: Another file than described, or not a checkpoint of the network.
     """
     known = _known(model, settings)
     if known.url is None:
         return _bundled()
     output = model_path(known.name, settings)
     if output.is_file():
-        return resolve(known.name, settings) if known.name in KNOWN else _checked(output, settings)
+        return _checked(output, settings)
+    KINDS[known.network].require()
+    if known.accept_licence and not accept_licence:
+        raise UsageError(
+            f"The licence of {known.name} must be accepted: {known.licence} Source: {known.licence_source}. "
+            "Rerun the command with --accept-licence if you do."
+        )
     try:
         settings.models.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -282,32 +276,62 @@ def pull(
             f"{settings.models} cannot be made ({error.strerror}); set TSBS_DAW_HOME elsewhere."
         ) from error
     _check_space(known, settings)
-    pickled = settings.models / f"{known.name}.ckpt"
-    if not pickled.is_file():
-        download(known.url, pickled, progress=progress)
-    return _accept(known, pickled, output, settings)
+    downloaded = settings.models / f"{known.name}.ckpt"
+    if not downloaded.is_file():
+        download(known.url, downloaded, progress=progress)
+    return _accept(known, downloaded, output, settings)
 
 
-def _accept(known: KnownModel, pickled: Path, output: Path, settings: Settings) -> Path:
-    """Hold the download to its recorded hash, convert it, and only then record what is new."""
+def _accept(known: Description, downloaded: Path, output: Path, settings: Settings) -> Path:
+    """Hold the download to its published or recorded hash, convert it, and only then record what is new."""
     record = HashRecord(settings.models)
-    sha256, expected = file_sha256(pickled), record.known(pickled)
+    sha256, expected = file_sha256(downloaded), known.sha256 or record.known(downloaded)
     if expected is not None and expected != sha256:
-        pickled.unlink()
+        downloaded.unlink()
+        found = f"(SHA-256 {sha256[:12]}… instead of {expected[:12]}…), so it was deleted unread; "
+        if known.sha256:
+            raise CheckpointError(
+                f"{known.url} gave another file than described {found}"
+                f"check the address and the `sha256:` of {known.name}."
+            )
         raise CheckpointError(
-            f"{known.url} has changed since it was first pulled (SHA-256 {sha256[:12]}… instead of {expected[:12]}…), "
-            f"so it was deleted unread; if the publisher announced a new one, remove its line from {record.path}."
+            f"{known.url} has changed since it was first pulled {found}"
+            f"if the publisher announced a new one, remove its line from {record.path}."
         )
     try:
         metadata = {"name": known.name, "source": str(known.url), "source_sha256": sha256, "licence": known.licence}
-        convert(pickled, output, config=known.config, stems=known.stems, overwrite=True, metadata=metadata)
+        convert(downloaded, output, network=known.network, values=known.values(), overwrite=True, metadata=metadata)
     except CheckpointError:
-        pickled.unlink(missing_ok=True)  # a later pull must download it again
+        downloaded.unlink(missing_ok=True)  # a later pull must download it again
         raise
-    record.record(pickled, sha256)
+    record.record(downloaded, sha256)
     record.record(output, file_sha256(output))
-    pickled.unlink()
+    downloaded.unlink()
     return output
+
+
+def speed_here(path: Path, settings: Settings) -> float | None:
+    """How many times faster than real time this model last separated on this machine; None: it has not yet."""
+    return _speeds(settings.cache).get(_speed_key(path))
+
+
+def record_speed(path: Path, times_real_time: float, cache: Path) -> None:
+    """Keep a measured speed for `models list`. What cannot be written is not needed."""
+    with contextlib.suppress(OSError, Timeout), FileLock(f"{cache / SPEEDS}.lock", timeout=1):
+        known = _speeds(cache) | {_speed_key(path): round(times_real_time, 3)}
+        write_atomically(cache / SPEEDS, json.dumps(known, indent=2, sort_keys=True))
+
+
+def _speed_key(path: Path) -> str:
+    return f"{path.stem} {path.stat().st_size}"
+
+
+def _speeds(cache: Path) -> dict[str, float]:
+    try:
+        found = json.loads((cache / SPEEDS).read_text(encoding="utf-8"))
+        return {str(name): float(speed) for name, speed in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def convert_into(source: Path, output: str | Path, settings: Settings, **options) -> Path:
@@ -317,7 +341,7 @@ def convert_into(source: Path, output: str | Path, settings: Settings, **options
     Raises: what `convert` does; UnknownModel: the name is one of the known models'
     """
     text = str(output)
-    if text in KNOWN:
+    if text in known_models(settings):
         raise UnknownModel(f"The name {text} is reserved for a known model; choose another.")
     path = model_path(text, settings) if is_name(text) else Path(output)
     done = convert(source, path, **options).path
@@ -326,14 +350,27 @@ def convert_into(source: Path, output: str | Path, settings: Settings, **options
     return done
 
 
-def _known(model: str | KnownModel, settings: Settings) -> KnownModel:
-    if isinstance(model, KnownModel):
+def _known(model: str | Description, settings: Settings) -> Description:
+    if isinstance(model, Description):
         return model
-    if model in KNOWN:
-        return KNOWN[model]
-    close = difflib.get_close_matches(model, list(KNOWN), n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"these can be: {', '.join(KNOWN)}."
+    models = known_models(settings)
+    if model in models:
+        return models[model]
+    if model.lower().endswith(DESCRIPTION_SUFFIX):
+        return _add(Path(model), settings)
+    close = difflib.get_close_matches(model, list(models), n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"these can be: {', '.join(models)}."
     raise UnknownModel(f"There is no model {model!r} to pull; {hint}")
+
+
+def _add(path: Path, settings: Settings) -> Description:
+    """Keep a user's description among the models, under the name of its file."""
+    known = read_description(path)
+    if not is_name(known.name) or known.name in KNOWN:
+        raise UsageError(f"{known.name!r} cannot be the name of another model; rename {shown(path)}.")
+    settings.models.mkdir(parents=True, exist_ok=True)
+    write_atomically(settings.models / f"{known.name}{DESCRIPTION_SUFFIX}", path.read_text(encoding="utf-8"))
+    return known
 
 
 def _checked(path: Path, settings: Settings) -> Path:
@@ -341,7 +378,7 @@ def _checked(path: Path, settings: Settings) -> Path:
     return path
 
 
-def _check_space(known: KnownModel, settings: Settings) -> None:
+def _check_space(known: Description, settings: Settings) -> None:
     """Check that there is space for the download and the converted file."""
     needed, free = 2 * known.size_bytes, shutil.disk_usage(settings.models).free
     if free < needed:

@@ -8,25 +8,32 @@ translation are copies along that list.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from tsbs_daw.core.errors import CheckpointError
+from tsbs_daw.core.errors import CheckpointError, shown
 from tsbs_daw.network.bands import BandSplit, Estimator
 from tsbs_daw.network.blocks import DualNet, SequenceUnit
 from tsbs_daw.network.config import ModelConfig
 from tsbs_daw.network.network import TwoStageSeparator
+from tsbs_daw.network.seam import NetworkConfig, SeparationNetwork
 
 FORMAT = "tsbs-daw-1"
+KIND = "network"  # the metadata that names the kind of network; absent for TS-BSMamba2
+_OWN = "ts-bs-mamba2"
+
+AnyConfig = TypeVar("AnyConfig", bound=NetworkConfig)
+AnyNetwork = TypeVar("AnyNetwork", bound=SeparationNetwork)
 
 
 def save(
-    model: TwoStageSeparator,
+    model: SeparationNetwork,
     path: Path,
     metadata: dict[str, str] | None = None,
     *,
@@ -36,8 +43,10 @@ def save(
 
     Args:   metadata: provenance, kept beside the config; dtype: torch.float16 halves the file
     """
-    tensors = {name: part.detach().to("cpu", dtype).contiguous() for name, part in model.state_dict().items()}
+    tensors = {name: part.detach().to("cpu", dtype).contiguous() for name, part in model.stored().items()}
     header = {**(metadata or {}), "format": FORMAT, "config": json.dumps(model.config.to_dict())}
+    if model.config.kind != _OWN:  # as files of this network always were
+        header[KIND] = model.config.kind
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(to_bytes(tensors, metadata=header))  # save_file would make it readable by its owner alone
     temporary.replace(path)
@@ -58,36 +67,50 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """The network's shape, without reading the weights. Raises: CheckpointError"""
+    """The shape of a TS-BSMamba2, without reading the weights. Raises: CheckpointError: also for another network"""
+    metadata = read_metadata(path)
+    if (kind := metadata.get(KIND, _OWN)) != _OWN:
+        raise CheckpointError(f"{path} holds a network of the kind {kind[:40]}, and this works on TS-BSMamba2 alone.")
     try:
-        return ModelConfig.from_dict(json.loads(read_metadata(path)["config"]))
+        return ModelConfig.from_dict(json.loads(metadata["config"]))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} describes a network that this version does not know ({error}).") from error
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> TwoStageSeparator:
-    """A network ready for inference, in float32.
+    """A TS-BSMamba2 ready for inference, in float32.
 
     Raises: CheckpointError: not a model, damaged, or its tensors are not those of its config
     """
-    config = read_config(path)
+    return load_as(path, read_config(path), TwoStageSeparator).to(device)
+
+
+def load_as(path: Path, config: AnyConfig, build: Callable[[AnyConfig], AnyNetwork]) -> AnyNetwork:
+    """The network that `build` makes of `config`, with the weights of a file.
+
+    Raises: CheckpointError: damaged, or its tensors are not those of the config
+    """
     with safe_open(path, framework="pt") as file:
-        _check_shapes(path, {name: file.get_slice(name).get_shape() for name in file.keys()}, config)  # noqa: SIM118
-        model = TwoStageSeparator(config)
-        for name, target in model.state_dict().items():
+        # Before memory is taken for what a config claims, the file's tensors must bear it out.
+        with torch.device("meta"):
+            expected = build(config).stored()
+        check_shapes({name: file.get_slice(name).get_shape() for name in file.keys()}, expected, str(path))  # noqa: SIM118
+        model = build(config)
+        for name, target in model.stored().items():
             target.copy_(file.get_tensor(name))
-    return model.to(device).eval()
+    return model.eval()
 
 
-def _check_shapes(path: Path, shapes: dict[str, list[int]], config: ModelConfig) -> None:
-    """Refuse a config that the file's tensors do not bear out, before memory is taken for what it claims."""
-    with torch.device("meta"):
-        expected = {name: list(tensor.shape) for name, tensor in TwoStageSeparator(config).state_dict().items()}
-    if set(shapes) != set(expected):
-        raise CheckpointError(f"{path} lacks tensors of its own config; pull or convert it again.")
-    for name, shape in shapes.items():
-        if shape != expected[name]:
-            raise CheckpointError(f"{path}: {name} has shape {tuple(shape)}, not {tuple(expected[name])}.")
+def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Tensor], source: str) -> None:
+    """Raises: CheckpointError: names or shapes are not those of the network"""
+    lacking, others = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if lacking or others:
+        parts = [f"lacks {len(lacking)} tensors of its config ({lacking[0]})"] if lacking else []
+        parts += [f"has {len(others)} others ({shown(others[0])})"] if others else []
+        raise CheckpointError(f"{source} {' and '.join(parts)}; pull or convert it again, with the right config.")
+    for name, shape in found.items():
+        if list(shape) != list(expected[name].shape):
+            raise CheckpointError(f"{source}: {name} has shape {tuple(shape)}, not {tuple(expected[name].shape)}.")
 
 
 View = tuple[str, Tensor, tuple[int, ...]]  # reference name, our memory, the reference's shape

@@ -90,7 +90,7 @@ class ModelConfig:
         if self.channel_activation not in ("tanh", "prelu"):
             raise ValueError(f"channel_activation is tanh or prelu, not {self.channel_activation!r}")
         self._check_bands()
-        self._check_stems()
+        check_stems(self.stems)
         if self.d_inner % self.headdim:
             raise ValueError(f"expand * feature_dim = {self.d_inner} is not a multiple of headdim = {self.headdim}")
 
@@ -101,16 +101,6 @@ class ModelConfig:
             _check_integer("a band width", width, 1, self.bins)
         if sum(self.band_widths) != self.bins:
             raise ValueError(f"band_widths cover {sum(self.band_widths)} bins and n_fft {self.n_fft} has {self.bins}")
-
-    def _check_stems(self) -> None:
-        """Stems become file names, so only names that are safe as such, on every system, are stems."""
-        if not isinstance(self.stems, tuple) or not 1 <= len(self.stems) <= _MOST_STEMS:
-            raise ValueError(f"stems must be different names, from one to {_MOST_STEMS}")
-        for stem in self.stems:
-            if not isinstance(stem, str) or stem != safe_name(stem) or stem.casefold() in RESERVED_STEMS:
-                raise ValueError(f"{stem!r} cannot be the name of a stem")
-        if len({stem.casefold() for stem in self.stems}) != len(self.stems):
-            raise ValueError("stems must be different names, also without regard to upper and lower case")
 
     @property
     def kind(self) -> str:
@@ -175,6 +165,17 @@ class ModelConfig:
         if unknown := set(values) - known:
             raise TypeError(f"unknown fields of ModelConfig: {sorted(unknown)}")
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def check_stems(stems: object) -> None:
+    """Stems become file names, so only names that are safe as such, on every system, are stems. Raises: ValueError"""
+    if not isinstance(stems, tuple) or not 1 <= len(stems) <= _MOST_STEMS:
+        raise ValueError(f"stems must be different names, from one to {_MOST_STEMS}")
+    for stem in stems:
+        if not isinstance(stem, str) or stem != safe_name(stem) or stem.casefold() in RESERVED_STEMS:
+            raise ValueError(f"{stem!r} cannot be the name of a stem")
+    if len({stem.casefold() for stem in stems}) != len(stems):
+        raise ValueError("stems must be different names, also without regard to upper and lower case")
 
 
 def _check_integer(name: str, value: object, least: int, most: int) -> None:

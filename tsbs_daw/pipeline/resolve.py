@@ -15,7 +15,7 @@ from tsbs_daw.audio.headers.probe import cannot_open
 from tsbs_daw.contracts.job import Job
 from tsbs_daw.contracts.manifest import identity_of
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import JobCancelled, UsageError
+from tsbs_daw.core.errors import JobCancelled, UsageError, shown
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import HashedFile
 from tsbs_daw.models import registry
@@ -160,6 +160,8 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
     if problem := delivery.stems_problem(separator.stems):
         raise UsageError(f"Invalid delivery options: {problem}")
     preset.check_stems(separator.stems)
+    if job.stage not in separator.stages:
+        raise UsageError(f"The model {shown(job.model)} has no {job.stage} stage; leave out --stage.")
     try:
         source = HashedFile.of(job.source.path)
     except OSError as error:

@@ -13,11 +13,14 @@ from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import AudioError, DecoderKilled, OutputUnavailable, UnreadableAudio, shown
 from tsbs_daw.core.files import content_state
+from tsbs_daw.models.registry import record_speed
 from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
 from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob
 from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache, cache_key
 
 log = logging.getLogger(__name__)
+
+LONG_ENOUGH_S = 30.0
 
 DECODER_AGAIN_S = 5.0  # after it was killed from outside
 LOOK_EVERY_S = 0.2
@@ -100,6 +103,7 @@ def _separate_into(cache: StemCache, key: str, resolved: ResolvedJob, context: J
         def report(done: int) -> None:
             context.report("separate", done / samples if samples else 0.0, "separating")
 
+        began = time.monotonic()
         with cache.writing(key, separator.stems, reader) as writer, _Background() as background:
             source = _Tee(context.timings.each("decode", reader.blocks()))
             stream = separator.stream(
@@ -110,7 +114,15 @@ def _separate_into(cache: StemCache, key: str, resolved: ResolvedJob, context: J
                     background.run(writer.write, stems, source.take(stems.shape[-1]))
             with context.timings.step("cache"):
                 background.wait()
+            _record_speed(resolved, writer.about().samples / reader.info.sample_rate, time.monotonic() - began)
             reader.check_unchanged()  # before the stems appear in the cache under the hash
+
+
+def _record_speed(resolved: ResolvedJob, audio_s: float, took_s: float) -> None:
+    """For `models list`. A short song says more of its first chunk than of the speed."""
+    path = resolved.separator.path
+    if path is not None and audio_s >= LONG_ENOUGH_S:
+        record_speed(path, audio_s / max(took_s, 1e-3), resolved.cache)
 
 
 class _Background:

@@ -16,10 +16,9 @@ import torch
 
 from tsbs_daw.audio.resample import Resampler
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import JobCancelled
+from tsbs_daw.core.errors import JobCancelled, UsageError
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.models import registry
-from tsbs_daw.network import checkpoint
+from tsbs_daw.models import kinds, registry
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.batching import Batcher, Ticket
 from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut
@@ -51,6 +50,7 @@ class Separator:
         self.batcher = Batcher(self.engine)
         self.device = self.engine.device
         self.model_hash = model_hash
+        self.path: Path | None = None  # where `load` found the weights
         self.chunk_samples = network.config.chunk_samples
         self.fade_samples = round(OVERLAP * self.chunk_samples)
 
@@ -70,7 +70,8 @@ class Separator:
         """
         path = Path(registry.resolve(model, settings or Settings.from_environment()))
         chosen = choose_device(device)
-        separator = cls(checkpoint.load(path), chosen, model_hash=file_sha256(path), precision=precision)
+        separator = cls(kinds.load(path), chosen, model_hash=file_sha256(path), precision=precision)
+        separator.path = path
         told = (path.name, separator.device, separator.engine.form.name, separator.engine.form.format_name)
         log.info("loaded %s on %s: %s in %s", *told)
         return separator
@@ -96,6 +97,11 @@ class Separator:
     @property
     def stems(self) -> tuple[str, ...]:
         return self.engine.config.stems
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What may be asked for as `stage`."""
+        return self.engine.config.stages
 
     def separate(
         self,
@@ -132,6 +138,8 @@ class Separator:
         Yields: (stems, channels, n), as many samples in all as the blocks had
         Raises: JobCancelled, DeviceError
         """
+        if stage not in self.stages:
+            raise UsageError(f"This model has no {stage} stage; leave out --stage.")
         model_rate = self.engine.config.sample_rate
         source = _Counted(blocks)
         chunks = cut(_resampled(source, sample_rate, model_rate), self.chunk_samples, self.fade_samples)
