@@ -114,6 +114,20 @@ def test_what_a_test_counted_is_read_from_its_report(long_form: ModuleType, tmp_
     assert long_form.properties(tmp_path / "missing.xml") == {}
 
 
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_case_is_run_and_its_counts_come_back(long_form: ModuleType, tmp_path: Path, monkeypatch, passes: bool):
+    monkeypatch.setattr(long_form, "ROOT", tmp_path)
+    monkeypatch.setattr(long_form, "BUILD", tmp_path / "build")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\nmarkers = long")
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n@pytest.fixture\ndef counting(record_property):\n    yield\n"
+        "    record_property('faults', 7)\n    record_property('lost', 2)\n"
+        f"@pytest.mark.long\ndef test_it(counting):\n    assert {passes}\n"
+    )
+    found = long_form.run_case("test_it.py::test_it")
+    assert (found["passed"], found["faults"], found["lost"], found["twice"]) == (passes, 7, 2, None)
+
+
 def test_every_case_is_in_one_part_and_the_parts_take_about_as_long(long_form: ModuleType):
     cases = [f"a::test_{number}[5]" for number in range(31)]
     rows = [row(case, took_s=60.0 * number) for number, case in enumerate(cases[:-1])]
