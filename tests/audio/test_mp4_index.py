@@ -184,6 +184,37 @@ def test_a_gapless_tag_is_believed_only_where_it_fits_the_frames(tmp_path, count
         assert sound.shape[1] >= SAMPLES
 
 
+def fragmented(folder, codec: str, flags: str) -> bytes:
+    sample_format, rate = CODECS[codec]
+    options = {"movflags": flags, "frag_duration": "400000"}
+    kind = {"codec": codec, "sample_format": sample_format, "options": options}
+    return media.write_media(folder / "made.mp4", [signals.noise(SAMPLES)], rate, **kind).read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["aac", "libopus", "flac"])
+@pytest.mark.parametrize("flags", ["dash+delay_moov", "frag_keyframe+default_base_moof+delay_moov"])
+@pytest.mark.parametrize("gone", [1, 3])
+def test_a_fragment_that_is_missing_is_told_with_its_place(tmp_path, codec, flags, gone):
+    data = fragmented(tmp_path, codec, flags)
+    whole, warnings = heard(tmp_path, data)
+    assert warnings == ""
+    places = [match.start() - 4 for match in re.finditer(b"moof", data)]
+    holed = data[: places[3]] + data[places[3 + gone] :]
+    told = re.search(r"is damaged at (\S+) s: (\S+) s of its audio is missing between", str(refusal(tmp_path, holed)))
+    assert float(told[1]) == pytest.approx(1.2, abs=0.3)
+    assert float(told[2]) == pytest.approx(0.4 * gone, abs=0.15 * gone)
+    sound, warnings = heard(tmp_path, holed, salvage=True)
+    assert "missing between its fragments" in warnings
+    assert sound.shape[1] == pytest.approx(whole.shape[1] - float(told[2]) * CODECS[codec][1], abs=5000)
+
+
+def test_a_piece_of_a_broadcast_may_begin_at_any_time(tmp_path):
+    data = fragmented(tmp_path, "flac", "dash+delay_moov")
+    places = [match.start() - 4 for match in re.finditer(b"moof", data)]
+    (tmp_path / "song.m4a").write_bytes(data[: places[0]] + data[places[2] :])
+    assert inspect(tmp_path / "song.m4a").fault is None
+
+
 def test_an_index_of_a_day_is_compared_in_a_bounded_number_of_reads(tmp_path):
     data = media.rechunked(song(tmp_path), 1)
     path = tmp_path / "song.m4a"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tsbs_daw.audio.headers.mp4 import Box, boxes
+from tsbs_daw.audio.headers.common import Box, boxes
 from tsbs_daw.audio.headers.probe import inspect
 from tsbs_daw.audio.read import AudioReader, open_audio
 from tsbs_daw.audio.resample import Resampler

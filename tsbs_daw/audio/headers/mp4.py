@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import MAX_CHUNKS, Fault, Header, Refused, bytes_at, cut, joined, unpack_at
+from tsbs_daw.audio.headers.common import Box, Fault, Header, Refused, boxes, bytes_at, cut, joined, unpack_at
+from tsbs_daw.audio.headers.fragments import missing_fragments
 from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
@@ -37,20 +38,12 @@ SHORTEST_FRAME_BYTES = 16  # shorter ones may be zeros, as where Opus sends noth
 LATE = "does not state its encoder delay; its audio may start 1000 to 2100 samples late"
 
 
-@dataclass(frozen=True)
-class Box:
-    """A box: its name, and the offsets at which its body starts and ends."""
-
-    name: bytes
-    body: int
-    end: int
-
-
 @dataclass
 class Track:
     """An audio track.
 
     Attributes:
+        number: by which fragments name it
         kind: sample format, such as `mp4a`
         rate_hz: ticks of the media clock per second
         times: (number, duration of each in ticks) of the coded frames, in order
@@ -61,6 +54,7 @@ class Track:
         runs: (number of the first chunk, counted from 1, frames in each) up to the next entry
     """
 
+    number: int = 0
     kind: bytes = b""
     rate_hz: int = 0
     times: tuple[tuple[int, int], ...] = ()
@@ -89,30 +83,14 @@ class Track:
         return ticks / self.rate_hz if self.rate_hz else 0.0
 
 
-def boxes(file: BinaryIO, position: int, end: int) -> Iterator[Box]:
-    """Walk the boxes from `position` to `end`; the last one may claim to end after `end`."""
-    for _ in range(MAX_CHUNKS):
-        if position + 8 > end:
-            return
-        length, name = unpack_at(file, position, ">I4s")
-        head = 8
-        if length == 1 and position + 16 <= end:
-            length, head = unpack_at(file, position + 8, ">Q")[0], 16
-        elif length == 0:
-            length = end - position
-        if length < head or not all(32 <= byte < 127 or byte == 0xA9 for byte in name):
-            return
-        yield Box(name, position + head, position + length)
-        position += length
-
-
 def looks_like_mp4(magic: bytes) -> bool:
     return magic[4:8] in FIRST_BOXES
 
 
 def read_mp4(file: BinaryIO, size: int) -> Header:
     """Read the header of an MP4 or QuickTime file of `size` bytes. Raises: Refused"""
-    index, fault, fragmented, has_audio = None, None, False, False
+    index, fault, has_audio = None, None, False
+    fragments: list[Box] = []
     for box in boxes(file, 0, size):
         if box.name in (b"ftyp", b"moov") and index and has_audio:
             fault = joined("MP4s")
@@ -120,7 +98,7 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
         has_audio |= box.name in (b"mdat", b"moof")
         if box.name == b"moov" and box.end <= size:
             index = box
-        fragmented |= box.name == b"moof"
+        fragments += [box] if box.name == b"moof" else []
         if box.end > size:
             fault = cut(box.end - box.body, size - box.body)
     if index is None:
@@ -142,8 +120,11 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
         tag = None
     if track.kind == b"mp4a" and not track.edits and not tag:
         warnings.append(LATE)
+    fragmented = bool(fragments)
     contradiction = None if fragmented else _contradiction(track)
-    missing = None if fragmented or contradiction else _missing(file, size, index, track)
+    missing = None if contradiction else _missing(file, size, index, track)
+    if fragmented:
+        missing = missing_fragments(file, index, fragments, track.number, track.rate_hz, track.ticks)
     if not fragmented:
         warnings += _left_out(track, movie)
     return Header(
@@ -337,6 +318,8 @@ def _track(file: BinaryIO, track_box: Box) -> Track | None:
                 waiting.append(box)
             elif box.name == b"hdlr" and parent.name == b"mdia":
                 handler = bytes_at(file, box.body + 8, 4)
+            elif box.name == b"tkhd":
+                track.number = unpack_at(file, box.body + (20 if bytes_at(file, box.body, 1) == b"\1" else 12), ">I")[0]
             elif box.name == b"mdhd":
                 long = bytes_at(file, box.body, 1) == b"\1"
                 track.rate_hz = unpack_at(file, box.body + (20 if long else 12), ">I")[0]
