@@ -1,4 +1,4 @@
-"""The network TS-BSMamba2, in pure torch. Reads no file but a checkpoint."""
+"""The seam that every network has, and TS-BSMamba2, in pure torch. Reads no file but a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 _HOMES = {
     "config": ("FULL", "LITE", "TINY", "ModelConfig"),
     "network": ("Separation", "TwoStageSeparator"),
-    "reference": ("load_reference_state_dict", "reference_state_dict"),
+    "checkpoint": ("load_reference_state_dict", "reference_state_dict"),
 }
 
 
