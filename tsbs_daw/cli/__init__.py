@@ -48,6 +48,7 @@ TABLE = (
     Entry("jobs", "List, show, retry, move and cancel jobs."),
     Entry("web", "Serve a page that shows the queue and plays the stems."),
     Entry("cluster", "Show the machines that compute for --cluster."),
+    Entry("service", "Start the daemon at login, and keep it running."),
     Entry("presets", "List, show and check effect presets."),
     Entry("models", "List, download and convert models."),
     Entry("reaper", "Install, inspect and remove the REAPER actions."),
