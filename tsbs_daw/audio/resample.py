@@ -60,6 +60,7 @@ class Resampler:
 
     def _run(self, block: np.ndarray, last: bool) -> np.ndarray:
         frames = np.ascontiguousarray(block.T, dtype=np.float32)
+        assert self._stream is not None, "equal rates are passed through"
         return np.ascontiguousarray(self._stream.resample_chunk(frames, last).T)
 
 
@@ -75,7 +76,7 @@ def fit_length(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarra
     Shape:
         blocks: (..., n), equal in all axes except the last
     """
-    left, shape, dtype = samples, (), np.float32
+    left, shape, dtype = samples, tuple[int, ...](), np.dtype(np.float32)
     for block in blocks:
         shape, dtype = block.shape[:-1], block.dtype
         part = block[..., :left]
@@ -83,6 +84,6 @@ def fit_length(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarra
         if part.shape[-1]:
             yield part
     while left:
-        part = min(left, 65536)
-        left -= part
-        yield np.zeros((*shape, part), dtype)
+        count = min(left, 65536)
+        left -= count
+        yield np.zeros((*shape, count), dtype)

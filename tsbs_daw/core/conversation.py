@@ -16,7 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, cast
 
 from tsbs_daw.core.child import ChildFailed, ChildTimeout, describe_exit
 
@@ -55,7 +55,8 @@ class Conversation:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, bufsize=0, env=env)
         assert self.process.stdin is not None and self.process.stdout is not None
-        self._to_child, self._from_child = self.process.stdin, self.process.stdout
+        self._to_child = self.process.stdin
+        self._from_child = cast(io.RawIOBase, self.process.stdout)  # as it has no buffer
         self._largest = largest_bytes
         self._lines: deque[bytes] = deque(maxlen=log_lines)
         self._listener = threading.Thread(target=self._listen, name="child's log", daemon=True) if log_lines else None
@@ -98,9 +99,10 @@ class Conversation:
     def close(self) -> None:
         """End the child and close its pipes. May be called again."""
         self._reap()
-        for pipe in (self._to_child, self._from_child):
-            with contextlib.suppress(OSError):
-                pipe.close()
+        with contextlib.suppress(OSError):
+            self._to_child.close()
+        with contextlib.suppress(OSError):
+            self._from_child.close()
 
     @property
     def log(self) -> str:
@@ -110,7 +112,8 @@ class Conversation:
     def _listen(self) -> None:
         """Read what the child prints, which may be endless; keep the last lines only."""
         assert self.process.stderr is not None
-        with contextlib.suppress(ValueError, OSError), io.BufferedReader(self.process.stderr) as printed:
+        raw = cast(io.RawIOBase, self.process.stderr)  # as it has no buffer
+        with contextlib.suppress(ValueError, OSError), io.BufferedReader(raw) as printed:
             while line := printed.readline(4096):
                 self._lines.append(line)
 
@@ -135,10 +138,10 @@ class Conversation:
             poller.register(self._from_child, select.POLLIN)
             if not poller.poll(max(0.0, 1000 * limit_s)):
                 raise self._timeout(limit_s)
-            return self._from_child.readinto(view) or 0  # type: ignore[attr-defined]
+            return self._from_child.readinto(view) or 0
         late = threading.Event()
         with self._killed_after(limit_s, late):
-            count = int(self._from_child.readinto(view) or 0)  # type: ignore[attr-defined]
+            count = self._from_child.readinto(view) or 0
         if late.is_set() and not count:
             raise self._timeout(limit_s)
         return count
@@ -185,7 +188,7 @@ class Conversation:
             self._listener.join()
 
 
-def _enlarge(pipe: IO[bytes]) -> None:
+def _enlarge(pipe: io.RawIOBase) -> None:
     """Enlarge the pipe, where the system can, so that the child can work a block or two ahead."""
     if sys.platform == "linux":
         import fcntl

@@ -167,15 +167,20 @@ def job(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
     _write_second(source)
     wanted = Job(schema=1, source=Source(path=source.absolute()), output=(folder / "out").absolute(), model=model)
     inside = Settings(folder / "home", folder / "cache", settings.models)
-    options = {"fence": 1, "attempt": 1, "progress": lambda fraction, message: None, "cancelled": lambda: False}
     try:
-        result = run_job(wanted, settings=inside, **options)
+        result = run_job(
+            wanted,
+            settings=inside,
+            fence=1,
+            attempt=1,
+            progress=lambda fraction, message: None,
+            cancelled=lambda: False,
+        )
     except TsbsDawError as error:
         yield finding("problem", f"One second of sound could not be separated: {error}", "Do what the sentence says.")
         return
-    missing = [
-        path for path in (result.session, result.manifest, *(stem.path for stem in result.stems)) if not path.is_file()
-    ]
+    files = (result.session, result.manifest, *(stem.path for stem in result.stems))
+    missing = [path for path in files if path is None or not path.is_file()]
     if missing or result.samples != SECOND or not result.stems:
         what = f"One second of sound came back incomplete ({len(result.stems)} stems, {len(missing)} files missing)."
         yield finding("problem", what, "Please report this line.")

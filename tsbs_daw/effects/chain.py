@@ -274,6 +274,7 @@ class OutputRenderer:
             self._check(stem, source)
             scaled = stem * np.float32(10 ** (gain_db / 20))
             mixed = scaled if mixed is None else mixed + scaled
+        assert mixed is not None, "an output has a source"
         return mixed
 
     def _check(self, stem: np.ndarray, source: str) -> None:

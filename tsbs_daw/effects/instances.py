@@ -126,7 +126,7 @@ def _arguments(effect: Effect, kind: EffectKind, sample_rate: int) -> dict[str, 
     for name, value in effect.parameters.items():
         parameter = kind.parameter(name)
         problem = parameter.problem(value) if parameter else "is unknown"
-        if problem:
+        if parameter is None or problem:
             raise EffectError(f"The effect {effect.name} is invalid: {name} {problem}; change it.")
         if parameter.frequency:
             value = min(float(value), NYQUIST_SHARE * sample_rate / 2)
@@ -185,7 +185,7 @@ def _load_plugin(effect: Effect) -> Any:
     with effect_errors(effect):
         import pedalboard
 
-        plugin = pedalboard.VST3Plugin(effect.path, plugin_name=effect.plugin or None)
+        plugin: Any = pedalboard.VST3Plugin(effect.path, plugin_name=effect.plugin or None)
         if not plugin.is_effect:
             raise EffectError(f"The plug-in {effect} is an instrument and has no audio input; choose an effect.")
         names = list(plugin.parameters)

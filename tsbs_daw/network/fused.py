@@ -76,7 +76,9 @@ def _chunk_size(length: int) -> int:
 
 def _direction(part: Tensor, layer: Mamba2, index: int) -> Tensor:
     """(B, L, W) -> (B, L, inner) in the direction `index`."""
-    return _kernel()(
+    kernel = _kernel()
+    assert kernel is not None, "only called where `usable` says yes"
+    return kernel(
         part.contiguous(),
         layer.conv_weight[index],
         layer.conv_bias[index],

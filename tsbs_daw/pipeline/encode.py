@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 CEILING_DB = -1.0  # true peak, dBTP: what EBU R 128 and the streaming services ask for
 BLOCK_SAMPLES = 65536
+BEATS_PER_BAR = 4  # where nothing surer is known
 FALLBACK = "wav24"  # holds any number of channels
 UNLIMITED = ("wav32f",)  # formats that hold samples beyond full scale
 
@@ -49,7 +50,7 @@ def shared_gain(
         return 0.0, ()
     room_db = CEILING_DB - true_peak_db
     if delivery.loudness_lufs is None:
-        if delivery.format in UNLIMITED or sample_peak_db <= 0:
+        if delivery.format in UNLIMITED or sample_peak_db is None or sample_peak_db <= 0:
             return 0.0, ()
         return room_db, (
             f"All files are {-room_db:.1f} dB lower: {delivery.format} cannot hold their peaks otherwise.",
@@ -98,12 +99,13 @@ class Encoding:
         Raises:
             OutputError, NoSpaceLeft, JobCancelled
         """
-        key = self.song.sure_key
+        key, (tempo_bpm, beats_per_bar) = self.song.sure_key, self._tempo()
         with soundfile.SoundFile(raw) as file, open_writer(
             path, self.format, file.samplerate, file.channels,
             time_reference_samples=self.time_reference_samples,
             description=f"{rendered.name} of {self.song.song}",
-            **self._tempo(),
+            tempo_bpm=tempo_bpm,
+            beats_per_bar=beats_per_bar,
             key=key.name if key else None,
             labels=self._labels(rendered),
         ) as writer:  # fmt: skip
@@ -121,14 +123,13 @@ class Encoding:
             warnings += (f"The {container} files have {rate} Hz, because {container} does not support {asked} Hz.",)
         return delivered(rendered, path, self.gain_db, writer.sha256), warnings
 
-    def _tempo(self) -> dict[str, float | int]:
-        """What DAWs may stretch the file by: the tempo of a song that keeps it, and its bars."""
+    def _tempo(self) -> tuple[float | None, int]:
+        """What DAWs may stretch the file by: the tempo of a song that keeps it, and the beats of its bars."""
         analysis, bpm = self.song.analysis, self.song.sure_bpm
         if analysis is None or bpm is None or not analysis.tempo.steady:
-            return {}
+            return None, BEATS_PER_BAR
         beats = analysis.beats
-        bars = {"beats_per_bar": beats.beats_per_bar} if beats.beats_per_bar and not beats.meter_doubtful else {}
-        return {"tempo_bpm": bpm, **bars}
+        return bpm, BEATS_PER_BAR if beats.meter_doubtful else beats.beats_per_bar or BEATS_PER_BAR
 
     def _labels(self, rendered: AudioFile) -> Labels:
         tags = self.song_tags

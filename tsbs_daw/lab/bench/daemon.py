@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tsbs_daw.audio.wav_writer import file_samples
@@ -96,9 +97,13 @@ def measure_queue(folder: Path, song: Path, model: Path, counts: Sequence[int]) 
                 submit(spool, jobs[-1])
                 start += 1
             last = [spool / "done" / job.id / "result.json" for job in jobs]
-            _wait(lambda last=last: all(path.exists() for path in last), count * JOB_LIMIT_S, daemon, folder)
+            _wait(partial(_all_exist, last), count * JOB_LIMIT_S, daemon, folder)
             found.append(Queued(count, time.monotonic() - asked, machine.children_bytes(daemon.pid)))
     return found[1:]
+
+
+def _all_exist(paths: list[Path]) -> bool:
+    return all(path.exists() for path in paths)
 
 
 @contextmanager

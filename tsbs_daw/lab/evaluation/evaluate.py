@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -284,7 +284,7 @@ def draw_picture(song: KnownSong, separator: Separator, path: Path) -> None:
     draw_rows(rows, song.sample_rate, song.name, path)
 
 
-def draw_rows(rows: dict[str, tuple[np.ndarray, ...]], sample_rate: int, title: str, path: Path) -> None:
+def draw_rows(rows: Mapping[str, tuple[np.ndarray, ...]], sample_rate: int, title: str, path: Path) -> None:
     """Draw spectrograms.
 
     Args:

@@ -69,9 +69,9 @@ def find_test_songs(data: Path, stems: tuple[str, ...]) -> list[Path]:
 
 def read_song(folder: Path, stems: tuple[str, ...], seconds: float | None = None) -> KnownSong:
     """Read all stems, and the mixture: `mixture.wav` if it exists, else the sum of the stems."""
-    paths = [stem_file(folder, stem) for stem in stems]
-    missing = [stem for stem, path in zip(stems, paths, strict=True) if path is None]
-    if missing:
+    found = {stem: stem_file(folder, stem) for stem in stems}
+    paths = [path for path in found.values() if path is not None]
+    if missing := [stem for stem, path in found.items() if path is None]:
         raise DatasetError(f"the song {folder} lacks {', '.join(missing)}; add what is missing, or move the song away")
     try:
         with soundfile.SoundFile(paths[0]) as file:

@@ -165,6 +165,7 @@ def _struck(figure: str, section: Section, score: Score, centre: float, rng: np.
                 else:
                     voicing = voice_chord(chord, low, voicing, size)
                 current = chord
+            assert voicing is not None, "the first chord differs from none"
             beats = min(length / 4, score.bar_beats - step / 4) * staccato
             velocity = (0.8 if step % 4 == 0 else 0.65) * (0.8 + 0.2 * section.energy) + rng.normal(0, 0.05)
             pitches = voicing[::-1] if figure == "strum" and order % 2 else voicing

@@ -6,6 +6,7 @@ L levels of an evolving wavetable, K harmonics, F frames of a filter; mono signa
 from __future__ import annotations
 
 import zlib
+from typing import overload
 
 import numpy as np
 
@@ -21,6 +22,10 @@ def stream(seed: int, *names: object) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(str(name).encode()) for name in names)])
 
 
+@overload
+def midi_hz(pitch: float) -> float: ...
+@overload
+def midi_hz(pitch: np.ndarray) -> np.ndarray: ...
 def midi_hz(pitch: np.ndarray | float) -> np.ndarray | float:
     """MIDI pitches, fractions included, in Hz."""
     return 440.0 * 2.0 ** ((np.asarray(pitch, dtype=np.float64) - 69.0) / 12.0)

@@ -238,8 +238,8 @@ def play_kit(part: Part, score: Score, samples: int, rng: np.random.Generator) -
                 fade = min(len(sound), 2000)
                 sound[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
                 sounds[hit.piece].append(sound / max(float(np.max(np.abs(sound))), 1e-6))
-        variants = sounds[hit.piece]
-        sound = variants[int(rng.integers(len(variants)))]
+        takes = sounds[hit.piece]
+        sound = takes[int(rng.integers(len(takes)))]
         level = np.float32(0.7 * LEVEL[hit.piece] * balance[hit.piece] * hit.velocity**1.6)
         pan = PAN.get(hit.piece, 0.0) * width * mirrored
         start = int((score.seconds(hit.beat) + abs(float(rng.normal(0, humanise_s)))) * SAMPLE_RATE)

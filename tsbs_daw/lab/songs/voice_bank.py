@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -346,7 +347,7 @@ def _write(folder: Path, performance: Performance, drawn: str, number: int) -> l
 
 def _facts(performance: Performance) -> dict:
     score = performance.score
-    row = {"source": SOURCE, "stem": "vocals", "kind": performance.kind, "speaker": performance.speaker}
+    row: dict[str, Any] = {"source": SOURCE, "stem": "vocals", "kind": performance.kind, "speaker": performance.speaker}
     length_s = len(performance.audio) / SAMPLE_RATE
     row |= {"recordings": performance.recordings}
     row |= {"notes": [list(note) for note in performance.notes if note[1] <= length_s]}

@@ -169,6 +169,7 @@ def _run(block: DualNet, x: torch.Tensor, bfloat16: bool) -> tuple[torch.Tensor,
         y = block(x.clone(), 2)  # not a leaf, as in the network
     y.backward(torch.ones_like(y) / y.numel() ** 0.5)
     weight = block.time.mamba.mamba.in_proj.grad
+    assert x.grad is not None and weight is not None, "backward has run"
     return (y - x).detach().float(), x.grad.clone().float(), weight.clone().float()
 
 

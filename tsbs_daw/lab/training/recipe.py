@@ -157,7 +157,7 @@ class LogPart(_Part):
 class Recipe(_Part):
     """One training run. `seed` and the step number decide every example."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     name: str
     description: str = ""
     seed: int = Field(0, ge=0)

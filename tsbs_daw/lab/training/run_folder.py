@@ -268,6 +268,7 @@ def _spread(folder: Path, config: ModelConfig) -> np.ndarray:
 
     song, reasons = read_song_audio(folder, config.stems, config.sample_rate)
     require_whole([SongProblem(folder.name, reason) for reason in reasons], folder.parent)
+    assert song is not None, "a song without a reason against it"
     samples = config.chunk_samples
     audio = np.pad(song.audio, ((0, max(0, samples - len(song.audio))), (0, 0), (0, 0)))
     starts = np.linspace(0, len(audio) - samples, EXCERPTS_A_SONG).astype(int)
