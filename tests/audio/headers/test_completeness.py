@@ -8,6 +8,7 @@ import random
 import struct
 from pathlib import Path
 
+import media
 import numpy as np
 import pytest
 import signals
@@ -76,6 +77,37 @@ class Counted(io.FileIO):
 
 
 PREALLOCATED_BYTES = 60_000_000
+
+
+def coded(folder: Path, kind: str) -> bytes:
+    sound = signals.noise(60_000)
+    if kind in ("MP3", "OGG", "FLAC"):
+        return signals.encoded(sound, 44100, kind, {"MP3": "MPEG_LAYER_III", "OGG": "VORBIS", "FLAC": "PCM_16"}[kind])
+    pytest.importorskip("av")
+    if kind in ("mka", "webm"):
+        return media.write_media(folder / "a.mka", [sound], codec="flac", sample_format="s16").read_bytes()
+    if kind == "aac":
+        return media.write_media(folder / "a.aac", [sound], container="adts").read_bytes()
+    return media.write_media(folder / "a.m4a", [sound], options={"movflags": "faststart"}).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["MP3", "OGG", "FLAC", "mka", "aac", "m4a"])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
+def test_a_coded_file_that_ends_in_zeros_is_still_being_copied(tmp_path, kind, share):
+    data, path = coded(tmp_path, kind), tmp_path / "song"
+    path.write_bytes(data)
+    assert not seems_unfinished(path)
+    path.write_bytes(data[: int(len(data) * share)])
+    os.truncate(path, 2_000_000)
+    assert seems_unfinished(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"), [("WAV", "PCM_16"), ("AIFF", "PCM_24"), ("RF64", "FLOAT"), ("CAF", "PCM_16")]
+)
+def test_silence_at_the_end_of_uncoded_sound_is_sound(unfinished, kind, subtype):
+    sound = np.concatenate((signals.noise(30_000), signals.silence(300_000)), axis=1)
+    assert not unfinished(signals.encoded(sound, 44100, kind, subtype))
 
 
 @pytest.mark.parametrize("kept", ["streaminfo", "metadata", "half", "all but the last frames"])

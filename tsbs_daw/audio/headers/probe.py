@@ -50,6 +50,8 @@ SIGNATURE = re.compile(
     re.DOTALL,
 )
 HEAD_BYTES = 4096
+EMPTY_TAIL_BYTES = 1 << 16  # no coded audio ends in so many zeros, but a file that is preallocated while it is copied
+MAY_END_IN_ZEROS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"dns.", W64_RIFF)  # as silence
 
 # The usual endings of each container. A file with another ending is read anyway, with a warning.
 SUFFIXES = {
@@ -163,6 +165,10 @@ def seems_unfinished(path: Path) -> bool:
         head = file.read(HEAD_BYTES)
         if not head.strip(b"\0"):
             return True
+        if size > EMPTY_TAIL_BYTES and not head.startswith(MAY_END_IN_ZEROS):
+            file.seek(size - EMPTY_TAIL_BYTES)
+            if not any(file.read(EMPTY_TAIL_BYTES)):
+                return True
         if head[:4] == b"fLaC":
             try:
                 return not has_last_frame(file, size)
