@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from tsbs_daw.contracts.treatment import Treatment
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.core.locks import HeldElsewhere
     from tsbs_daw.queue.events import Event
     from tsbs_daw.watch.folders import WatchFolder
 
@@ -128,6 +130,7 @@ def command(
     from tsbs_daw.contracts.job import State
     from tsbs_daw.contracts.treatment import Treatment
     from tsbs_daw.daemon.daemon import Daemon
+    from tsbs_daw.queue.locks import running_daemon
     from tsbs_daw.queue.options import DaemonOptions
     from tsbs_daw.watch.folders import load_folders
 
@@ -139,6 +142,8 @@ def command(
         asked = Treatment(**vars(treatment.checked()), salvage=salvage, delivery=changes.options())
         chosen = _folders(folders or [], out, asked, rules)
     _check_treatments(chosen, settings.presets)
+    if not once and (owner := running_daemon(settings.home)):
+        return _hand_over(owner, chosen, settings)
     daemon_options = DaemonOptions(songs_at_once=sharing.songs_at_once)
     with (
         listening(as_json=as_json) as listener,
@@ -152,6 +157,21 @@ def command(
         ended = daemon.lifecycle.ended
         incomplete = daemon.incomplete
     return 1 if once and (ended[State.FAILED] + ended[State.DEAD] or incomplete) else 0
+
+
+def _hand_over(owner: HeldElsewhere, chosen: tuple[WatchFolder, ...], settings: Settings) -> int:
+    """A daemon runs already: let it watch these folders too. Raises: DaemonError: it cannot"""
+    from tsbs_daw.daemon.handover import hand_over
+
+    if chosen:
+        hand_over(settings.home, settings.spool, chosen)
+    for folder in chosen:
+        typer.echo(f"The daemon that runs ({owner}) watches {folder.path} until it ends.")
+    if chosen:
+        typer.echo("List the folder in its YAML file to keep it; options that are not about folders are those it has.")
+    else:
+        typer.echo(f"A daemon runs already ({owner}). It separates whatever is submitted.")
+    return 0
 
 
 def _refuse_beside_config(

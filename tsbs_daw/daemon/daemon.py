@@ -29,6 +29,7 @@ from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
 from tsbs_daw.core.files import may_pass
 from tsbs_daw.daemon.dispatcher import Dispatcher
 from tsbs_daw.daemon.errand_runner import ErrandRunner
+from tsbs_daw.daemon.handover import take_over
 from tsbs_daw.daemon.recovery import OutputCleaner, TrustedClock, recover
 from tsbs_daw.queue.database import comes_and_goes
 from tsbs_daw.queue.events import Event, JobLifecycle, Listener
@@ -37,13 +38,14 @@ from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget
-from tsbs_daw.watch.folders import WatchFolder, check_folders
+from tsbs_daw.watch.folders import WatchFolder, check_folders, watched_place
 from tsbs_daw.watch.ingest import Ingest
 from tsbs_daw.watch.watcher import make_watchers
 
 log = logging.getLogger(__name__)
 
 _HOUSEKEEPING_S = 10.0
+_HANDOVER_S = 1.0
 _PRUNE_S = 3600.0
 _BALLAST_S = 2.0
 
@@ -74,6 +76,7 @@ class Daemon:
         self._stops = 0
         self._last_tick: float | None = None
         self._last_beat = self._last_housekeeping = self._last_prune = self._last_ballast = float("-inf")
+        self._last_handover = float("-inf")
         self._paused = False
 
     def __enter__(self) -> Daemon:
@@ -93,9 +96,7 @@ class Daemon:
         self._clock = TrustedClock(self.settings.home)
         self.settings.make_folders()
         self._locks.lock_home()
-        for folder in self.folders:
-            self._locks.lock_folder(folder.path)
-        self._locks.claim([WatchedRoot(folder.path, folder.recursive) for folder in self.folders])
+        self._lock(self.folders)
         spool = Spool(self.settings.spool)
         spool.create()
         self.store = JobStore.open(self.settings.store)
@@ -111,6 +112,39 @@ class Daemon:
         self.store.limits = {str(one.path): one.songs_at_once for one in self.folders if one.songs_at_once}
         watchers = make_watchers(self.folders, self.settings, self.store, self._budget, self.options, once=self._once)
         self._ingest, self._watchers = ingest, watchers
+
+    def _lock(self, folders: Sequence[WatchFolder]) -> None:
+        """Raises: DaemonError: another daemon watches one of them, or one that overlaps"""
+        for folder in folders:
+            self._locks.lock_folder(folder.path)
+        self._locks.claim([WatchedRoot(folder.path, folder.recursive) for folder in folders])
+
+    def watch(self, folders: Sequence[WatchFolder]) -> None:
+        """Watch more folders, from now on until the end. Those that are watched already go on as they are.
+
+        Raises:
+            SettingsError, DaemonError: They cannot be watched beside the others; nothing has changed.
+        """
+        known = {folder.path.resolve() for folder in self.folders}
+        new = [folder for folder in folders if folder.path.resolve() not in known]
+        check_folders([*self.folders, *new])
+        for folder in new:
+            for place in (folder.path, folder.output):
+                if around := watched_place(place, self.folders):
+                    raise DaemonError(
+                        f"{shown(place)} lies in {shown(around)}, which is watched already; list both in one YAML "
+                        "file, and start the daemon again."
+                    )
+        self._lock(new)
+        self.folders += tuple(new)
+        self._errands.set_folders(self.folders)
+        self.store.limits = {str(one.path): one.songs_at_once for one in self.folders if one.songs_at_once}
+        watchers = make_watchers(self.folders, self.settings, self.store, self._budget, self.options, once=self._once)
+        for watcher in (one for one in watchers if one.folder in new):
+            self._watchers.append(watcher)
+            watcher.start()
+            log.info("%s is watched from now on", watcher.folder.path)
+            self.lifecycle.emit("online", message=f"{shown(watcher.folder.path)} is watched from now on.")
 
     def __exit__(self, *_: object) -> None:
         for watcher in self._watchers:
@@ -232,6 +266,9 @@ class Daemon:
         self._errands.tick(now)
         if self._paused or self._stops:
             return
+        if now - self._last_handover >= _HANDOVER_S:
+            self._last_handover = now
+            take_over(self.settings.spool, self.watch)
         self._ingest.tick(self._watchers)
         self._apply_hours()
         if any(watcher.pending for watcher in self._watchers if str(watcher.folder.path) not in self.store.closed):

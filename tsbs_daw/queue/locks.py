@@ -99,6 +99,21 @@ class DaemonLocks:
         self._held.append(lock)
 
 
+def running_daemon(home: Path) -> HeldElsewhere | None:
+    """Whoever holds the lock of a home now; None if nobody does, or it cannot be told."""
+    lock = LockFile(home / "daemon.lock")
+    if not lock.path.exists():
+        return None
+    try:
+        lock.acquire()
+    except HeldElsewhere as owner:
+        return owner
+    except OSError:
+        return None
+    lock.release()
+    return None
+
+
 def watching_process(folder: Path) -> int | None:
     """The number of the process that watches `folder`, as its lock says; it may have been killed meanwhile."""
     return lock_owner(folder / FOLDER_LOCK)

@@ -21,12 +21,15 @@ folders:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import SettingsError, shown
@@ -143,6 +146,41 @@ def load_folders(path: Path) -> tuple[WatchFolder, ...]:
     folders = [replace(_folder(entry, base), **_hooks(entry, base, file, path)) for entry in file.folders]
     check_folders(folders)
     return tuple(folders)
+
+
+def as_yaml(folders: Sequence[WatchFolder]) -> str:
+    """A file that `load_folders` reads as these folders."""
+    hooks = {hook.url for folder in folders for hook in (folder.on_done, folder.on_failed) if hook}
+    hosts = sorted({urlsplit(url).hostname or "" for url in hooks if url})
+    return json.dumps({"webhook_hosts": hosts, "folders": list(map(_as_entry, folders))}, ensure_ascii=False)
+
+
+def _as_entry(folder: WatchFolder) -> dict[str, Any]:
+    hooks = {"on_done": folder.on_done, "on_failed": folder.on_failed}
+    entry = {
+        "path": str(folder.path),
+        "output": str(folder.output),
+        "recursive": folder.recursive,
+        "polling": folder.polling,
+        "after": str(folder.after),
+        "include": folder.patterns.include,
+        "exclude": folder.patterns.exclude,
+        "hours": str(folder.hours) if folder.hours else None,
+        "songs_at_once": folder.songs_at_once,
+        "subfolders": {
+            rule.path: {**_as_values(rule.treatment), "after": str(rule.after)} for rule in folder.subfolders
+        },
+    }
+    return {
+        **entry,
+        **_as_values(folder.treatment),
+        **{name: list(hook.command) or hook.url for name, hook in hooks.items() if hook},
+    }
+
+
+def _as_values(treatment: Treatment) -> dict[str, Any]:
+    delivery = json.loads(to_json(treatment.delivery.stated)) if treatment.delivery else None
+    return {**treatment.model_dump(mode="json"), "delivery": delivery}
 
 
 def check_folders(folders: Sequence[WatchFolder]) -> None:

@@ -38,6 +38,9 @@ class After:
     kind: Literal["keep", "move", "delete"] = "keep"
     folder: Path | None = None
 
+    def __str__(self) -> str:
+        return self.kind if self.folder is None else f"move {self.folder}"
+
     @classmethod
     def parse(cls, text: str, base: Path) -> After:
         """`keep`, `move PATH` or `delete`.
@@ -86,6 +89,9 @@ class Hours:
         return any(
             start <= minute < end if start < end else minute >= start or minute < end for start, end in self.spans
         )
+
+    def __str__(self) -> str:
+        return ", ".join("-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in span) for span in self.spans)
 
     def next_start(self, unix_s: float) -> str:
         """When the next span begins, as the clock will show it: `22:00`."""

@@ -1,0 +1,76 @@
+"""How a second `tsbs-daw watch` hands its folders to the daemon that runs already.
+
+    <spool>/handover/<id>.yaml   written by the second one: a file of watch folders, as --config takes it
+    <spool>/handover/<id>.json   the daemon's answer: whether it watches them now, and a sentence if not
+
+Both are removed once they are read. The folders are watched until the daemon ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tsbs_daw.core.errors import DaemonError, TsbsDawError, shown
+from tsbs_daw.core.files import private_folder, read_small, write_atomically
+from tsbs_daw.queue.locks import running_daemon
+from tsbs_daw.watch.folders import WatchFolder, as_yaml, load_folders
+
+log = logging.getLogger(__name__)
+
+_FOLDER = "handover"
+_POLL_S = 0.1
+_PATIENCE_S = 30.0
+_MAX_BYTES = 1 << 16
+
+
+def hand_over(home: Path, spool: Path, folders: Sequence[WatchFolder]) -> None:
+    """Ask the running daemon to watch folders, and wait for its answer.
+
+    Args:
+        home: The daemon's; its lock tells whether it lives.
+        spool: Its spool.
+        folders: What to watch.
+
+    Raises:
+        DaemonError: It refuses, does not answer, or is gone; one sentence.
+    """
+    request = private_folder(spool / _FOLDER) / f"{uuid.uuid4().hex}.yaml"
+    answer = request.with_suffix(".json")
+    try:
+        write_atomically(request, as_yaml(folders))
+        until = time.monotonic() + _PATIENCE_S
+        while not answer.exists():
+            if time.monotonic() >= until or running_daemon(home) is None:
+                raise DaemonError(
+                    "The running daemon does not take folders; list them in its YAML file, and start it again."
+                )
+            time.sleep(_POLL_S)
+        said = json.loads(read_small(answer, _MAX_BYTES))
+        if not said["watched"]:
+            raise DaemonError(str(said["message"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DaemonError(f"The folders cannot be handed over in {shown(request.parent)} ({error}).") from error
+    finally:
+        for path in (request, answer):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def take_over(spool: Path, watch: Callable[[Sequence[WatchFolder]], None]) -> None:
+    """Answer every request that lies in the spool. Args: watch: raises a TsbsDawError where it cannot"""
+    for request in sorted((spool / _FOLDER).glob("*.yaml")):
+        try:
+            watch(load_folders(request))
+            said = {"watched": True, "message": ""}
+        except TsbsDawError as error:
+            said = {"watched": False, "message": str(error).removeprefix(f"{request}: ")}
+            log.warning("folders that were handed over are refused: %s", error)
+        with contextlib.suppress(OSError):
+            request.unlink()
+            write_atomically(request.with_suffix(".json"), json.dumps(said), durable=False)
