@@ -48,14 +48,14 @@ def separated(manifest: Manifest) -> bool:
 
 def test_an_analysis_that_failed_is_tried_again_and_nothing_is_separated_again(place: Path, model: Path):
     words = arguments(place, model, preset="crate")
-    for said in ("", "its analysis had failed, and is tried again"):  # the second fails like the first
+    for said in ("", "its analysis had failed and is retried"):  # the second fails like the first
         done = run(place / "home", *words, **deaf(place))
         assert done.returncode == 0 and said in done.stderr, done.stderr
         assert "1 song without an analysis, because it failed" in done.stdout
         ((name, manifest),) = folders(place).items()
         assert separated(manifest) and "analysis could not be made" in manifest.warnings[0]
     done = run(place / "home", *words)
-    assert done.returncode == 0 and "Kay - Song.wav: its analysis had failed, and is tried again." in done.stderr
+    assert done.returncode == 0 and "Kay - Song.wav: its analysis had failed and is retried." in done.stderr
     assert "without an analysis" not in done.stdout
     ((again, manifest),) = folders(place).items()
     assert again == name and manifest.analysis and not separated(manifest)

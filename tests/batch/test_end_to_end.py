@@ -134,7 +134,7 @@ def test_a_crate_of_good_odd_and_bad_songs(home: Path, model: Path, tmp_path: Pa
     assert states == {"done": odd | {"Kay - Good.wav"}, "failed": bad}
     for song in catalogue.songs:
         if song.state == "failed":
-            assert song.reason.endswith(".") and "Something unexpected" not in song.reason and song.folder is None
+            assert song.reason.endswith(".") and "Unexpected error" not in song.reason and song.folder is None
         elif song.state == "done":
             check_folder(tmp_path, song.folder)
             assert song.sample_rate and song.channels and song.duration_s and len(song.sessions) == 2

@@ -62,7 +62,7 @@ def test_a_catalogue_that_cannot_be_written_is_said_at_the_end_and_no_song_is_lo
             catalogue.unlink()
             catalogue.mkdir()
 
-    with pytest.raises(OutputError, match="catalogue cannot be written"):
+    with pytest.raises(OutputError, match="Cannot write the catalogue"):
         run_batch(request, ListenerLog(block))
     assert not list(request.out.glob("*.tmp"))
     catalogue.rmdir()

@@ -195,7 +195,7 @@ def test_a_pull_that_does_not_fit_is_refused_before_it_starts(settings, monkeypa
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1000))
     big = known("http://127.0.0.1:9/x").model_copy(update={"size_bytes": 1_000_000})
-    with pytest.raises(NoSpaceLeft, match="make room"):
+    with pytest.raises(NoSpaceLeft, match="free some space"):
         pull(big, settings)
 
 

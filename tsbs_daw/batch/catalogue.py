@@ -1,9 +1,4 @@
-"""Keeps catalogue.json, catalogue.csv and the batch's memory on disk, while the batch runs.
-
-catalogue.csv: one row per song, for a spreadsheet.
-
-Entries of the catalogue, read from the folders that jobs delivered.
-"""
+"""The catalogue of a batch: an entry for each song, read from its folder; catalogue.json and catalogue.csv."""
 
 from __future__ import annotations
 
@@ -236,7 +231,7 @@ class CatalogueWriter:
             for name in (JSON, CSV):
                 Path(out, f"{name}.tmp").unlink(missing_ok=True)
             raise OutputError(
-                f"The catalogue cannot be written to {shown(out)} ({error.strerror}); mend that and run the same "
-                "command again, which goes on from here."
+                f"Cannot write the catalogue to {shown(out)} ({error.strerror}). Fix this and rerun the command; "
+                "it resumes where it stopped."
             ) from error
         self._changed = False

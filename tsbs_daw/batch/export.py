@@ -1,7 +1,4 @@
-"""What is made of a batch once all its songs have come to their end: the page, and the session of all songs.
-
-The batch session: one REAPER project with all songs of a batch one after another, a region and a tempo for each.
-"""
+"""What a finished batch is exported to: the page, and one REAPER project with all songs in a row."""
 
 from __future__ import annotations
 
@@ -42,7 +39,7 @@ def write_session(catalogue: Catalogue, out: Path, presets: Path | None) -> Path
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(
-            f"The session of all songs cannot be written to {shown(path)} ({error.strerror}); free some space "
+            f"Cannot write the session of all songs to {shown(path)} ({error.strerror}). Free some space "
             "there and rerun the command."
         ) from error
     return path

@@ -4,12 +4,8 @@ The page carries its style, its program and its data inside. It may run nothing 
 but sound: its Content-Security-Policy says so, by the hashes of the two. Pictures are in the data; sounds are played
 from the delivered files, by URLs relative to the page, so that the folder can be moved as a whole.
 
-What the page of a catalogue knows of each song: plain values, ready for JSON, and no more than it shows.
-
-File names become URLs that can only lead to below the page's own folder. Everything else stays text; the page puts it
-in as text and never as markup.
-
-Draws the pictures of songs, and writes the page, while other songs are still being worked on.
+File names become URLs that cannot lead out of the page's own folder. Everything else stays text, and the page inserts
+it as text, never as markup. `Thumbnails` updates the page while the batch runs.
 """
 
 from __future__ import annotations
@@ -102,7 +98,7 @@ def _links(song: SongEntry, folder: Path, url: Url) -> list[dict[str, str]]:
 
 
 def _heard(analysis: Analysis | None) -> dict[str, Any]:
-    """The part of a row that comes from listening to the song."""
+    """The part of a row that comes from the analysis."""
     if analysis is None:
         return {"tempo": None, "key": None, "loudness": None, "meter": None, "sections": [], "doubts": {}}
     beats = analysis.beats
@@ -217,9 +213,7 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
             path.with_name(f"{NAME}.tmp").unlink(missing_ok=True)  # others need the room
         if disk_is_full(error):
             raise NoSpaceLeft(f"The disk is full at {shown(path)}; free some space and rerun the command.") from error
-        raise OutputError(
-            f"{shown(path)} cannot be written ({error.strerror}); look at the folder's rights."
-        ) from error
+        raise OutputError(f"Cannot write {shown(path)} ({error.strerror}). Check the folder's permissions.") from error
     return path
 
 
@@ -284,15 +278,15 @@ def _part(name: str) -> str:
     return (importlib.resources.files("tsbs_daw.batch") / _PARTS / name).read_text(encoding="utf-8")
 
 
-_TIMEOUT_S = 5.0  # for the song that is just drawn, where the batch was interrupted
+_TIMEOUT_S = 5.0  # for the song being measured when the batch is interrupted
 _PAGE_EVERY_S = 4.0
 _PAGE_SHARE = 20  # at most a twentieth of the time is spent on writing it
 
 
 class Thumbnails:
-    """A thread of its own, begun with the first song that ends. Use it in a `with`.
+    """Measures waveforms and rewrites the page in a thread, from the first finished song on. Use it in a `with`.
 
-    What is left at the end of a batch is for whoever writes the last page.
+    Whatever it has not measured by then is left to the last call of `write_page`.
 
     Args: catalogue: how the batch stands; called in that thread
     """

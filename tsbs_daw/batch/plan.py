@@ -1,8 +1,7 @@
-"""What is known of a song before it is done: its content, its place, its job, and whether another one is the same.
+"""What a batch knows of each song before it is done: its content, output folder, job and duplicates.
 
-A batch remembers between runs which file had which content and where its stems are, in the out folder as
-`.crate.json`. Losing it costs time, not songs: they are hashed again, and what is there already is recognised by its
-manifest.
+Between runs, `.crate.json` in the output folder stores which file had which content and where its stems are. Without
+it, songs are only hashed again; what exists already is recognised by its manifest.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ class BatchRequest:
         """
         delivery = load_preset(self.treatment.preset, presets).delivery.overridden_by(self.treatment.delivery)
         if problem := delivery.problem():
-            raise UsageError(f"What was asked for cannot be delivered: {problem}.")
+            raise UsageError(f"Invalid delivery options: {problem}.")
         return delivery
 
 
@@ -112,7 +111,7 @@ _READINGS = 3  # of a file that changes while it is read
 
 
 class SongRefused(Exception):
-    """Not an error, but a word between this module and the batch: this file cannot become a song. One sentence."""
+    """This file cannot become a song; the message is one sentence. A signal to `run`, not an error."""
 
 
 class Plan:
@@ -160,7 +159,7 @@ class Plan:
         first = self._first.setdefault(known.sha256, song)
         if first is song:
             return entry
-        reason = f"It has the same content as {shown(first.relative)}, which stands for both."
+        reason = f"It has the same content as {shown(first.relative)}, which represents both."
         return entry.model_copy(update={"state": "duplicate", "duplicate_of": first.relative, "reason": reason})
 
     def job_id(self, song: FoundSong) -> str:
@@ -209,7 +208,7 @@ class Plan:
                 folder = known.folder if known.sha256 == digest else None  # touched, or another song by now
                 self._update(song, state=state, sha256=digest, folder=folder)
                 return
-        raise SongRefused("It is still being written; rerun the command once it is there.")
+        raise SongRefused("It is still being written; rerun the command once it is complete.")
 
     def _update(self, song: FoundSong, **values: object) -> None:
         self._known[song.relative] = self._known[song.relative].model_copy(update=values)

@@ -1,8 +1,6 @@
-"""The batch's side of the queue: asks for songs, follows them, and sees to it that a daemon is at work.
+"""How a batch uses the queue: submits jobs, follows them, and runs an embedded daemon if there is no other.
 
-A job's id is made of what it is to do, so that a batch which was killed finds its jobs again, wherever they are.
-
-A daemon in a thread of this process, for as long as a batch needs one.
+A job's id is a hash of what it does, so a batch that was killed finds its jobs again, wherever they are.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from tsbs_daw.queue.spool import Spool, living_daemon, read_progress, read_resul
 
 
 class EmbeddedDaemon:
-    """Starts at once. It serves everybody, not only the batch; workers are processes, as ever.
+    """A daemon in a thread of this process. It starts at once, and serves every client, not only the batch.
 
     running: whether it is open, and has not ended
     """
@@ -49,7 +47,7 @@ class EmbeddedDaemon:
             raise self._failure
 
     def stop(self) -> None:
-        """Let the running songs finish for a moment, then put them back; called again, without the moment.
+        """Give running songs a moment to finish, then requeue them; a second call does not wait.
 
         Raises: KeyboardInterrupt: while it winds up; call it again
         """
@@ -100,7 +98,7 @@ class JobPlace(Enum):
 
 @dataclass(frozen=True)
 class JobStatus:
-    """How a job stands. result: once it has ended; None if it cannot be read"""
+    """Where a job is, and how far. result: once it has ended; None if it cannot be read"""
 
     place: JobPlace
     fraction: float = 0.0
@@ -109,9 +107,9 @@ class JobStatus:
 
 
 class Queue:
-    """Use it in a `with`: at its end, a daemon of its own is stopped; what was asked for stays asked for.
+    """Use it in a `with`: its end stops the embedded daemon; submitted jobs stay in the queue.
 
-    Args: options: of a daemon of its own
+    Args: options: of the embedded daemon
     """
 
     def __init__(self, settings: Settings, options: DaemonOptions):
@@ -146,7 +144,7 @@ class Queue:
         return result if result is not None and result.state is State.DONE else None
 
     def ask(self, job: Job) -> None:
-        """Let a job run, once more if it has ended; one that waits or runs already is left to it.
+        """Submit a job, or retry it if it has ended; one that waits or runs is left alone.
 
         Raises: DaemonError: the spool cannot be written to
         """
@@ -158,7 +156,7 @@ class Queue:
             submit(self._settings.spool, job)
 
     def ensure_daemon(self) -> None:
-        """See to it that a daemon is at work. Raises: TsbsDawError: it cannot be"""
+        """Start an embedded daemon unless one is running. Raises: TsbsDawError: it cannot start"""
         if self._embedded is not None:
             self._embedded.check()
             return
@@ -185,7 +183,7 @@ class Queue:
             self._embedded, self._trouble = embedded, None
 
     def has_interactive_jobs(self) -> bool:
-        """Whether a DAW waits for a daemon that ends with the batch."""
+        """Whether a DAW waits for jobs of the embedded daemon, which ends with the batch."""
         if self._embedded is None:
             return False
         self._embedded.check()
@@ -202,7 +200,7 @@ class Queue:
             return False
 
     def statuses(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
-        """How these jobs stand. They move from inbox/ to jobs/ to done/, and are looked for in this order."""
+        """The status of these jobs. They move from inbox/ to jobs/ to done/, and are searched in this order."""
         waiting, claimed = _names(self._spool.inbox), _names(self._spool.jobs)
         return {job_id: self._status(job_id, waiting, claimed) for job_id in job_ids}
 

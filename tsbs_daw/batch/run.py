@@ -73,20 +73,20 @@ class BatchProgress:
 
 
 class Listener(Protocol):
-    """Whoever shows a batch. Called in the thread that runs it."""
+    """Shows a running batch. Called in the thread that runs it."""
 
     def ended(self, entry: SongEntry, *, fresh: bool) -> None:
-        """A song has come to its end. fresh: in this run; else it was there already"""
+        """A song has ended. fresh: in this run, not an earlier one"""
 
     def update(self, progress: BatchProgress) -> None:
-        """How it stands; several times a second."""
+        """The current progress; several times a second."""
 
     def note(self, sentence: str) -> None:
-        """Something that a user may want to know."""
+        """A message for the user."""
 
 
 class SilentListener:
-    """Nobody listens."""
+    """Ignores everything."""
 
     def ended(self, entry: SongEntry, *, fresh: bool) -> None: ...
 
@@ -128,7 +128,7 @@ LOCK = ".crate.lock"
 _LOOK_EVERY_S = 0.25
 _NOT_DONE = "It is not done yet; rerun the command."
 _ENDINGS = {
-    State.CANCELLED: "It was cancelled; rerun the command to do it after all.",
+    State.CANCELLED: "It was cancelled; rerun the command to separate it.",
     State.SUPERSEDED: "The file changed meanwhile; rerun the command.",
 }
 
@@ -157,7 +157,7 @@ class Batch:
         self._thumbnails = Thumbnails(request.out, lambda: self.catalogue_writer.catalogue)
 
     def run(self) -> Catalogue:
-        """Until every song has come to its end.
+        """Process every song, whether it succeeds or fails.
 
         Raises: UsageError: no folder, no songs; DaemonError: another run of this batch, or no daemon can do the work;
                 OutputError: the catalogue cannot be written; KeyboardInterrupt. What is done stays done.
@@ -175,18 +175,18 @@ class Batch:
 
     @property
     def without_analysis(self) -> list[str]:
-        """The songs that are done but for their analysis, which failed."""
+        """The songs that were separated but not analysed."""
         entries = (song.entry for song in self._songs if self._analyses)
         return [entry.source for entry in entries if entry.state == "done" and entry.analysis is None]
 
     @property
     def ended(self) -> tuple[int, int]:
-        """How many songs have come to their end, and how many there are."""
+        """(finished songs, all songs)."""
         return sum(song.ended for song in self._songs), len(self._songs)
 
     @property
     def other_daemon(self) -> int | None:
-        """The process of the daemon that does the work, if it is not this one."""
+        """The process of the daemon that separates, if it is not this one."""
         return self._queue.other_daemon
 
     def _open(self) -> None:
@@ -212,16 +212,16 @@ class Batch:
             self._poll(wait=song is None)
 
     def _finish_interactive_jobs(self) -> None:
-        """Somebody may sit in front of a DAW, and have found this daemon."""
+        """Finish the jobs that a DAW sent to the embedded daemon meanwhile."""
         told = False
         while self._queue.has_interactive_jobs():
             if not told:
-                self._listener.note("All songs have come to their end; what a DAW has asked for is finished first.")
+                self._listener.note("All songs are finished. The jobs of a DAW are finished before the daemon stops.")
             told = True
             time.sleep(_LOOK_EVERY_S)
 
     def _close(self) -> None:
-        """Whatever has happened: songs that ended at the last moment count, and the catalogue says what is left."""
+        """Count songs that ended at the last moment, and write the catalogue, however the run ended."""
         with contextlib.suppress(TsbsDawError):
             self._update_songs()
         for song in self._songs:
@@ -232,7 +232,7 @@ class Batch:
     # One song
 
     def _start_song(self, song: Song) -> None:
-        """Find out whether it has to be done, and ask for it if so."""
+        """Submit the song unless it is a duplicate or done already."""
         try:
             song.entry = self._plan.identify(song.found)
             if song.entry.state == "duplicate":
@@ -254,7 +254,7 @@ class Batch:
         return folder
 
     def _poll(self, *, wait: bool) -> None:
-        """See how the songs stand, every now and then. Args: wait: nothing else is to do meanwhile"""
+        """Update the songs from the queue, at intervals. Args: wait: sleep until the next update is due"""
         pause_s = self._next_look - time.monotonic()
         if pause_s > 0 and not wait:
             return
@@ -271,7 +271,7 @@ class Batch:
     def _report_other_daemon(self) -> None:
         pid = self._queue.other_daemon
         if pid is not None and pid != self._reported_daemon:
-            self._listener.note(f"The daemon (process {pid}) does the work, with as many workers as it has.")
+            self._listener.note(f"The running daemon (process {pid}) separates the songs, with its own workers.")
         self._reported_daemon = pid
 
     def _update_songs(self) -> None:
@@ -294,7 +294,7 @@ class Batch:
         if result.state is not State.DONE:
             self._fail(song, _ENDINGS.get(result.state) or result.error or f"Its job ended as {result.state.value}.")
         elif result.folder is None or not self._deliver(song, result.folder, fresh=True):
-            self._fail(song, "Its stems went away as soon as they were there; rerun the command.")
+            self._fail(song, "Its stems disappeared right after they were written; rerun the command.")
 
     def _deliver(self, song: Song, folder: Path, *, fresh: bool) -> bool:
         """Whether the folder is complete; if so, the song is done."""
@@ -302,7 +302,7 @@ class Batch:
         if manifest is None or not folder.is_relative_to(self.request.out):
             return False
         if not fresh and self._analyses and not has_analysis(folder, manifest):
-            self._listener.note(f"{song.found.relative}: its analysis had failed, and is tried again.")
+            self._listener.note(f"{song.found.relative}: its analysis had failed and is retried.")
             return False
         self._plan.note_done(song.found, folder)
         self._end(song, done_entry(song.entry, self.request.out, folder, manifest), fresh=fresh)
@@ -330,11 +330,11 @@ def _locked(out: Path) -> Iterator[None]:
         lock.acquire()
     except HeldElsewhere as error:
         raise DaemonError(
-            f"Another `tsbs-daw batch` is at work on {shown(out)}; let it finish, or stop it first."
+            f"Another `tsbs-daw batch` is at work on {shown(out)}. Let it finish, or stop it first."
         ) from error
     except OSError as error:
         raise OutputError(
-            f"{shown(out)} cannot be written to ({error.strerror}); check its permissions, or choose another folder."
+            f"Cannot write to {shown(out)} ({error.strerror}). Check its permissions, or choose another folder."
         ) from error
     try:
         yield

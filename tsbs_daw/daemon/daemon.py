@@ -1,4 +1,4 @@
-"""The daemon: takes requests in, hands them to workers, and writes down what came of them.
+"""The daemon: enqueues requests, assigns them to workers, and stores the results.
 
 It is one loop around one function, `tick(now)`, and everything that has to survive is in the store and the spool. A
 tick that is interrupted anywhere, even by `kill -9`, is made good by `recovery` at the next start. Torch never comes
@@ -56,7 +56,7 @@ class Daemon:
     Args:
         settings: where home, cache and models are
         folders:  what to watch; none for the spool alone
-        listener: told of everything that happens, in the daemon's thread; see `events.Event`
+        listener: called with every event, in the daemon's thread; see `events.Event`
         once:     handle what is there, then end
     """
 
@@ -85,8 +85,8 @@ class Daemon:
             self._open()
         except sqlite3.DatabaseError as error:
             self._locks.release()
-            what = f"The job database {shown(self.settings.store)} cannot be used ({error})"
-            raise DaemonError(f"{what}; check its disk and permissions, then start again.") from error
+            what = f"The job database {shown(self.settings.store)} cannot be opened ({error})"
+            raise DaemonError(f"{what}. Check its disk and permissions, then start again.") from error
         except BaseException:
             self._locks.release()
             raise
@@ -182,7 +182,7 @@ class Daemon:
         return self.lifecycle.ended
 
     def stop(self) -> None:
-        """Wind up soon; called again, without waiting for the running job to finish. Safe in a signal handler."""
+        """Shut down soon; a second call does not wait for running jobs. Safe in a signal handler."""
         self._stops += 1
 
     def tick(self, now: float) -> bool:
@@ -204,7 +204,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def _waiting_for_the_disk(self) -> Iterator[None]:
-        """Pause for what comes and goes: every step may be repeated.
+        """Pause while a disk is full or unavailable. Every step may be repeated.
 
         Raises:
             DaemonError: The database is damaged; the next start builds it again.
@@ -218,14 +218,14 @@ class Daemon:
             if "locked" in str(error):
                 log.warning("the job database is locked by another program; trying again")
             elif comes_and_goes(error):
-                self._pause(f"The job database {path} cannot be used now ({error}); the queue waits for its disk.")
+                self._pause(f"The job database {path} is unavailable ({error}); the queue waits for its disk.")
             else:
                 raise DaemonError(f"The job database {path} failed ({error}); start again.") from error
         except OSError as error:
             if not may_pass(error):
                 raise
             where = shown(error.filename or self.settings.spool)
-            self._pause(f"{where} cannot be used now ({error.strerror or error}); the queue waits for it.")
+            self._pause(f"{where} is unavailable ({error.strerror or error}); the queue waits for it.")
 
     @property
     def finished(self) -> bool:
@@ -306,7 +306,7 @@ class Daemon:
                 )
 
     def _shut_down(self) -> None:
-        """Let running jobs finish, then let go, then die. Together less than the 10 s that a system grants."""
+        """Let running jobs finish, then release them, then end: in less than the 10 s that a system grants."""
         log.info("stopping")
         options = self.options
         for watcher in self._watchers:
@@ -324,14 +324,14 @@ class Daemon:
     # Small duties
 
     def _on_event(self, event: Event) -> None:
-        """Remove what a job that did not end well left in its output folder, then tell the listener."""
+        """Remove what a failed job left in its output folder, then call the listener."""
         if event.result is not None and event.result.state not in (State.DONE, State.DUPLICATE):
             self._cleaner.sweep_after(event.id)
         if self._listener is not None:
             self._listener(event)
 
     def _allow_for_sleep(self, now: float) -> None:
-        """After the sleep of a laptop, or of this process alone, the workers are not to blame for it."""
+        """Extend all leases after the machine, or this process alone, was suspended: the workers are not to blame."""
         if self._last_tick is not None and now - self._last_tick > 5.0:
             self._dispatcher.extend_leases(now - self._last_tick)
         self._last_tick = now
@@ -353,28 +353,26 @@ class Daemon:
             self.lifecycle.emit("paused", message=why)
 
     def _resume(self, now: float) -> None:
-        """Go on once the ballast fits on the disk again."""
+        """Resume once the ballast fits on the disk again."""
         database = self.store.database
         if (database.short_of_space or self._paused) and now - self._last_ballast < _BALLAST_S:
             return
         self._last_ballast = now
         if database.short_of_space and not database.restore_ballast():
-            self._pause(
-                f"The disk of {self.settings.home} is nearly full; make room, nothing new is started until then."
-            )
+            self._pause(f"The disk of {self.settings.home} is nearly full. Free some space; no job starts until then.")
         elif self._paused and database.writable and self.lifecycle.spool.usable:
             self._paused = False
-            log.info("the disk can be written to again")
-            self.lifecycle.emit("resumed", message="The disk can be written to again.")
+            log.info("the disk is writable again")
+            self.lifecycle.emit("resumed", message="The disk is writable again.")
 
     def _wait(self, seconds: float) -> None:
         self._wake.wait(seconds)
         self._wake.clear()
 
     def _catch_signals(self) -> dict[int, object]:
-        """Handlers only count; the loop acts. Only the main thread may set them. Returns: the ones before
+        """Install handlers that only count; the loop acts on them. Only the main thread may. Returns: the previous ones
 
-        What was ignored stays ignored, as `nohup` wants it.
+        Ignored signals stay ignored, for `nohup`.
         """
 
         def count(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Gives jobs to workers, and decides what an ended lease means: done, tried again, or given up."""
+"""Assigns jobs to workers, and decides what follows the end of a lease: done, retried, or given up."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Dispatcher:
         return [worker.process.pid for worker in self._workers if worker.process is not None]
 
     def process_events(self, now: float) -> None:
-        """Take in what the workers said, and write down what it means."""
+        """Handle the events of the workers, and store their consequences."""
         for worker in self._workers:
             failed_starts = worker.failed_starts
             worker.poll(now)
@@ -66,7 +66,7 @@ class Dispatcher:
                     worker.leases.remove(lease)
 
     def apply_user_requests(self, now: float) -> None:
-        """Ask workers to end jobs that are not wanted any more; end those that wait, and move them where asked."""
+        """Cancel and move jobs as users requested: running ones through their workers, waiting ones here."""
         for worker, lease in self._leases():
             if lease.outcome is None and lease.dropped is None and self._unwanted(lease.row):
                 worker.drop(lease, now)
@@ -83,7 +83,7 @@ class Dispatcher:
                     self._store.move(job_id, where)
 
     def prepare(self, now: float) -> None:
-        """Work is about to come: have a worker ready when it does."""
+        """Start a worker now, so that it is loaded when the work arrives."""
         self._workers[0].start(now)
 
     def assign_jobs(self, now: float) -> None:
@@ -106,7 +106,7 @@ class Dispatcher:
             raise DaemonError(self._workers[0].start_error)
 
     def requeue_orphaned(self, now: float) -> None:
-        """Jobs that run in the store but in nobody's hands, after an error between two steps, wait again."""
+        """Requeue jobs that the store believes running but no worker holds, after an error between two steps."""
         held = {lease.row.id for _, lease in self._leases()}
         for row in self._store.rows([State.RUNNING]):
             if row.id not in held and row.lease_until < now:
@@ -118,7 +118,7 @@ class Dispatcher:
             worker.extend_leases(seconds)
 
     def release(self, now: float) -> None:
-        """Ask every worker to let go of its job, so that another run can take it up."""
+        """Ask every worker to release its job, so that another run of the daemon can resume it."""
         self.releasing = True
         for worker, lease in self._leases():
             worker.drop(lease, now)
@@ -139,7 +139,7 @@ class Dispatcher:
         return [(worker, lease) for worker in self._workers for lease in worker.leases]
 
     def _next(self, now: float) -> JobRow | None:
-        """The next job that really needs a worker."""
+        """The next job that needs a worker; jobs that do not are ended on the way."""
         while (row := self._store.next(now)) is not None:
             with self._lifecycle.confine(row.id):
                 if self._needs_worker(row):
@@ -164,7 +164,7 @@ class Dispatcher:
     def _lease(self, worker: WorkerHandle, row: JobRow, now: float) -> None:
         folder = self._spool.folder(row.id)
         if not folder.is_dir():
-            sentence = f"The folder {folder} was removed while the job waited; submit {row.song} again."
+            sentence = f"The folder {folder} was removed while the job waited. Submit {row.song} again."
             self._lifecycle.finish(row, State.FAILED, error=sentence)
             return
         leased = self._store.lease(row, self._run_id, now + self._options.lease_s)
@@ -172,7 +172,7 @@ class Dispatcher:
             try:
                 self._spool.write_fence(leased.id, leased.fence)
             except OSError as error:
-                sentence = f"The spool cannot be written to ({error.strerror}); make room or check permissions there."
+                sentence = f"Cannot write to the spool ({error.strerror}). Free some space or check permissions."
                 self._conclude_failed(leased, Outcome("failed", error=sentence, retryable=True), now)
                 return
             worker.assign(leased, folder, now)
@@ -219,7 +219,7 @@ class Dispatcher:
         elif outcome.kind == "failed":
             self._conclude_failed(row, outcome, now)
         elif outcome.blameless or outcome.kind == "lost":
-            sentence = f"The run of {row.song} was ended from outside; `tsbs-daw jobs retry` tries again."
+            sentence = f"The worker of {row.song} was terminated. `tsbs-daw jobs retry` runs the job again."
             self._conclude_failed(row, Outcome("failed", error=sentence, retryable=True), now)
         else:
             self._conclude_crashed(row, outcome)
@@ -229,7 +229,7 @@ class Dispatcher:
             result = Result.model_validate(outcome.result)
         except ValidationError as error:
             log.error("job %s: the worker's result is not one: %s", row.id, error)
-            sentence = f"The worker reported something unreadable about {row.song}; its log has the details."
+            sentence = f"The worker sent an invalid result for {row.song}; see its log for details."
             self._lifecycle.finish(row, State.FAILED, fence=row.fence, error=sentence)
             return
         self._lifecycle.finish(row, State.DONE, fence=row.fence, result=result)
@@ -247,8 +247,8 @@ class Dispatcher:
     def _conclude_crashed(self, row: JobRow, outcome: Outcome) -> None:
         if not outcome.shared and row.crashes + 1 >= self._options.crash_limit:
             error = (
-                f"The separation worker crashed {row.crashes + 1} times on {row.song} ({outcome.error}); "
-                "the worker's log has the details, `tsbs-daw jobs retry` tries again."
+                f"The separation worker crashed {row.crashes + 1} times on {row.song} ({outcome.error}). "
+                "See the worker's log for details; `tsbs-daw jobs retry` runs the job again."
             )
             self._lifecycle.finish(row, State.DEAD, fence=row.fence, error=error)
             return
@@ -258,7 +258,7 @@ class Dispatcher:
         self._lifecycle.emit("retrying", row, message=error)
 
     def _unwanted(self, row: JobRow) -> State | None:
-        """The state in which the job shall end now, if it shall."""
+        """The state that the job was asked to end in; None if it may continue."""
         current = self._store.get(row.id)
         if current is None or current.state.finished:
             return None
@@ -274,7 +274,7 @@ class Dispatcher:
 
 
 def _result_of(row: JobRow) -> Result | None:
-    """None also for one that only another version understands."""
+    """None, too, for a result that only another version understands."""
     try:
         return row.result
     except JobFormatError:
@@ -282,4 +282,4 @@ def _result_of(row: JobRow) -> Result | None:
 
 
 def _reason_for(state: State) -> str:
-    return "Cancelled." if state is State.CANCELLED else "The file changed, and its newer version is separated instead."
+    return "Cancelled." if state is State.CANCELLED else "The file changed; its newer version is separated instead."

@@ -87,7 +87,7 @@ class Assignment:
         except (OSError, ValueError):
             current = -1  # the folder has gone to done/
         if current != self.fence:
-            raise LeaseLost(f"The job {self.job.id} was given to another worker; this run of it is dropped.")
+            raise LeaseLost(f"The job {self.job.id} was given to another worker; this run is dropped.")
         return (self.job.id, self.fence) in self._dropped or (self.folder / "cancel").exists()
 
 
@@ -133,7 +133,7 @@ class Worker:
 
 
 def run_assignment(assignment: Assignment, runner: Runner) -> None:
-    """Run the job and send what came of it; every exception becomes one sentence."""
+    """Run the job and send its outcome; every exception becomes one sentence."""
     job = assignment.job
     try:
         result = runner(
@@ -166,18 +166,18 @@ def run_assignment(assignment: Assignment, runner: Runner) -> None:
 
 def _unexpected(job: Job, error: BaseException) -> str:
     if disk_is_full(error):
-        return f"The disk is full, so {job.source.path.name} could not be finished; make room, it is tried again."
+        return f"The disk is full, so {job.source.path.name} is unfinished. Free some space; the job is retried."
     if isinstance(error, OSError) and may_pass(error):
         what = shown(error.filename) if error.filename else "a file"
         return (
-            f"{job.source.path.name} could not be finished, because {what} cannot be used now ({error.strerror}); "
-            "check its disk and permissions, it is tried again."
+            f"{job.source.path.name} could not be finished because {what} is unavailable ({error.strerror}). "
+            "Check its disk and permissions; the job is retried."
         )
     if isinstance(error, MemoryError):
-        return f"There is not enough memory to separate {job.source.path.name}; close other programs and retry the job."
+        return f"Not enough memory to separate {job.source.path.name}. Close other programs and retry the job."
     return (
-        f"Something unexpected happened to {job.source.path.name} ({described(error)}); "
-        "the worker's log has the details, `tsbs-daw jobs retry` tries again."
+        f"Unexpected error while separating {job.source.path.name} ({described(error)}). "
+        "See the worker's log for details; `tsbs-daw jobs retry` runs the job again."
     )
 
 
@@ -194,13 +194,13 @@ def songs_for(runner: Runner, asked: int, device: str) -> int:
 
 
 def _end_at_once(failure: threading.ExceptHookArgs) -> None:
-    """A thread that falls takes the process with it: then the daemon knows, and nobody waits for its job."""
+    """End the process when a thread fails: the daemon notices, and no job waits for ever."""
     log.error("a thread of the worker failed", exc_info=failure.exc_value)
     os._exit(1)
 
 
 def _stay_alive(channel: Channel) -> None:
-    """Say so every second; a process that is stopped or swapped out cannot, and its lease runs out."""
+    """Send a sign of life every second; a process that is stopped or swapped out cannot, and its lease expires."""
     pause = threading.Event()
     while not pause.wait(ALIVE_EVERY_S):
         try:
@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
         songs = songs_for(runner, options.songs, options.device)
     except Exception as error:
         log.exception("the worker cannot start")
-        what = f"The separation worker cannot start ({described(error)}); `tsbs-daw doctor` says what is missing."
+        what = f"The separation worker cannot start ({described(error)}). Run `tsbs-daw doctor` to see what is missing."
         channel.send("unusable", error=what)
         return 1
     channel.send("ready", songs=songs)

@@ -1,7 +1,4 @@
-"""A place for one worker: the process, if there is one, and the jobs it has on lease.
-
-A worker process as the daemon sees it: orders go in, events come out, and death is noticed.
-"""
+"""One worker as the daemon sees it: its process, if it runs, and the jobs it holds on lease."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ class WorkerProcess:
 
     @property
     def dead(self) -> bool:
-        """Whether it has ended, and everything it said before has been read."""
+        """Whether it has ended, and all of its events have been read."""
         return self._process.poll() is not None and not self._reader.is_alive()
 
     @property
@@ -79,7 +76,7 @@ class WorkerProcess:
         return self._process.poll() == -signal.SIGTERM
 
     def send(self, order: dict[str, Any]) -> None:
-        """Returns at once, whether the worker reads or not. A dead worker hears nothing; `dead` tells."""
+        """Queue an order; returns at once, whether the worker reads or not. Orders to a dead worker are lost."""
         self._orders.put(order)
 
     def events(self) -> list[dict[str, Any]]:
@@ -122,7 +119,7 @@ class WorkerProcess:
             except (ValueError, RecursionError):
                 event = None
             if not isinstance(event, dict):
-                log.warning("worker %d said something that is no event: %r", self.pid, line[:200])
+                log.warning("worker %d sent an invalid event: %r", self.pid, line[:200])
                 continue
             self._events.put(event)
             if event.get("event") != "alive":
@@ -220,7 +217,7 @@ class WorkerHandle:
         return self.ready and (not self.leases if alone else self.free_capacity > 0)
 
     def start(self, now: float) -> None:
-        """Have a worker ready soon. Does nothing while there is one, or while the last one's crash is too fresh."""
+        """Start a worker, unless one runs already or the last one crashed too recently."""
         self._idle_since = None
         if self.process is not None or now < self._restart_at:
             return
@@ -230,7 +227,7 @@ class WorkerHandle:
             self.process = WorkerProcess([*arguments, "--device", self._settings.device], self._log_path, self._wake)
         except OSError as error:
             self._note_failed_start(
-                f"The separation worker cannot be started ({error}); is there memory, and disk?", now
+                f"Cannot start the separation worker ({error}). Check that there is enough memory and disk space.", now
             )
         else:
             log.info("worker %d started", self.process.pid)
@@ -259,7 +256,7 @@ class WorkerHandle:
             self.process.send({"drop": lease.row.id, "fence": lease.row.fence})
 
     def poll(self, now: float) -> None:
-        """Take in what the worker said, and find out whether it is dead or hangs."""
+        """Handle new events, and detect whether the worker died or hangs."""
         if self.process is None:
             return
         dead = self.process.dead  # asked first: then nothing can come after the events below
@@ -276,7 +273,7 @@ class WorkerHandle:
                 self.close()
 
     def extend_leases(self, seconds: float) -> None:
-        """The daemon itself was asleep: nobody is late."""
+        """Add the time that the daemon was suspended, so that no lease times out for it."""
         for lease in self.leases:
             lease.last_seen += seconds
             lease.last_progress += seconds
@@ -304,7 +301,7 @@ class WorkerHandle:
         elif kind == "alive":
             pass
         elif lease is None:
-            log.warning("job %s: %s under lease %s is not listened to", run[0], kind, run[1])
+            log.warning("job %s: ignoring %s under the old lease %s", run[0], kind, run[1])
         elif kind == "progress":
             if (event["fraction"], printable(event["message"])) != (lease.fraction, lease.message):
                 lease.last_progress = now
@@ -335,7 +332,7 @@ class WorkerHandle:
         return [lease for lease in self.leases if lease.outcome is None]
 
     def _crashed(self, error: str, *, blameless: bool = False) -> None:
-        """All that run fall with their worker, whichever of them it was."""
+        """End every open lease as crashed: nobody knows which of the jobs caused it."""
         fallen = self._open_leases()
         for lease in fallen:
             log.error("job %s: its worker died: %s", lease.row.id, error)

@@ -158,7 +158,9 @@ def _space(settings: Settings) -> Iterator[Finding]:
         free = shutil.disk_usage(existing).free
         what = f"{free / 1e9:.1f} GB free at {existing}"
         if free < NEEDED_DISK_BYTES:
-            yield Finding("space", Status.PROBLEM, f"Only {what}.", "Make room there, or set TSBS_DAW_HOME elsewhere.")
+            yield Finding(
+                "space", Status.PROBLEM, f"Only {what}.", "Free some space there, or set TSBS_DAW_HOME to another disk."
+            )
         else:
             yield Finding("space", Status.OK, what)
 

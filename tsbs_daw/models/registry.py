@@ -384,5 +384,5 @@ def _check_space(known: Description, settings: Settings) -> None:
     if free < needed:
         raise NoSpaceLeft(
             f"The model {known.name} needs {needed / 1e6:,.0f} MB while it is converted and {settings.models} has "
-            f"{free / 1e6:,.0f} MB free; make room and try again."
+            f"{free / 1e6:,.0f} MB free; free some space and try again."
         )

@@ -99,7 +99,7 @@ class Database:
                 return database
         except sqlite3.DatabaseError as error:
             raise DaemonError(
-                f"The job database {shown(path)} cannot be read ({error}); the daemon mends it when it starts."
+                f"The job database {shown(path)} cannot be read ({error}); the daemon repairs it when it starts."
             ) from error
         database.close()
         return None
@@ -150,7 +150,7 @@ class Database:
         except sqlite3.OperationalError as error:
             if _is_full(error):
                 raise NoSpaceLeft(
-                    f"The disk of {shown(self.path)} is full; make room, the queue waits for it."
+                    f"The disk of {shown(self.path)} is full. Free some space; the queue waits for it."
                 ) from error
             raise
 
@@ -224,7 +224,7 @@ def _is_healthy(path: Path) -> bool:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # locked, or not permitted: not damaged
             raise DaemonError(
-                f"The job database {shown(path)} cannot be opened ({error}); is another program using it?"
+                f"The job database {shown(path)} cannot be opened ({error}). Check whether another program uses it."
             ) from error
         return False
     finally:

@@ -1,6 +1,6 @@
-"""Store, spool and whoever listens, kept in step: the store first, then result.json, then the folder's move to done/.
+"""Keeps store, spool and listener in step: the store first, then result.json, then the folder's move to done/.
 
-A crash between two of these steps is made good at the next start, because the store is always the first to know.
+The store is always updated first, so the next start repairs a crash between two steps.
 
 Everything the daemon does about one job runs inside `JobLifecycle.confine`: an error there ends that job, with a
 sentence in its result, and nothing else.
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Event:
-    """Something that whoever runs the daemon may want to show.
+    """Something that the program running the daemon may want to show.
 
     kind: "queued", "started", "progress", "retrying", or the state that a job ended in;
           about watch folders: "ignored", "waiting", "left", "offline", "online", "held";
@@ -53,7 +53,7 @@ Listener = Callable[[Event], None]
 
 
 class JobLifecycle:
-    """What the daemon's parts write their news into.
+    """Through which the daemon's parts change the state of a job and report it.
 
     ended: how many jobs ended in which state since the start
     """
@@ -81,7 +81,7 @@ class JobLifecycle:
         except Exception as error:
             if self.affects_all_jobs(error):
                 raise
-            log.exception("job %s cannot be dealt with", job_id)
+            log.exception("job %s: unexpected error", job_id)
             self._fail_job(job_id, error)
 
     def affects_all_jobs(self, error: Exception) -> bool:
@@ -93,7 +93,7 @@ class JobLifecycle:
         return isinstance(error, (NoSpaceLeft, DaemonError, MemoryError))
 
     def _fail_job(self, job_id: str, error: Exception) -> None:
-        """End a job that cannot be dealt with, and if that fails as well, let at least the store forget about it."""
+        """Fail a job after an unexpected error; if even that fails, abandon it in the store."""
         sentence = str(error) if isinstance(error, TsbsDawError) else _unexpected(job_id, error)
         try:
             row = self.store.get(job_id)
@@ -102,7 +102,7 @@ class JobLifecycle:
         except (TsbsDawError, ValueError, OSError) as second:
             if self.affects_all_jobs(second):
                 raise
-            log.exception("job %s cannot be ended as others are", job_id)
+            log.exception("job %s: cannot write its result; abandoning it", job_id)
             self.store.abandon(job_id, printable(sentence))
 
     def finish(
@@ -141,7 +141,7 @@ class JobLifecycle:
         return True
 
     def announce(self, result: Result, song: str = "", file: str = "") -> None:
-        """Count and tell an ending that the store knows."""
+        """Count and report an ending that the store knows."""
         self.ended[result.state] += 1
         level = logging.WARNING if result.state in (State.FAILED, State.DEAD) else logging.INFO
         detail = f" -> {result.folder}" if result.folder else f": {result.error}" if result.error else ""
@@ -191,7 +191,7 @@ def _schema_of(row: JobRow) -> int:
 
 
 def _deliver_of(row: JobRow) -> dict[str, Any]:
-    """What goes back to whoever asked, also of a request that only another version understands."""
+    """The client's own `deliver` keys, even of a request that only another version understands."""
     try:
         return row.job.deliver if row.job_json else {}
     except JobFormatError:
@@ -205,6 +205,6 @@ def _deliver_of(row: JobRow) -> dict[str, Any]:
 
 def _unexpected(job_id: str, error: Exception) -> str:
     return (
-        f"Something unexpected happened to the job {job_id} ({described(error)}); "
-        "the daemon's log has the details, `tsbs-daw jobs retry` tries again."
+        f"Unexpected error in job {job_id} ({described(error)}). "
+        "See the daemon's log for details; `tsbs-daw jobs retry` runs the job again."
     )

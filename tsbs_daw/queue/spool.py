@@ -1,4 +1,4 @@
-"""The folders between those who ask for separations and the daemon. Everything that moves, moves by rename.
+"""The folders through which clients and the daemon exchange jobs. Every move is one rename.
 
     <spool>/inbox/<id>/job.json       a request; complete when job.json is there
     <spool>/jobs/<id>/                claimed: job.json, fence, progress.json, a copy of the source for watched files
@@ -9,8 +9,8 @@ A file `cancel` in a job's folder cancels it. A file `move` changes its place am
 `MOVES`. A folder moved from done/ back to inbox/ runs again. Finished folders are
 kept for DONE_DAYS days. A copied source leaves with the job, unless the job failed: then it is kept for another try.
 
-Whoever may write here may write nonsense: documents are read as `Document.read` does, and what cannot be a request is
-refused, one by one, with a result like any other's.
+Anything may lie here: documents are read with `Document.read`, and whatever is not a valid request is refused on its
+own, with a result like any other job's.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Spool:
         return _folders_in(self.done)
 
     def write_fence(self, job_id: str, fence: int) -> None:
-        """Tell whoever still works on this job under an older number that it is not theirs any more."""
+        """Revoke the job from any worker that still runs it under an older number."""
         write_atomically(self.folder(job_id) / "fence", str(fence), durable=False)
 
     def write_progress(self, progress: Progress) -> None:
@@ -208,7 +208,7 @@ class Spool:
         return last_progress
 
     def discard(self, job_id: str) -> None:
-        """Remove an arrival that turned out to be nothing new."""
+        """Remove a new job that turned out to be a duplicate."""
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
     def write_heartbeat(self, heartbeat: Heartbeat) -> None:
@@ -225,14 +225,14 @@ class Spool:
         return len(old)
 
     def sweep(self) -> None:
-        """Remove copies that an earlier daemon did not get to finish."""
+        """Remove copies that an earlier daemon left unfinished."""
         for folder in self.live_folders():
             if folder.name.startswith("."):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def submit(spool_root: Path, job: Job) -> Path:
-    """Ask for a separation. When this returns, the request survives a crash and a power cut.
+    """Submit a job. When this returns, the request survives a crash and a power cut.
 
     Returns: the request's folder in the inbox
     Raises:  DaemonError: the spool cannot be written to; JobFormatError: the job cannot be written down
@@ -247,7 +247,7 @@ def submit(spool_root: Path, job: Job) -> Path:
         raise DaemonError(f"{shown(folder)} is already there; give the job an id of its own.") from error
     except OSError as error:
         raise DaemonError(
-            f"The job cannot be written to {shown(folder)} ({error.strerror}); make room or check permissions there."
+            f"Cannot write the job to {shown(folder)} ({error.strerror}). Free some space or check permissions."
         ) from error
     return folder
 

@@ -1,4 +1,4 @@
-"""Taking a watched file into the spool: copied and hashed in one pass, and only if it held still the whole time."""
+"""Copies a watched file into the spool and hashes it in one pass; fails if the file changes meanwhile."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Moved(Exception):
-    """Not an error, but a word between this module and the watcher: the file is not what was seen; look again."""
+    """The file is no longer what was seen: scan it again. A signal to the watcher, not an error."""
 
 
 class SourceUnreadable(Exception):
-    """The song itself cannot be read. Whatever else the system refuses is the spool's trouble, and no song's."""
+    """The song itself cannot be read. Any other OSError concerns the spool, not the song."""
 
     def __init__(self, error: OSError):
         super().__init__(error.strerror or str(error))

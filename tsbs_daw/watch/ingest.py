@@ -1,6 +1,6 @@
-"""Takes in what arrives: requests from the inbox, files from the watch folders.
+"""Enqueues new jobs: requests from the inbox, files from the watch folders.
 
-Each on its own: what cannot be a job is refused, with a result, before it is claimed if that can be known.
+Each is handled on its own: whatever cannot be a job is refused with a result, if possible before it is claimed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REQUESTS_PER_TICK = 200  # so that a burst does not keep a tick from its other 
 
 
 class Ingest:
-    """What has been taken and is not in the store yet is kept here: when the store cannot write, it comes again."""
+    """Holds what was claimed but is not in the store yet, so that it is retried when the store cannot write."""
 
     def __init__(self, lifecycle: JobLifecycle):
         self._lifecycle, self._store, self._spool = lifecycle, lifecycle.store, lifecycle.spool
@@ -79,11 +79,11 @@ class Ingest:
         if not os.path.lexists(folder):  # whoever asked has taken it back
             return
         if os.path.lexists(self._spool.folder(folder.name)):
-            self._refuse(folder, f"A job with the id {folder.name} is under way; give this one an id of its own.")
+            self._refuse(folder, f"A job with the id {folder.name} already exists. Give this one another id.")
         elif may_pass(error):
             self._give_up_for_now(folder, error)
         else:
-            self._refuse(folder, f"{shown(folder)} cannot be taken ({error.strerror}); remove what is wrong in it.")
+            self._refuse(folder, f"{shown(folder)} cannot be claimed ({error.strerror}). Remove it.")
 
     def _drain(self, watcher: Watcher) -> None:
         for item in watcher.news():
@@ -95,7 +95,7 @@ class Ingest:
                 self._lifecycle.publish(item)
 
     def _enqueue(self) -> None:
-        """All at once; if the store cannot take that, one by one, so that only the culprit is refused."""
+        """Enqueue all in one transaction; if it fails, one by one, so that only the culprit is refused."""
         if not self._new_jobs:
             return
         try:
@@ -131,7 +131,7 @@ class Ingest:
             with self._lifecycle.confine(job_id):
                 row = self._store.get(job_id)
                 if row is not None and row.state is State.QUEUED:
-                    error = "The file changed, and its newer version is separated instead."
+                    error = "The file changed; its newer version is separated instead."
                     self._lifecycle.finish(row, State.SUPERSEDED, error=error)
         for new_job in new_jobs:
             with self._lifecycle.confine(new_job.job.id):
@@ -152,7 +152,7 @@ class Ingest:
         self._ignored = []
 
     def _refuse(self, entry: Path, sentence: str) -> None:
-        """What cannot be a job ends at once, with a result like any other."""
+        """End at once what cannot be a job, with a result like any other."""
         job_id = re.sub(r"[^A-Za-z0-9_-]", "-", entry.name).lstrip("-_")[:64] or "unnamed"
         result = Result(id=job_id, state=State.FAILED, error=sentence, finished_unix_s=time.time())
         try:
@@ -164,10 +164,10 @@ class Ingest:
         self._lifecycle.announce(result)
 
     def _give_up_for_now(self, entry: Path, error: OSError) -> None:
-        """It can neither be taken nor refused. If the whole spool is at fault, the next tick tries again."""
+        """Skip what can be neither claimed nor refused. If the whole spool fails, the next tick retries."""
         if not self._spool.usable:
             raise error
         self._stuck.add(entry)
-        log.error("%s cannot be taken in: %s", entry, error)
-        sentence = f"{shown(entry)} cannot be taken ({error.strerror}); check its permissions, then start again."
+        log.error("%s cannot be claimed: %s", entry, error)
+        sentence = f"{shown(entry)} cannot be claimed ({error.strerror}). Check its permissions, then start again."
         self._lifecycle.publish(Event("ignored", song=printable(entry.name), message=sentence))

@@ -179,9 +179,9 @@ class Scanner:
         try:
             status = os.stat(path)
         except OSError:
-            return Found(name, link, 0, "It is a link that leads nowhere.")
+            return Found(name, link, 0, "It is a broken link.")
         if stat.S_ISDIR(status.st_mode):
-            return Found(name, link, 0, "It is a link to a folder; that folder is looked into where it is.")
+            return Found(name, link, 0, "It is a link to a folder inside the watch folder, which is scanned itself.")
         return self._judge(name, status)
 
     def _judge(self, name: str, status: os.stat_result) -> Found:

@@ -181,13 +181,13 @@ class Watcher:
         except OSError as error:
             if self._root is not None or not self.looked:
                 log.warning("%s is offline (%s); it is waited for", self.folder.path, error.strerror)
-                self._news.put(Event("offline", message=f"{self.folder.path} is not there; it is waited for."))
+                self._news.put(Event("offline", message=f"{self.folder.path} is missing; waiting for it."))
             self._root, self.looked = None, True
             return False
         if root != self._root:
             if self._root is None and self.looked:
                 log.info("%s is online again", self.folder.path)
-                self._news.put(Event("online", message=f"{self.folder.path} is there again."))
+                self._news.put(Event("online", message=f"{self.folder.path} is available again."))
             self._root, self.looked, self._next_look = root, False, float("-inf")
             self._has_events = self._context.events and self._notifications.start()
         return True
@@ -277,7 +277,7 @@ class Watcher:
         if unfinished and found.relative not in self._waited_for:
             self._waited_for.add(found.relative)
             path = source_name(self.folder.path / found.relative)
-            self._news.put(Event("waiting", song=found.relative, file=path, message="The rest of it is still to come."))
+            self._news.put(Event("waiting", song=found.relative, file=path, message="Waiting for the rest of it."))
         return not unfinished
 
     def _is_left_behind(self, relative: str, now: float) -> bool:
@@ -302,7 +302,7 @@ class Watcher:
             self._cannot_write(error, now)
         except Exception as error:  # whatever it is, other songs can do without this one
             log.exception("%s cannot be taken in", self.folder.path / found.relative)
-            self._ignore(found, f"Something unexpected happened to it ({described(error)}); the log has the details.")
+            self._ignore(found, f"Unexpected error ({described(error)}); see the log for details.")
         else:
             self._spool_works()
             self._seen[found.relative] = new_job.file
@@ -330,25 +330,25 @@ class Watcher:
         self._spool_failures += 1
         self._no_copy_before = now + back_off(self._spool_failures, *_SPOOL_AGAIN_S)
         jobs = self._context.destination("song").jobs
-        why = f"Songs cannot be copied to {shown(jobs)} ({error.strerror or error})"
+        why = f"Cannot copy songs to {shown(jobs)} ({error.strerror or error})"
         log.warning("%s: %s", self.folder.path, why)
         if self._spool_failures == 1:
             way_out = "free some space" if disk_is_full(error) else "check the folder and its disk"
             self._news.put(Event("paused", message=f"{why}; {way_out}. It is tried again."))
         if self._spool_failures >= _TRIES and self._context.patience_s is not None:
             for relative in list(self._pending):
-                self._give_up_for_now(relative, "the spool cannot be written to")
+                self._give_up_for_now(relative, "the spool is not writable")
 
     def _spool_works(self) -> None:
         if self._spool_failures:
             self._spool_failures = 0
-            log.info("songs can be copied to the spool again")
-            self._news.put(Event("resumed", message="Songs can be copied to the spool again."))
+            log.info("the spool is writable again")
+            self._news.put(Event("resumed", message="The spool is writable again."))
 
     def _give_up_for_now(self, relative: str, why: str) -> None:
-        log.warning("%s is left for the next time: %s", self.folder.path / relative, why)
+        log.warning("%s is skipped until the next run: %s", self.folder.path / relative, why)
         path = source_name(self.folder.path / relative)
-        self._news.put(Event("left", song=relative, file=path, message=f"It is left for the next time: {why}."))
+        self._news.put(Event("left", song=relative, file=path, message=f"Skipped until the next run: {why}."))
         self._left.add(relative)
         self._drop(relative)
 

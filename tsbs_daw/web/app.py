@@ -1,4 +1,4 @@
-"""What the page asks for, and what answers: one line for each request in `make_app`, one short function below."""
+"""The page's requests: one line for each route in `make_app`, and one short function that answers it."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ async def _gone(request: Request, error: ClientDisconnect) -> Response:
 
 
 class _BugsLast:
-    """Reports what nobody foresaw with its traceback in the log, and one sentence to the page."""
+    """Reports an unexpected exception: its traceback to the log, one sentence to the page."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]):
         self._app = app

@@ -121,7 +121,7 @@ class PageServer:
             lifespan="off",
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # or whoever connects could say that he is someone else
+            proxy_headers=False,  # or a client could claim another address
             server_header=False,
             limit_concurrency=CONNECTIONS,
             h11_max_incomplete_event_size=16 * 1024,

@@ -74,7 +74,7 @@ class QueueReader:
         except sqlite3.Error as error:
             self._forget()
             raise DaemonError(
-                f"The job database cannot be read ({error}); the daemon mends it when it starts."
+                f"The job database cannot be read ({error}); the daemon repairs it when it starts."
             ) from error
 
     def _opened(self) -> JobStore | None:
