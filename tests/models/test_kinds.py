@@ -25,7 +25,7 @@ REAL = ("htdemucs", "htdemucs_6s", "bs_roformer", "melband_vocals")
 PARAMETERS = {
     "htdemucs": 41_984_456,
     "htdemucs_6s": 27_414_996,
-    "bs_roformer": 131_732_960,
+    "bs_roformer": 131_704_164,
     "melband_vocals": 228_202_852,
 }
 RATE = 44_100
