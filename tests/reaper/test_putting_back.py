@@ -338,6 +338,17 @@ def test_a_project_closed_while_an_order_is_worked_off_gets_the_rest_when_it_is_
     assert len(stem_items(studio.project, "bass")) == 60, "each once"
 
 
+def test_another_tab_in_front_while_a_thousand_items_are_noted_is_not_taken_for_theirs(
+    studio: Studio, daemon: DaemonByHand
+):
+    many_items(studio, 1000)
+    studio.run("Separate selected items")
+    other = studio.new_project("other")
+    studio.ticks(8)
+    asked = {ticket["project"]["name"] for ticket in studio.tickets() if ticket["stage"] == "requested"}
+    assert asked == {"song.RPP"} and not other.is_dirty and not other.ext_state
+
+
 def test_an_order_that_is_worked_off_again_after_a_crash_asks_for_nothing_twice(studio: Studio, daemon: DaemonByHand):
     many_items(studio, 10)
     studio.run("Separate selected items")

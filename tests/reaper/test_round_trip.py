@@ -150,6 +150,20 @@ def test_reaper_closed_while_the_daemon_works_delivers_at_its_next_start(studio:
 
 
 @pytest.mark.parametrize("version", ["54"])
+def test_one_stem_and_the_rest_are_all_that_is_written_and_sum_to_the_item(studio: Studio):
+    item = studio.project.add_item(studio.project.add_track("Mix"), studio.song(duration_s=2.0), 3.0, 1.5)
+    studio.choose(stems="vocals/rest")
+    studio.run("Separate selected items")
+    studio.until(studio.delivered)
+    names = studio.project.names()[2:]
+    assert names == ["vocals", "no_vocals"]
+    (folder,) = {Path(stem.take.source.path).parent for name in names for stem in stem_items(studio.project, name)}
+    assert {path.stem for path in folder.glob("*.wav")} == set(names)
+    total = sum(heard(stem, RATE) for name in names for stem in stem_items(studio.project, name))
+    assert np.abs(total - heard(item, RATE)).max() < 1e-4
+
+
+@pytest.mark.parametrize("version", ["54"])
 def test_the_analysis_of_an_item_comes_into_the_project(studio: Studio):
     """The request has schema 2, and the daemon answers in it."""
     item = studio.project.add_item(studio.project.add_track("Mix"), studio.song(duration_s=8.0), 3.0, 8.0)

@@ -1,13 +1,12 @@
 -- The one script that runs in the background: it takes tickets to the spool, and stems from there into projects.
 --
 -- There is one in a REAPER at a time. It ends when no ticket is left. All it knows is in the tickets, so it may be
--- ended at any moment and begun again.
+-- ended at any moment and begun again. What it needs for a stage of a ticket is loaded when there is one: all at once,
+-- and in the tick of the action that wakes it, would be too much.
 local require, folder = ...
 local clock, daemon, files, settings = require("clock"), require("daemon"), require("files"), require("settings")
-local pending_jobs, spools = require("pending_jobs"), require("spool")
-local delivery, recording, requests, text =
-  require("delivery"), require("recording"), require("requests"), require("text")
-local project = require("project")
+local pending_jobs, project, spools = require("pending_jobs"), require("project"), require("spool")
+local text = require("text")
 
 local background = {}
 background.__index = background
@@ -16,6 +15,7 @@ local LOOK_EVERY_S = 0.25
 local BEAT_ALIVE_S = 3.0
 local FILE = "tsbs-daw_Background.lua"
 
+local BESIDE_WINDOW_S = 0.004 -- of a tick that the window of jobs has a part of
 local SAY_EVERY_S = 2 -- that this REAPER is there
 local SHOW_EVERY_S, SHOWN = 1, 8 -- how far the jobs are; of so many at most
 local STARTS = 2 -- of a daemon, for jobs that wait and find none: one that dies again and again is not for us to heal
@@ -88,9 +88,9 @@ function background:_begin(ticket)
   if ticket.stage ~= "submitted" then
     return self:_in_project(ticket, function()
       if ticket.stage == "requested" then
-        return requests.of(self.pending, self.spool, ticket)
+        return require("requests").of(self.pending, self.spool, ticket)
       end
-      return recording.of(self.spool, ticket)
+      return require("recording").of(self.spool, ticket)
     end)
   end
   local result, err = self.spool:result(ticket.id)
@@ -105,7 +105,7 @@ function background:_begin(ticket)
     return nil -- under way, or for the user to decide
   elseif result.state == "done" then
     return self:_in_project(ticket, function()
-      return delivery.of(ticket, result, function()
+      return require("delivery").of(ticket, result, function()
         return self:_is_read_around(ticket)
       end)
     end)
@@ -209,7 +209,7 @@ end
 
 -- One tick. Returns whether anything is left to do.
 function background:tick()
-  local over = clock.budget()
+  local over = clock.budget(require("jobs_window").is_open() and BESIDE_WINDOW_S or nil)
   self:_beat()
   if self.looked == #self.queue and self.look() then
     self:_look_around()

@@ -1,16 +1,16 @@
 -- What is under way: how far, how long still, and what went wrong; to cancel, retry, place or dismiss.
 local require, folder = ...
 local clock, files, project = require("clock"), require("files"), require("project")
-local background, daemon, delivery = require("background"), require("daemon"), require("delivery")
+local background, daemon = require("background"), require("daemon")
 local preview, settings = require("preview"), require("settings")
-local pending_jobs, spools, text, ui = require("pending_jobs"), require("spool"), require("text"), require("ui")
+local pending_jobs, spools, text = require("pending_jobs"), require("spool"), require("text")
 
 local jobs_window = {}
 
 local FILE = "tsbs-daw_Jobs.lua"
 local LOOK_EVERY_S = 0.25
 local ALIVE_S = 3.0
-local DRAW_S = 0.003 -- of a tick, for looking at jobs
+local DRAW_S = 0.002 -- of a tick, for looking at jobs
 local PLAY_STOP = 40044 -- "Transport: Play/stop"
 local NO_DAEMON =
   "No daemon is running. Your jobs wait until one is started; if it does not start, run tsbs-daw: setup."
@@ -56,6 +56,11 @@ function jobs_window.show_progress(count, line)
   end
 end
 
+-- Whether the window is open, and takes a part of every tick.
+function jobs_window.is_open()
+  return alive()
+end
+
 -- Open the window as a script of its own, unless it is open.
 function jobs_window.show()
   if not alive() then
@@ -79,7 +84,7 @@ local function view_of_result(ticket, result, err)
   elseif ticket.trouble then
     local view = { line = ticket.trouble, retry = ticket.offer == nil, place = ticket.offer == "gone" }
     if ticket.offer == "listen" then
-      view.insert, view.stems = true, delivery.wanted(ticket, result) or {}
+      view.insert, view.stems = true, require("delivery").wanted(ticket, result) or {}
     end
     return view
   elseif not project.find(ticket.project, ticket) then
@@ -251,7 +256,9 @@ local function draw(window, model, installed)
     window:text("Nothing is under way.", true)
   end
   for _, ticket in ipairs(model.all) do
-    local said = draw_ticket(window, model, ticket)
+    local said = window:part(model.seen[ticket.id] or {}, over(), function()
+      return draw_ticket(window, model, ticket)
+    end)
     if said then
       settings.word("said", said)
     end
@@ -264,7 +271,7 @@ end
 
 function jobs_window.run()
   local installed, err = settings.installed()
-  local title = "tsbs-daw: jobs"
+  local title, ui = "tsbs-daw: jobs", require("ui")
   if not installed then
     ui.open(title, 520, 160, function(window)
       window:text(err)

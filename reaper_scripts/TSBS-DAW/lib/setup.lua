@@ -2,7 +2,7 @@
 -- machine, and says in a window what is missing. No terminal is needed for any of it.
 local require, folder = ...
 local clock, files, json = require("clock"), require("files"), require("json")
-local settings, text, ui = require("settings"), require("text"), require("ui")
+local settings, text = require("settings"), require("text")
 
 local setup = {}
 
@@ -187,7 +187,7 @@ end
 
 function setup.run()
   local count, model = setup.register(), search.new()
-  ui.open("tsbs-daw: setup", 560, 320, function(window)
+  require("ui").open("tsbs-daw: setup", 560, 320, function(window)
     model:step()
     return draw(window, count, model)
   end)

@@ -1,7 +1,7 @@
 -- Small windows, drawn anew in every tick: with ReaImGui where it is installed, else with REAPER's own gfx.
 --
--- Both give a window the same few things: text, bar, button, check, choose, beside, gap; and `footer`, its buttons, at
--- the end. Each takes a line of its own unless `beside` was called before.
+-- Both give a window the same few things: text, bar, button, check, choose, beside, gap; `part`, one of many in a long
+-- list; and `footer`, its buttons, at the end. Each takes a line of its own unless `beside` was called before.
 local require = ...
 local clock, imgui, plain = require("clock"), require("ui_imgui"), require("ui_gfx")
 

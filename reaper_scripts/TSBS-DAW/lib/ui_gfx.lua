@@ -124,6 +124,21 @@ function window:gap()
   self.y = self.y + self.gap_height
 end
 
+-- Draw a part of a long list, or only leave its room where it is out of sight. size: a table that the caller keeps for
+-- the part, in which its size is remembered. hurried: leave it out of sight also where its size is not known yet.
+function window:part(size, hurried, draw)
+  local focused = self.follow_focus or self.focus > self.next and self.focus <= self.next + (size.controls or 0)
+  local height = size.height or hurried and 4 * self.line
+  if height and not focused and (self.y + height < 0 or self.y > self.room) then
+    self.y, self.next = self.y + height, self.next + (size.controls or 0)
+    return nil
+  end
+  local top, first = self.y, self.next
+  local answer = draw()
+  size.height, size.controls = self.y - top, self.next - first
+  return answer
+end
+
 function window:_width()
   return gfx.w - 2 * self.margin - self.scroll_bar
 end
@@ -181,23 +196,8 @@ function window:_fill(x, y, width, color)
   end
 end
 
--- Cut a line that is too long, with an ellipsis.
 local function fitted(line, room)
-  while line ~= "" and gfx.measurestr(line) > room do
-    line = text.cut(line, math.max(1, (utf8.len(line) or #line) - 2))
-    if utf8.len(line) and utf8.len(line) <= 2 then
-      break
-    end
-  end
-  return line
-end
-
--- As many characters of a long word, a path say, as there is room for; and the rest.
-local function broken(word, room)
-  local count = utf8.len(word) and utf8.len(word) or #word
-  local kept = math.max(1, math.floor(count * room / gfx.measurestr(word)) - 1)
-  local at = utf8.len(word) and utf8.offset(word, kept + 1) or kept + 1
-  return word:sub(1, at - 1), word:sub(at)
+  return text.fitted(line, room, gfx.measurestr)
 end
 
 -- Long lines are broken at spaces, and words that are longer than a line wherever it ends.
@@ -217,7 +217,7 @@ function window:text(content, faint)
     line = longer
     while gfx.measurestr(line) > room and #line > 4 do
       local rest
-      line, rest = broken(line, room)
+      line, rest = text.broken(line, room / gfx.measurestr(line))
       put()
       line = rest
     end

@@ -55,6 +55,11 @@ function window:gap()
   end
 end
 
+-- ReaImGui leaves out by itself what is out of sight.
+function window:part(_, _, draw)
+  return self.visible and draw() or nil
+end
+
 function window:text(content, faint)
   if not self.visible then
     return
