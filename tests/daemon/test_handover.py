@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from harness.stage import DaemonProcess, DaemonThread, lines, python_path, setti
 
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import DaemonError
+from tsbs_daw.daemon.handover import take_over
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.queue.locks import running_daemon
 from tsbs_daw.watch.folders import WatchFolder, as_yaml, load_folders
@@ -87,3 +89,23 @@ def test_a_folder_that_another_home_watches_is_refused_and_the_daemon_goes_on(pl
         with pytest.raises(DaemonError, match="already watches"):
             other.daemon.watch([folder])
         assert other.error is None
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
+@pytest.mark.parametrize("shared", ["group", "link"])
+def test_a_handover_folder_that_others_may_write_to_is_not_read(place, shared):
+    folder = place / "spool" / "handover"
+    target = folder if shared == "group" else place / "elsewhere"
+    target.mkdir(parents=True)
+    folder.parent.mkdir(exist_ok=True)
+    if shared == "link":
+        folder.symlink_to(target)
+    (target / "a.yaml").write_text(as_yaml([WatchFolder(place / "in", place / "out")]))
+    target.chmod(0o770 if shared == "group" else 0o700)
+    taken: list[WatchFolder] = []
+    take_over(place / "spool", taken.extend)
+    assert taken == []
+    if shared == "group":
+        target.chmod(0o700)
+        take_over(place / "spool", taken.extend)
+        assert [one.path for one in taken] == [place / "in"]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import stat
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -64,6 +66,8 @@ def hand_over(home: Path, spool: Path, folders: Sequence[WatchFolder]) -> None:
 
 def take_over(spool: Path, watch: Callable[[Sequence[WatchFolder]], None]) -> None:
     """Answer every request that lies in the spool. Args: watch: raises a TsbsDawError where it cannot"""
+    if not _is_private(spool / _FOLDER):
+        return
     for request in sorted((spool / _FOLDER).glob("*.yaml")):
         try:
             watch(load_folders(request))
@@ -74,3 +78,14 @@ def take_over(spool: Path, watch: Callable[[Sequence[WatchFolder]], None]) -> No
         with contextlib.suppress(OSError):
             request.unlink()
             write_atomically(request.with_suffix(".json"), json.dumps(said), durable=False)
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether only this user writes there: a watch folder may name commands, and a spool may be shared with a group."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    if not hasattr(os, "geteuid"):
+        return stat.S_ISDIR(status.st_mode)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
