@@ -44,7 +44,7 @@ def status(
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """A line for each node, and one for each of its actors."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for node in found["nodes"]:
         gone = "" if node["alive"] else " (gone)"
         cards = f"{node['gpus']} {node['card']}".strip() if node["gpus"] else "-"

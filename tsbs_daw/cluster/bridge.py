@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def is_loopback(address: str) -> bool:
     return address.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
 
 
-def write_frame(stream: BinaryIO, head: dict[str, Any], array: np.ndarray | None = None) -> None:
+def write_frame(stream: IO[bytes], head: dict[str, Any], array: np.ndarray | None = None) -> None:
     """A line of JSON, then the array's bytes."""
     if array is None:
         stream.write(json.dumps(head).encode() + b"\n")
@@ -70,7 +70,7 @@ def write_frame(stream: BinaryIO, head: dict[str, Any], array: np.ndarray | None
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None] | None:
+def read_frame(stream: IO[bytes]) -> tuple[dict[str, Any], np.ndarray | None] | None:
     """The next frame; None at the end, also in the middle of one."""
     line = stream.readline()
     if not line.endswith(b"\n"):

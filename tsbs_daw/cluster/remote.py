@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -132,6 +132,7 @@ class Connection:
         """Run one bridge until it ends or hangs. Returns: how it ended"""
         command = python("tsbs_daw.cluster.bridge", self.address)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(threads=1))
+        assert process.stdin is not None and process.stdout is not None
         self._process = process
         heard = [time.monotonic() + CONNECT_S - SILENT_S]
         frames: queue.SimpleQueue[RemoteTicket | None] = queue.SimpleQueue()
@@ -139,7 +140,7 @@ class Connection:
             self._frames = frames
             for ticket in self._outstanding.values():
                 frames.put(ticket)
-        writer = threading.Thread(target=self._write, args=(process, frames), daemon=True)
+        writer = threading.Thread(target=self._write, args=(process.stdin, frames), daemon=True)
         watch = threading.Thread(target=_kill_when_silent, args=(process, heard), daemon=True)
         writer.start()
         watch.start()
@@ -157,17 +158,17 @@ class Connection:
         process.stdout.close()
         return describe_exit(process.returncode)
 
-    def _write(self, process: subprocess.Popen[bytes], frames: queue.SimpleQueue[RemoteTicket | None]) -> None:
+    def _write(self, stream: IO[bytes], frames: queue.SimpleQueue[RemoteTicket | None]) -> None:
         try:
             while (ticket := frames.get()) is not None:
                 if ticket.number in self._outstanding:
-                    write_frame(process.stdin, ticket.head, ticket.audio)
+                    write_frame(stream, ticket.head, ticket.audio)
                     self.bytes_out += ticket.audio.nbytes
         except (OSError, ValueError) as error:
             log.debug("the bridge does not take more: %s", error)
         finally:
             with contextlib.suppress(OSError, ValueError):
-                process.stdin.close()
+                stream.close()
 
     def _hear(self, head: dict[str, Any], array: np.ndarray | None) -> None:
         event = head["event"]

@@ -6,7 +6,7 @@ when the head stays away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tsbs_daw.core.errors import ClusterUnavailable, described
 ASK_LIMIT_S = 600.0
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 3e-2}  # of the loudest sample, from this machine's own estimate
 TRIAL_S = 1.0
+TRIALS_AT_ONCE = 16
 
 
 def ask(address: str, model: Path | None = None, precision: str = "auto") -> dict[str, Any]:
@@ -56,7 +57,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     actors = find_actors(ray)
     found: dict[str, Any] = {"address": request["address"], "nodes": [describe(ray, node, actors) for node in nodes]}
     if request["model"] is not None:
-        found["trials"] = list(trials(ray, nodes, actors, Path(request["model"]), request["precision"]))
+        found["trials"] = trials(ray, nodes, actors, Path(request["model"]), request["precision"])
     return found
 
 
@@ -98,13 +99,13 @@ def describe(ray: Any, node: dict[str, Any], actors: dict[tuple[str, int], Any])
 
 def trials(
     ray: Any, nodes: list[dict[str, Any]], actors: dict[tuple[str, int], Any], path: Path, precision: str
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Have every place compute a chunk, and hold it to what this machine computes."""
     import time
 
     import numpy as np
 
-    from tsbs_daw.cluster.lanes import Hooks, Item, Lane, Model, places, reason_of
+    from tsbs_daw.cluster.lanes import Hooks, Item, Lane, Model, Place, places, reason_of
     from tsbs_daw.cluster.node import checked, digest
     from tsbs_daw.core.files import file_sha256
     from tsbs_daw.network import checkpoint
@@ -116,10 +117,12 @@ def trials(
     samples = round(TRIAL_S * here.engine.config.sample_rate)
     chunk = np.random.default_rng(1).normal(0, 0.1, (2, samples)).astype(np.float32)
     wanted = here.batcher.submit([chunk])[0].array()
-    for place in places(nodes):
+
+    def trial(place: Place) -> dict[str, Any]:
+        running = actors.get((place.node, place.share))
         lane = Lane(ray, place, "doctor", Hooks(lambda *_: None, lambda *_: None))
         try:
-            lane.start(actors.get((place.node, place.share)))
+            lane.start(running)
             item = Item(0, model, "full", 0, chunk, digest(chunk))
             lane.compute([item])  # loads the model
             began = time.monotonic()
@@ -127,12 +130,15 @@ def trials(
             difference = float(np.abs(found - wanted).max() / np.abs(wanted).max())
             limit = LARGEST_DIFFERENCE.get(model.mark or "float32", LARGEST_DIFFERENCE["bfloat16"])
             speed = TRIAL_S / (time.monotonic() - began)
-            yield {"name": place.text, "ok": difference <= limit, "difference": difference, "speed": speed}
+            return {"name": place.text, "ok": difference <= limit, "difference": difference, "speed": speed}
         except Exception as error:
-            yield {"name": place.text, "ok": False, "error": reason_of(error).removeprefix("Refused: ")}
+            return {"name": place.text, "ok": False, "error": reason_of(error).removeprefix("Refused: ")}
         finally:
-            if (place.node, place.share) not in actors:
+            if running is None:
                 lane.end()
+
+    with ThreadPoolExecutor(TRIALS_AT_ONCE) as pool:
+        return list(pool.map(trial, places(nodes)))
 
 
 if __name__ == "__main__":
