@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli.program import small_model
 from cluster.fakes import FakeRay, node, without_ray  # noqa: F401
 from timeouts import PATIENCE_S
 
@@ -236,3 +237,26 @@ def test_a_lane_closes_once(desk):
     lane.end()
     lane.end()
     assert lane.closed.is_set() and lane.capacity == 0
+
+
+def test_doctor_has_every_node_compute_and_names_the_one_that_computes_something_else(
+    without_ray,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    from tsbs_daw.cluster.status import trials
+
+    monkeypatch.setenv("TSBS_DAW_HOME", str(tmp_path))
+
+    class Wrong(NodeSeparator):
+        def compute(self, *values):
+            return [(1.1 * estimate, digest(1.1 * estimate)) for estimate, _ in super().compute(*values)]
+
+    model = small_model(tmp_path / "small.safetensors")
+    ray = FakeRay(NodeSeparator)
+    (right,) = trials(ray, [node(1)], {}, model, "auto")
+    assert right["ok"] and right["difference"] <= 1e-6 and ray.actors[0].dead
+    (wrong,) = trials(FakeRay(Wrong), [node(2)], {}, model, "auto")
+    assert not wrong["ok"] and wrong["name"] == "studio-2 10.0.0.2 (CPU 0)"
+    (old,) = trials(FakeRay(lambda: Doubler(version="0.0.1")), [node(3)], {}, model, "auto")
+    assert not old["ok"] and "runs tsbs-daw 0.0.1" in old["error"]
