@@ -55,6 +55,8 @@ def test_the_second_daemon_refuses_a_folder_around_or_inside_the_first_ones(tmp_
         with pytest.raises(DaemonError, match=f"process {os.getpid()}") as refusal:
             daemon_of(tmp_path / "two", tmp_path / second).__enter__()
         assert says.format(drop=drop) in str(refusal.value)
+        if (tmp_path / second).resolve() != (tmp_path / first).resolve():
+            assert not (tmp_path / second / FOLDER_LOCK).exists(), "a refused daemon leaves nothing in the folder"
     with daemon_of(tmp_path / "two", tmp_path / second):
         pass
     assert notes() == []

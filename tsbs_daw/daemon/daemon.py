@@ -115,9 +115,9 @@ class Daemon:
 
     def _lock(self, folders: Sequence[WatchFolder]) -> None:
         """Raises: DaemonError: another daemon watches one of them, or one that overlaps"""
+        self._locks.claim([WatchedRoot(folder.path, folder.recursive) for folder in folders])
         for folder in folders:
             self._locks.lock_folder(folder.path)
-        self._locks.claim([WatchedRoot(folder.path, folder.recursive) for folder in folders])
 
     def watch(self, folders: Sequence[WatchFolder]) -> None:
         """Watch more folders, from now on until the end. Those that are watched already go on as they are.
