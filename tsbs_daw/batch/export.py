@@ -53,8 +53,8 @@ def _crate_song(song: SongEntry, out: Path, sources: dict[str, Sequence[str]]) -
     about, name = manifest.source, PurePosixPath(song.folder).name
     tracks = grouped_tracks((file, _made_of(file, sources)) for file in manifest.stems)
     session = Session(name, about.sample_rate, 0, about.samples, about.channels, tracks)
-    facts = SongInfo(name, song.artist, song.title, song.analysis)
-    return CrateSong(with_analysis(session, facts, "sections"), song.folder)
+    info = SongInfo(name, song.artist, song.title, song.analysis)
+    return CrateSong(with_analysis(session, info, "sections"), song.folder)
 
 
 def _made_of(file: AudioFile, sources: dict[str, Sequence[str]]) -> Sequence[str]:

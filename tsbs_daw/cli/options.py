@@ -55,9 +55,6 @@ Model = Annotated[str, typer.Option("--model", "-m", help="Model: a name or a .s
 Stage = Annotated[str, typer.Option(help="Network stages to run: `full` runs both, `mask` only the first.")]
 Null = Annotated[bool, typer.Option("--null", help="Same as `--residual share`, which is the default.")]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Separate what is readable of a truncated or damaged file.")]
-DeviceName = Annotated[
-    str, typer.Option("--device", help="Device to compute on: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")
-]
 Device = Annotated[
     str | None,
     typer.Option(

@@ -58,7 +58,7 @@ def stem_name(file: AudioFile) -> str:
     return file.sources[0] if len(file.sources) == 1 else file.name
 
 
-def write_loops(audio: Sequence[StemAudio], facts: SongInfo, folder: Path, bars: int, name: str) -> list[str]:
+def write_loops(audio: Sequence[StemAudio], info: SongInfo, folder: Path, bars: int, name: str) -> list[str]:
     """Loops of so many bars from every stem, but for silent ones.
 
     Args:    name: what all loops' names begin with
@@ -70,10 +70,10 @@ def write_loops(audio: Sequence[StemAudio], facts: SongInfo, folder: Path, bars:
     into = folder / LOOPS
     into.mkdir(exist_ok=True)
     stems = {stem.name: stem.path for stem in audio}
-    key = facts.sure_key
+    key = info.sure_key
     try:
         made = cut_loops(
-            stems, facts.analysis.beats, bars=bars, folder=into, name=name, key=key.name if key else None
+            stems, info.analysis.beats, bars=bars, folder=into, name=name, key=key.name if key else None
         )  # fmt: skip
     finally:
         if not any(into.iterdir()):
@@ -83,13 +83,13 @@ def write_loops(audio: Sequence[StemAudio], facts: SongInfo, folder: Path, bars:
     return [path.relative_to(folder).as_posix() for path in made]
 
 
-def write_stems(path: Path, master: Path, audio: Sequence[StemAudio], facts: SongInfo, tags: Tags) -> None:
+def write_stems(path: Path, master: Path, audio: Sequence[StemAudio], info: SongInfo, tags: Tags) -> None:
     """A .stem.mp4: the song, and its stems as tracks of one file. Raises: OutputError, NoSpaceLeft, AudioError"""
     from tsbs_daw.audio.stem_mp4 import write_stem_mp4
 
     stems = [(stem.name, stem.color, stem.path) for stem in audio]
-    key = facts.sure_key
-    write_stem_mp4(path, master, stems, tags, bpm=facts.sure_bpm, key=key.name if key else None)
+    key = info.sure_key
+    write_stem_mp4(path, master, stems, tags, bpm=info.sure_bpm, key=key.name if key else None)
 
 
 RAW = ".rendered"  # where the material lies, inside the song's folder before that is published
@@ -145,25 +145,25 @@ class Delivery:
                     entries = tuple(pool.map(delivered, files, (self.folder / file.file for file in files)))
                 return Delivered(entries, self._sessions(self._session(sessions.bare_tracks(entries))))
         tags = read_tags(self.resolved.job.source.path)
-        facts = song_info(self.resolved.song, tags.artist, tags.title)
+        info = song_info(self.resolved.song, tags.artist, tags.title)
         if self.resolved.delivery.analyses:
             with self.context.timings.step("analyse"):
-                facts = replace(facts, analysis=self._try("analysis", self._analyse))
+                info = replace(info, analysis=self._try("analysis", self._analyse))
         with self.context.timings.step("write"):
-            encoding, made = self._write(facts, tags)
+            encoding, made = self._write(info, tags)
         with self.context.timings.step("session"):
-            written = self._sessions(self._full_session(made, facts))
+            written = self._sessions(self._full_session(made, info))
         with self.context.timings.step("extras"):
             others = self._extras(encoding, made)
         remove_folder(self.raw)
         return Delivered(
             stems=tuple(made),
             sessions=written,
-            artist=facts.artist,
-            title=facts.title,
+            artist=info.artist,
+            title=info.title,
             format=encoding.format,
             gain_db=encoding.gain_db,
-            analysis=analyse.FILE_NAME if facts.analysis else None,
+            analysis=analyse.FILE_NAME if info.analysis else None,
             others=others,
             warnings=tuple(dict.fromkeys(self.warnings)),
         )
@@ -206,17 +206,17 @@ class Delivery:
         self.warnings.extend(found.notes)
         return found
 
-    def _write(self, facts: SongInfo, tags: Tags) -> tuple[Encoding, list[AudioFile]]:
+    def _write(self, info: SongInfo, tags: Tags) -> tuple[Encoding, list[AudioFile]]:
         """Every delivered file, encoded; the material of each is removed at once, which a full disk is grateful for."""
         delivery, rendering = self.resolved.delivery, self.rendering
-        form, complaint = format_for(delivery.format, self.cached.about.channels)
+        fmt, complaint = format_for(delivery.format, self.cached.about.channels)
         mixture = rendering.mixture
         levels = [*rendering.files] + ([rendering.stems_sum] if rendering.stems_sum else [])
-        gain_db, remark = shared_gain(delivery.model_copy(update={"format": form}), mixture, levels)
+        gain_db, remark = shared_gain(delivery.model_copy(update={"format": fmt}), mixture, levels)
         self.warnings.extend((*complaint, *remark))
         files = [*rendering.files, *([mixture] if delivery.source == "copy" else [])]
-        names = file_names(delivery.names or "{stem}", facts.fields, [file.name for file in files], file_ending(form))
-        encoding = Encoding(form, gain_db, self.start_samples, facts, tags)
+        names = file_names(delivery.names or "{stem}", info.fields, [file.name for file in files], file_ending(fmt))
+        encoding = Encoding(fmt, gain_db, self.start_samples, info, tags)
         done, total = 0, max(1, len(files) * self.cached.about.samples)
 
         def report(samples: int) -> None:
@@ -239,12 +239,12 @@ class Delivery:
         about = self.cached.about
         return Session(self.resolved.song, about.sample_rate, self.start_samples, about.samples, about.channels, tracks)
 
-    def _full_session(self, made: list[AudioFile], facts: SongInfo) -> Session:
+    def _full_session(self, made: list[AudioFile], info: SongInfo) -> Session:
         tracks = sessions.grouped_tracks((file, file.sources) for file in made)
         if self.resolved.delivery.source == "reference" and (reference := self._reference()):
             tracks += (reference,)
         session, markers = self._session(tracks), self.resolved.delivery.markers
-        return self._try("grid of the session", lambda: sessions.with_analysis(session, facts, markers)) or session
+        return self._try("grid of the session", lambda: sessions.with_analysis(session, info, markers)) or session
 
     def _reference(self) -> SessionTrack | None:
         """The song where it lies; None of a portion, which a DAW would show with the rest of the file, and where the
@@ -275,21 +275,21 @@ class Delivery:
 
     def _extras(self, encoding: Encoding, made: list[AudioFile]) -> tuple[OtherFile, ...]:
         """Loops and .stem.mp4, of the dry stems as they were delivered."""
-        delivery, facts, folder = self.resolved.delivery, encoding.song, self.folder
+        delivery, info, folder = self.resolved.delivery, encoding.song, self.folder
         dry = [StemAudio(stem_name(file), file.color, folder / file.file) for file in made if file.kind == "stem"]
         found: list[OtherFile] = []
-        if delivery.loops and facts.analysis is not None:
-            name = song_name(delivery.names or DEFAULT_NAMES, facts.fields, facts.song)
+        if delivery.loops and info.analysis is not None:
+            name = song_name(delivery.names or DEFAULT_NAMES, info.fields, info.song)
             for bars in delivery.loops:
                 loops = self._try(
-                    f"set of loops of {bars} bars", lambda bars=bars: write_loops(dry, facts, folder, bars, name)
+                    f"set of loops of {bars} bars", lambda bars=bars: write_loops(dry, info, folder, bars, name)
                 )
                 found += [OtherFile(kind="loop", file=file) for file in loops or ()]
         if delivery.stem_mp4:
             copied = (folder / file.file for file in made if file.kind == "source")
             master = next(copied, None) or self._master(encoding)
-            path = folder / f"{facts.song}.stem.mp4"
-            if self._try(".stem.mp4", lambda: write_stems(path, master, dry, facts, encoding.song_tags) or True):
+            path = folder / f"{info.song}.stem.mp4"
+            if self._try(".stem.mp4", lambda: write_stems(path, master, dry, info, encoding.song_tags) or True):
                 found.append(OtherFile(kind="stem.mp4", file=path.name))
         return tuple(found)
 

@@ -153,12 +153,12 @@ def delivered(rendered: AudioFile, path: Path, gain_db: float = 0.0, sha256: str
     return rendered.model_copy(update=levels | written)
 
 
-def format_for(form: str, channels: int) -> tuple[str, tuple[str, ...]]:
+def format_for(fmt: str, channels: int) -> tuple[str, tuple[str, ...]]:
     """The format that was asked for, or one that holds so many channels, and what to say about it."""
-    container = delivery_format(form).container
+    container = delivery_format(fmt).container
     if channels <= MOST_CHANNELS.get(container, channels):
-        return form, ()
-    return FALLBACK, (f"The files are {FALLBACK} and not {form}, which cannot hold {channels} channels.",)
+        return fmt, ()
+    return FALLBACK, (f"The files are {FALLBACK} and not {fmt}, which cannot hold {channels} channels.",)
 
 
 def _blocks(file: soundfile.SoundFile, gain_db: float) -> Iterator[np.ndarray]:

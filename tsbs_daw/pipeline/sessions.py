@@ -35,15 +35,15 @@ def _group(file: AudioFile, sources: Sequence[str]) -> str:
     return groups.pop() if len(groups) == 1 else MIXED_GROUP
 
 
-def with_analysis(session: Session, facts: SongInfo, markers: str) -> Session:
+def with_analysis(session: Session, info: SongInfo, markers: str) -> Session:
     """The session with what is known of its song.
 
     Args: markers: "sections", "bars" or "none"
     """
-    fields, analysis = facts.fields, facts.analysis
+    fields, analysis = info.fields, info.analysis
     about = About(
-        title=facts.title,
-        artist=facts.artist,
+        title=info.title,
+        artist=info.artist,
         tempo=f"{fields['bpm']} BPM" if fields["bpm"] else "",
         key=" ".join(filter(None, (fields["key"], fields["camelot"] and f"({fields['camelot']})"))),
     )

@@ -87,7 +87,6 @@ class Watcher:
         self._waited_for: set[str] = set()
         self._news: queue.SimpleQueue[NewJob | SeenFile | Event] = queue.SimpleQueue()
         self._notifications = Notifications(folder.path, recursive=folder.recursive, changed=self._on_event)
-        self._has_events = False
         self._dirty, self._stopping, self._wake = False, False, threading.Event()
         self._thread: threading.Thread | None = None
         self._root: tuple[int, int] | None = None
@@ -189,7 +188,8 @@ class Watcher:
                 log.info("%s is online again", self.folder.path)
                 self._news.put(Event("online", message=f"{self.folder.path} is available again."))
             self._root, self.looked, self._next_look = root, False, float("-inf")
-            self._has_events = self._context.events and self._notifications.start()
+            if self._context.events:
+                self._notifications.start()
         return True
 
     def _look(self, now: float) -> None:

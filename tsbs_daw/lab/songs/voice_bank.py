@@ -40,7 +40,6 @@ LEADS = {
     "pitched": 0.03,
 }  # fmt: skip
 CHANCES = {"double": 0.5, "harmony": 0.8, "backing": 0.3, "ad-lib": 0.15, "whisper": 0.05, "second lead": 0.1}
-UNTUNED = ("rap", "spoken", "whisper", "ad-lib")
 MOST_SHIFT = 2  # semitones
 TEMPO_SLACK = 0.06  # octaves of tempo that cost as much as one step of key
 MISSED_NOTE = 0.5

@@ -76,11 +76,6 @@ def read_progress(path: Path) -> Progress:
     return Progress(**json.loads(_read_metadata(path)["progress"]))
 
 
-def read_recipe(path: Path) -> dict:
-    """The recipe document that the run at `path` follows."""
-    return json.loads(_read_metadata(path)["recipe"])
-
-
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write beside, flush to the disk, rename. Raises: NoSpaceLeft: what was at `path` is still there"""
     path.parent.mkdir(parents=True, exist_ok=True)
