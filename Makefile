@@ -15,7 +15,12 @@ LOCKED := $(if $(LOCK),--constraint $(LOCK))
 # What `make check` runs of the suite: everything that is quick.
 QUICK := tests/test_layers.py tests/core tests/contracts tests/presets tests/queue tests/sessions tests/docs tests/cli/test_help.py
 
-.PHONY: help demo test test-long check lint types docs wheel lock bench-reaper pictures-reaper lint-lua format clean shape
+# Tests of what a user may not read or write.
+PERMISSIONS := tests/core tests/queue/test_locks.py tests/pipeline/test_publish.py tests/cli/test_failures.py \
+  tests/watch/test_scan.py tests/batch/test_scan.py tests/reaper/test_bad_input.py
+
+.PHONY: help demo test test-as-user test-long check lint types docs wheel lock bench-reaper pictures-reaper lint-lua format clean \
+  shape
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +34,10 @@ test: lint ## Run the linters and the whole suite
 
 check: lint types ## Run the linters, mypy and the quick tests: under two minutes
 	$(BIN)/python -m pytest -q $(QUICK)
+
+# Root may do everything; TESTS="tests/core tests/queue" names others than those that are about permissions.
+test-as-user: $(VENV)/.installed-for-tests ## Run the tests of permissions as nobody, where this is root
+	OMP_NUM_THREADS=1 $(BIN)/python tools/as_user.py $(or $(TESTS),$(PERMISSIONS))
 
 # PART=3 runs one of six parts, an hour at most; stopped or not, the same call resumes it.
 test-long: $(VENV)/.installed-for-tests ## Run every fault case as often as docs/reliability.md says: hours; PART=1 to 6

@@ -23,7 +23,17 @@ _NEED_A_HOME = ("batch", "demo", "separate", "submit", "watch")  # the others sa
 
 def main() -> None:
     _print_any_character()
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # what could not be written has been reported; Python would try again at its end, and complain
+        _drop_output()
+    sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Send what is still to be written to stdout nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -34,7 +44,7 @@ def _run(arguments: Sequence[str]) -> int:
         return code
     except BrokenPipeError:
         # `tsbs-daw jobs list | head`: the reader closed the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except (KeyboardInterrupt, JobCancelled):
         _say("Interrupted.")

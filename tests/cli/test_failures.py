@@ -45,13 +45,16 @@ def test_a_full_disk_is_told_with_what_did_not_fit():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_output_that_does_not_fit_is_no_bug(tmp_path: Path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_does_not_fit_is_no_bug(tmp_path: Path, unbuffered: str):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "tsbs_daw", "--help"],
-            env=environment(tmp_path), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            env=environment(tmp_path, PYTHONUNBUFFERED=unbuffered), stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 1 and done.stderr.startswith("tsbs-daw: Cannot write the output: the disk is full")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_missing_extra_is_named(tmp_path: Path):
