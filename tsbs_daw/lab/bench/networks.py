@@ -34,6 +34,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tsbs_daw.models.kinds import KINDS
+from tsbs_daw.models.zoo import Description, bundled
 from tsbs_daw.network import FULL, LITE, TINY, ModelConfig, TwoStageSeparator
 from tsbs_daw.network.blocks import SequenceUnit, group_norm
 from tsbs_daw.network.mamba2 import Mamba2
@@ -154,7 +156,6 @@ def _share_of_products(events: Iterable[Any], device_type: str) -> float:
 
 
 SAMPLE_RATE = 44100
-STEMS = ["drums", "bass", "other", "vocals"]
 
 
 @dataclass(frozen=True)
@@ -167,25 +168,18 @@ class Peer:
     build: Callable[[torch.device], tuple[Callable[[torch.Tensor], Any], float]]
 
 
-def _htdemucs(device: torch.device):
-    """As `htdemucs` was published: 41 M parameters, trained on 7.8 s."""
-    from demucs.htdemucs import HTDemucs
+def _peer(known: Description) -> Peer:
+    kind = KINDS[known.network]
 
-    return HTDemucs(STEMS, bottom_channels=512, segment=7.8).to(device).eval(), 7.8
+    def build(device: torch.device) -> tuple[Callable[[torch.Tensor], Any], float]:
+        config = kind.config(known.values())
+        return kind.build(config).to(device).eval().estimate, config.chunk_samples / config.sample_rate
 
-
-def _bs_roformer(device: torch.device):
-    """As a published four-stem checkpoint has it: width 384, 8 blocks, 11 s."""
-    from bs_roformer import BSRoformer
-
-    network = BSRoformer(dim=384, depth=8, stereo=True, num_stems=4, time_transformer_depth=1, freq_transformer_depth=1)
-    return network.to(device).eval(), 11.0
+    return Peer(known.name, kind.title, kind.package, build)
 
 
-PEERS = (
-    Peer("htdemucs", "HTDemucs", "demucs", _htdemucs),
-    Peer("bs_roformer", "BS-RoFormer", "bs_roformer", _bs_roformer),
-)
+# As they were published, behind the seam as a user runs them.
+PEERS = tuple(_peer(known) for known in bundled().values() if KINDS[known.network].package)
 
 
 def installed() -> list[Peer]:
