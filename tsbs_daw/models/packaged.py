@@ -41,6 +41,22 @@ class PackagedConfig(BaseModel):
         return tuple(stem for stem in self.stems if stem != self.complement)
 
     @property
+    def kind(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def chunk_samples(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def any_length(self) -> bool:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """Its size in a few words, for people."""
+        raise NotImplementedError
+
+    @property
     def stages(self) -> tuple[str, ...]:
         return ("full",)
 
@@ -56,6 +72,7 @@ class PackagedNetwork(StereoNetwork):
     """A package's network, `inner`, behind the seam."""
 
     config: PackagedConfig
+    inner: Any  # the package's own module
 
     def __init__(self, config: PackagedConfig):
         super().__init__()
