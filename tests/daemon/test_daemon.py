@@ -146,7 +146,7 @@ def test_an_id_that_is_under_way_is_not_taken_twice(tmp_path, settings):
         let_go(settings, "held")
         until(lambda: "done" in daemon.kinds())
     refused, done = sorted(settings.spool.glob("done/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
-    assert "under way" in json.loads(refused.read_text())["error"]
+    assert "already exists" in json.loads(refused.read_text())["error"]
     assert json.loads(done.read_text())["state"] == "done"
     assert songs_run(settings) == ["held"]
 
