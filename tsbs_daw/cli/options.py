@@ -93,7 +93,15 @@ Cluster = Annotated[
         "head. The queue and the files stay here.",
     ),
 ]
-FallbackName = Enum("FallbackName", {name: name for name in ("local", "wait")}, type=str)  # type: ignore[misc]
+
+
+class FallbackName(str, Enum):
+    """What computes while the cluster is away."""
+
+    local = "local"
+    wait = "wait"
+
+
 ClusterFallback = Annotated[
     FallbackName,
     typer.Option(

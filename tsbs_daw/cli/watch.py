@@ -223,8 +223,9 @@ def _check_treatments(folders: tuple[WatchFolder, ...], presets: Path) -> None:
     from tsbs_daw.core.errors import UsageError
     from tsbs_daw.presets.preset import load_preset
 
-    for asked in (asked for folder in folders for asked in (folder, *folder.subfolders)):
-        treatment = asked.treatment
+    treatments = [folder.treatment for folder in folders]
+    treatments += [rule.treatment for folder in folders for rule in folder.subfolders]
+    for treatment in treatments:
         delivery = load_preset(treatment.preset, presets).delivery.overridden_by(treatment.delivery)
         if problem := delivery.problem():
             raise UsageError(f"Invalid delivery options: {problem}.")

@@ -253,9 +253,9 @@ def _folder(entry: _Entry, base: Path) -> WatchFolder:
     )
 
 
-def _hooks(entry: _Entry, base: Path, file: _File, path: Path) -> dict[str, Hook]:
+def _hooks(entry: _Entry, base: Path, file: _File, path: Path) -> dict[str, Any]:
     """Raises: SettingsError: a hook that cannot work"""
-    hooks = {}
+    hooks: dict[str, Any] = {}
     for name in ("on_done", "on_failed"):
         if (value := getattr(entry, name)) is not None:
             try:

@@ -132,7 +132,7 @@ class _Bench:
         length = file_samples(path) - 1000
         source = Source(path=path, start_samples=self._runs, length_samples=length)
         job = Job(schema=1, source=source, output=self._folder / "out", model=self._request["model"])
-        heard = {"progress": lambda *_: None, "cancelled": lambda: False}
-        result = run_job(job, settings=settings, fence=1, attempt=1, **heard)
+        result = run_job(job, settings=settings, fence=1, attempt=1, progress=lambda *_: None, cancelled=lambda: False)
+        assert result.manifest is not None  # a separation always writes one
         timings_s = json.loads(result.manifest.read_text(encoding="utf-8"))["timings_s"]
         return timings_s["total"] - timings_s["prepare"], length / 44100
