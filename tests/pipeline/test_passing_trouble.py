@@ -88,15 +88,15 @@ def test_the_cache_takes_no_stem_that_leads_elsewhere(tmp_path, name):
 @pytest.mark.parametrize(("number", "retryable"), [(signal.SIGKILL, True), (signal.SIGSEGV, False)])
 def test_a_decoder_that_the_system_kills_is_not_the_files_fault(tmp_path, monkeypatch, number, retryable):
     path = signals.write_file(tmp_path / "song.wav", signals.noise(3000))
-    original = DecoderProcess._exactly
+    original = DecoderProcess.receive
 
-    def killed(self, size):
+    def killed(self):
         self.process.send_signal(number)
         self.process.wait()
         self.process.stdout.read()
-        return original(self, size)
+        return original(self)
 
-    monkeypatch.setattr(DecoderProcess, "_exactly", killed)
+    monkeypatch.setattr(DecoderProcess, "receive", killed)
     with pytest.raises(UnreadableAudio) as refusal:
         open_audio(path)
     assert refusal.value.retryable is retryable
@@ -145,7 +145,7 @@ def test_a_decoder_that_is_killed_twice_is_the_songs_fault(tmp_path, monkeypatch
     studio = Studio(tmp_path)
     song = studio.song(duration_s=4.0)
     killer = Killer(monkeypatch, 99, after_messages)
-    with pytest.raises(UnreadableAudio, match=r"'.*\.wav': the decoder was killed twice.*Convert the file") as refusal:
+    with pytest.raises(UnreadableAudio, match=r"'.*\.wav': the decoder was killed.*second try") as refusal:
         studio.run(song)
     assert not refusal.value.retryable
     assert killer.decoders == 2

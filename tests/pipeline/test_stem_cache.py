@@ -11,6 +11,7 @@ import pytest
 import signals
 
 from tsbs_daw.audio.read import open_audio
+from tsbs_daw.core import locks
 from tsbs_daw.pipeline.stem_cache import RESIDUAL, StemCache, cache_key
 
 STEMS = ("low", "high")
@@ -113,4 +114,19 @@ def test_what_a_killed_run_had_begun_is_removed_at_once_and_what_is_being_writte
         (busy,) = cache.folder.iterdir()
         assert (busy / "x.wav").exists() or any(busy.iterdir())
     assert [folder.name for folder in cache.folder.iterdir()] == ["b"]
+
+
+def test_a_folder_that_another_run_removes_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    cache, original = StemCache(tmp_path / "cache"), locks._lock
+    path = signals.write_file(tmp_path / "song.wav", signals.noise(3000))
+
+    def late(descriptor):
+        monkeypatch.setattr(locks, "_lock", original)
+        StemCache(tmp_path / "cache").remove_abandoned()
+        original(descriptor)
+
+    monkeypatch.setattr(locks, "_lock", late)
+    with open_audio(path) as source, cache.writing("a", ("x",), source):
+        pass
+    assert [folder.name for folder in cache.folder.iterdir()] == ["a"]
     assert not (cache.folder / "b" / ".lock").exists()

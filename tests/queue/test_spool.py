@@ -192,6 +192,25 @@ def test_copies_that_were_never_finished_are_swept(spool, job):
     assert spool.live_folders() == [spool.folder(job.id)]
 
 
+@pytest.mark.parametrize("removal", ["discard", "prune"])
+def test_a_folder_whose_removal_was_cut_short_is_no_job_any_more(spool, job, monkeypatch, removal):
+    claimed(spool, job)
+    if removal == "prune":
+        settled(spool, job)
+        os.utime(spool.done / job.id, (0, 0))
+    remove = {"discard": lambda: spool.discard(job.id), "prune": lambda: spool.prune(time.time())}[removal]
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tsbs_daw.queue.spool.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove()
+    spool.sweep()
+    assert spool.live_folders() == spool.finished_folders() == []
+
+
 def test_a_spool_that_someone_removed_holds_nothing(spool):
     for folder in (spool.inbox, spool.jobs, spool.done):
         folder.rmdir()

@@ -9,7 +9,7 @@
     │   └── JobFormatError         a job file that does not follow the contract, or another schema
     ├── AudioError                 the song itself: trying again will not help
     │   ├── UnreadableAudio        not audio, damaged, or hostile
-    │   │   ├── DecoderKilled      by the system, as it does when memory is short; tried again once
+    │   │   ├── DecoderKilled      by the system when memory is short, or for its silence; tried again once
     │   │   └── SourceUnavailable  the disk or share does not give the file now; retryable
     │   ├── TruncatedAudio         shorter than its header promises
     │   ├── NonFiniteAudio         NaN or infinity in the samples

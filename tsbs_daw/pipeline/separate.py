@@ -11,7 +11,7 @@ import numpy as np
 
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.writer import write_error
-from tsbs_daw.core.errors import AudioError, DecoderKilled, OutputUnavailable, UnreadableAudio, shown
+from tsbs_daw.core.errors import AudioError, DecoderKilled, OutputUnavailable, UnreadableAudio
 from tsbs_daw.core.files import content_state
 from tsbs_daw.models.registry import record_speed
 from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
@@ -55,15 +55,15 @@ def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> Ca
 
 
 def _separate_trying_again(cache: StemCache, key: str, resolved: ResolvedJob, context: JobContext) -> None:
-    """Separate the source; once more after a while if the system killed its decoder. Raises: see `separate`
+    """Separate the source; once more after a while if its decoder was killed. Raises: see `separate`
 
-    A decoder that is killed twice is killed because of this song: it takes more memory than there is.
+    A decoder that is killed or stalls twice does so because of this song.
     """
     try:
         return _separate_into(cache, key, resolved, context)
     except DecoderKilled as error:
         log.warning("job %s: %s It is tried again in %g s.", context.job_id, error, DECODER_AGAIN_S)
-    context.report("separate", 0.0, "waiting for memory")
+    context.report("separate", 0.0, "waiting to decode again")
     until = time.monotonic() + DECODER_AGAIN_S
     while (left_s := until - time.monotonic()) > 0:
         context.check_cancelled()
@@ -71,10 +71,7 @@ def _separate_trying_again(cache: StemCache, key: str, resolved: ResolvedJob, co
     try:
         return _separate_into(cache, key, resolved, context)
     except DecoderKilled as error:
-        raise UnreadableAudio(
-            f"Cannot decode {shown(resolved.job.source.path)}: the decoder was killed twice from outside, as the "
-            "system does when memory is short. Convert the file to WAV, or close other programs and retry the job."
-        ) from error
+        raise UnreadableAudio(f"{error} This was the second try.") from error
 
 
 def _is_still_there(resolved: ResolvedJob) -> bool:

@@ -120,15 +120,8 @@ class StemCache:
     @contextmanager
     def writing(self, key: str, stems: tuple[str, ...], source: AudioReader) -> Iterator[StemWriter]:
         """A writer whose folder becomes `key` when the block ends well, and vanishes when it does not."""
-        temporary = self.folder / f".tmp-{uuid.uuid4().hex}"
         self.remove_abandoned()
-        try:
-            temporary.mkdir(parents=True)
-        except OSError as error:
-            raise write_error(temporary, error) from error
-        lock = LockFile(temporary / _LOCK)
-        with suppress(OSError):  # a file system that knows no locks: the folder's age must do
-            lock.acquire()
+        temporary, lock = self._begin()
         try:
             with StemWriter(temporary, stems, source) as writer:
                 yield writer
@@ -144,6 +137,23 @@ class StemCache:
             shutil.rmtree(temporary, ignore_errors=True)
         self.prune(keep=key)
 
+    def _begin(self) -> tuple[Path, LockFile]:
+        """A new folder and its lock, held. Raises: OutputError: see `write_error`"""
+        while True:
+            temporary = self.folder / f".tmp-{uuid.uuid4().hex}"
+            try:
+                temporary.mkdir(parents=True)
+            except OSError as error:
+                raise write_error(temporary, error) from error
+            lock = LockFile(temporary / _LOCK)
+            try:
+                lock.acquire()
+            except (HeldElsewhere, FileNotFoundError):  # another run saw it before it was locked, and removes it
+                continue
+            except OSError:  # a file system that knows no locks: the folder's age must do
+                pass
+            return temporary, lock
+
     def remove_abandoned(self) -> None:
         """Remove what runs that were killed had begun to write; whoever still writes holds the lock of its folder."""
         for lock_path in self.folder.glob(f".tmp-*/{_LOCK}"):
@@ -152,8 +162,10 @@ class StemCache:
                 lock.acquire()
             except (HeldElsewhere, OSError):
                 continue
-            lock.release()
+            # While it is held, so that whoever has just made the folder notices.
             shutil.rmtree(lock_path.parent, ignore_errors=True)
+            lock.release()
+            shutil.rmtree(lock_path.parent, ignore_errors=True)  # where a file that is open stays
             log.info("removed %s, left behind by a run that was killed", lock_path.parent)
 
     def prune(self, keep: str = "") -> None:

@@ -19,6 +19,7 @@ import contextlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -209,7 +210,7 @@ class Spool:
 
     def discard(self, job_id: str) -> None:
         """Remove a new job that turned out to be a duplicate."""
-        shutil.rmtree(self.folder(job_id), ignore_errors=True)
+        _remove_folder(self.folder(job_id))
 
     def write_heartbeat(self, heartbeat: Heartbeat) -> None:
         write_atomically(self.root / "heartbeat.json", heartbeat.to_json(), durable=False)
@@ -221,12 +222,12 @@ class Spool:
         """Remove finished folders older than `days`. Returns how many. The store still knows those jobs."""
         old = [folder for folder in self.finished_folders() if now_unix_s - _changed(folder) > days * 86400]
         for folder in old:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_folder(folder)
         return len(old)
 
     def sweep(self) -> None:
-        """Remove copies that an earlier daemon left unfinished."""
-        for folder in self.live_folders():
+        """Remove copies that an earlier daemon left unfinished, and folders that it was about to remove."""
+        for folder in (*self.live_folders(), *self.finished_folders()):
             if folder.name.startswith("."):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -317,6 +318,16 @@ def living_daemon(spool_root: Path) -> Heartbeat | None:
         return None
     fresh = heartbeat is not None and abs(time.time() - heartbeat.updated_unix_s) < ALIVE_S
     return heartbeat if fresh else None
+
+
+def _remove_folder(folder: Path) -> None:
+    """Hide the folder, then remove it: a process killed half way leaves nothing that looks like a job."""
+    hidden = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        folder.rename(hidden)
+    except OSError:
+        hidden = folder
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _folders_in(place: Path) -> list[Path]:

@@ -46,14 +46,15 @@ class DecoderProcess:
         """Receive the next message: tag and body.
 
         Raises:
-            UnreadableAudio: the decoder stalled, crashed, or sent an invalid message
+            DecoderKilled: from outside, or because it was silent for too long
+            UnreadableAudio: the decoder crashed, or sent an invalid message
         """
         name = shown(self.path)
         try:
             return self._decoder.receive(self.stall_s)
         except child.ChildTimeout as error:
             log.warning("decoder of %s killed after %g s without a sample", name, self.stall_s)
-            raise UnreadableAudio(
+            raise DecoderKilled(
                 f"Cannot decode {name}: nothing came for {self.stall_s:g} s. "
                 "Check the disk or network share, or convert the file to WAV."
             ) from error
@@ -68,7 +69,7 @@ class DecoderProcess:
         if sys.platform != "win32" and error.code == -signal.SIGKILL:
             return DecoderKilled(
                 f"Cannot decode {name}: the decoder was killed from outside, as the system does when memory is short. "
-                "Close other programs and try again."
+                "Close other programs and try again, or convert the file to WAV."
             )
         return UnreadableAudio(f"Cannot decode {name}: the decoder crashed on it. Convert the file to WAV.")
 
