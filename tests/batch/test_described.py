@@ -10,13 +10,16 @@ import pytest
 from pydantic import BaseModel
 
 from tsbs_daw.batch.catalogue import COLUMNS
-from tsbs_daw.contracts.catalogue import Catalogue
+from tsbs_daw.contracts.catalogue import FILE_FIELDS, Catalogue
+from tsbs_daw.contracts.manifest import AudioFile
 
 PAGE = Path(__file__).parents[2] / "docs" / "catalogue.md"
 
 
 def fields_of(model: type[BaseModel]) -> set[str]:
     """Its fields' names in JSON, and those of all models in it."""
+    if model is AudioFile:
+        return set(FILE_FIELDS)
     found = set()
     for name, field in model.model_fields.items():
         found.add(field.alias or name)

@@ -20,7 +20,7 @@ SongState = Literal["done", "failed", "duplicate", "waiting"]
 
 
 # What a catalogue says of an audio file: enough to find, show and play it.
-_FILE_FIELDS = {"name", "kind", "file", "color", "muted", "loudness_lufs", "true_peak_db"}
+FILE_FIELDS = {"name", "kind", "file", "color", "muted", "loudness_lufs", "true_peak_db"}
 
 
 class SongEntry(Part):
@@ -61,7 +61,7 @@ class SongEntry(Part):
 
     @field_serializer("files")
     def _files(self, files: tuple[AudioFile, ...]) -> list[dict[str, Any]]:
-        return [file.model_dump(mode="json", include=_FILE_FIELDS) for file in files]
+        return [file.model_dump(mode="json", include=FILE_FIELDS) for file in files]
 
 
 class Catalogue(Document):
