@@ -122,7 +122,7 @@ def test_a_source_that_is_only_touched_or_moved_is_not_taken_for_changed(studio,
 def test_a_file_that_changes_while_it_is_hashed_is_noticed(tmp_path, monkeypatch):
     path = tmp_path / "song.wav"
     path.write_bytes(bytes(3 << 20))
-    after(monkeypatch, files, "_sha256", lambda: path.write_bytes(b"shorter"))
+    after(monkeypatch, files, "sha256_of", lambda: path.write_bytes(b"shorter"))
     with pytest.raises(SourceChanged):
         HashedFile.of(path)
 
