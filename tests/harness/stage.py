@@ -192,7 +192,8 @@ class DaemonThread:
 
     def __enter__(self) -> DaemonThread:
         self._thread.start()
-        until(lambda: self.error or (self.daemon and self.daemon.ticked))
+        # With `once`, one that finds nothing to do ends before its first tick.
+        until(lambda: not self._thread.is_alive() or (self.daemon and self.daemon.ticked))
         return self
 
     def __exit__(self, *_: object) -> None:
