@@ -75,7 +75,7 @@ def test_a_killed_daemon_and_a_killed_worker_lose_nothing_and_repeat_nothing(tmp
         assert Counter(row.state for row in rows(settings)) == {State.DONE: 3}
         sources = {"First": dropped[0], "Second": dropped[1], "Sent": sent}
         tally.faults += 3
-        tally.count(settings, folder.output, sources)
+        tally.count(settings, folder.output, list(sources))
         for row in rows(settings):
             check_set(read_result(settings.spool, row.id), sources[row.song])
         assert {path: file_sha256(path) for path in hashes} == hashes
