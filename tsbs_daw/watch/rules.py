@@ -112,7 +112,7 @@ def _span(part: str, text: str) -> tuple[int, int]:
     hour, minute, end_hour, end_minute = map(int, match.groups())
     start, end = hour * 60 + minute, end_hour * 60 + end_minute
     if max(minute, end_minute) > 59 or start >= _DAY_MIN or end > _DAY_MIN:
-        raise ValueError(f"{part!r} has a time that no clock shows; write 00:00 to 24:00")
+        raise ValueError(f"{part!r} has an invalid time; use 00:00 to 24:00")
     if start == end % _DAY_MIN:
         raise ValueError(f"{part!r} is the whole day; leave `hours` out for that")
     return start, end
