@@ -208,6 +208,80 @@ def test_a_fragment_that_is_missing_is_told_with_its_place(tmp_path, codec, flag
     assert sound.shape[1] == pytest.approx(whole.shape[1] - float(told[2]) * CODECS[codec][1], abs=5000)
 
 
+PLAIN, INDEXED, EACH = "frag_keyframe+default_base_moof+delay_moov", "dash+global_sidx+delay_moov", "dash"
+
+
+def tops(data: bytes) -> list[tuple[str, int]]:
+    """Name and place of each box of the top level."""
+    found, at = [], 0
+    while at < len(data):
+        found.append((data[at + 4 : at + 8].decode(), at))
+        at += int.from_bytes(data[at : at + 4], "big")
+    return found
+
+
+def cut_at(error: AudioError) -> tuple[float, float]:
+    """Where a file is cut, and how much is lost, in seconds."""
+    told = re.search(r"cut short at (\S+) s: the fragments of the (\S+) s", str(error))
+    return float(told[1]), float(told[2])
+
+
+@pytest.mark.parametrize("codec", ["aac", "libopus", "flac"])
+@pytest.mark.parametrize("kept", [1, 5, 8])
+def test_a_file_without_its_last_fragments_is_cut_where_its_index_lists_them(tmp_path, codec, kept):
+    data = fragmented(tmp_path, codec, INDEXED)
+    whole, warnings = heard(tmp_path, data)
+    assert "how many fragments" not in warnings
+    places = [at for name, at in tops(data) if name == "moof"]
+    told = cut_at(refusal(tmp_path, data[: places[kept]]))
+    assert 0.4 * kept - 0.1 < told[0] < 0.45 * kept
+    assert sum(told) == pytest.approx(whole.shape[1] / CODECS[codec][1], abs=0.1)
+    sound, warnings = heard(tmp_path, data[: places[kept]], salvage=True)
+    assert "is cut short" in warnings
+    assert sound.shape[1] / CODECS[codec][1] == pytest.approx(told[0], abs=0.1)
+
+
+def test_a_segment_that_is_announced_and_does_not_come_is_missing(tmp_path):
+    data = fragmented(tmp_path, "aac", EACH + "+delay_moov")
+    places = [at for name, at in tops(data) if name == "moof"]
+    assert "the fragments of the 0.4" in str(refusal(tmp_path, data[: places[4]]))
+
+
+def test_a_duration_of_all_fragments_is_compared_with_what_they_hold(tmp_path):
+    data = fragmented(tmp_path, "aac", PLAIN)
+    seconds = data[data.index(b"mvhd") + 16 :][:4]
+    stated = (16).to_bytes(4, "big") + b"mehd" + bytes(4) + (4 * int.from_bytes(seconds, "big")).to_bytes(4, "big")
+    moov = data.index(b"moov") - 4
+    mvex = data.index(b"mvex") - 4
+    for box in (mvex, moov):
+        length = int.from_bytes(data[box : box + 4], "big") + len(stated)
+        data = data[:box] + length.to_bytes(4, "big") + data[box + 4 :]
+    data = data[: mvex + 8] + stated + data[mvex + 8 :]
+    assert heard(tmp_path, data)[1] == ""
+    places = [at for name, at in tops(data) if name == "moof"]
+    told = cut_at(refusal(tmp_path, data[: places[7]]))
+    assert sum(told) == pytest.approx(4, abs=0.06)
+
+
+@pytest.mark.parametrize("flags", [PLAIN, EACH + "+delay_moov"])
+def test_what_states_no_end_is_used_and_the_doubt_is_told(tmp_path, flags):
+    data = fragmented(tmp_path, "aac", flags)
+    assert heard(tmp_path, data)[1] == ""
+    first = "sidx" if flags.startswith(EACH) else "moof"
+    places = [at for name, at in tops(data) if name == first]
+    assert "does not state how many fragments it has" in heard(tmp_path, data[: places[5]])[1]
+    brand = (20).to_bytes(4, "big") + b"styp" + b"msdh" + bytes(4) + b"lmsg"
+    assert heard(tmp_path, data[: places[4]] + brand + data[places[4] : places[5]])[1] == ""
+
+
+@pytest.mark.parametrize("length", [4097, 30_000])
+def test_what_is_no_box_among_the_fragments_is_damage(tmp_path, length):
+    data = fragmented(tmp_path, "aac", PLAIN)
+    place = [at for name, at in tops(data) if name == "moof"][3]
+    assert "is damaged at 1.3 s" in str(refusal(tmp_path, data[:place] + bytes(length) + data[place:]))
+    assert heard(tmp_path, data + b"TAG" + bytes(125))[1] == ""
+
+
 def test_a_piece_of_a_broadcast_may_begin_at_any_time(tmp_path):
     data = fragmented(tmp_path, "flac", "dash+delay_moov")
     places = [match.start() - 4 for match in re.finditer(b"moof", data)]

@@ -249,9 +249,9 @@ class Box:
     end: int
 
 
-def boxes(file: BinaryIO, position: int, end: int) -> Iterator[Box]:
-    """Walk the boxes of an MP4 from `position` to `end`; the last one may claim to end after `end`."""
-    for _ in range(MAX_CHUNKS):
+def boxes(file: BinaryIO, position: int, end: int, most: int = MAX_CHUNKS) -> Iterator[Box]:
+    """Walk at most `most` boxes of an MP4 from `position` to `end`; the last one may claim to end after `end`."""
+    for _ in range(most):
         if position + 8 > end:
             return
         length, name = unpack_at(file, position, ">I4s")

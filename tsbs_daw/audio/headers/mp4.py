@@ -22,12 +22,13 @@ from fractions import Fraction
 from typing import BinaryIO
 
 from tsbs_daw.audio.headers.common import Box, Fault, Header, Refused, boxes, bytes_at, cut, joined, unpack_at
-from tsbs_daw.audio.headers.fragments import missing_fragments
+from tsbs_daw.audio.headers.fragments import Fragments, missing_fragments
 from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 PROTECTED = (b"drms", b"enca")
 MAX_TRACKS, MAX_PARENTS = 32, 16  # more than any file has; a hostile file would nest them without end
+MAX_BOXES = 1 << 18  # of the top level; a day of fragments of a second
 MAX_ENTRIES = 1 << 22  # per table; a day of AAC
 MAX_USER_DATA_BYTES = 32 << 20
 ITUNES_COUNT = re.compile(rb"iTunSMPB.{0,64}? [0-9A-F]{8} ([0-9A-F]{8}) ([0-9A-F]{8}) ([0-9A-F]{16})", re.DOTALL)
@@ -89,16 +90,16 @@ def looks_like_mp4(magic: bytes) -> bool:
 
 def read_mp4(file: BinaryIO, size: int) -> Header:
     """Read the header of an MP4 or QuickTime file of `size` bytes. Raises: Refused"""
-    index, fault, has_audio = None, None, False
-    fragments: list[Box] = []
-    for box in boxes(file, 0, size):
+    index, fault, second, has_audio = None, None, None, False
+    top: list[Box] = []
+    for box in boxes(file, 0, size, MAX_BOXES):
         if box.name in (b"ftyp", b"moov") and index and has_audio:
-            fault = joined("MP4s")
+            second = joined("MP4s")
             break
         has_audio |= box.name in (b"mdat", b"moof")
         if box.name == b"moov" and box.end <= size:
             index = box
-        fragments += [box] if box.name == b"moof" else []
+        top.append(box)
         if box.end > size:
             fault = cut(box.end - box.body, size - box.body)
     if index is None:
@@ -120,11 +121,13 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
         tag = None
     if track.kind == b"mp4a" and not track.edits and not tag:
         warnings.append(LATE)
-    fragmented = bool(fragments)
+    fragmented = any(box.name == b"moof" for box in top)
     contradiction = None if fragmented else _contradiction(track)
     missing = None if contradiction else _missing(file, size, index, track)
-    if fragmented:
-        missing = missing_fragments(file, index, fragments, track.number, track.rate_hz, track.ticks)
+    if fragmented and not second:
+        whole = Fragments(file, size, top, index, track.number, track.rate_hz, movie.hz, track.ticks)
+        missing, told = missing_fragments(whole)
+        warnings += () if fault else told
     if not fragmented:
         warnings += _left_out(track, movie)
     return Header(
@@ -132,7 +135,7 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
         seekable=False,
         slack_samples=SLACK_SAMPLES,
         warnings=tuple(warnings),
-        fault=contradiction or missing or fault,
+        fault=contradiction or missing or second or fault,
         demuxer="mov",
         length_s=None if fragmented or contradiction else _length_s(track, movie.hz, tag.count if tag else 0),
     )
