@@ -368,6 +368,20 @@ def test_events_are_followed_by_looks_and_the_rest_is_silence(watched):
     assert watched.songs(3.0) == ["a.wav"]
 
 
+@pytest.mark.parametrize("quarters", range(6))
+def test_an_event_is_followed_up_within_a_second_however_soon_it_comes_after_a_look(watched, quarters):
+    watched.pass_time(10.0)
+    due = watched.now + watched.watcher.step(watched.now)
+    while watched.now < due:
+        watched.pass_time(0.25)
+    watched.pass_time(0.25 * quarters)
+    watched.watcher._on_event()
+    write_song(watched.root / "a.wav")
+    watched.now += 0.01
+    assert watched.watcher.step(watched.now) <= 1.0
+    assert watched.songs(4.0) == ["a.wav"]
+
+
 def test_the_system_is_not_asked_for_events_that_our_own_looks_cause(tmp_path, monkeypatch):
     asked = []
     real = Observer.schedule

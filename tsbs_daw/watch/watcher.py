@@ -169,7 +169,7 @@ class Watcher:
         if self._pending and now >= self._next_sample:
             self._next_sample = now + self._context.timings.sample_every_s
             self._sample(now)
-        due = max(self._next_look, self._no_look_before)
+        due = self._no_look_before if self._dirty else max(self._next_look, self._no_look_before)
         return max(min(due, self._next_sample) - now if self._pending else due - now, 0.01)
 
     def _is_online(self) -> bool:
