@@ -12,6 +12,7 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import PresetError
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.effects.table import Effect
+from tsbs_daw.presets.passes import Pass
 from tsbs_daw.presets.preset import list_presets, load_preset, preset_files, read_preset
 from tsbs_daw.presets.schema import name_problem
 
@@ -210,3 +211,48 @@ def test_a_name_that_is_accepted_is_the_same_file_name_everywhere(name: str):
 )  # fmt: skip
 def test_a_name_that_another_system_would_change_is_refused(name: str):
     assert name_problem(name) or not name
+
+
+def test_passes_are_read_in_order_and_paths_of_models_are_relative_to_the_preset(tmp_path: Path):
+    text = "passes:\n- {stem: vocals, model: voices}\n- {stem: lead, model: my/a.safetensors, keep: [l, {r: R 2}]}\n"
+    preset = load_preset(written(tmp_path, text))
+    assert preset.outputs == ()
+    assert preset.passes == (
+        Pass("vocals", "voices"),
+        Pass("lead", str(tmp_path / "my" / "a.safetensors"), (("l", "l"), ("r", "R 2"))),
+    )
+    assert load_preset(written(tmp_path, "outputs: []\npasses:\n")).passes == ()
+
+
+@pytest.mark.parametrize(
+    ("passes", "place", "said"),
+    [
+        ("vocals", "1:9", "passes must be a list"),
+        ("[vocals]", "1:10", "a pass must be a mapping"),
+        ("[{stem: vocals}]", "1:10", "a pass needs `model:`"),
+        ("[{model: x}]", "1:10", "a pass needs `stem:`"),
+        ("[{stem: vocals, modell: x}]", "1:25", "did you mean 'model'?"),
+        ("[{stem: '', model: x}]", "1:17", "is empty"),
+        ("[{stem: vocals, model: ''}]", "1:32", "model is empty"),
+        ("[{stem: a/b, model: x}]", "1:17", "not a valid stem name"),
+        ("[{stem: vocals, model: x}, {stem: vocals, model: y}]", "1:43", "two passes take the stem 'vocals'"),
+        ("[{stem: vocals, model: x, keep: []}]", "1:41", "`keep:` is empty"),
+        ("[{stem: vocals, model: x, keep: lead}]", "1:41", "keep must be a list"),
+        ("[{stem: vocals, model: x, keep: [a, a]}]", "1:45", "'a' is named twice"),
+        ("[{stem: vocals, model: x, keep: [a, {b: A}]}]", "1:45", "'A' is named twice"),
+        ("[{stem: vocals, model: x, keep: [{a: b, c: d}]}]", "1:42", "one stem per entry"),
+        ("[{stem: vocals, model: x, keep: [{a: rest}]}]", "1:46", "no stem can be named 'rest'"),
+        ("[{stem: vocals, model: x, keep: [{a: ../b}]}]", "1:46", "not a valid stem name"),
+    ],
+)
+def test_a_pass_that_makes_no_sense_is_refused_at_its_place(tmp_path: Path, passes: str, place: str, said: str):
+    path = written(tmp_path, f"passes: {passes}")
+    with pytest.raises(PresetError) as refused:
+        load_preset(path)
+    assert str(refused.value).startswith(f"{path}:{place}: ") and said in str(refused.value)
+
+
+def test_nine_passes_are_too_many(tmp_path: Path):
+    entries = ", ".join(f"{{stem: s{index}, model: x}}" for index in range(9))
+    with pytest.raises(PresetError, match="passes has 9 entries, and 8 are allowed"):
+        load_preset(written(tmp_path, f"passes: [{entries}]"))

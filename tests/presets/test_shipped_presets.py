@@ -22,7 +22,7 @@ RATE = signals.RATE
 STEMS = ("vocals", "drums", "bass", "other")
 EXPECTED = {
     "none", "vocal-cleanup", "acapella", "karaoke", "instrumental", "drumless", "minus-one", "practice", "drum-punch",
-    "bass-tighten", "remix-prep", "vocal-space", "lo-fi", "lower-key", "crate",
+    "bass-tighten", "remix-prep", "vocal-space", "lo-fi", "lower-key", "guitar-piano", "crate",
 }  # fmt: skip
 
 # Loudness against the plain sum of the stems, in LU, where it is an output's purpose to be more than 6 LU away.

@@ -51,7 +51,10 @@ def _crate_song(song: SongEntry, out: Path, sources: dict[str, Sequence[str]]) -
     if manifest is None:
         return None
     about, name = manifest.source, PurePosixPath(song.folder).name
-    tracks = grouped_tracks((file, _made_of(file, sources)) for file in manifest.stems)
+    roots = {file.name: file.folders[0] for file in manifest.stems if file.folders}
+    tracks = grouped_tracks(
+        (file, [roots.get(name, name) for name in _made_of(file, sources)]) for file in manifest.stems
+    )
     session = Session(name, about.sample_rate, 0, about.samples, about.channels, tracks)
     info = SongInfo(name, song.artist, song.title, song.analysis)
     return CrateSong(with_analysis(session, info, "sections"), song.folder)

@@ -118,13 +118,26 @@ class Progress(Document):
 
 
 class StemFile(Part):
-    """One delivered audio file. `kind` tells a dry stem from a preset's output; `color` is #rrggbb."""
+    """One delivered audio file.
+
+    kind:    tells a dry stem from a preset's output
+    color:   #rrggbb
+    folders: what it lies in, outermost first; see `manifest.AudioFile`. Only written in schema 2, if there are any
+    """
 
     name: str
     path: AbsolutePath
     kind: Literal["stem", "output"]
     color: str
     muted: bool = False
+    folders: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_empty_folders(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        if not self.folders:
+            del written["folders"]
+        return written
 
 
 class Result(Exchanged):
@@ -156,6 +169,8 @@ class Result(Exchanged):
         written: dict[str, Any] = handler(self)
         if self.schema_ == 1:
             del written["analysis"]
+            for stem in written["stems"]:
+                stem.pop("folders", None)
         return written
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -77,9 +78,11 @@ class AudioFile(Part):
         name: As a session shows it.
         kind: A dry stem, an output of the preset, or the song itself beside them.
         file: Its path, relative to the manifest's folder.
-        muted: A dry stem beside outputs, or the song itself.
+        muted: A dry stem beside outputs or beside its own parts, or the song itself.
         size_bytes, sha256: Once it is written; 0 and None before, and in a catalogue.
         sample_peak_db, true_peak_db, rms_db, loudness_lufs: As delivered.
+        folders: The folders that sessions show it in, outermost first, each named like the stem that a pass took
+            apart: of that stem itself and of its parts.
         sources: The stems that it is made of; known while a job runs, and not written down.
     """
 
@@ -94,7 +97,16 @@ class AudioFile(Part):
     true_peak_db: Level = None
     rms_db: Level = None
     loudness_lufs: Level = None
+    folders: tuple[str, ...] = ()
     sources: tuple[str, ...] = Field((), exclude=True)
+
+
+class PassEntry(Part):
+    """A stem that went through another model, which took it apart."""
+
+    stem: str
+    model: NamedHash
+    parts: tuple[str, ...]
 
 
 class OtherFile(Part):
@@ -115,6 +127,7 @@ class Manifest(Document):
     gain_db:     the one gain that all files share; 0 unless a loudness was asked for, or the format made it necessary
     stems:       every audio file that a session shows
     sessions:    relative to the folder, the preferred one first; None: written by a version that did not say
+    passes:      the stems that went through other models, in order
     analysis:    the file with tempo, key and levels before the gain, if the song was analysed
     others:      what was made beside the stems
     residual_db: RMS of the source minus the sum of the dry stems, relative to the source's RMS
@@ -139,6 +152,7 @@ class Manifest(Document):
     gain_db: float = 0.0
     stems: tuple[AudioFile, ...]
     sessions: tuple[str, ...] | None = None
+    passes: tuple[PassEntry, ...] = ()
     analysis: str | None = None
     others: tuple[OtherFile, ...] = ()
     residual_db: Level = None
@@ -159,6 +173,7 @@ def identity_of(
     length_samples: int | None = None,
     delivery: str | None = None,
     precision: str | None = None,
+    passes: Sequence[str] = (),
 ) -> str:
     """The hash of everything that decides what a run delivers. Two runs with the same identity are the same run.
 
@@ -168,6 +183,7 @@ def identity_of(
         start_samples, length_samples: The portion.
         delivery: What is delivered, preset and options merged, as one text; None for what every song gets.
         precision: See `separation.forms.mark`.
+        passes: The hashes of the models that stems go through; which stems, the preset says.
     """
     decisive: dict[str, Any] = {
         "source": source_sha256,
@@ -180,6 +196,7 @@ def identity_of(
     }
     # Only then: a run without one is equal to those of versions that knew of none.
     decisive |= {name: said for name, said in (("delivery", delivery), ("precision", precision)) if said is not None}
+    decisive |= {"passes": list(passes)} if passes else {}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

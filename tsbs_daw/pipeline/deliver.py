@@ -31,10 +31,11 @@ from tsbs_daw.core.files import disk_is_full, write_synced
 from tsbs_daw.pipeline import analyse, sessions
 from tsbs_daw.pipeline.encode import Encoding, delivered, format_for, shared_gain
 from tsbs_daw.pipeline.naming import SongInfo, file_names, song_info, song_name
+from tsbs_daw.pipeline.passes import SeparatedSong
 from tsbs_daw.pipeline.publish import remove_folder
 from tsbs_daw.pipeline.render import SOURCE_COLOR, SOURCE_NAME, Rendering
 from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob
-from tsbs_daw.pipeline.stem_cache import CachedStems, cache_key
+from tsbs_daw.pipeline.stem_cache import cache_key
 from tsbs_daw.sessions.dawproject import write_dawproject
 from tsbs_daw.sessions.rpp import write_rpp
 from tsbs_daw.sessions.session import Session, SessionTrack
@@ -56,6 +57,12 @@ class StemAudio:
 def stem_name(file: AudioFile) -> str:
     """What the model calls a dry stem, which is another name than the file's beside an output of that name."""
     return file.sources[0] if len(file.sources) == 1 else file.name
+
+
+def beside_its_whole(file: AudioFile, stems: Sequence[AudioFile]) -> bool:
+    """Whether a stem that this one is a part of is delivered, too."""
+    wholes = {folder for folder in file.folders if folder != stem_name(file)}
+    return any(stem_name(other) in wholes for other in stems)
 
 
 def write_loops(audio: Sequence[StemAudio], info: SongInfo, folder: Path, bars: int, name: str) -> list[str]:
@@ -122,7 +129,7 @@ class Delivery:
     """
 
     resolved: ResolvedJob
-    cached: CachedStems
+    separated: SeparatedSong
     rendering: Rendering
     folder: Path
     context: JobContext
@@ -134,7 +141,7 @@ class Delivery:
 
     @property
     def start_samples(self) -> int:
-        return self.cached.about.time_reference_samples + self.resolved.job.source.start_samples
+        return self.separated.about.time_reference_samples + self.resolved.job.source.start_samples
 
     def deliver(self) -> Delivered:
         """Raises: OutputError, NoSpaceLeft, JobCancelled"""
@@ -189,9 +196,9 @@ class Delivery:
             self.context.report("analyse", share, "analysing")
 
         report(0.0)
-        about, rendering = self.cached.about, self.rendering
+        about, rendering = self.separated.about, self.rendering
         kept = analyse.AnalysisCache(self.resolved.cache)
-        key = cache_key(stems=self.cached.folder.name, residual=self.resolved.residual, version=__version__)
+        key = cache_key(stems=self.separated.key, residual=self.resolved.residual, version=__version__)
         found = kept.find(key)
         if found is None:
             found = analyse.analyse_apart(
@@ -209,7 +216,7 @@ class Delivery:
     def _write(self, info: SongInfo, tags: Tags) -> tuple[Encoding, list[AudioFile]]:
         """Every delivered file, encoded; the material of each is removed at once, which a full disk is grateful for."""
         delivery, rendering = self.resolved.delivery, self.rendering
-        fmt, complaint = format_for(delivery.format, self.cached.about.channels)
+        fmt, complaint = format_for(delivery.format, self.separated.about.channels)
         mixture = rendering.mixture
         levels = [*rendering.files] + ([rendering.stems_sum] if rendering.stems_sum else [])
         gain_db, remark = shared_gain(delivery.model_copy(update={"format": fmt}), mixture, levels)
@@ -217,7 +224,7 @@ class Delivery:
         files = [*rendering.files, *([mixture] if delivery.source == "copy" else [])]
         names = file_names(delivery.names or "{stem}", info.fields, [file.name for file in files], file_ending(fmt))
         encoding = Encoding(fmt, gain_db, self.start_samples, info, tags)
-        done, total = 0, max(1, len(files) * self.cached.about.samples)
+        done, total = 0, max(1, len(files) * self.separated.about.samples)
 
         def report(samples: int) -> None:
             nonlocal done
@@ -236,7 +243,7 @@ class Delivery:
         return encoding, made
 
     def _session(self, tracks: tuple[SessionTrack, ...]) -> Session:
-        about = self.cached.about
+        about = self.separated.about
         return Session(self.resolved.song, about.sample_rate, self.start_samples, about.samples, about.channels, tracks)
 
     def _full_session(self, made: list[AudioFile], info: SongInfo) -> Session:
@@ -276,7 +283,8 @@ class Delivery:
     def _extras(self, encoding: Encoding, made: list[AudioFile]) -> tuple[OtherFile, ...]:
         """Loops and .stem.mp4, of the dry stems as they were delivered."""
         delivery, info, folder = self.resolved.delivery, encoding.song, self.folder
-        dry = [StemAudio(stem_name(file), file.color, folder / file.file) for file in made if file.kind == "stem"]
+        stems = [file for file in made if file.kind == "stem"]
+        dry = [StemAudio(stem_name(file), file.color, folder / file.file) for file in stems]
         found: list[OtherFile] = []
         if delivery.loops and info.analysis is not None:
             name = song_name(delivery.names or DEFAULT_NAMES, info.fields, info.song)
@@ -289,7 +297,8 @@ class Delivery:
             copied = (folder / file.file for file in made if file.kind == "source")
             master = next(copied, None) or self._master(encoding)
             path = folder / f"{info.song}.stem.mp4"
-            if self._try(".stem.mp4", lambda: write_stems(path, master, dry, info, encoding.song_tags) or True):
+            wholes = [audio for audio, file in zip(dry, stems, strict=True) if not beside_its_whole(file, stems)]
+            if self._try(".stem.mp4", lambda: write_stems(path, master, wholes, info, encoding.song_tags) or True):
                 found.append(OtherFile(kind="stem.mp4", file=path.name))
         return tuple(found)
 
@@ -309,7 +318,7 @@ def raw_folder(resolved: ResolvedJob, folder: Path) -> Path:
 
 
 def deliver(
-    resolved: ResolvedJob, cached: CachedStems, rendering: Rendering, folder: Path, context: JobContext
+    resolved: ResolvedJob, separated: SeparatedSong, rendering: Rendering, folder: Path, context: JobContext
 ) -> Delivered:
     """Make everything in a song's folder but its manifest out of the rendered files.
 
@@ -319,4 +328,4 @@ def deliver(
     Raises:
         OutputError, NoSpaceLeft, JobCancelled
     """
-    return Delivery(resolved, cached, rendering, folder, context).deliver()
+    return Delivery(resolved, separated, rendering, folder, context).deliver()

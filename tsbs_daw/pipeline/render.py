@@ -22,8 +22,10 @@ from tsbs_daw.audio.measure import Levels, Meter, db
 from tsbs_daw.audio.wav_writer import AudioWriter
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.effects.chain import OutputRenderer
+from tsbs_daw.pipeline.passes import SeparatedSong, StemTree, total
 from tsbs_daw.pipeline.resolve import JobContext
-from tsbs_daw.pipeline.stem_cache import RESIDUAL, CachedStems, Separation
+from tsbs_daw.pipeline.stem_cache import RESIDUAL, Separation
+from tsbs_daw.presets.delivery import remainder
 from tsbs_daw.presets.preset import Preset
 from tsbs_daw.presets.rules import REST
 
@@ -69,7 +71,7 @@ class _Track:
 
 
 def render(
-    cached: CachedStems,
+    separated: SeparatedSong,
     preset: Preset,
     folder: Path,
     *,
@@ -89,17 +91,17 @@ def render(
         time_reference_samples: Where the song starts in its session.
         description: What the files say of themselves.
         with_mixture: Also write the mixture, and measure it and the sum of the stems.
-        every_stem: Also write the dry stems that are not asked for, as material.
+        every_stem: Also write those of the model's dry stems that are not asked for, as material.
 
     Raises:
         EffectError, OutputError, NoSpaceLeft
     """
-    about = cached.about
+    about, tree = separated.about, separated.tree
     left_out, done = 0.0, 0
     message = "effects" if preset.outputs else "writing"
     with ExitStack() as files:
-        dry = _dry_tracks(about.stems, stems, residual == "separate", every_stem)
-        tracks = _tracks(files, about, preset, dry, folder, time_reference_samples, description, with_mixture)
+        dry = _dry_tracks(tree, stems, residual == "separate", every_stem)
+        tracks = _tracks(files, about, tree, preset, dry, folder, time_reference_samples, description, with_mixture)
         renderers = [track.renderer for track in tracks if track.renderer]
         writers, meters = [track.writer for track in tracks], [track.meter for track in tracks]
         stems_sum = Meter(about.sample_rate, about.channels)
@@ -110,26 +112,29 @@ def render(
             with context.timings.step(step):
                 return list(pool.map(work, *values))
 
-        for parts, left in context.timings.each("read stems", cached.blocks(share=residual == "share")):
+        for parts, left in context.timings.each("read stems", separated.blocks(share=residual == "share")):
             done += left.shape[1]
-            audio, measured = [_sum(parts | {RESIDUAL: left}, track.sources) for track in dry], list(meters)
+            named = parts | {RESIDUAL: left}
+            audio = [total([named[source] for source in track.sources]) for track in dry]
+            measured = list(meters)
             if renderers:
                 process = partial(OutputRenderer.process, stems=parts, last=done == about.samples)
                 audio = each("effects", process, renderers) + audio
             if with_mixture:
-                together = np.sum(list(parts.values()), axis=0, dtype=np.float64)
+                together = np.sum([parts[stem] for stem in tree.stems], axis=0, dtype=np.float64)
                 audio += [(together + left).astype(np.float32), together.astype(np.float32)]
                 measured.append(stems_sum)
             each("write", AudioWriter.write, writers, audio)  # what is left over is only measured
             each("measure", Meter.add, measured, audio)
-            left_out += float(np.square(left, dtype=np.float64).sum())
+            left_of_all = total([left, *(parts[step.residual] for step in tree.passes)])
+            left_out += float(np.square(left_of_all, dtype=np.float64).sum())
             context.report("render", done / max(1, about.samples), message)
         each("write", AudioWriter.close, writers)
     finished = [(track.measured(), track.delivered) for track in tracks]
     return Rendering(
         tuple(file for file, delivered in finished if delivered and file.kind != "source"),
         {file.sources[0]: file for file, _ in finished if file.kind == "stem" and len(file.sources) == 1},
-        _residual_db(left_out, cached),
+        _residual_db(left_out, about),
         finished[-1][0] if with_mixture else None,
         stems_sum.levels() if with_mixture else None,
     )
@@ -138,6 +143,7 @@ def render(
 def _tracks(
     files: ExitStack,
     about: Separation,
+    tree: StemTree,
     preset: Preset,
     dry: list[_DryTrack],
     folder: Path,
@@ -156,6 +162,7 @@ def _tracks(
         sources: tuple[str, ...],
         renderer: OutputRenderer | None = None,
         delivered: bool = True,
+        folders: tuple[str, ...] = (),
     ) -> _Track:
         writer = AudioWriter(
             folder / file, about.sample_rate, about.channels,
@@ -163,18 +170,20 @@ def _tracks(
         )  # fmt: skip
         meter = Meter(about.sample_rate, about.channels)
         audio_file = AudioFile(
-            name=name, kind=kind, file=file, color=color, muted=muted, sources=sources, size_bytes=0
+            name=name, kind=kind, file=file, color=color, muted=muted, folders=folders, sources=sources, size_bytes=0
         )  # fmt: skip
         return _Track(audio_file, renderer, delivered, files.enter_context(writer), meter)
 
     found = []
     for o in preset.outputs:
         renderer = files.enter_context(OutputRenderer(o, about.sample_rate, about.channels))
-        found.append(track(o.name, "output", f"{o.name}.wav", o.color, False, o.sources, renderer))
+        roots = tuple(dict.fromkeys(tree.root(source) for source in o.sources))
+        found.append(track(o.name, "output", f"{o.name}.wav", o.color, False, roots, renderer))
     names = dry_names([stem.name for stem in dry], {output.name for output in preset.outputs})
     for place, (stem, name) in enumerate(zip(dry, names, strict=True)):
-        color, muted = stem_color(stem.name, place), bool(preset.outputs)
-        found.append(track(name, "stem", f"{name}.wav", color, muted, stem.sources, delivered=stem.delivered))
+        color, muted = stem_color(stem.name, place), bool(preset.outputs) or stem.muted
+        more = {"delivered": stem.delivered, "folders": stem.folders}
+        found.append(track(name, "stem", f"{name}.wav", color, muted, stem.sources, **more))
     if with_mixture:
         found.append(track(SOURCE_NAME, "source", MIXTURE_FILE, SOURCE_COLOR, True, about.stems))
     return found
@@ -194,27 +203,34 @@ class _DryTrack:
     name: str
     sources: tuple[str, ...]
     delivered: bool = True
+    folders: tuple[str, ...] = ()
+    muted: bool = False
 
 
 def _dry_tracks(
-    stems: tuple[str, ...], chosen: tuple[str, ...] | None, with_residual: bool, every_stem: bool
+    tree: StemTree, chosen: tuple[str, ...] | None, with_residual: bool, every_stem: bool
 ) -> list[_DryTrack]:
-    """The dry stems in the model's order, then the sum of those that were not chosen, then the residual."""
-    chosen = stems if chosen is None else chosen
-    others = tuple(stem for stem in stems if stem not in chosen)
-    tracks = [_DryTrack(stem, (stem,), stem in chosen) for stem in stems if stem in chosen or every_stem]
+    """The dry stems in the model's order, each with its parts; then the sum of those that were not chosen, then what
+    is in no part, and in no stem."""
+    names = tree.names
+    chosen = names if chosen is None else chosen
+    muted, tracks = tree.muted(chosen), []
+    for stem in names:
+        if stem in chosen or (every_stem and stem in tree.stems):
+            apart = any(part in chosen for part in tree.inside(stem))
+            folders = (*tree.wholes(stem), stem) if apart else tree.wholes(stem)
+            tracks.append(_DryTrack(stem, (stem,), stem in chosen, folders, stem in muted))
     if REST in chosen:
-        named = [stem for stem in stems if stem in chosen]
-        tracks.append(_DryTrack(f"no_{named[0]}" if len(named) == 1 else REST, others))
+        named = [stem for stem in names if stem in chosen]
+        name = f"no_{named[0]}" if len(named) == 1 else REST
+        tracks.append(_DryTrack(name, remainder(tree.stems, named, tree.parts)))
     if with_residual:
+        for step in tree.passes:
+            if set(step.parts) & set(chosen):
+                folders = (*tree.wholes(step.stem), step.stem)
+                tracks.append(_DryTrack(step.residual, (step.residual,), True, folders, step.residual in muted))
         tracks.append(_DryTrack(RESIDUAL, (RESIDUAL,)))
     return tracks
-
-
-def _sum(parts: dict[str, np.ndarray], sources: tuple[str, ...]) -> np.ndarray:
-    if len(sources) == 1:
-        return parts[sources[0]]
-    return np.sum([parts[source] for source in sources], axis=0, dtype=np.float64).astype(np.float32)
 
 
 def dry_names(stems: Sequence[str], taken: set[str]) -> list[str]:
@@ -227,7 +243,6 @@ def stem_color(stem: str, place: int) -> str:
     return STEM_COLORS.get(stem, MORE_COLORS[place % len(MORE_COLORS)])
 
 
-def _residual_db(energy: float, cached: CachedStems) -> float | None:
-    about = cached.about
+def _residual_db(energy: float, about: Separation) -> float | None:
     rms = np.sqrt(energy / max(1, about.samples * about.channels))
     return db(rms / about.mixture_rms) if about.mixture_rms else None

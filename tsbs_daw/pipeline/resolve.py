@@ -15,12 +15,14 @@ from tsbs_daw.audio.headers.probe import cannot_open
 from tsbs_daw.contracts.job import Job
 from tsbs_daw.contracts.manifest import identity_of
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import JobCancelled, UsageError, shown
+from tsbs_daw.core.errors import CheckpointError, JobCancelled, UsageError, shown
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import HashedFile
 from tsbs_daw.models import registry
+from tsbs_daw.pipeline.passes import ResolvedPass, StemTree, resolve_passes
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import Preset, load_preset
+from tsbs_daw.presets.rules import REST
 from tsbs_daw.separation import Separator
 
 Progress = Callable[[float, str], None]
@@ -97,8 +99,7 @@ class JobContext:
             raise JobCancelled("The job was cancelled.")
 
 
-@lru_cache(maxsize=1)  # the model stays loaded from job to job
-def _loaded(model: str, settings: Settings) -> Separator:
+def _load(model: str, settings: Settings, sha256: str | None = None) -> Separator:
     separator = Separator.load(model, settings.device, settings, precision=settings.precision)
     if settings.cluster:
         from tsbs_daw.cluster.remote import attach
@@ -108,6 +109,8 @@ def _loaded(model: str, settings: Settings) -> Separator:
     return separator
 
 
+# Models stay loaded from job to job: that of the jobs, and one of their passes.
+_loaded, _loaded_for_pass = lru_cache(maxsize=1)(_load), lru_cache(maxsize=1)(_load)
 _loading = threading.Lock()  # two jobs at once want one model, and one engine for both
 
 
@@ -117,12 +120,21 @@ def load_separator(model: str, settings: Settings) -> Separator:
         return _loaded(model, settings)
 
 
+def load_pass_separator(step: ResolvedPass, settings: Settings) -> Separator:
+    """The same for a pass, whose model was looked up before. Raises: CheckpointError: it is another one by now"""
+    with _loading:
+        separator = _loaded_for_pass(step.model, settings, step.sha256)
+    if separator.model_hash != step.sha256:
+        raise CheckpointError(f"The model {shown(step.model)} changed while the song was separated; try again.")
+    return separator
+
+
 @dataclass(frozen=True)
 class ResolvedJob:
     """A job with everything that it names: what a run is to do.
 
     delivery: the preset's own, with what the job changes of it
-    cache:    where what was computed of the same song before is kept
+    tree:     the stems, with the passes that this job needs
     """
 
     job: Job
@@ -130,9 +142,15 @@ class ResolvedJob:
     preset: Preset
     delivery: DeliveryOptions
     separator: Separator
+    tree: StemTree
     source: HashedFile
     identity: str
-    cache: Path
+    settings: Settings
+
+    @property
+    def cache(self) -> Path:
+        """Where what was computed of the same song before is kept."""
+        return self.settings.cache
 
     @property
     def source_sha256(self) -> str:
@@ -157,9 +175,7 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
     if problem := delivery.problem():
         raise UsageError(f"Invalid delivery options: {problem}.")
     separator = load_separator(job.model, settings)
-    if problem := delivery.stems_problem(separator.stems):
-        raise UsageError(f"Invalid delivery options: {problem}")
-    preset.check_stems(separator.stems)
+    tree = _stem_tree(preset, delivery, separator.stems, settings)
     if job.stage not in separator.stages:
         raise UsageError(f"The model {shown(job.model)} has no {job.stage} stage; leave out --stage.")
     try:
@@ -175,6 +191,19 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
         length_samples=job.source.length_samples,
         delivery=delivery.decisive,
         precision=separator.precision_mark,
+        passes=[step.sha256 for step in tree.passes],
     )
     song = safe_name(job.song or job.source.path.stem)
-    return ResolvedJob(job, song, preset, delivery, separator, source, identity, settings.cache)
+    return ResolvedJob(job, song, preset, delivery, separator, tree, source, identity, settings)
+
+
+def _stem_tree(preset: Preset, delivery: DeliveryOptions, stems: tuple[str, ...], settings: Settings) -> StemTree:
+    """The stems, with the passes that the delivered files need. Raises: see `resolve`"""
+    tree = resolve_passes(preset, stems, settings)
+    if problem := delivery.stems_problem(stems, tree.parts):
+        raise UsageError(f"Invalid delivery options: {problem}")
+    preset.check_stems(tree.names)
+    if delivery.stems is None:
+        return tree
+    used = tree.sources([stem for stem in delivery.stems if stem != REST], REST in delivery.stems)
+    return tree.needed_for({*used, *(source for output in preset.outputs for source in output.sources)})

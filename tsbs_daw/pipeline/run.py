@@ -12,14 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from tsbs_daw.contracts.job import Job, Result, State, StemFile
-from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, NamedHash, SourceEntry, read_manifest
+from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, NamedHash, PassEntry, SourceEntry, read_manifest
 from tsbs_daw.core.config import Settings
 from tsbs_daw.pipeline.deliver import Delivered, deliver, raw_folder
+from tsbs_daw.pipeline.passes import SeparatedSong
 from tsbs_daw.pipeline.publish import StagedFolder, find_previous_run
 from tsbs_daw.pipeline.render import Rendering, render
 from tsbs_daw.pipeline.resolve import JobContext, Progress, ResolvedJob, Shares, resolve
 from tsbs_daw.pipeline.separate import separate
-from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache
+from tsbs_daw.pipeline.stem_cache import StemCache
 from tsbs_daw.separation.devices import songs_at_once  # noqa: F401  (the worker asks the module of its runner)
 
 log = logging.getLogger(__name__)
@@ -71,28 +72,28 @@ def run_job(
     ):  # fmt: skip
         log.info("job %s: an equal run has made %s", job.id, folder)
         return result_of(resolved, folder)
-    cached = separate(resolved, StemCache(resolved.cache), context)
+    separated = separate(resolved, StemCache(resolved.cache), context)
     with StagedFolder(
         job.output, resolved.song, preset=resolved.preset.name, identity=resolved.identity, job=job.id, fence=fence
     ) as staged:
-        rendering = _render(resolved, cached, staged.folder, context)
-        delivered = deliver(resolved, cached, rendering, staged.folder, context)
+        rendering = _render(resolved, separated, staged.folder, context)
+        delivered = deliver(resolved, separated, rendering, staged.folder, context)
         context.timings.seconds["total"] = time.perf_counter() - started_s
-        published = staged.publish(_manifest(resolved, cached, rendering, delivered, context.timings.seconds))
+        published = staged.publish(_manifest(resolved, separated, rendering, delivered, context.timings.seconds))
     log.info("job %s: done in %.2f s (attempt %d): %s", job.id, time.perf_counter() - started_s, attempt, published)
     return result_of(resolved, published.folder)
 
 
-def _render(resolved: ResolvedJob, cached: CachedStems, folder: Path, context: JobContext) -> Rendering:
+def _render(resolved: ResolvedJob, separated: SeparatedSong, folder: Path, context: JobContext) -> Rendering:
     raw = raw_folder(resolved, folder)
     raw.mkdir(exist_ok=True)
     return render(
-        cached,
+        separated,
         resolved.preset,
         raw,
         stems=resolved.delivery.stems,
         residual=resolved.residual,
-        time_reference_samples=cached.about.time_reference_samples + resolved.job.source.start_samples,
+        time_reference_samples=separated.about.time_reference_samples + resolved.job.source.start_samples,
         description=f"stem of {resolved.song}",
         context=context,
         with_mixture=resolved.delivery.needs_mixture,
@@ -102,12 +103,12 @@ def _render(resolved: ResolvedJob, cached: CachedStems, folder: Path, context: J
 
 def _manifest(
     resolved: ResolvedJob,
-    cached: CachedStems,
+    separated: SeparatedSong,
     rendering: Rendering,
     delivered: Delivered,
     timings_s: dict[str, float],
 ) -> Manifest:
-    job, about = resolved.job, cached.about
+    job, about = resolved.job, separated.about
     return Manifest(
         schema=1,
         job=job.id,
@@ -137,6 +138,10 @@ def _manifest(
         gain_db=delivered.gain_db,
         stems=delivered.stems,
         sessions=delivered.sessions,
+        passes=tuple(
+            PassEntry(stem=step.stem, model=NamedHash(name=step.model, sha256=step.sha256), parts=tuple(step.parts))
+            for step in resolved.tree.passes
+        ),
         analysis=delivered.analysis,
         others=delivered.others,
         residual_db=rendering.residual_db,
@@ -167,6 +172,7 @@ def result_of(resolved: ResolvedJob, folder: Path) -> Result:
                 kind=entry.kind,
                 color=entry.color,
                 muted=entry.muted,
+                folders=entry.folders,
             )
             for entry in manifest.stems
             if entry.kind != "source"

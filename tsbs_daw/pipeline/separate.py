@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import AudioError, DecoderKilled, OutputUnavailable, UnreadableAudio
 from tsbs_daw.core.files import content_state
 from tsbs_daw.models.registry import record_speed
+from tsbs_daw.pipeline.passes import PassSource, ResolvedPass, SeparatedSong
 from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
-from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob
-from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache, cache_key
+from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob, load_pass_separator
+from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache, StemWriter, cache_key
+from tsbs_daw.separation import Separator
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +29,57 @@ DECODER_AGAIN_S = 5.0  # after it was killed from outside
 LOOK_EVERY_S = 0.2
 
 
-def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> CachedStems:
-    """The stems, from the cache or computed into it. Raises: AudioError, DeviceError, JobCancelled, NoSpaceLeft"""
+def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> SeparatedSong:
+    """The stems, those of passes too, from the cache or computed into it.
+
+    Raises: AudioError, ModelError, DeviceError, JobCancelled, NoSpaceLeft
+    """
+    begin, end = context.shares["separate"]
+    each = (end - begin) / (1 + len(resolved.tree.passes))
+
+    def share(number: int) -> JobContext:
+        return replace(context, shares={"separate": (begin + number * each, begin + (number + 1) * each)})
+
+    song = _separate_song(resolved, cache, share(0))
+    made: list[tuple[ResolvedPass, CachedStems]] = []
+    for number, step in enumerate(resolved.tree.passes, start=1):
+        whole = next((source for source in (_part(step.stem, *one) for one in made) if source), None)
+        source = whole or PassSource(song, (step.stem,))
+        made.append((step, _run_pass(step, source, resolved, cache, share(number))))
+    return SeparatedSong(song, tuple(made))
+
+
+def _part(stem: str, step: ResolvedPass, cached: CachedStems) -> PassSource | None:
+    """A stem as a pass made it; None if it is not one of its parts."""
+    return PassSource(cached, step.parts[stem]) if stem in step.parts else None
+
+
+def _run_pass(
+    step: ResolvedPass, source: PassSource, resolved: ResolvedJob, cache: StemCache, context: JobContext
+) -> CachedStems:
+    """What a pass makes of a stem, from the cache or computed into it. Its model is loaded in the latter case alone."""
+    settings, device = resolved.settings, resolved.separator.device.type
+    # What decides the number format, as far as it is known without the model; nothing for what is usual.
+    precision = {} if settings.precision == "auto" else {"precision": settings.precision}
+    place = {} if device == "cpu" else {"device": device}
+    key = cache_key(stem=[source.cached.folder.name, *source.outputs], model=step.sha256, **precision, **place)
+    if cached := cache.find(key):
+        log.info("job %s: the parts of %s are cached", context.job_id, step.stem)
+        return cached
+    with context.timings.step("load"):
+        separator = load_pass_separator(step, settings)
+    samples = source.info.samples
+    ensure_space(cache.folder, estimate_bytes(len(step.outputs) + 1, source.info.channels, samples), resolved.song)
+
+    def report(done: int) -> None:
+        context.report("separate", done / samples if samples else 0.0, f"separating {step.stem}")
+
+    with cache.writing(key, separator.stems, source) as writer:
+        _write_stems(separator, writer, source.blocks(), source.info.sample_rate, "full", report, context)
+    return _found(cache, key)
+
+
+def _separate_song(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> CachedStems:
     job, separator = resolved.job, resolved.separator
     # A precision that has no mark gives no entry, and with it the key of versions that knew of none.
     precision = {} if separator.precision_mark is None else {"precision": separator.precision_mark}
@@ -48,6 +100,11 @@ def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> Ca
         if not _is_still_there(resolved):  # what is wrong with the file may be that it is being written
             raise resolved.source.error() from error
         raise
+    return _found(cache, key)
+
+
+def _found(cache: StemCache, key: str) -> CachedStems:
+    """What was just written. Raises: OutputUnavailable: it was removed meanwhile"""
     cached = cache.find(key)
     if cached is None:
         raise OutputUnavailable(f"The cached stems in {cache.folder} were removed while they were written; try again.")
@@ -101,18 +158,31 @@ def _separate_into(cache: StemCache, key: str, resolved: ResolvedJob, context: J
             context.report("separate", done / samples if samples else 0.0, "separating")
 
         began = time.monotonic()
-        with cache.writing(key, separator.stems, reader) as writer, _Background() as background:
-            source = _Tee(context.timings.each("decode", reader.blocks()))
-            stream = separator.stream(
-                source, reader.info.sample_rate, stage=job.stage, progress=report, cancelled=context.cancelled
-            )
-            for stems in context.timings.each("separate", stream):
-                with context.timings.step("cache"):
-                    background.run(writer.write, stems, source.take(stems.shape[-1]))
-            with context.timings.step("cache"):
-                background.wait()
+        with cache.writing(key, separator.stems, reader) as writer:
+            blocks = context.timings.each("decode", reader.blocks())
+            _write_stems(separator, writer, blocks, reader.info.sample_rate, job.stage, report, context)
             _record_speed(resolved, writer.about().samples / reader.info.sample_rate, time.monotonic() - began)
             reader.check_unchanged()  # before the stems appear in the cache under the hash
+
+
+def _write_stems(
+    separator: Separator,
+    writer: StemWriter,
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    stage: str,
+    report: Callable[[int], None],
+    context: JobContext,
+) -> None:
+    """Separate blocks, (channels, n) each, and write the stems in a thread of its own, as they come."""
+    source = _Tee(blocks)
+    stream = separator.stream(source, sample_rate, stage=stage, progress=report, cancelled=context.cancelled)
+    with _Background() as background:
+        for stems in context.timings.each("separate", stream):
+            with context.timings.step("cache"):
+                background.run(writer.write, stems, source.take(stems.shape[-1]))
+        with context.timings.step("cache"):
+            background.wait()
 
 
 def _record_speed(resolved: ResolvedJob, audio_s: float, took_s: float) -> None:
@@ -166,7 +236,7 @@ def _ensure_space(resolved: ResolvedJob, cache: StemCache, channels: int, sample
     """What the song's folder and the cache together need, where the length is known."""
     if samples is None:
         return
-    stems, delivery = len(resolved.separator.stems), resolved.delivery
+    stems, delivery = len(resolved.tree.names), resolved.delivery
     files = stems + len(resolved.preset.outputs)
     if not delivery.plain:  # the mixture beside them, one file twice while it is encoded, and the loops
         files += 2 + len(delivery.loops) * stems
@@ -176,4 +246,4 @@ def _ensure_space(resolved: ResolvedJob, cache: StemCache, channels: int, sample
     except OSError as error:
         raise write_error(cache.folder, error) from error
     ensure_space(resolved.job.output, estimate_bytes(files, channels, samples), resolved.song)
-    ensure_space(cache.folder, estimate_bytes(stems + 1, channels, samples), resolved.song)
+    ensure_space(cache.folder, estimate_bytes(len(resolved.separator.stems) + 1, channels, samples), resolved.song)

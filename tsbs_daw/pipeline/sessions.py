@@ -15,7 +15,7 @@ MIXED_GROUP = "mixes"  # outputs that are made of several groups' stems
 
 def bare_tracks(files: Iterable[AudioFile]) -> tuple[SessionTrack, ...]:
     """One track for every file, in no group."""
-    return tuple(SessionTrack(file.name, file.file, file.color, file.muted) for file in files)
+    return tuple(SessionTrack(file.name, file.file, file.color, file.muted, folders=file.folders) for file in files)
 
 
 def grouped_tracks(files: Iterable[tuple[AudioFile, Sequence[str]]]) -> tuple[SessionTrack, ...]:
@@ -23,15 +23,20 @@ def grouped_tracks(files: Iterable[tuple[AudioFile, Sequence[str]]]) -> tuple[Se
 
     Args: files: each with the stems that it is made of
     """
-    return tuple(
-        SessionTrack(file.name, file.file, file.color, file.muted, _group(file, sources)) for file, sources in files
-    )
+    return tuple(_grouped_track(file, sources) for file, sources in files)
+
+
+def _grouped_track(file: AudioFile, sources: Sequence[str]) -> SessionTrack:
+    group, folders = _group(file, sources), file.folders
+    if folders and folders[0].casefold() == group:
+        folders = folders[1:]  # a stem that its group is named after needs no second folder
+    return SessionTrack(file.name, file.file, file.color, file.muted, group, folders=folders)
 
 
 def _group(file: AudioFile, sources: Sequence[str]) -> str:
     if file.kind == "source":
         return ""
-    groups = {usual_group(source) for source in sources}
+    groups = {usual_group(source) for source in file.folders[:1] or sources}
     return groups.pop() if len(groups) == 1 else MIXED_GROUP
 
 

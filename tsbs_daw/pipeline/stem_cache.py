@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,16 @@ class CachedStems:
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(stems, channels, n) and the residual (channels, n), as they were written."""
-        names = (*self.about.stems, RESIDUAL)
+        with self.opened((*self.about.stems, RESIDUAL)) as read:
+            while (parts := read(BLOCK_SAMPLES)).shape[-1]:
+                yield parts[:-1], parts[-1]
+
+    @contextmanager
+    def opened(self, names: tuple[str, ...]) -> Iterator[Callable[[int], np.ndarray]]:
+        """Open some of the files, and give what reads the next samples of each: (names, channels, n), n = 0 at the end.
+
+        Raises: OutputUnavailable: they are not there any more
+        """
         with ExitStack() as files:
             try:
                 opened = [files.enter_context(soundfile.SoundFile(self.folder / f"{name}.wav")) for name in names]
@@ -86,11 +95,7 @@ class CachedStems:
                 raise OutputUnavailable(
                     f"The cached stems in {shown(self.folder)} were removed before they were read; try again."
                 ) from error
-            while True:
-                parts = [file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True).T for file in opened]
-                if not parts[0].shape[1]:
-                    return
-                yield np.stack(parts[:-1]), parts[-1]
+            yield lambda samples: np.stack([file.read(samples, dtype="float32", always_2d=True).T for file in opened])
 
 
 class StemCache:

@@ -7,7 +7,7 @@ delivered as 32-bit float WAV files named after their stems, with one REAPER ses
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
@@ -128,19 +128,36 @@ class DeliveryOptions(BaseModel):
             return f"there is nothing to make {'loops' if self.loops else 'a .stem.mp4'} of without stems"
         return None
 
-    def stems_problem(self, known: Sequence[str]) -> str | None:
+    def stems_problem(self, known: Sequence[str], parts: Mapping[str, Sequence[str]] | None = None) -> str | None:
         """Why `stems` cannot be written, as the end of a sentence; None if they can.
 
         Args: known: the stems that the model provides
+              parts: what passes make of stems
         """
+        parts = parts or {}
+        every = [*known, *(part for made in parts.values() for part in made)]
         named = [stem for stem in self.stems or () if stem != REST]
         for stem in named:
-            if stem not in known:
-                closest = did_you_mean(stem, [*known, REST]) or f"; it provides {', '.join(known)}."
+            if stem not in every:
+                closest = did_you_mean(stem, [*every, REST]) or f"; it provides {', '.join(every)}."
                 return f"the model has no stem {stem!r}{closest}"
-        if REST in (self.stems or ()) and len(set(named)) in (0, len(known)):
+        if REST in (self.stems or ()) and not (named and remainder(known, named, parts)):
             return f"`{REST}` is the sum of the stems that are not named; name at least one, and not all."
         return None
+
+
+def remainder(stems: Sequence[str], named: Collection[str], parts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What is left of a song beside the named stems: whole stems, and of a stem with named parts its other parts.
+
+    Args: parts: what passes make of stems
+    """
+    found: list[str] = []
+    for stem in stems:
+        if stem in named:
+            continue
+        others = remainder(parts.get(stem, ()), named, parts)
+        found += others if others != tuple(parts.get(stem, ())) else (stem,)
+    return tuple(found)
 
 
 PLAIN = DeliveryOptions()

@@ -17,9 +17,10 @@ from tsbs_daw.core.errors import PresetError, did_you_mean, shown
 from tsbs_daw.core.files import file_sha256, open_regular
 from tsbs_daw.effects.table import Effect, Output
 from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
+from tsbs_daw.presets.passes import Pass
 from tsbs_daw.presets.schema import PresetReader
 
-__all__ = ["DeliveryOptions", "Effect", "Output", "Preset", "list_presets", "load_preset", "preset_files"]
+__all__ = ["DeliveryOptions", "Effect", "Output", "Pass", "Preset", "list_presets", "load_preset", "preset_files"]
 
 ENDINGS = (".yaml", ".yml")
 
@@ -33,6 +34,7 @@ class Preset:
         outputs: empty for stems only
         sha256: of the file and of the impulse responses it names: everything that the outputs depend on
         delivery: the delivery options
+        passes: which stems go through which other models, in order
     """
 
     name: str
@@ -41,9 +43,10 @@ class Preset:
     path: Path
     sha256: str
     delivery: DeliveryOptions = PLAIN
+    passes: tuple[Pass, ...] = ()
 
     def check_stems(self, stems: Collection[str]) -> None:
-        """Check that the model provides every stem that an output uses.
+        """Check that every stem that an output uses is there: the model's, and those of the passes.
 
         Raises:
             PresetError: it does not
@@ -112,8 +115,9 @@ def read_preset(path: Path) -> Preset:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise PresetError(f"cannot read the preset ({error.strerror}); check its permissions.", path) from error
-    description, outputs, delivery = PresetReader(path).read(data)
-    return Preset(path.stem, description, outputs, path, _digest(data, outputs), delivery)
+    content = PresetReader(path).read(data)
+    digest = _digest(data, content.outputs)
+    return Preset(path.stem, content.description, content.outputs, path, digest, content.delivery, content.passes)
 
 
 def _digest(data: bytes, outputs: tuple[Output, ...]) -> str:

@@ -8,6 +8,8 @@ outputs:
       - HighpassFilter: {cutoff_frequency_hz: 30}
       - Invert
     color: "#4caf50"
+passes:
+  - {stem: other, model: htdemucs_6s, keep: [guitar, {piano: keys}]}
 delivery:
   format: wav24
   names: "{artist} - {title} [{bpm} BPM {camelot}] {stem}"
@@ -28,6 +30,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,7 @@ from tsbs_daw.effects.table import (
 )
 from tsbs_daw.presets import rules
 from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
+from tsbs_daw.presets.passes import STEM, Pass, read_passes, stem_name
 
 MOST_OUTPUTS = 32
 MOST_SOURCES = 32
@@ -63,7 +67,16 @@ COLORS = ("#4caf50", "#42a5f5", "#ffa726", "#ab47bc", "#26c6da", "#ef5350", "#d4
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _UNSAFE = re.compile(r'[<>:"/\\|?*]')
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])( *\..*)?", re.IGNORECASE)
-_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
+
+
+@dataclass(frozen=True)
+class PresetContent:
+    """What a preset file says."""
+
+    description: str
+    outputs: tuple[Output, ...]
+    passes: tuple[Pass, ...]
+    delivery: DeliveryOptions
 
 
 class PresetReader:
@@ -72,29 +85,30 @@ class PresetReader:
     def __init__(self, path: Path):
         self.document, self.folder = Document(path), path.absolute().parent
 
-    def read(self, data: bytes) -> tuple[str, tuple[Output, ...], DeliveryOptions]:
-        """Read the description, the outputs and the delivery options.
+    def read(self, data: bytes) -> PresetContent:
+        """Read the whole file.
 
         Raises:
             PresetError: with file, line and column
         """
         root = self.document.parse(data)
-        entries = self.document.mapping(root, "a preset", ("description", "outputs", "delivery"))
+        entries = self.document.mapping(root, "a preset", ("description", "outputs", "passes", "delivery"))
         description = ""
         if "description" in entries:
             node = entries["description"][1]
             description = " ".join(self.document.text(node, "description").split())
             if len(description) > LONGEST_DESCRIPTION:
                 raise self.document.fail(node, f"description is longer than {LONGEST_DESCRIPTION} characters")
-        if "outputs" not in entries:
+        if not {"outputs", "passes"} & set(entries):
             raise self.document.fail(root, "the preset has no `outputs:`; write `outputs: []` for stems only")
-        nodes = self.document.items(entries["outputs"][1], "outputs", MOST_OUTPUTS)
+        nodes = self.document.items(entries["outputs"][1], "outputs", MOST_OUTPUTS) if "outputs" in entries else []
         outputs: list[Output] = []
         for node in nodes:
             outputs.append(self._output(node, outputs))
         section = entries.get("delivery")
         delivery = PLAIN if section is None or is_empty(section[1]) else read_delivery(self.document, section[1])
-        return description, tuple(outputs), delivery
+        passes = read_passes(self.document, entries["passes"][1], self.folder) if "passes" in entries else ()
+        return PresetContent(description, tuple(outputs), passes, delivery)
 
     def _output(self, node: yaml.Node, before: list[Output]) -> Output:
         entries = self.document.mapping(node, "an output", ("name", "from", "chain", "color"))
@@ -129,7 +143,7 @@ class PresetReader:
         sources: dict[str, float] = {}
         for item in nodes:
             stem, gain_db, place = self._source(item)
-            if not _STEM.fullmatch(stem):
+            if not STEM.fullmatch(stem):
                 raise self.document.fail(place, f"{stem[:80]!r} is not a valid stem name")
             if stem in sources:
                 raise self.document.fail(place, f"the stem {stem!r} is named twice; remove one")
@@ -334,9 +348,7 @@ def _sessions(document: Document, node: yaml.Node) -> tuple[str, ...]:
 def _stems(document: Document, node: yaml.Node) -> tuple[str, ...]:
     stems: list[str] = []
     for item in document.items(node, "stems", MOST_SOURCES):
-        stem = document.text(item, "a stem's name")
-        if not _STEM.fullmatch(stem):
-            raise document.fail(item, f"{stem[:80]!r} is not a valid stem name")
+        stem = stem_name(document, item)
         if stem in stems:
             raise document.fail(item, f"the stem {stem!r} is named twice; remove one")
         stems.append(stem)

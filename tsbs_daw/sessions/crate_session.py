@@ -50,8 +50,8 @@ class _Placed:
         return self.start_s + self.length_s
 
 
-# Tracks of different songs share a track if they agree in group, name, and index among the tracks of that name.
-_Row = tuple[str, str, int]
+# Tracks of different songs share a track if they agree in folders, name, and index among the tracks of that name.
+_Row = tuple[tuple[str, ...], str, int]
 
 
 def write_crate_rpp(songs: Iterable[CrateSong], path: Path) -> None:
@@ -127,36 +127,29 @@ def _tracks(songs: Sequence[_Placed]) -> list[Track]:
     for song in songs:
         for row, track in _rows(song.session):
             members.setdefault(row, []).append((song, track))
-    top: list[Track] = []
-    folders: dict[str, Track] = {}
     channels = max((song.session.channels for song in songs), default=2)
+    top = Track("", GROUP_COLORS[""], channels, "crate")
+    folders = {(): top}
     for row, items in members.items():
-        group = row[0]
-        combined = _track(row, items, channels)
-        if not group:
-            top.append(combined)
-            continue
-        if group not in folders:
-            color = GROUP_COLORS.get(group, GROUP_COLORS[""])
-            folders[group] = Track(group, color, channels, f"crate/group/{group}")
-            top.append(folders[group])
-        folders[group].children.append(combined)
-    return top
+        into = rpp.folder_of(row[0], folders, lambda path: f"crate/group/{path}")
+        into.children.append(_track(row, items, channels))
+    return top.children
 
 
 def _rows(session: Session) -> list[tuple[_Row, SessionTrack]]:
-    seen: Counter[tuple[str, str]] = Counter()
+    seen: Counter[tuple[tuple[str, ...], str]] = Counter()
     found = []
     for track in session.shown:
-        found.append(((track.group, track.name, seen[track.group, track.name]), track))
-        seen[track.group, track.name] += 1
+        found.append(((track.path, track.name, seen[track.path, track.name]), track))
+        seen[track.path, track.name] += 1
     return found
 
 
 def _track(row: _Row, items: Sequence[tuple[_Placed, SessionTrack]], channels: int) -> Track:
     muted = all(track.muted for _, track in items)
-    key = "/".join(("crate/track", *map(str, row)))
-    found = Track(row[1], items[0][1].color, channels, key, muted=muted)
+    path, name, index = row
+    key = "/".join(("crate/track", "/".join(path), name, str(index)))
+    found = Track(name, items[0][1].color, channels, key, muted=muted)
     for song, track in items:
         found.content += rpp.item(
             song.start_s,

@@ -121,17 +121,25 @@ class _Document:
 
     def _structure(self, root: ET.Element) -> None:
         structure = ET.SubElement(root, "Structure")
-        for group, members in self.session.groups:
-            parent, destination = structure, self._master
-            if group:
-                parent = self._track(structure, group, GROUP_COLORS.get(group, GROUP_COLORS[""]), "tracks")
-                destination = self._channel(parent, "submix", self._master)
+        folders: dict[tuple[str, ...], tuple[ET.Element, str]] = {(): (structure, self._master)}
+        for _, members in self.session.groups:
             for member in members:
+                parent, destination = self._folder(member.path, folders)
                 track = self._track(parent, member.name, member.color, "audio")
                 self._channel(track, "regular", destination, muted=member.muted)
                 self._tracks.append((track.attrib["id"], member))
         master = self._track(structure, "Master", GROUP_COLORS[""], "audio notes")
         self._channel(master, "master", None)
+
+    def _folder(
+        self, path: tuple[str, ...], folders: dict[tuple[str, ...], tuple[ET.Element, str]]
+    ) -> tuple[ET.Element, str]:
+        """The track of a folder and the id of its channel; those that are missing on the way to it are made."""
+        if path not in folders:
+            (parent, destination), name = self._folder(path[:-1], folders), path[-1]
+            track = self._track(parent, name, GROUP_COLORS.get(name, GROUP_COLORS[""]), "tracks")
+            folders[path] = track, self._channel(track, "submix", destination)
+        return folders[path]
 
     def _track(self, parent: ET.Element, name: str, color: str, content: str) -> ET.Element:
         about = {"name": one_line(name), "color": color.lower()}

@@ -20,7 +20,7 @@ Only values that differ from REAPER's defaults, or that REAPER must not guess, a
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
@@ -263,17 +263,26 @@ def _markers(session: Session, start_s: Fraction) -> Lines:
 def _folder(session: Session, start_s: Fraction) -> Track:
     """The folder track of the song with everything in it."""
     song = Track(session.song, GROUP_COLORS[""], session.channels, _key(session, "track/folder"))
-    number = 0
-    for group, members in session.groups:
-        into = song
-        if group:
-            color = GROUP_COLORS.get(group, GROUP_COLORS[""])
-            into = Track(group, color, session.channels, _key(session, f"group/{group}"))
-            song.children.append(into)
-        for member in members:
-            into.children.append(_track(session, f"{number}/{member.name}", member, start_s))
-            number += 1
+    folders: dict[tuple[str, ...], Track] = {(): song}
+    members = [member for _, members in session.groups for member in members]
+    for index, member in enumerate(members):
+        into = folder_of(member.path, folders, lambda path: _key(session, f"group/{path}"))
+        into.children.append(_track(session, f"{index}/{member.name}", member, start_s))
     return song
+
+
+def folder_of(path: tuple[str, ...], folders: dict[tuple[str, ...], Track], key: Callable[[str], str]) -> Track:
+    """The folder track of this path; those that are missing on the way to it are made.
+
+    Args: folders: those there are, the outermost one under (); new ones are added
+          key: of a new folder, from its path with slashes
+    """
+    if path not in folders:
+        parent, name = folder_of(path[:-1], folders, key), path[-1]
+        color = GROUP_COLORS.get(name, GROUP_COLORS[""])
+        folders[path] = Track(name, color, parent.channels, key("/".join(path)))
+        parent.children.append(folders[path])
+    return folders[path]
 
 
 def _track(session: Session, key: str, track: SessionTrack, start_s: Fraction) -> Track:

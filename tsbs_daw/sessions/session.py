@@ -81,6 +81,7 @@ class SessionTrack:
         color: #rrggbb
         muted: for a dry stem beside its processed version, or for the source
         group: the folder that holds the track with others of the same group; "": none
+        folders: the folders inside that one, outermost first, down to the track
         outside: the file may be outside the folder, or absolute: a source that was not copied. A session leaves it out
             if it cannot hold its name
     """
@@ -91,6 +92,12 @@ class SessionTrack:
     muted: bool = False
     group: str = ""
     outside: bool = False
+    folders: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """All folders that it lies in, outermost first."""
+        return (self.group, *self.folders) if self.group else self.folders
 
     def __post_init__(self) -> None:
         outside = is_absolute(self.file) or ".." in PurePosixPath(self.file).parts

@@ -1,0 +1,297 @@
+"""Passes: stems of a song that go through another model, and all stems of the song as a tree.
+
+    drums bass other vocals         the stems of the job's model
+                     vocals         goes through a pass, and stays as a whole beside its parts
+                       lead         a part; it may go through a pass itself
+                       backing
+
+The parts sum to their whole as the stems sum to the song: what the pass's model leaves out is shared among the parts,
+becomes a stem `vocals residual`, or is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import CheckpointError, ModelError, PresetError, UnknownModel, did_you_mean
+from tsbs_daw.core.files import file_sha256
+from tsbs_daw.models import kinds, registry
+from tsbs_daw.pipeline.stem_cache import BLOCK_SAMPLES, RESIDUAL, CachedStems, Separation
+from tsbs_daw.presets.delivery import remainder
+from tsbs_daw.presets.passes import Pass
+from tsbs_daw.presets.preset import Preset
+from tsbs_daw.separation.residual import share_residual
+
+Blocks = Iterator[tuple[dict[str, np.ndarray], np.ndarray]]
+
+
+@dataclass(frozen=True)
+class ResolvedPass:
+    """A pass with its model looked up, and not loaded.
+
+    Attributes:
+        stem: That is sent.
+        model: A name or a path.
+        sha256: Of the model's file.
+        outputs: The model's stems.
+        parts: What becomes of the stem, each the sum of some of the outputs.
+    """
+
+    stem: str
+    model: str
+    sha256: str
+    outputs: tuple[str, ...]
+    parts: Mapping[str, tuple[str, ...]]
+
+    @property
+    def residual(self) -> str:
+        """The name of what is in none of the parts."""
+        return f"{self.stem} {RESIDUAL}"
+
+
+@dataclass(frozen=True)
+class StemTree:
+    """The stems of the job's model, and what passes make of them."""
+
+    stems: tuple[str, ...]
+    passes: tuple[ResolvedPass, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The parts of every stem that goes through a pass."""
+        return {step.stem: tuple(step.parts) for step in self.passes}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All stems; the parts of each follow it."""
+        return self._within(self.stems)
+
+    def inside(self, stem: str) -> tuple[str, ...]:
+        """Everything that a stem is taken apart into, at any depth."""
+        return self._within(self.parts.get(stem, ()))
+
+    def wholes(self, stem: str) -> tuple[str, ...]:
+        """The stems that a stem is a part of, outermost first."""
+        above = next((whole for whole, parts in self.parts.items() if stem in parts), None)
+        return () if above is None else (*self.wholes(above), above)
+
+    def root(self, stem: str) -> str:
+        """The stem of the job's model that a stem belongs to."""
+        return (*self.wholes(stem), stem)[0]
+
+    def needed_for(self, wanted: Collection[str]) -> StemTree:
+        """The tree with no more passes than these stems need."""
+        passes = (step for step in self.passes if any(stem in wanted for stem in self.inside(step.stem)))
+        return StemTree(self.stems, tuple(passes))
+
+    def sources(self, chosen: Sequence[str], rest: bool) -> tuple[str, ...]:
+        """The stems that the chosen ones, and the sum of all others where it is wanted, are made of."""
+        return (*chosen, *(remainder(self.stems, chosen, self.parts) if rest else ()))
+
+    def muted(self, chosen: Collection[str]) -> set[str]:
+        """Which of the chosen stems and residuals a session mutes, so that nothing in it sounds twice.
+
+        A whole beside all of its parts is muted; beside some of them, these are.
+        """
+        found: set[str] = set()
+        residuals = {step.stem: step.residual for step in self.passes}
+
+        def visit(stem: str, silent: bool) -> None:
+            apart = self._taken_apart(stem, chosen)
+            if stem in chosen and (silent or apart):
+                found.add(stem)
+            parts_silent = silent or (stem in chosen and not apart)
+            if parts_silent and stem in residuals:
+                found.add(residuals[stem])
+            for part in self.parts.get(stem, ()):
+                visit(part, parts_silent)
+
+        for stem in self.stems:
+            visit(stem, False)
+        return found
+
+    def _taken_apart(self, stem: str, chosen: Collection[str]) -> bool:
+        """Whether the chosen stems make up the whole of this one."""
+        parts = self.parts.get(stem, ())
+        return bool(parts) and all(part in chosen or self._taken_apart(part, chosen) for part in parts)
+
+    def _within(self, stems: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for stem in stems for name in (stem, *self._within(self.parts.get(stem, ()))))
+
+
+def resolve_passes(preset: Preset, stems: tuple[str, ...], settings: Settings) -> StemTree:
+    """All stems that a preset gives with a model of these stems.
+
+    Raises:
+        PresetError: A pass takes or keeps a stem that is not there, or gives one that is there already.
+        UnknownModel, CheckpointError, ModelError: The model of a pass is not installed or not usable.
+    """
+    found: list[ResolvedPass] = []
+    models = [_look_up(step, preset, settings) for step in preset.passes]
+    for index, (step, (sha256, outputs)) in enumerate(zip(preset.passes, models, strict=True)):
+        tree = StemTree(stems, tuple(found))
+        if step.stem not in tree.names:
+            later = zip(preset.passes[index + 1 :], models[index + 1 :], strict=True)
+            made_later = any(step.stem in _parts(other, given, preset) for other, (_, given) in later)
+            raise PresetError(_no_stem(step.stem, tree.names, made_later), preset.path)
+        resolved = ResolvedPass(step.stem, step.model, sha256, outputs, _parts(step, outputs, preset))
+        _check_names(resolved, {name.casefold() for name in tree.names}, preset)
+        found.append(resolved)
+    return StemTree(stems, tuple(found))
+
+
+def _look_up(step: Pass, preset: Preset, settings: Settings) -> tuple[str, tuple[str, ...]]:
+    """Hash and stems of a pass's model."""
+    try:
+        path = registry.locate(step.model, settings)
+        status = path.stat() if path else None
+        return _read(step.model, settings, status and (status.st_size, status.st_mtime_ns))
+    except (UnknownModel, CheckpointError, ModelError) as error:
+        raise type(error)(f"The preset {preset.name} sends {step.stem} through another model: {error}") from error
+
+
+@lru_cache(maxsize=16)  # a model is hashed again only when its file changed
+def _read(model: str, settings: Settings, look: tuple[int, int] | None) -> tuple[str, tuple[str, ...]]:
+    path = registry.resolve(model, settings)
+    return file_sha256(path), tuple(kinds.read_config(path).stems)
+
+
+def _parts(step: Pass, outputs: tuple[str, ...], preset: Preset) -> dict[str, tuple[str, ...]]:
+    if not step.keep:
+        return {output: (output,) for output in outputs}
+    for stem, _ in step.keep:
+        if stem not in outputs:
+            closest = did_you_mean(stem, list(outputs)) or f"; it gives {', '.join(outputs)}."
+            raise PresetError(
+                f"the pass over {step.stem!r} keeps {stem!r}, which {Path(step.model).name} does not give{closest}",
+                preset.path,
+            )
+    kept = {stem for stem, _ in step.keep}
+    parts: dict[str, tuple[str, ...]] = {name: (stem,) for stem, name in step.keep}
+    others = tuple(output for output in outputs if output not in kept)
+    return parts | {f"{step.stem} rest": others} if others else parts
+
+
+def _no_stem(stem: str, known: Sequence[str], made_later: bool) -> str:
+    if made_later:
+        return f"the pass over {stem!r} comes before the pass that makes this stem; move it below that one."
+    return f"there is a pass over {stem!r}, but the stems are {', '.join(known)}; choose another preset or model."
+
+
+def _check_names(step: ResolvedPass, taken: Collection[str], preset: Preset) -> None:
+    """Raises: PresetError: two stems would have one name, whatever the capitals"""
+    clashing = [name for name in step.parts if name.casefold() in taken]
+    if not clashing:
+        return
+    free = [name for name in step.parts if name not in clashing]
+    renamed = f"{{{clashing[0]}: NEW NAME}}"
+    hint = f"`keep: [{', '.join(free)}]`, or rename it with `keep: [{renamed}]`" if free else f"`keep: [{renamed}]`"
+    raise PresetError(
+        f"the pass over {step.stem!r} gives a second stem {clashing[0]!r}; choose and name its stems with {hint}.",
+        preset.path,
+    )
+
+
+@dataclass(frozen=True)
+class SeparatedSong:
+    """The stems of a song as they lie in the cache, those of its passes too."""
+
+    song: CachedStems
+    passes: tuple[tuple[ResolvedPass, CachedStems], ...] = ()
+
+    @property
+    def about(self) -> Separation:
+        return self.song.about
+
+    @property
+    def key(self) -> str:
+        """What the song's own stems are kept under."""
+        return self.song.folder.name
+
+    @property
+    def tree(self) -> StemTree:
+        return StemTree(self.about.stems, tuple(step for step, _ in self.passes))
+
+    def blocks(self, *, share: bool = False) -> Blocks:
+        """All stems by name and what the song's own leave out of it, (channels, n) each, block by block.
+
+        What a pass leaves out of its stem is among them, as `ResolvedPass.residual`.
+
+        Args: share: give what is left out back to the stems; what is left out is then rounding alone
+        """
+        blocks = self.song.blocks(share=share)
+        for step, cached in self.passes:
+            blocks = _with_parts(blocks, step, cached, share)
+        return blocks
+
+
+def _with_parts(blocks: Blocks, step: ResolvedPass, cached: CachedStems, share: bool) -> Blocks:
+    """The same blocks with a pass's parts among the stems. They sum to the stem as it is in these blocks."""
+    waiting = _Waiting()
+    shares = _left_out(blocks, step, cached, waiting)
+    for outputs, residual in share_residual(shares, cached.about.sample_rate) if share else shares:
+        stems, left = waiting.take(residual.shape[-1])
+        by_name = dict(zip(step.outputs, outputs, strict=True))
+        parts = {name: total([by_name[output] for output in sources]) for name, sources in step.parts.items()}
+        yield stems | parts | {step.residual: residual}, left
+
+
+def _left_out(
+    blocks: Blocks, step: ResolvedPass, cached: CachedStems, waiting: _Waiting
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The pass's outputs, (outputs, channels, n), and what they leave out of the stem, (channels, n)."""
+    with cached.opened(step.outputs) as read:
+        for stems, left in blocks:
+            waiting.add(stems, left)
+            outputs = read(left.shape[-1])
+            yield outputs, (stems[step.stem] - outputs.sum(0, dtype=np.float64)).astype(np.float32)
+
+
+class _Waiting:
+    """Blocks that went in, given out again in other lengths."""
+
+    def __init__(self) -> None:
+        self._stems: dict[str, np.ndarray] = {}
+        self._left = np.zeros((0, 0), np.float32)
+
+    def add(self, stems: dict[str, np.ndarray], left: np.ndarray) -> None:
+        if self._left.shape[-1]:
+            stems = {name: np.concatenate([self._stems[name], stem], axis=-1) for name, stem in stems.items()}
+            left = np.concatenate([self._left, left], axis=-1)
+        self._stems, self._left = stems, left
+
+    def take(self, samples: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        taken = {name: stem[:, :samples] for name, stem in self._stems.items()}, self._left[:, :samples]
+        self._stems = {name: stem[:, samples:] for name, stem in self._stems.items()}
+        self._left = self._left[:, samples:]
+        return taken
+
+
+def total(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum in float32; of one, that one."""
+    return parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=np.float64).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class PassSource:
+    """A stem in the cache as what a pass separates. It has the attributes of an `AudioReader` that writers ask for."""
+
+    cached: CachedStems
+    outputs: tuple[str, ...]  # that sum to the stem
+
+    @property
+    def info(self) -> Any:
+        return self.cached.about
+
+    def blocks(self, samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
+        """(channels, n) each."""
+        with self.cached.opened(self.outputs) as read:
+            while (block := read(samples)).shape[-1]:
+                yield total(list(block))
