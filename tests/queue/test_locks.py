@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from tsbs_daw.core.errors import DaemonError
 from tsbs_daw.core.files import create_new, write_atomically, write_synced
 from tsbs_daw.core.locks import HeldElsewhere, LockFile, lock_owner
 from tsbs_daw.daemon.daemon import Daemon
-from tsbs_daw.queue.locks import FOLDER_LOCK, watching_process
+from tsbs_daw.queue.locks import FOLDER_LOCK, DaemonLocks, watching_process
 from tsbs_daw.watch.folders import WatchFolder
 
 PRECIOUS = "export PATH=/usr/bin\n"
@@ -148,3 +151,87 @@ def test_folders_of_earlier_versions_are_closed_but_not_those_that_are_shared_on
     settings.make_folders()
     modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (settings.home, settings.spool, settings.cache)]
     assert modes == [0o755, 0o700, 0o2775], "the user named this home, so its permissions are theirs"
+
+
+def test_a_lock_that_is_not_to_stay_goes_with_its_holder_and_with_nobody_else(tmp_path):
+    path = tmp_path / FOLDER_LOCK
+    lock, second = LockFile(path, leave=False), LockFile(path, leave=False)
+    lock.acquire()
+    with pytest.raises(HeldElsewhere):
+        second.acquire()
+    second.release()
+    assert path.exists()
+    lock.release()
+    assert not path.exists()
+    second.acquire()
+    second.release()
+    assert not path.exists()
+
+
+def test_the_lock_of_a_folder_that_took_the_place_of_ours_is_left_alone(tmp_path):
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    ours, theirs = (LockFile(drop / FOLDER_LOCK, leave=False) for _ in range(2))
+    ours.acquire()
+    drop.rename(tmp_path / "moved")
+    drop.mkdir()
+    theirs.acquire()
+    ours.release()
+    assert theirs.path.exists()
+    with pytest.raises(HeldElsewhere):
+        LockFile(theirs.path).acquire()
+    theirs.release()
+
+
+def test_a_file_that_another_machine_has_removed_is_no_lock(tmp_path, monkeypatch):
+    real, asked = os.truncate, []
+
+    def truncate(descriptor, length):
+        asked.append(descriptor)
+        if len(asked) == 1:
+            (tmp_path / FOLDER_LOCK).unlink()  # the other machine's; this one still sees it in its cache
+            raise OSError(errno.ESTALE, "Stale file handle")
+        real(descriptor, length)
+
+    monkeypatch.setattr(os, "truncate", truncate)
+    lock = LockFile(tmp_path / FOLDER_LOCK, leave=False)
+    lock.acquire()
+    assert lock.path.exists()
+    lock.release()
+
+
+CONTENDER = """
+import os, sys
+from pathlib import Path
+from tsbs_daw.core.locks import HeldElsewhere, LockFile
+folder, held = Path(sys.argv[1]), 0
+while held < 150:
+    lock = LockFile(folder / "lock", leave=False)
+    try:
+        lock.acquire()
+    except (HeldElsewhere, OSError):
+        continue
+    os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))  # fails where two are inside at once
+    os.unlink(folder / "inside")
+    lock.release()
+    held += 1
+"""
+
+
+def test_a_lock_that_is_removed_and_made_again_has_one_holder_at_a_time(tmp_path):
+    command = [sys.executable, "-c", CONTENDER, str(tmp_path)]
+    contenders = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+    assert [contender.communicate()[1] for contender in contenders] == [b""] * 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_daemon_that_ends_leaves_no_lock_among_the_songs(tmp_path):
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    locks = DaemonLocks(tmp_path / "home")
+    locks.lock_folder(drop)
+    assert watching_process(drop) == os.getpid()
+    with pytest.raises(DaemonError, match="already watches"):
+        DaemonLocks(tmp_path / "another home").lock_folder(drop)
+    locks.release()
+    assert not list(drop.iterdir())

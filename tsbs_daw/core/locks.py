@@ -25,10 +25,18 @@ class LockFile:
 
     The number goes into the file that is locked, and only if that file is ours: whoever may write to its folder could
     have put a link, or a second name of another file, under the name.
+
+    Only its holder removes it, so whoever finds it locked may believe it. Whoever opened it before it was removed, and
+    gets the lock after, notices that another file, or none, has the name by then, and begins anew.
+
+    Args:
+        path: Of the file.
+        leave: Whether it stays when it is released.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, leave: bool = True):
         self.path = path
+        self._leave = leave
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
@@ -38,10 +46,7 @@ class LockFile:
             try:
                 self._check(descriptor)
                 _lock(descriptor)
-                if self._is_current(descriptor):
-                    os.truncate(descriptor, 0)
-                    os.lseek(descriptor, 0, os.SEEK_SET)
-                    os.write(descriptor, str(os.getpid()).encode("ascii"))
+                if self._is_current(descriptor) and _sign(descriptor):
                     self._descriptor = descriptor
                     return
             except BlockingIOError as error:
@@ -57,10 +62,20 @@ class LockFile:
     def release(self) -> None:
         """Release the lock and clear the process id, so that it is not mistaken for a live one."""
         descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.truncate(descriptor, 0)
-            os.close(descriptor)
+        if descriptor is None:
+            return
+        with contextlib.suppress(OSError):
+            os.truncate(descriptor, 0)
+        if sys.platform != "win32" and self._is_current(descriptor):  # else another folder has this path by now
+            self._remove()
+        os.close(descriptor)
+        if sys.platform == "win32":  # which removes no open file, and so none that another process has by now
+            self._remove()
+
+    def _remove(self) -> None:
+        if not self._leave:
+            with contextlib.suppress(OSError):  # of a folder that is gone, or may not be written any more
+                self.path.unlink()
 
     def _check(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
@@ -90,6 +105,19 @@ def _number_in(descriptor: int) -> int | None:
     os.lseek(descriptor, 0, os.SEEK_SET)
     text = os.read(descriptor, 32)
     return int(text) if text.isdigit() and len(text) < 20 else None
+
+
+def _sign(descriptor: int) -> bool:
+    """Write our number. Returns: False: a network share has remembered a file that another machine removed"""
+    try:
+        os.truncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, str(os.getpid()).encode("ascii"))
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            return False
+        raise
+    return True
 
 
 def _lock(descriptor: int) -> None:

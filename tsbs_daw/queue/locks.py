@@ -49,16 +49,18 @@ class DaemonLocks:
     def lock_folder(self, folder: Path) -> None:
         """The lock lies in the folder, where a daemon on another machine meets it too; else in a folder of our own.
 
+        It is removed when this daemon ends: nothing of it stays among the user's songs.
+
         Raises:
             DaemonError: Another daemon watches this folder.
         """
         what = f"watches {shown(folder)}"
         try:
-            self._lock(folder / FOLDER_LOCK, what)
+            self._lock(folder / FOLDER_LOCK, what, leave=False)
         except OSError as error:
             place = runtime_folder() or private_folder(self._home / "locks")
             log.warning("%s cannot hold a lock (%s); the one for it is kept in %s", folder, error, place)
-            self._lock(place / f"tsbs-daw-{_digest(folder.resolve())}.lock", what)
+            self._lock(place / f"tsbs-daw-{_digest(folder.resolve())}.lock", what, leave=False)
 
     def claim(self, roots: Sequence[WatchedRoot]) -> None:
         """Enter folders into the user's list of watched ones, unless another daemon watches one around or inside them.
@@ -88,8 +90,8 @@ class DaemonLocks:
         while self._held:
             self._held.pop().release()
 
-    def _lock(self, path: Path, what: str) -> None:
-        lock = LockFile(path)
+    def _lock(self, path: Path, what: str, *, leave: bool = True) -> None:
+        lock = LockFile(path, leave=leave)
         try:
             lock.acquire()
         except HeldElsewhere as error:
