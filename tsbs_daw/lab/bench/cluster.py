@@ -1,27 +1,38 @@
 """Nodes on this machine: what a song costs through the cluster, and how songs per minute grow with nodes.
 
 The nodes are real Ray nodes with a core each, on loopback. What they cannot show is a network between them; the bytes
-that would have to pass it are counted.
+that would have to pass it are counted. Processor time is counted beside the seconds on the clock, because it says the
+same on a busy machine.
+
+No process of Ray outlives the measurement, in whatever way it ends: the kernel kills those that were started here, and
+a keeper, which notices that this process is gone, those that they have started.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tsbs_daw.core import child, machine
 from tsbs_daw.core.config import Settings
 
-NODES = (1, 2, 3)
 AT_ONCE = 4
 READY_LIMIT_S = 300.0
+KEEP_S = 10.0  # how long a keeper looks for what else dies
 
 # Ray as the documentation starts it, on loopback alone.
 ENVIRONMENT = {
@@ -34,25 +45,68 @@ ENVIRONMENT = {
 
 
 def cluster(request: dict[str, Any]) -> dict[str, Any]:
-    """The probe: one song in turn here and on one node, then several songs on 1, 2 and 3 nodes."""
+    """The probe, on `nodes` nodes: a song `in_turn` times here and there, or several songs `together`."""
     import torch
 
     os.environ.update(ENVIRONMENT)
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"songs_per_minute": {}}
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as temporary:
-        os.environ["RAY_TMPDIR"] = temporary  # short: sockets lie below it
-        bench = _Bench(request)
-        for nodes in NODES[:1] if request["quick"] else NODES:
-            with ray_nodes(nodes) as address, bench.connected(address, nodes) as connection:
-                if nodes == 1:
-                    found |= bench.in_turn(connection, 1 if request["quick"] else 5)
-                found["songs_per_minute"][str(nodes)] = bench.together(2 if request["quick"] else 3 * AT_ONCE)
+    bench = _Bench(request)
+    nodes = request["nodes"]
+    with kept_folder(), ray_nodes(nodes) as address, bench.connected(address, nodes) as connection:
+        if request.get("in_turn"):
+            return bench.in_turn(connection, request["in_turn"])
+        return {"songs_per_minute": bench.together(request["together"])}
+
+
+@contextmanager
+def kept_folder() -> Iterator[Path]:
+    """A folder for Ray. What runs in it ends with this process, however that ends, and the folder goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: sockets lie below it
+    keeper = subprocess.Popen(
+        child.python("tsbs_daw.lab.bench.cluster", str(folder)),
+        stdin=subprocess.PIPE,
+        env=child.environment(),
+        start_new_session=True,  # Ctrl-C in a terminal is not meant for it
+    )
+    os.environ["RAY_TMPDIR"] = str(folder)
+    assert keeper.stdin is not None
+    try:
+        yield folder
+    finally:
+        keeper.stdin.close()
+        keeper.wait()
+
+
+def keep(folder: Path) -> None:
+    """The keeper: wait until the process that started it is gone, then end what runs in the folder, and remove it."""
+    sys.stdin.buffer.read()
+    until, quiet = time.monotonic() + KEEP_S, 0
+    while quiet < 3 and time.monotonic() < until:  # a process that dies may have just started another
+        found = processes_of(folder)
+        quiet = 0 if found else quiet + 1
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Those of Ray, and of the bridge to it: this folder is in their command, or in their environment."""
+    found, mark = [], os.fsencode(folder)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+            environment = (process / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended, or is another user's
+            continue
+        if mark + b"/" in command or b"RAY_TMPDIR=" + mark in environment:
+            found.append(int(process.name))
     return found
 
 
 @contextmanager
-def ray_nodes(count: int):
+def ray_nodes(count: int) -> Iterator[str]:
     """A head without a share in the work, and nodes with one core each. Yields: the head's address"""
     from ray.cluster_utils import Cluster
 
@@ -78,7 +132,7 @@ class _Bench:
         self._there = self._here
 
     @contextmanager
-    def connected(self, address: str, nodes: int):
+    def connected(self, address: str, nodes: int) -> Iterator[Any]:
         """Wait until all nodes compute. Yields: the connection"""
         from dataclasses import replace
 
@@ -86,29 +140,39 @@ class _Bench:
 
         self._there = replace(self._here, cluster=address, cluster_fallback="wait")
         connection = connection_to(address)
-        self._run(self._there)  # every node loads the model, as a new lane does
-        until = time.monotonic() + READY_LIMIT_S
-        while connection.lanes < nodes and time.monotonic() < until:
-            time.sleep(0.1)
         try:
+            self._run(self._there, 1.0)  # every node loads the model, as a new lane does
+            until = time.monotonic() + READY_LIMIT_S
+            while connection.lanes < nodes and time.monotonic() < until:
+                time.sleep(0.1)
             yield connection
         finally:
             connection.close()
 
     def in_turn(self, connection: Any, times: int) -> dict[str, Any]:
-        """The same song here and there, by turns, so that whatever else the machine does meets both."""
+        """The same song here and there, by turns, so that whatever else the machine does meets both.
+
+        Returns:
+            Medians of the seconds on the clock and of the processor's; bytes that a second of song moved.
+        """
         walls: dict[bool, list[float]] = {False: [], True: []}
-        self._run(self._here)
+        processor: dict[bool, list[float]] = {False: [], True: []}
+        self._run(self._here, 1.0)
         moved = connection.bytes_out + connection.bytes_in
         seconds = 0.0
         for _ in range(times):
             for remote in (False, True):
+                before = processor_s(with_ray=remote)
                 wall_s, song_s = self._run(self._there if remote else self._here)
+                processor[remote].append(processor_s(with_ray=remote) - before)
                 walls[remote].append(wall_s)
                 seconds += song_s if remote else 0.0
         moved = connection.bytes_out + connection.bytes_in - moved
-        local_s, remote_s = (statistics.median(walls[remote]) for remote in (False, True))
-        return {"local_s": local_s, "remote_s": remote_s, "bytes_per_s": moved / seconds}
+        found = {"bytes_per_s": moved / seconds}
+        for remote, name in ((False, "local"), (True, "remote")):
+            found |= {f"{name}_s": statistics.median(walls[remote])}
+            found |= {f"{name}_processor_s": statistics.median(processor[remote])}
+        return found
 
     def together(self, songs: int) -> float:
         """Songs per minute, `AT_ONCE` at a time."""
@@ -117,8 +181,12 @@ class _Bench:
             list(pool.map(lambda _: self._run(self._there), range(songs)))
         return songs / (time.perf_counter() - began) * 60.0
 
-    def _run(self, settings: Settings) -> tuple[float, float]:
+    def _run(self, settings: Settings, seconds: float | None = None) -> tuple[float, float]:
         """A job about the same recording from another sample on: another song, as long.
+
+        Args:
+            settings: Here, or there.
+            seconds: Only so much of the song.
 
         Returns:
             Seconds that it took, without loading the model, and seconds of song.
@@ -129,10 +197,25 @@ class _Bench:
 
         self._runs += 1
         path = Path(self._request["song"])
-        length = file_samples(path) - 1000
+        length = file_samples(path) - 1000 if seconds is None else round(seconds * 44100)
         source = Source(path=path, start_samples=self._runs, length_samples=length)
         job = Job(schema=1, source=source, output=self._folder / "out", model=self._request["model"])
         result = run_job(job, settings=settings, fence=1, attempt=1, progress=lambda *_: None, cancelled=lambda: False)
         assert result.manifest is not None  # a separation always writes one
         timings_s = json.loads(result.manifest.read_text(encoding="utf-8"))["timings_s"]
+        shutil.rmtree(result.manifest.parent)
         return timings_s["total"] - timings_s["prepare"], length / 44100
+
+
+def processor_s(*, with_ray: bool) -> float:
+    """Processor seconds of this process and its children that have ended, and of all that runs in Ray's folder."""
+    used = os.times()
+    seconds = used.user + used.system + used.children_user + used.children_system
+    for pid in processes_of(Path(os.environ["RAY_TMPDIR"])) if with_ray else ():
+        with contextlib.suppress(OSError):  # it has just ended
+            seconds += machine.process_cpu_s(pid) or 0.0
+    return seconds
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]))

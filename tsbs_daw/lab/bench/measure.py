@@ -242,6 +242,8 @@ _PEER_GROUPS = (
 LENGTHS_S = (30.0, 300.0, 3600.0)
 COUNTS = (1, 10, 100)
 SONG_S = 10.0
+CLUSTER_SONGS = (("short", 10.0, 3), ("long", 240.0, 1))  # seconds, and how often each goes here and there
+CLUSTER_S = 900.0  # the longest that one of the cluster's measurements may take
 STEMS = (1, 2, 4, 8)
 
 
@@ -279,17 +281,30 @@ def _songs(options: Options) -> Iterator[Row]:
 def _cluster(options: Options) -> Iterator[Row]:
     if importlib.util.find_spec("ray") is None:
         raise UsageError("The group cluster needs Ray; run `pip install 'tsbs-daw[cluster]'`.")
+    lengths = (("short", 4.0, 1),) if options.quick else CLUSTER_SONGS
+    songs = 2 if options.quick else 12
     with work_folder() as folder:
-        seconds = 4.0 if options.quick else SONG_S
-        song = probe("song", folder, options, file="song", seconds=seconds)["path"]
-        found = probe("cluster", folder, options, song=song)
-    overhead = 100 * (found["remote_s"] / found["local_s"] - 1)
-    yield Row("cluster.local", f"{seconds:g} s of song on one core here", found["local_s"], "s")
-    yield Row("cluster.remote", "the same on one node with one core", found["remote_s"], "s")
-    yield Row("cluster.overhead", "that is longer by", overhead, "%", 10.0)
-    yield Row("cluster.bytes", "there and back, for a second of song", found["bytes_per_s"] / 1e6, "MB")
-    for nodes, rate in found["songs_per_minute"].items():
-        yield Row(f"cluster.{nodes}", f"{nodes} node(s) with one core each", rate, "songs/min")
+        for name, seconds, times in lengths:
+            song = probe("song", folder, options, file=name, seconds=seconds)["path"]
+            one = {"song": song, "nodes": 1, "in_turn": times}
+            yield from _rows_of_cluster(name, seconds, probe("cluster", folder, options, limit_s=CLUSTER_S, **one))
+        song = probe("song", folder, options, file="each", seconds=lengths[0][1])["path"]
+        for nodes in (1,) if options.quick else (1, 2, 3):
+            several = {"song": song, "nodes": nodes, "together": songs}
+            found = probe("cluster", folder, options, limit_s=CLUSTER_S, **several)
+            yield Row(f"cluster.{nodes}", f"{nodes} node(s) with one core each", found["songs_per_minute"], "songs/min")
+
+
+def _rows_of_cluster(name: str, seconds: float, found: dict) -> Iterator[Row]:
+    """A song here and there. Only the long one has a target: what starts and ends a song is most of a short one."""
+    target = 10.0 if name == "long" else None
+    yield Row(f"cluster.{name}.local", f"{seconds:g} s of song on one core here", found["local_s"], "s")
+    yield Row(f"cluster.{name}.remote", "the same on one node with one core", found["remote_s"], "s")
+    longer = 100 * (found["remote_s"] / found["local_s"] - 1)
+    yield Row(f"cluster.{name}.overhead", "that is longer by", longer, "%", target)
+    more = 100 * (found["remote_processor_s"] / found["local_processor_s"] - 1)
+    yield Row(f"cluster.{name}.processor", "and takes more processor time, with all of Ray, by", more, "%")
+    yield Row(f"cluster.{name}.bytes", "there and back, for a second of song", found["bytes_per_s"] / 1e6, "MB")
 
 
 def _stems(options: Options) -> Iterator[Row]:
@@ -315,7 +330,7 @@ _GROWTH_GROUPS = (
     Group(
         "cluster",
         _cluster,
-        ("cluster.local", "cluster.remote", "cluster.overhead", "cluster.bytes", "cluster.1"),
+        ("cluster.short.local", "cluster.short.remote", "cluster.short.overhead", "cluster.1"),
         long=True,
         open=True,
     ),

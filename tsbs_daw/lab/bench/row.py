@@ -92,20 +92,20 @@ def work_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="tsbs-daw-bench-", ignore_cleanup_errors=True)
 
 
-def probe(name: str, folder: str, options: Options, **values: Any) -> dict[str, Any]:
+def probe(name: str, folder: str, options: Options, *, limit_s: float = PROBE_LIMIT_S, **values: Any) -> dict[str, Any]:
     """Run one of `probe`'s measurements in a process of its own. Raises: what it raised; TsbsDawError: it died"""
     request: dict[str, object] = {"probe": name, "folder": folder, "model": options.model, "preset": options.preset}
     request |= {"device": options.device, "quick": options.quick, **values}
     command, env = child.python("tsbs_daw.lab.bench.probe"), child.environment()
     try:
-        found: dict[str, Any] = child.ask(command, request, limit_s=PROBE_LIMIT_S, env=env)
+        found: dict[str, Any] = child.ask(command, request, limit_s=limit_s, env=env)
     except child.ChildFailed as error:
         last = " ".join(error.log.strip().splitlines()[-1:])
         raise TsbsDawError(
             f"Measuring {name} ended early ({error.exit_text}: {last}); run `tsbs-daw doctor`."
         ) from error
     except child.ChildTimeout as error:
-        raise TsbsDawError(f"Measuring {name} did not end within {PROBE_LIMIT_S:.0f} s.") from error
+        raise TsbsDawError(f"Measuring {name} did not end within {limit_s:.0f} s.") from error
     if "error" in found:
         raise getattr(errors, found["kind"])(found["error"])
     return found
