@@ -57,9 +57,14 @@ class FakeRay:
     def __init__(self, make: Callable[[], Any], before: Callable[[str, tuple[Any, ...]], None] = lambda *_: None):
         self.make, self.before = make, before
         self.actors: list[Actor] = []
+        self.options: list[dict[str, Any]] = []  # of each actor
 
     def remote(self, kind: type) -> Any:
-        return types.SimpleNamespace(options=lambda **_: types.SimpleNamespace(remote=self._start))
+        return types.SimpleNamespace(options=self._with_options)
+
+    def _with_options(self, **options: Any) -> Any:
+        self.options.append(options)
+        return types.SimpleNamespace(remote=self._start)
 
     def _start(self) -> Actor:
         self.actors.append(Actor(self.make(), self.before))

@@ -12,7 +12,8 @@ from cli.program import small_model
 from cluster.fakes import FakeRay, node, without_ray  # noqa: F401
 from timeouts import PATIENCE_S
 
-from tsbs_daw.cluster import check_address
+from tsbs_daw.cluster import check_address, lanes
+from tsbs_daw.cluster.bridge import RAY_ENVIRONMENT
 from tsbs_daw.cluster.lanes import Hooks, Item, Lane, Lanes, Model, places
 from tsbs_daw.cluster.node import DamagedInTransit, NodeSeparator, checked, digest
 from tsbs_daw.core.errors import DeviceError, UsageError
@@ -177,6 +178,16 @@ def test_a_lane_ends_when_its_node_is_gone_and_what_it_had_waits(desk):
     desk.settle(ray, [node()], lambda: desk.lanes.ready == 1)
     desk.lanes.settle(ray, [{**node(), "Alive": False}], time.monotonic())
     assert desk.lanes.ready == desk.lanes.capacity == 0 and ray.actors[0].dead
+
+
+def test_estimates_come_back_with_the_answer_and_not_through_object_stores(desk):
+    ray = FakeRay(Doubler)
+    desk.settle(ray, [node()], lambda: desk.lanes.ready == 1)
+    allowed = ray.options[0]["runtime_env"]["env_vars"]
+    four_stems = 4 * 2 * 3 * 44100 * 4
+    for name in ("RAY_max_direct_call_object_size", "RAY_task_rpc_inlined_bytes_limit"):
+        assert int(allowed[name]) >= lanes.GROUP * four_stems
+        assert RAY_ENVIRONMENT[name] == allowed[name]  # both ends have to agree
 
 
 def test_gpus_get_an_actor_each_and_cores_share_one_by_eight():

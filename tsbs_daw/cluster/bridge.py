@@ -26,7 +26,7 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from tsbs_daw.cluster.lanes import NAMESPACE, Hashed, Hooks, Item, Lanes, Model
+from tsbs_daw.cluster.lanes import INLINE, NAMESPACE, Hashed, Hooks, Item, Lanes, Model
 from tsbs_daw.core.child import keep_stdout
 from tsbs_daw.core.errors import described
 
@@ -39,6 +39,7 @@ RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+    **INLINE,
 }
 
 # Else Ray takes 127.0.0.1 for the machine's outer address, where a head on loopback does not listen.

@@ -28,6 +28,7 @@ from tsbs_daw.cluster.bridge import read_frame, write_frame
 from tsbs_daw.cluster.lanes import Model
 from tsbs_daw.cluster.node import DamagedInTransit, checked, digest
 from tsbs_daw.core.child import describe_exit, environment, python
+from tsbs_daw.core.conversation import enlarge
 from tsbs_daw.core.errors import ClusterUnavailable
 from tsbs_daw.separation import Separator
 from tsbs_daw.separation.batching import Batcher
@@ -133,6 +134,8 @@ class Connection:
         command = python("tsbs_daw.cluster.bridge", self.address)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(threads=1))
         assert process.stdin is not None and process.stdout is not None
+        enlarge(process.stdin)
+        enlarge(process.stdout)
         self._process = process
         heard = [time.monotonic() + CONNECT_S - SILENT_S]
         frames: queue.SimpleQueue[RemoteTicket | None] = queue.SimpleQueue()

@@ -62,7 +62,7 @@ class Conversation:
         self._listener = threading.Thread(target=self._listen, name="child's log", daemon=True) if log_lines else None
         if self._listener:
             self._listener.start()
-        _enlarge(self._from_child)
+        enlarge(self._from_child)
 
     def send(self, tag: bytes, body: bytes = b"", *, limit_s: float) -> None:
         """Send a message.
@@ -188,7 +188,7 @@ class Conversation:
             self._listener.join()
 
 
-def _enlarge(pipe: io.RawIOBase) -> None:
+def enlarge(pipe: IO[bytes] | io.RawIOBase) -> None:
     """Enlarge the pipe, where the system can, so that the child can work a block or two ahead."""
     if sys.platform == "linux":
         import fcntl
