@@ -23,6 +23,7 @@ from tsbs_daw.contracts.catalogue import SongEntry
         (("empty", "--out", "out"), "has no songs"),
         (("crate", "--out", "out", "--preset", "crat"), "crate"),
         (("crate", "--out", "out", "--model", "no such"), "model"),
+        (("crate", "--out", "out", "--preset", "guitar-piano"), "models pull htdemucs_6s"),
         (("crate", "--out", "out", "--stage", "half"), "--stage"),
         (("crate", "--out", "out", "--workers", "0"), "--workers"),
         (("crate", "--out", "out", "--format", "aac"), "--format"),

@@ -83,3 +83,16 @@ def test_check_can_try_the_chains(tmp_path: Path):
     assert "  a: -6.0 LU on noise, true peak -" in done.stdout
     assert done.returncode == 2 and "'Gone.vst3' is in none of" in done.stderr
     assert run(tmp_path / "home", "presets", "check", bad).returncode == 0
+
+
+def test_show_and_check_name_the_passes_and_what_a_pass_lacks(tmp_path: Path):
+    text = run(tmp_path, "presets", "show", "guitar-piano").stdout
+    assert "\npasses\n  other through 'htdemucs_6s', keeps guitar, piano\n" in text
+    (step,) = json.loads(run(tmp_path, "presets", "show", "guitar-piano", "--json").stdout)["passes"]
+    assert step == {"stem": "other", "model": "htdemucs_6s", "keep": {"guitar": "guitar", "piano": "piano"}}
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("passes: [{stem: vocals, model: default}, {stem: other, model: htdemucs_6s}]", encoding="utf-8")
+    done = run(tmp_path, "presets", "check", mine)
+    assert done.returncode == 0
+    assert "  sends vocals through 'default': gives drums, bass, other, vocals\n" in done.stdout
+    assert "get it with `tsbs-daw models pull htdemucs_6s`" in done.stdout

@@ -87,3 +87,17 @@ def test_with_another_precision_a_file_is_looked_at_anew_and_its_content_has_no_
     others = [ContentHashes(replace(settings_in(tmp_path), precision=name)) for name in ("float32", "bfloat16")]
     assert len({Treatment().fingerprint(one, out) for one in (prints, *others)}) == 3
     assert len({one.of_model("default") for one in (prints, *others)}) == 3
+
+
+def test_new_weights_for_a_pass_count_as_another_model(prints, tmp_path):
+    settings = settings_in(tmp_path)
+    (settings.presets / "voices.yaml").write_text("passes: [{stem: vocals, model: voices}]")
+    voices = Treatment(preset="voices")
+    assert prints.of_models(Treatment()) == prints.of_model("default")
+    absent = prints.of_models(voices)
+    settings.models.mkdir(parents=True)
+    (settings.models / "voices.safetensors").write_bytes(b"weights")
+    present = prints.of_models(voices)
+    (settings.models / "voices.safetensors").write_bytes(b"other weights")
+    assert len({absent, present, prints.of_models(voices), prints.of_model("default")}) == 4
+    assert prints.of_models(voices) == ContentHashes(settings).of_models(voices)

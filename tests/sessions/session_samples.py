@@ -35,6 +35,7 @@ def random_session(rng: random.Random, *, tempo: bool | None = None) -> Session:
             color=f"#{rng.randrange(1 << 24):06x}",
             muted=rng.random() < 0.5,
             group=rng.choice(["", "drums", "music", "vocals", "another"]),
+            folders=rng.choice([(), (), ("other",), ("vocals", "lead"), ("vocals",), ("two words",)]),
         )
         for index in range(rng.randrange(0, 9))
     )
@@ -54,6 +55,21 @@ def random_session(rng: random.Random, *, tempo: bool | None = None) -> Session:
         ),
         about=About(*(rng.choice(HOSTILE) for _ in range(8))),
     )
+
+
+def in_order(session: Session) -> list[SessionTrack]:
+    """The tracks as a reader meets them: each folder stands where the first track in it would."""
+    tracks = [track for _, members in session.groups for track in members]
+    first: dict[tuple[str, ...], int] = {}
+    for index, track in enumerate(tracks):
+        for depth in range(len(track.path)):
+            first.setdefault(track.path[: depth + 1], index)
+
+    def place(index: int) -> list[int]:
+        path = tracks[index].path
+        return [*(first[path[: depth + 1]] for depth in range(len(path))), index]
+
+    return [tracks[index] for index in sorted(range(len(tracks)), key=place)]
 
 
 def _change(rng: random.Random, at_samples: int) -> TempoChange:

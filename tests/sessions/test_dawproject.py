@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 from lxml import etree
-from sessions.session_samples import random_session
+from sessions.session_samples import in_order, random_session
 
 from tsbs_daw.core.errors import OutputError
 from tsbs_daw.sessions.dawproject import write_dawproject
@@ -234,12 +234,12 @@ def test_any_session_is_valid_and_read_back_as_it_was(tmp_path: Path):
     for _ in range(80):
         session = random_session(rng)
         found = written(session, tmp_path)
-        expected = [track for _, members in session.groups for track in members]
+        expected = in_order(session)
         for track, wanted in zip(found.audio_tracks, expected, strict=True):
             assert (track.get("name"), track.get("color")) == (one_line(wanted.name), wanted.color)
             assert track.find("Channel/Mute").get("value") == str(wanted.muted).lower()
-            parent = track.getparent()
-            assert (parent.get("name") if parent.tag == "Track" else "") == wanted.group
+            folders = [parent.get("name") for parent in track.iterancestors("Track")]
+            assert tuple(reversed(folders)) == wanted.path
             clip = found.clip(track)
             assert round(float(clip.get("time")) * session.sample_rate) == session.start_samples
             assert round(float(clip.get("duration")) * session.sample_rate) == session.samples

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import rpp
-from sessions.session_samples import check_bars, random_session, read_points, read_tracks, values
+from sessions.session_samples import check_bars, in_order, random_session, read_points, read_tracks, values
 
 from tsbs_daw.core.errors import OutputError
 from tsbs_daw.sessions.rpp import project_text, quoted, write_rpp
@@ -296,7 +296,7 @@ def test_any_session_is_read_back_as_it_was():
         session = random_session(rng)
         project = parsed(session)
         found = [track for track in read_tracks(project)[1:] if not track.is_folder]
-        expected = [track for _, members in session.groups for track in members]
+        expected = in_order(session)
         assert [track.name for track in found] == [one_line(track.name) for track in expected]
         for track, wanted in zip(found, expected, strict=True):
             (item,) = track.items
@@ -307,7 +307,7 @@ def test_any_session_is_read_back_as_it_was():
             assert values(track.element, "MUTESOLO")[0] == str(int(wanted.muted))
             rgb = int(values(track.element, "PEAKCOL")[0]) & 0xFFFFFF
             assert rgb.to_bytes(3, "little").hex() == wanted.color[1:]
-            assert track.folders[1:] == ((wanted.group,) if wanted.group else ())
+            assert track.folders[1:] == wanted.path
         check_tempo(session, project)
 
 

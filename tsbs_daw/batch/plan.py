@@ -228,5 +228,5 @@ def _is_text(path: Path) -> bool:
 def _fingerprint(request: BatchRequest, settings: Settings) -> str:
     """Equal for two runs that shall give the same result of the same song."""
     hashes, anywhere = ContentHashes(settings), Path(os.sep)  # the out folder may be moved
-    decisive = [request.treatment.fingerprint(hashes, anywhere), hashes.of_model(request.treatment.model)]
+    decisive = [request.treatment.fingerprint(hashes, anywhere), hashes.of_models(request.treatment)]
     return hashlib.sha256("\n".join(decisive).encode()).hexdigest()

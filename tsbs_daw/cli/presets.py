@@ -12,7 +12,7 @@ from tsbs_daw.core.errors import shown
 
 if TYPE_CHECKING:
     from tsbs_daw.effects.table import Effect, Output
-    from tsbs_daw.presets.preset import Preset
+    from tsbs_daw.presets.preset import Pass, Preset
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check effect presets.")
 
@@ -68,6 +68,10 @@ def show(
             typer.echo("\n".join(_lines(effect, "  ")))
     if not found.outputs:
         typer.echo("\nno outputs, only stems")
+    if found.passes:
+        typer.echo("\npasses")
+        for step in found.passes:
+            typer.echo(f"  {_pass(step)}")
     if not found.delivery.plain:
         typer.echo("\ndelivery")
         for name, value in found.delivery.settled.items():
@@ -122,9 +126,10 @@ def check(
     answers: list[dict[str, Any]] = []
     for file in files:
         try:
-            answers.append({"preset": file, "error": None, "plugins": _plugins(file), "outputs": _checked(file, run)})
+            known = {"plugins": _plugins(file), "passes": _passes(file), "outputs": _checked(file, run)}
+            answers.append({"preset": file, "error": None, **known})
         except (PresetError, EffectError) as error:
-            answers.append({"preset": file, "error": str(error), "plugins": [], "outputs": []})
+            answers.append({"preset": file, "error": str(error), "plugins": [], "passes": [], "outputs": []})
     if as_json:
         print_json(answers)
     for answer in () if as_json else answers:
@@ -134,6 +139,8 @@ def check(
         typer.echo(f"{answer['preset']}: valid, {counted(len(answer['outputs']), 'output')}")
         for plugin in answer["plugins"]:
             typer.echo(f"  runs the plug-in {plugin['path']}: {plugin['status']}")
+        for step in answer["passes"]:
+            typer.echo(f"  sends {step['stem']} through {shown(step['model'])}: {step['status']}")
         for output in answer["outputs"] if run else ():
             typer.echo(f"  {output['name']}: {_heard(output)}")
     if any(answer["error"] for answer in answers):
@@ -189,6 +196,24 @@ def _plugins(file: str) -> list[dict[str, str]]:
     return [{"path": path, "status": status} for path, status in found.items()]
 
 
+def _passes(file: str) -> list[dict[str, str]]:
+    """The passes of a preset, and what each gives or why it cannot run here. Raises: PresetError"""
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.core.errors import TsbsDawError
+    from tsbs_daw.models.kinds import read_config
+    from tsbs_daw.models.registry import resolve
+    from tsbs_daw.presets.preset import load_preset
+
+    settings, found = Settings.from_environment(), []
+    for step in load_preset(file, settings.presets).passes:
+        try:
+            status = f"gives {', '.join(read_config(resolve(step.model, settings)).stems)}"
+        except TsbsDawError as error:
+            status = str(error)
+        found.append({"stem": step.stem, "model": step.model, "status": status})
+    return found
+
+
 def _checked(file: str, run: bool) -> list[dict[str, Any]]:
     """What is known of each output of a preset. Raises: PresetError, EffectError"""
     from tsbs_daw.core.config import Settings
@@ -221,6 +246,7 @@ def _facts(preset: Preset) -> dict[str, Any]:
         "path": str(Path(preset.path)),
         "sha256": preset.sha256,
         "delivery": preset.delivery.settled,
+        "passes": [{"stem": step.stem, "model": step.model, "keep": dict(step.keep)} for step in preset.passes],
         "outputs": [
             {
                 "name": output.name,
@@ -237,6 +263,11 @@ def _effect_facts(effect: Effect) -> dict[str, Any]:
     inside = {"children": [_effect_facts(child) for child in effect.children]} if effect.children else {}
     plugin = {"path": effect.path, "plugin": effect.plugin} if effect.path else {}
     return {"effect": effect.name, "parameters": dict(effect.parameters), **inside, **plugin}
+
+
+def _pass(step: Pass) -> str:
+    kept = ", ".join(stem if stem == name else f"{stem} as {name}" for stem, name in step.keep)
+    return f"{step.stem} through {shown(step.model)}" + (f", keeps {kept}" if kept else "")
 
 
 def _sources(output: Output) -> str:

@@ -56,7 +56,7 @@ class Treatment(Part):
     def fingerprint(self, hashes: ContentHashes, output: Path) -> str:
         """Equal for equal treatments with the same output, whichever process asks.
 
-        The preset counts by its content, the model by its name; `ContentHashes.of_model` tells weights apart.
+        The preset counts by its content, models by their names; `ContentHashes.of_models` tells weights apart.
         """
         decisive: list[Any] = [hashes.of_preset(self.preset), self.preset, self.model, self.stage, self.null]
         decisive += [os.fsencode(output).hex(), *hashes.precision]
@@ -75,6 +75,7 @@ class ContentHashes:
     def __init__(self, settings: Settings):
         self._settings = settings
         self._presets: dict[str, Path] = {}
+        self._passes: dict[str, tuple[str, ...]] = {}  # the models of its passes, by the content of a preset
         self._known: dict[Path, tuple[tuple[int, int], str]] = {}
 
     @property
@@ -90,14 +91,27 @@ class ContentHashes:
             digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
         return "-".join((digest, *self.precision))
 
+    def of_models(self, treatment: Treatment) -> str:
+        """`of_model` of the treatment's model and of those that its preset's passes name."""
+        own, preset = self.of_model(treatment.model), self.of_preset(treatment.preset)
+        models = self._passes.get(preset, ())
+        if not models:
+            return own
+        return hashlib.sha256("\n".join([own, *map(self.of_model, models)]).encode()).hexdigest()
+
     def of_preset(self, name: str) -> str:
         """The content of a preset and of the files it names; a constant for one that cannot be read."""
         from tsbs_daw.presets.preset import preset_files, read_preset
 
+        def digest(path: Path) -> str:
+            preset = read_preset(path)
+            self._passes[preset.sha256] = tuple(step.model for step in preset.passes)
+            return preset.sha256
+
         path = Path(name) if Path(name).is_absolute() else self._presets.get(name)
         if path is None or not path.is_file():
             path = self._presets[name] = preset_files(self._settings.presets).get(name, Path(name))
-        return self._of_file(path, lambda path: read_preset(path).sha256)
+        return self._of_file(path, digest)
 
     def _of_file(self, path: Path, digest: Callable[[Path], str]) -> str:
         try:

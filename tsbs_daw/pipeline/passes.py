@@ -276,7 +276,9 @@ class _Waiting:
 
 def total(parts: Sequence[np.ndarray]) -> np.ndarray:
     """The sum in float32; of one, that one."""
-    return parts[0] if len(parts) == 1 else np.sum(parts, axis=0, dtype=np.float64).astype(np.float32)
+    if len(parts) == 1:
+        return parts[0]
+    return np.asarray(np.sum(parts, axis=0, dtype=np.float64), np.float32)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _tracks(songs: Sequence[_Placed]) -> list[Track]:
             members.setdefault(row, []).append((song, track))
     channels = max((song.session.channels for song in songs), default=2)
     top = Track("", GROUP_COLORS[""], channels, "crate")
-    folders = {(): top}
+    folders: dict[tuple[str, ...], Track] = {(): top}
     for row, items in members.items():
         into = rpp.folder_of(row[0], folders, lambda path: f"crate/group/{path}")
         into.children.append(_track(row, items, channels))

@@ -77,7 +77,7 @@ def destination_of(folder: WatchFolder, jobs: Path, hashes: ContentHashes) -> Ca
     def destination(relative: str) -> Destination:
         treatment = folder.rule_for(relative).treatment
         settings_hash = treatment.fingerprint(hashes, folder.output)
-        return Destination(jobs, folder, treatment, settings_hash, hashes.of_model(treatment.model))
+        return Destination(jobs, folder, treatment, settings_hash, hashes.of_models(treatment))
 
     return destination
 
