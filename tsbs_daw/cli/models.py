@@ -190,7 +190,7 @@ def teach(
 
     Some songs are kept back to measure the result on. An interrupted run resumes where it stopped.
 
-    Example: tsbs-daw models teach studio --from musdb18 --songs ~/Music/mixes
+    Example: tsbs-daw models teach studio --from htdemucs --songs ~/Music/mixes
     """
     from dataclasses import asdict
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import packaged_networks as networks
 import pytest
 import soundfile
 import torch
 from signals import RATE, song
 
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import DatasetError, NoSpaceLeft, UnknownModel, UsageError
+from tsbs_daw.core.errors import CheckpointError, DatasetError, NoSpaceLeft, UnknownModel, UsageError
 from tsbs_daw.lab.training import teach as module
 from tsbs_daw.lab.training.teach import Lesson, find_songs, teach
 from tsbs_daw.models.registry import find, resolve
@@ -97,6 +98,31 @@ def test_a_teacher_with_other_stems_is_refused(lesson, settings, tmp_path):
     checkpoint.save(TwoStageSeparator(other), tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match=r"makes speech, music and .* makes drums, bass"):
         teach(replace(lesson, teacher=str(tmp_path / "other.safetensors")), settings)
+
+
+@pytest.mark.parametrize("kind", ["htdemucs", "bs-roformer"])
+def test_a_network_of_another_package_teaches(lesson, settings, tmp_path, kind):
+    network = networks.build(kind, {**networks.TINY[kind], "stems": ["vocals", "bass", "drums", "other"]})
+    teacher = str(networks.saved(network, tmp_path / "other.safetensors"))
+    taught = teach(replace(lesson, teacher=teacher), settings)
+    assert set(taught.after_db) == set(SMALL.stems)
+    assert checkpoint.load(resolve("mine", settings)).config == SMALL
+
+
+def test_a_network_of_six_stems_cannot_teach_four(lesson, settings, tmp_path):
+    network = networks.build("htdemucs", networks.TINY["htdemucs"])
+    teacher = str(networks.saved(network, tmp_path / "six.safetensors"))
+    with pytest.raises(
+        UsageError, match=r"makes drums, .*, guitar, piano and .* choose a --student with the teacher's"
+    ):
+        teach(replace(lesson, teacher=teacher), settings)
+
+
+def test_a_student_of_another_package_s_network_is_refused(lesson, settings, tmp_path):
+    network = networks.build("htdemucs", networks.TINY["htdemucs"])
+    student = str(networks.saved(network, tmp_path / "six.safetensors"))
+    with pytest.raises(CheckpointError, match="works on TS-BSMamba2 alone"):
+        teach(replace(lesson, student=student), settings)
 
 
 def test_too_few_songs_to_keep_any_back_are_refused(lesson, settings, tmp_path):

@@ -25,6 +25,7 @@ from tsbs_daw.core.files import disk_is_full, file_sha256
 if TYPE_CHECKING:
     from tsbs_daw.lab.training.recipe import Recipe
     from tsbs_daw.network import ModelConfig
+    from tsbs_daw.network.seam import NetworkConfig
     from tsbs_daw.separation.separator import Separator
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ CHANNELS = 2
 class Lesson:
     """What is taught to whom.
 
-    name:    of the new model; teacher, student: names or files of models: the student's shape and weights are the start
+    name:    of the new model; teacher, student: names or files of models: the teacher is of any network, the student is
+             a TS-BSMamba2, whose shape and weights are the start
     minutes: of training, after the teacher's work is done
     changes: of the recipe, `part.field=value`
     """
@@ -84,6 +86,7 @@ def teach(
     Raises:  UnknownModel: the name is a known model's; UsageError: it is taken, or teacher and student have other stems
              DatasetError: too few songs; NoSpaceLeft: the disk is full, and what is done so far is kept
     """
+    from tsbs_daw.models.kinds import read_config
     from tsbs_daw.models.registry import resolve
     from tsbs_daw.network import checkpoint
     from tsbs_daw.separation.separator import Separator
@@ -92,7 +95,7 @@ def teach(
     work = lesson.work or settings.home / "taught" / lesson.name
     teacher_path, student_path = resolve(lesson.teacher, settings), resolve(lesson.student, settings)
     config = checkpoint.read_config(student_path)
-    _require_same_stems(lesson, checkpoint.read_config(teacher_path), config)
+    _require_same_stems(lesson, read_config(teacher_path), config)
     songs = find_songs(lesson.songs)
     try:
         teacher = Separator.load(str(teacher_path), lesson.device, settings)
@@ -123,7 +126,7 @@ def _target(lesson: Lesson, settings: Settings) -> Path:
     return path
 
 
-def _require_same_stems(lesson: Lesson, teacher: ModelConfig, student: ModelConfig) -> None:
+def _require_same_stems(lesson: Lesson, teacher: NetworkConfig, student: ModelConfig) -> None:
     if set(teacher.stems) != set(student.stems):
         raise UsageError(
             f"{lesson.teacher} makes {', '.join(teacher.stems)} and {lesson.student} makes {', '.join(student.stems)}; "
