@@ -10,8 +10,10 @@ from cli.program import run, song_file
 
 from tsbs_daw.batch.run import BatchProgress, Song
 from tsbs_daw.batch.scan import FoundSong
-from tsbs_daw.cli.batch import _ending, _standing, _table
+from tsbs_daw.cli import options
+from tsbs_daw.cli.batch import _ending, _request, _standing, _table
 from tsbs_daw.contracts.catalogue import SongEntry
+from tsbs_daw.presets.delivery import DeliveryOptions
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,13 @@ def test_an_out_folder_that_cannot_be_made_is_said(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     done = run(tmp_path / "home", "batch", tmp_path / "crate", "--out", tmp_path / "file" / "out")
     assert done.returncode == 2 and "file' is a file; choose a folder." in done.stderr, done.stderr
+
+
+def test_the_quality_and_several_models_reach_every_song(tmp_path: Path):
+    treatment = options.Treatment(model="default, own/mine.safetensors")
+    asked = _request(tmp_path, tmp_path / "out", treatment, False, options.Changes(quality=options.QualityName.best))
+    assert asked.treatment.delivery == DeliveryOptions(quality="best")
+    assert asked.treatment.model == f"default,{Path('own/mine.safetensors').absolute()}"
 
 
 def test_a_song_that_ended_is_one_line_whatever_its_name_is():

@@ -67,7 +67,7 @@ def test_submit_writes_a_complete_request_with_every_option(home: Path, song: Pa
     (song.parent / "mine.yaml").write_text("name: mine")
     options = ("--preset", "mine.yaml", "--stage", "mask", "--null", "--salvage", "--song", "Ночь", "--first")
     options += ("--format", "mp3", "--loudness", "-16.5", "--sessions", "rpp", "--loops", "none", "--no-stem-mp4")
-    options += ("--two-stems", "vocals", "--residual", "separate")
+    options += ("--two-stems", "vocals", "--residual", "separate", "--quality", "best")
     job = submitted(home, song, *options, "--names", "{bpm} {stem}", "--out", "stems")
     assert job == Job(
         id=job.id,
@@ -88,6 +88,7 @@ def test_submit_writes_a_complete_request_with_every_option(home: Path, song: Pa
             names="{bpm} {stem}",
             stems=("vocals", "rest"),
             residual="separate",
+            quality="best",
         ),
         origin="cli",
         priority="interactive",

@@ -85,11 +85,12 @@ def test_delivery_flags_and_salvage_count_for_every_song_of_the_folders(
 ):
     whole = song_file(drop / "cut.wav")
     whole.write_bytes(whole.read_bytes()[:-40_000])
-    flags = ("--format", "FLAC", "--names", "{song} {stem}", "--sessions", "none", "--salvage")
+    flags = ("--format", "FLAC", "--names", "{song} {stem}", "--sessions", "none", "--salvage", "--quality", "fast")
     done = run(home, "watch", drop, "--out", tmp_path / "out", "--model", model, "--once", *flags)
     assert done.returncode == 0, done.stderr + done.stdout
     manifest = read_manifest(tmp_path / "out" / "cut")
     assert manifest.format == "flac24" and manifest.sessions == () and manifest.salvage
+    assert manifest.quality == "fast"
     assert sorted(entry.file for entry in manifest.stems)[0] == "cut bass.flac"
     assert done.stdout.splitlines()[1] == "  4 stems"
 
@@ -105,6 +106,7 @@ def test_delivery_flags_and_salvage_count_for_every_song_of_the_folders(
         (("--config", "gone.yaml"), "cannot be read"),
         (("--config", "x.yaml", "--salvage"), "Write them into the file"),
         (("--config", "x.yaml", "--format", "flac"), "Write them into the file"),
+        (("--config", "x.yaml", "--quality", "best"), "Write them into the file"),
         (("--config", "x.yaml", "--out", "out"), "Write them into the file"),
         (("drop", "--out", "taken"), "is a file"),
         (("drop", "--out", "taken/below"), "is a file"),

@@ -43,6 +43,8 @@ def test_everything_that_changes_the_result_changes_the_print(prints, out):
         {"null": True},
         {"salvage": True},
         {"delivery": DeliveryOptions(format="mp3")},
+        {"delivery": DeliveryOptions(quality="fast")},
+        {"delivery": DeliveryOptions(quality="best")},
     ]
     assert set(Treatment.model_fields) == {name for change in changes for name in change}
     found = {Treatment(**change).fingerprint(prints, out) for change in changes}
@@ -72,6 +74,14 @@ def test_a_model_is_its_content_or_its_name_until_it_is_there(prints, tmp_path):
     present = prints.of_model("mine")
     assert present != absent
     assert prints.of_model(str(models / "mine.safetensors")) == present
+
+
+def test_an_ensemble_is_the_content_of_all_its_models(prints, tmp_path):
+    absent = prints.of_model("default,mine")
+    models = settings_in(tmp_path).models
+    models.mkdir(parents=True)
+    (models / "mine.safetensors").write_bytes(b"weights")
+    assert len({absent, *map(prints.of_model, ("default,mine", "default", "mine", "mine,default"))}) == 5
 
 
 def test_new_bundled_weights_make_another_print(prints, tmp_path, monkeypatch):

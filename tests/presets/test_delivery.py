@@ -26,6 +26,7 @@ delivery:
   source: copy
   stems: [vocals, rest]
   residual: separate
+  quality: best
 """
 
 
@@ -43,6 +44,7 @@ def test_everything_is_read(tmp_path: Path):
         source="copy",
         stems=("vocals", "rest"),
         residual="separate",
+        quality="best",
     )
 
 
@@ -59,6 +61,8 @@ def test_without_a_section_delivery_is_plain(tmp_path: Path, text: str):
         ("wav24", "wav42", "wav42", "did you mean 'wav24'?"),
         ("wav24", "ogg", "ogg", "there are wav32f,"),
         ("residual: separate", "residual: seperate", "seperate", "did you mean 'separate'?"),
+        ("quality: best", "quality: bset", "bset", "did you mean 'best'?"),
+        ("quality: best", "quality: ultra", "ultra", "there are fast, normal, best"),
         ("rest]", "vocals]", "vocals]", "named twice"),
         ("rest]", "a/b]", "a/b]", "not a valid stem name"),
         ("[vocals, rest]", "[]", "[]", "nothing to make loops of without stems"),

@@ -171,6 +171,22 @@ def test_what_becomes_of_the_residual_is_asked_for(entry: str, asked: str, studi
     assert job["delivery"] == {"residual": asked} and tracks == [*STEMS, *residual]
 
 
+@pytest.mark.parametrize(("entry", "asked"), [("Fast", "fast"), ("Best", "best")])
+def test_a_quality_is_asked_for(entry: str, asked: str, studio: Studio):
+    dialog(studio, "Enter", Quality=entry)
+    job, tracks = delivered(studio)
+    assert job["delivery"] == {"quality": asked} and tracks == STEMS
+
+
+def test_a_quality_goes_with_chosen_stems_and_is_remembered(studio: Studio):
+    dialog(studio, "Enter", Stems="Only vocals", Residual="Left out", Quality="Best")
+    job, _ = delivered(studio)
+    assert job["delivery"] == {"stems": ["vocals"], "residual": "drop", "quality": "best"}
+    dialog(studio, "Enter")
+    again, _ = delivered(studio)
+    assert again["delivery"] == job["delivery"]
+
+
 def test_a_residual_of_its_own_comes_with_chosen_stems(studio: Studio):
     dialog(studio, "Enter", Stems="Only vocals", Residual="On a track")
     studio.ticks(8)

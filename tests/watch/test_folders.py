@@ -34,6 +34,26 @@ def test_folders_are_read_and_paths_start_at_the_file(tmp_path):
     assert folders[2].treatment.preset == str(tmp_path / "my" / "preset.yaml")
 
 
+def test_models_to_be_averaged_and_a_quality_belong_to_a_folder_or_a_subfolder(tmp_path):
+    (tmp_path / "a, b.safetensors").touch()
+    (folder,) = load(
+        tmp_path,
+        """
+        folders:
+          - path: drop
+            output: stems
+            model: "default, mine/two.safetensors"
+            delivery: {quality: best}
+            subfolders:
+              drafts: {model: "a, b.safetensors", delivery: {quality: fast}}
+        """,
+    )
+    assert folder.treatment.model == f"default,{tmp_path / 'mine' / 'two.safetensors'}"
+    assert folder.treatment.delivery.quality == "best"
+    below = folder.rule_for("drafts/song.wav").treatment
+    assert below.model == str(tmp_path / "a, b.safetensors") and below.delivery.quality == "fast"
+
+
 def test_the_example_of_the_docs_can_be_used(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "watch-folders.md").read_text(encoding="utf-8")
     text = next(block for block in page.split("```yaml\n")[1:] if block.startswith("folders:")).split("```")[0]

@@ -65,7 +65,7 @@ def command(
     """
     from tsbs_daw.batch.export import write_exports
     from tsbs_daw.batch.run import Batch
-    from tsbs_daw.models.registry import resolve
+    from tsbs_daw.models.registry import members, resolve
     from tsbs_daw.presets.preset import load_preset
     from tsbs_daw.queue.options import DaemonOptions
 
@@ -73,7 +73,7 @@ def command(
     request = _request(folder, out, treatment, salvage, changes)
     request.delivery(settings.presets)
     passes = load_preset(request.treatment.preset, settings.presets).passes
-    for model in (request.treatment.model, *(step.model for step in passes)):
+    for model in (*members(request.treatment.model), *(step.model for step in passes)):
         resolve(model, settings)  # report a typo now rather than for every song
     started_s = time.monotonic()
     with batch_progress(as_json=as_json) as progress, _signals_as_interrupts():

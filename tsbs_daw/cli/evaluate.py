@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsbs_daw.cli import options
+from tsbs_daw.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tsbs_daw.separation.separator import Separator
@@ -52,6 +53,14 @@ def command(
         bool,
         typer.Option("--real", help="Score the benchmark's real songs: median SDR of active seconds, and leaks."),
     ] = False,
+    compare_quality: Annotated[
+        bool,
+        typer.Option(
+            "--compare-quality",
+            help="With --real: measure what each step of `--quality` wins, and what it costs. With several models, "
+            "also their means.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of text.")] = False,
 ) -> None:
     """Measure a model on songs whose true stems are known.
@@ -62,10 +71,14 @@ def command(
 
     Example: tsbs-daw evaluate --real --data real-songs --out real.json
 
+    Example: tsbs-daw evaluate --real --compare-quality --data real-songs --out quality.json
+
     Example: tsbs-daw evaluate --data songs --analysis separated --out analysis.json
     """
     from tsbs_daw.separation.separator import Separator
 
+    if compare_quality and not real:
+        raise UsageError("--compare-quality needs --real: each step is measured on real songs.")
     separates = analysis in (None, Listening.separated)
     separator = Separator.load(model, device, precision=precision.value) if separates else None
     if analysis is not None:
@@ -74,6 +87,11 @@ def command(
         typer.echo(json.dumps(document["summary"], indent=1))
         return
     assert separator is not None, "loaded where no analysis was asked for"
+    if compare_quality:
+        document = _compare_qualities(data, separator)
+        _write(document, out)
+        _print_qualities(document)
+        return
     if real:
         document = _measure_real(data, model, separator)
         _write(document, out)
@@ -118,6 +136,28 @@ def _measure_real(data: Path, model: str, separator: Separator) -> dict[str, Any
 
     result = evaluate_real(data, separator, progress=report)
     return {**result, "model": model, "version": __version__, "precision": separator.precision}
+
+
+def _compare_qualities(data: Path, separator: Separator) -> dict[str, Any]:
+    from tsbs_daw import __version__
+    from tsbs_daw.lab.evaluation.quality import compare_qualities
+
+    found = compare_qualities(data, separator, progress=lambda line: typer.echo(line, err=True))
+    return {**found, "version": __version__, "precision": separator.precision}
+
+
+def _print_qualities(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    stems = list(document["rows"][0]["won_db"])
+    table = Table(title=f"Frame SDR won over normal quality on {len(document['songs'])} real songs (dB)")
+    for column in ("step", "time", *stems, "mean", "least"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    for row in document["rows"]:
+        won = [*(row["won_db"][stem] for stem in stems), row["mean_won_db"], row["least_won_db"]]
+        table.add_row(row["step"], f"{row['times_normal']:.2f} x", *(f"{value:+.2f}" for value in won))
+    Console().print(table)
 
 
 def _print_real(document: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ import typer
 
 from tsbs_daw.audio.formats import FORMAT_ALIASES
 from tsbs_daw.core.errors import UsageError
-from tsbs_daw.presets.rules import FIELDS, FORMATS, LOUDEST_LUFS, QUIETEST_LUFS, RESIDUALS, REST, SESSIONS
+from tsbs_daw.presets.rules import FIELDS, FORMATS, LOUDEST_LUFS, QUALITIES, QUIETEST_LUFS, RESIDUALS, REST, SESSIONS
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -51,7 +51,12 @@ FormatName = Enum("FormatName", {name: name for name in (*FORMATS, *FORMAT_ALIAS
 Files = Annotated[list[Path], typer.Argument(help="Audio files.", show_default=False, metavar="FILE", readable=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder. Each song gets a folder of its own in it.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Effect preset: a name or a YAML file.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Model: a name or a .safetensors file.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="Model: a name or a .safetensors file. Several with commas between them are averaged."
+    ),
+]
 Stage = Annotated[str, typer.Option(help="Network stages to run: `full` runs both, `mask` only the first.")]
 Null = Annotated[bool, typer.Option("--null", help="Same as `--residual share`, which is the default.")]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Separate what is readable of a truncated or damaged file.")]
@@ -174,6 +179,15 @@ Residual = Annotated[
     ),
 ]
 
+QualityName = Enum("QualityName", {name: name for name in QUALITIES}, type=str)  # type: ignore[misc]
+Quality = Annotated[
+    QualityName | None,
+    typer.Option(
+        help="Time that the separation may take: `fast` overlaps chunks less, `best` adds every step that improves "
+        "the stems of real songs. Default: normal. Overrides the preset.",
+    ),
+]
+
 # ---- groups ----------------------------------------------------------------------------------------------------------
 
 
@@ -227,8 +241,7 @@ class Treatment:
         """With absolute paths. Raises: UsageError: there is no such stage"""
         if self.stage not in STAGES:
             raise UsageError(f"Unknown --stage {self.stage!r}. Choose `full` or `mask`.")
-        preset, model = name_or_path(self.preset, (".yaml", ".yml")), name_or_path(self.model, (".safetensors",))
-        return replace(self, preset=preset, model=model)
+        return replace(self, preset=name_or_path(self.preset, (".yaml", ".yml")), model=models(self.model))
 
 
 @dataclass(frozen=True)
@@ -292,6 +305,7 @@ class Changes:
     stems: Stems = None
     two_stems: TwoStems = None
     residual: Residual = None
+    quality: Quality = None
 
     def options(self) -> DeliveryOptions | None:
         """What was asked for; None if nothing was. Raises: UsageError: a value is not allowed"""
@@ -308,6 +322,7 @@ class Changes:
             "names": self.names,
             "stems": self._stems(),
             "residual": self.residual and self.residual.value,
+            "quality": self.quality and self.quality.value,
         }
         given = {name: value for name, value in given.items() if value is not None}
         try:
@@ -344,6 +359,13 @@ def name_or_path(text: str, endings: tuple[str, ...]) -> str:
     """A name as it is; what looks like a file, as an absolute path."""
     looks_like_a_file = text.lower().endswith(endings) or "/" in text or "\\" in text
     return str(absolute(Path(text))) if looks_like_a_file else text
+
+
+def models(text: str) -> str:
+    """The value of --model with absolute paths."""
+    from tsbs_daw.models.registry import members
+
+    return ",".join(name_or_path(name, (".safetensors",)) for name in members(text))
 
 
 def absolute(path: Path) -> Path:

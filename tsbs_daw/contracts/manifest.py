@@ -122,6 +122,7 @@ class Manifest(Document):
     identity:    equal for two runs that must give the same result; see `identity_of`
     residual:    what became of what the network gave to no stem: shared among the dry stems, written as a stem of its
                  own, or dropped; None: written by a version that shared it in equal parts with `null`, else dropped it
+    quality:     steps of the separation; None: written by a version that had none but normal
     artist, title: from the source's tags, else from its name
     format:      of the audio files, as presets name it
     gain_db:     the one gain that all files share; 0 unless a loudness was asked for, or the format made it necessary
@@ -147,6 +148,7 @@ class Manifest(Document):
     stage: Literal["full", "mask"]
     null: bool
     residual: Literal["share", "separate", "drop"] | None = None
+    quality: Literal["fast", "normal", "best"] | None = None
     salvage: bool
     format: str = "wav32f"
     gain_db: float = 0.0

@@ -39,7 +39,7 @@ class Treatment(Part):
 
     Attributes:
         preset: A shipped preset's name or an absolute path to a YAML file.
-        model: A registered model's name or an absolute path.
+        model: A registered model's name or an absolute path; the mean of several with commas between them.
         stage: "full" runs both stages of the network, "mask" only the first.
         null: Share the residual among the stems, whatever the preset says. It is the default by now.
         salvage: Separate what is left of a cut file.
@@ -84,12 +84,13 @@ class ContentHashes:
         return () if self._settings.precision == "auto" else (self._settings.precision,)
 
     def of_model(self, name: str) -> str:
-        """The content of the checkpoint, wherever the name leads, and the precision; the name while there is none."""
+        """The content of the checkpoints, wherever the name leads, and the precision; the name while there is none."""
+        return "-".join((*map(self._of_weights, registry.members(name)), *self.precision))
+
+    def _of_weights(self, name: str) -> str:
         path = registry.locate(name, self._settings)
         digest = self._of_file(path, file_sha256) if path else _UNUSABLE
-        if digest == _UNUSABLE:
-            digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-        return "-".join((digest, *self.precision))
+        return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest() if digest == _UNUSABLE else digest
 
     def of_models(self, treatment: Treatment) -> str:
         """`of_model` of the treatment's model and of those that its preset's passes name."""

@@ -164,6 +164,13 @@ def resolve(name_or_path: str | Path, settings: Settings) -> Path:
     return _local_file(name, settings)
 
 
+def members(model: str) -> tuple[str, ...]:
+    """The models whose mean is asked for by `a,b`; a single one is alone. A file may have a comma in its path."""
+    if "," not in model or _existing_file(model) is not None:
+        return (model,)
+    return tuple(dict.fromkeys(part.strip() for part in model.split(",")))
+
+
 def locate(name_or_path: str, settings: Settings) -> Path | None:
     """The file that a name or a path leads to, unchecked; None when there is none."""
     if name_or_path == "default":

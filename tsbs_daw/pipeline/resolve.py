@@ -104,8 +104,9 @@ def _load(model: str, settings: Settings, sha256: str | None = None) -> Separato
     if settings.cluster:
         from tsbs_daw.cluster.remote import attach
 
-        path, fallback = registry.resolve(model, settings), settings.cluster_fallback == "local"
-        attach(separator, str(path), settings.cluster, fallback=fallback)
+        fallback = settings.cluster_fallback == "local"
+        for member, name in zip(separator.members, registry.members(model), strict=True):
+            attach(member, str(registry.resolve(name, settings)), settings.cluster, fallback=fallback)
     return separator
 
 
@@ -160,6 +161,11 @@ class ResolvedJob:
     def residual(self) -> Literal["share", "separate", "drop"]:
         """What becomes of what the stems leave out."""
         return self.delivery.residual or "share"
+
+    @property
+    def quality(self) -> Literal["fast", "normal", "best"]:
+        """The steps of the separation."""
+        return self.delivery.quality or "normal"
 
 
 def resolve(job: Job, settings: Settings) -> ResolvedJob:

@@ -133,6 +133,7 @@ def _manifest(
         stage=job.stage,
         null=job.null,
         residual=resolved.residual,
+        quality=resolved.quality,
         salvage=job.salvage,
         format=delivered.format,
         gain_db=delivered.gain_db,

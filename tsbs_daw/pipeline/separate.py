@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
 from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob, load_pass_separator
 from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache, StemWriter, cache_key
 from tsbs_daw.separation import Separator
+from tsbs_daw.separation.quality import NORMAL, QUALITIES
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,13 @@ def _run_pass(
     # What decides the number format, as far as it is known without the model; nothing for what is usual.
     precision = {} if settings.precision == "auto" else {"precision": settings.precision}
     place = {} if device == "cpu" else {"device": device}
-    key = cache_key(stem=[source.cached.folder.name, *source.outputs], model=step.sha256, **precision, **place)
+    key = cache_key(
+        stem=[source.cached.folder.name, *source.outputs],
+        model=step.sha256,
+        **precision,
+        **place,
+        **_quality_mark(resolved),
+    )
     if cached := cache.find(key):
         log.info("job %s: the parts of %s are cached", context.job_id, step.stem)
         return cached
@@ -75,21 +83,23 @@ def _run_pass(
         context.report("separate", done / samples if samples else 0.0, f"separating {step.stem}")
 
     with cache.writing(key, separator.stems, source) as writer:
-        _write_stems(separator, writer, source.blocks(), source.info.sample_rate, "full", report, context)
+        rate, quality = source.info.sample_rate, resolved.quality
+        _write_stems(separator, writer, source.blocks(), rate, "full", quality, report, context)
     return _found(cache, key)
 
 
 def _separate_song(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> CachedStems:
     job, separator = resolved.job, resolved.separator
-    # A precision that has no mark gives no entry, and with it the key of versions that knew of none.
-    precision = {} if separator.precision_mark is None else {"precision": separator.precision_mark}
+    # A precision without a mark, and normal quality, give no entry, and with it the key of versions that knew of none.
+    marks: dict[str, Any] = {} if separator.precision_mark is None else {"precision": separator.precision_mark}
+    marks |= _quality_mark(resolved)
     key = cache_key(
         source=resolved.source_sha256,
         model=separator.model_hash,
         stage=job.stage,
         portion=[job.source.start_samples, job.source.length_samples],
         salvage=job.salvage,
-        **precision,
+        **marks,
     )
     if cached := cache.find(key):
         log.info("job %s: the stems are cached", job.id)
@@ -101,6 +111,11 @@ def _separate_song(resolved: ResolvedJob, cache: StemCache, context: JobContext)
             raise resolved.source.error() from error
         raise
     return _found(cache, key)
+
+
+def _quality_mark(resolved: ResolvedJob) -> dict[str, Any]:
+    """The steps of the separation, for the key of a cache; nothing for normal quality."""
+    return {} if resolved.quality == NORMAL else {"quality": asdict(QUALITIES[resolved.quality])}
 
 
 def _found(cache: StemCache, key: str) -> CachedStems:
@@ -159,8 +174,8 @@ def _separate_into(cache: StemCache, key: str, resolved: ResolvedJob, context: J
 
         began = time.monotonic()
         with cache.writing(key, separator.stems, reader) as writer:
-            blocks = context.timings.each("decode", reader.blocks())
-            _write_stems(separator, writer, blocks, reader.info.sample_rate, job.stage, report, context)
+            blocks, rate = context.timings.each("decode", reader.blocks()), reader.info.sample_rate
+            _write_stems(separator, writer, blocks, rate, job.stage, resolved.quality, report, context)
             _record_speed(resolved, writer.about().samples / reader.info.sample_rate, time.monotonic() - began)
             reader.check_unchanged()  # before the stems appear in the cache under the hash
 
@@ -171,12 +186,15 @@ def _write_stems(
     blocks: Iterable[np.ndarray],
     sample_rate: int,
     stage: str,
+    quality: str,
     report: Callable[[int], None],
     context: JobContext,
 ) -> None:
     """Separate blocks, (channels, n) each, and write the stems in a thread of its own, as they come."""
     source = _Tee(blocks)
-    stream = separator.stream(source, sample_rate, stage=stage, progress=report, cancelled=context.cancelled)
+    stream = separator.stream(
+        source, sample_rate, stage=stage, quality=quality, progress=report, cancelled=context.cancelled
+    )  # fmt: skip
     with _Background() as background:
         for stems in context.timings.each("separate", stream):
             with context.timings.step("cache"):
@@ -187,7 +205,7 @@ def _write_stems(
 
 def _record_speed(resolved: ResolvedJob, audio_s: float, took_s: float) -> None:
     """For `models list`. A short song says more of its first chunk than of the speed."""
-    path = resolved.separator.path
+    path = resolved.separator.path if resolved.quality == NORMAL else None
     if path is not None and audio_s >= LONG_ENOUGH_S:
         record_speed(path, audio_s / max(took_s, 1e-3), resolved.cache)
 

@@ -54,6 +54,7 @@ class DeliveryOptions(BaseModel):
         stems: the dry stems to write, REST for the sum of the others; None: all of them
         residual: what becomes of the part of the song that the network gives to no stem: shared among them, so that
             they sum to the song, written as a stem of its own, or dropped; None: shared
+        quality: how much time the separation may take; None: normal
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -70,6 +71,7 @@ class DeliveryOptions(BaseModel):
     embed: bool = True
     stems: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(None, max_length=17)
     residual: Literal["share", "separate", "drop"] | None = None
+    quality: Literal["fast", "normal", "best"] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -97,16 +99,18 @@ class DeliveryOptions(BaseModel):
     @property
     def plain(self) -> bool:
         """Whether the rendered files are delivered as they are, with a session."""
-        return self.model_copy(update={"stems": None, "residual": None}) == PLAIN
+        return self.model_copy(update={"stems": None, "residual": None, "quality": None}) == PLAIN
 
     @property
     def decisive(self) -> str | None:
         """All options as text, to tell runs apart; None if they are the defaults."""
-        if self == PLAIN:
-            return None
+        settled = self.settled
         # Without options that are not set: runs of versions that had none of them are equal.
-        unset = {name for name in ("stems", "residual") if getattr(self, name) is None}
-        return json.dumps({name: value for name, value in self.settled.items() if name not in unset}, sort_keys=True)
+        unset = {name for name in ("stems", "residual") if settled[name] is None}
+        unset |= {"quality"} if settled["quality"] in (None, "normal") else set()
+        if self.model_copy(update=dict.fromkeys(unset)) == PLAIN:
+            return None
+        return json.dumps({name: value for name, value in settled.items() if name not in unset}, sort_keys=True)
 
     @property
     def analyses(self) -> bool:

@@ -16,6 +16,7 @@ SESSIONS = ("rpp", "dawproject")
 MARKERS = ("sections", "bars", "none")
 SOURCES = ("none", "reference", "copy")
 RESIDUALS = ("share", "separate", "drop")
+QUALITIES = ("fast", "normal", "best")
 REST = "rest"  # the name that stands for the sum of the stems that are not named
 
 FIELDS = ("artist", "title", "song", "bpm", "key", "camelot", "stem")

@@ -23,6 +23,7 @@ delivery:
   embed: false
   stems: [vocals, rest]
   residual: separate
+  quality: best
 """
 
 from __future__ import annotations
@@ -262,12 +263,13 @@ def name_problem(name: str) -> str | None:
 
 DELIVERY_KEYS = (
     "format", "names", "loudness", "sessions", "analysis", "loops", "stem_mp4", "markers", "source", "embed",
-    "stems", "residual",
+    "stems", "residual", "quality",
 )  # fmt: skip
 
 
 _CHOICES = {
     "format": rules.FORMATS, "markers": rules.MARKERS, "source": rules.SOURCES, "residual": rules.RESIDUALS,
+    "quality": rules.QUALITIES,
 }  # fmt: skip
 
 

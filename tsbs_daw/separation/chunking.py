@@ -7,7 +7,7 @@ network with GroupNorm gives another result for another length.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,3 +66,42 @@ class OverlapAdd:
             estimate = estimate[..., : estimate.shape[-1] - self.fade]
         self.position += estimate.shape[-1]
         return estimate
+
+
+def mean(streams: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """The mean of equally long streams, (..., n) float32, in blocks of any lengths. A single one stays as it is."""
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    waiting: list[np.ndarray | None] = [None] * len(streams)
+    while True:
+        for index, stream in enumerate(streams):
+            if waiting[index] is None:
+                waiting[index] = next(stream, None)
+        blocks = [block for block in waiting if block is not None]
+        if len(blocks) < len(streams):
+            return
+        length = min(block.shape[-1] for block in blocks)
+        yield np.mean([block[..., :length] for block in blocks], axis=0, dtype=np.float64).astype(np.float32)
+        waiting = [block[..., length:] if block.shape[-1] > length else None for block in blocks]
+
+
+def delayed(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """The stream with silence before it."""
+    if samples <= 0:
+        yield from blocks
+        return
+    silence = samples
+    for block in blocks:
+        if silence:
+            yield np.zeros((*block.shape[:-1], silence), block.dtype)
+            silence = 0
+        yield block
+
+
+def without_first(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """The stream from a sample on: the inverse of `delayed`."""
+    for block in blocks:
+        kept, samples = block[..., samples:], max(0, samples - block.shape[-1])
+        if kept.shape[-1]:
+            yield kept

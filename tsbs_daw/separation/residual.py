@@ -19,6 +19,7 @@ import torch
 
 WINDOW_S = 0.09
 POWER = 0.5
+MASK_POWER = 1.0
 _FLOOR = 1e-9  # of the loudest frequency of a frame: quieter stems count as silent
 
 
@@ -35,11 +36,36 @@ def share_residual(
         Stems of the same kind and what they still leave out, which is rounding. As many samples in all as went in, in
         blocks of another length.
     """
-    window = 2 ** round(np.log2(WINDOW_S * sample_rate))
+    together = (np.concatenate([stems, residual[None]], dtype=np.float32) for stems, residual in blocks)
+    for audio, shared in _shared(together, sample_rate, POWER):
+        before, residual = audio[:-1], audio[-1]
+        stems = before + shared
+        mixture = before.sum(0, dtype=torch.float64) + residual
+        yield stems.numpy(), (mixture - stems.sum(0, dtype=torch.float64)).float().numpy()
+
+
+def share_mixture(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+    """Stems that are shares of the mixture itself, with p = 1: a mask made of what a network gives.
+
+    Args:
+        blocks: Stems and the mixture after them, (stems + 1, channels, n), float32, in order; n may vary.
+        sample_rate: See `share_residual`.
+
+    Yields:
+        Stems, (stems, channels, n), that sum to the mixture. As many samples in all as went in.
+    """
+    for _, shared in _shared(blocks, sample_rate, MASK_POWER):
+        yield shared.numpy()
+
+
+def _shared(
+    blocks: Iterable[np.ndarray], sample_rate: int, power: float
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Stems and, last, what is shared among them; and the stems' parts of that, of the same samples."""
     sharing: _Sharing | None = None
-    for stems, residual in blocks:
-        sharing = sharing or _Sharing(window)
-        yield from sharing.add(stems, residual)
+    for block in blocks:
+        sharing = sharing or _Sharing(2 ** round(np.log2(WINDOW_S * sample_rate)), power)
+        yield from sharing.add(torch.from_numpy(block))
     if sharing is not None:
         yield from sharing.finish()
 
@@ -47,28 +73,28 @@ def share_residual(
 class _Sharing:
     """Overlap-add with a hop of half a window. A half window of silence stands before the first sample."""
 
-    def __init__(self, window: int):
-        self.hop = window // 2
+    def __init__(self, window: int, power: float):
+        self.hop, self.power = window // 2, power
         self._window = torch.sin(torch.pi * (torch.arange(window, dtype=torch.float64) + 0.5) / window).float()
         self._waiting: torch.Tensor | None = None  # (stems + residual, channels, samples) not yet given out
         self._overlap: torch.Tensor | None = None  # (stems, channels, hop) of the frame before
         self._silence = self.hop  # of what stands before the first sample, and is still to be left out
         self._samples = 0  # that are still to come out
 
-    def add(self, stems: np.ndarray, residual: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        self._samples += residual.shape[-1]
-        together = torch.from_numpy(np.concatenate([stems, residual[None]], dtype=np.float32))
+    def add(self, together: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """together: (stems + what is shared, channels, n)"""
+        self._samples += together.shape[-1]
         if self._waiting is None:
             self._waiting = together.new_zeros(*together.shape[:2], self.hop)
-            self._overlap = together.new_zeros(len(stems), together.shape[1], self.hop)
+            self._overlap = together.new_zeros(len(together) - 1, together.shape[1], self.hop)
         yield from self._process(torch.cat([self._waiting, together], dim=-1))
 
-    def finish(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def finish(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """What is left, with silence after it."""
         assert self._waiting is not None
         yield from self._process(torch.nn.functional.pad(self._waiting, (0, 3 * self.hop)))
 
-    def _process(self, audio: torch.Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _process(self, audio: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         frames = audio.shape[-1] // self.hop - 1
         if frames < 1:
             self._waiting = audio
@@ -79,14 +105,11 @@ class _Sharing:
         take = slice(self._silence, min(ready, self._silence + self._samples))
         self._silence, self._samples = 0, self._samples - (take.stop - take.start)
         if take.stop > take.start:
-            before, residual = audio[:-1, :, take], audio[-1, :, take]
-            stems = before + shared[..., take]
-            mixture = before.sum(0, dtype=torch.float64) + residual
-            yield stems.numpy(), (mixture - stems.sum(0, dtype=torch.float64)).float().numpy()
+            yield audio[..., take], shared[..., take]
 
     def _overlap_add(self, audio: torch.Tensor, frames: int) -> torch.Tensor:
-        """The residual's parts. audio: (stems + residual, channels, (frames + 1) * hop) -> (stems, channels, ...)"""
-        parts = _parts(audio.unfold(-1, 2 * self.hop, self.hop) * self._window) * self._window
+        """(stems + what is shared, channels, (frames + 1) * hop) -> its parts, (stems, channels, frames * hop)"""
+        parts = _parts(audio.unfold(-1, 2 * self.hop, self.hop) * self._window, self.power) * self._window
         first, second = parts[..., : self.hop], parts[..., self.hop :]
         assert self._overlap is not None
         shared = first + torch.cat([self._overlap[:, :, None], second[:, :, :-1]], dim=2)
@@ -94,13 +117,13 @@ class _Sharing:
         return shared.flatten(2)
 
 
-def _parts(frames: torch.Tensor) -> torch.Tensor:
-    """(stems + residual, channels, frames, window) -> (stems, channels, frames, window) of the residual."""
+def _parts(frames: torch.Tensor, power: float) -> torch.Tensor:
+    """(stems + what is shared, channels, frames, window) -> (stems, channels, frames, window) of what is shared."""
     if not frames[-1].any():
         return torch.zeros_like(frames[:-1])
     spectra = torch.fft.rfft(frames)
     magnitudes = spectra[:-1].abs().sum(1)  # over the channels
     floor = _FLOOR * magnitudes.sum(0).amax(-1, keepdim=True) + 1e-12
-    shares = (magnitudes + floor) ** POWER
+    shares = (magnitudes + floor) ** power
     shares /= shares.sum(0)
     return torch.fft.irfft(shares[:, None] * spectra[-1], n=frames.shape[-1])

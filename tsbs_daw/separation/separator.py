@@ -5,10 +5,12 @@ S stems, C channels. The stems have the mixture's sample rate and exactly its nu
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, tee
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,12 @@ from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import kinds, registry
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.batching import Batcher, Ticket
-from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut
+from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut, delayed, mean, without_first
 from tsbs_daw.separation.devices import choose_device
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.forms import mark
+from tsbs_daw.separation.quality import NORMAL, Augmentation, Steps, steps_of
+from tsbs_daw.separation.residual import share_mixture
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +68,33 @@ class Separator:
         precision: str = "auto",
     ) -> Separator:
         """
-        Args:   model: a registered name or a path; device: "auto", "cpu", "cuda", "cuda:1", "mps"
+        Args:   model: a registered name or a path; several with commas between them: the mean of their waveforms
+                device: "auto", "cpu", "cuda", "cuda:1", "mps"
                 precision: of the matrix products: "float32", "bfloat16", or "auto": the faster that costs no quality
-        Raises: UnknownModel, CheckpointError, DeviceError, UsageError
+        Raises: UnknownModel, CheckpointError, DeviceError
+                UsageError: no such precision, or models that cannot be averaged
         """
-        path = Path(registry.resolve(model, settings or Settings.from_environment()))
+        settings = settings or Settings.from_environment()
+        names = registry.members(str(model))
+        if len(names) > 1:
+            return Ensemble([cls.load(name, device, settings, precision=precision) for name in names])
+        path = Path(registry.resolve(names[0], settings))
         chosen = choose_device(device)
         separator = cls(kinds.load(path), chosen, model_hash=file_sha256(path), precision=precision)
         separator.path = path
         told = (path.name, separator.device, separator.engine.form.name, separator.engine.form.format_name)
         log.info("loaded %s on %s: %s in %s", *told)
         return separator
+
+    @property
+    def name(self) -> str:
+        """The model's, for messages."""
+        return self.path.stem if self.path else type(self.network).__name__
+
+    @property
+    def members(self) -> tuple[Separator, ...]:
+        """The separators whose mean this one gives: itself, unless it is an ensemble."""
+        return (self,)
 
     @property
     def network(self) -> SeparationNetwork:
@@ -109,16 +129,21 @@ class Separator:
         sample_rate: int,
         *,
         stage: str = "full",
+        quality: str | Steps = NORMAL,
         progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> dict[str, np.ndarray]:
         """Separate a recording that fits in memory.
 
         Args:    audio: (channels, samples); sample_rate: Hz; stage: "full", or "mask" for the mask stage alone
+                 quality: "fast", "normal", "best", or steps of your own
         Returns: {stem: (channels, samples)}
-        Raises:  JobCancelled, DeviceError
+        Raises:  JobCancelled, DeviceError, UsageError
         """
-        parts = list(self.stream([audio], sample_rate, stage=stage, progress=progress, cancelled=cancelled))
+        stream = self.stream(
+            [audio], sample_rate, stage=stage, quality=quality, progress=progress, cancelled=cancelled
+        )  # fmt: skip
+        parts = list(stream)
         whole = np.concatenate(parts, axis=-1) if parts else np.zeros((len(self.stems), *audio.shape), np.float32)
         return dict(zip(self.stems, whole, strict=True))
 
@@ -128,22 +153,24 @@ class Separator:
         sample_rate: int,
         *,
         stage: str = "full",
+        quality: str | Steps = NORMAL,
         progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[np.ndarray]:
         """Separate a stream, in memory that does not grow with its length.
 
-        Args:   blocks: (channels, n) each, at sample_rate (Hz)
+        Args:   blocks: (channels, n) each, at sample_rate (Hz); stage, quality: see `separate`
                 progress: told the samples done, at the source's rate; cancelled: asked before each batch
         Yields: (stems, channels, n), as many samples in all as the blocks had
         Raises: JobCancelled, DeviceError
+                UsageError: no such stage or quality
         """
         if stage not in self.stages:
             raise UsageError(f"This model has no {stage} stage; leave out --stage.")
-        model_rate = self.engine.config.sample_rate
+        steps, model_rate = steps_of(quality), self.engine.config.sample_rate
         source = _Counted(blocks)
-        chunks = cut(_resampled(source, sample_rate, model_rate), self.chunk_samples, self.fade_samples)
-        estimates = self._overlap_add(self._batches(chunks, stage, cancelled))
+        together = self._estimates(_resampled(source, sample_rate, model_rate), stage, steps, cancelled)
+        estimates = share_mixture(together, model_rate) if steps.mask else (part[:-1] for part in together)
         flat = (part.reshape(-1, part.shape[-1]) for part in estimates)  # soxr knows two axes
         done = 0
         for part in _resampled(flat, model_rate, sample_rate):
@@ -155,6 +182,36 @@ class Separator:
             done += part.shape[-1]
             if progress:
                 progress(done)
+
+    def _estimates(
+        self, blocks: Iterable[np.ndarray], stage: str, steps: Steps, cancelled: Callable[[], bool] | None
+    ) -> Iterator[np.ndarray]:
+        """(stems + mixture, channels, n), at the model's rate: what the network gives, and what it was given."""
+        fade = self.fade_samples if steps.overlap is None else round(steps.overlap * self.chunk_samples)
+        copies = tee(blocks, len(steps.augmentations))
+        streams = [
+            self._augmented(copy, fade, augmentation, stage, cancelled)
+            for copy, augmentation in zip(copies, steps.augmentations, strict=True)
+        ]  # fmt: skip
+        yield from mean(streams)
+
+    def _augmented(
+        self,
+        blocks: Iterable[np.ndarray],
+        fade: int,
+        augmentation: Augmentation,
+        stage: str,
+        cancelled: Callable[[], bool] | None,
+    ) -> Iterator[np.ndarray]:
+        """`_estimates` of the stream as the augmentation changes it, changed back."""
+        shift, overlap_add = round(augmentation.shift * (self.chunk_samples - fade)), OverlapAdd(fade)
+        changed = delayed((-block for block in blocks) if augmentation.inverted else blocks, shift)
+        found = (
+            overlap_add.add(chunk.start, np.concatenate([estimate, chunk.audio[None]]), chunk.last)
+            for chunk, estimate in self._batches(cut(changed, self.chunk_samples, fade), stage, cancelled)
+        )
+        for part in without_first(found, shift):
+            yield -part if augmentation.inverted else part
 
     def _batches(
         self, chunks: Iterator[Chunk], stage: str, cancelled: Callable[[], bool] | None
@@ -187,10 +244,72 @@ class Separator:
                 _check(cancelled)
             yield chunk, ticket.array()
 
-    def _overlap_add(self, estimates: Iterator[tuple[Chunk, np.ndarray]]) -> Iterator[np.ndarray]:
-        overlap_add = OverlapAdd(self.fade_samples)
-        for chunk, estimate in estimates:
-            yield overlap_add.add(chunk.start, estimate, chunk.last)
+
+class Ensemble(Separator):
+    """Several models as one: the mean of the waveforms that separators of the same stems and sample rate give.
+
+    Each member cuts the song into chunks of its own length and computes on its own. The first one's order of stems is
+    kept.
+
+    Raises: UsageError: their stems or sample rates differ, or they have no stage in common
+    """
+
+    def __init__(self, members: Sequence[Separator]):
+        self._members = tuple(members)
+        first = self._members[0]
+        for other in self._members[1:]:
+            if problem := _difference(first, other):
+                raise UsageError(f"The models {first.name} and {other.name} cannot be averaged: {problem}")
+        # What callers ask of any separator is the first one's, unless all have a say in it.
+        self.engine, self.batcher, self.device, self.path = first.engine, first.batcher, first.device, None
+        self.chunk_samples, self.fade_samples = first.chunk_samples, first.fade_samples
+        self.model_hash = hashlib.sha256(" ".join(member.model_hash for member in members).encode()).hexdigest()
+
+    @property
+    def members(self) -> tuple[Separator, ...]:
+        return self._members
+
+    @property
+    def name(self) -> str:
+        return ",".join(member.name for member in self._members)
+
+    @property
+    def precision(self) -> str:
+        return ",".join(dict.fromkeys(member.precision for member in self._members))
+
+    @property
+    def precision_mark(self) -> str | None:
+        marks = [member.precision_mark for member in self._members]
+        return ",".join(mark or "" for mark in marks) if any(marks) else None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(stage for stage in self.engine.config.stages if all(stage in m.stages for m in self._members))
+
+    def _estimates(
+        self, blocks: Iterable[np.ndarray], stage: str, steps: Steps, cancelled: Callable[[], bool] | None
+    ) -> Iterator[np.ndarray]:
+        heard = tee(blocks, len(self._members))
+        streams = [
+            member._estimates(part, stage, steps, cancelled)
+            for member, part in zip(self._members, heard, strict=True)
+        ]  # fmt: skip
+        # The mixture comes last and stays there.
+        orders = [[*map(member.stems.index, self.stems), -1] for member in self._members]
+        ordered = [map(itemgetter(order), stream) for order, stream in zip(orders, streams, strict=True)]
+        yield from mean(ordered)
+
+
+def _difference(first: Separator, other: Separator) -> str | None:
+    """Why two separators have no mean, as the end of a sentence."""
+    if set(first.stems) != set(other.stems):
+        stems = f"{first.name} gives {', '.join(first.stems)}, and {other.name} gives {', '.join(other.stems)}"
+        return f"{stems}. Choose models of the same stems."
+    one_hz, other_hz = (separator.engine.config.sample_rate for separator in (first, other))
+    if one_hz != other_hz:
+        rates = f"{first.name} works at {one_hz} Hz, and {other.name} at {other_hz} Hz"
+        return f"{rates}. Choose models of the same sample rate."
+    return None
 
 
 def _check(cancelled: Callable[[], bool] | None) -> None:

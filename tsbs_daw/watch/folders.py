@@ -35,6 +35,7 @@ from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import SettingsError, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import folder_problem
+from tsbs_daw.models.registry import members
 from tsbs_daw.watch.hooks import Hook, check_shape, parse_hook
 from tsbs_daw.watch.rules import EVERYTHING, KEEP, After, Hours, Patterns, Subfolder, check_pattern, subfolder_key
 
@@ -286,7 +287,12 @@ def _subfolders(entries: Mapping[str, _Subfolder], top: Subfolder, base: Path) -
 def _treatment(values: Mapping[str, Any], base: Path) -> Treatment:
     """With the paths of preset and model from the root on."""
     values = dict(values)
-    for name, endings in (("preset", (".yaml", ".yml")), ("model", (".safetensors",))):
-        if values[name].endswith(endings):
-            values[name] = str(base / Path(values[name]).expanduser())
+
+    def resolved(name: str, endings: tuple[str, ...]) -> str:
+        return str(base / Path(name).expanduser()) if name.endswith(endings) else name
+
+    values["preset"] = resolved(values["preset"], (".yaml", ".yml"))
+    model = values["model"]
+    names = (model,) if (base / model).is_file() else members(model)
+    values["model"] = ",".join(resolved(name, (".safetensors",)) for name in names)
     return Treatment(**values)

@@ -26,9 +26,14 @@ local RESIDUALS = {
   { "separate", "On a track of its own" },
   { "drop", "Left out" },
 }
-local REMEMBERED = { "preset", "model", "source", "what", "layout", "residual" }
+local QUALITIES = {
+  { "", "Normal, or what the preset says" },
+  { "fast", "Fast: chunks overlap less" },
+  { "best", "Best: takes about twice as long" },
+}
+local REMEMBERED = { "preset", "model", "source", "what", "layout", "residual", "quality" }
 local SWITCHES = { "fx", "listen" }
-local WIDTH, HEIGHT = 560, 440
+local WIDTH, HEIGHT = 560, 470
 
 local function labelled(list)
   local entries = {}
@@ -108,6 +113,7 @@ local function draw_rest(window, chosen, note)
     chosen.source = window:choose("Source", SOURCES, chosen.source)
   end
   chosen.residual = window:choose("Residual", RESIDUALS, chosen.residual)
+  chosen.quality = window:choose("Quality", QUALITIES, chosen.quality)
   if not note then
     window:gap()
     chosen.fx = window:check("Include take effects (renders the item first)", chosen.fx)

@@ -11,8 +11,8 @@ protocol.SCHEMA, protocol.LATEST = 1, 2
 local function delivery(options, written)
   if options.analysis then
     return { analysis = true, sessions = json.list(), stems = json.list() }
-  elseif written or options.residual then
-    return { stems = written, residual = options.residual }
+  elseif written or options.residual or options.quality then
+    return { stems = written, residual = options.residual, quality = options.quality }
   end
   return nil
 end

@@ -13,7 +13,7 @@ local IN_ONE = 200 -- items in one request: writing it down takes a millisecond 
 -- What the user chose; without `stems`, what the preset writes. `changes` may name another preset, or say what of an
 -- analysis is wanted instead of stems.
 function selection.options(changes)
-  local residual = settings.choice("residual")
+  local residual, quality = settings.choice("residual"), settings.choice("quality")
   local options = {
     preset = settings.choice("preset"),
     model = settings.choice("model"),
@@ -22,6 +22,7 @@ function selection.options(changes)
     fx = settings.choice("fx") == "yes",
     layout = settings.choice("layout"),
     residual = residual ~= "" and residual or nil,
+    quality = quality ~= "" and quality or nil,
     listen = settings.choice("listen") == "yes",
   }
   if changes and changes.preset then

@@ -41,11 +41,13 @@ local DEFAULTS = {
   what = "selected_items",
   layout = "children",
   residual = "",
+  quality = "",
   listen = "no",
 }
 
 -- A choice that was made before: preset, source (mute, keep, untouched), fx (yes, no), stems (names, or "" for all),
--- what (a function of `selection`), layout (children, folder, takes), residual ("", separate, drop), listen (yes, no).
+-- what (a function of `selection`), layout (children, folder, takes), residual ("", separate, drop), quality ("", fast, best),
+-- listen (yes, no).
 function settings.choice(name)
   local value = reaper.GetExtState(SECTION, name)
   return value ~= "" and value ~= "-" and value or DEFAULTS[name]

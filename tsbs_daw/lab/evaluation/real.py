@@ -22,7 +22,7 @@ import functools
 import io
 import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -206,16 +206,10 @@ def evaluate_real(data: Path, separator: Separator, *, progress: Callable[[dict]
     Returns: a JSON-ready document; `progress` gets each song's part as soon as it is measured
     Raises:  DatasetError: no songs, or one that cannot be read
     """
-    folders = list_song_folders(data, separator.stems)
-    if not folders:
-        raise DatasetError(
-            f"The folder {data} holds no songs; give a folder of song/{separator.stems[0]}.wav files, or make the "
-            "benchmark's with: python -m tsbs_daw.lab.evaluation real-songs"
-        )
     songs = []
-    for folder in folders:
-        songs.append(measure_real_song(read_song(folder, separator.stems), separator))
-        logger.info("%s: %s", folder.name, songs[-1])
+    for song in read_real_songs(data, separator.stems):
+        songs.append(measure_real_song(song, separator))
+        logger.info("%s: %s", song.name, songs[-1])
         progress(songs[-1])
     return {
         "schema": SCHEMA,
@@ -226,12 +220,24 @@ def evaluate_real(data: Path, separator: Separator, *, progress: Callable[[dict]
     }
 
 
+def read_real_songs(data: Path, stems: tuple[str, ...]) -> Iterator[KnownSong]:
+    """The songs of a folder, one after another. Raises: DatasetError: no songs, or one that cannot be read"""
+    folders = list_song_folders(data, stems)
+    if not folders:
+        raise DatasetError(
+            f"The folder {data} holds no songs; give a folder of song/{stems[0]}.wav files, or make the "
+            "benchmark's with: python -m tsbs_daw.lab.evaluation real-songs"
+        )
+    for folder in folders:
+        yield read_song(folder, stems)
+
+
 def measure_real_song(song: KnownSong, separator: Separator) -> dict[str, Any]:
     """Scores of one song: of both stages, of the mask stage alone, and of stems that share what both leave out."""
     stages = {stage: separator.separate(song.mixture, song.sample_rate, stage=stage) for stage in ("full", "mask")}
-    stages["shared"] = _shared(stages["full"], song)
+    stages["shared"] = shared_stems(stages["full"], song)
     truth = dict(zip(separator.stems, song.targets, strict=True))
-    scored, silent = _scored_and_silent(song.name, truth)
+    scored, silent = scored_and_silent(song.name, truth)
     estimates = np.stack([stages["full"][stem] for stem in separator.stems])
     return {
         "name": song.name,
@@ -250,7 +256,7 @@ def measure_real_song(song: KnownSong, separator: Separator) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shared(stems: dict[str, np.ndarray], song: KnownSong) -> dict[str, np.ndarray]:
+def shared_stems(stems: dict[str, np.ndarray], song: KnownSong) -> dict[str, np.ndarray]:
     """The stems as they are delivered: summing to the mixture."""
     estimates = np.stack(list(stems.values())).astype(np.float32)
     residual = (song.mixture - estimates.sum(0, dtype=np.float64)).astype(np.float32)
@@ -258,7 +264,8 @@ def _shared(stems: dict[str, np.ndarray], song: KnownSong) -> dict[str, np.ndarr
     return dict(zip(stems, np.concatenate(parts, axis=-1), strict=True))
 
 
-def _scored_and_silent(name: str, truth: dict[str, np.ndarray]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def scored_and_silent(name: str, truth: dict[str, np.ndarray]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The stems whose truth is known, and those that must stay silent. truth: of a song of this name"""
     known = benchmark_songs().get(name)
     if known is not None:
         return known.scored, known.silent

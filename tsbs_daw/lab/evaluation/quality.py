@@ -1,0 +1,190 @@
+"""What each step of `--quality` wins on real songs, and what it costs: the table of docs/models.md.
+
+S stems; estimates are (S, channels, samples). Every figure is on top of the default, in which stems share the residual.
+
+A pass is separated once and used by all rows that have it. Seconds are those of the processor, so that other work on
+the machine does not count; they are given as a multiple of normal quality's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tsbs_daw.lab.evaluation.evaluate import rms_db, rounded
+from tsbs_daw.lab.evaluation.real import frame_sdr, read_real_songs, scored_and_silent, shared_stems
+from tsbs_daw.lab.evaluation.songs import KnownSong
+from tsbs_daw.separation.quality import QUALITIES, Augmentation, Steps
+from tsbs_daw.separation.residual import share_mixture
+from tsbs_daw.separation.separator import Separator
+
+SCHEMA = 1
+WINDOW, HOP = 4096, 1024  # of the Wiener filter
+NORMAL, SHIFTED, INVERTED = Augmentation(), Augmentation(shift=0.5), Augmentation(inverted=True)
+BOTH = Augmentation(shift=0.5, inverted=True)
+QUARTERS = (NORMAL, Augmentation(shift=0.25, inverted=True), SHIFTED, Augmentation(shift=0.75, inverted=True))
+
+STEPS = {
+    "normal: overlap of 25 %": Steps(),
+    "overlap of 5 %": Steps(overlap=0.05),
+    "overlap of 10 %": Steps(overlap=0.1),
+    "overlap of 50 %": Steps(overlap=0.5),
+    "overlap of 75 %": Steps(overlap=0.5, augmentations=(NORMAL, SHIFTED)),
+    "polarity: mean of f(x) and -f(-x)": Steps(augmentations=(NORMAL, INVERTED)),
+    "shift by half a chunk": Steps(augmentations=(NORMAL, SHIFTED)),
+    "shift and polarity together": Steps(augmentations=(NORMAL, BOTH)),
+    "four shifts, two of them inverted": Steps(augmentations=QUARTERS),
+    "mask": Steps(mask=True),
+    "shift and polarity together, mask": Steps(augmentations=(NORMAL, BOTH), mask=True),
+    "four shifts, two of them inverted, mask": Steps(augmentations=QUARTERS, mask=True),
+}
+
+
+def compare_qualities(
+    data: Path, separator: Separator, *, progress: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Measure each step on every real song of `data`.
+
+    Args:
+        data: The folder of songs; see `real`.
+        separator: With one model, or with several, whose means are rows of the table.
+        progress: Called with a line for each row of each song.
+
+    Returns:
+        A JSON-ready document.
+
+    Raises:
+        DatasetError: no songs, or one that cannot be read
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    names = []
+    for song in read_real_songs(data, separator.stems):
+        names.append(song.name)
+        for name, (estimates, seconds) in _Song(song, separator).rows():
+            rows.setdefault(name, []).append(_measured(song, separator.stems, estimates, seconds))
+            progress(f"{song.name}: {name}: {rows[name][-1]['frame_sdr_db']}")
+    first = next(iter(rows))
+    return {
+        "schema": SCHEMA,
+        "models": {member.name: member.model_hash for member in separator.members},
+        "songs": names,
+        "qualities": {quality: name for quality, steps in QUALITIES.items() for name in STEPS if STEPS[name] == steps},
+        "rows": [_summarised(name, songs, rows[first], separator.stems) for name, songs in rows.items()],
+    }
+
+
+class _Song:
+    """The estimates of one song, each pass separated once."""
+
+    def __init__(self, song: KnownSong, separator: Separator):
+        self.song, self.members = song, separator.members
+        self._passes: dict[tuple[Any, ...], tuple[np.ndarray, float]] = {}
+
+    def rows(self):
+        """(name, (estimates, seconds)) of each row."""
+        for name, steps in STEPS.items():
+            yield name, self.of(steps)
+        yield "left and right exchanged", _mean([self._pass(0, None, NORMAL), self._pass(0, None, NORMAL, swap=True)])
+        yield "multichannel Wiener filter", _timed(_wiener, self.of(Steps()), self.song.mixture)
+        for index, member in enumerate(self.members[1:], 1):
+            yield f"{member.name} alone", self._pass(index, None, NORMAL)
+            yield f"mean with {member.name}", _mean([self._pass(one, None, NORMAL) for one in (0, index)])
+
+    def of(self, steps: Steps) -> tuple[np.ndarray, float]:
+        found = _mean([self._pass(0, steps.overlap, one) for one in steps.augmentations])
+        return _timed(_masked, found, self.song.mixture, self.song.sample_rate) if steps.mask else found
+
+    def _pass(
+        self, member: int, overlap: float | None, one: Augmentation, swap: bool = False
+    ) -> tuple[np.ndarray, float]:
+        key = (member, overlap, one, swap)
+        if key not in self._passes:
+            separator, began = self.members[member], time.process_time()
+            mixture = np.ascontiguousarray(self.song.mixture[::-1] if swap else self.song.mixture)
+            stems = separator.separate(mixture, self.song.sample_rate, quality=Steps(overlap, (one,)))
+            found = np.stack([stems[stem] for stem in self.members[0].stems])
+            self._passes[key] = (found[:, ::-1] if swap else found, time.process_time() - began)
+        return self._passes[key]
+
+
+def _mean(passes: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
+    return np.mean([found for found, _ in passes], axis=0, dtype=np.float32), sum(seconds for _, seconds in passes)
+
+
+def _timed(step: Callable[..., np.ndarray], found: tuple[np.ndarray, float], *values: Any) -> tuple[np.ndarray, float]:
+    began = time.process_time()
+    return step(found[0], *values), found[1] + time.process_time() - began
+
+
+def _masked(estimates: np.ndarray, mixture: np.ndarray, sample_rate: int) -> np.ndarray:
+    together = np.concatenate([estimates, mixture[None]]).astype(np.float32)
+    return np.concatenate(list(share_mixture([together], sample_rate)), axis=-1)
+
+
+def _wiener(estimates: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+    """One step of expectation maximisation of the local Gaussian model (Duong, Vincent, Gribonval 2010), for stereo."""
+    window = torch.hann_window(WINDOW)
+
+    def spectra(audio: np.ndarray) -> torch.Tensor:  # (..., samples) -> (..., bins, frames)
+        flat = torch.stft(torch.from_numpy(audio).flatten(0, -2), WINDOW, HOP, window=window, return_complex=True)
+        return flat.unflatten(0, audio.shape[:-1])
+
+    mixed, stems = spectra(mixture.astype(np.float32)), spectra(estimates)
+    power = stems.abs().square().mean(1)  # (S, bins, frames)
+    # Spatial covariances, one for each stem and frequency: (S, 2, 2, bins, 1)
+    spatial = torch.einsum("sift,sjft->sijf", stems, stems.conj()) / (power.sum(-1)[:, None, None] + 1e-10)
+    both = (power[:, None, None] * spatial[..., None]).sum(0)
+    (a, b), (c, d) = both[0] + 0j, both[1] + 0j
+    a, d = a + 1e-10, d + 1e-10
+    left, right = (torch.stack([d * mixed[0] - b * mixed[1], a * mixed[1] - c * mixed[0]]) / (a * d - b * c)).unbind()
+    found = []
+    for variance, covariance in zip(power, spatial[..., None], strict=True):
+        found.append(variance * (covariance[:, 0] * left + covariance[:, 1] * right))
+    sound = torch.istft(torch.stack(found).flatten(0, 1), WINDOW, HOP, window=window, length=mixture.shape[-1])
+    return sound.unflatten(0, estimates.shape[:2]).numpy()
+
+
+def _measured(song: KnownSong, stems: tuple[str, ...], estimates: np.ndarray, seconds: float) -> dict[str, Any]:
+    truth = dict(zip(stems, song.targets, strict=True))
+    found = shared_stems(dict(zip(stems, estimates, strict=True)), song)
+    scored, silent = scored_and_silent(song.name, truth)
+    return {
+        "song": song.name,
+        "seconds": seconds / song.seconds,
+        "frame_sdr_db": {stem: rounded(frame_sdr(truth[stem], found[stem], song.sample_rate)) for stem in scored},
+        "leak_db": {stem: rounded(rms_db(found[stem]) - rms_db(song.mixture)) for stem in silent},
+    }
+
+
+def _summarised(
+    name: str, songs: list[dict[str, Any]], normal: list[dict[str, Any]], stems: tuple[str, ...]
+) -> dict[str, Any]:
+    """A row: medians over songs, and what is won over normal quality, also as the mean of every song's every stem."""
+    medians = {stem: (_median(songs, stem), _median(normal, stem)) for stem in stems}
+    won = [
+        found["frame_sdr_db"][stem] - before["frame_sdr_db"][stem]
+        for found, before in zip(songs, normal, strict=True)
+        for stem in found["frame_sdr_db"]
+    ]
+    took = [sum(song["seconds"] for song in part) for part in (songs, normal)]
+    return {
+        "step": name,
+        "times_normal": round(took[0] / took[1], 2),
+        "frame_sdr_db": {stem: rounded(found) for stem, (found, _) in medians.items() if found is not None},
+        "won_db": {
+            stem: rounded(found - before) for stem, (found, before) in medians.items() if found is not None
+        },
+        "mean_won_db": rounded(float(np.mean(won))),
+        "least_won_db": rounded(min(won)),
+        "songs": [{**song, "seconds": rounded(song["seconds"])} for song in songs],
+    }  # fmt: skip
+
+
+def _median(songs: list[dict[str, Any]], stem: str) -> float | None:
+    found = [song["frame_sdr_db"][stem] for song in songs if stem in song["frame_sdr_db"]]
+    return float(np.median(found)) if found else None
