@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import struct
 
+import media
 import numpy as np
 import pytest
 import signals
 import soundfile
 from harness.audio_files import SECOND, SOUND, aac, read_all
 
-from tsbs_daw.audio.headers.mpeg import parse_frame
+from tsbs_daw.audio.headers.mpeg import parse_adts, parse_frame
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.tags import read_tags
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio
@@ -166,6 +167,73 @@ def test_sound_after_the_damage_is_salvaged_and_the_loss_is_stated(tmp_path, enc
     lost = 5000 / len(data) * whole if kind == "overwritten" else 0
     assert whole - lost - 4 * 1152 < found.shape[1] < whole - lost + 3 * 1152
     assert "is lost" in warnings
+
+
+def frame_starts(data: bytes, encode) -> list[int]:
+    parse, position, starts = parse_adts if encode is aac else parse_frame, 0, []
+    while frame := parse(data[position : position + 7 if encode is aac else position + 4]):
+        starts.append(position)
+        position += frame.bytes
+    return starts
+
+
+@pytest.mark.parametrize("encode", [mp3, bare_mp3, aac])
+def test_zeros_in_the_place_of_frames_are_damage(tmp_path, encode):
+    data, path = encode(), tmp_path / "song"
+    starts = frame_starts(data, encode)
+    begin, end = starts[len(starts) // 3], starts[len(starts) // 3 + 25]
+    assert end - begin > 4096
+    path.write_bytes(data[:begin] + bytes(end - begin) + data[end:])
+    with pytest.raises(AudioError, match=r"is damaged at 1\.0 s: .* is lost"):
+        read_all(path)
+    found, warnings = read_all(path, salvage=True)
+    assert "is lost" in warnings
+    assert found.shape[1] == pytest.approx(3 * SECOND - 25 * 1152, abs=5 * 1152)
+
+
+@pytest.mark.parametrize("encode", [bare_mp3, aac])
+def test_zeros_in_the_place_of_the_end_are_an_unfinished_copy(tmp_path, encode):
+    data, path = encode(), tmp_path / "song"
+    starts = frame_starts(data, encode)
+    kept = data[: starts[2 * len(starts) // 3]]
+    whole = len(read_all(_written(path, kept))[0][0])
+    with pytest.raises(TruncatedAudio, match=r"is cut short at 2\.\d s: zeros stand in the place"):
+        read_all(_written(path, kept + bytes(1 << 16)))
+    found, warnings = read_all(path, salvage=True)
+    assert found.shape[1] == whole and "zeros stand in the place" in warnings
+    found, warnings = read_all(_written(path, kept + bytes(5000)))
+    assert found.shape[1] == whole and "ends in 5000 zeros" in warnings
+    assert "ends in" not in read_all(_written(path, kept + bytes(4096)))[1]
+
+
+def test_zeros_after_all_frames_that_a_header_counts_are_padding(tmp_path):
+    data = mp3()
+    padded = _written(tmp_path / "song.mp3", data + bytes(1 << 17))
+    assert read_all(padded)[1] == ""
+    assert np.array_equal(read_all(padded)[0], read_all(_written(tmp_path / "song.mp3", data))[0])
+
+
+@pytest.mark.parametrize("between", [ID3, b""], ids=["id3", "header"])
+def test_zeros_between_two_mp3s_are_padding(tmp_path, between):
+    path = _written(tmp_path / "song.mp3", mp3() + bytes(6000) + between + mp3())
+    found, warnings = read_all(path)
+    assert found.shape[1] == pytest.approx(6 * SECOND, abs=4 * 1152)
+    assert "is lost" not in warnings
+
+
+def test_flac_in_ogg_is_read_like_the_flac(tmp_path):
+    pytest.importorskip("av")
+    path = media.write_media(tmp_path / "song.oga", [SOUND[:, :SECOND]], 44100, codec="flac", sample_format="s16")
+    found, warnings = read_all(path)
+    assert warnings == "" and np.abs(found - SOUND[:, :SECOND]).max() < 2 / 32768
+    cut = _written(tmp_path / "cut.oga", path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(TruncatedAudio, match="has no last page"):
+        read_all(cut)
+
+
+def _written(path, data: bytes):
+    path.write_bytes(data)
+    return path
 
 
 BEFORE = {

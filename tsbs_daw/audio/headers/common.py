@@ -18,6 +18,7 @@ KNOWN_CHUNKS = re.compile(
     rb"fmt |fact|data|ds64|LIST|bext|iXML|id3 |ID3 |axml|cue |smpl|inst|acid|PEAK|JUNK|junk|PAD |FLLR|chna|umid|cart"
     rb"|_PMX|RIFF|RF64|FORM|COMM|SSND|FVER|MARK|INST|NAME|AUTH|ANNO|\(c\) |APPL|AESD|CHAN|COMT"
 )
+EMPTY_TAIL_BYTES = 1 << 16  # no coded audio ends in so many zeros, but a file that is preallocated while it is copied
 LONGEST_REFERENCE_S = 7 * 86400  # BWF counts from midnight; more than a week is an uninitialised field
 
 

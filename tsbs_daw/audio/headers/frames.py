@@ -21,6 +21,7 @@ MAX_PARTS = 1000
 HEADER_BYTES = 64  # of a frame; more than its side information and the name that follows it
 MAX_LYRICS_BYTES = 1 << 16
 MAX_FRAMES = 4_000_000  # a day
+MOST_PADDING_BYTES = 4096  # zeros that taggers and encoders leave between frames; more stand in the place of audio
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Damage:
-    """Bytes between frames that are neither frames nor tags: where, how many, and how much audio came before."""
+    """Bytes between frames that are no frames, tags or padding: where, how many, and how much audio came before."""
 
     at_bytes: int
     bytes: int
@@ -62,6 +63,7 @@ class Walk:
         end: where the last part ends
         is_cut: the file ends inside a frame
         trailing_bytes: after the last frame, up to the end or the change; neither frames nor tags nor zeros
+        trailing_zeros: at the end, after the last frame and all tags
     """
 
     rate_hz: int
@@ -74,6 +76,7 @@ class Walk:
     end: int = 0
     is_cut: bool = False
     trailing_bytes: int = 0
+    trailing_zeros: int = 0
 
 
 class FrameReader:
@@ -153,6 +156,13 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
             walk.parts.append((part, end))
             walk.end = end
 
+    def goes_on(offset: int) -> bool:
+        """Whether audio of the same stream follows; not a tag, nor the header of another stream."""
+        frame = reader.frame(offset)
+        if frame is None:
+            return offset < reader.end and not _tag_bytes(reader, offset)
+        return frame.kind == kind and not is_header(reader.at(offset, HEADER_BYTES))
+
     while position < reader.end and walk.frames < MAX_FRAMES and len(walk.parts) < MAX_PARTS:
         frame = reader.frame(position)
         if frame and frame.kind == kind and frame.bytes:
@@ -168,7 +178,10 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
             walk.frames, walk.samples = walk.frames + 1, walk.samples + frame.samples
             last, position = (position, frame.samples), position + frame.bytes
             continue
-        if skipped := _no_audio(reader, position):
+        zeros = _zeros(reader, position)
+        walk.trailing_zeros = zeros if position + zeros >= reader.end else 0
+        is_padding = zeros and (zeros <= MOST_PADDING_BYTES or not goes_on(position + zeros))
+        if skipped := zeros if is_padding else _tag_bytes(reader, position):
             close(position)
             position = part = position + skipped
             last = None
@@ -194,8 +207,8 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
     return walk
 
 
-def _no_audio(reader: FrameReader, position: int) -> int:
-    """The number of bytes at `position` that are a tag or padding: nothing is lost where they are left out."""
+def _tag_bytes(reader: FrameReader, position: int) -> int:
+    """The length of the tag at `position`; 0 if there is none. Nothing is lost where it is left out."""
     head = reader.at(position, 32)
     if length := id3v2_bytes(head[:10]):
         return length
@@ -209,5 +222,16 @@ def _no_audio(reader: FrameReader, position: int) -> int:
         found = reader.at(position, MAX_LYRICS_BYTES)
         ends = [found.find(end) + 9 for end in (b"LYRICS200", b"LYRICSEND") if end in found]
         return min(ends, default=0)
-    zeros = reader.at(position, BLOCK_BYTES)
-    return len(zeros) - len(zeros.lstrip(b"\0"))
+    return 0
+
+
+def _zeros(reader: FrameReader, position: int) -> int:
+    """How many zeros follow each other at `position`."""
+    begin = position
+    while position < reader.end:
+        block = reader.at(position, min(BLOCK_BYTES, reader.end - position))
+        zeros = len(block) - len(block.lstrip(b"\0"))
+        position += zeros
+        if not block or zeros < len(block):
+            break
+    return position - begin

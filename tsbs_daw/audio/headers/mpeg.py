@@ -12,8 +12,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import Fault, Header, Refused, Window, bytes_at, cut
-from tsbs_daw.audio.headers.frames import Frame, FrameReader, Walk, walk_frames
+from tsbs_daw.audio.headers.common import EMPTY_TAIL_BYTES, Fault, Header, Refused, Window, bytes_at, cut
+from tsbs_daw.audio.headers.frames import MOST_PADDING_BYTES, Frame, FrameReader, Walk, walk_frames
 from tsbs_daw.audio.headers.mp4 import LATE
 from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
@@ -103,7 +103,9 @@ def read_mpeg(file: BinaryIO, size: int, start: int = 0) -> Header:
             raise Refused(TruncatedAudio, "ends after its header; copy it again")
     first = reader.frame(begin)
     walk = walk_frames(reader, begin, lambda head: bool(read_count(head, first)))
-    fault = change_of(walk, first) or damage_of(walk, "MP3") or (count and _cut(walk, count, end - start)) or None
+    fault = change_of(walk, first) or damage_of(walk, "MP3") or (count and _cut(walk, count, end - start))
+    is_whole = count and count.frames and count.frames <= walk.frames
+    fault = fault or (None if is_whole else zeros_of(walk)) or None
     parts, prefix = walk.parts, b""
     if count and count.frames == walk.frames and count.is_xing:
         parts = [(start, start + count.frame.bytes), *parts]  # the header is true, and states the encoder's delay
@@ -139,14 +141,30 @@ def damage_of(walk: Walk, name: str) -> Fault | None:
     if not walk.damages:
         return None
     first, lost = walk.damages[0], sum(damage.bytes for damage in walk.damages)
-    held = sum(end - start for start, end in walk.parts)
-    seconds = lost * walk.samples / max(held, 1) / walk.rate_hz
     places = f" in {len(walk.damages)} places, the first" if len(walk.damages) > 1 else ""
     return Fault(
         UnreadableAudio,
         f"is damaged{places} at {first.at_samples / walk.rate_hz:.1f} s: {lost} bytes are not {name} "
-        f"(about {seconds:.2f} s is lost)",
+        f"(about {_seconds(walk, lost):.2f} s is lost)",
     )
+
+
+def zeros_of(walk: Walk) -> Fault | None:
+    """The fault of a stream that ends in more zeros than any padding has: an unfinished copy."""
+    if walk.trailing_zeros < EMPTY_TAIL_BYTES:
+        return None
+    at_s, lost_s = walk.samples / walk.rate_hz, _seconds(walk, walk.trailing_zeros)
+    return Fault(
+        TruncatedAudio,
+        f"is cut short at {at_s:.1f} s: zeros stand in the place of the rest of its audio (about {lost_s:.1f} s)",
+        "copy it again once it is complete",
+    )
+
+
+def _seconds(walk: Walk, count: int) -> float:
+    """How much audio so many bytes hold in a stream like this."""
+    held = sum(end - start for start, end in walk.parts)
+    return count * walk.samples / max(held, 1) / walk.rate_hz
 
 
 def oddities(walk: Walk, name: str, *, counted: bool = False) -> list[str]:
@@ -155,6 +173,9 @@ def oddities(walk: Walk, name: str, *, counted: bool = False) -> list[str]:
         return ["ends inside a frame and has no header that states its length"]
     if walk.trailing_bytes and not walk.change:
         return [f"has {walk.trailing_bytes} bytes after its last frame that are not {name}; they are ignored"]
+    if walk.trailing_zeros > MOST_PADDING_BYTES and not counted:
+        seconds = _seconds(walk, walk.trailing_zeros)
+        return [f"ends in {walk.trailing_zeros} zeros, in whose place about {seconds:.1f} s of audio may be missing"]
     return []
 
 
@@ -287,7 +308,7 @@ def read_adts(file: BinaryIO, size: int, start: int = 0) -> Header:
         seekable=False,
         least_s=Fraction(max(walk.samples - 2 * (1 + len(walk.parts)) * first.samples, 0), first.rate_hz),
         warnings=(LATE, *oddities(walk, "AAC")),
-        fault=change_of(walk, first) or damage_of(walk, "AAC"),
+        fault=change_of(walk, first) or damage_of(walk, "AAC") or zeros_of(walk),
         window=Window(tuple(walk.parts)),
         demuxer="aac",
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tsbs_daw.audio.headers.chunked import W64_RIFF, read_aiff, read_au, read_caf, read_w64, read_wav
-from tsbs_daw.audio.headers.common import Header, Refused, Section, Window, bytes_at, id3v2_bytes
+from tsbs_daw.audio.headers.common import EMPTY_TAIL_BYTES, Header, Refused, Section, Window, bytes_at, id3v2_bytes
 from tsbs_daw.audio.headers.flac import has_last_frame, read_flac
 from tsbs_daw.audio.headers.frames import FrameReader
 from tsbs_daw.audio.headers.mp4 import looks_like_mp4, read_mp4
@@ -50,7 +50,6 @@ SIGNATURE = re.compile(
     re.DOTALL,
 )
 HEAD_BYTES = 4096
-EMPTY_TAIL_BYTES = 1 << 16  # no coded audio ends in so many zeros, but a file that is preallocated while it is copied
 MAY_END_IN_ZEROS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"dns.", W64_RIFF)  # as silence
 
 # The usual endings of each container. A file with another ending is read anyway, with a warning.

@@ -33,20 +33,23 @@ def read_ogg(file: BinaryIO, size: int, start: int = 0) -> Header:
     codec = next((name for magic, name in CODECS.items() if packet.startswith(magic)), None)
     if codec is None:
         raise Refused(UnsupportedAudio, "is an Ogg file with an unsupported codec; convert it to WAV or FLAC")
-    rate = _ogg_rate(codec, bytes_at(file, start + PAGE_BYTES + segments, 20))
+    rate = _ogg_rate(codec, bytes_at(file, start + PAGE_BYTES + segments, 30))
     fault, window = _walk_pages(file, size, start, rate)
     last = _last_page(file, start, size)
     if not fault and (last is None or not last[0] & LAST):
         fault = Fault(TruncatedAudio, "is cut short: its Ogg stream has no last page")
     elif not fault and last and last[1] != serial:
         fault = joined("Ogg streams")
-    return Header("OGG", seekable=False, fault=fault, window=window)
+    demuxer = "ogg" if codec == "FLAC" else None  # libsndfile knows no FLAC in Ogg
+    return Header("OGG", seekable=False, fault=fault, window=window, demuxer=demuxer)
 
 
 def _ogg_rate(codec: str, packet: bytes) -> int | None:
     """Samples per second that an Ogg stream counts in; None if it is not known."""
     if codec == "Opus":
         return 48000
+    if codec == "FLAC":
+        return int.from_bytes(packet[27:30], "big") >> 4  # in its STREAMINFO
     return int.from_bytes(packet[12:16], "little") if codec == "Vorbis" else None
 
 
