@@ -110,11 +110,11 @@ def waiting(batcher: Batcher, count: int) -> None:
 
 
 def submit_behind_a_gate(batcher: Batcher, network: Echo, chunks: list[list[np.ndarray]]) -> list[list]:
-    """Tickets of several songs whose chunks come while the device is busy with another's."""
-    tickets: list = [None] * len(chunks)
+    """Futures of several songs whose chunks come while the device is busy with another's."""
+    futures: list = [None] * len(chunks)
 
     def submit(place: int) -> None:
-        tickets[place] = batcher.submit(chunks[place])
+        futures[place] = batcher.submit(chunks[place])
 
     first = threading.Thread(target=batcher.submit, args=([np.zeros((2, 22050), np.float32)],))
     others = [threading.Thread(target=submit, args=(place,)) for place in range(len(chunks))]
@@ -127,7 +127,7 @@ def submit_behind_a_gate(batcher: Batcher, network: Echo, chunks: list[list[np.n
     for thread in (first, *others):
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
-    return tickets
+    return futures
 
 
 def chunks_of(seed: int, count: int, samples: int = 22050) -> list[np.ndarray]:
@@ -135,9 +135,9 @@ def chunks_of(seed: int, count: int, samples: int = 22050) -> list[np.ndarray]:
     return [0.1 * generator.standard_normal((2, samples)).astype(np.float32) for _ in range(count)]
 
 
-def assert_echoed(tickets: list, chunks: list[np.ndarray]) -> None:
-    for ticket, chunk in zip(tickets, chunks, strict=True):
-        np.testing.assert_array_equal(ticket.array(), np.repeat(chunk[None], len(SMALL.stems), 0))
+def assert_echoed(futures: list, chunks: list[np.ndarray]) -> None:
+    for future, chunk in zip(futures, chunks, strict=True):
+        np.testing.assert_array_equal(future.array(), np.repeat(chunk[None], len(SMALL.stems), 0))
 
 
 def test_chunks_of_several_songs_share_a_batch_and_each_song_gets_its_own_back():
@@ -146,8 +146,8 @@ def test_chunks_of_several_songs_share_a_batch_and_each_song_gets_its_own_back()
     chunks = [chunks_of(1, 2), chunks_of(2, 3), chunks_of(3, 1)]
     found = submit_behind_a_gate(batcher, network, chunks)
     assert network.batches == [1, 4, 2]
-    for tickets, wanted in zip(found, chunks, strict=True):
-        assert_echoed(tickets, wanted)
+    for futures, wanted in zip(found, chunks, strict=True):
+        assert_echoed(futures, wanted)
 
 
 def test_chunks_of_another_length_or_stage_wait_for_a_batch_of_their_own():
@@ -156,8 +156,8 @@ def test_chunks_of_another_length_or_stage_wait_for_a_batch_of_their_own():
     chunks = [chunks_of(1, 2), chunks_of(2, 2, samples=30_000), chunks_of(3, 1)]
     found = submit_behind_a_gate(batcher, network, chunks)
     assert network.batches == [1, 3, 2]
-    for tickets, wanted in zip(found, chunks, strict=True):
-        assert_echoed(tickets, wanted)
+    for futures, wanted in zip(found, chunks, strict=True):
+        assert_echoed(futures, wanted)
 
 
 @pytest.mark.parametrize("room", [1, 2])
@@ -167,8 +167,8 @@ def test_a_lack_of_memory_makes_the_batch_smaller_for_everybody_and_costs_no_son
     chunks = [chunks_of(1, 4), chunks_of(2, 4)]
     found = submit_behind_a_gate(batcher, network, chunks)
     assert batcher.engine.batch_size == room
-    for tickets, wanted in zip(found, chunks, strict=True):
-        assert_echoed(tickets, wanted)
+    for futures, wanted in zip(found, chunks, strict=True):
+        assert_echoed(futures, wanted)
 
 
 def test_whole_songs_at_once_survive_the_ladder():
@@ -186,9 +186,9 @@ def test_a_song_that_cannot_be_computed_takes_no_other_with_it():
     of_bad, of_good = submit_behind_a_gate(batcher, network, [bad, good])
     assert network.batches == [1, 5, 2, 3]
     assert_echoed(of_good, good)
-    for ticket in of_bad:
+    for future in of_bad:
         with pytest.raises(RuntimeError, match="cannot be computed"):
-            ticket.array()
+            future.array()
 
 
 def test_too_little_memory_for_anything_is_told_to_every_song_and_none_waits_for_ever():

@@ -49,7 +49,7 @@ def test_first_the_batch_becomes_smaller(error, caplog):
     with caplog.at_level(logging.WARNING):
         assert_passed_through(found.estimate(MIXTURE))
     assert found.batch_size == 1
-    assert found.piece_samples is None
+    assert found.max_chunk_samples is None
     assert [record.getMessage() for record in caplog.records] == [
         "out of memory on cpu: batches of 2 from now on",
         "out of memory on cpu: batches of 1 from now on",
@@ -68,7 +68,7 @@ def test_then_the_chunk_becomes_shorter_with_the_same_overlap(monkeypatch, caplo
     found = Engine(Starved(SMALL.chunk_samples // 3), CPU, batch_size=4)
     with caplog.at_level(logging.WARNING):
         assert_passed_through(found.estimate(MIXTURE))
-    assert found.piece_samples == SMALL.chunk_samples // 4
+    assert found.max_chunk_samples == SMALL.chunk_samples // 4
     assert caplog.records[-1].getMessage() == "out of memory on cpu: chunks of 1.00 s from now on"
     assert fades
     assert all(fade == pytest.approx(0.25, abs=1e-4) for fade in fades)
@@ -118,7 +118,7 @@ def test_another_song_begins_at_the_top_again():
     found = Engine(Starved(SMALL.chunk_samples // 2), CPU, batch_size=4)
     found.estimate(MIXTURE)
     found.begin()
-    assert (found.batch_size, found.piece_samples) == (4, None)
+    assert (found.batch_size, found.max_chunk_samples) == (4, None)
 
 
 def test_a_whole_song_survives_the_ladder():

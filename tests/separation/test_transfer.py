@@ -12,7 +12,7 @@ from tsbs_daw.core.errors import DeviceLost
 from tsbs_daw.network import TINY
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.engine import Engine
-from tsbs_daw.separation.transfer import Arriving, Joined, Transfer, is_lost, is_out_of_memory
+from tsbs_daw.separation.transfer import HostTensor, JoinedFuture, Transfer, is_lost, is_out_of_memory
 
 CPU = torch.device("cpu")
 AUDIO = np.random.default_rng(0).standard_normal((3, 2, 100)).astype(np.float32)
@@ -37,7 +37,7 @@ def test_parts_are_joined_once_when_they_are_asked_for():
         calls.append(len(parts))
         return np.concatenate(parts)
 
-    joined = Joined([Arriving(torch.from_numpy(part)) for part in np.split(AUDIO, 3)], join)
+    joined = JoinedFuture([HostTensor(torch.from_numpy(part)) for part in np.split(AUDIO, 3)], join)
     assert calls == []
     for _ in range(2):
         np.testing.assert_array_equal(joined.array(), AUDIO)
@@ -116,11 +116,11 @@ def test_on_cuda_both_ways_are_pinned_and_on_streams_of_their_own(noted):
 
 def test_a_gpu_that_failed_is_told_from_an_error_of_the_program():
     tensor = torch.from_numpy(AUDIO)
-    lost = Arriving(tensor, Event([], "CUDA error: an illegal memory access was encountered\nCompile with"))
+    lost = HostTensor(tensor, Event([], "CUDA error: an illegal memory access was encountered\nCompile with"))
     with pytest.raises(DeviceLost, match=r"^The GPU failed \(CUDA error: an illegal memory access was encountered\)"):
         lost.array()
     with pytest.raises(RuntimeError, match=r"^no such thing"):
-        Arriving(tensor, Event([], "no such thing")).array()
+        HostTensor(tensor, Event([], "no such thing")).array()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,14 @@ from tsbs_daw.core.errors import DeviceError
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
 from tsbs_daw.separation.forms import Form, GraphedForm, choose_form
-from tsbs_daw.separation.transfer import Joined, Pending, Transfer, is_out_of_memory, losses_named, on_host
+from tsbs_daw.separation.transfer import (
+    JoinedFuture,
+    Pending,
+    Transfer,
+    is_out_of_memory,
+    on_host,
+    translate_cuda_errors,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +34,11 @@ LARGEST_BATCH = 32
 
 
 class Engine:
-    """One thread at a time: `batching` sees to that.
+    """Runs a network on a device. Not thread-safe; `batching` serialises the calls.
 
-    Args: precision: one of precision.NAMES; batch_size: chunks at once; 0 is what fits the device
+    Args:
+        precision: One of `precision.NAMES`.
+        batch_size: Chunks at a time; 0: as many as fit the device.
     """
 
     def __init__(
@@ -40,13 +49,13 @@ class Engine:
         self.network, self.dtype = self.form.network, self.form.dtype
         self._run = GraphedForm(self.form) if self.device.type == "cuda" else self.form
         self.batch_size = self._whole_batch = batch_size or _batch_size(self.form, self.device)
-        self.piece_samples: int | None = None  # the longest that is computed at once; None: any length
+        self.max_chunk_samples: int | None = None  # None: any length
         self._transfer = Transfer(self.device)
-        self._processor: Form | None = None  # stands in for a device without memory
+        self._processor: Form | None = None  # replaces a device without memory
 
     def begin(self) -> None:
-        """A new song: what lacked memory in the last one may have it by now."""
-        self.batch_size, self.piece_samples, self._processor = self._whole_batch, None, None
+        """Reset the limits for a new song: memory that was missing for the last one may be free by now."""
+        self.batch_size, self.max_chunk_samples, self._processor = self._whole_batch, None, None
 
     def estimate(self, mixtures: np.ndarray, stage: str = "full") -> np.ndarray:
         """
@@ -57,33 +66,33 @@ class Engine:
         return self.start(mixtures, stage).array()
 
     def start(self, mixtures: np.ndarray, stage: str = "full") -> Pending:
-        """`estimate`, not waited for where the device computes by itself. Memory is taken, or lacks, at once."""
+        """Like `estimate`, but asynchronous where the device is. A lack of memory shows at once."""
         while True:
             try:
                 return self._start(mixtures, stage)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
-                    with losses_named():
+                    with translate_cuda_errors():
                         raise
                 reason = error.with_traceback(None)  # whose frames hold on to what is to be freed
-            self._step_down(len(mixtures), mixtures.shape[-1], reason)
+            self._reduce_memory(len(mixtures), mixtures.shape[-1], reason)
 
     def _start(self, mixtures: np.ndarray, stage: str) -> Pending:
         if len(mixtures) > self.batch_size:
             halves = np.array_split(mixtures, range(self.batch_size, len(mixtures), self.batch_size))
-            return Joined([self.start(half, stage) for half in halves], np.concatenate)
-        if self.piece_samples is None or mixtures.shape[-1] <= self.piece_samples:
+            return JoinedFuture([self.start(half, stage) for half in halves], np.concatenate)
+        if self.max_chunk_samples is None or mixtures.shape[-1] <= self.max_chunk_samples:
             with torch.inference_mode():
                 mixture = on_host(mixtures) if self._processor else self._transfer.upload(mixtures)
                 return self._transfer.download(self.run(mixture, stage))
-        fade = round(OVERLAP * self.piece_samples)
-        pieces = list(cut([mixtures], self.piece_samples, fade))
+        fade = round(OVERLAP * self.max_chunk_samples)
+        pieces = list(cut([mixtures], self.max_chunk_samples, fade))
 
         def join(found: list[np.ndarray]) -> np.ndarray:
             add = OverlapAdd(fade).add
             return np.concatenate([add(p.start, part, p.last) for p, part in zip(pieces, found, strict=True)], -1)
 
-        return Joined([self.start(piece.audio, stage) for piece in pieces], join)
+        return JoinedFuture([self.start(piece.audio, stage) for piece in pieces], join)
 
     def run(self, mixture: Tensor, stage: str = "full") -> Tensor:
         """The network as it is used, at once and whatever it needs: (B, C, samples) -> (B, S, C, samples)."""
@@ -91,19 +100,19 @@ class Engine:
             return self._processor(mixture.cpu(), stage)
         return self._run(mixture.to(self.device), stage)
 
-    def _step_down(self, batch: int, samples: int, reason: RuntimeError) -> None:
-        """The next rung. Raises: DeviceError: there is none"""
+    def _reduce_memory(self, batch: int, samples: int, reason: RuntimeError) -> None:
+        """Go to the next rung of the memory ladder. Raises: DeviceError: there is none"""
         device = "cpu" if self._processor else self.device
         self._free_memory()
         if batch > 1:
             self.batch_size = batch // 2
             log.warning("out of memory on %s: batches of %d from now on", device, self.batch_size)
         elif self.config.any_length and (shorter := samples // 2) >= SHORTEST_S * self.config.sample_rate:
-            self.piece_samples = shorter
+            self.max_chunk_samples = shorter
             log.warning("out of memory on %s: chunks of %.2f s from now on", device, shorter / self.config.sample_rate)
         elif self._processor is None and self.device.type != "cpu":
             self._processor = _on_processor(self._plain)
-            self.piece_samples = None
+            self.max_chunk_samples = None
             log.warning("out of memory on %s: the rest of the song is separated on the processor", device)
         else:
             raise DeviceError(
@@ -112,7 +121,7 @@ class Engine:
             ) from reason
 
     def _free_memory(self) -> None:
-        """Before anything else is tried: what is under way lets go of its memory, and so does the cache."""
+        """Release the memory of what is in flight, and of the cache."""
         if self.device.type == "cuda":
             self._run = GraphedForm(self.form)
             torch.cuda.synchronize(self.device)

@@ -22,7 +22,7 @@ from tsbs_daw.core.errors import JobCancelled, UsageError
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import kinds, registry
 from tsbs_daw.network.seam import SeparationNetwork
-from tsbs_daw.separation.batching import Batcher, Ticket
+from tsbs_daw.separation.batching import Batcher, ChunkFuture
 from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut, delayed, mean, without_first
 from tsbs_daw.separation.devices import choose_device
 from tsbs_daw.separation.engine import Engine
@@ -221,28 +221,28 @@ class Separator:
         Where the device computes by itself, the next batch is read and begun before the last one is waited for.
         """
         self.batcher.begin()
-        under_way: deque[tuple[list[Chunk], list[Ticket]]] = deque()
+        under_way: deque[tuple[list[Chunk], list[ChunkFuture]]] = deque()
         while batch := list(islice(chunks, self.batcher.batch_size)):
             _check(cancelled)
             heard = [chunk for chunk in batch if np.any(chunk.audio)]  # silence in, silence out, at no cost
             under_way.append((batch, self.batcher.submit([chunk.audio for chunk in heard], stage)))
             if len(under_way) > self.batcher.ahead:
                 yield from self._answers(*under_way.popleft(), cancelled)
-        for batch, tickets in under_way:
-            yield from self._answers(batch, tickets, cancelled)
+        for batch, futures in under_way:
+            yield from self._answers(batch, futures, cancelled)
 
     def _answers(
-        self, batch: list[Chunk], tickets: list[Ticket], cancelled: Callable[[], bool] | None
+        self, batch: list[Chunk], futures: list[ChunkFuture], cancelled: Callable[[], bool] | None
     ) -> Iterator[tuple[Chunk, np.ndarray]]:
-        found = iter(tickets)
+        found = iter(futures)
         for chunk in batch:
             if not np.any(chunk.audio):
                 yield chunk, np.zeros((len(self.stems), *chunk.audio.shape), np.float32)
                 continue
-            ticket = next(found)
-            while not ticket.arrived(ASK_EVERY_S):
+            future = next(found)
+            while not future.arrived(ASK_EVERY_S):
                 _check(cancelled)
-            yield chunk, ticket.array()
+            yield chunk, future.array()
 
 
 class Ensemble(Separator):

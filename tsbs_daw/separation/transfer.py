@@ -1,7 +1,8 @@
-"""Arrays to a device and back, and what is on its way.
+"""Copies arrays to a device and back, and represents copies in flight.
 
-On CUDA both ways go through pinned memory, on streams of their own: while a batch is computed, the next one comes and
-the last one goes. PyTorch keeps the pinned buffers for the next batch of that size. On other devices a copy is a copy.
+On CUDA both directions go through pinned memory on streams of their own: while one batch is computed, the next is
+uploaded and the previous one downloaded. PyTorch reuses the pinned buffers for batches of the same size. On other
+devices a copy is synchronous.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ def on_host(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
-# What lacks memory says so in these words where it has no exception of its own: allocators, cuDNN, cuBLAS, Triton, XPU.
+# How allocators, cuDNN, cuBLAS, Triton and XPU report a lack of memory where they raise no exception of their own.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "allocation_failed", "out_of_device_memory")
-# After these a device answers nothing but the same again.
+# After these errors every further call to the device fails.
 LOST = ("cuda error", "hip error", "triton error [cuda]", "triton error [hip]", "execution_failed", "device_lost")
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether less work at once could help."""
+    """Whether less work at a time could help."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in OUT_OF_MEMORY)
 
 
 def is_lost(error: RuntimeError) -> bool:
-    """Whether the device answers nothing any more in this process."""
+    """Whether the device is unusable for the rest of this process."""
     text = str(error).lower()
     return not is_out_of_memory(error) and any(words in text for words in LOST)
 
 
 @contextlib.contextmanager
-def losses_named() -> Iterator[None]:
-    """Raises: DeviceLost: in place of CUDA's own error, after which it answers nothing but the same again"""
+def translate_cuda_errors() -> Iterator[None]:
+    """Raises: DeviceLost: in place of a CUDA error after which the device is unusable"""
     try:
         yield
     except RuntimeError as error:
@@ -53,13 +54,13 @@ def losses_named() -> Iterator[None]:
 
 
 class Pending(Protocol):
-    """An array that may not be there yet."""
+    """An array that may still be in flight."""
 
     def wait(self) -> None:
-        """Until it is there. Raises: DeviceLost"""
+        """Wait until it has arrived. Raises: DeviceLost"""
 
     def array(self) -> np.ndarray:
-        """It, waited for."""
+        """The array; waits for it. Raises: DeviceLost"""
 
 
 class Transfer:
@@ -71,7 +72,7 @@ class Transfer:
         self._way_in, self._way_out = (torch.cuda.Stream(device) if cuda else None for _ in range(2))
 
     def upload(self, array: np.ndarray) -> Tensor:
-        """float32, on the device; what is computed of it next waits for it by itself."""
+        """A float32 tensor on the device. Kernels launched next wait for the copy by themselves."""
         here = on_host(array)
         if self._way_in is None:
             return here.to(self.device)
@@ -83,29 +84,29 @@ class Transfer:
         return there
 
     def download(self, there: Tensor) -> Pending:
-        """float32, on its way once it is computed."""
+        """A float32 array in flight; the copy starts once it is computed."""
         there = there.float()
         if self._way_out is None or not there.is_cuda:
-            return Arriving(there.cpu())
+            return HostTensor(there.cpu())
         self._way_out.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._way_out):
             here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
             here.copy_(there, non_blocking=True)
             there.record_stream(self._way_out)
-            ready = torch.cuda.Event(blocking=True)  # whoever waits for it sleeps, instead of keeping a core busy
+            ready = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning
             self._way_out.record_event(ready)
-            return Arriving(here, ready)
+            return HostTensor(here, ready)
 
 
-class Arriving:
-    """A tensor in the host's memory, whole once its event has happened."""
+class HostTensor:
+    """A tensor in host memory, complete once its event has occurred."""
 
     def __init__(self, here: Tensor, event: torch.cuda.Event | None = None):
         self._here, self._event = here, event
 
     def wait(self) -> None:
         if self._event is not None:
-            with losses_named():
+            with translate_cuda_errors():
                 self._event.synchronize()
 
     def array(self) -> np.ndarray:
@@ -113,8 +114,8 @@ class Arriving:
         return self._here.numpy()
 
 
-class Joined:
-    """Several that become one, put together when it is asked for."""
+class JoinedFuture:
+    """Several arrays in flight that are joined into one on request."""
 
     def __init__(self, parts: Sequence[Pending], join: Callable[[list[np.ndarray]], np.ndarray]):
         self._parts, self._join = parts, join
