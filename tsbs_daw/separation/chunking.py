@@ -82,7 +82,7 @@ def mean(streams: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
         if len(blocks) < len(streams):
             return
         length = min(block.shape[-1] for block in blocks)
-        together: np.ndarray = np.mean([block[..., :length] for block in blocks], axis=0, dtype=np.float64)
+        together = np.asarray(np.mean([block[..., :length] for block in blocks], axis=0, dtype=np.float64))
         yield together.astype(np.float32)
         waiting = [block[..., length:] if block.shape[-1] > length else None for block in blocks]
 
