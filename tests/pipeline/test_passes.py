@@ -260,6 +260,18 @@ def test_a_guitar_and_a_piano_come_out_of_another_model_s_other(studio):
     assert left_out([of["strings"], of["keys"], of["drums rest"]], of["drums"]) < EXACT
 
 
+def test_a_pass_takes_the_mean_of_several_models(studio, models):
+    values = {**networks.TINY["bs-roformer"], "stems": ["lead", "backing"]}
+    networks.saved(networks.build("bs-roformer", values, seed=9), models / "others.safetensors")
+    preset = studio.preset("passes: [{stem: vocals, model: 'voices,others'}]")
+    result = studio.run(studio.song(), model="six", preset=preset)
+    assert left_out([stem_of(result, "lead"), stem_of(result, "backing")], stem_of(result, "vocals")) < EXACT
+    assert read_manifest(result.folder).passes[0].model.name == "voices,others"
+    missing = studio.preset("passes: [{stem: vocals, model: 'voices,htdemucs'}]", "missing")
+    with pytest.raises(UnknownModel, match="models pull htdemucs"):
+        studio.run(studio.song(), model="six", preset=missing)
+
+
 def test_a_manifest_of_before_is_still_read(studio):
     result = studio.run(studio.song(), model="six")
     document = studio.manifest(result)

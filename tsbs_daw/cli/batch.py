@@ -73,7 +73,7 @@ def command(
     request = _request(folder, out, treatment, salvage, changes)
     request.delivery(settings.presets)
     passes = load_preset(request.treatment.preset, settings.presets).passes
-    for model in (*members(request.treatment.model), *(step.model for step in passes)):
+    for model in (name for one in (request.treatment, *passes) for name in members(one.model)):
         resolve(model, settings)  # report a typo now rather than for every song
     started_s = time.monotonic()
     with batch_progress(as_json=as_json) as progress, _signals_as_interrupts():

@@ -201,13 +201,14 @@ def _passes(file: str) -> list[dict[str, str]]:
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
     from tsbs_daw.models.kinds import read_config
-    from tsbs_daw.models.registry import resolve
+    from tsbs_daw.models.registry import members, resolve
     from tsbs_daw.presets.preset import load_preset
 
     settings, found = Settings.from_environment(), []
     for step in load_preset(file, settings.presets).passes:
         try:
-            status = f"gives {', '.join(read_config(resolve(step.model, settings)).stems)}"
+            paths = [resolve(name, settings) for name in members(step.model)]
+            status = f"gives {', '.join(read_config(paths[0]).stems)}"
         except TsbsDawError as error:
             status = str(error)
         found.append({"stem": step.stem, "model": step.model, "status": status})

@@ -28,6 +28,7 @@ from tsbs_daw.presets.delivery import remainder
 from tsbs_daw.presets.passes import Pass
 from tsbs_daw.presets.preset import Preset
 from tsbs_daw.separation.residual import share_residual
+from tsbs_daw.separation.separator import joined_hash
 
 Blocks = Iterator[tuple[dict[str, np.ndarray], np.ndarray]]
 
@@ -150,17 +151,17 @@ def resolve_passes(preset: Preset, stems: tuple[str, ...], settings: Settings) -
 def _look_up(step: Pass, preset: Preset, settings: Settings) -> tuple[str, tuple[str, ...]]:
     """Hash and stems of a pass's model."""
     try:
-        path = registry.locate(step.model, settings)
-        status = path.stat() if path else None
-        return _read(step.model, settings, status and (status.st_size, status.st_mtime_ns))
+        paths = [registry.locate(name, settings) for name in registry.members(step.model)]
+        looks = [path.stat() for path in paths if path]
+        return _read(step.model, settings, tuple((look.st_size, look.st_mtime_ns) for look in looks))
     except (UnknownModel, CheckpointError, ModelError) as error:
         raise type(error)(f"The preset {preset.name} sends {step.stem} through another model: {error}") from error
 
 
 @lru_cache(maxsize=16)  # a model is hashed again only when its file changed
-def _read(model: str, settings: Settings, look: tuple[int, int] | None) -> tuple[str, tuple[str, ...]]:
-    path = registry.resolve(model, settings)
-    return file_sha256(path), tuple(kinds.read_config(path).stems)
+def _read(model: str, settings: Settings, looks: tuple[tuple[int, int], ...]) -> tuple[str, tuple[str, ...]]:
+    paths = [registry.resolve(name, settings) for name in registry.members(model)]
+    return joined_hash([file_sha256(path) for path in paths]), tuple(kinds.read_config(paths[0]).stems)
 
 
 def _parts(step: Pass, outputs: tuple[str, ...], preset: Preset) -> dict[str, tuple[str, ...]]:

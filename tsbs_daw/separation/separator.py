@@ -263,7 +263,7 @@ class Ensemble(Separator):
         # What callers ask of any separator is the first one's, unless all have a say in it.
         self.engine, self.batcher, self.device, self.path = first.engine, first.batcher, first.device, None
         self.chunk_samples, self.fade_samples = first.chunk_samples, first.fade_samples
-        self.model_hash = hashlib.sha256(" ".join(member.model_hash for member in members).encode()).hexdigest()
+        self.model_hash = joined_hash([member.model_hash for member in members])
 
     @property
     def members(self) -> tuple[Separator, ...]:
@@ -310,6 +310,11 @@ def _difference(first: Separator, other: Separator) -> str | None:
         rates = f"{first.name} works at {one_hz} Hz, and {other.name} at {other_hz} Hz"
         return f"{rates}. Choose models of the same sample rate."
     return None
+
+
+def joined_hash(hashes: Sequence[str]) -> str:
+    """The hash that stands for the mean of several models; of one, its own."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def _check(cancelled: Callable[[], bool] | None) -> None:
