@@ -54,7 +54,7 @@ class Place:
     def notes(self) -> list[str]:
         store = JobStore.open_for_reading(self.settings.store)
         try:
-            return [note for row in store.rows() for note in errands.notes(store.database, row.id)]
+            return [note for row in store.rows() for note in errands.notes(store.database, [row.id]).get(row.id, [])]
         finally:
             store.close()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cli.program import run
 from harness.stage import QUICK, DaemonProcess, DaemonThread, python_path, settings_in, until, write_song
 
 from tsbs_daw.queue import errands
@@ -15,6 +17,7 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.hooks import Hook
 from tsbs_daw.watch.rules import After
+from tsbs_daw.web.views import QueueReader
 
 KEEPS = "import sys; open(sys.argv[1], 'a').write(' '.join(sys.stdin.read().split()) + chr(10))"
 
@@ -44,9 +47,28 @@ def jobs(place: Path) -> dict[str, tuple[str, list[str]]]:
     """State and notes of every job, by song."""
     store = JobStore.open_for_reading(settings_in(place).store)
     try:
-        return {row.song: (row.state.value, errands.notes(store.database, row.id)) for row in store.rows()}
+        found = store.rows()
+        notes = errands.notes(store.database, [row.id for row in found])
+        return {row.song: (row.state.value, notes.get(row.id, [])) for row in found}
     finally:
         store.close()
+
+
+def shown_on_the_page(place: Path) -> dict[str, list[str]]:
+    """The same notes, as the page has them."""
+    reader = QueueReader(settings_in(place))
+    try:
+        return {job["song"]: job["afterwards"] for job in asyncio.run(reader.snapshot())["jobs"]}
+    finally:
+        reader.close()
+
+
+def shown_as_json(place: Path) -> dict[str, list[str]]:
+    """The same notes, as `jobs show --json` has them."""
+    home = settings_in(place).home
+    listed = json.loads(run(home, "jobs", "list", "--json").stdout)
+    shown = [json.loads(run(home, "jobs", "show", job["id"], "--json").stdout) for job in listed]
+    return {job["song"]: job["afterwards"] for job in shown}
 
 
 def test_each_job_is_told_once_after_it_was_published_and_its_file_moved(place):
@@ -91,6 +113,7 @@ def test_a_hook_that_fails_or_hangs_is_said_and_harms_no_job(place, code, senten
     assert state == "done"
     assert notes[0].startswith("on_done: ") and notes[0].endswith(sentence)
     assert [event.message for event in daemon.events if event.kind == "hook"] == notes
+    assert shown_on_the_page(place)["a"] == shown_as_json(place)["a"] == notes
 
 
 def test_a_daemon_that_is_killed_while_a_hook_runs_tells_it_again_with_the_same_id(place):

@@ -62,8 +62,9 @@ def show(
     settings = Settings.from_environment()
     (full_id,) = _full_ids(settings, [job_id])
     job = next(job for job in _everything(settings, _states([]), -1) if job["id"] == full_id)
+    afterwards = _notes(settings, job["id"])
     if as_json:
-        print_json(job)
+        print_json({**job, "afterwards": afterwards})
         return
     result = job.pop("result") or {}
     request = job.pop("request") or {}
@@ -80,7 +81,7 @@ def show(
         "session": result.get("session"),
         "files": ", ".join(stem["name"] for stem in result.get("stems", ())),
     }
-    lines |= {f"afterwards {number}": note for number, note in enumerate(_notes(settings, job["id"]), start=1)}
+    lines |= {f"afterwards {number}": note for number, note in enumerate(afterwards, start=1)}
     lines |= {f"warning {number}": warning for number, warning in enumerate(result.get("warnings", ()), start=1)}
     shown = [[name, value] for name, value in lines.items() if value]
     typer.echo(table(["", ""], shown).strip("\n"))
@@ -188,7 +189,7 @@ def _notes(settings: Settings, job_id: str) -> list[str]:
     if store is None:
         return []
     try:
-        return notes(store.database, job_id)
+        return notes(store.database, [job_id]).get(job_id, [])
     finally:
         store.close()
 

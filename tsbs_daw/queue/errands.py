@@ -82,12 +82,13 @@ def write_note(database: Database, errand: Errand, text: str, *, done: bool, tol
     )
 
 
-def notes(database: Database, job_id: str) -> list[str]:
-    """What came of a job's errand, for people; one line each. None where no errand was ever written down."""
-    if not database.read("SELECT 1 FROM sqlite_master WHERE name = 'errands'"):
-        return []
-    found = database.read("SELECT note FROM errands WHERE job_id = ?", (job_id,))
-    return [line for row in found for line in row["note"].splitlines()]
+def notes(database: Database, job_ids: Collection[str]) -> dict[str, list[str]]:
+    """What came of jobs' errands, for people; one line each. Jobs without an errand are left out."""
+    if not job_ids or not database.read("SELECT 1 FROM sqlite_master WHERE name = 'errands'"):
+        return {}
+    marks = ", ".join("?" * len(job_ids))
+    found = database.read(f"SELECT job_id, note FROM errands WHERE job_id IN ({marks})", tuple(job_ids))
+    return {row["job_id"]: row["note"].splitlines() for row in found}
 
 
 def _from_row(row: sqlite3.Row) -> Errand:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +23,7 @@ from tsbs_daw.core.errors import DaemonError, JobFormatError
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.models.registry import list_models
 from tsbs_daw.presets.preset import preset_files
+from tsbs_daw.queue.errands import notes
 from tsbs_daw.queue.listing import describe, unclaimed
 from tsbs_daw.queue.locks import watching_process
 from tsbs_daw.queue.records import JobRow
@@ -117,7 +118,8 @@ class QueueReader:
         if version != self._finished[0]:
             rows = store.rows(_FINISHED, FINISHED_JOBS)
             rows.sort(key=lambda row: row.finished_unix_s, reverse=True)
-            self._finished = version, [brief(describe(row)) for row in rows]
+            afterwards = notes(store.database, [row.id for row in rows])
+            self._finished = version, [brief(describe(row), afterwards.get(row.id, ())) for row in rows]
         return self._finished[1]
 
     def _live(self, row: JobRow) -> dict[str, Any]:
@@ -134,8 +136,13 @@ class QueueReader:
         return found
 
 
-def brief(job: dict[str, Any]) -> dict[str, Any]:
-    """Of what `listing.describe` says, the part that the list of jobs shows."""
+def brief(job: dict[str, Any], afterwards: Sequence[str] = ()) -> dict[str, Any]:
+    """What the list of jobs shows.
+
+    Args:
+        job: From `listing.describe`.
+        afterwards: What became of the song's file, and of the hooks.
+    """
     request, result = job["request"] or {}, job["result"] or {}
     return {
         "id": job["id"],
@@ -147,6 +154,7 @@ def brief(job: dict[str, Any]) -> dict[str, Any]:
         "message": job["message"] or "",
         "error": job["error"] or "",
         "warnings": list(result.get("warnings", ())),
+        "afterwards": list(afterwards),
         "attempts": job["attempts"],
         "created": job["created_unix_s"],
         "finished": job["finished_unix_s"],

@@ -87,7 +87,8 @@ class QueueView {
     item.bar.hidden = job.state !== 'running';
     item.bar.value = job.fraction;
     item.bar.setAttribute('aria-label', `Progress of ${shown(job.song)}`);
-    const words = [...(job.error && job.state !== 'cancelled' ? [job.error] : []), ...job.warnings];
+    const error = job.error && job.state !== 'cancelled' ? [job.error] : [];
+    const words = [...error, ...job.warnings, ...job.afterwards];
     item.why.hidden = !words.length;
     item.why.className = LIVE.includes(job.state) || !job.error ? 'why note' : 'why';
     item.why.textContent = words.map(shown).join(' ');
