@@ -29,10 +29,10 @@ from tsbs_daw.queue.spool import read_result, submit
 pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
 
-# The order of the kills, over and over: every kind in the first five, then more often what is cheap to start again.
-KILLS = ("actor", "node", "bridge", "daemon", "head", "actor", "actor", "node", "actor", "actor")
+# The order of the kills, over and over: each kind once, then more often what is cheap to start again.
+KILLS = ("actor", "node", "bridge", "daemon", "head", "network", "actor", "node", "actor", "actor")
 OPTIONS = DaemonOptions(songs_at_once=4, restart_first_s=0.05, busy_tick_s=0.05, finish_s=0.2, release_s=0.5)
-SONG_S = 5.0
+SONG_S = 4.0  # two chunks
 TIGHT = 1e-6
 
 
@@ -124,7 +124,7 @@ def hall(tmp_path: Path, cluster: RayNodes, model: Path) -> Iterator[Hall]:
     place.close()
 
 
-@repeated(200, short=5)
+@repeated(200, short=20)
 def test_kills_of_everything_lose_no_song_repeat_none_and_change_none(hall: Hall, times: int):
     songs = 3 * times // 2 + 1
     hall.submit(songs)
@@ -148,13 +148,17 @@ def test_kills_of_everything_lose_no_song_repeat_none_and_change_none(hall: Hall
         assert largest_difference(local, hall.out / local.name) <= TIGHT
 
 
-def test_status_and_doctor_see_every_node(cluster: RayNodes, tmp_path: Path):
+def test_status_and_doctor_see_every_node_and_every_gpu(cluster: RayNodes, tmp_path: Path):
+    cluster.order("gpus")
     shown = run(tmp_path / "home", "cluster", "status", "--address", cluster.address, "--json")
     assert shown.returncode == 0, shown.stderr
     import json
 
     nodes = json.loads(shown.stdout)["nodes"]
-    assert len(nodes) == 4 and sum(node["cpus"] for node in nodes) == 3
+    assert len(nodes) == 5 and sum(node["cpus"] for node in nodes) == 4
+    assert sorted(node["gpus"] for node in nodes) == [0, 0, 0, 0, 2]
     looked = run(tmp_path / "home", "doctor", "--cluster", cluster.address, "--json")
     findings = [f for f in json.loads(looked.stdout)["findings"] if f["topic"] == "cluster"]
-    assert [finding["status"] for finding in findings] == ["ok"] * 3, findings
+    cluster.order("no gpus")
+    assert [finding["status"] for finding in findings] == ["ok"] * 5, findings
+    assert sum(f"(GPU {share})" in str(finding) for finding in findings for share in (0, 1)) == 2, "one actor a GPU"

@@ -41,6 +41,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "OMP_NUM_THREADS": "1",
+    "RAY_worker_niceness": "0",
 }
 
 
@@ -92,17 +93,20 @@ def keep(folder: Path) -> None:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Those of Ray, and of the bridge to it: this folder is in their command, or in their environment."""
-    found, mark = [], os.fsencode(folder)
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            environment = (process / "environ").read_bytes().split(b"\0")
-        except OSError:  # it has ended, or is another user's
-            continue
-        if mark + b"/" in command or b"RAY_TMPDIR=" + mark in environment:
-            found.append(int(process.name))
-    return found
+    """Those of Ray, and of the bridge to it."""
+    return [int(process.name) for process in Path("/proc").glob("[0-9]*") if _runs_in(process, os.fsencode(folder))]
+
+
+def _runs_in(process: Path, folder: bytes) -> bool:
+    """Whether the folder is in its command or its environment, or has its log: actors overwrite the first two."""
+    try:
+        if folder + b"/" in (process / "cmdline").read_bytes():
+            return True
+        if b"RAY_TMPDIR=" + folder in (process / "environ").read_bytes().split(b"\0"):
+            return True
+        return os.fsencode((process / "fd" / "2").readlink()).startswith(folder + b"/")
+    except OSError:  # it has ended, or is another user's
+        return False
 
 
 @contextmanager
