@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,12 @@ from cli.program import small_model
 from cluster.fakes import FakeRay, node, without_ray  # noqa: F401
 from timeouts import PATIENCE_S
 
-from tsbs_daw.cluster import check_address, lanes
+from tsbs_daw.cluster import check_address, lanes, places_of, read_paths
 from tsbs_daw.cluster.bridge import RAY_ENVIRONMENT
 from tsbs_daw.cluster.lanes import Hooks, Item, Lane, Lanes, Model, places
 from tsbs_daw.cluster.node import DamagedInTransit, NodeSeparator, checked, digest
-from tsbs_daw.core.errors import DeviceError, UsageError
+from tsbs_daw.core.errors import DeviceError, SettingsError, UsageError
+from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models.registry import BUNDLED
 
 MODEL = Model("a" * 64, str(BUNDLED), "float32", None)
@@ -178,6 +181,60 @@ def test_a_lane_ends_when_its_node_is_gone_and_what_it_had_waits(desk):
     desk.settle(ray, [node()], lambda: desk.lanes.ready == 1)
     desk.lanes.settle(ray, [{**node(), "Alive": False}], time.monotonic())
     assert desk.lanes.ready == desk.lanes.capacity == 0 and ray.actors[0].dead
+
+
+class Sharing(Doubler):
+    """A node that looks at files as the real one does. own: where it keeps what it was sent"""
+
+    def __init__(self):
+        super().__init__()
+        self.real = NodeSeparator()
+
+    def use(self, *values):
+        return self.real.use(*values)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (lambda data: data, None),
+        (lambda data: data[:-1], "has another size there"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "has other content there"),
+        (None, "cannot be read there (No such file or directory)"),
+    ],
+)
+def test_a_model_on_a_shared_folder_is_read_in_place_unless_the_folder_lies(desk, tmp_path, content, sentence):
+    nodes, shared = [], tmp_path / "mnt" / BUNDLED.name
+    shared.parent.mkdir()
+    if content is not None:
+        shared.write_bytes(content(BUNDLED.read_bytes()))
+    paths = {"studio-1": {str(BUNDLED.parent): str(shared.parent)}, "studio-2": {str(BUNDLED.parent): "/nowhere"}}
+    model = Model(file_sha256(BUNDLED), str(BUNDLED), "float32", None, places_of(BUNDLED, paths))
+
+    def make():
+        nodes.append(Sharing())
+        return nodes[-1]
+
+    desk.send(3, Model.from_json(json.loads(json.dumps(asdict(model)))))
+    desk.settle(FakeRay(make), [node(1)], lambda: len(desk.answers) == 3)
+    if sentence is None:
+        assert nodes[0].pieces == 0 and not desk.troubles
+        assert nodes[0].real.has(model.sha256)
+    else:
+        assert nodes[0].pieces > 0
+        assert desk.troubles == [f"'{shared}' on studio-1 10.0.0.1 {sentence}; the model is sent instead."]
+
+
+def test_the_longest_shared_prefix_counts_and_only_whole_names_of_folders():
+    paths = {"a": {"/m": "/x", "/m/big": "/y"}, "10.0.0.2": {"/m/bi": "/z"}}
+    assert places_of(Path("/m/big/model.safetensors"), paths) == (("a", "/y/model.safetensors"),)
+
+
+@pytest.mark.parametrize("text", ["paths: [a]", "path: {}", "paths: {studio-2: /mnt}", "- a"])
+def test_a_wrong_file_of_shared_folders_is_refused_with_its_place(tmp_path, text):
+    (tmp_path / "cluster.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=r"cluster\.yaml:1"):
+        read_paths(tmp_path)
 
 
 def test_estimates_come_back_with_the_answer_and_not_through_object_stores(desk):

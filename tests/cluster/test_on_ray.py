@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -20,11 +21,14 @@ from harness.repeats import repeated
 from harness.stage import DaemonProcess, rows, settings_in, until
 from timeouts import PATIENCE_S
 
+from tsbs_daw.cluster.remote import attach, connection_to
 from tsbs_daw.contracts.job import Job, Source, State
+from tsbs_daw.core import machine
 from tsbs_daw.core.config import Settings
 from tsbs_daw.pipeline.run import run_job
 from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import read_result, submit
+from tsbs_daw.separation import Separator
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
@@ -146,6 +150,40 @@ def test_kills_of_everything_lose_no_song_repeat_none_and_change_none(hall: Hall
     for job in hall.jobs:
         local = run_here(job.model_copy(update={"output": hall.root / "local"}), here)
         assert largest_difference(local, hall.out / local.name) <= TIGHT
+
+
+def resident_mb(cluster: RayNodes) -> float:
+    """The memory of this process, of its bridge, and of every process of the cluster, together."""
+    seen, new = {os.getpid()}, [cluster.process.pid, *children_of(os.getpid())]
+    while new:
+        pid = new.pop()
+        if pid not in seen:
+            seen.add(pid)
+            new += children_of(pid)
+    total = 0
+    for pid in seen:
+        with contextlib.suppress(OSError):  # it has ended
+            total += machine.process_bytes(pid) or 0
+    return total / 1e6
+
+
+@pytest.mark.long
+def test_a_song_of_two_hours_takes_no_more_memory_than_one_of_minutes(cluster: RayNodes, model: Path):
+    separator = attach(Separator.load(str(model), "cpu"), str(model), cluster.address, fallback=False)
+    block = np.random.default_rng(1).normal(0, 0.1, (2, 10 * 44100)).astype(np.float32)
+    minutes, done, peaks = 120, 0, {5: 0.0, 120: 0.0}
+    try:
+        for part in separator.stream(itertools.repeat(block, minutes * 6), 44100):
+            done += part.shape[-1]
+            if done % 441000 < part.shape[-1]:
+                place = 5 if done < 5 * 60 * 44100 else 120
+                peaks[place] = max(peaks[place], resident_mb(cluster))
+    finally:
+        separator.batcher.connection.close()
+        connection_to.cache_clear()
+    print(f"{peaks[5]:.0f} MB in the first five minutes of a song, {peaks[120]:.0f} MB in the rest of two hours")
+    assert done == minutes * 60 * 44100
+    assert peaks[120] < peaks[5] + 150.0, peaks
 
 
 def test_status_and_doctor_see_every_node_and_every_gpu(cluster: RayNodes, tmp_path: Path):

@@ -279,11 +279,12 @@ class Sharing:
     cluster_fallback: ClusterFallback = FallbackName.local
 
     def settings(self, settings: Settings) -> Settings:
-        """Raises: UsageError: not an address, or Ray is not installed"""
+        """Raises: UsageError: not an address, or Ray is not installed; SettingsError: of a wrong `cluster.yaml`"""
         if self.cluster is None:
             return settings
-        from tsbs_daw.cluster import check_address
+        from tsbs_daw.cluster import check_address, read_paths
 
+        read_paths(settings.home)
         return replace(settings, cluster=check_address(self.cluster), cluster_fallback=self.cluster_fallback.value)
 
     @property

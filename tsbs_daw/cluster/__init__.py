@@ -10,8 +10,41 @@ status   what `tsbs-daw cluster status` and `doctor --cluster` find
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path, PurePath
 
-from tsbs_daw.core.errors import UsageError
+from pydantic import BaseModel, ConfigDict
+
+from tsbs_daw.core.documents import Kind, read_model
+from tsbs_daw.core.errors import SettingsError, UsageError
+
+CONFIG = "cluster.yaml"  # in the home
+
+Paths = dict[str, dict[str, str]]  # by host: what a prefix here is called there
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    paths: Paths = {}
+
+
+def read_paths(home: Path) -> Paths:
+    """The folders that hosts share with this machine, from `cluster.yaml`. Raises: SettingsError: with its place"""
+    path = home / CONFIG
+    if not path.exists():
+        return {}
+    return read_model(path, _Config, Kind("file of a cluster", SettingsError, "it needs `paths:`")).paths
+
+
+def places_of(path: Path, paths: Paths) -> tuple[tuple[str, str], ...]:
+    """(host, where the file lies there) for each host that shares a folder around it; the longest prefix counts."""
+    found = []
+    for host, prefixes in sorted(paths.items()):
+        for here in sorted(prefixes, key=len, reverse=True):
+            if path.is_relative_to(here):
+                found.append((host, str(PurePath(prefixes[here]) / path.relative_to(here))))
+                break
+    return tuple(found)
 
 
 def check_address(address: str, option: str = "--cluster") -> str:

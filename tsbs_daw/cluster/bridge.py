@@ -135,7 +135,7 @@ def listen(stream: BinaryIO, take: Callable[[Item], None]) -> None:
     while (frame := read_frame(stream)) is not None:
         head, chunk = frame
         assert chunk is not None
-        take(Item(head["id"], Model(**head["model"]), head["stage"], head["song"], chunk, head["hash"]))
+        take(Item(head["id"], Model.from_json(head["model"]), head["stage"], head["song"], chunk, head["hash"]))
     os._exit(0)
 
 

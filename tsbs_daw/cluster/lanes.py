@@ -19,7 +19,7 @@ import numpy as np
 
 import tsbs_daw
 from tsbs_daw.cluster.node import Hashed, NodeSeparator, fingerprint
-from tsbs_daw.core.errors import described
+from tsbs_daw.core.errors import described, shown
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,24 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Model:
-    """What every node computes with. mark: of the results; see `Separator.precision_mark`"""
+    """What every node computes with.
+
+    Attributes:
+        sha256, path: Of its file.
+        precision: The number format of its products.
+        mark: Of the results; see `Separator.precision_mark`.
+        places: (host, path) where hosts have the file on a folder that they share with this machine.
+    """
 
     sha256: str
     path: str
     precision: str
     mark: str | None
+    places: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Model:
+        return cls(**{**values, "places": tuple((host, path) for host, path in values["places"])})
 
 
 @dataclass
@@ -199,7 +211,7 @@ class Lane:
 
     def load(self, model: Model) -> dict[str, Any]:
         """Have the model there, sent if it is not. Raises: Refused, RayError"""
-        if not self._get(self.actor.has.remote(model.sha256)):
+        if not self._get(self.actor.has.remote(model.sha256)) and not self._is_in_place(model):
             size, offset = Path(model.path).stat().st_size, 0
             with Path(model.path).open("rb") as file:
                 while offset < size:
@@ -214,6 +226,17 @@ class Lane:
                 f"{model.mark or 'float32'}; name one format with --precision."
             )
         return facts
+
+    def _is_in_place(self, model: Model) -> bool:
+        """Whether the node reads the model's file itself. A shared folder that lies is named, and not used."""
+        names = self.place.name.split()  # host and address
+        path = next((path for host, path in model.places if host in names), None)
+        if path is None:
+            return False
+        why = self._get(self.actor.use.remote(model.sha256, path, Path(model.path).stat().st_size), START_LIMIT_S)
+        if why:
+            self.hooks.trouble(f"{shown(path)} on {self.place.name} {why}; the model is sent instead.")
+        return not why
 
     def compute(self, items: Sequence[Item]) -> list[Hashed]:
         """Raises: Refused, RayError, and what computing them raised"""

@@ -78,6 +78,7 @@ class NodeSeparator:
         self._song = -1
         self._done: deque[tuple[float, float, int]] = deque()  # (when, seconds of sound, song)
         self._chunks = 0
+        self._in_place: dict[str, Path] = {}
 
     def hello(self) -> dict[str, Any]:
         """Who this is, and which program it runs."""
@@ -92,6 +93,18 @@ class NodeSeparator:
     def has(self, sha256: str) -> bool:
         """Whether the model with this hash is on this machine."""
         return self._find(sha256) is not None
+
+    def use(self, sha256: str, path: str, size_bytes: int) -> str:
+        """Read a model in place, from a folder that this machine shares. Returns: why it cannot; empty if it can"""
+        try:
+            if Path(path).stat().st_size != size_bytes:
+                return "has another size there"
+            if file_sha256(Path(path)) != sha256:
+                return "has other content there"
+        except OSError as error:
+            return f"cannot be read there ({error.strerror})"
+        self._in_place[sha256] = Path(path)
+        return ""
 
     def receive(self, sha256: str, offset: int, piece: bytes, last: bool) -> None:
         """A piece of a model's file, in order. Raises: DamagedInTransit: the whole is not what its hash says"""
@@ -170,7 +183,7 @@ class NodeSeparator:
 
     def _find(self, sha256: str) -> Path | None:
         """The model's file, its content checked: what is damaged counts as missing."""
-        for path in (self._path(sha256), BUNDLED):
+        for path in filter(None, (self._path(sha256), BUNDLED, self._in_place.get(sha256))):
             with contextlib.suppress(OSError):
                 if file_sha256(path) == sha256:
                     return path

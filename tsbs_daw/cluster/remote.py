@@ -20,10 +20,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from tsbs_daw.cluster import Paths, places_of
 from tsbs_daw.cluster.bridge import read_frame, write_frame
 from tsbs_daw.cluster.lanes import Model
 from tsbs_daw.cluster.node import DamagedInTransit, checked, digest
@@ -283,7 +285,9 @@ def connection_to(address: str) -> Connection:
     return Connection(address)
 
 
-def attach(separator: Separator, model_path: str, address: str, *, fallback: bool) -> Separator:
+def attach(
+    separator: Separator, model_path: str, address: str, *, fallback: bool, paths: Paths | None = None
+) -> Separator:
     """Have a separator's chunks computed on a cluster.
 
     Args:
@@ -291,10 +295,12 @@ def attach(separator: Separator, model_path: str, address: str, *, fallback: boo
         model_path: The model's file, sent to the nodes that lack it.
         address: "auto", or host:port of a Ray head.
         fallback: Whether it may compute here while the cluster is away.
+        paths: Folders that nodes share with this machine, from which they read the model in place.
     """
     # A format by name gives the same everywhere. TF32 has none: nodes choose it as this machine did.
     precision = "auto" if separator.engine.form.tf32 else separator.precision
-    model = Model(separator.model_hash, model_path, precision, separator.precision_mark)
+    places = places_of(Path(model_path), paths or {})
+    model = Model(separator.model_hash, model_path, precision, separator.precision_mark, places)
     local = separator.batcher if fallback else None
     separator.batcher = RemoteBatcher(connection_to(address), model, local)  # type: ignore[assignment]
     return separator

@@ -102,11 +102,13 @@ class JobContext:
 def _load(model: str, settings: Settings, sha256: str | None = None) -> Separator:
     separator = Separator.load(model, settings.device, settings, precision=settings.precision)
     if settings.cluster:
+        from tsbs_daw.cluster import read_paths
         from tsbs_daw.cluster.remote import attach
 
-        fallback = settings.cluster_fallback == "local"
+        fallback, paths = settings.cluster_fallback == "local", read_paths(settings.home)
         for member, name in zip(separator.members, registry.members(model), strict=True):
-            attach(member, str(registry.resolve(name, settings)), settings.cluster, fallback=fallback)
+            path = str(registry.resolve(name, settings))
+            attach(member, path, settings.cluster, fallback=fallback, paths=paths)
     return separator
 
 
