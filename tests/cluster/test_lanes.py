@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from dataclasses import asdict
@@ -18,8 +19,10 @@ from tsbs_daw.cluster import check_address, lanes, places_of, read_paths
 from tsbs_daw.cluster.bridge import RAY_ENVIRONMENT
 from tsbs_daw.cluster.lanes import Hooks, Item, Lane, Lanes, Model, places
 from tsbs_daw.cluster.node import DamagedInTransit, NodeSeparator, checked, digest
+from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DeviceError, SettingsError, UsageError
 from tsbs_daw.core.files import file_sha256
+from tsbs_daw.doctor.checks import Status, _cluster
 from tsbs_daw.models.registry import BUNDLED
 
 MODEL = Model("a" * 64, str(BUNDLED), "float32", None)
@@ -323,8 +326,17 @@ def test_doctor_has_every_node_compute_and_names_the_one_that_computes_something
     model = small_model(tmp_path / "small.safetensors")
     ray = FakeRay(NodeSeparator)
     (right,) = trials(ray, [node(1)], {}, model, "auto")
-    assert right["ok"] and right["difference"] <= 1e-6 and ray.actors[0].dead
+    assert right["ok"] and right["difference"] <= 1e-6 and right["nice"] == os.nice(0) and ray.actors[0].dead
     (wrong,) = trials(FakeRay(Wrong), [node(2)], {}, model, "auto")
     assert not wrong["ok"] and wrong["name"] == "studio-2 10.0.0.2 (CPU 0)"
     (old,) = trials(FakeRay(lambda: Doubler(version="0.0.1")), [node(3)], {}, model, "auto")
     assert not old["ok"] and "runs tsbs-daw 0.0.1" in old["error"]
+
+
+def test_doctor_says_where_actors_wait_for_everything_else(monkeypatch):
+    trial = {"ok": True, "speed": 2.0, "difference": 0.0}
+    trials = [{**trial, "name": "studio-1 (CPU 0)", "nice": 15}, {**trial, "name": "studio-2 (CPU 0)", "nice": 0}]
+    monkeypatch.setattr("tsbs_daw.cluster.status.ask", lambda *_: {"trials": trials})
+    findings = list(_cluster("10.0.0.1:6379", Settings.from_environment(), "default"))
+    (note,) = (finding for finding in findings if finding.status is Status.NOTE)
+    assert "studio-1" in note.what and "studio-2" not in note.what and "RAY_worker_niceness=0" in note.advice

@@ -190,10 +190,12 @@ class Lane:
         except Exception as error:  # whatever Ray raises for an actor that cannot start
             self._close(f"The node {self.place.text} cannot compute now ({reason_of(error)}).")
 
-    def start(self, actor: Any = None) -> None:
-        """Have the actor there: one that runs already, or a new one. Raises: Refused, RayError"""
+    def start(self, actor: Any = None) -> dict[str, Any]:
+        """Have the actor there: one that runs already, or a new one. Returns: its `hello`. Raises: Refused, RayError"""
         self.actor = actor or self._new_actor()
-        check_program(self.place, self.ray.get(self.actor.hello.remote(), timeout=START_LIMIT_S))
+        hello: dict[str, Any] = self.ray.get(self.actor.hello.remote(), timeout=START_LIMIT_S)
+        check_program(self.place, hello)
+        return hello
 
     def _new_actor(self) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

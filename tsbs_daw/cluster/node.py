@@ -88,6 +88,7 @@ class NodeSeparator:
             "version": tsbs_daw.__version__,
             "fingerprint": fingerprint(),
             "device": str(choose_device("auto")),
+            "nice": os.nice(0) if hasattr(os, "nice") else 0,
         }
 
     def has(self, sha256: str) -> bool:

@@ -262,6 +262,9 @@ def _cluster(address: str, settings: Settings, model: str) -> Iterator[Finding]:
             why = trial.get("error") or f"its stems are off by {trial['difference']:.0e}"
             advice = "Install the same tsbs-daw there, and run `tsbs-daw doctor` on it."
             yield Finding("cluster", Status.PROBLEM, f"{trial['name']} cannot be used: {why}", advice)
+    if slow := [trial["name"] for trial in found["trials"] if trial.get("nice", 0) > 0]:
+        what = f"Actors have a low priority on {', '.join(slow)}, and wait for whatever else runs there."
+        yield Finding("cluster", Status.NOTE, what, "Start these nodes with RAY_worker_niceness=0 in the environment.")
     if not found["trials"]:
         advice = "Start nodes with `ray start --address=HEAD:6379`."
         yield Finding("cluster", Status.PROBLEM, f"The cluster {address} has no node that computes.", advice)
