@@ -192,7 +192,7 @@ def test_status_and_doctor_see_every_node_and_every_gpu(cluster: RayNodes, tmp_p
     assert shown.returncode == 0, shown.stderr
     import json
 
-    nodes = json.loads(shown.stdout)["nodes"]
+    nodes = [node for node in json.loads(shown.stdout)["nodes"] if node["alive"]]
     assert len(nodes) == 5 and sum(node["cpus"] for node in nodes) == 4
     assert sorted(node["gpus"] for node in nodes) == [0, 0, 0, 0, 2]
     looked = run(tmp_path / "home", "doctor", "--cluster", cluster.address, "--json")
