@@ -93,6 +93,10 @@ class ProjectFunctions:
     def CountTempoTimeSigMarkers(self, project):
         return len(project.tempo)
 
+    def FindTempoTimeSigMarker(self, project, time):
+        """API text: the marker "that falls at or before this time position"."""
+        return sum(marker["time"] <= time for marker in project.tempo) - 1
+
     def GetTempoTimeSigMarker(self, project, index):
         marker = project.tempo[index]
         return True, marker["time"], 0, 0.0, marker["bpm"], *(marker["signature"] or (-1, -1)), False

@@ -24,9 +24,14 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "EndCombo": (),
     "Selectable": ("string", "boolean?"),
     "IsKeyPressed": ("integer", "boolean?"),
+    "GetCursorPosY": (),
+    "SetCursorPosY": ("number",),
+    "GetScrollY": (),
+    "GetWindowHeight": (),
 }
 # Flags are functions without arguments, since their numbers differ between versions: those of 0.9 are these.
 CONSTANTS = {"Cond_FirstUseEver": 4, "Col_Text": 0, "Key_Enter": 525, "Key_Escape": 526}
+LINE = 20.0
 TYPES = {"string": str, "number": (int, float), "integer": int, "boolean": bool}
 
 
@@ -42,6 +47,7 @@ class ImGui:
         self.picks: str | None = None  # the entry of the combo box that was clicked
         self.key: int | None = None
         self.styles = 0
+        self.scroll, self.height, self._y = 0.0, 400.0, 0.0  # in pixels
 
     def has(self, name: str) -> bool:
         short = name.removeprefix("ImGui_")
@@ -76,7 +82,9 @@ class ImGui:
 
     def _say(self, text: str) -> bool:
         shown = text.split("##")[0]
-        self._frame.append(shown)
+        if -LINE <= self._y - self.scroll <= self.height:
+            self._frame.append(shown)
+        self._y += LINE
         if self.clicked is not None and shown.startswith(self.clicked):
             self.clicked = None
             return True
@@ -112,13 +120,25 @@ class ImGui:
     def _Begin(self, title, p_open=None, flags=0):
         if self._inside:
             raise Misuse("ImGui_Begin: the last window has no End")
-        self._inside, self._frame = True, []
+        self._inside, self._frame, self._y = True, [], 0.0
         return True, self.open
 
     def _End(self):
         if self.styles or self._in_combo:
             raise Misuse("ImGui_End: a style or a combo box was not ended")
         self._inside, self.lines = False, self._frame
+
+    def _GetCursorPosY(self):
+        return self._y
+
+    def _SetCursorPosY(self, y):
+        self._y = y
+
+    def _GetScrollY(self):
+        return self.scroll
+
+    def _GetWindowHeight(self):
+        return self.height
 
     def _SameLine(self, offset=0, spacing=-1):
         return None

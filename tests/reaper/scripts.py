@@ -16,7 +16,7 @@ from reaper.signatures import Misuse
 if TYPE_CHECKING:
     from reaper.stand_in import Reaper
 
-FILE_S = 3e-5
+FILE_S, DRAW_S = 3e-5, 5e-6
 
 # Builds the globals `reaper` and `gfx`; from then on a new global is an error, as is writing into `reaper`.
 PRELUDE = r"""
@@ -92,10 +92,9 @@ end
 
 rawset(_G, "reaper", setmetatable({}, {
   __index = function(_, name)
-    if not exists(name) then
-      return nil
+    if not functions[name] then
+      functions[name] = exists(name) and function_of(name) or nil
     end
-    functions[name] = function_of(name)
     return functions[name]
   end,
   __newindex = function(_, name)
@@ -124,7 +123,7 @@ for _, entry in ipairs({ { io, "open" }, { os, "rename" }, { os, "remove" } }) d
   local library, name = entry[1], entry[2]
   local original = library[name]
   library[name] = function(...)
-    spend()
+    spend(name, ...)
     return original(...)
   end
 end
@@ -212,8 +211,11 @@ class Script:
             return False
         return True
 
-    def _spend_on_a_file(self) -> None:
+    def _spend_on_a_file(self, what: str, path: str, *_: str) -> None:
         self.reaper.spend(FILE_S)
+        self.reaper.work["files"] += 1
+        if what == "open" and Path(path).is_file():
+            self.reaper.work["bytes"] += Path(path).stat().st_size
 
     def _call(self, name: str, in_coroutine: bool, count: int, *arguments: Any) -> Any:
         filled = list(arguments) + [None] * (count - len(arguments))
@@ -237,6 +239,8 @@ class Script:
         return self._handles[int(number)] if kind == "handle" else {}
 
     def _draw(self, name: str, *arguments: Any) -> Any:
+        self.reaper.spend(DRAW_S)
+        self.reaper.work["drawing"] += 1
         return getattr(self.gfx, name)(*arguments)
 
     def _gfx_value(self, name: str) -> Any:

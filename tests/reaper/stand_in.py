@@ -8,7 +8,8 @@
     nothing written to `reaper`, no new global variable, no tick longer than 10 ms of this stand-in's own clock
 
 The clock is not the machine's: each call costs a fixed time, so that the same run takes the same time everywhere. Only
-for the benchmark it `counts_lua`: what the scripts' own code costs this machine's processor is added.
+for the benchmark it `counts_lua`: what the scripts' own code costs this machine's processor is added, less `bridge_s`
+for each answer, which is what going from Lua to Python and back costs here alone. `work` counts what scripts do.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +83,9 @@ class Reaper(ProjectFunctions, MediaFunctions):
         self.previews: list[Preview] = []
         self.fails_at: dict[str, int] = {}  # function -> the call that fails, counted down: not the script's fault
         self._now_s, self._depth = 1000.0, 0
-        self.lua_s, self._lua_since_s = 0.0, None
+        self.work: Counter[str] = Counter()  # calls of REAPER's functions and of gfx's, files opened, bytes in them
+        self.bridge_s = self.lua_s = self.lua_wall_s = 0.0
+        self._lua_since: tuple[float, float] | None = None
         self._commands: list[Path] = []
         self._listings: dict[str, list[str]] = {}
         self._saved: dict[str, Project] = {}
@@ -180,13 +184,14 @@ class Reaper(ProjectFunctions, MediaFunctions):
 
     def lua_begins(self) -> None:
         """From here on Lua runs, and not this stand-in, whose own work costs what `spend` says."""
-        self._lua_since_s = time.thread_time() if self.counts_lua else None
+        self._lua_since = (time.perf_counter(), time.thread_time()) if self.counts_lua else None
 
     def lua_ends(self) -> None:
-        if self._lua_since_s is not None:
-            passed_s = time.thread_time() - self._lua_since_s
-            self.lua_s += passed_s
-            self._now_s, self._lua_since_s = self._now_s + passed_s, None
+        if self._lua_since is not None:
+            wall_s, cpu_s = self._lua_since
+            passed_s = max(0.0, time.thread_time() - cpu_s - self.bridge_s)
+            self.lua_wall_s += max(0.0, time.perf_counter() - wall_s - self.bridge_s)
+            self.lua_s, self._now_s, self._lua_since = self.lua_s + passed_s, self._now_s + passed_s, None
 
     # What a script calls
 
@@ -200,6 +205,7 @@ class Reaper(ProjectFunctions, MediaFunctions):
     def call(self, script: Script, name: str, in_coroutine: bool, arguments: list[Any]) -> Any:
         """Raises: Misuse, which is also kept: a script's pcall does not make it good"""
         self.spend(CALL_S)
+        self.work["calls"] += 1
         self.in_coroutine, self.caller = in_coroutine, script
         try:
             if not self.exists(name):

@@ -1,7 +1,8 @@
 -- Puts what the analysis of an item found into its project: tempo map, markers at bars or beats, regions of sections,
 -- and a note on the item with tempo and key. All of it in one undo step.
 local require = ...
-local files, insert, json, place = require("files"), require("insert"), require("json"), require("place")
+local clock, files, insert = require("clock"), require("files"), require("insert")
+local json, place = require("json"), require("place")
 local project, settings, text, ui = require("project"), require("settings"), require("text"), require("ui")
 
 local analysis = {}
@@ -59,11 +60,11 @@ local function is_list(value)
   return type(value) == "table"
 end
 
--- The analysis that a result names; or nil and a sentence.
-local function read(ticket, result)
+-- The analysis that a result names; or nil and a sentence. It is long: some thousand numbers for a song.
+local function read(ticket, result, pause)
   local path = result.analysis
   local content = type(path) == "string" and files.read(path)
-  local found = content and json.decode(content)
+  local found = content and json.decode(content, pause)
   local whole = is_list(found) and is_list(found.tempo) and is_list(found.beats) and is_list(found.sections)
   if not (whole and is_list(found.tempo.changes) and is_list(found.beats.times_s)) then
     return nil, ("The analysis of %s failed or is damaged; insert it again."):format(text.shown(ticket.name))
@@ -80,24 +81,25 @@ local function clock_of(at)
   end
 end
 
-local function number_of_tempo_markers_in(proj, at)
-  local count = 0
-  for index = 0, reaper.CountTempoTimeSigMarkers(proj) - 1 do
-    local _, time_s = reaper.GetTempoTimeSigMarker(proj, index)
-    count = count + (time_s >= at.position and time_s <= at.position + at.length and 1 or 0)
+-- The last tempo marker up to a moment: its index and its time; nil where there is none.
+local function tempo_marker_at(proj, moment_s)
+  local index = reaper.FindTempoTimeSigMarker(proj, moment_s)
+  if index < 0 then
+    return nil
   end
-  return count
+  local _, time_s = reaper.GetTempoTimeSigMarker(proj, index)
+  return index, time_s
+end
+
+local function has_tempo_markers_in(proj, at)
+  local _, time_s = tempo_marker_at(proj, at.position + at.length)
+  return time_s ~= nil and time_s >= at.position
 end
 
 -- The marker at a time: its index, or nil where REAPER has put it elsewhere.
 local function index_at(proj, time_s)
-  for index = 0, reaper.CountTempoTimeSigMarkers(proj) - 1 do
-    local _, found_s = reaper.GetTempoTimeSigMarker(proj, index)
-    if math.abs(found_s - time_s) < NEAR_S then
-      return index
-    end
-  end
-  return nil
+  local index, found_s = tempo_marker_at(proj, time_s + NEAR_S)
+  return index and math.abs(found_s - time_s) < NEAR_S and index or nil
 end
 
 -- A tempo from here on; with `beats`, a bar of so many begins, and cuts the one before it short. Returns whether the
@@ -108,15 +110,16 @@ function analysis.add_tempo(proj, time_s, bpm, beats)
   if index and beats then
     reaper.GetSetTempoTimeSigMarkerFlag(proj, index, STARTS_BAR | MAY_CUT, true)
     reaper.SetTempoTimeSigMarker(proj, index, time_s, -1, -1, bpm, beats, 4, false)
+    index = index_at(proj, time_s)
   end
-  return index_at(proj, time_s) ~= nil
+  return index ~= nil
 end
 
 local function add_tempo_map(proj, found, at, when, said)
   if not found.tempo.bpm or #found.tempo.changes == 0 then
     said[#said + 1] = "No steady pulse was found, so there is no tempo map."
     return
-  elseif number_of_tempo_markers_in(proj, at) > 0 then
+  elseif has_tempo_markers_in(proj, at) then
     said[#said + 1] =
       "The project has tempo markers there, so they were left as they are; delete them to get a tempo map."
     return
@@ -192,12 +195,19 @@ end
 
 -- Put a finished job's analysis into the project. A step function, as that of `delivery`.
 function analysis.of(proj, ticket, result)
-  local found, wrong = read(ticket, result)
-  local find, item = project.item_finder(proj, ticket.item, ticket.take), false
-  return function()
+  local find, item, found, is_ready = project.item_finder(proj, ticket.item, ticket.take), false, nil, false
+  local reading = clock.sliced(function(pause)
+    return read(ticket, result, pause)
+  end)
+  return function(over)
     if not found then
-      return nil, wrong
-    elseif not project.is_open(proj) then
+      local wrong
+      found, wrong = reading(over)
+      if not found then
+        return found, wrong
+      end
+    end
+    if not project.is_open(proj) then
       return nil
     end
     item = find()
@@ -205,6 +215,9 @@ function analysis.of(proj, ticket, result)
       return nil, ("%s is gone from its project, so its analysis has no place."):format(text.shown(ticket.name))
     elseif not item then
       return false
+    elseif not is_ready then
+      is_ready = true
+      return false, clock.ALONE
     end
     local _, known = reaper.GetSetMediaItemInfo_String(item, NOTE, "", false)
     if known == ticket.id then

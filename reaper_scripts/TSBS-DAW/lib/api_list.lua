@@ -23,6 +23,7 @@ return {
   "EnumProjects",
   "EnumerateFiles",
   "ExecProcess",
+  "FindTempoTimeSigMarker",
   "GetActiveTake",
   "GetAppVersion",
   "GetAudioAccessorSamples",

@@ -10,7 +10,7 @@ local capture = {}
 
 local SILENT = "REAPER gives nothing but silence; "
   .. "if it sets media offline while it is in the background, bring it to the front and try again"
-local SAMPLES = 4096 -- in one read: about a millisecond
+local VALUES, LEAST = 8192, 64 -- of all channels in one read: about a millisecond; samples, however many channels
 
 local function accessor_of(spec, object)
   if spec.kind == "track" then
@@ -40,6 +40,7 @@ function capture.to_file(spec, object, path, look)
   local accessor, file, buffer
   local done, total, has_sound = 0, 0, false
   local in_source = spec.in_source or spec.channels -- how many channels the accessor has to be asked for
+  local block = math.max(LEAST, VALUES // in_source)
 
   local function release()
     if accessor then
@@ -68,12 +69,12 @@ function capture.to_file(spec, object, path, look)
     if not file then
       return stop(err)
     end
-    buffer = reaper.new_array(SAMPLES * in_source)
+    buffer = reaper.new_array(block * in_source)
     return true
   end
 
   local function read_block()
-    local count = math.min(SAMPLES, total - done)
+    local count = math.min(block, total - done)
     buffer.clear() -- silence leaves it as it was
     local at_s = spec.start_s + done / spec.sample_rate
     local got = reaper.GetAudioAccessorSamples(accessor, spec.sample_rate, in_source, at_s, count, buffer)

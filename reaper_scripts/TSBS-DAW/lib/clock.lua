@@ -1,33 +1,60 @@
--- How long one deferred tick may take, and when to look again.
+-- How long the scripts may take in one of REAPER's ticks, and when to look again.
+--
+-- REAPER's window is drawn between two ticks: 10 ms are not noticed. All work is cut into small steps, and a step
+-- begins only as long as the tick's time is not used up. The scripts of one REAPER share that time: it is less than
+-- 10 ms, so that a step that is begun last, and what REAPER itself needs, have room.
+local require = ...
+local settings = require("settings")
+
 local clock = {}
 
--- REAPER's window is drawn between two ticks: 10 ms are not noticed. A step that is begun must end within the rest.
-local TICK_S = 0.007
+clock.ALONE = "alone" -- what a step function returns after false that asks for a tick of its own
 
--- A function that says whether this tick's time is used up, or what of it is named.
-function clock.budget(seconds)
-  local until_s = reaper.time_precise() + (seconds or TICK_S)
-  return function()
-    return reaper.time_precise() >= until_s
+local TICK_S = 0.004
+local LEAST_S = 0.001 -- for a script whose turn comes when others have used up the tick's time
+local SAME_TICK_S = 0.015 -- ticks are about 30 ms apart, and all scripts have their turns together
+
+-- When the tick began that this script has its turn in: the first script that asks says so to the others.
+local function tick_began(now)
+  local began = tonumber((settings.word("tick")))
+  if began and now >= began and now - began < SAME_TICK_S then
+    return began
   end
+  settings.word("tick", ("%.6f"):format(now))
+  return now
+end
+
+-- Two functions that say whether this tick's time is used up, and whether half of it is.
+function clock.budget()
+  local now = reaper.time_precise()
+  local left_s = math.max(tick_began(now) + TICK_S - now, LEAST_S)
+  local function ends_at(end_s)
+    return function()
+      return reaper.time_precise() >= end_s
+    end
+  end
+  return ends_at(now + left_s), ends_at(now + left_s / 2)
 end
 
 -- A step function of a body that goes through many small things: it calls `pause()` between two of them, which ends the
--- tick when its time is used up, and says whether it did: then the project may be another one.
--- Nothing in it may read audio: an accessor gives nothing inside a coroutine.
+-- tick when its time is used up, and says whether it did: then the project may be another one. `rest()` ends the tick
+-- in any case. Nothing in it may read audio: an accessor gives nothing inside a coroutine.
 function clock.sliced(body)
   local over
+  local function rest()
+    coroutine.yield(false)
+  end
   local function pause()
     if not over() then
       return false
     end
-    coroutine.yield(false)
+    rest()
     return true
   end
   local thread = coroutine.create(body)
   return function(over_now)
     over = over_now
-    local ok, done, err = coroutine.resume(thread, pause)
+    local ok, done, err = coroutine.resume(thread, pause, rest)
     if not ok then
       error(done, 0)
     end

@@ -1,10 +1,10 @@
 -- From a finished job to tracks, in steps: find the project and the item, have the media in the project's folder,
 -- build the peaks, and insert. Everything that takes time happens before the insertion, which is one step.
 local require = ...
-local analysis, files, insert = require("analysis"), require("files"), require("insert")
+local analysis, clock, files, insert = require("analysis"), require("clock"), require("files"), require("insert")
 local json, place = require("json"), require("place")
 local project, protocol, reseparate = require("project"), require("protocol"), require("reseparate")
-local stem_choice, text = require("stem_choice"), require("text")
+local silencing, stem_choice, text = require("silencing"), require("stem_choice"), require("text")
 
 local delivery = {}
 
@@ -134,14 +134,16 @@ local function origin_of(ticket, stems, paths)
   return (json.encode(kept):gsub("['`]", { ["'"] = "\\u0027", ["`"] = "\\u0060" }))
 end
 
--- Begin to deliver a finished job. may_cut: a function that says whether items may be cut now; without it, they may.
+-- Begin to deliver a finished job.
+--
+-- Args: may_cut: a function that says whether items may be cut now, or nil, when they may; pause: see `project.find`
 --
 -- Returns a step function and one that gives up. The step returns true when the stems are in the project, and sentences
 -- about what was left alone; false when there is more to do; nil and a sentence, with "gone" as a third value when the
 -- item is not there any more, and "listen" when the user wants to hear the stems first. Returns nil alone while the
 -- project is not open.
-function delivery.of(ticket, result, may_cut)
-  local proj = project.find(ticket.project, ticket)
+function delivery.of(ticket, result, may_cut, pause)
+  local proj = project.find(ticket.project, ticket, pause)
   if not proj then
     return nil
   end
@@ -155,14 +157,17 @@ function delivery.of(ticket, result, may_cut)
     end
   end
   local find = project.item_finder(proj, ticket.item, ticket.take)
-  local item, paths, media, media_copy, peaks, survey, known
+  local item, paths, media, media_copy, peaks, survey, known, is_ready
   local give_up = function() end
 
-  local function look_up()
+  local function look_up(over)
     if not ticket.item then
       return true
     end
-    local found = find()
+    local found
+    repeat
+      found = find()
+    until found ~= false or over()
     if found == nil and ticket.place ~= "new tracks" and not ticket.replaces then
       return nil, GONE:format(text.shown(ticket.name)), "gone"
     end
@@ -170,25 +175,33 @@ function delivery.of(ticket, result, may_cut)
     return found ~= false
   end
 
+  -- Items are looked at before the insertion, which is one step: their tracks may hold any number of them.
+  local function look_at_items(found, still)
+    if ticket.replaces then
+      return reseparate.items(ticket, stems, found, still)
+    end
+    local at = place.of(proj, ticket, item, found.track)
+    found.pieces = insert.needs_pieces(ticket, at) and silencing.pieces(ticket, at, still)
+  end
+
   -- Whether it is known which tracks there are; the project may change until then, and from then on.
   local function look_through(over)
-    if not known or reaper.GetProjectStateChangeCount(proj) ~= known.state then
-      survey = survey or project.survey(proj, ticket.group, ticket.id, ticket.track)
-      known = survey(over) or nil
+    if item and not reaper.ValidatePtr2(proj, item, "MediaItem*") then
+      find, item, survey, known = project.item_finder(proj, ticket.item, ticket.take), nil, nil, nil
+      return false
+    elseif not known or reaper.GetProjectStateChangeCount(proj) ~= known.state then
+      survey = survey or project.survey(proj, ticket.group, ticket.id, ticket.track, look_at_items)
+      known, is_ready = survey(over) or nil, false
       survey = not known and survey or nil
     end
-    return known ~= nil and not over()
+    return known ~= nil
+  end
+
+  local function has_leave()
+    return not may_cut or not ticket.partial or ticket.source ~= "mute" or may_cut()
   end
 
   local function insert_now()
-    if item and not reaper.ValidatePtr2(proj, item, "MediaItem*") then
-      find, item = project.item_finder(proj, ticket.item, ticket.take), nil
-      return false
-    end
-    if may_cut and ticket.partial and ticket.source == "mute" and not may_cut() then
-      return false
-    end
-    ticket.origin = origin_of(ticket, stems, paths)
     if ticket.replaces then
       give_up()
       return reseparate.stems(proj, ticket, stems, paths, place.of(proj, ticket, item, nil), known)
@@ -213,7 +226,7 @@ function delivery.of(ticket, result, may_cut)
     end
     local ok, err, what
     if not item then
-      ok, err, what = look_up()
+      ok, err, what = look_up(over)
       if not ok then
         return ok, err, what
       end
@@ -235,11 +248,16 @@ function delivery.of(ticket, result, may_cut)
         return ok, err
       end
       media = ok
-      return false -- the insertion has a tick of its own
-    end
-    if not look_through(over) then
+      ticket.origin = origin_of(ticket, stems, paths)
       return false
     end
+    if not look_through(over) or not has_leave() then
+      return false
+    elseif not is_ready then
+      is_ready = true
+      return false, clock.ALONE
+    end
+    is_ready = false
     return insert_now()
   end
   return step, function()

@@ -5,6 +5,7 @@ local text = require("text")
 local files = {}
 
 local COPY_BYTES = 128 * 1024
+local NAMES = 16 -- of a folder, between two pauses
 
 function files.join(folder, name)
   return (folder:gsub("[/\\]+$", "")) .. "/" .. name
@@ -64,13 +65,17 @@ function files.write_new(path, content)
   return os.rename(temporary, path)
 end
 
--- The names of the files in a folder, read anew.
-function files.list(folder)
+-- The names of the files in a folder, read anew. pause: called now and then, or nil; what changes meanwhile may be
+-- missing, or be there twice.
+function files.list(folder, pause)
   local found = {}
   reaper.EnumerateFiles(folder, -1)
   local name = reaper.EnumerateFiles(folder, 0)
   while name do
     found[#found + 1] = name
+    if pause and #found % NAMES == 0 then
+      pause()
+    end
     name = reaper.EnumerateFiles(folder, #found)
   end
   return found

@@ -36,28 +36,46 @@ local ITEM_VALUES = {
 local TAKE_VALUES = { "D_VOL", "D_PAN", "D_PANLAW" }
 local FADES_IN, FADES_OUT = { "D_FADEINLEN", "D_FADEINLEN_AUTO" }, { "D_FADEOUTLEN", "D_FADEOUTLEN_AUTO" }
 
-local function copy_values(from, to, names)
+local function item_values(item, names, values)
   for _, name in ipairs(names) do
-    reaper.SetMediaItemInfo_Value(to, name, reaper.GetMediaItemInfo_Value(from, name))
+    values[name] = reaper.GetMediaItemInfo_Value(item, name)
   end
 end
 
--- What the source's item has beside its audio, for the part of it that is covered.
-local function dress(item, place)
-  local from = place.item
-  copy_values(from, item, ITEM_VALUES)
+-- What the source's item has beside its audio, for the part of it that is covered: values of an item by their names.
+local function item_properties(place)
+  local from, found = place.item, {}
+  item_values(from, ITEM_VALUES, found)
   local position = reaper.GetMediaItemInfo_Value(from, "D_POSITION")
   local length = reaper.GetMediaItemInfo_Value(from, "D_LENGTH")
   if math.abs(place.position - position) < 1e-6 then
-    copy_values(from, item, FADES_IN)
+    item_values(from, FADES_IN, found)
   end
   if math.abs(place.position + place.length - position - length) < 1e-6 then
-    copy_values(from, item, FADES_OUT)
+    item_values(from, FADES_OUT, found)
   end
   local snap = reaper.GetMediaItemInfo_Value(from, "D_SNAPOFFSET") - (place.position - position)
-  if snap >= 0 and snap <= place.length then
-    reaper.SetMediaItemInfo_Value(item, "D_SNAPOFFSET", snap)
+  found.D_SNAPOFFSET = snap >= 0 and snap <= place.length and snap or nil
+  return found
+end
+
+-- What the source's take has beside its audio: values by their names, and envelopes. A stem's item begins later than
+-- the source's by `shift_s`: so much earlier are its envelopes' points.
+local function take_properties(place, shift_s)
+  local found = { values = {}, envelopes = envelopes.of(place.take, shift_s) }
+  for _, name in ipairs(TAKE_VALUES) do
+    found.values[name] = reaper.GetMediaItemTakeInfo_Value(place.take, name)
   end
+  return found
+end
+
+-- Both, read once for all stems.
+local function source_properties(ticket, place)
+  if not place.item or ticket.baked then
+    return {}
+  end
+  local shift_s = place.position - reaper.GetMediaItemInfo_Value(place.item, "D_POSITION")
+  return { item = item_properties(place), take = place.take and take_properties(place, shift_s) }
 end
 
 local function set_media(take, stem, place, media, ticket)
@@ -66,20 +84,17 @@ local function set_media(take, stem, place, media, ticket)
   reaper.SetMediaItemTakeInfo_Value(take, "D_STARTOFFS", place.offset)
 end
 
--- By how much later than the source's item a stem's begins: so much earlier are its envelopes' points.
-local function envelope_shift(place)
-  return place.position - reaper.GetMediaItemInfo_Value(place.item, "D_POSITION")
-end
-
--- What the source's take has beside its audio.
-local function dress_take(take, place, shift_s)
-  for _, name in ipairs(TAKE_VALUES) do
-    reaper.SetMediaItemTakeInfo_Value(take, name, reaper.GetMediaItemTakeInfo_Value(place.take, name))
+-- Handles of the item's takes are not valid afterwards.
+local function set_take_properties(take, properties)
+  for name, value in pairs(properties.values) do
+    reaper.SetMediaItemTakeInfo_Value(take, name, value)
   end
-  envelopes.add(take, envelopes.of(place.take, shift_s))
+  envelopes.add(take, properties.envelopes)
 end
 
-function insert.add_item(track, stem, place, media, ticket)
+-- properties: from `source_properties`, or nil
+function insert.add_item(track, stem, place, media, ticket, properties)
+  properties = properties or source_properties(ticket, place)
   local item = reaper.AddMediaItemToTrack(track)
   local take = reaper.AddTakeToMediaItem(item)
   set_media(take, stem, place, media, ticket)
@@ -93,17 +108,17 @@ function insert.add_item(track, stem, place, media, ticket)
     silencing.no_fade(item, 2)
   end
   layout.widen(track, reaper.GetMediaSourceNumChannels(media))
-  if place.item and not ticket.baked then
-    dress(item, place)
-    if place.take then
-      dress_take(take, place, envelope_shift(place)) -- last: `take` is not valid afterwards
-    end
+  for name, value in pairs(properties.item or {}) do
+    reaper.SetMediaItemInfo_Value(item, name, value)
+  end
+  if properties.take then
+    set_take_properties(take, properties.take)
   end
 end
 
 -- Stems as takes of the source's item, or of the piece of it that was read. Its own take stays, and is heard unless the
 -- source is to be muted.
-local function add_takes(proj, ticket, stems, place, media)
+local function add_takes(ticket, stems, place, media)
   if ticket.partial then
     local piece, said = silencing.piece(ticket, place)
     if not piece then
@@ -113,6 +128,7 @@ local function add_takes(proj, ticket, stems, place, media)
   end
   local item = place.item
   local own, numbers = reaper.GetActiveTake(item), {}
+  local properties = not ticket.baked and place.take and take_properties(place, 0) or nil
   project.add_to_folder(place.track, ticket.group)
   remember(place.track, ticket)
   for index, stem in ipairs(stems) do
@@ -122,32 +138,36 @@ local function add_takes(proj, ticket, stems, place, media)
   end
   reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
   reaper.SetActiveTake(ticket.source == "mute" and reaper.GetTake(item, numbers[1]) or own)
-  local source = place.take and project.take_guid(place.take)
-  for _, number in ipairs(not ticket.baked and source and numbers or {}) do
-    place.take = reaper.GetMediaItemTakeByGUID(proj, source)
-    dress_take(reaper.GetTake(item, number), place, 0)
+  for _, number in ipairs(properties and numbers or {}) do
+    set_take_properties(reaper.GetTake(item, number), properties)
   end
   return {}
 end
 
 local function add_all(proj, ticket, stems, place, media, known)
   if ticket.layout == "takes" and place.item then
-    return add_takes(proj, ticket, stems, place, media)
+    return add_takes(ticket, stems, place, media)
   end
   local folder, children = layout.tracks(proj, ticket, stems, place.track, known)
+  local properties = source_properties(ticket, place)
   remember(folder, ticket)
   for index, stem in ipairs(stems) do
-    insert.add_item(children[stem.name], stem, place, media[index], ticket)
+    insert.add_item(children[stem.name], stem, place, media[index], ticket, properties)
     insert.remember_job(children[stem.name], ticket.id)
   end
   if ticket.source ~= "mute" or not place.track then
     return {}
   elseif ticket.partial then
-    return silencing.part(ticket, place)
+    return silencing.part(ticket, place, known.pieces)
   elseif place.item then
     reaper.SetMediaItemInfo_Value(place.item, "B_MUTE", 1)
   end
   return {}
+end
+
+-- Whether a part of what lies on the source's track is muted: then it has to be known which items that are.
+function insert.needs_pieces(ticket, place)
+  return ticket.partial and ticket.source == "mute" and place.track and not (ticket.layout == "takes" and place.item)
 end
 
 -- One undo step around `body`, in the tick it is called in, balanced whatever happens. true and what `body` returns, or
@@ -177,7 +197,7 @@ end
 
 -- Returns true and sentences about what was left alone, or nil and a sentence.
 -- Args: place: { track, item, take, position, length, offset }; track, item and its take may be missing
---       media: PCM sources, one for each stem; known: the tracks, from `project.survey`
+--       media: PCM sources, one for each stem; known: from `project.survey`, with its `pieces` where they are needed
 function insert.stems(proj, ticket, stems, place, media, known)
   return insert.undoable(proj, ("tsbs-daw: stems of %s"):format(ticket.name), function()
     return add_all(proj, ticket, stems, place, media, known)

@@ -1,72 +1,20 @@
 -- What is under way: how far, how long still, and what went wrong; to cancel, retry, place or dismiss.
-local require, folder = ...
-local clock, files, project = require("clock"), require("files"), require("project")
+local require = ...
+local clock, project = require("clock"), require("project")
 local background, daemon = require("background"), require("daemon")
-local preview, settings = require("preview"), require("settings")
+local notices, preview = require("notices"), require("preview")
+local settings = require("settings")
 local pending_jobs, spools, text = require("pending_jobs"), require("spool"), require("text")
 
 local jobs_window = {}
 
-local FILE = "tsbs-daw_Jobs.lua"
 local LOOK_EVERY_S = 0.25
-local ALIVE_S = 3.0
-local DRAW_S = 0.002 -- of a tick, for looking at jobs
+local BEAT_EVERY_S = 0.5
 local PLAY_STOP = 40044 -- "Transport: Play/stop"
 local NO_DAEMON =
   "No daemon is running. Your jobs wait until one is started; if it does not start, run tsbs-daw: setup."
 local OPEN = "Done; open %s to receive it, or put it into the project in front."
 local STARTING = "Starting the daemon; the first start takes some seconds."
-
-local function alive()
-  local beat = tonumber((settings.word("jobs_window")))
-  return beat ~= nil and math.abs(reaper.time_precise() - beat) < ALIVE_S
-end
-
--- Light the toolbar button of this window, or let it go out: it is lit while jobs are under way, and when there is
--- something to say.
-function jobs_window.light(is_lit)
-  local command = files.register(folder, FILE, false)
-  reaper.SetToggleCommandState(0, command, is_lit and 1 or 0)
-  reaper.RefreshToolbar2(0, command)
-end
-
--- Say that the window has something to say, without taking the keys from what the user is doing: by its lit button, and
--- in REAPER's help line.
-function jobs_window.notify(sentence)
-  if not alive() then
-    settings.word("news", "1")
-    jobs_window.light(true)
-    reaper.Help_Set(("tsbs-daw: %s Run tsbs-daw: jobs for more."):format(sentence), true)
-  end
-end
-
--- Show how far the jobs are where it takes no keys: by the button, and in the help line, where nothing else is said.
--- count: how many are under way; line: about one of them, or nil
-function jobs_window.show_progress(count, line)
-  local has_news = settings.word("news") ~= ""
-  local shown = ("%d %s"):format(count, line or "")
-  if shown == settings.word("progress") then
-    return
-  end
-  settings.word("progress", shown)
-  jobs_window.light(count > 0 or has_news)
-  if not has_news then
-    local more = count > 1 and (", and %d more"):format(count - 1) or ""
-    reaper.Help_Set(line and ("tsbs-daw: %s%s"):format(line, more) or "", true)
-  end
-end
-
--- Whether the window is open, and takes a part of every tick.
-function jobs_window.is_open()
-  return alive()
-end
-
--- Open the window as a script of its own, unless it is open.
-function jobs_window.show()
-  if not alive() then
-    files.run_script(folder, FILE)
-  end
-end
 
 -- Seconds left, from how far it came since it was first seen here; nil when that says nothing yet.
 local function time_left(seen, fraction)
@@ -76,7 +24,7 @@ local function time_left(seen, fraction)
   return gained > 0.02 and (1 - fraction) * (now - seen.from_s) / gained or nil
 end
 
-local function view_of_result(ticket, result, err)
+local function view_of_result(ticket, result, err, pause)
   if err then
     return { line = err, retry = true }
   elseif result.state ~= "done" then
@@ -87,24 +35,24 @@ local function view_of_result(ticket, result, err)
       view.insert, view.stems = true, require("delivery").wanted(ticket, result) or {}
     end
     return view
-  elseif not project.find(ticket.project, ticket) then
+  elseif not project.find(ticket.project, ticket, pause) then
     return { line = OPEN:format(text.shown(ticket.project.name)), here = true }
   end
   return { line = "putting it into the project", fraction = 1 }
 end
 
 -- What the window shows of a ticket: line, fraction, and which buttons.
-function jobs_window.view(spool, ticket, seen, desk)
+function jobs_window.view(spool, ticket, seen, desk, pause)
   if desk:is_anothers(ticket) then
     return { line = "It belongs to another REAPER that is running.", foreign = true }
   end
-  local result, err = spool:result(ticket.id)
+  local result, err = spool:result(ticket.id, pause)
   if result or err then
-    return view_of_result(ticket, result, err)
+    return view_of_result(ticket, result, err, pause)
   elseif ticket.trouble then
     return { line = ticket.trouble, retry = true }
   elseif ticket.stage == "requested" then
-    local open = project.find(ticket.project, ticket)
+    local open = project.find(ticket.project)
     local line = open and "looking at what was selected" or "waiting for %s to be open"
     return { line = line:format(text.shown(ticket.project.name)) }
   elseif ticket.stage ~= "submitted" then
@@ -163,18 +111,64 @@ local BUTTONS = {
   { "here", "Put into this project" },
 }
 
--- Look at some tickets, as far as the tick allows, the next time at the ones after them: a hundred are a hundred files.
-local function refresh(model, over)
-  for _ = 1, #model.all do
-    model.at = model.at % #model.all + 1
-    local ticket = model.all[model.at]
-    local seen = model.seen[ticket.id] or {}
-    model.seen[ticket.id] = seen
-    model.views[ticket.id] = jobs_window.view(model.spool, ticket, seen, model.desk)
-    if over() then
-      return
+-- Whether two views of a ticket look alike. The stems of a result do not change.
+local function is_same(one, other)
+  for key, value in pairs(one) do
+    if other[key] ~= value and key ~= "stems" then
+      return false
     end
   end
+  for key in pairs(other) do
+    if one[key] == nil then
+      return false
+    end
+  end
+  return true
+end
+
+local function are_same(tickets, others)
+  local same = #tickets == #others
+  for index = 1, same and #tickets or 0 do
+    same = same and tickets[index].id == others[index].id
+  end
+  return same
+end
+
+-- Look at the daemon and at every ticket, again and again; `model.is_new` says that something is not as it was shown.
+local function keep_up(model, pause, rest)
+  while true do
+    if model.look() then
+      local all = model.desk:all(pause)
+      local alive_now, starting = model.spool:alive(), daemon.is_starting(model.spool)
+      model.is_new = model.is_new or not are_same(all, model.all)
+      model.is_new = model.is_new or alive_now ~= model.alive or starting ~= model.starting
+      model.all, model.alive, model.starting = all, alive_now, starting
+      pause()
+      for _, ticket in ipairs(all) do
+        model.seen[ticket.id] = model.seen[ticket.id] or {}
+        local view = jobs_window.view(model.spool, ticket, model.seen[ticket.id], model.desk, pause)
+        model.is_new = model.is_new or not is_same(view, model.views[ticket.id] or {})
+        model.views[ticket.id] = view
+        pause()
+      end
+    end
+    rest()
+  end
+end
+
+-- Whether there is something new to show. Looking for it has half of a tick, and drawing it has the next one.
+local function look(model)
+  if model.beat() then
+    settings.word("jobs_window", ("%.3f"):format(reaper.time_precise()))
+  end
+  local said = settings.word("said")
+  if model.is_new or said ~= model.said then
+    model.is_new, model.said = false, said
+    return true
+  end
+  local _, half = clock.budget()
+  model.keep_up(half)
+  return false
 end
 
 -- A button for each stem that plays it, or ends it.
@@ -230,25 +224,20 @@ local function draw_daemon(window, model, installed)
   if model.alive then
     return
   end
-  if daemon.is_starting(model.spool) then
+  if model.starting then
     window:text(STARTING, true)
   elseif #model.all > 0 then
     window:text(NO_DAEMON)
     if installed.start and window:button("Start it") then
       daemon.start(installed)
+      model.look = clock.every(LOOK_EVERY_S)
     end
   end
   window:gap()
 end
 
 local function draw(window, model, installed)
-  settings.word("jobs_window", ("%.3f"):format(reaper.time_precise()))
-  local over = clock.budget(DRAW_S)
-  if model.look() then
-    model.all, model.alive = model.desk:all(), model.spool:alive()
-  end
-  refresh(model, over)
-  for sentence in settings.word("said"):gmatch("[^\n]+") do
+  for sentence in model.said:gmatch("[^\n]+") do
     window:text(sentence)
   end
   draw_daemon(window, model, installed)
@@ -256,9 +245,7 @@ local function draw(window, model, installed)
     window:text("Nothing is under way.", true)
   end
   for _, ticket in ipairs(model.all) do
-    local said = window:part(model.seen[ticket.id] or {}, over(), function()
-      return draw_ticket(window, model, ticket)
-    end)
+    local said = window:part(model.seen[ticket.id] or {}, draw_ticket, window, model, ticket)
     if said then
       settings.word("said", said)
     end
@@ -285,18 +272,25 @@ function jobs_window.run()
     seen = {},
     all = {},
     views = {},
-    at = 0,
+    is_new = true,
   }
-  model.look = clock.every(LOOK_EVERY_S)
-  ui.open(title, 520, 420, function(window)
+  model.look, model.beat = clock.every(LOOK_EVERY_S), clock.every(BEAT_EVERY_S)
+  model.keep_up = clock.sliced(function(pause, rest)
+    keep_up(model, pause, rest)
+  end)
+  local function draw_all(window)
     return draw(window, model, installed)
-  end, function()
+  end
+  local function closed()
     preview.stop()
     settings.word("news", "")
-    jobs_window.light((tonumber(settings.word("progress"):match("^%d+")) or 0) > 0)
+    notices.light((tonumber(settings.word("progress"):match("^%d+")) or 0) > 0)
     settings.word("jobs_window", "")
     settings.word("said", "")
-  end, true)
+  end
+  ui.open(title, 520, 420, draw_all, closed, true, function()
+    return look(model)
+  end)
 end
 
 return jobs_window

@@ -3,6 +3,9 @@ local json = {}
 
 local LIST = { __name = "json list" }
 local DEEPEST = 50
+local VALUES = 64 -- between two pauses: some hundredths of a millisecond
+local QUOTE, COMMA, COLON = ('",:'):byte(1, 3)
+local OPEN, CLOSED, OPEN_LIST, CLOSED_LIST = ("{}[]"):byte(1, 4)
 
 function json.list(values)
   return setmetatable(values or {}, LIST)
@@ -88,9 +91,13 @@ local function unicode(text, at)
 end
 
 local function string_at(text, at)
+  local stop = text:find('[%c"\\]', at + 1) or fail(at + 1, "an open string")
+  if text:byte(stop) == QUOTE then
+    return text:sub(at + 1, stop - 1), stop + 1
+  end
   local parts, from = {}, at + 1
   while true do
-    local stop = text:find('[%c"\\]', from) or fail(at, "an open string")
+    stop = text:find('[%c"\\]', from) or fail(from, "an open string")
     parts[#parts + 1] = text:sub(from, stop - 1)
     local char = text:sub(stop, stop)
     if char == '"' then
@@ -110,71 +117,77 @@ local function string_at(text, at)
   end
 end
 
+-- Where the next thing is that is no space; behind the text where nothing is.
 local function skip(text, at)
-  return text:match("^[ \t\r\n]*()", at)
+  return text:find("[^ \t\r\n]", at) or #text + 1
 end
 
 local value_at
 
 -- What stands between an opening and a closing bracket; `read` takes one element and returns where it ends.
-local function each(text, at, closing, read)
+local function each(text, at, closing, pause, read)
   at = skip(text, at + 1)
-  if text:sub(at, at) == closing then
+  if text:byte(at) == closing then
     return at + 1
   end
   while true do
     at = skip(text, read(at))
-    local char = text:sub(at, at)
-    if char == closing then
+    local byte = text:byte(at)
+    if byte == closing then
       return at + 1
-    elseif char ~= "," then
-      fail(at, "neither a comma nor " .. closing)
+    elseif byte ~= COMMA then
+      fail(at, "neither a comma nor " .. string.char(closing))
+    elseif pause then
+      pause()
     end
     at = skip(text, at + 1)
   end
 end
 
-local function object_at(text, at, depth)
+local function object_at(text, at, depth, pause)
   local found = {}
   return found,
-    each(text, at, "}", function(from)
-      if text:sub(from, from) ~= '"' then
+    each(text, at, CLOSED, pause, function(from)
+      if text:byte(from) ~= QUOTE then
         fail(from, "no name")
       end
       local key, after = string_at(text, from)
       after = skip(text, after)
-      if text:sub(after, after) ~= ":" then
+      if text:byte(after) ~= COLON then
         fail(after, "no colon")
       end
-      found[key], after = value_at(text, skip(text, after + 1), depth)
+      found[key], after = value_at(text, skip(text, after + 1), depth, pause)
       return after
     end)
 end
 
-local function list_at(text, at, depth)
-  local found = json.list()
+local function list_at(text, at, depth, pause)
+  local found, count = json.list(), 0
   return found,
-    each(text, at, "]", function(from)
-      local value, after = value_at(text, from, depth)
-      found[#found + 1] = value
+    each(text, at, CLOSED_LIST, pause, function(from)
+      local value, after = value_at(text, from, depth, pause)
+      if value ~= nil then
+        count = count + 1
+        found[count] = value
+      end
       return after
     end)
 end
 
 local LITERALS = { t = { "true", true }, f = { "false", false }, n = { "null", nil } }
 
-function value_at(text, at, depth)
-  local char = text:sub(at, at)
+function value_at(text, at, depth, pause)
+  local byte = text:byte(at)
   if depth > DEEPEST then
     fail(at, "too deep")
-  elseif char == "{" then
-    return object_at(text, at, depth + 1)
-  elseif char == "[" then
-    return list_at(text, at, depth + 1)
-  elseif char == '"' then
+  elseif byte == QUOTE then
     return string_at(text, at)
+  elseif byte == OPEN then
+    return object_at(text, at, depth + 1, pause)
+  elseif byte == OPEN_LIST then
+    return list_at(text, at, depth + 1, pause)
   end
-  local literal = LITERALS[char]
+  local literal = LITERALS[text:sub(at, at)]
   if literal and text:sub(at, at + #literal[1] - 1) == literal[1] then
     return literal[2], at + #literal[1]
   end
@@ -183,9 +196,20 @@ function value_at(text, at, depth)
   return found, at + #digits
 end
 
--- Returns the value, or nil and why not.
-function json.decode(text)
-  local ok, value, at = pcall(value_at, text, skip(text, 1), 0)
+local function once_in(times, pause)
+  local count = 0
+  return function()
+    count = count + 1
+    if count % times == 0 then
+      pause()
+    end
+  end
+end
+
+-- Returns the value, or nil and why not. pause: called now and then in a long text, or nil
+function json.decode(text, pause)
+  pause = pause and once_in(VALUES, pause)
+  local ok, value, at = pcall(value_at, text, skip(text, 1), 0, pause)
   if not ok then
     return nil, value
   elseif skip(text, at) <= #text then

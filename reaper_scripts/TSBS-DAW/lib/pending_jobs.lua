@@ -16,8 +16,10 @@ pending_jobs.SCHEMA = 1
 
 local RUNNING_S = 15 -- a REAPER that has said nothing for so long was closed, or has crashed
 
+local mine -- the name of this REAPER
+
 function pending_jobs.at(root)
-  return setmetatable({ folder = files.join(root, "reaper"), known = {} }, pending_jobs)
+  return setmetatable({ folder = files.join(root, "reaper"), known = {}, seen = {} }, pending_jobs)
 end
 
 local function parts(name)
@@ -25,62 +27,106 @@ local function parts(name)
   return id, tonumber(number)
 end
 
--- The newest file of every ticket: id -> number; and the names of older ones.
-function pending_jobs:_numbers()
-  local newest, old = {}, {}
-  for _, name in ipairs(files.list(self.folder)) do
+-- The newest file of every ticket: their ids in the folder's order, and id -> number; and the names of older ones.
+function pending_jobs:_numbers(pause)
+  local ids, newest, old = {}, {}, {}
+  for _, name in ipairs(files.list(self.folder, pause)) do
     local id, number = parts(name)
     if id then
       local known = newest[id]
       if known then
         old[#old + 1] = ("%s.%d.json"):format(id, math.min(known, number))
+      else
+        ids[#ids + 1] = id
       end
       newest[id] = math.max(known or 0, number)
     end
   end
-  return newest, old
+  return ids, newest, old
 end
 
-local function read(path)
+local function read(path, pause)
   local content = files.read(path)
-  local found = content and json.decode(content)
+  local found = content and json.decode(content, pause)
   if type(found) == "table" and found.schema == pending_jobs.SCHEMA and type(found.job) == "table" then
     return found
   end
   return nil
 end
 
--- All tickets, oldest first; one that did not change is the same table as before. What cannot be read stays there.
-function pending_jobs:all()
-  local found = {}
-  local newest, old = self:_numbers()
-  for id, number in pairs(newest) do
-    local ticket = self.known[id]
-    if not ticket or ticket.number ~= number then
-      ticket = read(files.join(self.folder, ("%s.%d.json"):format(id, number)))
-    end
-    if ticket and ticket.id == id then
-      ticket.number = number
-      found[#found + 1] = ticket
+function pending_jobs:_path(id, number)
+  return files.join(self.folder, ("%s.%d.json"):format(id, number))
+end
+
+-- Bring what is known of a ticket up to date; what was done to it here since its folder was listed stands.
+--
+-- Args:    number: its newest file when the folder was listed; nil: it had none
+-- Returns: whether a file was looked at
+function pending_jobs:_look_at(id, number, pause)
+  local known = self.known[id]
+  if not number then
+    self.known[id] = known and files.exists(self:_path(id, known.number)) and known or nil
+    return known ~= nil
+  elseif known and known.number >= number then
+    return false
+  end
+  local path = self:_path(id, number)
+  local found = read(path, pause)
+  if self.known[id] ~= known then
+    return true -- it was done with meanwhile
+  elseif found and found.id == id then
+    found.number = number
+    self.known[id] = found
+  elseif files.exists(path) then
+    self.known[id] = nil
+  end
+  return true
+end
+
+local function by_id(a, b)
+  return a.id < b.id
+end
+
+-- Most systems list a folder in the order of its names already.
+local function sort(tickets)
+  for index = 2, #tickets do
+    if by_id(tickets[index], tickets[index - 1]) then
+      return table.sort(tickets, by_id)
     end
   end
-  self.known = {}
-  for _, ticket in ipairs(found) do
-    self.known[ticket.id] = ticket
+end
+
+-- All tickets, oldest first; one that did not change is the same table as before. What cannot be read stays there.
+-- pause: called between two of them, or nil. What is done to tickets meanwhile is seen.
+function pending_jobs:all(pause)
+  pause = pause or function() end
+  local ids, newest, old = self:_numbers(pause)
+  for id in pairs(self.known) do
+    ids[#ids + 1] = not newest[id] and id or nil
+  end
+  local found = {}
+  for _, id in ipairs(ids) do
+    if self:_look_at(id, newest[id], pause) then
+      pause()
+    end
+  end
+  for _, id in ipairs(ids) do
+    found[#found + 1] = self.known[id]
   end
   for _, name in ipairs(old) do
     os.remove(files.join(self.folder, name))
   end
-  table.sort(found, function(a, b)
-    return a.id < b.id
-  end)
+  sort(found)
   return found
 end
 
 -- The name of this REAPER, as long as it runs.
 function pending_jobs.me()
-  local me = settings.word("instance")
-  return me ~= "" and me or settings.word("instance", text.new_id())
+  if not mine then
+    local known = settings.word("instance")
+    mine = known ~= "" and known or settings.word("instance", text.new_id())
+  end
+  return mine
 end
 
 function pending_jobs:_running(owner)
@@ -105,14 +151,21 @@ function pending_jobs:leave()
   os.remove(self:_running(pending_jobs.me()))
 end
 
+-- Whether another REAPER is running. Many tickets are of one owner, so that its word is read once in a second.
+function pending_jobs:_is_running(owner)
+  local now, seen = os.time(), self.seen[owner]
+  if not seen or seen.at ~= now then
+    local content = files.read(self:_running(owner))
+    local beat = tonumber(content or "") -- nil: it is being written
+    seen = { at = now, runs = content ~= nil and (beat == nil or math.abs(now - beat) < RUNNING_S) }
+    self.seen[owner] = seen
+  end
+  return seen.runs
+end
+
 -- Whether a ticket is another REAPER's, which is running.
 function pending_jobs:is_anothers(ticket)
-  if ticket.owner == nil or ticket.owner == pending_jobs.me() then
-    return false
-  end
-  local content = files.read(self:_running(ticket.owner))
-  local beat = tonumber(content or "")
-  return content ~= nil and (beat == nil or math.abs(os.time() - beat) < RUNNING_S) -- nil: it is being written
+  return ticket.owner ~= nil and ticket.owner ~= pending_jobs.me() and self:_is_running(ticket.owner)
 end
 
 -- Make a ticket this REAPER's own. Returns whether it is: of several that try, one can rename the file.
@@ -123,8 +176,7 @@ function pending_jobs:claim(ticket)
     return false
   end
   local from, to = ticket.number, ticket.number + 1
-  local path = files.join(self.folder, ticket.id)
-  if not os.rename(("%s.%d.json"):format(path, from), ("%s.%d.json"):format(path, to)) then
+  if not os.rename(self:_path(ticket.id, from), self:_path(ticket.id, to)) then
     return false
   end
   ticket.number, ticket.owner = to, pending_jobs.me()
@@ -148,7 +200,7 @@ function pending_jobs:keep(ticket)
   if not content then
     return nil, ("%s cannot be asked for: %s; rename it."):format(text.shown(ticket.name), err)
   end
-  local path = files.join(self.folder, ("%s.%d.json"):format(ticket.id, ticket.number))
+  local path = self:_path(ticket.id, ticket.number)
   local written = files.write_new(path, content)
   if not written then
     local made
@@ -162,14 +214,15 @@ function pending_jobs:keep(ticket)
     return nil, ("Nothing can be written to %s (%s); make room there."):format(text.shown(self.folder), tostring(err))
   end
   if before then
-    os.remove(files.join(self.folder, ("%s.%d.json"):format(ticket.id, before)))
+    os.remove(self:_path(ticket.id, before))
   end
   return true
 end
 
 -- The debt is paid, or not wanted any more.
 function pending_jobs:drop(ticket)
-  os.remove(files.join(self.folder, ("%s.%d.json"):format(ticket.id, ticket.number)))
+  self.known[ticket.id] = nil
+  os.remove(self:_path(ticket.id, ticket.number))
 end
 
 return pending_jobs

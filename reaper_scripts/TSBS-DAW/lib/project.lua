@@ -6,7 +6,7 @@ local project = {}
 
 local SECTION = "TSBS-DAW"
 local IDS = 8 -- of a project's names that are kept
-local SCAN_ITEMS = 200 -- in one step; each costs some microseconds
+local SCAN_ITEMS = 50 -- in one step; each costs some microseconds
 
 local function stored(proj, key)
   local found, value = reaper.GetProjExtState(proj, SECTION, key)
@@ -55,11 +55,11 @@ function project.reference(proj)
 end
 
 -- Whether a project has what a ticket speaks of: its take or, for a portion of a track, its track.
-local function has(proj, ticket)
+local function has(proj, ticket, pause)
   if ticket.take then
     return reaper.GetMediaItemTakeByGUID(proj, ticket.take) ~= nil
   end
-  return ticket.track ~= nil and project.track(proj, ticket.track) ~= nil
+  return ticket.track ~= nil and project.track(proj, ticket.track, pause) ~= nil
 end
 
 local seen = {} -- id of a project -> where it was seen last: proj, its file's path, and its first track
@@ -85,8 +85,8 @@ local function is_meant(proj, path, wanted)
 end
 
 -- The open project that a reference means, in whatever tab it is; of several, the one that has what the ticket speaks
--- of.
-function project.find(wanted, ticket)
+-- of. pause: called now and then where many tracks have to be looked at, or nil
+function project.find(wanted, ticket, pause)
   local index, first = 0, nil
   local proj, path = reaper.EnumProjects(index)
   while proj do
@@ -96,7 +96,7 @@ function project.find(wanted, ticket)
       if path ~= "" then
         seen[wanted.id] = { proj = proj, path = path, track = reaper.GetTrack(proj, 0) }
       end
-      if not ticket or has(proj, ticket) then
+      if not ticket or has(proj, ticket, pause) then
         return proj
       end
       first = first or proj
@@ -104,7 +104,7 @@ function project.find(wanted, ticket)
     index = index + 1
     proj, path = reaper.EnumProjects(index)
   end
-  return first
+  return first and project.is_open(first) and first or nil
 end
 
 function project.current()
@@ -169,13 +169,33 @@ function project.tracks(proj)
   end
 end
 
-function project.track(proj, guid)
-  for track, index in project.tracks(proj) do
-    if project.track_guid(track) == guid then
-      return track, index
+local tracks = {} -- GUID -> where the track was seen last
+
+local function known_track(proj, guid)
+  local track = tracks[guid]
+  local lives = track and reaper.ValidatePtr2(proj, track, "MediaTrack*") and project.track_guid(track) == guid
+  return lives and track or nil
+end
+
+-- The track of this GUID; nil where there is none, or the project was closed. pause: called after every track, or nil
+function project.track(proj, guid, pause)
+  local found, index = known_track(proj, guid), 0
+  while not found do
+    local track = reaper.GetTrack(proj, index)
+    if not track then
+      return nil
+    end
+    local its_guid = project.track_guid(track)
+    tracks[its_guid], found, index = track, its_guid == guid and track, index + 1
+    local state = pause and not found and reaper.GetProjectStateChangeCount(proj)
+    if state and pause() then
+      if not project.is_open(proj) then
+        return nil
+      end
+      index = reaper.GetProjectStateChangeCount(proj) == state and index or 0
     end
   end
-  return nil
+  return found
 end
 
 -- What a track remembers for us. Tracks made by these scripts know their jobs, their group and their stem.
@@ -205,43 +225,56 @@ function project.is_folder_of(track, group)
   return (" " .. project.note(track, "folder_of") .. " "):find(" " .. group .. " ", 1, true) ~= nil
 end
 
+-- What a track knows of a group of stems goes to `found`.
+local function look_at_track(track, found, group, id, guid)
+  if project.track_guid(track) == guid then
+    found.track = track
+  end
+  local is_folder, is_stem = project.is_folder_of(track, group), project.note(track, "group") == group
+  if is_folder then
+    found.folder = track
+  end
+  if is_stem then
+    local stem = project.note(track, "stem")
+    found.stems[stem] = found.stems[stem] or {}
+    table.insert(found.stems[stem], track)
+  end
+  if is_folder or is_stem then
+    local jobs = " " .. project.note(track, "jobs") .. " "
+    found.has_job = found.has_job or jobs:find(" " .. id .. " ", 1, true) ~= nil
+  end
+end
+
 -- What the tracks of a project know of a group of stems, in one look through all of them, however many there are: a
 -- step function that ends with
 --
 --   state: the project's, at which this was so; has_job: whether the job's stems are there already
 --   track: the one with this GUID; folder: the group's; stems: the group's other tracks, a list for each stem's name
-function project.survey(proj, group, id, guid)
-  local function look(pause)
-    local found = { state = reaper.GetProjectStateChangeCount(proj), stems = {} }
-    for track in project.tracks(proj) do
-      if project.track_guid(track) == guid then
-        found.track = track
+--
+-- more: looks at items too, or nil. `more(found, still)` adds what it finds, and calls `still()` between two items:
+-- when that is false, the project has changed, and what was found is worth nothing.
+function project.survey(proj, group, id, guid, more)
+  return clock.sliced(function(pause)
+    while true do
+      local found = { state = reaper.GetProjectStateChangeCount(proj), stems = {} }
+      local is_whole = true
+      local function still()
+        is_whole = is_whole and not (pause() and reaper.GetProjectStateChangeCount(proj) ~= found.state)
+        return is_whole
       end
-      local is_folder, is_stem = project.is_folder_of(track, group), project.note(track, "group") == group
-      if is_folder then
-        found.folder = track
+      for track in project.tracks(proj) do
+        look_at_track(track, found, group, id, guid)
+        if not still() then
+          break
+        end
       end
-      if is_stem then
-        local stem = project.note(track, "stem")
-        found.stems[stem] = found.stems[stem] or {}
-        table.insert(found.stems[stem], track)
+      if is_whole and more then
+        more(found, still)
       end
-      if is_folder or is_stem then
-        found.has_job = found.has_job
-          or (" " .. project.note(track, "jobs") .. " "):find(" " .. id .. " ", 1, true) ~= nil
-      end
-      if pause() and reaper.GetProjectStateChangeCount(proj) ~= found.state then
-        return nil
+      if is_whole then
+        return found
       end
     end
-    return found
-  end
-  return clock.sliced(function(pause)
-    local found
-    repeat
-      found = look(pause)
-    until found
-    return found
   end)
 end
 

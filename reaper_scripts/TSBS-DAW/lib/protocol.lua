@@ -33,13 +33,13 @@ function protocol.job(id, output, song, options, written, deliver)
   }
 end
 
--- A document of the daemon's. nil alone: it is not there; nil and a sentence: it cannot be used.
-function protocol.read(path)
+-- A document of the daemon's. nil alone: it is not there; nil and a sentence: it cannot be used. pause: as for `json`
+function protocol.read(path, pause)
   local content = files.read(path)
   if not content then
     return nil
   end
-  local found, err = json.decode(content)
+  local found, err = json.decode(content, pause)
   if type(found) ~= "table" then
     return nil, ("%s is damaged (%s); run the job again."):format(text.shown(path), err or "no object")
   elseif found.schema ~= protocol.SCHEMA and found.schema ~= protocol.LATEST then

@@ -24,7 +24,13 @@ local function submit(spool, ticket, source)
   return true
 end
 
-local function rendered(spool, ticket, proj, item)
+local function rendered(spool, ticket, proj, take)
+  if not project.is_open(proj) then
+    return nil
+  elseif not reaper.ValidatePtr2(proj, take, "MediaItem_Take*") then
+    return gone(ticket)
+  end
+  local item = reaper.GetMediaItemTake_Item(take)
   local path, later = spool:prepare_audio(ticket.id, AUDIO)
   if not path then
     return nil, later
@@ -45,9 +51,9 @@ local function rendered(spool, ticket, proj, item)
   return submit(spool, ticket, { path = later, start_samples = start, length_samples = length })
 end
 
-local function object_of(ticket, proj)
+local function object_of(ticket, proj, pause)
   if ticket.spec.kind == "track" then
-    return project.track(proj, ticket.track), "MediaTrack*"
+    return project.track(proj, ticket.track, pause), "MediaTrack*"
   end
   return reaper.GetMediaItemTakeByGUID(proj, ticket.take), "MediaItem_Take*"
 end
@@ -72,8 +78,8 @@ local function follow(ticket, take)
 end
 
 -- Returns a step function, and one that gives up. The step: true when the job is asked for; nil and a sentence; false.
--- Returns nil alone while the project is not open.
-function recording.of(spool, ticket)
+-- Returns nil alone while the project is not open. pause: see `project.find`
+function recording.of(spool, ticket, pause)
   local spec = ticket.spec
   if spec.kind == "file" then
     local source = { path = spec.path, start_samples = spec.start_samples, length_samples = spec.length_samples }
@@ -81,18 +87,20 @@ function recording.of(spool, ticket)
       return submit(spool, ticket, source)
     end
   end
-  local proj = project.find(ticket.project, ticket)
+  local proj = project.find(ticket.project, ticket, pause)
   if not proj then
     return nil
   end
-  local object, kind = object_of(ticket, proj)
-  if not object then
+  local object, kind = object_of(ticket, proj, pause)
+  if not project.is_open(proj) then
+    return nil
+  elseif not object then
     return function()
       return gone(ticket)
     end
   elseif spec.kind == "render" then
     return function()
-      return rendered(spool, ticket, proj, reaper.GetMediaItemTake_Item(object))
+      return rendered(spool, ticket, proj, object)
     end
   end
   local path, later = spool:prepare_audio(ticket.id, AUDIO)

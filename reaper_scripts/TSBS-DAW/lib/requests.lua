@@ -64,7 +64,7 @@ function ways.ranges(work)
   for _, range in ipairs(work.request.ranges) do
     for _, guid in ipairs(range.track and { range.track } or work.request.tracks) do
       number = number + 1
-      local track = project.track(work.proj, guid)
+      local track = project.track(work.proj, guid, work.pause)
       if track then
         work.take(number, portions.of_range, track, range)
       end
@@ -88,7 +88,7 @@ function ways.again(work)
       local guid = project.track_guid(track)
       for id in project.note(track, "jobs"):gmatch("%S+") do
         number = number + 1
-        local folder = project.track(work.proj, guid)
+        local folder = project.track(work.proj, guid, work.pause)
         if folder then
           work.take(number, again_ticket, folder, id, wanted)
         end
@@ -115,6 +115,9 @@ function requests.of(desk, spool, request)
   end
   local closed = {}
   return clock.sliced(function(pause)
+    if not project.is_open(proj) then
+      return nil -- since then
+    end
     local said, kept = {}, 0
     local work = { request = request, proj = proj, rate = reaper.Master_GetPlayRate(proj) }
     work.installed = settings.installed() or {}

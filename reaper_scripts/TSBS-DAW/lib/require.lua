@@ -1,8 +1,8 @@
 -- Loads the modules of this folder, each once. A module is a file that is given `require` and returns a table.
 --
---   json, text -> files, clock -> settings -> protocol, spool, pending_jobs, project -> source, capture, render
---     -> recording, silencing -> insert, portions -> reseparate, requests -> delivery -> background -> selection -> ui
---     -> chooser, jobs_window
+--   json, text -> files -> settings -> clock, notices, protocol, spool, pending_jobs, project
+--     -> source, capture, render -> recording, silencing -> insert, portions -> reseparate, requests -> delivery
+--     -> background -> selection -> ui -> chooser, jobs_window
 --
 -- `require` would read the folder's name as a list of patterns; a folder may be called anything.
 return function(folder)

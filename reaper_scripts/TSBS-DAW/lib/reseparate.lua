@@ -32,61 +32,6 @@ local function replace_media(take, path)
   end
 end
 
--- Give new media to what the earlier job made on a track. `old` is its file; where that is not known, the items that
--- bear its id have it in their first take. Returns whether there was any; sentences go to `said`.
-local function replace_in(track, ticket, old, new, said)
-  local found = false
-  for index = 0, reaper.CountTrackMediaItems(track) - 1 do
-    local item = reaper.GetTrackMediaItem(track, index)
-    local ours = not old and job_of(item) == ticket.replaced
-    for at = 0, reaper.CountTakes(item) - 1 do
-      local take = reaper.GetTake(item, at)
-      local ours_by_file, in_section = plays_file(take, old or "")
-      if ours_by_file and in_section then
-        said[#said + 1] = SECTION:format(text.shown(reaper.GetTakeName(take)))
-        found = true
-      elseif ours_by_file or ours and at == 0 and take then
-        replace_media(take, new)
-        reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
-        found = true
-      end
-    end
-  end
-  return found
-end
-
--- What the new job does not have keeps its sound, and is known as its own from now on: a later job may have it again.
-local function keep_in(track, ticket)
-  for index = 0, reaper.CountTrackMediaItems(track) - 1 do
-    local item = reaper.GetTrackMediaItem(track, index)
-    if job_of(item) == ticket.replaced then
-      reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
-    end
-  end
-end
-
--- A stem's new media: in what is there of it; else in a new item, on its track or on a new one. A new track is muted,
--- so that nothing sounds twice that did not before.
-local function put_again(proj, ticket, stem, path, place, known, said)
-  local tracks, found = known.stems[stem.name] or {}, false
-  if ticket.layout == "takes" then
-    tracks = { known.folder }
-  end
-  for _, track in ipairs(tracks) do
-    found = replace_in(track, ticket, ticket.replaces[stem.name], path, said) or found
-  end
-  if found or ticket.replaces[stem.name] then
-    return -- also where the user has removed it
-  end
-  local track = tracks[1]
-  if not track then
-    track = layout.add_stem_track(proj, layout.below(known.folder), ticket, stem, 0)
-    layout.number(track, "B_MUTE", 1)
-    insert.remember_job(track, ticket.id)
-  end
-  insert.add_item(track, stem, place, assert(reaper.PCM_Source_CreateFromFile(path), "a stem is damaged"), ticket)
-end
-
 local function is_in(stems, name)
   for _, stem in ipairs(stems) do
     if stem.name == name then
@@ -94,6 +39,76 @@ local function is_in(stems, name)
     end
   end
   return false
+end
+
+-- Of an item on a stem's track, the takes that the earlier job made go to `found`: { item, take, in_section }. `old` is
+-- the stem's file; where that is not known, the items that bear the job's id have it in their first take.
+local function takes_of(item, ticket, old, found)
+  local ours = not old and job_of(item) == ticket.replaced
+  for at = 0, reaper.CountTakes(item) - 1 do
+    local take = reaper.GetTake(item, at)
+    local ours_by_file, in_section = plays_file(take, old or "")
+    if ours_by_file or ours and at == 0 and take then
+      found[#found + 1] = { item = item, take = take, in_section = ours_by_file and in_section }
+    end
+  end
+end
+
+local function each_item(tracks, still, visit)
+  for _, track in ipairs(tracks) do
+    for index = 0, reaper.CountTrackMediaItems(track) - 1 do
+      visit(reaper.GetTrackMediaItem(track, index))
+      if not still() then
+        return
+      end
+    end
+  end
+end
+
+local function tracks_of(ticket, name, known)
+  return ticket.layout == "takes" and { known.folder } or known.stems[name] or {}
+end
+
+-- What is to get new media, and what keeps its own, goes to `known`: for `project.survey`.
+function reseparate.items(ticket, stems, known, still)
+  known.takes, known.kept = {}, {}
+  for _, stem in ipairs(known.folder and stems or {}) do
+    local found = {}
+    known.takes[stem.name] = found
+    each_item(tracks_of(ticket, stem.name, known), still, function(item)
+      takes_of(item, ticket, ticket.replaces[stem.name], found)
+    end)
+  end
+  for name, tracks in pairs(known.stems) do
+    each_item(is_in(stems, name) and {} or tracks, still, function(item)
+      if job_of(item) == ticket.replaced then
+        known.kept[#known.kept + 1] = item
+      end
+    end)
+  end
+end
+
+-- A stem's new media: in what is there of it; else in a new item, on its track or on a new one. A new track is muted,
+-- so that nothing sounds twice that did not before.
+local function put_again(proj, ticket, stem, path, place, known, said)
+  for _, found in ipairs(known.takes[stem.name]) do
+    if found.in_section then
+      said[#said + 1] = SECTION:format(text.shown(reaper.GetTakeName(found.take)))
+    else
+      replace_media(found.take, path)
+      reaper.GetSetMediaItemInfo_String(found.item, insert.JOB, ticket.id, true)
+    end
+  end
+  if #known.takes[stem.name] > 0 or ticket.replaces[stem.name] then
+    return -- also where the user has removed it
+  end
+  local track = tracks_of(ticket, stem.name, known)[1]
+  if not track then
+    track = layout.add_stem_track(proj, layout.below(known.folder), ticket, stem, 0)
+    layout.number(track, "B_MUTE", 1)
+    insert.remember_job(track, ticket.id)
+  end
+  insert.add_item(track, stem, place, assert(reaper.PCM_Source_CreateFromFile(path), "a stem is damaged"), ticket)
 end
 
 -- New media for the items that an earlier job made, wherever they were cut or moved to; all else stays as it is.
@@ -104,11 +119,12 @@ function reseparate.stems(proj, ticket, stems, paths, place, known)
     for index, stem in ipairs(known.folder and stems or {}) do
       put_again(proj, ticket, stem, paths[index], place, known, said)
     end
-    for name, tracks in pairs(known.stems) do
+    for _, item in ipairs(known.kept) do
+      -- What the new job does not have keeps its sound, and is its own from now on: a later job may have it again.
+      reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
+    end
+    for _, tracks in pairs(known.stems) do
       for _, track in ipairs(tracks) do
-        if not is_in(stems, name) then
-          keep_in(track, ticket)
-        end
         insert.remember_job(track, ticket.id, ticket.replaced)
       end
     end

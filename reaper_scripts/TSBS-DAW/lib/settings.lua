@@ -61,6 +61,7 @@ end
 function settings.word(name, value)
   if value then
     reaper.SetExtState(SECTION, name, value, false)
+    return value
   end
   return reaper.GetExtState(SECTION, name)
 end

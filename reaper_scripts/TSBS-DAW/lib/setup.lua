@@ -14,8 +14,8 @@ local INSTALL = "tsbs-daw was not found on this machine. It needs Python 3.10 or
 local UNSAFE = "REAPER's resource folder has quotes or other signs in its name that cannot be handed to a program. "
   .. "Run `tsbs-daw reaper install` in a terminal."
 
--- Returns how many actions REAPER has taken into its list.
-function setup.register()
+-- Returns how many actions REAPER has taken into its list. pause: called after each of them, or nil
+function setup.register(pause)
   local names = {}
   for _, name in ipairs(files.list(files.scripts_folder(folder))) do
     names[#names + 1] = name:match("^tsbs%-daw_.*%.lua$")
@@ -23,6 +23,9 @@ function setup.register()
   local count = 0
   for index, name in ipairs(names) do
     count = count + (files.register(folder, name, index == #names) ~= 0 and 1 or 0)
+    if pause then
+      pause()
+    end
   end
   settings.choose("registered", setup.stamp())
   return count
@@ -35,9 +38,9 @@ function setup.stamp()
 end
 
 -- Register what was installed while REAPER ran: it has written its list over what the installer had put there.
-function setup.register_what_is_new()
+function setup.register_what_is_new(pause)
   if settings.choice("registered") ~= setup.stamp() then
-    setup.register()
+    setup.register(pause)
   end
 end
 

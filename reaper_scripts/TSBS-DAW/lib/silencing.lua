@@ -96,21 +96,34 @@ local function cut(item, from_s, to_s)
   return middle
 end
 
--- The items of a track that are pieces of what was read, and lie between two moments.
-local function pieces_between(track, from_s, to_s, parts, shift_s)
-  local found = {}
-  for index = 0, reaper.CountTrackMediaItems(track) - 1 do
-    local item = reaper.GetTrackMediaItem(track, index)
+local function is_one_of(parts, trace, shift_s)
+  for _, part in ipairs(parts) do
+    if sources.is_piece(trace, part, shift_s) then
+      return true
+    end
+  end
+  return false
+end
+
+-- The items of the place's track that are pieces of what a ticket has read, and lie where it has read them.
+-- still: called between two items; false: this is worth nothing any more
+function silencing.pieces(ticket, place, still)
+  local parts, found, shift_s = ticket.parts or {}, {}, 0
+  if place.item and parts[1] then
+    local trace = sources.trace(place.item)
+    shift_s = trace and trace.zero_s - parts[1].zero_s or 0
+  end
+  local from_s, to_s = place.position, place.position + place.length
+  for index = 0, reaper.CountTrackMediaItems(place.track) - 1 do
+    local item = reaper.GetTrackMediaItem(place.track, index)
     local starts = value(item, "D_POSITION")
     local inside = starts < to_s - EDGE_S and starts + value(item, "D_LENGTH") > from_s + EDGE_S
-    if inside and sources.plays(item, track) then
-      local trace = sources.trace(item)
-      for _, part in ipairs(trace and parts or {}) do
-        if sources.is_piece(trace, part, shift_s) then
-          found[#found + 1] = item
-          break
-        end
-      end
+    local trace = inside and sources.plays(item, place.track) and sources.trace(item)
+    if trace and is_one_of(parts, trace, shift_s) then
+      found[#found + 1] = item
+    end
+    if not still() then
+      return {}
     end
   end
   return found
@@ -132,14 +145,9 @@ function silencing.piece(ticket, place)
 end
 
 -- Mute what a ticket has read, where it lies now. Returns sentences about what is left alone.
-function silencing.part(ticket, place)
-  local parts, said, shift_s = ticket.parts or {}, {}, 0
-  if place.item and parts[1] then
-    local trace = sources.trace(place.item)
-    shift_s = trace and trace.zero_s - parts[1].zero_s or 0
-  end
+function silencing.part(ticket, place, pieces)
+  local said = {}
   local from_s, to_s = place.position, place.position + place.length
-  local pieces = pieces_between(place.track, from_s, to_s, parts, shift_s)
   if #pieces == 0 then
     said[1] = CHANGED:format(text.shown(ticket.name))
   end

@@ -52,8 +52,8 @@ function spool:alive()
 end
 
 -- The result, if the job is finished. nil alone: not yet; nil and a sentence: it cannot be understood.
-function spool:result(id)
-  return protocol.read(self:path("done", id, "result.json"))
+function spool:result(id, pause)
+  return protocol.read(self:path("done", id, "result.json"), pause)
 end
 
 -- How far a job is that is not finished: fraction 0..1 and a phrase. nil: the spool does not know it.

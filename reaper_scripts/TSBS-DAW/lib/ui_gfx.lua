@@ -4,7 +4,6 @@
 -- Keys: Tab and the arrows go from one thing to the next, Left and Right go through a list, Space presses, Return is
 -- the first button at the bottom, Escape closes the window. The wheel scrolls.
 local require = ...
-local text = require("text")
 
 local window = {}
 window.__index = window
@@ -36,6 +35,9 @@ local KEY = {
   page_down = 1885824110,
 }
 local SHIFT = 8 -- of gfx.mouse_cap
+local INPUTS = { "mouse_x", "mouse_y", "mouse_cap", "w", "h" }
+local FRAMES = 3 -- that are drawn when the user does something
+local LEARNT, PART_LINES = 4, 4 -- parts of a list whose size is learnt in a frame; how high others seem
 
 local function paint(name)
   local color = COLORS[name]
@@ -55,7 +57,8 @@ function window.new(title, width, height)
     scale = gfx.ext_retina
   end
   gfx.setfont(1, FONT, math.floor(FONT_SIZE * scale))
-  local self = setmetatable({ pressed = false, scroll = 0, focus = 0, count = 0, content = 0 }, window)
+  local self = { pressed = false, scroll = 0, focus = 0, count = 0, content = 0, frames = 0, input = {} }
+  setmetatable(self, window)
   self.line, self.margin, self.gap_height =
     math.floor(LINE * scale), math.floor(MARGIN * scale), math.floor(GAP * scale)
   self.label, self.scroll_bar, self.footer_height = math.floor(LABEL * scale), math.floor(SCROLL * scale), 0
@@ -81,11 +84,31 @@ function window:_take_key(char)
   end
 end
 
--- Returns false when the user closed the window: by its corner, or by Escape.
-function window:begin()
+-- Whether the user has done something since the last tick: moved the mouse, pressed a button or a key, turned the
+-- wheel, or changed the window's size.
+function window:_is_used(char)
+  local is_same = char == 0 and gfx.mouse_wheel == 0
+  for index, name in ipairs(INPUTS) do
+    local now = gfx[name]
+    is_same = is_same and self.input[index] == now
+    self.input[index] = now
+  end
+  return not is_same
+end
+
+-- Returns false when the user closed the window: by its corner, or by Escape. is_new: there is something new to draw;
+-- `drawing` says whether there is, after what the user did also, and then some frames longer: a press acts when it
+-- ends, and a list knows how long it is when it was drawn.
+function window:begin(is_new)
   local char = gfx.getchar()
   if char < 0 or char == KEY.escape then
     return false
+  end
+  local is_used = self:_is_used(char)
+  self.frames = is_used and FRAMES or math.max(self.frames - 1, is_new and 1 or 0)
+  self.drawing = self.frames > 0
+  if not self.drawing then
+    return true
   end
   self:_take_key(char)
   local down = gfx.mouse_cap & 1 == 1
@@ -94,15 +117,26 @@ function window:begin()
   gfx.mouse_wheel = 0
   self.room = gfx.h - self.footer_height
   self.scroll = math.max(0, math.min(self.scroll, self.content - self.room))
-  self.y, self.next_x, self.next = self.margin - math.floor(self.scroll), nil, 0
-  paint("back")
-  gfx.rect(0, 0, gfx.w, gfx.h, 1)
+  self.y, self.next_x, self.next, self.learnt = self.margin - math.floor(self.scroll), nil, 0, 0
+  self.clear(0)
   return true
 end
 
+-- Nothing is below this line.
+function window.clear(y)
+  paint("back")
+  gfx.rect(0, y, gfx.w, gfx.h - y, 1)
+end
+
 function window:finish()
-  self.count = self.next
-  self.content = self.y + math.floor(self.scroll) + self.margin
+  if not self.drawing then
+    return
+  end
+  local content = self.y + math.floor(self.scroll) + self.margin
+  if self.learnt > LEARNT or content ~= self.content then
+    self.frames = math.max(self.frames, 2) -- the scroll bar, and parts whose size is not known, come in the next one
+  end
+  self.count, self.content = self.next, content
   if self.content > self.room then
     local length = self.room * self.room / self.content
     paint("button")
@@ -124,17 +158,21 @@ function window:gap()
   self.y = self.y + self.gap_height
 end
 
--- Draw a part of a long list, or only leave its room where it is out of sight. size: a table that the caller keeps for
--- the part, in which its size is remembered. hurried: leave it out of sight also where its size is not known yet.
-function window:part(size, hurried, draw)
-  local focused = self.follow_focus or self.focus > self.next and self.focus <= self.next + (size.controls or 0)
-  local height = size.height or hurried and 4 * self.line
+-- Draw a part of a long list, by `draw(...)`, or only leave its room where it is out of sight. size: a table that the
+-- caller keeps for the part, in which its size is remembered. The sizes of a few are learnt in each frame.
+function window:part(size, draw, ...)
+  local focused = self.focus > self.next and self.focus <= self.next + (size.controls or 0)
+  local height = size.height
+  if not height then
+    self.learnt = self.learnt + 1
+    height = self.learnt > LEARNT and PART_LINES * self.line
+  end
   if height and not focused and (self.y + height < 0 or self.y > self.room) then
     self.y, self.next = self.y + height, self.next + (size.controls or 0)
     return nil
   end
   local top, first = self.y, self.next
-  local answer = draw()
+  local answer = draw(...)
   size.height, size.controls = self.y - top, self.next - first
   return answer
 end
@@ -196,121 +234,6 @@ function window:_fill(x, y, width, color)
   end
 end
 
-local function fitted(line, room)
-  return text.fitted(line, room, gfx.measurestr)
-end
-
--- Long lines are broken at spaces, and words that are longer than a line wherever it ends.
-function window:text(content, faint)
-  local room = math.max(80, self:_width() - (self.next_x and self.next_x - self.margin or 0))
-  local line = ""
-  local function put()
-    local x, y = self:_place((gfx.measurestr(line)))
-    self:_write(x, y, fitted(line, room), faint and "faint" or "text")
-  end
-  for word in content:gmatch("%S+") do
-    local longer = line == "" and word or line .. " " .. word
-    if line ~= "" and gfx.measurestr(longer) > room then
-      put()
-      longer = word
-    end
-    line = longer
-    while gfx.measurestr(line) > room and #line > 4 do
-      local rest
-      line, rest = text.broken(line, room / gfx.measurestr(line))
-      put()
-      line = rest
-    end
-  end
-  put()
-end
-
-function window:button(label)
-  local width = gfx.measurestr(label) + 20
-  local x, y = self:_place(width)
-  local over, pressed = self:_control(x, y, width)
-  self:_fill(x, y, width, over and "hover" or "button")
-  self:_write(x + 10, y, label, "text")
-  return pressed
-end
-
--- Returns the value, changed or not.
-function window:check(label, value)
-  local mark = value and "[x] " or "[  ] "
-  local width = math.min(self:_width(), gfx.measurestr(mark .. label) + 12)
-  local x, y = self:_place(width)
-  local over, pressed = self:_control(x, y, width)
-  if over then
-    self:_fill(x, y, width, "button")
-  end
-  self:_write(x + 4, y, fitted(mark .. label, width), "text")
-  if pressed then
-    return not value
-  end
-  return value
-end
-
--- A list of which one entry is chosen, in one row: a click opens it, Left and Right go through it.
---
--- Args:    entries: { value, label }, ...
--- Returns: the chosen value, changed or not
-function window:choose(label, entries, chosen)
-  local at = 1
-  for index, entry in ipairs(entries) do
-    at = entry[1] == chosen and index or at
-  end
-  local x, y = self:_place(self:_width())
-  self:_write(x, y, label, "text")
-  local left, width = x + self.label, self:_width() - self.label
-  local over, pressed, focused = self:_control(left, y, width)
-  self:_fill(left, y, width, over and "hover" or "button")
-  self:_write(left + 8, y, fitted(entries[at][2], width - 30), "text")
-  self:_write(left + width - 18, y, "v", "faint")
-  if focused and (self.key == KEY.left or self.key == KEY.right) then
-    at = math.max(1, math.min(#entries, at + (self.key == KEY.right and 1 or -1)))
-  elseif pressed then
-    local lines = {}
-    for index, entry in ipairs(entries) do
-      lines[index] = (index == at and "!" or "") .. entry[2]:gsub("[|!#<>]", " ")
-    end
-    gfx.x, gfx.y = left, y + self.line
-    local picked = gfx.showmenu(table.concat(lines, "|"))
-    at = picked > 0 and picked or at
-    self.pressed = false
-  end
-  return entries[at][1]
-end
-
-function window:bar(fraction, label)
-  local width = self:_width()
-  local x, y = self:_place(width)
-  self:_fill(x, y, width, "button")
-  self:_fill(x, y, math.floor(width * fraction), "bar")
-  self:_write(x + 6, y, fitted(label, width - 12), "text")
-end
-
--- Buttons at the bottom, whatever the rows above need; to be called last. Return is the first one. Returns the label of
--- the one that was pressed, or nil.
-function window:footer(labels)
-  local rows_end = self.y
-  self.footer_height = self.line + 2 * self.gap_height
-  self.room = gfx.h
-  self.y = gfx.h - self.line - self.gap_height
-  paint("back")
-  gfx.rect(0, gfx.h - self.footer_height, gfx.w, self.footer_height, 1)
-  local found = self.key == KEY.enter and labels[1] or nil
-  for index, label in ipairs(labels) do
-    if index > 1 then
-      self:beside()
-    end
-    if self:button(label) then
-      found = label
-    end
-  end
-  self.y, self.room = rows_end, gfx.h - self.footer_height
-  return found
-end
-
 -- The key that was pressed and means nothing to the window itself, as a character; nil for none.
 function window:character()
   local char = self.key
@@ -321,5 +244,8 @@ end
 function window:is_space_free()
   return self.key == KEY.space and self.focus == 0
 end
+
+window.KEY = KEY
+require("ui_gfx_controls").add_to(window)
 
 return window

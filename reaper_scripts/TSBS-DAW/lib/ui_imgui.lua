@@ -4,16 +4,19 @@ local window = {}
 window.__index = window
 
 local FAINT = 0xA3A39EFF -- of text; TextDisabled would not break lines
+local LEARNT, PART_HEIGHT = 4, 90 -- parts of a list whose height is learnt in a frame; how high the others are thought
 
 function window.available()
   return reaper.APIExists("ImGui_CreateContext")
     and reaper.APIExists("ImGui_TextWrapped")
     and reaper.APIExists("ImGui_BeginCombo")
+    and reaper.APIExists("ImGui_SetCursorPosY")
 end
 
 function window.new(title, width, height)
   local context = reaper.ImGui_CreateContext(title)
-  return setmetatable({ title = title, context = context, width = width, height = height, open = true }, window)
+  local self = { title = title, context = context, width = width, height = height, open = true, drawing = true }
+  return setmetatable(self, window)
 end
 
 -- Returns false when the user closed the window.
@@ -23,8 +26,17 @@ function window:begin()
   end
   reaper.ImGui_SetNextWindowSize(self.context, self.width, self.height, reaper.ImGui_Cond_FirstUseEver())
   self.visible, self.open = reaper.ImGui_Begin(self.context, self.title, true)
-  self.number = 0
+  self.number, self.y = 0, nil
   return true
+end
+
+-- Whether anything is to be drawn; then it goes below what was left out before it.
+function window:_draws()
+  if self.visible and self.is_behind then
+    self.is_behind = false
+    reaper.ImGui_SetCursorPosY(self.context, self.y)
+  end
+  return self.visible
 end
 
 function window:finish()
@@ -50,18 +62,38 @@ function window:beside()
 end
 
 function window:gap()
-  if self.visible then
+  if self:_draws() then
     reaper.ImGui_Spacing(self.context)
   end
 end
 
--- ReaImGui leaves out by itself what is out of sight.
-function window:part(_, _, draw)
-  return self.visible and draw() or nil
+-- Draw a part of a long list, as in `ui_gfx`: ReaImGui shows nothing that is out of sight, but every call costs time.
+function window:part(size, draw, ...)
+  if not self.visible then
+    return nil
+  elseif not self.y then
+    self.y = reaper.ImGui_GetCursorPosY(self.context)
+    self.top = reaper.ImGui_GetScrollY(self.context)
+    self.bottom, self.learnt = self.top + reaper.ImGui_GetWindowHeight(self.context), 0
+  end
+  local height = size.height
+  if not height then
+    self.learnt = self.learnt + 1
+    height = self.learnt > LEARNT and PART_HEIGHT
+  end
+  if height and (self.y + height < self.top or self.y > self.bottom) then
+    self.y, self.is_behind = self.y + height, true
+    return nil
+  end
+  local top = self.y
+  local answer = self:_draws() and draw(...)
+  self.y = reaper.ImGui_GetCursorPosY(self.context)
+  size.height = self.y - top
+  return answer or nil
 end
 
 function window:text(content, faint)
-  if not self.visible then
+  if not self:_draws() then
     return
   elseif faint then
     reaper.ImGui_PushStyleColor(self.context, reaper.ImGui_Col_Text(), FAINT)
@@ -73,11 +105,11 @@ function window:text(content, faint)
 end
 
 function window:button(label)
-  return self.visible and reaper.ImGui_Button(self.context, self:_name(label))
+  return self:_draws() and reaper.ImGui_Button(self.context, self:_name(label))
 end
 
 function window:check(label, value)
-  if not self.visible then
+  if not self:_draws() then
     return value
   end
   local changed, new = reaper.ImGui_Checkbox(self.context, self:_name(label), value)
@@ -89,7 +121,7 @@ end
 
 -- A list of which one entry is chosen. entries: { value, label }, ... Returns the chosen value, changed or not.
 function window:choose(label, entries, chosen)
-  if not self.visible then
+  if not self:_draws() then
     return chosen
   end
   local shown = entries[1][2]
@@ -108,14 +140,14 @@ function window:choose(label, entries, chosen)
 end
 
 function window:bar(fraction, label)
-  if self.visible then
+  if self:_draws() then
     reaper.ImGui_ProgressBar(self.context, fraction, -1, 0, label)
   end
 end
 
 -- The buttons of the window; Return is the first one. Returns the label of the one that was pressed, or nil.
 function window:footer(labels)
-  if not self.visible then
+  if not self:_draws() then
     return nil
   end
   local enter = reaper.ImGui_IsKeyPressed(self.context, reaper.ImGui_Key_Enter(), false)
