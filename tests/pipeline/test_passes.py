@@ -200,10 +200,19 @@ def test_a_plain_session_nests_as_well_and_a_stem_inside_a_group_gets_a_folder_o
     ]  # fmt: skip
 
 
-def test_a_stem_mp4_holds_wholes_and_names_take_parts(studio):
-    delivery = "delivery: {names: '{song} - {stem}', format: flac24}"
-    result = studio.run(studio.song(), model="six", preset=studio.preset(VOICES + delivery))
+def test_parts_are_named_like_all_stems_and_a_stem_mp4_holds_their_wholes(studio, monkeypatch):
+    held = []
+    monkeypatch.setattr(
+        "tsbs_daw.audio.stem_mp4.write_stem_mp4", lambda path, master, stems, *more, **named: held.extend(stems)
+    )
+    delivery = "delivery: {names: '{song} - {stem}', format: flac24, stem_mp4: true}"
+    path, preset = studio.song(), studio.preset(VOICES + delivery)
+    result = studio.run(path, model="six", preset=preset, delivery={"stems": ["drums", "vocals", "lead", "backing"]})
     assert (result.folder / "song - lead.flac").is_file() and (result.folder / "song - vocals.flac").is_file()
+    assert [name for name, _, _ in held] == ["drums", "vocals"]
+    held.clear()
+    studio.run(path, model="six", preset=preset, delivery={"stems": ["drums", "lead"]})
+    assert [name for name, _, _ in held] == ["drums", "lead"]
 
 
 @pytest.mark.parametrize(
