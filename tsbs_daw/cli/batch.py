@@ -73,8 +73,9 @@ def command(
     request = _request(folder, out, treatment, salvage, changes)
     request.delivery(settings.presets)
     passes = load_preset(request.treatment.preset, settings.presets).passes
-    for model in (name for one in (request.treatment, *passes) for name in members(one.model)):
-        resolve(model, settings)  # report a typo now rather than for every song
+    for model in (request.treatment.model, *(step.model for step in passes)):
+        for name in members(model):
+            resolve(name, settings)  # report a typo now rather than for every song
     started_s = time.monotonic()
     with batch_progress(as_json=as_json) as progress, _signals_as_interrupts():
         batch = Batch(request, settings, options=DaemonOptions(songs_at_once=sharing.songs_at_once), listener=progress)
