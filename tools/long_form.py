@@ -33,6 +33,7 @@ PARTS = 6
 PART_S = 3600.0
 GUESS_S = 300.0  # of a case that has never run
 COUNTS = ("lost", "twice", "partial", "orphans", "cached")
+COUNTED = ("faults", *COUNTS)
 
 _HAS_LONG = re.compile(r"@repeated\(|mark\.long\b")
 _CASE = re.compile(r"^(tests/.+?::.+)$", re.MULTILINE)
@@ -119,7 +120,8 @@ def properties(report: Path) -> dict[str, int]:
         found = xml.parse(report).iter("property")
     except (OSError, xml.ParseError):
         return {}
-    return {entry.attrib["name"]: int(entry.attrib["value"]) for entry in found}
+    # Other plug-ins put their own in: Hypothesis, for one, its statistics.
+    return {entry.attrib["name"]: int(entry.attrib["value"]) for entry in found if entry.attrib["name"] in COUNTED}
 
 
 def run_all(cases: list[str], jobs: int, limit_s: float, run: Callable[[str], Row] = run_case) -> bool:

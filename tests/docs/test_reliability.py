@@ -108,7 +108,8 @@ def test_the_pages_follow_each_row(kept: ModuleType):
 
 def test_what_a_test_counted_is_read_from_its_report(long_form: ModuleType, tmp_path: Path):
     report = tmp_path / "report.xml"
-    counted = '<properties><property name="faults" value="200"/><property name="lost" value="1"/></properties>'
+    counted = '<properties><property name="faults" value="200"/><property name="lost" value="1"/>'
+    counted += '<property name="hypothesis-statistics" value="dGVzdHM="/></properties>'
     report.write_text(f"<testsuites><testsuite><testcase>{counted}</testcase></testsuite></testsuites>")
     assert long_form.properties(report) == {"faults": 200, "lost": 1}
     assert long_form.properties(tmp_path / "missing.xml") == {}
