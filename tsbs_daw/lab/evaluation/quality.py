@@ -90,7 +90,8 @@ class _Song:
         for name, steps in STEPS.items():
             yield name, self.of(steps)
         yield "left and right exchanged", _mean([self._pass(0, None, NORMAL), self._pass(0, None, NORMAL, swap=True)])
-        yield "multichannel Wiener filter", _timed(_wiener, self.of(Steps()), self.song.mixture)
+        if len(self.song.mixture) == 2:
+            yield "multichannel Wiener filter", _timed(_wiener, self.of(Steps()), self.song.mixture)
         for index, member in enumerate(self.members[1:], 1):
             yield f"{member.name} alone", self._pass(index, None, NORMAL)
             yield f"mean with {member.name}", _mean([self._pass(one, None, NORMAL) for one in (0, index)])
@@ -153,10 +154,11 @@ def _measured(song: KnownSong, stems: tuple[str, ...], estimates: np.ndarray, se
     truth = dict(zip(stems, song.targets, strict=True))
     found = shared_stems(dict(zip(stems, estimates, strict=True)), song)
     scored, silent = scored_and_silent(song.name, truth)
+    sdr = {stem: rounded(frame_sdr(truth[stem], found[stem], song.sample_rate)) for stem in scored}
     return {
         "song": song.name,
         "seconds": seconds / song.seconds,
-        "frame_sdr_db": {stem: rounded(frame_sdr(truth[stem], found[stem], song.sample_rate)) for stem in scored},
+        "frame_sdr_db": {stem: value for stem, value in sdr.items() if value is not None},
         "leak_db": {stem: rounded(rms_db(found[stem]) - rms_db(song.mixture)) for stem in silent},
     }
 
