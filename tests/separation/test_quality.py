@@ -14,7 +14,7 @@ from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.presets.rules import QUALITIES as NAMES
 from tsbs_daw.separation import Separator
 from tsbs_daw.separation import quality as qualities
-from tsbs_daw.separation.quality import QUALITIES, Augmentation, Steps
+from tsbs_daw.separation.quality import QUALITIES, Steps
 from tsbs_daw.separation.separator import Ensemble
 
 CPU = torch.device("cpu")
@@ -91,38 +91,26 @@ def test_blocks_do_not_matter(real_network, quality):
     np.testing.assert_allclose(streamed, stacked(real_network, audio, quality=quality), atol=1e-6)
 
 
-def test_averaging_both_polarities_of_an_odd_network_is_the_network(with_steps):
-    separator, audio = two_stems(lambda x: 0.3 * x + x**3, lambda x: 0.7 * x), noise(60_000)
-    both = with_steps(augmentations=(Augmentation(), Augmentation(inverted=True)))
-    np.testing.assert_array_equal(stacked(separator, audio, quality=both), stacked(separator, audio))
-
-
-def test_averaging_both_polarities_takes_away_what_is_even(with_steps):
-    separator, audio = two_stems(lambda x: 0.3 * x + x**2, lambda x: 0.7 * x.abs()), noise(60_000)
-    vocals, other = stacked(
-        separator, audio, quality=with_steps(augmentations=(Augmentation(), Augmentation(inverted=True)))
-    )
-    np.testing.assert_allclose(vocals, 0.3 * audio, atol=1e-6)
-    np.testing.assert_allclose(other, 0, atol=1e-6)
-
-
-@pytest.mark.parametrize("shift", [0.25, 0.5, 0.9])
+@pytest.mark.parametrize("overlap", [0.0, 0.05, 0.5])
 @pytest.mark.parametrize("samples", [1, 5000, 22_050, 90_001])
-def test_a_shifted_pass_is_aligned_to_the_sample(with_steps, shift, samples):
+def test_an_overlap_changes_nothing_for_a_network_that_does_not_care(with_steps, overlap, samples):
     separator, audio = two_stems(lambda x: 0.3 * x, lambda x: 0.7 * x), noise(samples)
-    found = stacked(separator, audio, quality=with_steps(augmentations=(Augmentation(), Augmentation(shift=shift))))
+    found = stacked(separator, audio, quality=with_steps(overlap=overlap))
     np.testing.assert_allclose(found, np.stack([0.3 * audio, 0.7 * audio]), atol=1e-6)
 
 
-def test_a_shift_makes_chunks_begin_elsewhere(with_steps):
-    def first_half(chunk):
-        kept = torch.zeros_like(chunk)
-        kept[..., : chunk.shape[-1] // 2] = chunk[..., : chunk.shape[-1] // 2]
-        return kept
+def test_fast_computes_fewer_chunks(real_network):
+    def chunks(quality: str) -> int:
+        asked: list[int] = []
+        submit = real_network.batcher.submit
+        real_network.batcher.submit = lambda audio, stage: asked.append(len(audio)) or submit(audio, stage)
+        try:
+            real_network.separate(noise(220_000), 44100, quality=quality)
+        finally:
+            del real_network.batcher.submit
+        return sum(asked)
 
-    separator, audio = two_stems(first_half, first_half), noise(90_001)
-    assert not np.allclose(stacked(separator, audio, quality=with_steps(augmentations=(Augmentation(shift=0.5),))),
-                           stacked(separator, audio))  # fmt: skip
+    assert chunks("fast") < chunks("normal") == chunks("best")
 
 
 def test_a_mask_gives_what_the_network_leaves_out_to_who_sounds_there(with_steps):

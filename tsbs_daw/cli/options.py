@@ -183,8 +183,8 @@ QualityName = Enum("QualityName", {name: name for name in QUALITIES}, type=str) 
 Quality = Annotated[
     QualityName | None,
     typer.Option(
-        help="Time that the separation may take: `fast` overlaps chunks less, `best` adds every step that improves "
-        "the stems of real songs. Default: normal. Overrides the preset.",
+        help="Steps of the separation: `best` adds those that improved the stems of real songs, `fast` overlaps "
+        "chunks less. Default: normal. Overrides the preset.",
     ),
 ]
 

@@ -69,10 +69,7 @@ class OverlapAdd:
 
 
 def mean(streams: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
-    """The mean of equally long streams, (..., n) float32, in blocks of any lengths. A single one stays as it is."""
-    if len(streams) == 1:
-        yield from streams[0]
-        return
+    """The mean of equally long streams, (..., n) float32, in blocks of any lengths."""
     waiting: list[np.ndarray | None] = [None] * len(streams)
     while True:
         for index, stream in enumerate(streams):
@@ -85,24 +82,3 @@ def mean(streams: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
         together = np.asarray(np.mean([block[..., :length] for block in blocks], axis=0, dtype=np.float64))
         yield together.astype(np.float32)
         waiting = [block[..., length:] if block.shape[-1] > length else None for block in blocks]
-
-
-def delayed(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """The stream with silence before it."""
-    if samples <= 0:
-        yield from blocks
-        return
-    silence = samples
-    for block in blocks:
-        if silence:
-            yield np.zeros((*block.shape[:-1], silence), block.dtype)
-            silence = 0
-        yield block
-
-
-def without_first(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """The stream from a sample on: the inverse of `delayed`."""
-    for block in blocks:
-        kept, samples = block[..., samples:], max(0, samples - block.shape[-1])
-        if kept.shape[-1]:
-            yield kept

@@ -14,38 +14,19 @@ NORMAL = "normal"
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """One way to hear a song.
-
-    Attributes:
-        shift: Silence before the song, so that chunks begin elsewhere; as a part of the way from chunk to chunk.
-        inverted: Whether the song's polarity is inverted, and that of its stems back again.
-    """
-
-    shift: float = 0.0
-    inverted: bool = False
-
-
-@dataclass(frozen=True)
 class Steps:
     """The steps of a separation.
 
     Attributes:
         overlap: Of a chunk, shared with the next one; None: the separator's own.
-        augmentations: The song is heard in each of these ways, and the stems are the mean.
-        mask: The stems are shares of the mixture, by how loud the mean is at each time and frequency.
+        mask: The stems are shares of the mixture, by how loud the network's are at each time and frequency.
     """
 
     overlap: float | None = None
-    augmentations: tuple[Augmentation, ...] = (Augmentation(),)
     mask: bool = False
 
 
-QUALITIES = {
-    "fast": Steps(overlap=0.1),
-    NORMAL: Steps(),
-    "best": Steps(augmentations=(Augmentation(), Augmentation(shift=0.5, inverted=True)), mask=True),
-}
+QUALITIES = {"fast": Steps(overlap=0.05), NORMAL: Steps(), "best": Steps(mask=True)}
 
 
 def steps_of(quality: str | Steps) -> Steps:

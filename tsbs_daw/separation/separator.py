@@ -23,11 +23,11 @@ from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import kinds, registry
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.batching import Batcher, ChunkFuture
-from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut, delayed, mean, without_first
+from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut, mean
 from tsbs_daw.separation.devices import choose_device
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.forms import mark
-from tsbs_daw.separation.quality import NORMAL, Augmentation, Steps, steps_of
+from tsbs_daw.separation.quality import NORMAL, Steps, steps_of
 from tsbs_daw.separation.residual import share_mixture
 
 log = logging.getLogger(__name__)
@@ -188,30 +188,9 @@ class Separator:
     ) -> Iterator[np.ndarray]:
         """(stems + mixture, channels, n), at the model's rate: what the network gives, and what it was given."""
         fade = self.fade_samples if steps.overlap is None else round(steps.overlap * self.chunk_samples)
-        copies = tee(blocks, len(steps.augmentations))
-        streams = [
-            self._augmented(copy, fade, augmentation, stage, cancelled)
-            for copy, augmentation in zip(copies, steps.augmentations, strict=True)
-        ]  # fmt: skip
-        yield from mean(streams)
-
-    def _augmented(
-        self,
-        blocks: Iterable[np.ndarray],
-        fade: int,
-        augmentation: Augmentation,
-        stage: str,
-        cancelled: Callable[[], bool] | None,
-    ) -> Iterator[np.ndarray]:
-        """`_estimates` of the stream as the augmentation changes it, changed back."""
-        shift, overlap_add = round(augmentation.shift * (self.chunk_samples - fade)), OverlapAdd(fade)
-        changed = delayed((-block for block in blocks) if augmentation.inverted else blocks, shift)
-        found = (
-            overlap_add.add(chunk.start, np.concatenate([estimate, chunk.audio[None]]), chunk.last)
-            for chunk, estimate in self._batches(cut(changed, self.chunk_samples, fade), stage, cancelled)
-        )
-        for part in without_first(found, shift):
-            yield -part if augmentation.inverted else part
+        overlap_add = OverlapAdd(fade)
+        for chunk, estimate in self._batches(cut(blocks, self.chunk_samples, fade), stage, cancelled):
+            yield overlap_add.add(chunk.start, np.concatenate([estimate, chunk.audio[None]]), chunk.last)
 
     def _batches(
         self, chunks: Iterator[Chunk], stage: str, cancelled: Callable[[], bool] | None

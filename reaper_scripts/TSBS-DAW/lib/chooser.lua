@@ -29,7 +29,7 @@ local RESIDUALS = {
 local QUALITIES = {
   { "", "Normal, or what the preset says" },
   { "fast", "Fast: chunks overlap less" },
-  { "best", "Best: takes about twice as long" },
+  { "best", "Best: a little slower" },
 }
 local REMEMBERED = { "preset", "model", "source", "what", "layout", "residual", "quality" }
 local SWITCHES = { "fx", "listen" }

@@ -2,14 +2,15 @@
 
 S stems; estimates are (S, channels, samples). Every figure is on top of the default, in which stems share the residual.
 
-A pass is separated once and used by all rows that have it. Seconds are those of the processor, so that other work on
-the machine does not count; they are given as a multiple of normal quality's.
+A way to hear a song is separated once and used by all rows that have it. Seconds are those of the processor, so that
+other work on the machine does not count; they are given as a multiple of normal quality's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +20,64 @@ import torch
 from tsbs_daw.lab.evaluation.evaluate import rms_db, rounded
 from tsbs_daw.lab.evaluation.real import frame_sdr, read_real_songs, scored_and_silent, shared_stems
 from tsbs_daw.lab.evaluation.songs import KnownSong
-from tsbs_daw.separation.quality import QUALITIES, Augmentation, Steps
+from tsbs_daw.separation.chunking import OVERLAP
+from tsbs_daw.separation.quality import QUALITIES, Steps
 from tsbs_daw.separation.residual import share_mixture
 from tsbs_daw.separation.separator import Separator
 
 SCHEMA = 1
 WINDOW, HOP = 4096, 1024  # of the Wiener filter
-NORMAL, SHIFTED, INVERTED = Augmentation(), Augmentation(shift=0.5), Augmentation(inverted=True)
-BOTH = Augmentation(shift=0.5, inverted=True)
-QUARTERS = (NORMAL, Augmentation(shift=0.25, inverted=True), SHIFTED, Augmentation(shift=0.75, inverted=True))
 
-STEPS = {
-    "normal: overlap of 25 %": Steps(),
-    "overlap of 5 %": Steps(overlap=0.05),
-    "overlap of 10 %": Steps(overlap=0.1),
-    "overlap of 50 %": Steps(overlap=0.5),
-    "overlap of 75 %": Steps(overlap=0.5, augmentations=(NORMAL, SHIFTED)),
-    "polarity: mean of f(x) and -f(-x)": Steps(augmentations=(NORMAL, INVERTED)),
-    "shift by half a chunk": Steps(augmentations=(NORMAL, SHIFTED)),
-    "shift and polarity together": Steps(augmentations=(NORMAL, BOTH)),
-    "four shifts, two of them inverted": Steps(augmentations=QUARTERS),
-    "mask": Steps(mask=True),
-    "shift and polarity together, mask": Steps(augmentations=(NORMAL, BOTH), mask=True),
-    "four shifts, two of them inverted, mask": Steps(augmentations=QUARTERS, mask=True),
+
+@dataclass(frozen=True)
+class Hearing:
+    """One way to have a song separated.
+
+    Attributes:
+        overlap: Of chunks; None: the separator's own.
+        shift: Silence before the song, so that chunks begin elsewhere; as a part of the way from chunk to chunk.
+        inverted: Whether the polarity is inverted, and that of the stems back again.
+        exchanged: Whether left and right are exchanged, and those of the stems back again.
+        member: Which model separates.
+    """
+
+    overlap: float | None = None
+    shift: float = 0.0
+    inverted: bool = False
+    exchanged: bool = False
+    member: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """The mean of hearings, with the mask or without."""
+
+    hearings: tuple[Hearing, ...] = (Hearing(),)
+    mask: bool = False
+
+    @property
+    def steps(self) -> Steps | None:
+        """Those that give the same in the program; None if it has none."""
+        overlaps = {(hearing,): hearing.overlap for hearing in (Hearing(overlap) for overlap in (None, 0.05, 0.1, 0.5))}
+        return Steps(overlaps[self.hearings], self.mask) if self.hearings in overlaps else None
+
+
+NORMAL, SHIFTED = Hearing(), Hearing(shift=0.5)
+INVERTED, BOTH = Hearing(inverted=True), Hearing(shift=0.5, inverted=True)
+ROWS = {
+    "overlap of 25 %": Row(),
+    "overlap of 5 %": Row((Hearing(0.05),)),
+    "overlap of 10 %": Row((Hearing(0.1),)),
+    "overlap of 50 %": Row((Hearing(0.5),)),
+    "mean of both polarities": Row((NORMAL, INVERTED)),
+    "mean of left and right exchanged": Row((NORMAL, Hearing(exchanged=True))),
+    "mean of two shifts": Row((NORMAL, SHIFTED)),
+    "mean of two shifts, one inverted": Row((NORMAL, BOTH)),
+    "mask": Row(mask=True),
+    "mask, overlap of 5 %": Row((Hearing(0.05),), mask=True),
+    "mask, overlap of 10 %": Row((Hearing(0.1),), mask=True),
+    "mask, mean of two shifts": Row((NORMAL, SHIFTED), mask=True),
+    "mask, mean of two shifts, one inverted": Row((NORMAL, BOTH), mask=True),
 }
 
 
@@ -73,48 +109,55 @@ def compare_qualities(
         "schema": SCHEMA,
         "models": {member.name: member.model_hash for member in separator.members},
         "songs": names,
-        "qualities": {quality: name for quality, steps in QUALITIES.items() for name in STEPS if STEPS[name] == steps},
+        "qualities": {name: step for name, steps in QUALITIES.items() for step in ROWS if ROWS[step].steps == steps},
         "rows": [_summarised(name, songs, rows[first], separator.stems) for name, songs in rows.items()],
     }
 
 
 class _Song:
-    """The estimates of one song, each pass separated once."""
+    """The estimates of one song, each hearing separated once."""
 
     def __init__(self, song: KnownSong, separator: Separator):
         self.song, self.members = song, separator.members
-        self._passes: dict[tuple[Any, ...], tuple[np.ndarray, float]] = {}
+        self._heard: dict[Hearing, tuple[np.ndarray, float]] = {}
 
-    def rows(self):
+    def rows(self) -> Iterator[tuple[str, tuple[np.ndarray, float]]]:
         """(name, (estimates, seconds)) of each row."""
-        for name, steps in STEPS.items():
-            yield name, self.of(steps)
-        yield "left and right exchanged", _mean([self._pass(0, None, NORMAL), self._pass(0, None, NORMAL, swap=True)])
+        for name, row in ROWS.items():
+            yield name, self._of(row)
         if len(self.song.mixture) == 2:
-            yield "multichannel Wiener filter", _timed(_wiener, self.of(Steps()), self.song.mixture)
+            yield "multichannel Wiener filter", _timed(_wiener, self._of(Row()), self.song.mixture)
         for index, member in enumerate(self.members[1:], 1):
-            yield f"{member.name} alone", self._pass(index, None, NORMAL)
-            yield f"mean with {member.name}", _mean([self._pass(one, None, NORMAL) for one in (0, index)])
+            yield f"{member.name} alone", self._of(Row((Hearing(member=index),)))
+            yield f"mean with {member.name}", self._of(Row((NORMAL, Hearing(member=index))))
 
-    def of(self, steps: Steps) -> tuple[np.ndarray, float]:
-        found = _mean([self._pass(0, steps.overlap, one) for one in steps.augmentations])
-        return _timed(_masked, found, self.song.mixture, self.song.sample_rate) if steps.mask else found
+    def _of(self, row: Row) -> tuple[np.ndarray, float]:
+        found = _mean([self._hear(hearing) for hearing in row.hearings])
+        return _timed(_masked, found, self.song.mixture, self.song.sample_rate) if row.mask else found
 
-    def _pass(
-        self, member: int, overlap: float | None, one: Augmentation, swap: bool = False
-    ) -> tuple[np.ndarray, float]:
-        key = (member, overlap, one, swap)
-        if key not in self._passes:
-            separator, began = self.members[member], time.process_time()
-            mixture = np.ascontiguousarray(self.song.mixture[::-1] if swap else self.song.mixture)
-            stems = separator.separate(mixture, self.song.sample_rate, quality=Steps(overlap, (one,)))
-            found = np.stack([stems[stem] for stem in self.members[0].stems])
-            self._passes[key] = (found[:, ::-1] if swap else found, time.process_time() - began)
-        return self._passes[key]
+    def _hear(self, hearing: Hearing) -> tuple[np.ndarray, float]:
+        if hearing not in self._heard:
+            began = time.process_time()
+            found = _heard(self.song, self.members[hearing.member], self.members[0].stems, hearing)
+            self._heard[hearing] = found, time.process_time() - began
+        return self._heard[hearing]
 
 
-def _mean(passes: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
-    return np.mean([found for found, _ in passes], axis=0, dtype=np.float32), sum(seconds for _, seconds in passes)
+def _heard(song: KnownSong, separator: Separator, stems: tuple[str, ...], hearing: Hearing) -> np.ndarray:
+    """What a separator gives for a song that is heard in this way, as if it had been heard as it is."""
+    mixture = song.mixture[::-1] if hearing.exchanged else song.mixture
+    mixture = -mixture if hearing.inverted else mixture
+    step = round((1 - OVERLAP) * separator.chunk_samples) / separator.engine.config.sample_rate
+    silence = round(hearing.shift * step * song.sample_rate)
+    padded = np.ascontiguousarray(np.pad(mixture, ((0, 0), (silence, 0))))
+    given = separator.separate(padded, song.sample_rate, quality=Steps(hearing.overlap))
+    found = np.stack([given[stem] for stem in stems])[..., silence:]
+    found = found[:, ::-1] if hearing.exchanged else found
+    return -found if hearing.inverted else found
+
+
+def _mean(heard: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
+    return np.mean([found for found, _ in heard], axis=0, dtype=np.float32), sum(seconds for _, seconds in heard)
 
 
 def _timed(step: Callable[..., np.ndarray], found: tuple[np.ndarray, float], *values: Any) -> tuple[np.ndarray, float]:
