@@ -6,7 +6,7 @@
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")
-local selection = require("selection")
 require("analysis").ask(function(chosen)
+  local selection = require("selection")
   selection.selected_items(selection.options({ preset = "none", analysis = chosen }))
 end)

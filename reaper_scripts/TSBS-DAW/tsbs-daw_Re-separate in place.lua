@@ -6,7 +6,7 @@
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")
-local selection = require("selection")
 require("chooser").ask("tsbs-daw: re-separate in place", function()
+  local selection = require("selection")
   selection.reseparate(selection.options())
 end, "Tracks that are there keep every edit, and their mutes. An output without a track gets one, muted.")

@@ -6,7 +6,7 @@
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")
-local selection = require("selection")
 require("chooser").ask("tsbs-daw: separate with preset", function()
+  local selection = require("selection")
   selection[require("settings").choice("what")](selection.options())
 end)

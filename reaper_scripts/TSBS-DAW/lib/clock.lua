@@ -110,4 +110,6 @@ function clock.every(every_s)
   end
 end
 
+tick_began(reaper.time_precise()) -- an action's first tick begins with loading its modules
+
 return clock

@@ -46,7 +46,8 @@ local DEFAULTS = {
 }
 
 -- A choice that was made before: preset, source (mute, keep, untouched), fx (yes, no), stems (names, or "" for all),
--- what (a function of `selection`), layout (children, folder, takes), residual ("", separate, drop), quality ("", fast, best),
+-- what (a function of `selection`), layout (children, folder, takes), residual ("", separate, drop), quality ("",
+-- fast, best),
 -- listen (yes, no).
 function settings.choice(name)
   local value = reaper.GetExtState(SECTION, name)
