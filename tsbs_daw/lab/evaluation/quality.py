@@ -157,7 +157,8 @@ def _heard(song: KnownSong, separator: Separator, stems: tuple[str, ...], hearin
 
 
 def _mean(heard: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
-    return np.mean([found for found, _ in heard], axis=0, dtype=np.float32), sum(seconds for _, seconds in heard)
+    mean = np.asarray(np.mean([found for found, _ in heard], axis=0, dtype=np.float32))
+    return mean, sum((seconds for _, seconds in heard), 0.0)
 
 
 def _timed(step: Callable[..., np.ndarray], found: tuple[np.ndarray, float], *values: Any) -> tuple[np.ndarray, float]:
@@ -222,7 +223,9 @@ def _summarised(
         "times_normal": round(took[0] / took[1], 2),
         "frame_sdr_db": {stem: rounded(found) for stem, (found, _) in medians.items() if found is not None},
         "won_db": {
-            stem: rounded(found - before) for stem, (found, before) in medians.items() if found is not None
+            stem: rounded(found - before)
+            for stem, (found, before) in medians.items()
+            if found is not None and before is not None
         },
         "mean_won_db": rounded(float(np.mean(won))),
         "least_won_db": rounded(min(won)),
