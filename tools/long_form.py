@@ -187,10 +187,20 @@ def read_rows(text: str | None = None) -> list[Row]:
     return json.loads(text)["cases"] if text else []
 
 
+def read_collected() -> int:
+    """How many cases there were when they were last collected; 0 if that is not known."""
+    return json.loads(FAULTS.read_text(encoding="utf-8")).get("collected", 0) if FAULTS.exists() else 0
+
+
 def write_row(row: Row) -> None:
     """Put a row into faults.json, in place of what the same case did before, and bring the pages up to date."""
-    rows = [other for other in read_rows() if other["case"] != row["case"]] + [row]
-    document = {"schema": 2, "command": "make test-long", "cases": sorted(rows, key=lambda row: row["case"])}
+    write_rows([other for other in read_rows() if other["case"] != row["case"]] + [row], read_collected())
+
+
+def write_rows(rows: list[Row], collected: int) -> None:
+    """Write faults.json, and bring the pages up to date. Args: collected: how many cases there are, run or not"""
+    ordered = sorted(rows, key=lambda row: row["case"])
+    document = {"schema": 2, "command": "make test-long", "collected": collected, "cases": ordered}
     FAULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     write_pages()
 
@@ -213,7 +223,11 @@ def readme_row(rows: list[Row]) -> str:
     faults = sum(row["faults"] for row in counted)
     sums = ", ".join(f"{sum(row[name] for row in counted)} {_WORDS[name]}" for name in COUNTS)
     passed = sum(row["passed"] for row in rows)
-    return f"{faults:,} faults in {len(counted)} cases of the long form: {sums}; {passed} of {len(rows)} cases pass"
+    ran = f"; {passed} of the {len(rows)} cases that have run pass"
+    left = max(read_collected() - len(rows), 0)
+    return f"{faults:,} faults in {len(counted)} cases of the long form: {sums}{ran}" + (
+        f", {left} wait" if left else ""
+    )
 
 
 _WORDS = {
@@ -246,12 +260,14 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="list the cases, and run nothing")
     options = parser.parse_args()
     committed = read_rows(_git("show", f"HEAD:{FAULTS.relative_to(ROOT).as_posix()}"))
-    parts = split(collect(), committed)
+    cases = collect()
+    parts = split(cases, committed)
     wanted = parts[options.part - 1] if options.part else [case for part in parts for case in part]
     wanted = [case for case in wanted if re.search(options.match or "", case)]
     if options.list:
         print("\n".join(f"{number}  {case}" for number, part in enumerate(parts, 1) for case in part if case in wanted))
         return 0
+    write_rows([row for row in read_rows() if row["case"] in cases], len(cases))
     limit_s = options.minutes * 60 if options.minutes else PART_S if options.part else float("inf")
     complete = run_all(wanted, options.jobs, limit_s)
     print(readme_row(read_rows()))

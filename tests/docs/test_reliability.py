@@ -100,7 +100,12 @@ def test_the_pages_follow_each_row(kept: ModuleType):
     kept.write_row(row("a::c[5]", passed=False, faults=5, lost=2))
     kept.write_row(row("a::d", faults=1, **dict.fromkeys(kept.COUNTS)))
     readme, page = (path.read_text(encoding="utf-8") for path in kept.PAGES)
-    assert "25 faults in 2 cases of the long form: 2 lost, 0 twice" in readme and "2 of 3 cases pass" in readme
+    assert (
+        "25 faults in 2 cases of the long form: 2 lost, 0 twice" in readme
+        and "2 of the 3 cases that have run pass" in readme
+    )
+    kept.write_rows(kept.read_rows(), 7)
+    assert kept.PAGES[0].read_text(encoding="utf-8").endswith("have run pass, 4 wait<!-- end of long form --> after")
     assert "| `b[20]` | 20 | 0 | 0 | 0 | 0 | 0 | 1.0 | `1` |" in page
     assert "| `c[5]` **failed** | 5 | 2 |" in page and "| `d` | 1 | – |" in page
     assert readme.startswith("before ") and readme.endswith(" after")
