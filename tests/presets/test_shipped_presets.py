@@ -103,7 +103,7 @@ def test_each_is_described_and_fits_the_four_stems(preset: Preset):
 def test_the_manual_lists_every_preset_and_its_example_is_right(tmp_path):
     text = (resource_folder("presets") / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == EXPECTED
-    example, delivery, plugin = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    example, delivery, passes, plugin = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     path = tmp_path / "example.yaml"
     path.write_text(example, encoding="utf-8")
     (output,) = read_preset(path).outputs
@@ -123,7 +123,10 @@ def test_the_manual_lists_every_preset_and_its_example_is_right(tmp_path):
         source="copy",
         stems=("vocals", "rest"),
         residual="separate",
+        quality="best",
     )
+    path.write_text(passes, encoding="utf-8")
+    assert [one.stem for one in read_preset(path).passes] == ["vocals", "other"]
     assert set(re.findall(r"`\{(\w+)\}`", text)) == set(FIELDS)
     assert all(f" {form} " in f"{text} ".replace("\n", " ") for form in FORMATS)
 

@@ -57,8 +57,8 @@ def command(
         bool,
         typer.Option(
             "--compare-quality",
-            help="With --real: measure what each step of `--quality` wins, and what it costs. With several models, "
-            "also their means.",
+            help="Measure the gain and the cost of each step of `--quality`. Needs --real. Of several models, their "
+            "means are measured, too.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of text.")] = False,
