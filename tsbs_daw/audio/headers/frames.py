@@ -63,7 +63,7 @@ class Walk:
         end: where the last part ends
         is_cut: the file ends inside a frame
         trailing_bytes: after the last frame, up to the end or the change; neither frames nor tags nor zeros
-        trailing_zeros: at the end, after the last frame and all tags
+        trailing_zeros: at the end, right after the last frame
     """
 
     rate_hz: int
@@ -178,10 +178,7 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
             walk.frames, walk.samples = walk.frames + 1, walk.samples + frame.samples
             last, position = (position, frame.samples), position + frame.bytes
             continue
-        zeros = _zeros(reader, position)
-        walk.trailing_zeros = zeros if position + zeros >= reader.end else 0
-        is_padding = zeros and (zeros <= MOST_PADDING_BYTES or not goes_on(position + zeros))
-        if skipped := zeros if is_padding else _tag_bytes(reader, position):
+        if skipped := _padding(reader, position, goes_on) or _tag_bytes(reader, position):
             close(position)
             position = part = position + skipped
             last = None
@@ -204,7 +201,15 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
     close(position)
     if position < reader.end and not (walk.is_cut or walk.change):
         walk.trailing_bytes = reader.end - position
+    zeros = _zeros(reader, walk.end)
+    walk.trailing_zeros = zeros if walk.end + zeros >= reader.end else 0
     return walk
+
+
+def _padding(reader: FrameReader, position: int, goes_on: Callable[[int], bool]) -> int:
+    """The length of the padding at `position`: zeros, unless there are many and audio of the same stream follows."""
+    zeros = _zeros(reader, position)
+    return zeros if zeros <= MOST_PADDING_BYTES or not goes_on(position + zeros) else 0
 
 
 def _tag_bytes(reader: FrameReader, position: int) -> int:
