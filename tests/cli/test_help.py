@@ -11,6 +11,7 @@ import pytest
 from cli.program import run
 
 from tsbs_daw import cli
+from tsbs_daw.core.errors import UsageError
 
 # Words that a help text cannot begin with: what they refer to is missing.
 DANGLING = {"of", "where", "else", "how", "which", "whether", "go", "what", "for", "with", "without"}
@@ -147,3 +148,40 @@ def test_the_number_of_songs_is_taken_under_both_names(name):
     (entry,) = (entry for entry in cli.commands() if entry.name == name)
     (option,) = (option for option in cli.load(entry).params if "--at-once" in option.opts)
     assert option.opts == ["--at-once", "--workers"] and option.name == "at_once"
+
+
+def refusals(words: tuple[str, ...]) -> dict[str, UsageError]:
+    """What is said of each option of a command that refuses `::`."""
+    command, found = command_of(words), {}
+    for option in command.params:
+        name = max(option.opts, key=len)
+        if not name.startswith("--") or option.is_flag:
+            continue
+        try:
+            command.make_context(words[-1], [name, "::"])
+        except Exception as error:
+            refused = cli._invalid_value(error)
+            if refused:
+                found[name] = refused
+    return found
+
+
+def test_no_option_answers_in_the_words_of_a_library():
+    said = {(*words, name): str(refused) for words in COMMANDS for name, refused in refusals(words).items()}
+    assert len(said) > 30
+    for (*_, name), sentence in said.items():
+        assert re.match(rf"Invalid {name}: (must be [^.]+, not '::'|'::' is not one of .+)\.$", sentence), sentence
+    assert said["separate", "--loudness"] == "Invalid --loudness: must be a number, not '::'."
+    assert said["watch", "--at-once"] == "Invalid --at-once: must be a whole number, not '::'."
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["separate", "song.wav", "--quality", "bset"], "'bset' is not one of 'fast', 'normal', 'best'."),
+        (["web", "--port", "70000"], "Invalid --port: must be at most 65535, not '70000'."),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_and_status_2(tmp_path, words, sentence):
+    done = run(tmp_path, *words)
+    assert done.returncode == 2 and done.stderr.endswith(f"{sentence}\n") and done.stderr.count("\n") == 1

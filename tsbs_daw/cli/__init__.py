@@ -158,8 +158,23 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         # Invalid arguments. The class of these errors has moved between packages, so it is known by its attributes.
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
+        if refused := _invalid_value(error):
+            raise refused from error
         error.show()
         return error.exit_code
     if returned == INTERRUPTED:  # how some versions of typer report Ctrl-C
         raise KeyboardInterrupt
     return returned if isinstance(returned, int) else 0
+
+
+def _invalid_value(error: Any) -> UsageError | None:
+    """Our sentence for a value that typer had pydantic check; pydantic's own would reach the user. None for others."""
+    from pydantic import ValidationError
+
+    if not isinstance(error.__cause__, ValidationError) or getattr(error, "param", None) is None:
+        return None
+    from tsbs_daw.core.validation import first_problem
+
+    option = max(error.param.opts, key=len)
+    name = option if option.startswith("-") else option.upper()
+    return UsageError(f"Invalid {name}: {first_problem(error.__cause__).requirement.rstrip('.')}.")

@@ -28,6 +28,7 @@ from tsbs_daw.contracts.job import Job, Source, new_job_id
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import disk_is_full
+from tsbs_daw.core.validation import first_problem
 from tsbs_daw.models.registry import list_models
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import preset_files
@@ -266,7 +267,7 @@ class Uploads:
                 delivery=DeliveryOptions(source="copy"),  # to compare with, once the spool's is gone
             )
         except ValidationError as error:
-            raise Refused(400, f"This cannot be asked for: {error.errors()[0]['msg']}.") from error
+            raise Refused(400, f"This cannot be asked for: {first_problem(error).clause}.") from error
 
     def _check_size(self, size_bytes: int) -> None:
         """Raises: Refused: too large, or more than the disk has room for"""
