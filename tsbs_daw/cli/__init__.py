@@ -168,7 +168,7 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
 
 
 def _invalid_value(error: Any) -> UsageError | None:
-    """Our sentence for a value that typer had pydantic check; pydantic's own would reach the user. None for others."""
+    """An error in our words for a value that pydantic rejected on behalf of typer; None for any other error."""
     from pydantic import ValidationError
 
     if not isinstance(error.__cause__, ValidationError) or getattr(error, "param", None) is None:

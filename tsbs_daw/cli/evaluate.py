@@ -57,8 +57,8 @@ def command(
         bool,
         typer.Option(
             "--compare-quality",
-            help="Measure the gain and the cost of each step of `--quality`. Needs --real. Of several models, their "
-            "means are measured, too.",
+            help="Measure the gain and the cost of each step of `--quality`. Needs --real. With several models, "
+            "their means are measured as well.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of text.")] = False,

@@ -183,7 +183,7 @@ QualityName = Enum("QualityName", {name: name for name in QUALITIES}, type=str) 
 Quality = Annotated[
     QualityName | None,
     typer.Option(
-        help="Steps of the separation: `best` adds those that improved the stems of real songs, `fast` overlaps "
+        help="Quality against speed: `best` applies a mask that improved the stems of real songs, `fast` overlaps "
         "chunks less. Default: normal. Overrides the preset.",
     ),
 ]
