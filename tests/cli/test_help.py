@@ -160,7 +160,7 @@ def refusals(words: tuple[str, ...]) -> dict[str, UsageError]:
         try:
             command.make_context(words[-1], [name, "::"])
         except Exception as error:
-            refused = cli._invalid_value(error)
+            refused = cli._invalid_value(error, [name, "::"])
             if refused:
                 found[name] = refused
     return found
@@ -180,6 +180,8 @@ def test_no_option_answers_in_the_words_of_a_library():
     [
         (["separate", "song.wav", "--quality", "bset"], "'bset' is not one of 'fast', 'normal', 'best'."),
         (["web", "--port", "70000"], "Invalid --port: must be at most 65535, not '70000'."),
+        (["batch", "crate", "--workers=0"], "Invalid --workers: must be at least 1, not '0'."),
+        (["batch", "crate", "--at-once", "0"], "Invalid --at-once: must be at least 1, not '0'."),
     ],
 )
 def test_a_wrong_value_is_one_sentence_and_status_2(tmp_path, words, sentence):

@@ -25,12 +25,18 @@ def test_a_misspelt_command_is_wrong_use_and_the_closest_is_named(tmp_path: Path
 
 @pytest.mark.parametrize(
     "arguments",
-    [("separate",), ("separate", "--no-such-option", "x"), ("jobs", "no-such"), ("jobs", "list", "--limit", "x")],
+    [("separate",), ("separate", "--no-such-option", "x"), ("jobs", "no-such")],
 )
 def test_wrong_arguments_are_wrong_use(tmp_path: Path, arguments: tuple[str, ...]):
     done = run(tmp_path, *arguments)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr and "--help" in done.stderr
+
+
+def test_a_wrong_value_is_wrong_use_in_one_sentence_that_says_what_is_right(tmp_path: Path):
+    done = run(tmp_path, "jobs", "list", "--limit", "x")
+    assert done.returncode == 2
+    assert sentences(done) == ["tsbs-daw: Invalid --limit: must be a whole number, not 'x'."]
 
 
 def test_wrong_settings_are_wrong_use_in_one_sentence(tmp_path: Path):

@@ -158,7 +158,7 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
         # Invalid arguments. The class of these errors has moved between packages, so it is known by its attributes.
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
-        if refused := _invalid_value(error):
+        if refused := _invalid_value(error, arguments):
             raise refused from error
         error.show()
         return error.exit_code
@@ -167,14 +167,18 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     return returned if isinstance(returned, int) else 0
 
 
-def _invalid_value(error: Any) -> UsageError | None:
-    """An error in our words for a value that pydantic rejected on behalf of typer; None for any other error."""
+def _invalid_value(error: Any, arguments: Sequence[str]) -> UsageError | None:
+    """An error in our words for a value that pydantic rejected on behalf of typer; None for any other error.
+
+    An option with several spellings is named as it was written in `arguments`.
+    """
     from pydantic import ValidationError
 
     if not isinstance(error.__cause__, ValidationError) or getattr(error, "param", None) is None:
         return None
     from tsbs_daw.core.validation import first_problem
 
-    option = max(error.param.opts, key=len)
+    written = {argument.partition("=")[0] for argument in arguments}
+    option = next((spelling for spelling in error.param.opts if spelling in written), max(error.param.opts, key=len))
     name = option if option.startswith("-") else option.upper()
     return UsageError(f"Invalid {name}: {first_problem(error.__cause__).requirement.rstrip('.')}.")
