@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tsbs_daw.sessions.crate_session import CrateSong, write_crate_rpp
+from tsbs_daw.sessions.batch_session import BatchSong, write_batch_rpp
 from tsbs_daw.sessions.dawproject import write_dawproject
 from tsbs_daw.sessions.rpp import write_rpp
 from tsbs_daw.sessions.session import Marker, Session, SessionTrack, TempoChange, usual_group
@@ -89,6 +89,6 @@ def test_a_source_whose_name_no_session_can_hold_is_not_shown_and_the_rest_is(
     session = replace(SESSION, tracks=(track("a"), source))
     write_rpp(session, tmp_path / "a.RPP")
     write_dawproject(session, tmp_path / "a.dawproject")
-    write_crate_rpp([CrateSong(session, "a")], tmp_path / "crate.RPP")
+    write_batch_rpp([BatchSong(session, "a")], tmp_path / "crate.RPP")
     assert "omits the source" in caplog.text
     assert [len(members) for _, members in session.groups] == [1]

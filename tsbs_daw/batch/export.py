@@ -14,7 +14,7 @@ from tsbs_daw.core.errors import NoSpaceLeft, OutputError, PresetError, shown
 from tsbs_daw.pipeline.naming import SongInfo
 from tsbs_daw.pipeline.sessions import grouped_tracks, with_analysis
 from tsbs_daw.presets.preset import load_preset
-from tsbs_daw.sessions.crate_session import CrateSong, write_crate_rpp
+from tsbs_daw.sessions.batch_session import BatchSong, write_batch_rpp
 from tsbs_daw.sessions.session import Session
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ def write_session(catalogue: Catalogue, out: Path, presets: Path | None) -> Path
     """
     sources = _sources_of_outputs(catalogue.preset, presets)
     done = (song for song in catalogue.songs if song.state == "done")
-    songs = [found for song in done if (found := _crate_song(song, out, sources)) is not None]
+    songs = [found for song in done if (found := _batch_song(song, out, sources)) is not None]
     path = out / catalogue.session
     if not songs:
         return None
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        write_crate_rpp(songs, temporary)
+        write_batch_rpp(songs, temporary)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -45,7 +45,7 @@ def write_session(catalogue: Catalogue, out: Path, presets: Path | None) -> Path
     return path
 
 
-def _crate_song(song: SongEntry, out: Path, sources: dict[str, Sequence[str]]) -> CrateSong | None:
+def _batch_song(song: SongEntry, out: Path, sources: dict[str, Sequence[str]]) -> BatchSong | None:
     assert song.folder is not None, "a song that is done has a folder"
     manifest = complete_manifest(out / song.folder)
     if manifest is None:
@@ -57,7 +57,7 @@ def _crate_song(song: SongEntry, out: Path, sources: dict[str, Sequence[str]]) -
     )
     session = Session(name, about.sample_rate, 0, about.samples, about.channels, tracks)
     info = SongInfo(name, song.artist, song.title, song.analysis)
-    return CrateSong(with_analysis(session, info, "sections"), song.folder)
+    return BatchSong(with_analysis(session, info, "sections"), song.folder)
 
 
 def _made_of(file: AudioFile, sources: dict[str, Sequence[str]]) -> Sequence[str]:

@@ -22,8 +22,8 @@ GAP_S = 4  # between two songs, at least
 
 
 @dataclass(frozen=True)
-class CrateSong:
-    """A song's session, and the folder of its files, relative to the project of the crate.
+class BatchSong:
+    """A song's session, and the folder of its files, relative to the batch's project.
 
     Its position on its own timeline is ignored.
     """
@@ -34,7 +34,7 @@ class CrateSong:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A song with its position on the timeline of the crate."""
+    """A song with its position on the timeline of the batch."""
 
     index: int
     session: Session
@@ -54,7 +54,7 @@ class _Placed:
 _Row = tuple[tuple[str, ...], str, int]
 
 
-def write_crate_rpp(songs: Iterable[CrateSong], path: Path) -> None:
+def write_batch_rpp(songs: Iterable[BatchSong], path: Path) -> None:
     """Write songs, in order, as one REAPER project; its file paths are relative to its folder.
 
     The project has the sample rate of most songs; REAPER resamples the others on playback. The same songs give the same
@@ -64,10 +64,10 @@ def write_crate_rpp(songs: Iterable[CrateSong], path: Path) -> None:
         OutputError: the format cannot express a file name
         OSError: the file cannot be written
     """
-    path.write_bytes(crate_text(songs).encode("utf-8"))
+    path.write_bytes(batch_text(songs).encode("utf-8"))
 
 
-def crate_text(songs: Iterable[CrateSong]) -> str:
+def batch_text(songs: Iterable[BatchSong]) -> str:
     """The text of the project."""
     placed = _placed(songs)
     regions = [
@@ -93,7 +93,7 @@ def region_name(session: Session) -> str:
     return f"{name} [{measured}]" if measured else name
 
 
-def _placed(songs: Iterable[CrateSong]) -> list[_Placed]:
+def _placed(songs: Iterable[BatchSong]) -> list[_Placed]:
     """Place the songs at integer seconds, which are integer samples at every sample rate."""
     found: list[_Placed] = []
     start_s = 0

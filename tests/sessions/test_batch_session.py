@@ -1,4 +1,4 @@
-"""A crate's project, read back with `rpp`."""
+"""A batch's project, read back with `rpp`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import rpp
 from sessions.session_samples import check_bars, random_session, read_points, read_tracks, values
 
-from tsbs_daw.sessions.crate_session import GAP_S, CrateSong, crate_text, region_name, write_crate_rpp
+from tsbs_daw.sessions.batch_session import GAP_S, BatchSong, batch_text, region_name, write_batch_rpp
 from tsbs_daw.sessions.session import About, Session, SessionTrack, TempoChange, one_line
 
 DRUMS = SessionTrack("drums", "stems/drums.wav", "#00aa00", muted=True, group="drums")
@@ -22,9 +22,9 @@ TWO = Session("Two", 48000, 0, 48000 * 30, 1, (VOCALS, replace(DRUMS, muted=Fals
 NONE = Session("None", 48000, 7, 48000 * 30 + 47999, 2, (VOCALS,))
 
 
-def crate(*sessions: Session):
-    songs = [CrateSong(session, f"song {index}") for index, session in enumerate(sessions)]
-    return rpp.loads(crate_text(songs))
+def project_of(*sessions: Session):
+    songs = [BatchSong(session, f"song {index}") for index, session in enumerate(sessions)]
+    return rpp.loads(batch_text(songs))
 
 
 def spans(items, rate: int = 1) -> list[tuple[float, float]]:
@@ -40,7 +40,7 @@ def regions(project) -> list[tuple[float, float, str]]:
 
 
 def test_songs_follow_each_other_with_a_gap_on_tracks_shared_by_name():
-    found = read_tracks(crate(ONE, TWO, NONE))
+    found = read_tracks(project_of(ONE, TWO, NONE))
     assert [(track.folders, track.name) for track in found] == [
         ((), "drums"),
         (("drums",), "drums"),
@@ -56,16 +56,16 @@ def test_songs_follow_each_other_with_a_gap_on_tracks_shared_by_name():
 
 
 def test_a_track_is_muted_if_it_is_in_every_song_and_else_the_items_are():
-    drums, vocals = (track for track in read_tracks(crate(ONE, TWO)) if not track.is_folder)
+    drums, vocals = (track for track in read_tracks(project_of(ONE, TWO)) if not track.is_folder)
     assert [values(track.element, "MUTESOLO")[0] for track in (drums, vocals)] == ["0", "0"]
     assert [values(item, "MUTE")[0] for item in drums.items] == ["1", "0"]
-    (drums,) = (track for track in read_tracks(crate(ONE, ONE)) if track.name == "drums" and not track.is_folder)
+    (drums,) = (track for track in read_tracks(project_of(ONE, ONE)) if track.name == "drums" and not track.is_folder)
     assert values(drums.element, "MUTESOLO")[0] == "1"
     assert [values(item, "MUTE")[0] for item in drums.items] == ["0", "0"]
 
 
 def test_every_song_begins_with_its_own_tempo_and_the_default_where_it_has_none():
-    points = read_points(crate(ONE, TWO, NONE))
+    points = read_points(project_of(ONE, TWO, NONE))
     assert [(point.at_s, point.bpm, point.bar) for point in points] == [
         (0, 128, (4, 4)),
         (0.1, 128, (4, 4)),
@@ -75,8 +75,8 @@ def test_every_song_begins_with_its_own_tempo_and_the_default_where_it_has_none(
     check_bars(points)
 
 
-def test_a_crate_without_any_tempo_has_no_tempo_map():
-    project = crate(NONE, NONE)
+def test_a_batch_without_any_tempo_has_no_tempo_map():
+    project = project_of(NONE, NONE)
     assert project.find("TEMPOENVEX") is None and values(project, "TEMPO") == ["120", "4", "4"]
 
 
@@ -85,7 +85,7 @@ def test_a_crate_without_any_tempo_has_no_tempo_map():
     [([44100, 48000, 44100], "44100"), ([44100, 48000], "48000"), ([96000], "96000"), ([], "44100")],
 )
 def test_the_project_has_the_sample_rate_of_most_songs(rates: list[int], expected: str):
-    project = crate(*(replace(NONE, sample_rate=rate) for rate in rates))
+    project = project_of(*(replace(NONE, sample_rate=rate) for rate in rates))
     assert values(project, "SAMPLERATE")[:2] == [expected, "1"]
 
 
@@ -100,29 +100,30 @@ def test_the_project_has_the_sample_rate_of_most_songs(rates: list[int], expecte
 )
 def test_a_region_is_named_by_what_is_known(about: About, name: str):
     assert region_name(replace(ONE, about=about)) == name
-    assert regions(crate(replace(ONE, about=about))) == [(0, pytest.approx(ONE.length_s), name)]
+    assert regions(project_of(replace(ONE, about=about))) == [(0, pytest.approx(ONE.length_s), name)]
 
 
-def test_a_source_outside_its_songs_folder_is_found_from_the_crate():
+def test_a_source_outside_its_songs_folder_is_found_from_the_project():
     absolute = {"/music/a.wav": "/music/a.wav", "C:/a.wav": "C:/a.wav"}
     files = {**absolute, "../b/a.wav": "b/a.wav", "../../a.wav": "../a.wav"}
     tracks = tuple(SessionTrack(file, file, "#000000", outside=True) for file in files)
     found = [
-        values(track.items[0].find("SOURCE"), "FILE")[0] for track in read_tracks(crate(replace(ONE, tracks=tracks)))
+        values(track.items[0].find("SOURCE"), "FILE")[0]
+        for track in read_tracks(project_of(replace(ONE, tracks=tracks)))
     ]
     assert found == list(files.values())
 
 
-def test_an_empty_crate_is_an_empty_project():
-    assert read_tracks(crate()) == [] and regions(crate()) == []
+def test_an_empty_batch_is_an_empty_project():
+    assert read_tracks(project_of()) == [] and regions(project_of()) == []
 
 
-def test_any_crate_is_read_back_without_overlap_or_stretching():
+def test_any_batch_is_read_back_without_overlap_or_stretching():
     rng = random.Random(11)
     for _ in range(15):
         sessions = [random_session(rng) for _ in range(rng.randrange(1, 7))]
-        songs = [CrateSong(session, f"{index}/ü") for index, session in enumerate(sessions)]
-        project = rpp.loads(crate_text(songs))
+        songs = [BatchSong(session, f"{index}/ü") for index, session in enumerate(sessions)]
+        project = rpp.loads(batch_text(songs))
         places = regions(project)
         assert len(places) == len(sessions)
         for (_, end, _), (start, _, _) in pairwise(places):
@@ -162,10 +163,10 @@ def check_song_tempos(sessions: list[Session], places: list, project) -> None:
             assert {round(point.bpm, 6) for point in own} == {round(change.bpm, 6) for change in session.tempo}
 
 
-def test_the_same_crate_gives_the_same_bytes_and_every_guid_is_its_own(tmp_path: Path):
-    songs = [CrateSong(ONE, "a"), CrateSong(ONE, "b"), CrateSong(TWO, "c")]
+def test_the_same_batch_gives_the_same_bytes_and_every_guid_is_its_own(tmp_path: Path):
+    songs = [BatchSong(ONE, "a"), BatchSong(ONE, "b"), BatchSong(TWO, "c")]
     for name in ("1.RPP", "2.RPP"):
-        write_crate_rpp(songs, tmp_path / name)
+        write_batch_rpp(songs, tmp_path / name)
     text = (tmp_path / "1.RPP").read_text(encoding="utf-8")
     assert text == (tmp_path / "2.RPP").read_text(encoding="utf-8")
     keys = ("IGUID", "GUID", "TRACKID", "EGUID")
