@@ -219,7 +219,7 @@ def test_a_stalled_attempt_that_comes_back_is_fenced_out(tmp_path: Path):
     assert (tmp_path / SONG / "vocals.wav").read_bytes() == b"a" * 1000
 
 
-def test_the_janitor_removes_what_dead_jobs_left_and_nothing_else(tmp_path: Path):
+def test_stale_folders_of_dead_jobs_are_removed_and_nothing_else(tmp_path: Path):
     for name in (".tmp-dead-1", ".tmp-alive-2", ".tmp-unknown-3", ".tmp-old-unknown-4", "song", ".tmp-", ".tmp-x-y"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "vocals.wav").write_bytes(b"x")

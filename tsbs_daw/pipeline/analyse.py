@@ -1,6 +1,6 @@
-"""The analysis of a song in a child process, so that one that crashes, hangs or runs out of memory costs no stems.
+"""Analysis of a song in a child process, so that a crash, a hang or a lack of memory there does not cost the stems.
 
-Results are cached, so that another name or format for the same song needs no second analysis.
+Results are cached, so delivering the same song under another name or in another format needs no second analysis.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from tsbs_daw.core.files import write_atomically
 log = logging.getLogger(__name__)
 
 FILE_NAME = "analysis.json"
-# An analysis takes 5 s of a core and a twentieth of the song's length, the first one after an installation 20 s more.
-# A machine that is busy all night gives it a fifteenth of a core.
+# An analysis takes 5 s of CPU time plus a twentieth of the song's length; the first after an installation takes 20 s
+# more. These limits still suffice if a busy machine gives it only a fifteenth of a core.
 LIMIT_S, LIMIT_FOR_EACH_S = 1800.0, 3.0
 REPORT_EVERY_S = 1.0
-MOST_KEPT = 2000  # analyses of some 20 kB
+MOST_KEPT = 2000  # analyses of about 20 kB each
 COMMAND = child.python("tsbs_daw.pipeline.analyse")
 
 
 class AnalysisCache:
-    """Analyses by what they were made of, below one folder. Whatever is wrong with a file, it is as if not there."""
+    """A folder of analyses by cache key. A file that cannot be read counts as missing."""
 
     def __init__(self, folder: Path):
         self.folder = folder / "analyses"
 
     def find(self, key: str) -> Analysis | None:
+        """Return the analysis of this key, or None."""
         path = self.folder / f"{key}.json"
         try:
             found = Analysis.model_validate_json(path.read_bytes())
@@ -46,7 +47,7 @@ class AnalysisCache:
         return found
 
     def keep(self, key: str, analysis: Analysis) -> None:
-        """A full disk does not matter here: then it is not kept."""
+        """Store an analysis and drop the oldest beyond `MOST_KEPT`. Errors, such as a full disk, are ignored."""
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / f"{key}.json", analysis.model_dump_json(by_alias=True))
@@ -67,16 +68,16 @@ def analyse_apart(
     """Analyse a song's files in a child process.
 
     Args:
-        mixture: The song.
-        stems: Its stems by name.
-        duration_s: Length of the song, which decides the limit and the pace of the progress.
-        report: Called with a fraction that grows and never reaches 1; nobody knows how far the analysis is.
-        cancelled: Asked several times a second.
-        limit_s: None: half an hour and three times the song's length.
+        mixture: File of the song.
+        stems: Files of its stems, by name.
+        duration_s: Length of the song, which sets the time limit and the pace of the progress.
+        report: Called with an estimated fraction below 1; the analysis does not report how far it is.
+        cancelled: Called several times a second.
+        limit_s: Time limit; None for half an hour plus three times the song's length.
 
     Raises:
-        AnalysisError: For whatever reason.
-        JobCancelled: `cancelled` said so.
+        AnalysisError: The analysis failed or did not finish in time.
+        JobCancelled: `cancelled` returned True.
     """
     limit_s = LIMIT_S + LIMIT_FOR_EACH_S * duration_s if limit_s is None else limit_s
     last_reported_s = 0.0
@@ -102,7 +103,7 @@ def analyse_apart(
 
 
 def _answer(request: dict[str, Any]) -> Any:
-    """The child's part: see `core.child`."""
+    """Analyse in the child process; see `core.child`."""
     from tsbs_daw.analysis.analyse import analyse  # slow to import: the analysis libraries
 
     stems = {name: Path(path) for name, path in request["stems"].items()}

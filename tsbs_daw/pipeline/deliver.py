@@ -1,12 +1,11 @@
-"""Rendered files -> what lies in the song's folder: analysis, level, names, formats, tags, sessions, loops.
+"""Turn rendered files into the content of the song's folder: analysis, level, names, formats, tags, sessions, loops.
 
-A plain delivery is what was rendered and a REAPER session. Of any other, the rendered files are only the material:
+A plain delivery consists of the rendered files and a REAPER session. For every other delivery, the rendered files are
+intermediate files:
 
     analyse -> one gain -> names -> encode and tag -> sessions -> loops, .stem.mp4
 
-The stems are what counts: whatever else fails becomes a warning in the manifest.
-
-What is made of a song's delivered stems beside them: loops cut on the grid, and a .stem.mp4.
+Only the stems are essential: if anything else fails, the manifest gets a warning and the delivery goes on.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ from tsbs_daw.sessions.session import Session, SessionTrack
 
 log = logging.getLogger(__name__)
 
-LOOPS = "loops"  # the folder inside the song's
+LOOPS = "loops"  # subfolder of the song's folder
 
 
 @dataclass(frozen=True)
 class StemAudio:
-    """A delivered dry stem. name: the model's"""
+    """A delivered dry stem. `name` is the model's name for it."""
 
     name: str
     color: str
@@ -55,24 +54,33 @@ class StemAudio:
 
 
 def stem_name(file: AudioFile) -> str:
-    """What the model calls a dry stem, which is another name than the file's beside an output of that name."""
+    """Return the model's name of a dry stem; the file's name differs if an output has the same name."""
     return file.sources[0] if len(file.sources) == 1 else file.name
 
 
 def beside_its_whole(file: AudioFile, stems: Sequence[AudioFile]) -> bool:
-    """Whether a stem that this one is a part of is delivered, too."""
+    """Return whether a stem that contains this one is delivered, too."""
     wholes = {folder for folder in file.folders if folder != stem_name(file)}
     return any(stem_name(other) in wholes for other in stems)
 
 
 def write_loops(audio: Sequence[StemAudio], info: SongInfo, folder: Path, bars: int, name: str) -> list[str]:
-    """Loops of so many bars from every stem, but for silent ones.
+    """Cut every stem into loops of `bars` bars and write those that are not silent.
 
-    Args:    name: what all loops' names begin with
-    Returns: the files, relative to the song's `folder`, with forward slashes
-    Raises:  AnalysisError: the song's bars are not known, or there are fewer of them
+    Args:
+        audio: The delivered dry stems.
+        info: The song with its analysis.
+        folder: The song's folder.
+        bars: Length of a loop.
+        name: Common start of the loops' names.
+
+    Returns:
+        The files, relative to `folder`, with forward slashes.
+
+    Raises:
+        AnalysisError: The song's bars are unknown, or it has fewer than `bars`.
     """
-    from tsbs_daw.pipeline.loops import cut_loops  # only when it is asked for
+    from tsbs_daw.pipeline.loops import cut_loops  # imported only if loops are requested
 
     into = folder / LOOPS
     into.mkdir(exist_ok=True)
@@ -91,7 +99,18 @@ def write_loops(audio: Sequence[StemAudio], info: SongInfo, folder: Path, bars: 
 
 
 def write_stems(path: Path, master: Path, audio: Sequence[StemAudio], info: SongInfo, tags: Tags) -> None:
-    """A .stem.mp4: the song, and its stems as tracks of one file. Raises: OutputError, NoSpaceLeft, AudioError"""
+    """Write a .stem.mp4: one file with the song and each stem as tracks.
+
+    Args:
+        path: The file to write.
+        master: File of the mixture.
+        audio: The stems.
+        info: The song with its analysis.
+        tags: Tags for the file.
+
+    Raises:
+        OutputError, NoSpaceLeft, AudioError
+    """
     from tsbs_daw.audio.stem_mp4 import write_stem_mp4
 
     stems = [(stem.name, stem.color, stem.path) for stem in audio]
@@ -99,8 +118,8 @@ def write_stems(path: Path, master: Path, audio: Sequence[StemAudio], info: Song
     write_stem_mp4(path, master, stems, tags, bpm=info.sure_bpm, key=key.name if key else None)
 
 
-RAW = ".rendered"  # where the material lies, inside the song's folder before that is published
-DEFAULT_NAMES = "{song} [{bpm} BPM {camelot}] {stem}"  # of loops, where the preset names nothing
+RAW = ".rendered"  # subfolder of the staged folder for intermediate files
+DEFAULT_NAMES = "{song} [{bpm} BPM {camelot}] {stem}"  # name template of loops if the preset has none
 SESSION_ENDINGS = {"rpp": ".RPP", "dawproject": ".dawproject"}
 
 T = TypeVar("T")
@@ -108,7 +127,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Delivered:
-    """What the manifest says of the folder's content."""
+    """The content of the song's folder, as the manifest describes it."""
 
     stems: tuple[AudioFile, ...]
     sessions: tuple[str, ...]
@@ -123,9 +142,10 @@ class Delivered:
 
 @dataclass
 class Delivery:
-    """The last part of one run: everything in a song's folder but its manifest. Use `deliver`.
+    """The last part of a run: writes everything in a song's folder except the manifest. Use `deliver`.
 
-    folder: the song's, before it is published
+    Attributes:
+        folder: The staged folder of the song.
     """
 
     resolved: ResolvedJob
@@ -144,7 +164,7 @@ class Delivery:
         return self.separated.about.time_reference_samples + self.resolved.job.source.start_samples
 
     def deliver(self) -> Delivered:
-        """Raises: OutputError, NoSpaceLeft, JobCancelled"""
+        """Write the files. See `deliver`."""
         if self.resolved.delivery.plain:
             with self.context.timings.step("session"):
                 files = self.rendering.files
@@ -176,7 +196,10 @@ class Delivery:
         )
 
     def _try(self, what: str, make: Callable[[], T]) -> T | None:
-        """What is not worth the stems: None, and a warning, if it fails. A full disk and a lost job are not its own."""
+        """Call `make`; if it fails, add a warning and return None.
+
+        A full disk, a cancelled job and a lost lease concern the whole job and are raised.
+        """
         self.context.check_cancelled()
         try:
             return make()
@@ -186,7 +209,7 @@ class Delivery:
             if disk_is_full(error):
                 raise
             log.warning("job %s: no %s", self.resolved.job.id, what, exc_info=True)
-            reason = str(error).replace(f"{self.folder}{os.sep}", "")  # which has another name by tomorrow
+            reason = str(error).replace(f"{self.folder}{os.sep}", "")  # the staged folder is about to be renamed
             reason = " ".join(reason.split()).rstrip(".") or type(error).__name__
             self.warnings.append(f"The {what} could not be made ({reason}); the stems are complete.")
             return None
@@ -214,7 +237,7 @@ class Delivery:
         return found
 
     def _write(self, info: SongInfo, tags: Tags) -> tuple[Encoding, list[AudioFile]]:
-        """Every delivered file, encoded; the material of each is removed at once, which a full disk is grateful for."""
+        """Encode every delivered file, and remove each rendered file right after it to save disk space."""
         delivery, rendering = self.resolved.delivery, self.rendering
         fmt, complaint = format_for(delivery.format, self.separated.about.channels)
         mixture = rendering.mixture
@@ -254,8 +277,11 @@ class Delivery:
         return self._try("grid of the session", lambda: sessions.with_analysis(session, info, markers)) or session
 
     def _reference(self) -> SessionTrack | None:
-        """The song where it lies; None of a portion, which a DAW would show with the rest of the file, and where the
-        path is such that no session can hold it."""
+        """Return a track that refers to the source file.
+
+        None for a portion of a file, because a DAW would show the whole file, and for a path that a session cannot
+        express.
+        """
         job = self.resolved.job
         path = Path(job.deliver.get("watched", job.source.path))
         if job.source.start_samples or job.source.length_samples is not None or not path.is_file():
@@ -265,7 +291,11 @@ class Delivery:
         return SessionTrack(SOURCE_NAME, PurePath(path).as_posix(), SOURCE_COLOR, muted=True, outside=True)
 
     def _sessions(self, session: Session) -> tuple[str, ...]:
-        """Raises: OutputError: the REAPER session, which is the usual one, cannot be written"""
+        """Write the requested sessions and return their names.
+
+        Raises:
+            OutputError: The REAPER session cannot be written. For other sessions, the manifest gets a warning.
+        """
         written = []
         for kind in self.resolved.delivery.sessions:
             path = self.folder / f"{self.resolved.song}{SESSION_ENDINGS[kind]}"
@@ -281,7 +311,7 @@ class Delivery:
         return True
 
     def _extras(self, encoding: Encoding, made: list[AudioFile]) -> tuple[OtherFile, ...]:
-        """Loops and .stem.mp4, of the dry stems as they were delivered."""
+        """Make loops and the .stem.mp4 from the delivered dry stems."""
         delivery, info, folder = self.resolved.delivery, encoding.song, self.folder
         stems = [file for file in made if file.kind == "stem"]
         dry = [StemAudio(stem_name(file), file.color, folder / file.file) for file in stems]
@@ -303,7 +333,7 @@ class Delivery:
         return tuple(found)
 
     def _master(self, encoding: Encoding) -> Path:
-        """The mixture at the stems' level, as material."""
+        """Write the mixture at the level of the stems, as an intermediate file."""
         mixture = self.rendering.mixture
         path = self.raw / "master.wav"
         replace(encoding, format="wav32f").encode(
@@ -313,19 +343,28 @@ class Delivery:
 
 
 def raw_folder(resolved: ResolvedJob, folder: Path) -> Path:
-    """Where the rendered files go: where they stay, or where material lies."""
+    """Return the folder for the rendered files: the song's own, or that for intermediate files."""
     return folder if resolved.delivery.plain else folder / RAW
 
 
 def deliver(
     resolved: ResolvedJob, separated: SeparatedSong, rendering: Rendering, folder: Path, context: JobContext
 ) -> Delivered:
-    """Make everything in a song's folder but its manifest out of the rendered files.
+    """Write everything in a song's folder except the manifest.
 
     Args:
-        folder: The song's, before it is published.
+        resolved: The job.
+        separated: The song's stems.
+        rendering: The rendered files, in `raw_folder`.
+        folder: The staged folder of the song.
+        context: Progress, cancellation and timings.
+
+    Returns:
+        The content of the folder for the manifest.
 
     Raises:
-        OutputError, NoSpaceLeft, JobCancelled
+        OutputError: A stem or the REAPER session cannot be written.
+        NoSpaceLeft: The disk is full.
+        JobCancelled: The job was cancelled.
     """
     return Delivery(resolved, separated, rendering, folder, context).deliver()

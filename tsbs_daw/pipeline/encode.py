@@ -1,6 +1,6 @@
-"""The rendered files of a song, as they are delivered: one gain for all, their format, their names, their tags.
+"""Encoding of a song's rendered files for delivery: gain, format, names and tags.
 
-One gain for all files of a song, so that their balance, and the sum of the stems, stay what they are.
+All files of a song get the same gain, so their balance and the sum of the stems do not change.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tsbs_daw.presets.delivery import DeliveryOptions
 
 log = logging.getLogger(__name__)
 
-CEILING_DB = -1.0  # true peak, dBTP: what EBU R 128 and the streaming services ask for
+CEILING_DB = -1.0  # maximum true peak in dBTP, as EBU R 128 and streaming services require
 BLOCK_SAMPLES = 65536
-BEATS_PER_BAR = 4  # where nothing surer is known
+BEATS_PER_BAR = 4  # if the metre is unknown or doubtful
 FALLBACK = "wav24"  # holds any number of channels
 UNLIMITED = ("wav32f",)  # formats that hold samples beyond full scale
 
@@ -35,13 +35,18 @@ UNLIMITED = ("wav32f",)  # formats that hold samples beyond full scale
 def shared_gain(
     delivery: DeliveryOptions, mixture: AudioFile | Levels | None, files: Iterable[AudioFile | Levels]
 ) -> tuple[float, tuple[str, ...]]:
-    """The gain in dB that all files get, and what to say about it.
+    """Compute the gain that all files of a song get.
 
-    With a target: the mixture comes to its loudness, or as near as no true peak above -1 dBTP allows.
-    Without: 0, but where the format would cut off a peak beyond full scale, enough less for a true peak of -1 dBTP.
+    With a loudness target, the gain brings the mixture to the target, or as close as possible with no true peak above
+    -1 dBTP. Without one, it is 0 dB, unless the format would clip a peak: then it lowers the true peak to -1 dBTP.
 
-    Args: mixture: of the song itself; None: not measured, as there is no target
-          files:   all that are delivered, and the sum of the stems
+    Args:
+        delivery: The delivery options.
+        mixture: Levels of the song; None if there is no target.
+        files: Levels of all delivered files, and of the sum of the stems.
+
+    Returns:
+        The gain in dB, and warnings.
     """
     levels = [*files, *([mixture] if mixture else [])]
     true_peak_db = max((level.true_peak_db for level in levels if level.true_peak_db is not None), default=None)
@@ -59,18 +64,21 @@ def shared_gain(
     if mixture is None or mixture.loudness_lufs is None:
         return min(0.0, room_db), (f"{target} cannot be reached: the song is too short or too quiet to have one.",)
     wanted_db = delivery.loudness_lufs - mixture.loudness_lufs
-    if wanted_db <= room_db + 0.05:  # which would be shown as 0.0
+    if wanted_db <= room_db + 0.05:  # a difference that would be shown as 0.0 dB
         return min(wanted_db, room_db), ()
     return room_db, (f"{target} is missed by {wanted_db - room_db:.1f} dB, which keeps all peaks below -1 dBTP.",)
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What all files of a song have in common.
+    """Settings that all files of a song share.
 
-    format:                 of `delivery_format.DELIVERY_FORMATS`
-    time_reference_samples: where the song starts in its session
-    tags:                   of the source; every file gets them, with its own title
+    Attributes:
+        format: One of the delivery formats, see `audio.encoders`.
+        gain_db: Gain for every file.
+        time_reference_samples: Position of the song in its session.
+        song: Name, tags and analysis of the song.
+        tags: Tags of the source; every file gets them, with its own title.
     """
 
     format: str
@@ -81,20 +89,23 @@ class Encoding:
 
     @property
     def song_tags(self) -> Tags:
-        """The source's tags, with what its name says where they say nothing."""
+        """The source's tags, with artist and title from the file name if they are missing."""
         return replace(self.tags, title=self.song.title, artist=self.song.artist)
 
     def encode(
         self, raw: Path, rendered: AudioFile, path: Path, *, report: Callable[[int], None], context: JobContext
     ) -> tuple[AudioFile, tuple[str, ...]]:
-        """Write one file.
+        """Encode one file.
 
         Args:
             raw: The rendered file.
-            report: Called with the samples done since the last call.
+            rendered: Its description, with its levels.
+            path: The file to write.
+            report: Called with the number of samples encoded since the last call.
+            context: Checked for cancellation between blocks.
 
         Returns:
-            The file as delivered, and warnings about it.
+            The delivered file, and warnings about it.
 
         Raises:
             OutputError, NoSpaceLeft, JobCancelled
@@ -124,7 +135,7 @@ class Encoding:
         return delivered(rendered, path, self.gain_db, writer.sha256), warnings
 
     def _tempo(self) -> tuple[float | None, int]:
-        """What DAWs may stretch the file by: the tempo of a song that keeps it, and the beats of its bars."""
+        """Return tempo and beats per bar, from which DAWs may stretch the file; no tempo unless it is steady."""
         analysis, bpm = self.song.analysis, self.song.sure_bpm
         if analysis is None or bpm is None or not analysis.tempo.steady:
             return None, BEATS_PER_BAR
@@ -140,13 +151,13 @@ class Encoding:
 
 
 def delivered(rendered: AudioFile, path: Path, gain_db: float = 0.0, sha256: str | None = None) -> AudioFile:
-    """A rendered file as it lies in the song's folder.
+    """Describe a delivered file.
 
     Args:
-        rendered: The file with the levels that were measured.
-        path: The file in the folder.
-        gain_db: The gain that it got afterwards.
-        sha256: Its hash; None: it is read for that.
+        rendered: The rendered file with its measured levels.
+        path: The delivered file.
+        gain_db: Gain applied since the levels were measured.
+        sha256: Hash of the delivered file; None to compute it.
     """
     levels = level_fields(rendered, gain_db)
     written = {"file": path.name, "size_bytes": path.stat().st_size, "sha256": sha256 or file_sha256(path)}
@@ -154,7 +165,7 @@ def delivered(rendered: AudioFile, path: Path, gain_db: float = 0.0, sha256: str
 
 
 def format_for(fmt: str, channels: int) -> tuple[str, tuple[str, ...]]:
-    """The format that was asked for, or one that holds so many channels, and what to say about it."""
+    """Return the requested format, or `FALLBACK` if that cannot hold so many channels, and warnings."""
     container = delivery_format(fmt).container
     if channels <= MOST_CHANNELS.get(container, channels):
         return fmt, ()

@@ -1,15 +1,13 @@
-"""Cut stems into loops: at bar lines, to the sample, without fades, so that they tile as the song did.
+"""Cut stems into loops: sample-accurately at bar lines and without fades, so that consecutive loops join seamlessly.
 
-A loop is a WAV of the stem's own samples, bit by bit, with tempo, beats and loop points for DAWs and samplers
-(`tempo_chunks`), and its place in the song as a BWF time reference.
+A loop is a WAV with the unchanged samples of the stem, with tempo, beats and loop points for DAWs and samplers
+(`tempo_chunks`), and with its position in the song as a BWF time reference.
+
+Detected downbeats deviate by some milliseconds from a steady tempo; cut there, every loop would have another length.
+If a straight line fits the downbeats, it is the grid of the song and gives the bar lines. If not, the tempo varies, and
+the detected downbeats are the bar lines.
 
 Axes: (channels, samples), float32.
-
-Where a song can be cut so that the pieces tile: bars, as sample positions.
-
-Downbeats that were heard waver by some milliseconds around a steady tempo; cut there, every loop would have another
-length. A line through them is the grid that was played to. Where they do not lie on a line, the tempo moves, and each
-downbeat is taken as it was heard.
 """
 
 from __future__ import annotations
@@ -32,13 +30,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STEADY_S = 0.030  # how far from the line a downbeat may lie: half a 32nd at 120 BPM, and what detectors waver by
-UNEVEN = 0.15  # a bar that differs so much from the usual one was not heard right
+STEADY_S = 0.030  # largest distance of a downbeat from the line: half a 32nd at 120 BPM, and the error of detectors
+UNEVEN = 0.15  # a bar whose length differs from the median by more than this share was not detected correctly
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of bars as one piece. number: of its first bar in the song, from 1; start and end in samples"""
+    """Consecutive bars of a song that make one loop.
+
+    Attributes:
+        number: Number of the first bar in the song, from 1.
+    """
 
     number: int
     start_samples: int
@@ -46,9 +48,9 @@ class Bar:
 
 
 def bar_lines_s(downbeats_s: tuple[float, ...]) -> np.ndarray:
-    """The bar lines: on a line if the tempo is steady, else the downbeats themselves.
+    """Return the times of the bar lines: on a regular grid if the tempo is steady, otherwise the downbeats.
 
-    A steady song has one line more than downbeats: the end of its last bar.
+    For a steady song there is one bar line more than there are downbeats: the end of the last bar.
     """
     found = np.asarray(downbeats_s, np.float64)
     if len(found) < 3:
@@ -60,10 +62,16 @@ def bar_lines_s(downbeats_s: tuple[float, ...]) -> np.ndarray:
 
 
 def pieces(downbeats_s: tuple[float, ...], bars: int, sample_rate: int, samples: int) -> list[Bar]:
-    """The song in pieces of `bars` bars, each ending where the next begins, as far as it has whole ones.
+    """Divide a song into contiguous pieces of `bars` whole bars.
 
-    A piece with a bar of another length in it, where the meter changes or a downbeat was missed, is left out, and the
-    next one begins behind that bar.
+    A piece that contains a bar of another length, because the metre changes or a downbeat was missed, is skipped; the
+    next piece begins after that bar.
+
+    Args:
+        downbeats_s: Times of the downbeats.
+        bars: Bars of a piece.
+        sample_rate: In Hz.
+        samples: Length of the song.
     """
     lines_s = bar_lines_s(downbeats_s)
     if len(lines_s) <= bars:
@@ -85,27 +93,38 @@ def pieces(downbeats_s: tuple[float, ...], bars: int, sample_rate: int, samples:
     return found
 
 
-SILENT_DB = -60.0  # RMS of a loop, of full scale
-FAINT_DB = -40.0  # and relative to the stem's loudest loop: below it is what the separation let through
+SILENT_DB = -60.0  # RMS relative to full scale, below which a loop is silent
+FAINT_DB = -40.0  # RMS relative to the stem's loudest loop, below which a loop is only bleed from other stems
 UNPITCHED = ("drums", "percussion")
 FORMATS = {"PCM_16": "wav16", "PCM_24": "wav24", "PCM_S8": "wav16", "PCM_U8": "wav16"}  # others are cut as wav32f
 FORBIDDEN = str.maketrans(dict.fromkeys('/\\:*?"<>|', "_") | dict.fromkeys(range(32), "_"))
-NAME_BYTES = 180  # of the song's part of a name; file systems take 255 in all
-DOUBTFUL = "~"  # before "4 bars" of which nobody can be sure, as before a doubtful tempo or key in names
+NAME_BYTES = 180  # for the song's part of a file name; file systems allow 255 in total
+DOUBTFUL = "~"  # before "4 bars" if the bars are doubtful, like before a doubtful tempo or key in names
 
 
 def cut_loops(
     stems: Mapping[str, Path], beats: Beats, *, bars: int, folder: Path, name: str, key: str | None = None
 ) -> list[Path]:
-    """Write every stem's loops of `bars` bars into `folder`, but for silent ones.
+    """Write every stem's loops of `bars` bars into `folder`, except silent ones.
 
-    Args:   stems: lossless files, by the stems' names
-            name: what the files' names begin with: song, tempo and key. "Song [128 BPM 8A]" becomes
-                "Song [128 BPM 8A] drums 4 bars 017.wav", where 17 is the number of the first bar. Where the bars
-                are doubtful, it is "drums ~4 bars 017.wav": cut on beats, but maybe not where a bar begins
-            key: "A minor", ...: becomes the root note of pitched stems' loops
-    Returns: the files, in order; none, if the song has fewer bars
-    Raises: AnalysisError: the song's bars are not known; AudioError, OutputError, NoSpaceLeft. No loop is left then
+    If an error is raised, the loops written so far are removed.
+
+    Args:
+        stems: Lossless files, by the stems' names.
+        beats: Beats and downbeats of the song.
+        bars: Bars of a loop.
+        folder: Existing folder for the files.
+        name: Start of the file names: song, tempo and key. "Song [128 BPM 8A]" becomes "Song [128 BPM 8A] drums 4 bars
+            017.wav", where 17 is the number of the first bar. If the bars are doubtful, the name has "drums ~4 bars
+            017.wav": the loop is cut on beats, but may not start on a downbeat.
+        key: Key of the song, such as "A minor", which gives the root note of loops of pitched stems.
+
+    Returns:
+        The files, in order; none if the song has fewer than `bars` bars.
+
+    Raises:
+        AnalysisError: The song's bars are unknown.
+        AudioError, OutputError, NoSpaceLeft
     """
     if bars < 1 or not beats.beats_per_bar or len(beats.downbeats_s) < 2:
         raise AnalysisError(f"No loops can be cut from {name!r}: its bars could not be found.")
@@ -123,14 +142,14 @@ def cut_loops(
 def _cut_stem(
     stem: str, path: Path, beats: Beats, bars: int, folder: Path, name: str, key: str | None, made: list[Path]
 ) -> None:
-    """The loops of one stem; each is added to `made` once it is written."""
+    """Write the loops of one stem; each is added to `made` once it is written."""
     taken = {entry.name.casefold() for entry in folder.iterdir()}
     with open_audio(path) as reader:
         info = reader.info
         plan = pieces(beats.downbeats_s, bars, info.sample_rate, info.samples or 1 << 62)
         cutter = _Cutter(reader.blocks())
         loud = [_level(cutter.samples(piece.start_samples, piece.end_samples)) for piece in plan]
-    wanted = [piece for piece, heard in zip(plan, _heard(loud), strict=True) if heard]
+    wanted = [piece for piece, audible in zip(plan, _audible(loud), strict=True) if audible]
     note = None if stem.casefold() in UNPITCHED else key
     length = f"{DOUBTFUL if beats.meter_doubtful else ''}{bars} {'bar' if bars == 1 else 'bars'}"
     with open_audio(path) as reader:
@@ -151,7 +170,7 @@ def _write(
     meter: tuple[int, int],
     key: str | None,
 ) -> None:
-    """Write one loop. meter: bars, and beats in each"""
+    """Write one loop. `meter` is (bars, beats per bar)."""
     beats = meter[0] * meter[1]
     seconds = (piece.end_samples - piece.start_samples) / info.sample_rate
     with open_writer(
@@ -165,21 +184,21 @@ def _write(
         beats=beats,
         beats_per_bar=meter[1],
         key=key,
-        dither=False,  # the samples are those of the stem, which has no more bits
+        dither=False,  # the samples already have the stem's word length
     ) as writer:
         for block in blocks:
             writer.write(block)
 
 
 class _Cutter:
-    """Takes pieces from a stream, in order."""
+    """Reads pieces from a stream, in order."""
 
     def __init__(self, blocks: Iterator[np.ndarray]):
         self._blocks, self._at = blocks, 0
         self._block = np.empty((0, 0), np.float32)
 
     def samples(self, start: int, end: int) -> Iterator[np.ndarray]:
-        """The stream from sample `start` to `end`, (channels, n) at a time; shorter if the stream is."""
+        """Yield the stream from sample `start` to `end` in blocks of (channels, n); fewer if the stream ends before."""
         while self._at < end:
             if not self._block.shape[1]:
                 block = next(self._blocks, None)
@@ -194,7 +213,7 @@ class _Cutter:
 
 
 def _level(blocks: Iterator[np.ndarray]) -> float:
-    """The RMS of a piece."""
+    """Return the RMS of a piece."""
     energy, count = 0.0, 0
     for block in blocks:
         energy += float(np.square(block, dtype=np.float64).sum())
@@ -202,14 +221,14 @@ def _level(blocks: Iterator[np.ndarray]) -> float:
     return math.sqrt(energy / count) if count else 0.0
 
 
-def _heard(levels: Sequence[float]) -> list[bool]:
-    """Which pieces are worth a file."""
+def _audible(levels: Sequence[float]) -> list[bool]:
+    """Return which pieces are loud enough to be written."""
     least = max(10 ** (SILENT_DB / 20), max(levels, default=0.0) * 10 ** (FAINT_DB / 20))
     return [level >= least for level in levels]
 
 
 def _short(name: str) -> str:
-    """The song's part of a file's name, short enough, and such as every system takes."""
+    """Shorten a name to `NAME_BYTES` and replace characters that some systems forbid."""
     name = name.translate(FORBIDDEN).strip()
     while len(name.encode("utf-8", "surrogateescape")) > NAME_BYTES:
         name = name[:-1]
@@ -217,7 +236,7 @@ def _short(name: str) -> str:
 
 
 def _free_name(start: str, length: str, number: int, taken: set[str]) -> str:
-    """A name that no other file of the folder has, also where case does not count. length: "4 bars" """
+    """Return a file name that is not in `taken`, ignoring case, and add it. `length` is "4 bars", for example."""
     whole = f"{start.translate(FORBIDDEN)} {length} {number:03d}"
     name, copy = f"{whole}.wav", 2
     while name.casefold() in taken:

@@ -1,9 +1,9 @@
 """File names from a preset's template: `{artist} - {title} [{bpm} BPM {camelot}] {stem}`.
 
-A field that is not known is left out, with the words after it up to the next field or bracket, and a bracket with
-nothing in it goes, too: `Title [8A] vocals`, `Title vocals`.
+An unknown field is omitted, together with the text after it up to the next field or bracket; empty brackets are
+removed, too: `Title [8A] vocals`, `Title vocals`.
 
-What is known of a song, as its files, tags and sessions say it: artist, title, tempo, key.
+`SongInfo` has the values of the fields, which tags and sessions use as well: artist, title, tempo, key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ _SPACED_DASH = re.compile(r"\s+[-\u2013\u2014]\s+")
 
 @dataclass(frozen=True)
 class SongInfo:
-    """artist, title: "" and the song's name if the file's tags do not say; analysis: None: there is none"""
+    """Facts about a song for names, tags and sessions.
+
+    Attributes:
+        song: Name of the song.
+        artist: From the tags; "" if unknown.
+        title: From the tags; the song's name if unknown.
+        analysis: None if the song was not analysed.
+    """
 
     song: str
     artist: str
@@ -32,7 +39,7 @@ class SongInfo:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The fields of a name template, but for the stem; "" for what is not known."""
+        """The fields of a name template except the stem; "" for an unknown value."""
         bpm = key = camelot = ""
         if self.analysis is not None:
             tempo, found = self.analysis.tempo, self.analysis.key
@@ -46,21 +53,24 @@ class SongInfo:
 
     @property
     def sure_bpm(self) -> float | None:
-        """The tempo, where it can be relied on."""
+        """The tempo in BPM, unless it is unknown or doubtful."""
         tempo = self.analysis.tempo if self.analysis else None
         return tempo.bpm if tempo and not tempo.doubtful else None
 
     @property
     def sure_key(self) -> Key | None:
-        """The key, where it can be relied on."""
+        """The key, unless it is unknown or doubtful."""
         key = self.analysis.key if self.analysis else None
         return key if key and not key.doubtful else None
 
 
 def song_info(song: str, artist: str, title: str) -> SongInfo:
-    """SongInfo from tags. Without them, a name like `Artist - Title` says both.
+    """Return a SongInfo from the tags, or from a name like `Artist - Title` if they have no title.
 
-    Args: artist, title: from the tags; ""
+    Args:
+        song: Name of the song.
+        artist: From the tags, or "".
+        title: From the tags, or "".
     """
     artist, title = artist.strip(), title.strip()
     parts = _SPACED_DASH.split(song, maxsplit=1)
@@ -71,13 +81,13 @@ def song_info(song: str, artist: str, title: str) -> SongInfo:
 
 
 def short_key(key: Key) -> str:
-    """`Am`, `Db`: as tags and file names have it."""
+    """Return the key in short notation, such as `Am` or `Db`, for tags and file names."""
     return key.tonic + ("m" if key.mode == "minor" else "")
 
 
-# With its folder's name before it, a path is still one that Windows takes.
+# Together with the folder's name, this keeps within the length of a path on Windows.
 FILE_BYTES = 160
-_TEXTS = ("artist", "title", "song")  # these may be long; figures and stems are not cut
+_TEXTS = ("artist", "title", "song")  # fields that may be shortened; figures and stems are not
 _ANY = 100_000
 
 _BRACKET = re.compile(r"[\[\]()]")
@@ -85,10 +95,13 @@ _EMPTY = re.compile(r"\[[\s_-]*\]|\([\s_-]*\)")
 
 
 def file_names(template: str, fields: Mapping[str, str], stems: Sequence[str], ending: str) -> list[str]:
-    """A name for the file of every stem: accepted by every system, no two alike whatever the capitals.
+    """Return a file name for every stem. The names are valid on every system and unique even when case is ignored.
 
-    Args: fields: all but `stem`; "" or missing: not known
-          ending: of the file, with its dot
+    Args:
+        template: Name template with `{stem}`.
+        fields: All fields except `stem`; "" or missing if unknown.
+        stems: Names of the stems.
+        ending: File extension with its dot.
     """
     names: list[str] = []
     taken: set[str] = set()
@@ -103,13 +116,13 @@ def file_names(template: str, fields: Mapping[str, str], stems: Sequence[str], e
 
 
 def song_name(template: str, fields: Mapping[str, str], fallback: str) -> str:
-    """What the files of one song have in common: the template without its stem."""
+    """Return the common part of the names of a song's files: the template without its stem."""
     named = filled(template, {**fields, "stem": ""})
     return _fitting(template, {**fields, "stem": ""}, FILE_BYTES) if named else safe_name(fallback)
 
 
 def filled(template: str, fields: Mapping[str, str]) -> str:
-    """The template with its fields, as any text; see the module's rule for those that are not known."""
+    """Return the template with its fields filled in, not yet a safe file name. Unknown fields: see the module."""
     parts: list[str] = []
     missing = some_missing = False
     for text, field, _, _ in string.Formatter().parse(template):
@@ -130,7 +143,7 @@ def filled(template: str, fields: Mapping[str, str]) -> str:
 
 
 def _fitting(template: str, fields: Mapping[str, str], limit_bytes: int) -> str:
-    """The filled template as a file name; where it is too long, the texts in it are cut alike, as little as will do."""
+    """Return the filled template as a file name; if it is too long, shorten all texts in it to the same length."""
 
     def at_most(cap: int) -> str | None:
         cut = {name: _cut(value, cap) if name in _TEXTS else value for name, value in fields.items()}
@@ -154,5 +167,5 @@ def _cut(text: str, limit_bytes: int) -> str:
 
 
 def _key(name: str) -> str:
-    """What two names have in common that a file system may take for one."""
+    """Return a key that is equal for names that a file system may treat as the same."""
     return unicodedata.normalize("NFKC", name).casefold()

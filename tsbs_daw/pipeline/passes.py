@@ -1,11 +1,11 @@
-"""Passes: stems of a song that go through another model, and all stems of the song as a tree.
+"""Passes, which separate a stem with another model, and the tree of a song's stems.
 
     drums bass other vocals         the stems of the job's model
-                     vocals         goes through a pass, and stays as a whole beside its parts
-                       lead         a part; it may go through a pass itself
+                     vocals         is separated by a pass, and is kept beside its parts
+                       lead         a part; another pass may separate it further
                        backing
 
-The parts sum to their whole as the stems sum to the song: what the pass's model leaves out is shared among the parts,
+The parts sum to their whole, just like the stems sum to the song: the pass's residual is shared among the parts,
 becomes a stem `vocals residual`, or is dropped.
 """
 
@@ -35,14 +35,14 @@ Blocks = Iterator[tuple[dict[str, np.ndarray], np.ndarray]]
 
 @dataclass(frozen=True)
 class ResolvedPass:
-    """A pass with its model looked up, and not loaded.
+    """A pass whose model was looked up but not loaded.
 
     Attributes:
-        stem: That is sent.
-        model: A name or a path.
-        sha256: Of the model's file.
+        stem: The stem to separate.
+        model: Name or path of the model.
+        sha256: Hash of the model's file.
         outputs: The model's stems.
-        parts: What becomes of the stem, each the sum of some of the outputs.
+        parts: The parts of the stem; each is the sum of the outputs listed.
     """
 
     stem: str
@@ -53,53 +53,53 @@ class ResolvedPass:
 
     @property
     def residual(self) -> str:
-        """The name of what is in none of the parts."""
+        """Name of the stem's residual, which is in none of its parts."""
         return f"{self.stem} {RESIDUAL}"
 
 
 @dataclass(frozen=True)
 class StemTree:
-    """The stems of the job's model, and what passes make of them."""
+    """The stems of the job's model, and the parts that passes separate them into."""
 
     stems: tuple[str, ...]
     passes: tuple[ResolvedPass, ...] = ()
 
     @property
     def parts(self) -> dict[str, tuple[str, ...]]:
-        """The parts of every stem that goes through a pass."""
+        """The parts of every stem that has a pass."""
         return {step.stem: tuple(step.parts) for step in self.passes}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All stems; the parts of each follow it."""
+        """All stems, each followed by its parts."""
         return self._within(self.stems)
 
     def inside(self, stem: str) -> tuple[str, ...]:
-        """Everything that a stem is taken apart into, at any depth."""
+        """Return the parts of a stem, their parts, and so on."""
         return self._within(self.parts.get(stem, ()))
 
     def wholes(self, stem: str) -> tuple[str, ...]:
-        """The stems that a stem is a part of, outermost first."""
+        """Return the stems that contain a stem, outermost first."""
         above = next((whole for whole, parts in self.parts.items() if stem in parts), None)
         return () if above is None else (*self.wholes(above), above)
 
     def root(self, stem: str) -> str:
-        """The stem of the job's model that a stem belongs to."""
+        """Return the stem of the job's model that contains a stem, or is it."""
         return (*self.wholes(stem), stem)[0]
 
     def needed_for(self, wanted: Collection[str]) -> StemTree:
-        """The tree with no more passes than these stems need."""
+        """Return the tree with only the passes that these stems need."""
         passes = (step for step in self.passes if any(stem in wanted for stem in self.inside(step.stem)))
         return StemTree(self.stems, tuple(passes))
 
     def sources(self, chosen: Sequence[str], rest: bool) -> tuple[str, ...]:
-        """The stems that the chosen ones, and the sum of all others where it is wanted, are made of."""
+        """Return the chosen stems and, if `rest`, those that make up the sum of all others."""
         return (*chosen, *(remainder(self.stems, chosen, self.parts) if rest else ()))
 
     def muted(self, chosen: Collection[str]) -> set[str]:
-        """Which of the chosen stems and residuals a session mutes, so that nothing in it sounds twice.
+        """Return the chosen stems and residuals that a session mutes, so that nothing in it sounds twice.
 
-        A whole beside all of its parts is muted; beside some of them, these are.
+        If all parts of a stem are chosen, the stem itself is muted; if only some are, those parts are.
         """
         found: set[str] = set()
         residuals = {step.stem: step.residual for step in self.passes}
@@ -119,7 +119,7 @@ class StemTree:
         return found
 
     def _taken_apart(self, stem: str, chosen: Collection[str]) -> bool:
-        """Whether the chosen stems make up the whole of this one."""
+        """Return whether the chosen stems include all parts of this one."""
         parts = self.parts.get(stem, ())
         return bool(parts) and all(part in chosen or self._taken_apart(part, chosen) for part in parts)
 
@@ -128,10 +128,15 @@ class StemTree:
 
 
 def resolve_passes(preset: Preset, stems: tuple[str, ...], settings: Settings) -> StemTree:
-    """All stems that a preset gives with a model of these stems.
+    """Build the tree of stems for a preset.
+
+    Args:
+        preset: The preset with its passes.
+        stems: Stems of the job's model.
+        settings: Where models are.
 
     Raises:
-        PresetError: A pass takes or keeps a stem that is not there, or gives one that is there already.
+        PresetError: A pass separates or keeps a stem that does not exist, or makes a stem that exists already.
         UnknownModel, CheckpointError, ModelError: The model of a pass is not installed or not usable.
     """
     found: list[ResolvedPass] = []
@@ -149,7 +154,7 @@ def resolve_passes(preset: Preset, stems: tuple[str, ...], settings: Settings) -
 
 
 def _look_up(step: Pass, preset: Preset, settings: Settings) -> tuple[str, tuple[str, ...]]:
-    """Hash and stems of a pass's model."""
+    """Return hash and stems of a pass's model."""
     try:
         paths = [registry.locate(name, settings) for name in registry.members(step.model)]
         looks = [path.stat() for path in paths if path]
@@ -158,7 +163,7 @@ def _look_up(step: Pass, preset: Preset, settings: Settings) -> tuple[str, tuple
         raise type(error)(f"The preset {preset.name} sends {step.stem} through another model: {error}") from error
 
 
-@lru_cache(maxsize=16)  # a model is hashed again only when its file changed
+@lru_cache(maxsize=16)  # a model is hashed again only if its file has changed
 def _read(model: str, settings: Settings, looks: tuple[tuple[int, int], ...]) -> tuple[str, tuple[str, ...]]:
     paths = [registry.resolve(name, settings) for name in registry.members(model)]
     return joined_hash([file_sha256(path) for path in paths]), tuple(kinds.read_config(paths[0]).stems)
@@ -187,7 +192,11 @@ def _no_stem(stem: str, known: Sequence[str], made_later: bool) -> str:
 
 
 def _check_names(step: ResolvedPass, taken: Collection[str], preset: Preset) -> None:
-    """Raises: PresetError: two stems would have one name, whatever the capitals"""
+    """Check the names of a pass's parts.
+
+    Raises:
+        PresetError: Two stems would have the same name, ignoring case.
+    """
     clashing = [name for name in step.parts if name.casefold() in taken]
     if not clashing:
         return
@@ -202,7 +211,7 @@ def _check_names(step: ResolvedPass, taken: Collection[str], preset: Preset) -> 
 
 @dataclass(frozen=True)
 class SeparatedSong:
-    """The stems of a song as they lie in the cache, those of its passes too."""
+    """The cached stems of a song, and the cached parts of its passes."""
 
     song: CachedStems
     passes: tuple[tuple[ResolvedPass, CachedStems], ...] = ()
@@ -213,7 +222,7 @@ class SeparatedSong:
 
     @property
     def key(self) -> str:
-        """What the song's own stems are kept under."""
+        """Cache key of the song's own stems."""
         return self.song.folder.name
 
     @property
@@ -221,11 +230,12 @@ class SeparatedSong:
         return StemTree(self.about.stems, tuple(step for step, _ in self.passes))
 
     def blocks(self, *, share: bool = False) -> Blocks:
-        """All stems by name and what the song's own leave out of it, (channels, n) each, block by block.
+        """Yield (stems by name, residual of the song) block by block, (channels, n) each.
 
-        What a pass leaves out of its stem is among them, as `ResolvedPass.residual`.
+        The stems include the residual of each pass, named `ResolvedPass.residual`.
 
-        Args: share: give what is left out back to the stems; what is left out is then rounding alone
+        Args:
+            share: Distribute the residuals among the stems, so that only rounding errors are left.
         """
         blocks = self.song.blocks(share=share)
         for step, cached in self.passes:
@@ -234,7 +244,7 @@ class SeparatedSong:
 
 
 def _with_parts(blocks: Blocks, step: ResolvedPass, cached: CachedStems, share: bool) -> Blocks:
-    """The same blocks with a pass's parts among the stems. They sum to the stem as it is in these blocks."""
+    """Yield the same blocks with a pass's parts added to the stems. The parts sum to their stem in these blocks."""
     waiting = _Waiting()
     shares = _left_out(blocks, step, cached, waiting)
     for outputs, residual in share_residual(shares, cached.about.sample_rate) if share else shares:
@@ -247,7 +257,7 @@ def _with_parts(blocks: Blocks, step: ResolvedPass, cached: CachedStems, share: 
 def _left_out(
     blocks: Blocks, step: ResolvedPass, cached: CachedStems, waiting: _Waiting
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The pass's outputs, (outputs, channels, n), and what they leave out of the stem, (channels, n)."""
+    """Yield the pass's outputs, (outputs, channels, n), and their residual in the stem, (channels, n)."""
     with cached.opened(step.outputs) as read:
         for stems, left in blocks:
             waiting.add(stems, left)
@@ -256,7 +266,7 @@ def _left_out(
 
 
 class _Waiting:
-    """Blocks that went in, given out again in other lengths."""
+    """A buffer that returns blocks in other lengths than they were added."""
 
     def __init__(self) -> None:
         self._stems: dict[str, np.ndarray] = {}
@@ -276,7 +286,7 @@ class _Waiting:
 
 
 def total(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum in float32; of one, that one."""
+    """Return the sum of arrays, as float32."""
     if len(parts) == 1:
         return parts[0]
     return np.asarray(np.sum(parts, axis=0, dtype=np.float64), np.float32)
@@ -284,17 +294,21 @@ def total(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PassSource:
-    """A stem in the cache as what a pass separates. It has the attributes of an `AudioReader` that writers ask for."""
+    """A cached stem as the source of a pass, with those attributes of an `AudioReader` that writers need.
+
+    Attributes:
+        outputs: Cached files that sum to the stem.
+    """
 
     cached: CachedStems
-    outputs: tuple[str, ...]  # that sum to the stem
+    outputs: tuple[str, ...]
 
     @property
     def info(self) -> Any:
         return self.cached.about
 
     def blocks(self, samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
-        """(channels, n) each."""
+        """Yield the stem in blocks of (channels, n)."""
         with self.cached.opened(self.outputs) as read:
             while (block := read(samples)).shape[-1]:
                 yield total(list(block))

@@ -1,17 +1,15 @@
-"""Publishing a song's folder: complete or not at all, and never over something that is there, but for an equal run
-whose analysis had failed, see `equal`.
+"""Publishing a song's folder: complete or not at all, and never over an existing folder.
 
     <output>/.tmp-<job>-<fence>/     stems are written here, on the same file system as the result
         -> every file fsynced, then manifest.json, then the folder
     <output>/<song>/                 appears by one rename; then <output> is fsynced
 
-Whatever happens on the way - an error, a full disk, Ctrl-C - the temporary folder is removed. A kill or a power cut
-leaves it behind, hidden by its dot, and `remove_stale` takes it away.
+After an error, a full disk or Ctrl-C, the temporary folder is removed. After a kill or a power cut it stays, hidden by
+its dot, until `remove_stale` removes it.
 
-Folders of earlier runs that an equal one need not make again, or may make better.
-
-A run whose analysis was asked for and failed is complete all the same: the stems are what counts. The next equal run
-tries the analysis again, and takes the folder's place if that succeeds and nobody has touched the folder since.
+Two runs are equal if their identities are (`contracts.manifest.identity_of`); the folder of an equal run is reused.
+There is one exception: a run whose analysis failed still counts as complete, because its stems are. The next equal
+run tries the analysis again; if that succeeds and the published folder is untouched, it replaces the folder.
 """
 
 from __future__ import annotations
@@ -37,9 +35,16 @@ log = logging.getLogger(__name__)
 
 
 def find_previous_run(output: Path, song: str, identity: str, *, analysed: bool = False) -> Path | None:
-    """The folder of an equal run that is still complete, whatever number it has; None if there is none.
+    """Find the complete folder of an equal run, whichever number its name ends with.
 
-    Args: analysed: its analysis has to be there, too
+    Args:
+        output: Folder that holds the songs' folders.
+        song: Name of the song.
+        identity: From `contracts.manifest.identity_of`.
+        analysed: Require its analysis, too.
+
+    Returns:
+        The folder, or None if there is none.
     """
     song = safe_name(song)
     try:
@@ -47,13 +52,14 @@ def find_previous_run(output: Path, song: str, identity: str, *, analysed: bool 
     except OSError:
         return None
     for name in names:
-        if (name == song or name.startswith(f"{song} (")) and is_equal(output / name, identity, analysed=analysed):
-            return output / name
+        folder, is_candidate = output / name, name == song or name.startswith(f"{song} (")
+        if is_candidate and holds_complete_run(folder, identity, analysed=analysed):
+            return folder
     return None
 
 
-def is_equal(folder: Path, identity: str, *, analysed: bool = False) -> bool:
-    """Whether `folder` holds an equal run with every file as long as its manifest says."""
+def holds_complete_run(folder: Path, identity: str, *, analysed: bool = False) -> bool:
+    """Return whether `folder` holds an equal run and every stem has the size in the manifest."""
     manifest = read_manifest(folder)
     if manifest is None or manifest.identity != identity or (analysed and not has_analysis(folder, manifest)):
         return False
@@ -68,12 +74,12 @@ def has_analysis(folder: Path, manifest: Manifest) -> bool:
 
 
 def untouched(folder: Path) -> bool:
-    """Whether a delivered folder is as it was published: nothing added, taken away or written to, as a DAW does.
+    """Return whether nothing was added to, removed from or changed in a folder since it was published.
 
-    The manifest was written last, so that whatever is newer is somebody's work.
+    The manifest is written last, so any newer file was written by somebody else, such as a DAW.
     """
     manifest = read_manifest(folder)
-    if manifest is None or manifest.sessions is None:  # of a version that did not name its sessions
+    if manifest is None or manifest.sessions is None:  # older versions did not list the sessions
         return False
     files = {FILE_NAME, *manifest.sessions}
     files |= {entry.file for entry in manifest.stems} | {entry.file for entry in manifest.others}
@@ -86,31 +92,36 @@ def untouched(folder: Path) -> bool:
         return False
 
 
-SPACE_MARGIN = 1.5  # of the estimate: peaks files, other programs, a file system's own needs
+SPACE_MARGIN = 1.5  # times the estimate: for peak files, other programs and file system overhead
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<job>[A-Za-z0-9][A-Za-z0-9_-]{0,63})-(?P<fence>\d+)")
-_STALE_AFTER_S = 86400.0  # for folders of jobs that nobody knows
+_STALE_AFTER_S = 86400.0  # for folders of unknown jobs
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class Published:
-    """folder: where the stems are. recognised: they were there before, from an equal run; nothing was written."""
+    """A published folder.
+
+    Attributes:
+        folder: Where the stems are.
+        recognised: Whether an equal run had published it before, so that nothing was written.
+    """
 
     folder: Path
     recognised: bool = False
 
 
 class StagedFolder:
-    """A temporary folder that becomes the song's folder by `publish`, or vanishes. Use it in a `with`.
+    """A temporary folder that `publish` turns into the song's folder. Context manager; unpublished folders are removed.
 
     Args:
-        output:   folder in which the song's folder appears; made if it is not there
-        song:     what the song is called; made safe for file systems, see `song` and `names.safe_name`
-        preset:   goes into the folder's name when the song's own name is taken by another run
-        identity: from `manifest.identity_of`
-        job:      the job's id
-        fence:    the number of this attempt; folders of earlier attempts are removed
+        output: Folder in which the song's folder appears; created if it is missing.
+        song: Name of the song; `safe_name` makes it safe for file systems.
+        preset: Added to the folder's name if another run has taken the song's name.
+        identity: From `contracts.manifest.identity_of`.
+        job: Id of the job.
+        fence: Number of this attempt; folders of earlier attempts are removed.
     """
 
     def __init__(self, output: Path, song: str, *, preset: str, identity: str, job: str, fence: int):
@@ -123,7 +134,11 @@ class StagedFolder:
         self.folder = output / f".tmp-{job}-{fence}"
 
     def __enter__(self) -> StagedFolder:
-        """Raises: OutputUnavailable: the output folder cannot be made or written to now."""
+        """Create the temporary folder.
+
+        Raises:
+            OutputUnavailable: The output folder cannot be created or written to now.
+        """
         if mount_point := unmounted(self.output):
             raise OutputUnavailable(
                 f"The disk or share of {shown(self.output)} is not mounted at {shown(mount_point)}; connect it."
@@ -142,7 +157,7 @@ class StagedFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Remove what was not published. Translates the system's error about this folder into an OutputError."""
+        """Remove the folder if it was not published, and translate an OSError about it into an OutputError."""
         remove_folder(self.folder)
         if not isinstance(error, OSError):
             return
@@ -151,12 +166,14 @@ class StagedFolder:
             raise self._explained(error) from error
 
     def publish(self, manifest: Manifest) -> Published:
-        """Make the folder appear under its name, for good.
+        """Publish the folder durably under its final name.
 
-        An equal run that was published meanwhile is recognised, and this folder dropped.
-        Raises: OutputError: a file is missing or short, or the system refused; nothing has appeared
-                NoSpaceLeft: the disk is full; nothing has appeared
-                LeaseLost:   a later attempt at the same job removed this one's folder
+        If an equal run was published in the meantime, that folder is returned and this one is dropped.
+
+        Raises:
+            OutputError: A file is missing or too short, or the system refused; nothing was published.
+            NoSpaceLeft: The disk is full; nothing was published.
+            LeaseLost: A later attempt at the same job removed this attempt's folder.
         """
         try:
             if not self.folder.is_dir():
@@ -176,9 +193,10 @@ class StagedFolder:
             raise self._explained(error) from error
 
     def _names(self, manifest: Manifest) -> Iterator[str]:
-        """Names for the folder, the best first. What differs from the song whose folder is there comes first.
+        """Yield names for the folder, best first.
 
-        Songs like `a.wav` and `a.mp3` differ by their format; runs of one song, by their preset.
+        A suffix tells it from the existing folder of that name: for another song, such as `a.mp3` beside `a.wav`, the
+        format; for another run of the same song, the preset.
         """
         there, song = read_manifest(self.output / self.song), self.song
         endings = [Path(str(found.source.path)).suffix.lstrip(".").lower() for found in (there, manifest) if found]
@@ -195,7 +213,7 @@ class StagedFolder:
                     _rename_folder(self.folder, target)
                 elif analysed and self._lacks_only_its_analysis(target):
                     self._replace(target)
-                elif is_equal(target, self.identity, analysed=analysed):
+                elif holds_complete_run(target, self.identity, analysed=analysed):
                     return Published(target, recognised=True)
                 else:
                     continue
@@ -203,7 +221,7 @@ class StagedFolder:
                 if not os.path.lexists(target):
                     raise
                 log.info("job %s: %s was taken at the last moment (%s)", self.job, target, error)
-                if is_equal(target, self.identity, analysed=analysed):
+                if holds_complete_run(target, self.identity, analysed=analysed):
                     return Published(target, recognised=True)
             else:
                 failpoint.reached("after-rename")
@@ -212,13 +230,13 @@ class StagedFolder:
         raise AssertionError("the names never end")
 
     def _lacks_only_its_analysis(self, target: Path) -> bool:
-        """Whether an equal run is there that this one, which has its analysis, shall take the place of."""
-        without, with_it = (is_equal(target, self.identity, analysed=analysed) for analysed in (False, True))
+        """Return whether `target` holds an untouched equal run without its analysis, so that this run replaces it."""
+        without, with_it = (holds_complete_run(target, self.identity, analysed=analysed) for analysed in (False, True))
         return without and not with_it and untouched(target)
 
     def _replace(self, target: Path) -> None:
-        """Take a folder's place. A kill in between costs no stems: they are cached, and the next attempt goes on."""
-        aside = self.folder.with_name(f".tmp-{self.job}-{self.fence - 1}")  # the janitor knows what that is
+        """Replace a folder. A kill in between loses no stems: they are cached, and the next attempt publishes them."""
+        aside = self.folder.with_name(f".tmp-{self.job}-{self.fence - 1}")  # `remove_stale` recognises this name
         target.rename(aside)
         try:
             _rename_folder(self.folder, target)
@@ -258,7 +276,17 @@ class StagedFolder:
 
 
 def ensure_space(output: Path, estimate_bytes: int, song: str) -> None:
-    """Raises NoSpaceLeft, with figures, unless `output`'s disk has 1.5 times the estimate; OutputError: no rights."""
+    """Check that the disk has room for `SPACE_MARGIN` times the estimate, and that the folder is writable.
+
+    Args:
+        output: Folder for the songs; need not exist.
+        estimate_bytes: See `estimate_bytes`.
+        song: Name of the song, for the message.
+
+    Raises:
+        NoSpaceLeft: The disk has too little free space.
+        OutputUnavailable: The folder is not writable, or its disk is missing.
+    """
     if not os.access(place := _existing(output), os.W_OK):
         raise OutputUnavailable(f"{place} cannot be written to; check its permissions, or choose another folder.")
     needed, free = int(estimate_bytes * SPACE_MARGIN), _free_bytes(output)
@@ -270,12 +298,12 @@ def ensure_space(output: Path, estimate_bytes: int, song: str) -> None:
 
 
 def estimate_bytes(files: int, channels: int, samples: int) -> int:
-    """Bytes of `files` float WAVs of (channels, samples), with some room for headers, session and manifest."""
+    """Return the bytes of `files` float WAVs of (channels, samples), plus room for headers, session and manifest."""
     return files * (channels * samples * 4 + 8192) + 65536
 
 
 def temporary_folders(output: Path) -> list[tuple[Path, str, int]]:
-    """(folder, job, fence) of every temporary folder in `output`."""
+    """Return (folder, job, fence) of every temporary folder in `output`."""
     found = []
     with os.scandir(output) as entries:
         for entry in entries:
@@ -288,12 +316,17 @@ def temporary_folders(output: Path) -> list[tuple[Path, str, int]]:
 def remove_stale(
     output: Path, running: Callable[[str, int], bool | None], *, now_unix_s: float | None = None
 ) -> list[Path]:
-    """The janitor: remove temporary folders that nobody works in any more.
+    """Remove temporary folders of attempts that have ended.
 
     Args:
-        running: (job, fence) -> True: at work, leave it; False: dead, remove it; None: not known here (another
-                 program may be at work in the same output folder), remove it when nothing in it changed for a day
-    Returns: what was removed
+        output: Folder that holds the songs' folders.
+        running: Given (job, fence), returns True if that attempt is running and its folder stays, False if it is dead
+            and its folder is removed, None if the job is unknown. Another program may then be using the same output
+            folder, so the temporary folder is removed only if nothing in it has changed for a day.
+        now_unix_s: The current time; for tests.
+
+    Returns:
+        The removed folders.
     """
     now = time.time() if now_unix_s is None else now_unix_s
     try:
@@ -312,7 +345,7 @@ def remove_stale(
 
 
 def remove_folder(folder: Path) -> bool:
-    """Remove a folder with all that is in it. Whether it is gone; a failure is logged, the janitor comes again."""
+    """Remove a folder with its content. Returns whether that succeeded; a failure is logged, not raised."""
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:
@@ -324,7 +357,7 @@ def remove_folder(folder: Path) -> bool:
 
 
 def _rename_folder(source: Path, target: Path) -> None:
-    """A rename, which refuses a target with something in it. On Windows a virus scanner may hold a new file open."""
+    """Rename a folder; fails if the target is not empty. Retries on Windows, where a virus scanner may hold a file."""
     for pause_s in (0.1, 0.2, 0.4, 0.8, 1.6) if os.name == "nt" else ():
         try:
             source.rename(target)
@@ -341,17 +374,17 @@ def _last_change_unix_s(folder: Path) -> float:
             try:
                 times.append(path.stat().st_mtime)
             except OSError:
-                continue  # vanished while we looked: somebody is at work, and the folder's own time says so
+                continue  # removed just now, so somebody is using the folder, and its own time is recent
     return max(times)
 
 
 def _free_bytes(folder: Path) -> int:
-    """Free space of the disk that `folder` is on, or will be on once it is made."""
+    """Return the free space of the disk that `folder` is on, or will be on once it exists."""
     return shutil.disk_usage(_existing(folder)).free
 
 
 def _existing(folder: Path) -> Path:
-    """`folder`, or the next one above it that is there."""
+    """Return `folder`, or its nearest existing parent."""
     for place in (folder, *folder.parents):
         if place.exists():
             return place

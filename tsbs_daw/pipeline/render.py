@@ -1,8 +1,7 @@
-"""Stems -> the files of a song: dry stems, outputs of the preset, and the mixture where it is wanted, each measured
-while it is written. They are 32-bit float WAVs; `encoding` makes other formats of them.
+"""Render stems into a song's files: dry stems, the preset's outputs and, if needed, the mixture.
 
-A block goes through effects, into its file and through its meter for all files at once, on the cores that the network
-computed on a moment ago.
+The files are 32-bit float WAVs, measured while they are written; `encode` converts them to other formats. Blocks pass
+through effects, writers and meters of all files in parallel, on the cores that the network no longer uses.
 """
 
 from __future__ import annotations
@@ -29,24 +28,24 @@ from tsbs_daw.presets.delivery import remainder
 from tsbs_daw.presets.preset import Preset
 from tsbs_daw.presets.rules import REST
 
-# The colours that tell stems apart also for the colour-blind (Okabe and Ito); others take turns.
+# A palette that is safe for colour blindness (Okabe and Ito). Other stems cycle through MORE_COLORS.
 STEM_COLORS = {"vocals": "#56b4e9", "drums": "#e69f00", "bass": "#009e73", "other": "#cc79a7"}
 SOURCE_COLOR = "#757575"
 SOURCE_NAME = "source"
-MIXTURE_FILE = ".mixture.wav"  # no stem's name begins with a dot
+MIXTURE_FILE = ".mixture.wav"  # cannot clash: stem names do not begin with a dot
 MORE_COLORS = ("#f0e442", "#0072b2", "#d55e00", "#999999")
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """What was rendered of a song.
+    """The rendered files of a song.
 
     Attributes:
-        files: What is delivered.
+        files: The delivered files.
         dry: Every dry stem that was written, delivered or not, by the model's name for it.
-        residual_db: What the dry stems leave out of the mixture, relative to it; None if it is nothing.
-        mixture: The song itself, where it was asked for.
-        stems_sum: The levels of the sum of the dry stems, where the mixture was asked for.
+        residual_db: Level of the residual relative to the mixture; None if either is silent.
+        mixture: The song itself, if requested.
+        stems_sum: Levels of the sum of the dry stems, if the mixture was requested.
     """
 
     files: tuple[AudioFile, ...]
@@ -86,12 +85,16 @@ def render(
     """Write every file of the song into `folder`, block by block.
 
     Args:
-        stems: The dry stems to write, `REST` for the sum of the others; None: all.
-        residual: Share what the stems leave out among them, write it as a stem of its own, or drop it.
-        time_reference_samples: Where the song starts in its session.
-        description: What the files say of themselves.
+        separated: The song's stems.
+        preset: The preset with its outputs.
+        folder: Existing folder for the files.
+        stems: The dry stems to write, with `REST` for the sum of the others; None for all.
+        residual: Share the residual among the stems, write it as a stem of its own, or drop it.
+        time_reference_samples: Position of the song in its session.
+        description: Description in the files' BWF header.
         with_mixture: Also write the mixture, and measure it and the sum of the stems.
-        every_stem: Also write those of the model's dry stems that are not asked for, as material.
+        every_stem: Also write the model's other dry stems, as intermediate files.
+        context: Progress, cancellation and timings.
 
     Raises:
         EffectError, OutputError, NoSpaceLeft
@@ -105,7 +108,7 @@ def render(
         renderers = [track.renderer for track in tracks if track.renderer]
         writers, meters = [track.writer for track in tracks], [track.meter for track in tracks]
         stems_sum = Meter(about.sample_rate, about.channels)
-        # The last to come is the first to go: no file is closed while somebody still writes to it.
+        # Entered last, so it exits first: no file is closed while a thread still writes to it.
         pool = files.enter_context(ThreadPoolExecutor(torch.get_num_threads(), "render"))
 
         def each(step: str, work: Callable[..., Any], *values: Iterable[Any]) -> list[Any]:
@@ -124,7 +127,7 @@ def render(
                 together = np.sum([parts[stem] for stem in tree.stems], axis=0, dtype=np.float64)
                 audio += [(together + left).astype(np.float32), together.astype(np.float32)]
                 measured.append(stems_sum)
-            each("write", AudioWriter.write, writers, audio)  # what is left over is only measured
+            each("write", AudioWriter.write, writers, audio)  # the last array, the sum of the stems, is only measured
             each("measure", Meter.add, measured, audio)
             left_of_all = total([left, *(parts[step.residual] for step in tree.passes)])
             left_out += float(np.square(left_of_all, dtype=np.float64).sum())
@@ -151,7 +154,7 @@ def _tracks(
     description: str,
     with_mixture: bool,
 ) -> list[_Track]:
-    """Every file, open until `files` is closed: the outputs, the dry stems, and the mixture last."""
+    """Open every file until `files` is closed: the outputs, the dry stems, and the mixture last."""
 
     def track(
         name: str,
@@ -190,7 +193,12 @@ def _tracks(
 
 
 def level_fields(measured: Levels | AudioFile, gain_db: float = 0.0) -> dict[str, float | None]:
-    """Levels as the fields of an AudioFile. Args: gain_db: that the file gets after it was measured"""
+    """Return levels as fields of an AudioFile.
+
+    Args:
+        measured: The measured levels.
+        gain_db: Gain applied to the file after it was measured.
+    """
     names = ("sample_peak_db", "true_peak_db", "rms_db", "loudness_lufs")
     values = ((name, getattr(measured, name)) for name in names)
     return {name: None if value is None else value + gain_db for name, value in values}
@@ -210,8 +218,7 @@ class _DryTrack:
 def _dry_tracks(
     tree: StemTree, chosen: tuple[str, ...] | None, with_residual: bool, every_stem: bool
 ) -> list[_DryTrack]:
-    """The dry stems in the model's order, each with its parts; then the sum of those that were not chosen, then what
-    is in no part, and in no stem."""
+    """List the dry stems in the model's order, each followed by its parts; then the rest; then the residuals."""
     names = tree.names
     chosen = names if chosen is None else chosen
     muted, tracks = tree.muted(chosen), []
@@ -234,7 +241,7 @@ def _dry_tracks(
 
 
 def dry_names(stems: Sequence[str], taken: set[str]) -> list[str]:
-    """What the dry stems are called: their names, or "vocals (dry)" where an output has the name."""
+    """Return the file names of the dry stems: their own, or "vocals (dry)" if an output has the same name."""
     lower = {name.casefold() for name in taken}
     return [f"{stem} (dry)" if stem.casefold() in lower else stem for stem in stems]
 

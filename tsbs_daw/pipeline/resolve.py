@@ -1,4 +1,4 @@
-"""What every step of a job is given: the job with preset, model, hashes and options looked up, and its context."""
+"""The input of every step of a job: `ResolvedJob`, with preset, model and hashes looked up, and `JobContext`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tsbs_daw.separation import Separator
 
 Progress = Callable[[float, str], None]
 
-# Where each step begins on the progress bar, and where it ends.
+# Start and end of each step on the progress bar.
 Shares = Mapping[str, tuple[float, float]]
 
 T = TypeVar("T")
 
 
 class Stopwatch:
-    """Sums seconds per step. The time of a step inside another counts for the inner one only."""
+    """Sums the seconds of each step. The time of a nested step counts for the inner one only."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -52,7 +52,7 @@ class Stopwatch:
             self._running.pop()
 
     def each(self, name: str, values: Iterable[T]) -> Iterator[T]:
-        """The same values; the time that making them takes counts for `name`."""
+        """Yield the same values; the time to produce them counts for `name`."""
         iterator = iter(values)
         while True:
             with self.step(name):
@@ -72,14 +72,14 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class JobContext:
-    """One run of one job, as its steps see it.
+    """Progress, cancellation and timings of one run of a job.
 
     Attributes:
-        job_id: For the log.
+        job_id: Id of the job, for the log.
         progress: Called with a fraction and a phrase.
-        cancelled: Asked between blocks. May raise LeaseLost.
+        cancelled: Called between blocks; returns whether to stop. May raise LeaseLost.
         timings: Sums the seconds of each step.
-        shares: Of the progress bar, by step; see `run`.
+        shares: Start and end of each step on the progress bar; see `run`.
     """
 
     job_id: str
@@ -94,7 +94,11 @@ class JobContext:
         self.progress(begin + (end - begin) * min(max(done, 0.0), 1.0), message)
 
     def check_cancelled(self) -> None:
-        """Raises: JobCancelled: the job is not wanted any more"""
+        """Stop if the job was cancelled.
+
+        Raises:
+            JobCancelled: The job was cancelled.
+        """
         if self.cancelled():
             raise JobCancelled("The job was cancelled.")
 
@@ -112,19 +116,23 @@ def _load(model: str, settings: Settings, sha256: str | None = None) -> Separato
     return separator
 
 
-# Models stay loaded from job to job: that of the jobs, and one of their passes.
+# Two models stay loaded between jobs: that of the last job, and that of the last pass.
 _loaded, _loaded_for_pass = lru_cache(maxsize=1)(_load), lru_cache(maxsize=1)(_load)
-_loading = threading.Lock()  # two jobs at once want one model, and one engine for both
+_loading = threading.Lock()  # so that two simultaneous jobs share one model and one engine
 
 
 def load_separator(model: str, settings: Settings) -> Separator:
-    """The one that all jobs of this process share which want the same."""
+    """Return the separator of a model, shared by all jobs of this process that use the same model and settings."""
     with _loading:
         return _loaded(model, settings)
 
 
 def load_pass_separator(step: ResolvedPass, settings: Settings) -> Separator:
-    """The same for a pass, whose model was looked up before. Raises: CheckpointError: it is another one by now"""
+    """Return the separator of a pass.
+
+    Raises:
+        CheckpointError: The model's file has changed since the pass was resolved.
+    """
     with _loading:
         separator = _loaded_for_pass(step.model, settings, step.sha256)
     if separator.model_hash != step.sha256:
@@ -134,10 +142,18 @@ def load_pass_separator(step: ResolvedPass, settings: Settings) -> Separator:
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """A job with everything that it names: what a run is to do.
+    """A job with everything that it refers to looked up.
 
-    delivery: the preset's own, with what the job changes of it
-    tree:     the stems, with the passes that this job needs
+    Attributes:
+        job: The job.
+        song: Name of the song, safe for file systems.
+        preset: The preset.
+        delivery: The preset's delivery options, overridden by the job's.
+        separator: The loaded model.
+        tree: The stems, with the passes that this job needs.
+        source: The source file with its hash.
+        identity: Identifies equal runs; see `contracts.manifest.identity_of`.
+        settings: The program's settings.
     """
 
     job: Job
@@ -152,7 +168,7 @@ class ResolvedJob:
 
     @property
     def cache(self) -> Path:
-        """Where what was computed of the same song before is kept."""
+        """Folder for cached stems and analyses."""
         return self.settings.cache
 
     @property
@@ -161,20 +177,21 @@ class ResolvedJob:
 
     @property
     def residual(self) -> Literal["share", "separate", "drop"]:
-        """What becomes of what the stems leave out."""
+        """How to treat the difference between the mixture and the sum of the stems."""
         return self.delivery.residual or "share"
 
     @property
     def quality(self) -> Literal["fast", "normal", "best"]:
-        """The steps of the separation."""
+        """Quality of the separation."""
         return self.delivery.quality or "normal"
 
 
 def resolve(job: Job, settings: Settings) -> ResolvedJob:
     """Look up preset, model and hashes.
 
-    Raises: PresetError, UnknownModel, CheckpointError, UnreadableAudio, SourceUnavailable
-    UsageError: what is to be delivered does not go together
+    Raises:
+        PresetError, UnknownModel, CheckpointError, UnreadableAudio, SourceUnavailable
+        UsageError: The delivery options contradict each other, or the model has no such stage.
     """
     preset = load_preset(job.preset, settings.presets)
     delivery = preset.delivery.overridden_by(job.delivery)
@@ -206,7 +223,7 @@ def resolve(job: Job, settings: Settings) -> ResolvedJob:
 
 
 def _stem_tree(preset: Preset, delivery: DeliveryOptions, stems: tuple[str, ...], settings: Settings) -> StemTree:
-    """The stems, with the passes that the delivered files need. Raises: see `resolve`"""
+    """Return the stems, with the passes that the delivered files need. Raises like `resolve`."""
     tree = resolve_passes(preset, stems, settings)
     if problem := delivery.stems_problem(stems, tree.parts):
         raise UsageError(f"Invalid delivery options: {problem}")

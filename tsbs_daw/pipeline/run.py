@@ -1,4 +1,4 @@
-"""run_job: the way of a song, from the file to the folder with its stems and session.
+"""run_job: the steps from a song's file to the published folder with its stems and session.
 
 resolve -> find an equal earlier run -> separate, or find the stems in the cache -> render -> deliver -> publish
 """
@@ -21,12 +21,12 @@ from tsbs_daw.pipeline.render import Rendering, render
 from tsbs_daw.pipeline.resolve import JobContext, Progress, ResolvedJob, Shares, resolve
 from tsbs_daw.pipeline.separate import separate
 from tsbs_daw.pipeline.stem_cache import StemCache
-from tsbs_daw.separation.devices import songs_at_once  # noqa: F401  (the worker asks the module of its runner)
+from tsbs_daw.separation.devices import songs_at_once  # noqa: F401  (the worker looks it up in the module of its runner)
 
 log = logging.getLogger(__name__)
 
 
-# Where each step begins and ends on the progress bar. Without extras, the separation takes nearly all of the time.
+# Start and end of each step on the progress bar. In a plain delivery, separation takes nearly all of the time.
 PLAIN_SHARES: Shares = {"separate": (0.0, 0.9), "render": (0.9, 1.0)}
 FULL_SHARES: Shares = {
     "separate": (0.0, 0.75),
@@ -45,21 +45,21 @@ def run_job(
     progress: Progress,
     cancelled: Callable[[], bool],
 ) -> Result:
-    """Do what a job asks for, once.
+    """Run a job once.
 
     Args:
         job: The job.
-        settings: Where the cache, the models and the user's presets are, and what to compute on.
-        fence: The number of this lease.
-        attempt: For the log.
+        settings: Folders of the cache, models and presets, and the device.
+        fence: Number of this lease.
+        attempt: Number of this attempt, for the log.
         progress: Called with (fraction, phrase).
-        cancelled: Asked between blocks.
+        cancelled: Called between blocks; returns whether to stop.
 
     Returns:
-        A result with state done; of an equal earlier run, if there is one.
+        A result with state done. If an equal run is already published, its result.
 
     Raises:
-        TsbsDawError: Whatever goes wrong. Nothing has appeared in the output folder then.
+        TsbsDawError: The job failed; nothing was published.
     """
     started_s = time.perf_counter()
     context = JobContext(job.id, progress, cancelled)
@@ -154,7 +154,7 @@ def _manifest(
 
 
 def result_of(resolved: ResolvedJob, folder: Path) -> Result:
-    """The result that a complete folder stands for, whichever run made it."""
+    """Return the result for a complete folder, whichever run made it."""
     manifest = read_manifest(folder)
     assert manifest is not None, "only complete folders are published or recognised"
     sessions = (f"{manifest.song}.RPP",) if manifest.sessions is None else manifest.sessions

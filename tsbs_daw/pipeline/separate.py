@@ -1,4 +1,4 @@
-"""The stems of a song: found in the cache, or separated into it."""
+"""Get the stems of a song: from the cache, or separate the song and cache them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from tsbs_daw.separation.quality import NORMAL, QUALITIES
 
 log = logging.getLogger(__name__)
 
-LONG_ENOUGH_S = 30.0
+LONG_ENOUGH_S = 30.0  # shorter songs say too little about the speed of a model
 
-DECODER_AGAIN_S = 5.0  # after it was killed from outside
+DECODER_AGAIN_S = 5.0  # pause before a decoder that was killed runs again
 LOOK_EVERY_S = 0.2
 
 
 def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> SeparatedSong:
-    """The stems, those of passes too, from the cache or computed into it.
+    """Get the song's stems and the parts of its passes: from the cache, or compute and cache them.
 
-    Raises: AudioError, ModelError, DeviceError, JobCancelled, NoSpaceLeft
+    Raises:
+        AudioError, ModelError, DeviceError, JobCancelled, NoSpaceLeft
     """
     begin, end = context.shares["separate"]
     each = (end - begin) / (1 + len(resolved.tree.passes))
@@ -52,16 +53,16 @@ def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> Se
 
 
 def _part(stem: str, step: ResolvedPass, cached: CachedStems) -> PassSource | None:
-    """A stem as a pass made it; None if it is not one of its parts."""
+    """Return a stem as a part of a pass; None if the pass has no such part."""
     return PassSource(cached, step.parts[stem]) if stem in step.parts else None
 
 
 def _run_pass(
     step: ResolvedPass, source: PassSource, resolved: ResolvedJob, cache: StemCache, context: JobContext
 ) -> CachedStems:
-    """What a pass makes of a stem, from the cache or computed into it. Its model is loaded in the latter case alone."""
+    """Get the parts of a stem: from the cache, or compute and cache them. Only the latter loads the pass's model."""
     settings, device = resolved.settings, resolved.separator.device.type
-    # What decides the number format, as far as it is known without the model; nothing for what is usual.
+    # What determines the number format, as far as known without loading the model; empty for the defaults.
     precision = {} if settings.precision == "auto" else {"precision": settings.precision}
     place = {} if device == "cpu" else {"device": device}
     key = cache_key(
@@ -90,7 +91,7 @@ def _run_pass(
 
 def _separate_song(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> CachedStems:
     job, separator = resolved.job, resolved.separator
-    # A precision without a mark, and normal quality, give no entry, and with it the key of versions that knew of none.
+    # Default precision and quality add no entry, so the key stays that of versions without these options.
     marks: dict[str, Any] = {} if separator.precision_mark is None else {"precision": separator.precision_mark}
     marks |= _quality_mark(resolved)
     key = cache_key(
@@ -107,19 +108,23 @@ def _separate_song(resolved: ResolvedJob, cache: StemCache, context: JobContext)
     try:
         _separate_trying_again(cache, key, resolved, context)
     except AudioError as error:
-        if not _is_still_there(resolved):  # what is wrong with the file may be that it is being written
+        if not _is_unchanged(resolved):  # the file may be unreadable because it is being written
             raise resolved.source.error() from error
         raise
     return _found(cache, key)
 
 
 def _quality_mark(resolved: ResolvedJob) -> dict[str, Any]:
-    """The steps of the separation, for the key of a cache; nothing for normal quality."""
+    """Return the quality for a cache key; empty for normal quality."""
     return {} if resolved.quality == NORMAL else {"quality": asdict(QUALITIES[resolved.quality])}
 
 
 def _found(cache: StemCache, key: str) -> CachedStems:
-    """What was just written. Raises: OutputUnavailable: it was removed meanwhile"""
+    """Return the stems that were just cached.
+
+    Raises:
+        OutputUnavailable: They were removed in the meantime.
+    """
     cached = cache.find(key)
     if cached is None:
         raise OutputUnavailable(f"The cached stems in {cache.folder} were removed while they were written; try again.")
@@ -127,9 +132,9 @@ def _found(cache: StemCache, key: str) -> CachedStems:
 
 
 def _separate_trying_again(cache: StemCache, key: str, resolved: ResolvedJob, context: JobContext) -> None:
-    """Separate the source; once more after a while if its decoder was killed. Raises: see `separate`
+    """Separate the source; if its decoder was killed or stalled, try once more after a pause.
 
-    A decoder that is killed or stalls twice does so because of this song.
+    If that happens twice, the song is the likely cause, and the job fails. Raises like `separate`.
     """
     try:
         return _separate_into(cache, key, resolved, context)
@@ -146,18 +151,22 @@ def _separate_trying_again(cache: StemCache, key: str, resolved: ResolvedJob, co
         raise UnreadableAudio(f"{error} This was the second try.") from error
 
 
-def _is_still_there(resolved: ResolvedJob) -> bool:
-    """Whether the source's path still leads to the file that was hashed, as far as its size and times tell."""
+def _is_unchanged(resolved: ResolvedJob) -> bool:
+    """Return whether the source is still the file that was hashed, according to its size and times."""
     try:
         status = resolved.job.source.path.stat()
     except OSError:
         return False
-    # The time of the last change of any kind, too: a rewritten file may have got its old time of writing back.
+    # Compare ctime as well: a program may rewrite a file and restore its mtime.
     return (content_state(status), status.st_ctime_ns) == (resolved.source.state, resolved.source.changed_ns)
 
 
 def _separate_into(cache: StemCache, key: str, resolved: ResolvedJob, context: JobContext) -> None:
-    """Separate the source, as it was hashed, into the cache. Raises: see `separate`, SourceChanged"""
+    """Separate the source into the cache.
+
+    Raises:
+        SourceChanged: The file changed after it was hashed. Others: see `separate`.
+    """
     job, separator = resolved.job, resolved.separator
     with open_audio(
         job.source.path,
@@ -190,7 +199,7 @@ def _write_stems(
     report: Callable[[int], None],
     context: JobContext,
 ) -> None:
-    """Separate blocks, (channels, n) each, and write the stems in a thread of its own, as they come."""
+    """Separate blocks of (channels, n), and write the stems in another thread while the next are computed."""
     source = _Tee(blocks)
     stream = separator.stream(
         source, sample_rate, stage=stage, quality=quality, progress=report, cancelled=context.cancelled
@@ -204,14 +213,14 @@ def _write_stems(
 
 
 def _record_speed(resolved: ResolvedJob, audio_s: float, took_s: float) -> None:
-    """For `models list`. A short song says more of its first chunk than of the speed."""
+    """Record the speed for `models list`, unless the first chunk dominates the time because the song is short."""
     path = resolved.separator.path if resolved.quality == NORMAL else None
     if path is not None and audio_s >= LONG_ENOUGH_S:
         record_speed(path, audio_s / max(took_s, 1e-3), resolved.cache)
 
 
 class _Background:
-    """Does one thing in a thread of its own, while the caller makes ready the next. A context manager."""
+    """Runs one call at a time in a background thread while the caller prepares the next. A context manager."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "cache")
@@ -224,18 +233,18 @@ class _Background:
         self._pool.shutdown()
 
     def run(self, work: Callable[..., None], *values: np.ndarray) -> None:
-        """Begin it, when the thing before is done. Raises: what that raised"""
+        """Wait for the previous call, then start this one. Raises what the previous call raised."""
         self.wait()
         self._doing = self._pool.submit(work, *values)
 
     def wait(self) -> None:
-        """Until nothing is left to do. Raises: what doing it raised"""
+        """Wait for the last call. Raises what it raised."""
         if self._doing is not None:
             self._doing.result()
 
 
 class _Tee:
-    """Hands a stream through, and gives the same samples again to whoever follows behind."""
+    """Passes a stream of blocks through, and keeps the samples until `take` returns them a second time."""
 
     def __init__(self, blocks: Iterable[np.ndarray]):
         self._blocks, self._kept = blocks, None
@@ -251,16 +260,16 @@ class _Tee:
 
 
 def _ensure_space(resolved: ResolvedJob, cache: StemCache, channels: int, samples: int | None) -> None:
-    """What the song's folder and the cache together need, where the length is known."""
+    """Check for space in the output folder and in the cache, if the length of the song is known."""
     if samples is None:
         return
     stems, delivery = len(resolved.tree.names), resolved.delivery
     files = stems + len(resolved.preset.outputs)
-    if not delivery.plain:  # the mixture beside them, one file twice while it is encoded, and the loops
+    if not delivery.plain:  # also the mixture, the copy of one file while it is encoded, and the loops
         files += 2 + len(delivery.loops) * stems
     try:
         cache.folder.mkdir(parents=True, exist_ok=True)
-        cache.remove_abandoned()  # what a killed run left may be gigabytes
+        cache.remove_abandoned()  # a killed run may have left gigabytes
     except OSError as error:
         raise write_error(cache.folder, error) from error
     ensure_space(resolved.job.output, estimate_bytes(files, channels, samples), resolved.song)

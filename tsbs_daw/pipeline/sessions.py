@@ -1,4 +1,4 @@
-"""What a song's DAW sessions show: its tracks in groups, and, of an analysed song, the tempo map and markers."""
+"""Content of a song's DAW sessions: its tracks in groups and, if the song was analysed, tempo map and markers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.pipeline.naming import SongInfo
 from tsbs_daw.sessions.session import About, Marker, Session, SessionTrack, TempoChange, usual_group
 
-MIXED_GROUP = "mixes"  # outputs that are made of several groups' stems
+MIXED_GROUP = "mixes"  # for outputs with stems of several groups
 
 
 def bare_tracks(files: Iterable[AudioFile]) -> tuple[SessionTrack, ...]:
-    """One track for every file, in no group."""
+    """Return one track for every file, without groups."""
     return tuple(SessionTrack(file.name, file.file, file.color, file.muted, folders=file.folders) for file in files)
 
 
 def grouped_tracks(files: Iterable[tuple[AudioFile, Sequence[str]]]) -> tuple[SessionTrack, ...]:
-    """The same in groups.
+    """Return one track for every file, in groups.
 
-    Args: files: each with the stems that it is made of
+    Args:
+        files: Each file with its source stems.
     """
     return tuple(_grouped_track(file, sources) for file, sources in files)
 
@@ -29,7 +30,7 @@ def grouped_tracks(files: Iterable[tuple[AudioFile, Sequence[str]]]) -> tuple[Se
 def _grouped_track(file: AudioFile, sources: Sequence[str]) -> SessionTrack:
     group, folders = _group(file, sources), file.folders
     if folders and folders[0].casefold() == group:
-        folders = folders[1:]  # a stem that its group is named after needs no second folder
+        folders = folders[1:]  # a stem with the same name as its group needs no second folder
     return SessionTrack(file.name, file.file, file.color, file.muted, group, folders=folders)
 
 
@@ -41,9 +42,12 @@ def _group(file: AudioFile, sources: Sequence[str]) -> str:
 
 
 def with_analysis(session: Session, info: SongInfo, markers: str) -> Session:
-    """The session with what is known of its song.
+    """Return the session with title, tempo, key, tempo map and markers.
 
-    Args: markers: "sections", "bars" or "none"
+    Args:
+        session: The session with its tracks.
+        info: The song with its analysis.
+        markers: "sections", "bars" or "none".
     """
     fields, analysis = info.fields, info.analysis
     about = About(
@@ -63,7 +67,10 @@ def with_analysis(session: Session, info: SongInfo, markers: str) -> Session:
 
 
 def _tempo_map(session: Session, analysis: Analysis) -> tuple[TempoChange, ...]:
-    """Empty where the tempo is doubtful: a wrong grid is worse than none. The first bar begins at a downbeat."""
+    """Return the tempo map; empty if the tempo is doubtful, because a wrong grid is worse than none.
+
+    The first bar begins at a downbeat.
+    """
     if analysis.tempo.bpm is None or analysis.tempo.doubtful:
         return ()
     beats = analysis.beats
@@ -76,7 +83,7 @@ def _tempo_map(session: Session, analysis: Analysis) -> tuple[TempoChange, ...]:
         downbeat = _at(session, beats.downbeats_s[0])
         bpm = next((c.bpm for at, c in sorted(changes.items(), reverse=True) if at <= downbeat), analysis.tempo.bpm)
         changes[downbeat] = TempoChange(downbeat, bpm, beats.beats_per_bar)
-        # What comes before the first bar belongs to a bar that is not whole; its beats go on backwards from there.
+        # The song starts with an incomplete bar, whose beats follow from the first bar line backwards.
         changes = {at: change for at, change in changes.items() if at >= downbeat}
     return tuple(change for at, change in sorted(changes.items()) if at <= session.samples)
 

@@ -1,9 +1,9 @@
-"""Separated stems by content, so that another preset, or `--residual`, re-runs the effects only.
+"""Cache of separated stems by content, so that another preset or `--residual` only re-runs the effects.
 
     <cache>/stems/<key>/drums.wav bass.wav ... residual.wav separation.json
 
-The key is a hash of everything that decides the stems. A folder appears by one rename, complete; the ones used
-longest ago are removed when all together exceed the limit.
+The key is a hash of everything that determines the stems. A folder appears complete, by one rename. If the cache
+exceeds its size limit, the least recently used folders are removed.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ LIMIT_BYTES = 20 * 1024**3
 BLOCK_SAMPLES = 65536
 RESIDUAL = "residual"
 _FILE = "separation.json"
-_LOCK = ".lock"  # of a folder that is being written
-_IN_USE_S = 3600.0  # a folder touched this recently may be being read
+_LOCK = ".lock"  # held while a folder is being written
+_IN_USE_S = 3600.0  # a folder touched within this time may still be being read
 
 
 class Separation(Document):
-    """What was separated, and how well the stems sum to it.
+    """Description of cached stems and of the audio that they were separated from.
 
-    time_reference_samples: of the source file, wherever the portion starts
-    mixture_rms:            of the portion, linear
+    Attributes:
+        time_reference_samples: Of the source file, even if only a portion of it was separated.
+        mixture_rms: RMS of the separated portion, linear.
     """
 
     stems: tuple[str, ...]
@@ -68,25 +69,30 @@ class CachedStems:
     about: Separation
 
     def blocks(self, *, share: bool = False) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """The stems and what of the mixture they leave out, (channels, n) each, block by block.
+        """Yield (stems by name, residual) block by block, (channels, n) each.
 
-        Args: share: give the residual back to the stems; what is left out is then rounding alone
+        Args:
+            share: Distribute the residual among the stems, so that only rounding errors are left.
         """
         blocks = self._blocks()
         for stems, residual in share_residual(blocks, self.about.sample_rate) if share else blocks:
             yield dict(zip(self.about.stems, stems, strict=True)), residual
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(stems, channels, n) and the residual (channels, n), as they were written."""
+        """Yield the stems, (stems, channels, n), and the residual, (channels, n), as they were written."""
         with self.opened((*self.about.stems, RESIDUAL)) as read:
             while (parts := read(BLOCK_SAMPLES)).shape[-1]:
                 yield parts[:-1], parts[-1]
 
     @contextmanager
     def opened(self, names: tuple[str, ...]) -> Iterator[Callable[[int], np.ndarray]]:
-        """Open some of the files, and give what reads the next samples of each: (names, channels, n), n = 0 at the end.
+        """Open some of the files.
 
-        Raises: OutputUnavailable: they are not there any more
+        Yields:
+            A function that reads the next samples of each file: (names, channels, n), with n = 0 at the end.
+
+        Raises:
+            OutputUnavailable: The files no longer exist.
         """
         with ExitStack() as files:
             try:
@@ -99,13 +105,13 @@ class CachedStems:
 
 
 class StemCache:
-    """The cache below one folder. Safe for several processes: folders only ever appear whole."""
+    """The cache in one folder. Several processes may share it, because a folder only appears once it is complete."""
 
     def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES):
         self.folder, self.limit_bytes = folder / "stems", limit_bytes
 
     def find(self, key: str) -> CachedStems | None:
-        """The stems of `key`, if they are complete; a damaged folder is removed."""
+        """Return the stems of `key` if they are complete; a damaged folder is removed."""
         folder = self.folder / key
         try:
             about = Separation.from_json((folder / _FILE).read_bytes(), str(folder / _FILE))
@@ -124,7 +130,7 @@ class StemCache:
 
     @contextmanager
     def writing(self, key: str, stems: tuple[str, ...], source: AudioReader) -> Iterator[StemWriter]:
-        """A writer whose folder becomes `key` when the block ends well, and vanishes when it does not."""
+        """Open a writer whose folder becomes `key` if the block succeeds, and is removed if it raises."""
         self.remove_abandoned()
         temporary, lock = self._begin()
         try:
@@ -132,10 +138,10 @@ class StemCache:
                 yield writer
             try:
                 write_atomically(temporary / _FILE, writer.about().to_json())
-                _let_go(lock)
+                _remove_lock(lock)
                 temporary.rename(self.folder / key)
             except OSError as error:
-                if not self.find(key):  # else another process was faster, and ours is not needed
+                if not self.find(key):  # if it is there, another process was faster, and ours is not needed
                     raise write_error(self.folder / key, error) from error
         finally:
             lock.release()
@@ -143,7 +149,11 @@ class StemCache:
         self.prune(keep=key)
 
     def _begin(self) -> tuple[Path, LockFile]:
-        """A new folder and its lock, held. Raises: OutputError: see `write_error`"""
+        """Create a temporary folder and acquire its lock.
+
+        Raises:
+            OutputError: See `write_error`.
+        """
         while True:
             temporary = self.folder / f".tmp-{uuid.uuid4().hex}"
             try:
@@ -153,28 +163,28 @@ class StemCache:
             lock = LockFile(temporary / _LOCK)
             try:
                 lock.acquire()
-            except (HeldElsewhere, FileNotFoundError):  # another run saw it before it was locked, and removes it
+            except (HeldElsewhere, FileNotFoundError):  # another run found the folder before it was locked
                 continue
-            except OSError:  # a file system that knows no locks: the folder's age must do
+            except OSError:  # a file system without locks: `prune` goes by the folder's age
                 pass
             return temporary, lock
 
     def remove_abandoned(self) -> None:
-        """Remove what runs that were killed had begun to write; whoever still writes holds the lock of its folder."""
+        """Remove temporary folders of killed runs. A run that is still writing holds the lock of its folder."""
         for lock_path in self.folder.glob(f".tmp-*/{_LOCK}"):
             lock = LockFile(lock_path)
             try:
                 lock.acquire()
             except (HeldElsewhere, OSError):
                 continue
-            # While it is held, so that whoever has just made the folder notices.
+            # While the lock is held, so that a run that has just created the folder notices.
             shutil.rmtree(lock_path.parent, ignore_errors=True)
             lock.release()
-            shutil.rmtree(lock_path.parent, ignore_errors=True)  # where a file that is open stays
+            shutil.rmtree(lock_path.parent, ignore_errors=True)  # again for systems that cannot remove an open file
             log.info("removed %s, left behind by a run that was killed", lock_path.parent)
 
     def prune(self, keep: str = "") -> None:
-        """Remove what was used longest ago, until the limit is kept. Never what may be in use."""
+        """Remove the least recently used folders until the limit is met. Folders that may be in use stay."""
         found = []
         for folder in self.folder.iterdir() if self.folder.is_dir() else ():
             with suppress(OSError):
@@ -189,8 +199,8 @@ class StemCache:
                 total -= size
 
 
-def _let_go(lock: LockFile) -> None:
-    """The folder is complete: take the lock out of it, before others can find it unlocked where the system allows."""
+def _remove_lock(lock: LockFile) -> None:
+    """Remove and release the lock of a complete folder; in this order, if the system can remove an open file."""
     with suppress(OSError):
         lock.path.unlink()
     lock.release()
@@ -199,7 +209,7 @@ def _let_go(lock: LockFile) -> None:
 
 
 class StemWriter:
-    """Writes the stems and the residual of one mixture, in step with it."""
+    """Writes the stems and the residual of one mixture, block by block."""
 
     def __init__(self, folder: Path, stems: tuple[str, ...], source: AudioReader):
         if any(Path(name).name != name or "\\" in name or name == RESIDUAL for name in stems):
@@ -207,7 +217,7 @@ class StemWriter:
         self.stems, self.source = stems, source
         self._energy = 0.0
         self._files = ExitStack()
-        with self._files:  # a writer that cannot be opened closes those before it
+        with self._files:  # if a writer cannot be opened, close the previous ones
             self._writers = [
                 self._files.enter_context(
                     AudioWriter(folder / f"{name}.wav", source.info.sample_rate, source.info.channels)
@@ -223,7 +233,12 @@ class StemWriter:
         self._files.__exit__(*failure)
 
     def write(self, stems: np.ndarray, mixture: np.ndarray) -> None:
-        """stems: (stems, channels, n); mixture: (channels, n)."""
+        """Write a block.
+
+        Shape:
+            stems: (stems, channels, n)
+            mixture: (channels, n)
+        """
         *writers, residual = self._writers
         for writer, stem in zip(writers, stems, strict=True):
             writer.write(stem)
@@ -231,7 +246,7 @@ class StemWriter:
         self._energy += float(np.square(mixture, dtype=np.float64).sum())
 
     def about(self) -> Separation:
-        """What was written. The source is asked now: reading may have found something to warn of."""
+        """Describe what was written. Call it at the end, because reading the source may add warnings."""
         info, samples = self.source.info, self._writers[0].samples
         return Separation(
             schema=1,
@@ -248,5 +263,5 @@ class StemWriter:
 
 
 def cache_key(**decisive: object) -> str:
-    """A folder's name from everything that decides its content."""
+    """Return a cache key from everything that determines the content."""
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:40]
