@@ -15,6 +15,7 @@ from harness.stage import (
     QUICK,
     DaemonProcess,
     DaemonThread,
+    is_beating,
     job_for,
     let_go,
     lines,
@@ -36,8 +37,10 @@ from tsbs_daw.daemon.daemon import Daemon
 from tsbs_daw.models import registry
 from tsbs_daw.queue.spool import (
     Spool,
+    complete_request,
     living_daemon,
     read_progress,
+    read_result,
     request_cancel,
     request_move,
     request_retry,
@@ -86,6 +89,37 @@ def test_once_handles_a_watch_folder_and_ends(tmp_path, settings):
     assert [path.name for path in visible_sets(tmp_path / "out")] == ["Song 0", "Song 1", "Song 2"]
     assert len(lines(settings, "runs.log")) == 3
     assert not list(settings.spool.rglob("*.wav"))  # the copies have left with their jobs
+
+
+@pytest.mark.parametrize("written", ["at once", "little by little"])
+def test_an_idle_daemon_takes_a_request_without_its_next_regular_look(tmp_path, settings, written):
+    job = job_for(tmp_path, "Song")
+    with DaemonProcess(settings, options=replace(QUICK, idle_tick_s=1e6)) as daemon:
+        until(lambda: is_beating(settings, daemon))
+        if written == "at once":
+            submit(settings.spool, job)
+        else:  # as a DAW does that reads an item in the background
+            folder = settings.spool / "inbox" / job.id
+            (folder / "source").mkdir(parents=True)
+            (folder / "source" / "take.wav").write_bytes(job.source.path.read_bytes())
+            time.sleep(1.0)  # the system's word of all that has come and gone
+            complete_request(folder, job)
+        until(lambda: read_result(settings.spool, job.id))
+    assert result_of(settings, job).state is State.DONE
+
+
+def test_a_request_that_was_given_up_keeps_no_daemon_busy(tmp_path, settings):
+    spool = Spool(settings.spool)
+    spool.create()
+    assert not spool.request_is_coming
+    begun = spool.inbox / "20261128-120000-00000000"
+    begun.mkdir()
+    assert spool.request_is_coming
+    os.utime(begun, (time.time() - 3600.0,) * 2)
+    assert not spool.request_is_coming
+    os.utime(begun)
+    (begun / "job.json").write_text("{}")
+    assert not spool.request_is_coming
 
 
 def test_the_person_who_waits_goes_before_the_batch(tmp_path, settings):

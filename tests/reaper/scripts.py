@@ -30,11 +30,17 @@ local ARRAY = { __name = "reaper.array", __index = function(array, key)
   return array.values[key]
 end }
 
+-- REAPER fills and copies an array in C. `table.move` is the nearest to that; a loop would count as the script's own.
 local function new_array(size)
   local array = setmetatable({ values = {} }, ARRAY)
+  local zeros = {}
+  for index = 1, size do
+    zeros[index] = 0.0
+  end
   function array.clear(value)
-    for index = 1, size do
-      array.values[index] = value or 0.0
+    table.move(zeros, 1, size, 1, array.values)
+    for index = 1, value and size or 0 do
+      array.values[index] = value
     end
   end
   function array.table(offset, count)
@@ -70,8 +76,8 @@ local function got(value, ...)
 end
 
 local function filled(array, result, values)
-  for index = 1, values and #values or 0 do
-    array.values[index] = values[index]
+  if values then
+    table.move(values, 1, #values, 1, array.values)
   end
   return result
 end

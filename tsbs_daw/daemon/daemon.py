@@ -40,6 +40,7 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder, check_folders, watched_place
 from tsbs_daw.watch.ingest import Ingest
+from tsbs_daw.watch.notifications import Notifications
 from tsbs_daw.watch.watcher import make_watchers
 
 log = logging.getLogger(__name__)
@@ -168,7 +169,9 @@ class Daemon:
         Raises: DaemonError: a part of the daemon, or with `once` the worker, cannot do its work
         """
         before, options = self._catch_signals(), self.options
+        requests = Notifications(self.lifecycle.spool.inbox, recursive=False, changed=self._wake.set)
         try:
+            requests.start()
             for watcher in self._watchers:
                 watcher.start()
             while not self._stops and not (self._once and self.finished):
@@ -177,6 +180,7 @@ class Daemon:
             if self._stops:
                 self._shut_down()
         finally:
+            requests.stop()
             for number, handler in before.items():
                 signal.signal(number, handler)
         return self.lifecycle.ended
@@ -199,7 +203,8 @@ class Daemon:
             self._run_housekeeping(now)
             self._resume(now)
             pending = any(watcher.pending for watcher in self._watchers)
-            busy = self._dispatcher.busy or not self._ingest.empty or pending
+            coming = self.lifecycle.spool.request_is_coming
+            busy = self._dispatcher.busy or not self._ingest.empty or pending or coming
         return busy
 
     @contextlib.contextmanager

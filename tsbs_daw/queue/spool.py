@@ -40,6 +40,7 @@ from tsbs_daw.core.files import (
 DONE_DAYS = 30
 REQUEST_BYTES = 256 * 1024
 ALIVE_S = 10.0  # a heartbeat older than this is that of a dead daemon
+_GIVEN_UP_S = 600.0  # whoever began a request longer ago than this is not expected to complete it
 
 # The folder, in a job's, with the copy of a watched file.
 SOURCE = "source"
@@ -79,6 +80,13 @@ class Spool:
             except OSError:  # reading it will say what is wrong
                 found.append((0, folder))
         return [folder for _, folder in sorted(found)]
+
+    @property
+    def request_is_coming(self) -> bool:
+        """Whether a request is being written: its folder is there, and its job.json is not yet."""
+        given_up_s = time.time() - _GIVEN_UP_S
+        begun = (folder for folder in _folders_in(self.inbox) if not os.path.lexists(folder / "job.json"))
+        return any(_changed(folder) > given_up_s for folder in begun)
 
     def strays(self) -> list[Path]:
         """What lies in the inbox and is no folder: links, files, pipes. Hidden files are left to their owners."""
