@@ -17,8 +17,8 @@ from timeouts import PATIENCE_S
 
 from tsbs_daw.cluster import check_address, lanes, places_of, read_paths
 from tsbs_daw.cluster.bridge import RAY_ENVIRONMENT
-from tsbs_daw.cluster.lanes import Hooks, Item, Lane, Lanes, Model, places
-from tsbs_daw.cluster.node import DamagedInTransit, NodeSeparator, checked, digest
+from tsbs_daw.cluster.lanes import Hooks, Item, Lane, Lanes, Model
+from tsbs_daw.cluster.node import DamagedInTransit, NodeSeparator, checked, digest, places
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DeviceError, SettingsError, UsageError
 from tsbs_daw.core.files import file_sha256

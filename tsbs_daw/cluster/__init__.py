@@ -1,10 +1,10 @@
-"""Separation on several machines through Ray, which executes and decides nothing: the queue stays the truth.
+"""Separation on several machines through Ray. Ray only computes chunks; jobs and their state stay in the queue.
 
-remote   the worker's side, in place of a separator's batcher
-bridge   the process that speaks Ray for it
-lanes    the way to one actor each, and what becomes of chunks when it fails
+remote   the worker's side: replaces a separator's batcher
+bridge   the process that talks to Ray for a worker
+lanes    one lane per actor: calls under way, and what happens to chunks when the actor fails
 node     the actor
-status   what `tsbs-daw cluster status` and `doctor --cluster` find
+status   nodes and trials for `tsbs-daw cluster status` and `doctor --cluster`
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tsbs_daw.core.errors import SettingsError, UsageError
 
 CONFIG = "cluster.yaml"  # in the home
 
-Paths = dict[str, dict[str, str]]  # by host: what a prefix here is called there
+Paths = dict[str, dict[str, str]]  # for each host: path prefix on this machine -> prefix on the host
 
 
 class _Config(BaseModel):
@@ -29,7 +29,11 @@ class _Config(BaseModel):
 
 
 def read_paths(home: Path) -> Paths:
-    """The folders that hosts share with this machine, from `cluster.yaml`. Raises: SettingsError: with its place"""
+    """Read from `cluster.yaml` which folders hosts share with this machine.
+
+    Raises:
+        SettingsError: The file is invalid; names line and column.
+    """
     path = home / CONFIG
     if not path.exists():
         return {}
@@ -37,7 +41,10 @@ def read_paths(home: Path) -> Paths:
 
 
 def places_of(path: Path, paths: Paths) -> tuple[tuple[str, str], ...]:
-    """(host, where the file lies there) for each host that shares a folder around it; the longest prefix counts."""
+    """Return (host, path on that host) for each host that shares a folder containing a file.
+
+    If several prefixes match, the longest counts.
+    """
     found = []
     for host, prefixes in sorted(paths.items()):
         for here in sorted(prefixes, key=len, reverse=True):
@@ -48,7 +55,11 @@ def places_of(path: Path, paths: Paths) -> tuple[tuple[str, str], ...]:
 
 
 def check_address(address: str, option: str = "--cluster") -> str:
-    """Raises: UsageError: not an address that can be used, or no Ray here"""
+    """Check the address of a cluster and return it.
+
+    Raises:
+        UsageError: The address is invalid, or Ray is not installed.
+    """
     host, _, port = address.rpartition(":")
     if address != "auto" and (not host or not port.isdigit() or "/" in address):
         raise UsageError(f"Invalid {option} {address!r}: use `auto`, or the address of the head, as in 10.0.0.1:6379.")

@@ -1,15 +1,14 @@
-"""The process that speaks Ray for a worker: `python -m tsbs_daw.cluster.bridge ADDRESS`, started by `remote`.
+"""The process that talks to Ray for a worker: `python -m tsbs_daw.cluster.bridge ADDRESS`, started by `remote`.
 
-Ray ends the process of whoever uses it when the head stays away, and so it must not be the process that has songs in
-its hands. Chunks come in on stdin and estimates go out on what was stdout, in frames: a line of JSON, and as many
-bytes as it says.
+Ray kills its client process when the head stays away, so the worker must not be that process. Chunks come in on stdin
+and estimates go out on the original stdout, in frames: a line of JSON, followed by the number of bytes that it states.
 
     in   {"op": "chunk", "id", "model": {...}, "stage", "song", "shape", "hash", "bytes"}
-    out  {"event": "alive", "lanes", "capacity"}     every second that the cluster answered in
+    out  {"event": "alive", "lanes", "capacity"}     every second while the cluster answers
          {"event": "estimate", "id", "shape", "hash", "bytes"}   {"event": "failed", "id", "error"}
-         {"event": "trouble", "message"}             a node that fails or is refused; a head that is not there
+         {"event": "trouble", "message"}             a node fails or is refused; the head cannot be reached
 
-The end of stdin ends the process, and Ray ends its actors with it.
+The process ends at the end of stdin, and Ray then ends its actors.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 
-# Ours, unless the user has set them: no telemetry, a token for every connection, and a head that stays away is noticed.
+# Our defaults, unless the user has set them: no telemetry, token authentication, and fast detection of a lost head.
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
@@ -42,12 +41,15 @@ RAY_ENVIRONMENT = {
     **INLINE,
 }
 
-# Else Ray takes 127.0.0.1 for the machine's outer address, where a head on loopback does not listen.
+# Otherwise Ray replaces 127.0.0.1 by the machine's external address, where a head on loopback does not listen.
 STAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def local_address() -> str:
-    """Where Ray says that this machine's cluster is; empty if nowhere. Read before Ray is imported, which decides."""
+    """Return the address of this machine's cluster according to Ray; "" if there is none.
+
+    It is read without Ray, because the environment must be set before Ray is imported.
+    """
     if address := os.environ.get("RAY_ADDRESS"):
         return address
     try:
@@ -61,7 +63,7 @@ def is_loopback(address: str) -> bool:
 
 
 def write_frame(stream: IO[bytes], head: dict[str, Any], array: np.ndarray | None = None) -> None:
-    """A line of JSON, then the array's bytes."""
+    """Write a line of JSON, then the array's bytes."""
     if array is None:
         stream.write(json.dumps(head).encode() + b"\n")
     else:
@@ -72,7 +74,7 @@ def write_frame(stream: IO[bytes], head: dict[str, Any], array: np.ndarray | Non
 
 
 def read_frame(stream: IO[bytes]) -> tuple[dict[str, Any], np.ndarray | None] | None:
-    """The next frame; None at the end, also in the middle of one."""
+    """Read the next frame; None at the end of the stream, even inside a frame."""
     line = stream.readline()
     if not line.endswith(b"\n"):
         return None
@@ -90,7 +92,7 @@ def read_frame(stream: IO[bytes]) -> tuple[dict[str, Any], np.ndarray | None] | 
 
 
 class Channel:
-    """The stream of events. Any thread may send."""
+    """Stream of events to the worker. Thread-safe."""
 
     def __init__(self, stream: BinaryIO):
         self._stream, self._lock = stream, threading.Lock()
@@ -114,7 +116,11 @@ class Channel:
 
 
 def connect(address: str) -> Any:
-    """Ray, connected. Raises: whatever Ray does when there is no cluster, no token, or another version"""
+    """Connect to a cluster and return the `ray` module.
+
+    Raises:
+        Exception: Any exception of Ray, if there is no cluster, no token, or a version mismatch.
+    """
     loopback = is_loopback(local_address() if address == "auto" else address)
     for name, value in {**RAY_ENVIRONMENT, **(STAY_ON_LOOPBACK if loopback else {})}.items():
         os.environ.setdefault(name, value)
@@ -131,7 +137,7 @@ def connect(address: str) -> Any:
 
 
 def listen(stream: BinaryIO, take: Callable[[Item], None]) -> None:
-    """Take chunks until the worker is gone, then end this process."""
+    """Pass chunks from the worker to `take` until the worker is gone, then exit."""
     while (frame := read_frame(stream)) is not None:
         head, chunk = frame
         assert chunk is not None

@@ -1,8 +1,8 @@
-"""Lanes: the way to one actor each, on a GPU or a share of the CPU of a node, as the side that asks sees it.
+"""Lanes: the client side of one actor each, which runs on a GPU or on a share of a node's CPU.
 
-A lane has a few calls under way at once, so that its actor computes while the next chunks travel. Whatever happens to
-a call, its chunks go back to the front of the backlog and on to another lane. A lane that failed is opened again after
-a while, unless its node is gone; a node whose program differs is refused, and says why.
+A lane has several calls under way, so that its actor computes while the next chunks are transferred. If a call fails,
+its chunks return to the front of the backlog, from where any lane takes them. A failed lane is reopened after a pause,
+unless its node is gone. A node with a different version of the program is refused with the reason.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,43 +18,43 @@ from typing import Any
 import numpy as np
 
 import tsbs_daw
-from tsbs_daw.cluster.node import Hashed, NodeSeparator, fingerprint
+from tsbs_daw.cluster.node import Hashed, NodeSeparator, Place, fingerprint, places
 from tsbs_daw.core.errors import described, shown
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "tsbs-daw"
-CPU_SHARE = 8  # cores of one actor on a node without a GPU
-GROUP = 8  # chunks in one call at most: 8 MB there, 34 MB back with four stems
-UNDER_WAY = 3  # times what an actor computes at once: one is computed, one lies there, one is on its way
-PIECE_BYTES = 8_000_000  # of a model on its way
+GROUP = 8  # most chunks in a call: with four stems, 8 MB to the node and 34 MB back
+UNDER_WAY = 3  # batches of an actor under way: one is being computed, one is waiting there, one is in transit
+PIECE_BYTES = 8_000_000  # of a model that is sent to a node
 START_LIMIT_S = 180.0  # a node's first actor imports torch
 CALL_LIMIT_S = 300.0
 CONTROL_LIMIT_S = 30.0
-MOST_TRIES = 3  # of a chunk that nodes say they cannot compute
-MOST_DEATHS = 6  # of actors that had the chunk: then it may be the chunk
+MOST_TRIES = 3  # failures that nodes report for a chunk before it fails
+MOST_DEATHS = 6  # actors that die while they have a chunk before it fails, because it may be the cause
 
 
-# Estimates come back with the answer to the call. Otherwise two object stores copy each of them, and two daemons of
-# Ray, which costs a tenth of what computing it does.
+# Return estimates inline with the result of the call. Otherwise each is copied through two object stores and two
+# processes of Ray, which takes a tenth of the time to compute it.
 INLINE = {"RAY_max_direct_call_object_size": "64000000", "RAY_task_rpc_inlined_bytes_limit": "64000000"}
-# One heap for all threads: calls come in any of them, and each heap would be filled anew.
+# One heap for all threads: calls arrive in any thread, and otherwise each thread's heap would grow to full size.
 ACTOR_ENVIRONMENT = {**INLINE, "MALLOC_ARENA_MAX": "1"}
 
 
 class Refused(Exception):
-    """A node that cannot take part, in one sentence with its name."""
+    """A node cannot take part. The message is one sentence that names the node."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What every node computes with.
+    """The model that every node computes with.
 
     Attributes:
-        sha256, path: Of its file.
-        precision: The number format of its products.
-        mark: Of the results; see `Separator.precision_mark`.
-        places: (host, path) where hosts have the file on a folder that they share with this machine.
+        sha256: Hash of its file.
+        path: Its file on this machine.
+        precision: Number format of matrix products.
+        mark: Required precision mark of the results; see `Separator.precision_mark`.
+        places: (host, path on that host) for hosts that share the folder of the file.
     """
 
     sha256: str
@@ -70,7 +70,12 @@ class Model:
 
 @dataclass
 class Item:
-    """A chunk that waits. tries, deaths: how often nodes failed with it, and died with it"""
+    """A waiting chunk.
+
+    Attributes:
+        tries: How often a node reported an error for it.
+        deaths: How often an actor died while it had the chunk.
+    """
 
     id: int
     model: Model
@@ -82,13 +87,13 @@ class Item:
     deaths: int = 0
 
     def fits(self, other: Item) -> bool:
-        """Whether both can be in one call."""
+        """Return whether both can be in one call."""
         mine, others = ((i.model, i.stage, i.song, i.chunk.shape) for i in (self, other))
         return mine == others
 
 
 class Backlog:
-    """Chunks that wait for a lane, in order."""
+    """Queue of chunks that wait for a lane."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -105,7 +110,7 @@ class Backlog:
             self._changed.notify_all()
 
     def take(self, limit: int, closed: threading.Event) -> list[Item]:
-        """The first chunks that fit each other, waited for; none once `closed` is set."""
+        """Wait for chunks and return the first ones that fit in one call; none once `closed` is set."""
         with self._changed:
             while not self._items and not closed.is_set():
                 self._changed.wait(0.5)
@@ -118,38 +123,14 @@ class Backlog:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an actor belongs. share: which GPU, or which part of the CPU, of the node"""
-
-    node: str
-    name: str
-    share: int
-    gpus: int
-    cpus: float
-
-    @property
-    def text(self) -> str:
-        return f"{self.name} ({'GPU' if self.gpus else 'CPU'} {self.share})"
-
-
-def places(nodes: Sequence[dict[str, Any]]) -> Iterator[Place]:
-    """Every place for an actor, of what `ray.nodes()` says. A node without CPUs and GPUs only takes part in talking."""
-    for node in nodes:
-        resources = node.get("Resources", {})
-        if not node.get("Alive"):
-            continue
-        name = f"{node.get('NodeManagerHostname') or '?'} {node.get('NodeManagerAddress', '')}".strip()
-        gpus, cpus = int(resources.get("GPU", 0)), float(resources.get("CPU", 0.0))
-        if gpus:
-            yield from (Place(node["NodeID"], name, share, 1, 0.0) for share in range(gpus))
-        elif cpus >= 1.0:
-            shares = max(1, round(cpus / CPU_SHARE))
-            yield from (Place(node["NodeID"], name, share, 0, float(int(cpus / shares))) for share in range(shares))
-
-
-@dataclass(frozen=True)
 class Hooks:
-    """What a lane tells: an estimate, a chunk that cannot be computed, and a sentence about a node."""
+    """Callbacks of a lane.
+
+    Attributes:
+        done: Called with a chunk and its estimate.
+        failed: Called with a chunk that cannot be computed, and the reason.
+        trouble: Called with a sentence about a node.
+    """
 
     done: Callable[[Item, Hashed], None]
     failed: Callable[[Item, str], None]
@@ -158,7 +139,7 @@ class Hooks:
 
 @dataclass
 class Lane:
-    """One actor. `open` starts it; it closes itself when it fails."""
+    """The connection to one actor. `open` starts the actor; if the actor fails, the lane closes."""
 
     ray: Any
     place: Place
@@ -173,25 +154,32 @@ class Lane:
         self.closed = threading.Event()
         self._loaded: dict[Model, int] = {}
         self._loading = threading.Lock()
-        self._slots = 0
+        self._threads = 0
         self.actor: Any = None
 
     def open(self, model: Model | None = None) -> None:
-        """Start the actor and its threads; for a thread of its own. Failures close it, and are told."""
+        """Start the actor and the lane's threads. Blocks, so call it in a thread. A failure closes the lane."""
         try:
             self.start()
             if model is not None:
                 self._ensure(model)
             self.ready = True
-            self._add_slots()
+            self._add_threads()
         except Refused as refusal:
             self.refused = True
             self._close(str(refusal))
-        except Exception as error:  # whatever Ray raises for an actor that cannot start
+        except Exception as error:  # Ray raises various types if an actor cannot start
             self._close(f"The node {self.place.text} cannot compute now ({reason_of(error)}).")
 
     def start(self, actor: Any = None) -> dict[str, Any]:
-        """Have the actor there: one that runs already, or a new one. Returns: its `hello`. Raises: Refused, RayError"""
+        """Start a new actor, or use a running one, and check its program.
+
+        Returns:
+            The actor's `hello`.
+
+        Raises:
+            Refused, RayError
+        """
         self.actor = actor or self._new_actor()
         hello: dict[str, Any] = self.ray.get(self.actor.hello.remote(), timeout=START_LIMIT_S)
         check_program(self.place, hello)
@@ -212,7 +200,11 @@ class Lane:
         ).remote()
 
     def load(self, model: Model) -> dict[str, Any]:
-        """Have the model there, sent if it is not. Raises: Refused, RayError"""
+        """Load a model on the node, and send its file if the node lacks it.
+
+        Raises:
+            Refused, RayError
+        """
         if not self._get(self.actor.has.remote(model.sha256)) and not self._is_in_place(model):
             size, offset = Path(model.path).stat().st_size, 0
             with Path(model.path).open("rb") as file:
@@ -230,7 +222,7 @@ class Lane:
         return facts
 
     def _is_in_place(self, model: Model) -> bool:
-        """Whether the node reads the model's file itself. A shared folder that lies is named, and not used."""
+        """Return whether the node reads the model from a shared folder. Reports a file there that is not the model."""
         names = self.place.name.split()  # host and address
         path = next((path for host, path in model.places if host in names), None)
         if path is None:
@@ -241,7 +233,11 @@ class Lane:
         return not why
 
     def compute(self, items: Sequence[Item]) -> list[Hashed]:
-        """Raises: Refused, RayError, and what computing them raised"""
+        """Compute chunks of one model, stage and song on the actor.
+
+        Raises:
+            Refused, RayError, and the exceptions of `NodeSeparator.compute`
+        """
         first = items[0]
         self._ensure(first.model)
         chunks = [(item.chunk, item.hash) for item in items]
@@ -249,18 +245,18 @@ class Lane:
         return self.ray.get(call, timeout=CALL_LIMIT_S)
 
     def end(self) -> None:
-        """Kill the actor; what it has goes back to the backlog."""
+        """Kill the actor; its chunks return to the backlog."""
         self.ready = False
         self.closed.set()
         if self.actor is not None:
             try:
                 self.ray.kill(self.actor)
-            except Exception as error:  # of a node or a head that is gone
+            except Exception as error:  # the node or the head is gone
                 log.debug("%s: %s", self.place.text, error)
 
     @property
     def capacity(self) -> int:
-        """Chunks that it can have under way."""
+        """Number of chunks that it can have under way."""
         return UNDER_WAY * self.batch if self.ready else 0
 
     def _get(self, reference: Any, limit_s: float = CONTROL_LIMIT_S) -> Any:
@@ -272,11 +268,11 @@ class Lane:
                 self._loaded[model] = self.load(model)["batch"]
                 self.batch = max(self.batch, self._loaded[model])
 
-    def _add_slots(self) -> None:
-        """A thread for each call that may be under way."""
+    def _add_threads(self) -> None:
+        """Start threads until there is one for each call that may be under way."""
         wanted = UNDER_WAY * -(-self.batch // GROUP)
-        while self._slots < wanted:
-            self._slots += 1
+        while self._threads < wanted:
+            self._threads += 1
             threading.Thread(target=self._serve, name=f"lane-{self.place.name}", daemon=True).start()
 
     def _serve(self) -> None:
@@ -292,10 +288,10 @@ class Lane:
             else:
                 for item, estimate in zip(items, found, strict=True):
                     self.hooks.done(item, estimate)
-                self._add_slots()
+                self._add_threads()
 
     def _lose(self, items: Sequence[Item], error: Exception) -> None:
-        """Send them elsewhere, unless it is they that nobody can compute."""
+        """Return chunks to the backlog, except those that failed too often, and close the lane."""
         cause, kept = getattr(error, "cause", None), []
         for item in items:
             item.tries += int(cause is not None)
@@ -315,7 +311,11 @@ class Lane:
 
 
 def check_program(place: Place, hello: dict[str, Any]) -> None:
-    """Raises: Refused: the node runs another version"""
+    """Check that a node runs the same program.
+
+    Raises:
+        Refused: It runs another version, or other code that computes.
+    """
     if hello["version"] != tsbs_daw.__version__:
         raise Refused(
             f"The node {place.name} runs tsbs-daw {hello['version']} and this machine {tsbs_daw.__version__}; "
@@ -329,19 +329,21 @@ def check_program(place: Place, hello: dict[str, Any]) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """In one line: of an exception that an actor raised, what it raised there."""
+    """Describe an error in one line; for an exception of Ray, its cause in the actor."""
     cause = getattr(error, "cause", None)
     text = described(cause if isinstance(cause, BaseException) else error)
-    return text.partition(" class_name:")[0].rstrip(".")  # of an actor that died, Ray's details fill a screen
+    return text.partition(" class_name:")[0].rstrip(".")  # Ray's details about a dead actor fill a screen
 
 
 class Lanes:
-    """The lanes of a whole cluster. `settle` is one tick.
+    """The lanes of a whole cluster. Call `settle` once a second.
 
-    Args: owner: tells the actors of two daemons apart
+    Args:
+        owner: Makes the names of this daemon's actors unique.
+        hooks: Called by every lane.
     """
 
-    REOPEN_S = (1.0, 60.0)  # after a failure, doubling; after a refusal, the longest
+    REOPEN_S = (1.0, 60.0)  # first and longest pause: doubles with each failure; the longest after a refusal
 
     def __init__(self, owner: str, hooks: Hooks):
         self._owner, self._hooks = owner, hooks
@@ -350,10 +352,10 @@ class Lanes:
         self._failures: dict[Place, int] = {}
         self._reopen_at: dict[Place, float] = {}
         self._opened = 0
-        self.model: Model | None = None  # what a new lane loads at once
+        self.model: Model | None = None  # the model that a new lane loads when it opens
 
     def add(self, item: Item) -> None:
-        """A chunk to compute. A lane that opens later loads its model at once."""
+        """Enqueue a chunk. Lanes that open later load its model immediately."""
         self.model = item.model
         self.backlog.add(item)
 
@@ -366,7 +368,7 @@ class Lanes:
         return sum(lane.ready for lane in self._lanes.values())
 
     def settle(self, ray: Any, nodes: Sequence[dict[str, Any]], now: float) -> None:
-        """Close the lanes of nodes that are gone, and open those that are missing."""
+        """Close the lanes of nodes that are gone, and open missing lanes."""
         wanted = set(places(nodes))
         for place, lane in list(self._lanes.items()):
             if place not in wanted:

@@ -1,10 +1,10 @@
-"""What runs on a node: an actor that keeps models loaded on one GPU, or on a share of the CPU, and computes chunks.
+"""The actor that runs on a node: it keeps models loaded on one GPU, or on a share of the CPU, and computes chunks.
 
-Ray is not imported here, so that the same class can be tried without it. Chunks of several songs arrive in several
-threads and meet in the separator's batcher, as the songs of one machine do.
+This module does not import Ray, so the class can be tested without it. Chunks of several songs arrive in several
+threads, and the separator's batcher combines them, just as for several songs on one machine.
 
-Whatever arrives is held to its hash before it is used, and leaves with one. Models are kept by content: a node that
-has never seen a hash is sent the file once, in pieces.
+All data is checked against its hash on arrival and gets one on departure. Models are stored by hash: a node without a
+model receives its file once, in pieces.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,24 +36,29 @@ from tsbs_daw.separation.devices import choose_device
 
 log = logging.getLogger(__name__)
 
+CPU_SHARE = 8  # cores of one actor on a node without a GPU
 MODELS_LOADED = 2
-SPEED_OVER_S = 60.0  # what `status` calls the speed
-COMPUTING = ("cluster", "network", "separation")  # packages whose code must be the same on both ends
+SPEED_OVER_S = 60.0  # period over which `status` averages the speed
+COMPUTING = ("cluster", "network", "separation")  # packages whose code must be the same on both sides
 
 Hashed = tuple[np.ndarray, str]
 
 
 class DamagedInTransit(Exception):
-    """Bytes that are not the ones that were sent."""
+    """Data does not match the hash that it was sent with."""
 
 
 def digest(array: np.ndarray) -> str:
-    """The hash with which a chunk or an estimate travels: SHA-256, which processors of today have instructions for."""
+    """Return the hash that accompanies a chunk or an estimate: SHA-256, which current processors accelerate."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def checked(array: np.ndarray, expected: str) -> np.ndarray:
-    """Raises: DamagedInTransit"""
+    """Return the array if it matches its hash.
+
+    Raises:
+        DamagedInTransit: It does not.
+    """
     if digest(array) != expected:
         raise DamagedInTransit("a chunk was damaged on its way")
     return array
@@ -60,7 +66,7 @@ def checked(array: np.ndarray, expected: str) -> np.ndarray:
 
 @cache
 def fingerprint() -> str:
-    """Of the code that computes. The version alone does not tell two checkouts apart."""
+    """Return a hash of the code that computes, because two checkouts may have the same version."""
     package, found = Path(tsbs_daw.__file__).parent, hashlib.sha256()
     for name in COMPUTING:
         for path in sorted((package / name).glob("*.py")):
@@ -68,8 +74,50 @@ def fingerprint() -> str:
     return found.hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Place:
+    """A place for one actor on a node.
+
+    Attributes:
+        node: Ray's id of the node.
+        name: Host name and address.
+        share: Index of the node's GPU, or of its share of the CPU.
+        gpus: GPUs that the actor reserves.
+        cpus: Cores that the actor reserves.
+    """
+
+    node: str
+    name: str
+    share: int
+    gpus: int
+    cpus: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.name} ({'GPU' if self.gpus else 'CPU'} {self.share})"
+
+
+def places(nodes: Sequence[dict[str, Any]]) -> Iterator[Place]:
+    """Yield every place for an actor.
+
+    Args:
+        nodes: From `ray.nodes()`. A node without CPUs and GPUs has no place.
+    """
+    for node in nodes:
+        resources = node.get("Resources", {})
+        if not node.get("Alive"):
+            continue
+        name = f"{node.get('NodeManagerHostname') or '?'} {node.get('NodeManagerAddress', '')}".strip()
+        gpus, cpus = int(resources.get("GPU", 0)), float(resources.get("CPU", 0.0))
+        if gpus:
+            yield from (Place(node["NodeID"], name, share, 1, 0.0) for share in range(gpus))
+        elif cpus >= 1.0:
+            shares = max(1, round(cpus / CPU_SHARE))
+            yield from (Place(node["NodeID"], name, share, 0, float(int(cpus / shares))) for share in range(shares))
+
+
 class NodeSeparator:
-    """The actor. Its methods may be called from several threads."""
+    """The actor. Thread-safe."""
 
     def __init__(self) -> None:
         self._cache = Settings.from_environment().cache / "cluster-models"
@@ -81,7 +129,7 @@ class NodeSeparator:
         self._in_place: dict[str, Path] = {}
 
     def hello(self) -> dict[str, Any]:
-        """Who this is, and which program it runs."""
+        """Return host, process, device, and the version of the program."""
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -92,11 +140,20 @@ class NodeSeparator:
         }
 
     def has(self, sha256: str) -> bool:
-        """Whether the model with this hash is on this machine."""
+        """Return whether the model with this hash is on this machine."""
         return self._find(sha256) is not None
 
     def use(self, sha256: str, path: str, size_bytes: int) -> str:
-        """Read a model in place, from a folder that this machine shares. Returns: why it cannot; empty if it can"""
+        """Use a model's file in place, in a shared folder.
+
+        Args:
+            sha256: Hash of the model.
+            path: The file on this machine.
+            size_bytes: Its expected size.
+
+        Returns:
+            Why the file cannot be used; "" if it can.
+        """
         try:
             if Path(path).stat().st_size != size_bytes:
                 return "has another size there"
@@ -108,7 +165,17 @@ class NodeSeparator:
         return ""
 
     def receive(self, sha256: str, offset: int, piece: bytes, last: bool) -> None:
-        """A piece of a model's file, in order. Raises: DamagedInTransit: the whole is not what its hash says"""
+        """Store the next piece of a model's file.
+
+        Args:
+            sha256: Hash of the model.
+            offset: Position of the piece in the file, in bytes.
+            piece: The bytes.
+            last: Whether this is the last piece.
+
+        Raises:
+            DamagedInTransit: The complete file does not match its hash.
+        """
         self._cache.mkdir(parents=True, exist_ok=True)
         partial = self._cache / f".{sha256}.{os.getpid()}"
         with partial.open("r+b" if offset else "wb") as file:
@@ -124,22 +191,34 @@ class NodeSeparator:
         partial.replace(self._path(sha256))
 
     def load(self, sha256: str, precision: str) -> dict[str, Any]:
-        """Load a model, unless it is. Raises: CheckpointError: it is not here any more"""
+        """Load a model if necessary, and describe how it computes.
+
+        Raises:
+            CheckpointError: The model's file is missing.
+        """
         separator = self._separator(sha256, precision)
         return {"mark": separator.precision_mark, "batch": separator.batch_size, "device": str(separator.device)}
 
     def compute(self, sha256: str, precision: str, stage: str, song: int, chunks: Sequence[Hashed]) -> list[Hashed]:
-        """Estimates of chunks, (channels, samples) each -> (stems, channels, samples), in common batches.
+        """Separate chunks, batched with those of other calls.
 
         Args:
-            sha256, precision: Which model, and the number format of its products.
+            sha256: Hash of the model.
+            precision: Number format of matrix products.
             stage: "full" or "mask".
-            song: Counts up with every song that begins; a new one may use memory that the last one lacked.
-            chunks: Each with its hash.
+            song: Number of the song; higher for later songs. A new song resets the memory limits of the last one.
+            chunks: Each chunk with its hash.
+
+        Returns:
+            One estimate with its hash for each chunk.
 
         Raises:
-            DamagedInTransit: A chunk is not the one that was sent.
+            DamagedInTransit: A chunk does not match its hash.
             DeviceError: There is too little memory.
+
+        Shape:
+            chunks: (channels, samples) each
+            estimates: (stems, channels, samples) each
         """
         arrays = [checked(array, expected) for array, expected in chunks]
         separator = self._separator(sha256, precision)
@@ -148,16 +227,16 @@ class NodeSeparator:
                 self._song = song
                 separator.batcher.begin()
         try:
-            found = [ticket.array() for ticket in separator.batcher.submit(arrays, stage)]
+            found = [future.array() for future in separator.batcher.submit(arrays, stage)]
         except DeviceLost:
             log.exception("the device is lost, and this process with it")
-            os._exit(1)  # the daemon's side starts another
+            os._exit(1)  # the bridge starts another actor
         seconds = sum(array.shape[-1] for array in arrays) / separator.engine.config.sample_rate
         self._note(song, len(arrays), seconds)
         return [(estimate, digest(estimate)) for estimate in found]
 
     def status(self) -> dict[str, Any]:
-        """For `tsbs-daw cluster status`."""
+        """Return the actor's state for `tsbs-daw cluster status`."""
         now = time.monotonic()
         with self._lock:
             self._forget(now)
@@ -183,7 +262,7 @@ class NodeSeparator:
         return self._cache / f"{sha256}.safetensors"
 
     def _find(self, sha256: str) -> Path | None:
-        """The model's file, its content checked: what is damaged counts as missing."""
+        """Find the file of a model; a damaged file counts as missing."""
         for path in filter(None, (self._path(sha256), BUNDLED, self._in_place.get(sha256))):
             with contextlib.suppress(OSError):
                 if file_sha256(path) == sha256:

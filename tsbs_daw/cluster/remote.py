@@ -1,12 +1,11 @@
-"""The worker's side of a cluster: stands where a separator has its batcher, and has the chunks computed elsewhere.
+"""The worker's side of a cluster: replaces a separator's batcher and has the chunks computed on other machines.
 
-Decoding, cutting, overlap-add, effects and publishing stay in the worker; chunks go out and estimates come back, each
-with its hash, through a `bridge` process that speaks Ray. A song has as many chunks under way as the cluster can use,
-and no more than `MOST_AHEAD`. What a bridge had when it died goes to the next one. Nothing is ever half done: an
-estimate is there, or its chunk is computed again.
+Decoding, cutting, overlap-add, effects and publishing stay in the worker. Chunks go out and estimates come back, each
+with its hash, through a `bridge` process that talks to Ray. A song has as many chunks under way as the cluster can use,
+but at most `MOST_AHEAD`. If a bridge dies, its unfinished chunks go to the next one.
 
-A cluster that has had no node for a minute is away: the worker then computes by itself until it is back, or, where that
-is not allowed, puts its songs back into the queue.
+If a cluster has had no node for `AWAY_S`, it is considered away. The worker then computes locally until the cluster is
+back or, if that is not allowed, returns its songs to the queue.
 """
 
 from __future__ import annotations
@@ -37,22 +36,26 @@ from tsbs_daw.separation.batching import Batcher
 
 log = logging.getLogger(__name__)
 
-AWAY_S = 60.0  # without a node, before the worker helps itself
-SILENT_S = 30.0  # a bridge that says nothing for so long hangs; longer while it connects
+AWAY_S = 60.0  # time without a node until the worker computes locally
+SILENT_S = 30.0  # a bridge that sends nothing for this long hangs; it has CONNECT_S to connect
 CONNECT_S = 120.0
 RESTART_S = (1.0, 15.0)
-MOST_AHEAD = 48  # chunks of one song under way: 250 MB of four stems
+MOST_AHEAD = 48  # chunks of one song under way: 250 MB with four stems
 
 
-class RemoteTicket:
-    """One chunk that was sent, and where its estimate arrives."""
+class ChunkRequest:
+    """A chunk that was sent, and its estimate once that has arrived.
+
+    Attributes:
+        error: Why no node can compute the chunk; "" if one can.
+    """
 
     def __init__(self, number: int, head: dict[str, Any], audio: np.ndarray):
         self.number, self.head, self.audio = number, head, audio
-        self.sent = time.monotonic()
+        self.sent_s = time.monotonic()
         self._arrived = threading.Event()
         self._estimate: np.ndarray | None = None
-        self.error = ""  # why no node can compute it
+        self.error = ""
 
     def answer(self, estimate: np.ndarray | None, error: str = "") -> None:
         self._estimate, self.error = estimate, error
@@ -67,17 +70,23 @@ class RemoteTicket:
 
 
 class Connection:
-    """The bridge to one cluster, started again whenever it ends. For any number of threads."""
+    """The bridge to one cluster, restarted whenever it ends. Thread-safe.
+
+    Attributes:
+        lanes: Number of actors that are ready.
+        capacity: Number of chunks that the cluster can have under way.
+        trouble: The last message about a problem; "" once a node is there.
+    """
 
     def __init__(self, address: str):
         self.address = address
-        self.lanes = self.capacity = 0  # actors that are ready, and chunks that the cluster can have under way
-        self.trouble = ""  # the last sentence about it
+        self.lanes = self.capacity = 0
+        self.trouble = ""
         self._lock = threading.Lock()  # guards the next four
-        self._outstanding: dict[int, RemoteTicket] = {}
-        self._frames: queue.SimpleQueue[RemoteTicket | None] = queue.SimpleQueue()
+        self._outstanding: dict[int, ChunkRequest] = {}
+        self._frames: queue.SimpleQueue[ChunkRequest | None] = queue.SimpleQueue()
         self._numbers = self._songs = 0
-        self._lanes_seen = time.monotonic()  # when there last was a node, or the first moment
+        self._lanes_seen = time.monotonic()  # when a node was last seen; at first, the start
         self.bytes_out = self.bytes_in = 0
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,7 +95,7 @@ class Connection:
 
     @property
     def away(self) -> bool:
-        """Whether there has been no node for so long that others have to compute."""
+        """Whether the cluster has had no node for `AWAY_S`."""
         return time.monotonic() - self._lanes_seen > AWAY_S
 
     def new_song(self) -> int:
@@ -94,24 +103,24 @@ class Connection:
             self._songs += 1
             return self._songs
 
-    def send(self, model: Model, stage: str, song: int, audio: np.ndarray) -> RemoteTicket:
-        """Returns at once; the chunk stays here until its estimate has arrived."""
+    def send(self, model: Model, stage: str, song: int, audio: np.ndarray) -> ChunkRequest:
+        """Send a chunk without waiting. It is kept here until its estimate has arrived."""
         audio = np.ascontiguousarray(audio, np.float32)
         head = {"op": "chunk", "model": asdict(model), "stage": stage, "song": song, "hash": digest(audio)}
         with self._lock:
             self._numbers += 1
-            ticket = RemoteTicket(self._numbers, {**head, "id": self._numbers}, audio)
-            self._outstanding[ticket.number] = ticket
-            self._frames.put(ticket)
-        return ticket
+            request = ChunkRequest(self._numbers, {**head, "id": self._numbers}, audio)
+            self._outstanding[request.number] = request
+            self._frames.put(request)
+        return request
 
-    def withdraw(self, ticket: RemoteTicket) -> None:
-        """Not wanted any more: an estimate that arrives later is dropped."""
+    def withdraw(self, request: ChunkRequest) -> None:
+        """Withdraw a request; its estimate is dropped if it still arrives."""
         with self._lock:
-            self._outstanding.pop(ticket.number, None)
+            self._outstanding.pop(request.number, None)
 
     def close(self) -> None:
-        """End the bridge, and with it what Ray runs for it. Nothing can be sent any more."""
+        """End the bridge and its actors. The connection cannot be used afterwards."""
         self._closed = True
         if self._process is not None:
             self._process.kill()
@@ -132,28 +141,28 @@ class Connection:
             time.sleep(min(RESTART_S[0] * 2.0 ** min(failures, 10), RESTART_S[1]))
 
     def _run_bridge(self) -> str:
-        """Run one bridge until it ends or hangs. Returns: how it ended"""
+        """Run one bridge until it ends or hangs, and describe how it ended."""
         command = python("tsbs_daw.cluster.bridge", self.address)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(threads=1))
         assert process.stdin is not None and process.stdout is not None
         enlarge(process.stdin)
         enlarge(process.stdout)
         self._process = process
-        heard = [time.monotonic() + CONNECT_S - SILENT_S]
-        frames: queue.SimpleQueue[RemoteTicket | None] = queue.SimpleQueue()
+        last_seen_s = [time.monotonic() + CONNECT_S - SILENT_S]
+        frames: queue.SimpleQueue[ChunkRequest | None] = queue.SimpleQueue()
         with self._lock:
             self._frames = frames
-            for ticket in self._outstanding.values():
-                frames.put(ticket)
+            for request in self._outstanding.values():
+                frames.put(request)
         writer = threading.Thread(target=self._write, args=(process.stdin, frames), daemon=True)
-        watch = threading.Thread(target=_kill_when_silent, args=(process, heard), daemon=True)
+        watch = threading.Thread(target=_kill_when_silent, args=(process, last_seen_s), daemon=True)
         writer.start()
         watch.start()
         while (frame := read_frame(process.stdout)) is not None:
-            heard[0] = time.monotonic()
-            self._hear(*frame)
+            last_seen_s[0] = time.monotonic()
+            self._handle(*frame)
         try:
-            process.wait(2.0)  # it has closed its stdout, and mostly ends by itself
+            process.wait(2.0)  # its stdout is closed, and it usually ends by itself
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -163,19 +172,19 @@ class Connection:
         process.stdout.close()
         return describe_exit(process.returncode)
 
-    def _write(self, stream: IO[bytes], frames: queue.SimpleQueue[RemoteTicket | None]) -> None:
+    def _write(self, stream: IO[bytes], frames: queue.SimpleQueue[ChunkRequest | None]) -> None:
         try:
-            while (ticket := frames.get()) is not None:
-                if ticket.number in self._outstanding:
-                    write_frame(stream, ticket.head, ticket.audio)
-                    self.bytes_out += ticket.audio.nbytes
+            while (request := frames.get()) is not None:
+                if request.number in self._outstanding:
+                    write_frame(stream, request.head, request.audio)
+                    self.bytes_out += request.audio.nbytes
         except (OSError, ValueError) as error:
             log.debug("the bridge does not take more: %s", error)
         finally:
             with contextlib.suppress(OSError, ValueError):
                 stream.close()
 
-    def _hear(self, head: dict[str, Any], array: np.ndarray | None) -> None:
+    def _handle(self, head: dict[str, Any], array: np.ndarray | None) -> None:
         event = head["event"]
         if event == "alive":
             self.lanes, self.capacity = head["lanes"], head["capacity"]
@@ -190,28 +199,28 @@ class Connection:
             self._take(head, array)
         elif event == "failed":
             with self._lock:
-                ticket = self._outstanding.pop(head["id"], None)
-            if ticket is not None:
-                ticket.answer(None, head["error"])
+                request = self._outstanding.pop(head["id"], None)
+            if request is not None:
+                request.answer(None, head["error"])
 
     def _take(self, head: dict[str, Any], array: np.ndarray) -> None:
         with self._lock:
-            ticket = self._outstanding.get(head["id"])
-            if ticket is None:
+            request = self._outstanding.get(head["id"])
+            if request is None:
                 return
             try:
                 checked(array, head["hash"])
             except DamagedInTransit:
                 log.warning("an estimate was damaged on its way; its chunk is computed again")
-                self._frames.put(ticket)
+                self._frames.put(request)
                 return
             del self._outstanding[head["id"]]
-        ticket.answer(array)
+        request.answer(array)
 
 
-def _kill_when_silent(process: subprocess.Popen[bytes], heard: list[float]) -> None:
+def _kill_when_silent(process: subprocess.Popen[bytes], last_seen_s: list[float]) -> None:
     while process.poll() is None:
-        if time.monotonic() - heard[0] > SILENT_S:
+        if time.monotonic() - last_seen_s[0] > SILENT_S:
             log.warning("the bridge to the cluster says nothing; it is ended")
             process.kill()
             return
@@ -219,7 +228,13 @@ def _kill_when_silent(process: subprocess.Popen[bytes], heard: list[float]) -> N
 
 
 class RemoteBatcher:
-    """In place of a separator's `Batcher`. Args: local: its own, for when the cluster is away; None: not allowed"""
+    """Replaces a separator's `Batcher`.
+
+    Args:
+        connection: To the cluster.
+        model: The model of the separator.
+        local: The separator's own batcher, used while the cluster is away; None if computing locally is not allowed.
+    """
 
     batch_size = 1
 
@@ -229,7 +244,7 @@ class RemoteBatcher:
 
     @property
     def ahead(self) -> int:
-        """How many chunks a song may have under way while another is sent."""
+        """Number of chunks that a song may have under way when it sends another."""
         return max(1, min(self.connection.capacity, MOST_AHEAD))
 
     def begin(self) -> None:
@@ -237,51 +252,78 @@ class RemoteBatcher:
         if self._local is not None:
             self._local.begin()
 
-    def submit(self, chunks: Sequence[np.ndarray], stage: str = "full") -> list[RemoteChunk]:
-        """Send these, (channels, samples) each. Returns: one for each, on its way"""
-        song = getattr(self._song, "number", 0)
-        return [RemoteChunk(self, self.connection.send(self._model, stage, song, audio), stage) for audio in chunks]
+    def submit(self, chunks: Sequence[np.ndarray], stage: str = "full") -> list[RemoteChunkFuture]:
+        """Send chunks.
 
-    def gives_up(self, ticket: RemoteTicket) -> bool:
-        """Whether to wait no longer for the cluster. A song that may not be computed here is patient once more."""
-        patient = self._local is None and time.monotonic() - ticket.sent < AWAY_S
+        Args:
+            chunks: The chunks.
+            stage: "full" or "mask".
+
+        Returns:
+            One future for each chunk.
+
+        Shape:
+            chunks: (channels, samples) each
+        """
+        song = getattr(self._song, "number", 0)
+        return [
+            RemoteChunkFuture(self, self.connection.send(self._model, stage, song, audio), stage) for audio in chunks
+        ]
+
+    def gives_up(self, request: ChunkRequest) -> bool:
+        """Return whether to stop waiting for the cluster.
+
+        A song that must not be computed locally waits `AWAY_S` for each chunk, even if the cluster is away already.
+        """
+        patient = self._local is None and time.monotonic() - request.sent_s < AWAY_S
         return self.connection.away and not patient
 
-    def compute_here(self, ticket: RemoteTicket, stage: str) -> np.ndarray:
-        """Raises: ClusterUnavailable: that is not allowed"""
+    def compute_here(self, request: ChunkRequest, stage: str) -> np.ndarray:
+        """Compute a chunk locally.
+
+        Raises:
+            ClusterUnavailable: Computing locally is not allowed.
+        """
         connection = self.connection
-        connection.withdraw(ticket)
-        if ticket.estimate is not None:  # it arrived at this very moment
-            return ticket.estimate
+        connection.withdraw(request)
+        if request.estimate is not None:  # it has just arrived
+            return request.estimate
         if self._local is not None:
-            return self._local.submit([ticket.audio], stage)[0].array()
-        if ticket.error:
-            raise ClusterUnavailable(f"No node of the cluster can compute a chunk ({ticket.error}).")
+            return self._local.submit([request.audio], stage)[0].array()
+        if request.error:
+            raise ClusterUnavailable(f"No node of the cluster can compute a chunk ({request.error}).")
         why = connection.trouble or f"The cluster {connection.address} has no node that computes."
         raise ClusterUnavailable(f"{why} The song waits; see `tsbs-daw cluster status`.")
 
 
-class RemoteChunk:
-    """A chunk that may be anywhere, as `batching.Ticket` is one that is here."""
+class RemoteChunkFuture:
+    """The future of a chunk on a cluster, used like `batching.ChunkFuture`."""
 
-    def __init__(self, batcher: RemoteBatcher, ticket: RemoteTicket, stage: str):
-        self._batcher, self._ticket, self._stage = batcher, ticket, stage
+    def __init__(self, batcher: RemoteBatcher, request: ChunkRequest, stage: str):
+        self._batcher, self._request, self._stage = batcher, request, stage
 
     def arrived(self, seconds: float) -> bool:
-        """Wait so long at most. Whether `array` gives something, or raises, without the cluster."""
-        return self._ticket.wait(seconds) or self._batcher.gives_up(self._ticket)
+        """Wait at most this long. Returns whether `array` no longer has to wait for the cluster."""
+        return self._request.wait(seconds) or self._batcher.gives_up(self._request)
 
     def array(self) -> np.ndarray:
-        """(stems, channels, samples). Raises: ClusterUnavailable, DeviceError"""
+        """Wait for the estimate.
+
+        Raises:
+            ClusterUnavailable, DeviceError
+
+        Shape:
+            (stems, channels, samples)
+        """
         while not self.arrived(1.0):
             continue
-        estimate = self._ticket.estimate
-        return estimate if estimate is not None else self._batcher.compute_here(self._ticket, self._stage)
+        estimate = self._request.estimate
+        return estimate if estimate is not None else self._batcher.compute_here(self._request, self._stage)
 
 
 @lru_cache(maxsize=4)
 def connection_to(address: str) -> Connection:
-    """The one of this process to that cluster."""
+    """Return this process's connection to a cluster."""
     return Connection(address)
 
 
@@ -291,13 +333,16 @@ def attach(
     """Have a separator's chunks computed on a cluster.
 
     Args:
-        separator: As loaded here: it says which number format the nodes compute in.
-        model_path: The model's file, sent to the nodes that lack it.
+        separator: The separator as loaded here; nodes compute in its number format.
+        model_path: The model's file, which is sent to nodes that lack it.
         address: "auto", or host:port of a Ray head.
-        fallback: Whether it may compute here while the cluster is away.
-        paths: Folders that nodes share with this machine, from which they read the model in place.
+        fallback: Whether to compute locally while the cluster is away.
+        paths: Folders that nodes share with this machine, in which they read the model in place.
+
+    Returns:
+        The same separator.
     """
-    # A format by name gives the same everywhere. TF32 has none: nodes choose it as this machine did.
+    # A named format is the same on every node. TF32 has no name, so nodes choose it like this machine did.
     precision = "auto" if separator.engine.form.tf32 else separator.precision
     places = places_of(Path(model_path), paths or {})
     model = Model(separator.model_hash, model_path, precision, separator.precision_mark, places)

@@ -1,7 +1,7 @@
-"""What a cluster consists of, and whether each node computes right: `cluster status` and `doctor --cluster`.
+"""The nodes of a cluster, and trials of each: for `cluster status` and `doctor --cluster`.
 
-Both ask in a process of its own (`python -m tsbs_daw.cluster.status`), since Ray ends the process of whoever uses it
-when the head stays away.
+Both query in a child process (`python -m tsbs_daw.cluster.status`), because Ray kills its client process when the head
+stays away.
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ from tsbs_daw.core import child
 from tsbs_daw.core.errors import ClusterUnavailable, described
 
 ASK_LIMIT_S = 600.0
-LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 3e-2}  # of the loudest sample, from this machine's own estimate
+LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 3e-2}  # from this machine's estimate, relative to its peak
 TRIAL_S = 1.0
 TRIALS_AT_ONCE = 16
 
 
 def ask(address: str, model: Path | None = None, precision: str = "auto") -> dict[str, Any]:
-    """The nodes of a cluster with their actors; given a model, also how each computes a chunk with it.
+    """Query the nodes of a cluster and their actors; with a model, also have each node compute a trial chunk.
+
+    Args:
+        address: "auto", or host:port of the head.
+        model: The model for the trials; None for no trials.
+        precision: Number format of matrix products.
 
     Returns:
         {"address", "nodes": [{"name", "address", "cpus", "gpus", "card", "actors": [...]}], "trials": [...]}
 
     Raises:
-        ClusterUnavailable: There is no cluster, in one sentence.
+        ClusterUnavailable: The cluster cannot be reached.
     """
     request = {"address": address, "model": None if model is None else str(model), "precision": precision}
     try:
@@ -39,17 +44,21 @@ def ask(address: str, model: Path | None = None, precision: str = "auto") -> dic
         ) from error
 
 
-# In the process of its own
+# In the child process
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
-    """Answers `ask`. Raises: ClusterUnavailable"""
+    """Answer a request of `ask`.
+
+    Raises:
+        ClusterUnavailable: The cluster cannot be reached.
+    """
     from tsbs_daw.cluster.bridge import connect
 
     try:
         ray = connect(request["address"])
         nodes = ray.nodes()
-    except Exception as error:  # whatever Ray does without a head, a token, or its own version
+    except Exception as error:  # Ray raises various types for a missing head, a missing token or a version mismatch
         raise ClusterUnavailable(
             f"Cannot reach the cluster {request['address']} ({described(error)}); start its head, or check the address "
             "and the token."
@@ -62,7 +71,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_actors(ray: Any) -> dict[tuple[str, int], Any]:
-    """The actors of daemons that use the cluster now, by node and share."""
+    """Return the running actors of all daemons that use the cluster, by node and share."""
     from ray.util import list_named_actors
 
     found = {}
@@ -71,12 +80,12 @@ def find_actors(ray: Any) -> dict[tuple[str, int], Any]:
         try:
             found[node, int(share)] = ray.get_actor(name)
         except ValueError:
-            continue  # it has ended at this moment
+            continue  # it has just ended
     return found
 
 
 def describe(ray: Any, node: dict[str, Any], actors: dict[tuple[str, int], Any]) -> dict[str, Any]:
-    """One node, for people and programs."""
+    """Describe a node as JSON."""
     resources = node.get("Resources", {})
     card = next((name.partition(":")[2] for name in resources if name.startswith("accelerator_type:")), "")
     states = []
@@ -84,7 +93,7 @@ def describe(ray: Any, node: dict[str, Any], actors: dict[tuple[str, int], Any])
         if owner == node["NodeID"]:
             try:
                 states.append({"share": share, **ray.get(actor.status.remote(), timeout=10.0)})
-            except Exception as error:  # it starts, or has just died
+            except Exception as error:  # it is starting, or has just died
                 states.append({"share": share, "error": described(error).partition("\n")[0]})
     return {
         "name": node.get("NodeManagerHostname", ""),
@@ -100,13 +109,13 @@ def describe(ray: Any, node: dict[str, Any], actors: dict[tuple[str, int], Any])
 def trials(
     ray: Any, nodes: list[dict[str, Any]], actors: dict[tuple[str, int], Any], path: Path, precision: str
 ) -> list[dict[str, Any]]:
-    """Have every place compute a chunk, and hold it to what this machine computes."""
+    """Have every place compute a chunk, and compare the estimate with this machine's."""
     import time
 
     import numpy as np
 
-    from tsbs_daw.cluster.lanes import Hooks, Item, Lane, Model, Place, places, reason_of
-    from tsbs_daw.cluster.node import checked, digest
+    from tsbs_daw.cluster.lanes import Hooks, Item, Lane, Model, reason_of
+    from tsbs_daw.cluster.node import Place, checked, digest, places
     from tsbs_daw.core.files import file_sha256
     from tsbs_daw.network import checkpoint
     from tsbs_daw.separation import Separator
