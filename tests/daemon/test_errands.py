@@ -136,7 +136,7 @@ def test_a_target_that_comes_back_is_tried_again_and_once_says_so(place):
         "tsbs_daw.daemon.errand_runner:ErrandRunner._begin:before",
         "tsbs_daw.daemon.errand_runner:ErrandRunner._do:before",
         "tsbs_daw.daemon.errand_runner:ErrandRunner._do:after",
-        "tsbs_daw.daemon.errand_runner:ErrandRunner._hear:after",
+        "tsbs_daw.daemon.errand_runner:ErrandRunner._record_reports:after",
     ],
 )
 def test_a_kill_at_any_step_loses_no_file(place, tmp_path, after, step):

@@ -1,11 +1,10 @@
 """The daemon: enqueues requests, assigns them to workers, and stores the results.
 
-It is one loop around one function, `tick(now)`, and everything that has to survive is in the store and the spool. A
-tick that is interrupted anywhere, even by `kill -9`, is made good by `recovery` at the next start. Torch never comes
-into this process.
+It is a loop around `tick(now)`. All persistent state is in the store and the spool, so a tick may be interrupted
+anywhere, even by `kill -9`; `recovery` repairs the state at the next start. This process never imports torch.
 
-A daemon that is killed costs its running job an attempt, which only decides the order, but no crash: it was not the
-job that killed it. A daemon that is asked to stop lets its job finish for a moment, then puts it back untouched.
+If the daemon is killed, its running job loses an attempt, which only affects the order, but does not count as a crash
+of the job. If the daemon is asked to stop, it gives its job a moment to finish, then returns it to the queue.
 """
 
 from __future__ import annotations
@@ -52,13 +51,14 @@ _BALLAST_S = 2.0
 
 
 class Daemon:
-    """One per home, and per watch folder. Use it in a `with`; then `run()`, or `run_once()`.
+    """The daemon; at most one for a home and for a watch folder. Context manager; call `run` inside it.
 
     Args:
-        settings: where home, cache and models are
-        folders:  what to watch; none for the spool alone
-        listener: called with every event, in the daemon's thread; see `events.Event`
-        once:     handle what is there, then end
+        settings: Folders of home, cache and models, and the device.
+        folders: Folders to watch; none to serve only the spool.
+        options: Limits and intervals.
+        listener: Called with every event, in the daemon's thread; see `events.Event`.
+        once: Handle the jobs that are there, then end.
     """
 
     def __init__(
@@ -81,7 +81,12 @@ class Daemon:
         self._paused = False
 
     def __enter__(self) -> Daemon:
-        """Raises: DaemonError: another daemon is there, or the database fails; NoSpaceLeft; SettingsError"""
+        """Lock the home, open the store and recover from an earlier crash.
+
+        Raises:
+            DaemonError: Another daemon is running, or the database cannot be opened.
+            NoSpaceLeft, SettingsError
+        """
         try:
             self._open()
         except sqlite3.DatabaseError as error:
@@ -115,16 +120,16 @@ class Daemon:
         self._ingest, self._watchers = ingest, watchers
 
     def _lock(self, folders: Sequence[WatchFolder]) -> None:
-        """Raises: DaemonError: another daemon watches one of them, or one that overlaps"""
+        """Lock watch folders. Raises DaemonError if another daemon watches one of them, or an overlapping folder."""
         self._locks.claim([WatchedRoot(folder.path, folder.recursive) for folder in folders])
         for folder in folders:
             self._locks.lock_folder(folder.path)
 
     def watch(self, folders: Sequence[WatchFolder]) -> None:
-        """Watch more folders, from now on until the end. Those that are watched already go on as they are.
+        """Watch more folders until the daemon ends. Folders that are watched already are not changed.
 
         Raises:
-            SettingsError, DaemonError: They cannot be watched beside the others; nothing has changed.
+            SettingsError, DaemonError: They cannot be watched together with the others; nothing has changed.
         """
         known = {folder.path.resolve() for folder in self.folders}
         new = [folder for folder in folders if folder.path.resolve() not in known]
@@ -154,7 +159,7 @@ class Daemon:
             self._errands.close()
             self._dispatcher.close()
             self.lifecycle.spool.remove_heartbeat()
-        except (sqlite3.DatabaseError, NoSpaceLeft, OSError) as error:  # the next start makes it good
+        except (sqlite3.DatabaseError, NoSpaceLeft, OSError) as error:  # the next start recovers the jobs
             log.error("what was running cannot be put back now: %s", error)
         finally:
             self.store.close()
@@ -163,10 +168,13 @@ class Daemon:
     # Running
 
     def run(self) -> Counter[State]:
-        """Until `stop`, SIGTERM or Ctrl-C; with `once`, until everything that was there is done.
+        """Run until `stop`, SIGTERM or Ctrl-C; with `once`, until all jobs are done.
 
-        Returns: how many jobs ended in which state
-        Raises: DaemonError: a part of the daemon, or with `once` the worker, cannot do its work
+        Returns:
+            The number of jobs that ended, by state.
+
+        Raises:
+            DaemonError: A part of the daemon failed or, with `once`, the worker cannot start.
         """
         before, options = self._catch_signals(), self.options
         requests = Notifications(self.lifecycle.spool.inbox, recursive=False, changed=self._wake.set)
@@ -190,10 +198,13 @@ class Daemon:
         self._stops += 1
 
     def tick(self, now: float) -> bool:
-        """Do once whatever there is to do.
+        """Do everything that is due now.
 
-        Args:    now: seconds of the monotonic clock
-        Returns: whether something is going on
+        Args:
+            now: Seconds of the monotonic clock.
+
+        Returns:
+            Whether jobs or files are being processed.
         """
         self._allow_for_sleep(now)
         self._write_heartbeat(now)
@@ -209,7 +220,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def _waiting_for_the_disk(self) -> Iterator[None]:
-        """Pause while a disk is full or unavailable. Every step may be repeated.
+        """Pause while a disk is full or unavailable. Every step inside must be repeatable.
 
         Raises:
             DaemonError: The database is damaged; the next start builds it again.
@@ -234,7 +245,7 @@ class Daemon:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do for now."""
+        """Whether there is nothing left to do."""
         with self._waiting_for_the_disk():
             watched = all(watcher.settled for watcher in self._watchers)
             queue_is_empty = self._ingest.empty and self.store.live_count() == 0 and self.lifecycle.all_settled
@@ -243,20 +254,21 @@ class Daemon:
 
     @property
     def incomplete(self) -> bool:
-        """Whether songs that may be there were not taken: unreadable, still growing, or in a folder that is offline.
+        """Whether some work could not be done yet.
 
-        Also whether a song's file could not be moved or deleted yet.
+        Either songs were not enqueued, because they are unreadable, still growing or in a folder that is offline, or
+        the file of a finished song could not be moved or deleted.
         """
         return self._errands.incomplete or any(watcher.incomplete for watcher in self._watchers)
 
     @property
     def ticked(self) -> bool:
-        """Whether it is open and has begun to work."""
+        """Whether it is open and has run its first tick."""
         return self._last_tick is not None
 
     @property
     def worker_pids(self) -> list[int]:
-        """The processes that run now."""
+        """The running worker processes."""
         return self._dispatcher.worker_pids
 
     def _work(self, now: float) -> None:
@@ -277,7 +289,7 @@ class Daemon:
         self._ingest.tick(self._watchers)
         self._apply_hours()
         if any(watcher.pending for watcher in self._watchers if str(watcher.folder.path) not in self.store.closed):
-            self._dispatcher.prepare(now)  # loading takes seconds, as does making sure that a file is complete
+            self._dispatcher.prepare(now)  # load the model in the seconds until a file counts as complete
         self._dispatcher.assign_jobs(now)
         if self._once:
             self._dispatcher.check_workers_can_start()
@@ -285,7 +297,7 @@ class Daemon:
             self._budget.set(self.store.live_source_bytes())
 
     def _apply_hours(self) -> None:
-        """Hold the jobs of folders outside their hours. With `once` somebody wants them now."""
+        """Hold the jobs of folders outside their hours. `once` ignores hours, because the user wants the songs now."""
         now = time.time()
         waiting = [folder for folder in self.folders if folder.hours and not folder.hours.open_at(now)]
         closed = {str(folder.path): folder for folder in waiting if not self._once}
@@ -311,7 +323,7 @@ class Daemon:
                 )
 
     def _shut_down(self) -> None:
-        """Let running jobs finish, then release them, then end: in less than the 10 s that a system grants."""
+        """Let running jobs finish, then release them, then end; within the 10 s that operating systems grant."""
         log.info("stopping")
         options = self.options
         for watcher in self._watchers:
@@ -329,14 +341,14 @@ class Daemon:
     # Small duties
 
     def _on_event(self, event: Event) -> None:
-        """Remove what a failed job left in its output folder, then call the listener."""
+        """Remove the temporary folder of a failed job, then call the listener."""
         if event.result is not None and event.result.state not in (State.DONE, State.DUPLICATE):
             self._cleaner.sweep_after(event.id)
         if self._listener is not None:
             self._listener(event)
 
     def _allow_for_sleep(self, now: float) -> None:
-        """Extend all leases after the machine, or this process alone, was suspended: the workers are not to blame."""
+        """Extend all leases if the machine or this process was suspended, so that no lease expires because of it."""
         if self._last_tick is not None and now - self._last_tick > 5.0:
             self._dispatcher.extend_leases(now - self._last_tick)
         self._last_tick = now
@@ -375,9 +387,10 @@ class Daemon:
         self._wake.clear()
 
     def _catch_signals(self) -> dict[int, object]:
-        """Install handlers that only count; the loop acts on them. Only the main thread may. Returns: the previous ones
+        """Install signal handlers that call `stop`, if this is the main thread. Ignored signals stay ignored (`nohup`).
 
-        Ignored signals stay ignored, for `nohup`.
+        Returns:
+            The previous handlers.
         """
 
         def count(number: int, frame: FrameType | None) -> None:
@@ -387,5 +400,5 @@ class Daemon:
             return {}
         names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
         numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-        return {number: signal.signal(number, count) for number in heeded}
+        handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        return {number: signal.signal(number, count) for number in handled}

@@ -1,4 +1,4 @@
-"""Assigns jobs to workers, and decides what follows the end of a lease: done, retried, or given up."""
+"""Assigns jobs to workers, and decides at the end of a lease whether the job is done, retried or failed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _REQUESTS_PER_TICK = 500
 class Dispatcher:
     """Owns the workers.
 
-    releasing: jobs that end now without a result go back into the queue as if they had not begun
+    Attributes:
+        releasing: Whether jobs that end without a result return to the queue as if they had not started.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Dispatcher:
                     worker.leases.remove(lease)
 
     def apply_user_requests(self, now: float) -> None:
-        """Cancel and move jobs as users requested: running ones through their workers, waiting ones here."""
+        """Cancel and move jobs on user request: running jobs through their workers, waiting jobs directly."""
         for worker, lease in self._leases():
             if lease.outcome is None and lease.dropped is None and self._unwanted(lease.row):
                 worker.drop(lease, now)
@@ -83,11 +84,11 @@ class Dispatcher:
                     self._store.move(job_id, where)
 
     def prepare(self, now: float) -> None:
-        """Start a worker now, so that it is loaded when the work arrives."""
+        """Start a worker now, so that its model is loaded when a job arrives."""
         self._workers[0].start(now)
 
     def assign_jobs(self, now: float) -> None:
-        """Lease waiting jobs to workers that are ready; start a worker when one is missing."""
+        """Lease waiting jobs to ready workers; start workers that are not running."""
         for worker in self._workers:
             for _ in range(worker.free_capacity):
                 row = self._next(now)
@@ -101,12 +102,16 @@ class Dispatcher:
                     self._lease(worker, row, now)
 
     def check_workers_can_start(self) -> None:
-        """Raises: DaemonError: none of them can, and that was tried often enough"""
+        """Check whether any worker can start.
+
+        Raises:
+            DaemonError: Every worker has failed to start as often as allowed.
+        """
         if all(worker.failed_starts >= self._options.start_limit for worker in self._workers):
             raise DaemonError(self._workers[0].start_error)
 
     def requeue_orphaned(self, now: float) -> None:
-        """Requeue jobs that the store believes running but no worker holds, after an error between two steps."""
+        """Requeue jobs that are running according to the store but have no worker, after an error between two steps."""
         held = {lease.row.id for _, lease in self._leases()}
         for row in self._store.rows([State.RUNNING]):
             if row.id not in held and row.lease_until < now:
@@ -114,17 +119,18 @@ class Dispatcher:
                     self._requeue(row, Requeued.RETRIED)
 
     def extend_leases(self, seconds: float) -> None:
+        """Extend all leases; see `WorkerHandle.extend_leases`."""
         for worker in self._workers:
             worker.extend_leases(seconds)
 
     def release(self, now: float) -> None:
-        """Ask every worker to release its job, so that another run of the daemon can resume it."""
+        """Ask every worker to drop its job, and return the jobs to the queue for the next daemon."""
         self.releasing = True
         for worker, lease in self._leases():
             worker.drop(lease, now)
 
     def close(self) -> None:
-        """End all workers; what they still had is queued again, at no cost to the job."""
+        """End all workers, and return their jobs to the queue without counting a retry or a crash."""
         leases = [lease for _, lease in self._leases()]
         for worker in self._workers:
             if worker.leases:
@@ -139,7 +145,7 @@ class Dispatcher:
         return [(worker, lease) for worker in self._workers for lease in worker.leases]
 
     def _next(self, now: float) -> JobRow | None:
-        """The next job that needs a worker; jobs that do not are ended on the way."""
+        """Return the next job that needs a worker, and finish the waiting jobs before it that need none."""
         while (row := self._store.next(now)) is not None:
             with self._lifecycle.confine(row.id):
                 if self._needs_worker(row):
@@ -147,7 +153,7 @@ class Dispatcher:
         return None
 
     def _needs_worker(self, row: JobRow) -> bool:
-        """Whether a waiting job is wanted, readable, and not done already; else it is ended here."""
+        """Return whether a waiting job must run; finish it if it was cancelled or is a duplicate."""
         if requested_state := self._unwanted(row):
             self._end_unwanted(row, requested_state)
             return False
@@ -156,9 +162,9 @@ class Dispatcher:
         if result is not None and result.manifest is not None and result.manifest.is_file():
             self._lifecycle.finish(row, State.DUPLICATE, result=result)
             return False
-        if duplicate is not None:  # its stems are not there any more
+        if duplicate is not None:  # its stems no longer exist
             self._store.forget_content(duplicate.id)
-        row.job.checked()  # of another version, it is ended with the sentence that this raises
+        row.job.checked()  # raises for a job of another version, which ends the job with that message
         return True
 
     def _lease(self, worker: WorkerHandle, row: JobRow, now: float) -> None:
@@ -197,7 +203,7 @@ class Dispatcher:
         )
         try:
             self._spool.write_progress(progress)
-        except OSError as error:  # a full disk, or a reader on Windows: the next one is due soon
+        except OSError as error:  # a full disk, or a reader on Windows; progress is written again soon
             log.debug("job %s: its progress cannot be written: %s", row.id, error)
 
     def _requeue(self, row: JobRow, why: Requeued, *, not_before: float = 0.0, error: str | None = None) -> None:
@@ -258,7 +264,7 @@ class Dispatcher:
         self._lifecycle.emit("retrying", row, message=error)
 
     def _unwanted(self, row: JobRow) -> State | None:
-        """The state that the job was asked to end in; None if it may continue."""
+        """Return the state in which the user asked the job to end; None if it may continue."""
         current = self._store.get(row.id)
         if current is None or current.state.finished:
             return None
@@ -274,7 +280,7 @@ class Dispatcher:
 
 
 def _result_of(row: JobRow) -> Result | None:
-    """None, too, for a result that only another version understands."""
+    """Return the result of a job; None if there is none or another version wrote it."""
     try:
         return row.result
     except JobFormatError:

@@ -1,7 +1,7 @@
-"""What the daemon does once a song of a watch folder is done or has failed: its file, and whoever wants to be told.
+"""Runs errands after a song of a watch folder is done or has failed: move or delete its file, and call its hook.
 
-Errands are done by a few threads, so that neither a slow disk nor a hook holds up the queue, and noted by the daemon's
-own, which is the only one to touch the store. What a kill interrupts is done again; see `queue.errands`.
+A few threads run the errands, so that neither a slow disk nor a hook delays the queue. Only the daemon's thread uses
+the store, and records the results there. An errand that a kill interrupts is run again; see `queue.errands`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tsbs_daw.watch.leave import Departure, Stays, leave
 log = logging.getLogger(__name__)
 
 _THREADS = 4
-_LOOK_S = 5.0  # for errands that nothing has announced, as those of the last daemon
+_LOOK_S = 5.0  # interval to look for errands without an event, such as those of the previous daemon
 
 
 @dataclass(frozen=True)
 class _Task:
-    """An errand, and all that a thread needs to do it."""
+    """An errand with everything that a thread needs to run it."""
 
     errand: Errand
     folder: WatchFolder
@@ -42,7 +42,12 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Report:
-    """How an errand went. Args: note: lines for people; again: the file could not be moved or deleted yet"""
+    """The outcome of an errand.
+
+    Attributes:
+        note: Lines for the user.
+        again: Whether to try again, because the file could not be moved or deleted yet.
+    """
 
     task: _Task
     note: str
@@ -50,7 +55,14 @@ class _Report:
 
 
 class ErrandRunner:
-    """Args: folders: what is watched now, whose rules count; wake: called when there is something to hear"""
+    """Runs the errands of watch folders.
+
+    Args:
+        folders: The watched folders with their rules.
+        lifecycle: The jobs.
+        options: Limits and intervals.
+        wake: Called from a thread when an errand has ended.
+    """
 
     def __init__(
         self, folders: Sequence[WatchFolder], lifecycle: JobLifecycle, options: DaemonOptions, wake: Callable[[], None]
@@ -59,42 +71,46 @@ class ErrandRunner:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[_Report] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._in_hand: set[str] = set()
-        self._failures: dict[str, tuple[int, float]] = {}  # by job: how often, and when to try again
+        self._running: set[str] = set()  # ids of jobs
+        self._failures: dict[str, tuple[int, float]] = {}  # by job: number of failures, and when to try again
         self._stopping = threading.Event()
         self._next_look, self._seen_ended = float("-inf"), -1
         self.set_folders(folders)
 
     def set_folders(self, folders: Sequence[WatchFolder]) -> None:
-        """What is watched from now on."""
+        """Set the watched folders."""
         self._folders = {str(folder.path): folder for folder in folders}
         self._store.attended = frozenset(root for root, folder in self._folders.items() if folder.attended)
 
     @property
     def idle(self) -> bool:
-        """Whether everything was tried that can be done now."""
-        if self._in_hand or not self._reports.empty():
+        """Whether every errand has been tried and none is running."""
+        if self._running or not self._reports.empty():
             return False
         return all(errand.job_id in self._failures for errand in self._pending())
 
     @property
     def incomplete(self) -> bool:
-        """Whether something could not be done yet."""
+        """Whether an errand failed and will be tried again."""
         return bool(self._failures)
 
     def tick(self, now: float) -> None:
-        """Note what was done, and begin what is due. Raises: NoSpaceLeft, sqlite3.DatabaseError: may be repeated"""
-        self._hear(now)
+        """Record the errands that have ended, and start those that are due.
+
+        Raises:
+            NoSpaceLeft, sqlite3.DatabaseError: The call may be repeated.
+        """
+        self._record_reports(now)
         ended = sum(self._lifecycle.ended.values())
         if ended == self._seen_ended and now < self._next_look:
             return
         self._seen_ended, self._next_look = ended, now + _LOOK_S
         for errand in self._pending():
-            if errand.job_id not in self._in_hand and now >= self._failures.get(errand.job_id, (0, now))[1]:
+            if errand.job_id not in self._running and now >= self._failures.get(errand.job_id, (0, now))[1]:
                 self._begin(errand)
 
     def close(self) -> None:
-        """Let the threads go. What they have not finished is done again by the next daemon."""
+        """Stop the threads. The next daemon repeats unfinished errands."""
         self._stopping.set()
         for _ in self._threads:
             self._tasks.put(None)
@@ -120,23 +136,23 @@ class ErrandRunner:
             ]
             for thread in self._threads:
                 thread.start()
-        self._in_hand.add(errand.job_id)
+        self._running.add(errand.job_id)
         self._tasks.put(_Task(errand, self._folders[errand.file.root], row.song, result))
 
-    def _hear(self, now: float) -> None:
+    def _record_reports(self, now: float) -> None:
         while not self._reports.empty():
             report = self._reports.get()
             errand = report.task.errand
             errands.write_note(self._store.database, errand, report.note, done=not report.again, told=True)
-            self._in_hand.discard(errand.job_id)
+            self._running.discard(errand.job_id)
             self._next_look = now
             failures, _ = self._failures.pop(errand.job_id, (0, 0.0))
             if report.again:
                 wait_s = back_off(failures + 1, self._options.retry_first_s, self._options.retry_longest_s)
                 self._failures[errand.job_id] = (failures + 1, now + wait_s)
-            self._tell(report)
+            self._publish(report)
 
-    def _tell(self, report: _Report) -> None:
+    def _publish(self, report: _Report) -> None:
         file = source_name(Path(report.task.errand.file.root, report.task.errand.file.relative))
         known = report.task.errand.note.splitlines()
         for line in report.note.splitlines():
@@ -151,7 +167,7 @@ class ErrandRunner:
         while (task := self._tasks.get()) is not None:
             try:
                 report: _Report | None = self._do(task)
-            except Exception as error:  # of one errand: the others go on
+            except Exception as error:  # the other errands must go on
                 log.exception("the errand of job %s failed", task.errand.job_id)
                 report = _Report(task, f"{_KEPT}: something unexpected happened ({described(error)}).")
             if report is not None:
@@ -159,20 +175,20 @@ class ErrandRunner:
                 self._wake()
 
     def _do(self, task: _Task) -> _Report | None:
-        """First the file, then the hook, which is told where the file is. Returns: None when the daemon stops"""
+        """Handle the file first, then the hook, which gets the file's new place. None if the daemon is stopping."""
         errand = task.errand
-        done_with, again = self._leave(task)
-        lines = [done_with.note] if done_with.note else []
-        told = [line for line in errand.note.splitlines() if line.startswith(_HOOKS)]
+        departure, again = self._leave(task)
+        lines = [departure.note] if departure.note else []
+        hook_lines = [line for line in errand.note.splitlines() if line.startswith(_HOOKS)]
         if errand.tell:
             try:
-                told = self._call_hook(task, done_with.path)
+                hook_lines = self._call_hook(task, departure.path)
             except HookStopped:
                 return None
-        return _Report(task, "\n".join(lines + told), again=again)
+        return _Report(task, "\n".join(lines + hook_lines), again=again)
 
     def _leave(self, task: _Task) -> tuple[Departure, bool]:
-        """Move or delete the file as its folder asks. Returns: what came of it; whether to try again"""
+        """Move or delete the file according to its folder's rule. Returns the outcome and whether to try again."""
         file, result = task.errand.file, task.result
         here = Departure("", Path(file.root, file.relative))
         if result.state not in (State.DONE, State.DUPLICATE):
@@ -184,7 +200,14 @@ class ErrandRunner:
             return replace(here, note=f"{_KEPT}: {reason}.{again}"), reason.passing
 
     def _call_hook(self, task: _Task, place: Path | None) -> list[str]:
-        """Returns: one line for people; none without a hook. Raises: HookStopped"""
+        """Call the folder's hook.
+
+        Returns:
+            One line for the user; none if the folder has no hook.
+
+        Raises:
+            HookStopped: The daemon is stopping.
+        """
         ended_well = task.result.state in (State.DONE, State.DUPLICATE)
         hook = task.folder.on_done if ended_well else task.folder.on_failed
         if hook is None:
@@ -215,5 +238,5 @@ def _document(task: _Task, place: Path | None) -> str:
 
 
 _KEPT = "The song's file stays where it is"
-_HOOKS = ("on_done:", "on_failed:")  # how the lines about hooks begin
+_HOOKS = ("on_done:", "on_failed:")  # start of lines about hooks
 _OF_THE_RESULT = ("error", "folder", "session", "manifest", "stems", "warnings", "finished_unix_s")

@@ -1,9 +1,9 @@
-"""How a second `tsbs-daw watch` hands its folders to the daemon that runs already.
+"""Handover of watch folders from a second `tsbs-daw watch` to the running daemon.
 
-    <spool>/handover/<id>.yaml   written by the second one: a file of watch folders, as --config takes it
-    <spool>/handover/<id>.json   the daemon's answer: whether it watches them now, and a sentence if not
+    <spool>/handover/<id>.yaml   the request of the second process: a file of watch folders, as for --config
+    <spool>/handover/<id>.json   the daemon's answer: whether it watches them now, and the reason if not
 
-Both are removed once they are read. The folders are watched until the daemon ends.
+Each file is removed once it has been read. The folders are watched until the daemon ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "handover"
 _POLL_S = 0.1
-_PATIENCE_S = 30.0
+_ANSWER_LIMIT_S = 30.0
 _MAX_BYTES = 1 << 16
 
 
@@ -35,27 +35,27 @@ def hand_over(home: Path, spool: Path, folders: Sequence[WatchFolder]) -> None:
     """Ask the running daemon to watch folders, and wait for its answer.
 
     Args:
-        home: The daemon's; its lock tells whether it lives.
-        spool: Its spool.
-        folders: What to watch.
+        home: The daemon's home; its lock shows whether the daemon is running.
+        spool: The daemon's spool.
+        folders: The folders to watch.
 
     Raises:
-        DaemonError: It refuses, does not answer, or is gone; one sentence.
+        DaemonError: The daemon refuses, does not answer, or has ended.
     """
     request = private_folder(spool / _FOLDER) / f"{uuid.uuid4().hex}.yaml"
     answer = request.with_suffix(".json")
     try:
         write_atomically(request, as_yaml(folders))
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + _ANSWER_LIMIT_S
         while not answer.exists():
             if time.monotonic() >= until or running_daemon(home) is None:
                 raise DaemonError(
                     "The running daemon does not take folders; list them in its YAML file, and start it again."
                 )
             time.sleep(_POLL_S)
-        said = json.loads(read_small(answer, _MAX_BYTES))
-        if not said["watched"]:
-            raise DaemonError(str(said["message"]))
+        reply = json.loads(read_small(answer, _MAX_BYTES))
+        if not reply["watched"]:
+            raise DaemonError(str(reply["message"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DaemonError(f"The folders cannot be handed over in {shown(request.parent)} ({error}).") from error
     finally:
@@ -65,23 +65,31 @@ def hand_over(home: Path, spool: Path, folders: Sequence[WatchFolder]) -> None:
 
 
 def take_over(spool: Path, watch: Callable[[Sequence[WatchFolder]], None]) -> None:
-    """Answer every request that lies in the spool. Args: watch: raises a TsbsDawError where it cannot"""
+    """Answer every request in the spool.
+
+    Args:
+        spool: The daemon's spool.
+        watch: Watches folders; raises a TsbsDawError if it cannot.
+    """
     if not _is_private(spool / _FOLDER):
         return
     for request in sorted((spool / _FOLDER).glob("*.yaml")):
         try:
             watch(load_folders(request))
-            said = {"watched": True, "message": ""}
+            reply = {"watched": True, "message": ""}
         except TsbsDawError as error:
-            said = {"watched": False, "message": str(error).removeprefix(f"{request}: ")}
+            reply = {"watched": False, "message": str(error).removeprefix(f"{request}: ")}
             log.warning("folders that were handed over are refused: %s", error)
         with contextlib.suppress(OSError):
             request.unlink()
-            write_atomically(request.with_suffix(".json"), json.dumps(said), durable=False)
+            write_atomically(request.with_suffix(".json"), json.dumps(reply), durable=False)
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether only this user writes there: a watch folder may name commands, and a spool may be shared with a group."""
+    """Return whether only this user can write there.
+
+    Requests may contain commands to run, and the spool may be shared with a group.
+    """
     try:
         status = folder.lstat()
     except OSError:

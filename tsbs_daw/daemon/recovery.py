@@ -1,13 +1,13 @@
-"""What a daemon puts right after processes that died.
+"""Recovery from processes that died.
 
-`recover`, at the start and under the lock of the home, brings store and spool into agreement:
+`recover` runs at the start, under the lock of the home, and makes store and spool consistent:
 
-    running in the store                       queued again: no other daemon is alive
+    running in the store                       queued again, because no other daemon is running
     folder in jobs/, unknown to the store      queued: the last daemon died between the rename and the commit
-    finished in the store, folder in jobs/     result.json is written and the folder moved to done/
+    finished in the store, folder in jobs/     result.json is written, and the folder is moved to done/
     database damaged or missing                rebuilt from done/ and jobs/
 
-`OutputCleaner` removes the temporary folders that dead jobs left beside finished songs.
+`OutputCleaner` removes the temporary folders of dead jobs from output folders.
 """
 
 from __future__ import annotations
@@ -30,9 +30,14 @@ log = logging.getLogger(__name__)
 
 
 def recover(lifecycle: JobLifecycle, ingest: Ingest) -> None:
-    """Needs the lock of the home: it takes for granted that no other daemon lives.
+    """Make store and spool consistent. Hold the lock of the home, so that no other daemon is running.
 
-    Raises: NoSpaceLeft: the store cannot be written to
+    Args:
+        lifecycle: The jobs.
+        ingest: Enqueues jobs that the store does not know.
+
+    Raises:
+        NoSpaceLeft: The store cannot be written.
     """
     store, spool = lifecycle.store, lifecycle.spool
     spool.sweep()
@@ -52,7 +57,7 @@ def recover(lifecycle: JobLifecycle, ingest: Ingest) -> None:
 
 
 def _gather_finished(lifecycle: JobLifecycle) -> int:
-    """Put the finished jobs of done/ into a new store, so that they are remembered and not computed again."""
+    """Add the finished jobs in done/ to a new store, so that they are not computed again. Returns their number."""
     count = 0
     for folder in lifecycle.spool.finished_folders():
         try:
@@ -66,37 +71,37 @@ def _gather_finished(lifecycle: JobLifecycle) -> int:
 
 
 def _new_job_of(lifecycle: JobLifecycle, folder: Path) -> NewJob | None:
-    """None when the request could not be read, which is then what its result says."""
+    """Return the request of a finished job; None if it is unreadable, in which case the job failed for that reason."""
     try:
         return read_new_job(folder, lifecycle.spool.read_request(folder), finished=True)
     except JobFormatError:
         return None
 
 
-_AWAY_S = 3 * 86400.0  # believed to have passed between two runs, at most
-_LATEST = 1000  # older ones were looked at by earlier runs
+_AWAY_S = 3 * 86400.0  # longest time that may count as passed between two runs
+_LATEST = 1000  # jobs to check; earlier runs have checked older ones
 
 
 class OutputCleaner:
-    """Knows from the queue who is at work. Folders of jobs that the queue does not know are left alone for a day."""
+    """Removes temporary folders of jobs that are not running. Those of unknown jobs stay for a day."""
 
     def __init__(self, store: JobStore):
         self._store = store
 
     def sweep(self) -> list[Path]:
-        """Look into the output folders of every recent job that did not end well. Returns what was removed."""
+        """Clean the output folders of all recent jobs that are not done, and return the removed folders."""
         rows = self._store.rows((state for state in State if state is not State.DONE), _LATEST)
         outputs = {output for row in rows if row.fence and (output := _output_of(row)) is not None}
         return [folder for output in sorted(outputs) for folder in self._sweep(output)]
 
     def sweep_after(self, job_id: str) -> list[Path]:
-        """Look into the output folder of one job that has just ended. Returns what was removed."""
+        """Clean the output folder of a job that has just ended, and return the removed folders."""
         row = self._store.get(job_id)
         output = _output_of(row) if row is not None else None
         return self._sweep(output) if output is not None else []
 
     def _sweep(self, output: Path) -> list[Path]:
-        """Whatever is wrong with this folder, it may not keep others from being cleaned up, or a job from ending."""
+        """Clean one output folder. Errors are only logged, so that other folders and the job's end are unaffected."""
         try:
             return remove_stale(output, self._running)
         except (OSError, ValueError, JobFormatError) as error:
@@ -109,13 +114,14 @@ class OutputCleaner:
 
 
 class TrustedClock:
-    """The wall clock, as far as it is believed when it decides what is old enough to be removed.
+    """A wall clock that does not trust large jumps; it decides what is old enough to be removed.
 
-    It goes on with the monotonic clock, and by at most a few days for the time that nobody was there: a clock that is
-    suddenly a year ahead makes nothing a year old. How far it has come is kept in a file, so that restarts add little.
+    While the daemon runs, it advances at most as fast as the monotonic clock; between two runs, by at most a few days.
+    If the system clock is suddenly a year ahead, nothing becomes a year old. The time is stored in a file, so that
+    restarts add little.
 
     Args:
-        home: Where the file lies. The clock is made before anything else there is written to.
+        home: Folder of the file. Create the clock before anything else in the home is written.
     """
 
     def __init__(self, home: Path):
@@ -127,7 +133,12 @@ class TrustedClock:
                 self._now = (home / "jobs.sqlite3").stat().st_mtime
 
     def now(self, wall_unix_s: float, monotonic_s: float) -> float:
-        """The time to judge by, and keep it. Args: wall_unix_s, monotonic_s: of the system's clocks"""
+        """Return the trusted time, and store it.
+
+        Args:
+            wall_unix_s: The system's wall clock.
+            monotonic_s: The system's monotonic clock.
+        """
         passed_s = _AWAY_S if self._monotonic is None else monotonic_s - self._monotonic + 1.0
         self._monotonic = monotonic_s
         self._now = wall_unix_s if self._now is None else min(wall_unix_s, self._now + passed_s)
@@ -143,7 +154,7 @@ class TrustedClock:
 
 
 def _output_of(row: JobRow) -> Path | None:
-    """None for a request that could not be read, or that only another version understands: its own daemon cleans up."""
+    """Return a job's output folder; None if its request is unreadable or of another version, whose daemon cleans up."""
     try:
         return row.job.output if row.job_json else None
     except JobFormatError:

@@ -1,21 +1,21 @@
-"""The process that owns a device and a loaded model, and runs one job after the other, or several at once.
+"""The process that owns a device and a loaded model, and runs jobs, one at a time or several at once.
 
     python -m tsbs_daw.daemon.worker [--runner module:function] [--songs 4] [--device cuda]
 
-Jobs that run at once have a thread each; what they have in common is the separator, whose batches hold chunks of all.
+Simultaneous jobs have one thread each and share the separator, which combines their chunks in its batches.
 
-Lines of JSON come in on stdin, lines of JSON go out on what was stdout; anything that a library prints goes to stderr,
-which the daemon sends to the worker's log.
+Lines of JSON come in on stdin and go out on the original stdout. Anything that a library prints goes to stderr, which
+the daemon redirects to the worker's log.
 
     in   {"job": {...}, "folder": ..., "fence": n, "attempt": n, "settings": {...}}
-         {"drop": id, "fence": n}     end this run of the job: cancelled, or released for another run
+         {"drop": id, "fence": n}     end this run of the job, because it was cancelled or is to run later
     out  {"event": "ready", "songs": 4} or {"event": "unusable", "error"}    once, after loading
          {"event": "alive"}                                      every second, busy or not
-         {"event": "progress", "fraction", "message"}            these and the following with "id" and "fence"
+         {"event": "progress", "fraction", "message"}            this and the following also have "id" and "fence"
          {"event": "done", "result"}   {"event": "failed", "error", "retryable"}   {"event": "cancelled" or "lost"}
-         {"event": "released", "error"}                          the job is not to blame, and waits
+         {"event": "released", "error"}                          not the job's fault; it returns to the queue
 
-The end of stdin ends the process, whatever it is doing: the daemon is gone, and the next one starts the job afresh.
+The process exits at the end of stdin, whatever it is doing: the daemon is gone, and the next one restarts the job.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Runner = Callable[..., Result]
 
 
 class Channel:
-    """The stream of events. Any thread may send."""
+    """Stream of events to the daemon. Thread-safe."""
 
     def __init__(self, stream: BinaryIO):
         self._stream, self._lock = stream, threading.Lock()
@@ -62,7 +62,7 @@ class Channel:
 
 
 class Assignment:
-    """One job under one lease: tells whether it is still wanted."""
+    """A job under one lease. It sends the job's events and knows whether the job was cancelled."""
 
     def __init__(self, order: dict[str, Any], channel: Channel, dropped: set[tuple[str, int]]):
         self.job = Job.from_json(json.dumps(order["job"]), "the worker's order")
@@ -78,21 +78,28 @@ class Assignment:
         self.send("progress", fraction=min(max(float(fraction), 0.0), 1.0), message=str(message))
 
     def cancelled(self) -> bool:
-        """Whether the user, or the daemon, wants it to end.
+        """Return whether the user or the daemon has asked the job to end.
 
-        Raises: LeaseLost: the job is another worker's now; nothing of this run may be published
+        Raises:
+            LeaseLost: Another worker has the job now, so this run must not publish anything.
         """
         try:
             current = int((self.folder / "fence").read_text(encoding="ascii"))
         except (OSError, ValueError):
-            current = -1  # the folder has gone to done/
+            current = -1  # the folder was moved to done/
         if current != self.fence:
             raise LeaseLost(f"The job {self.job.id} was given to another worker; this run is dropped.")
         return (self.job.id, self.fence) in self._dropped or (self.folder / "cancel").exists()
 
 
 class Worker:
-    """Takes orders from a queue that a thread fills from stdin. Args: songs: how many orders at once"""
+    """Runs the jobs that arrive on stdin.
+
+    Args:
+        channel: Stream of events to the daemon.
+        runner: Runs one job.
+        songs: Number of jobs to run at once.
+    """
 
     def __init__(self, channel: Channel, runner: Runner, songs: int = 1):
         self._channel, self._runner, self._songs = channel, runner, songs
@@ -101,6 +108,7 @@ class Worker:
         self._dropped: set[tuple[str, int]] = set()
 
     def listen(self, stream: BinaryIO) -> None:
+        """Read orders until the daemon is gone. Exits the process if a job is running then."""
         for line in stream:
             order = json.loads(line)
             if "drop" in order:
@@ -108,11 +116,11 @@ class Worker:
             else:
                 self._orders.put(order)
         if self._running:
-            os._exit(0)  # in the middle of a job there is nobody left to report to
+            os._exit(0)  # the daemon is gone, so nobody can receive the job's result
         self._orders.put(None)
 
     def run(self) -> None:
-        """Until the end of the orders. A song alone stays in the main thread."""
+        """Run jobs until the end of the orders. With one job at a time, it runs in the main thread."""
         others = [threading.Thread(target=self._take_orders, daemon=True) for _ in range(1, self._songs)]
         for thread in others:
             thread.start()
@@ -124,7 +132,7 @@ class Worker:
         while (order := self._orders.get()) is not None:
             assignment = Assignment(order, self._channel, self._dropped)
             self._running.add(assignment)
-            threading.current_thread().name = assignment.job.id  # the log shows it on every line
+            threading.current_thread().name = assignment.job.id  # shown on every line of the log
             try:
                 run_assignment(assignment, self._runner)
             finally:
@@ -133,7 +141,7 @@ class Worker:
 
 
 def run_assignment(assignment: Assignment, runner: Runner) -> None:
-    """Run the job and send its outcome; every exception becomes one sentence."""
+    """Run a job and send its outcome; every exception becomes an event with one sentence."""
     job = assignment.job
     try:
         result = runner(
@@ -152,7 +160,7 @@ def run_assignment(assignment: Assignment, runner: Runner) -> None:
         assignment.send("lost")
     except DeviceLost:
         log.exception("job %s: the device is lost, and this process with it", job.id)
-        os._exit(1)  # another process can have the device again; the daemon decides what becomes of the jobs
+        os._exit(1)  # a new process can use the device again; the daemon requeues the jobs
     except ClusterUnavailable as error:
         log.warning("job %s waits: %s", job.id, error)
         assignment.send("released", error=str(error))
@@ -182,25 +190,25 @@ def _unexpected(job: Job, error: BaseException) -> str:
 
 
 def load_runner(name: str) -> Runner:
-    """`module:function`; the module is imported here, which loads torch and takes its seconds."""
+    """Import the runner `module:function`. For the pipeline, this loads torch, which takes seconds."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 
 
 def songs_for(runner: Runner, asked: int, device: str) -> int:
-    """How many at once: what was asked for, else what the runner's module says of this device, else one."""
+    """Return the number of jobs to run at once: `asked`; if 0, what the runner's module suggests, or 1."""
     suited = getattr(sys.modules[runner.__module__], "songs_at_once", None)
     return asked or (suited(device) if suited else 1)
 
 
 def _end_at_once(failure: threading.ExceptHookArgs) -> None:
-    """End the process when a thread fails: the daemon notices, and no job waits for ever."""
+    """Exit the process if a thread fails, so that the daemon notices and no job waits forever."""
     log.error("a thread of the worker failed", exc_info=failure.exc_value)
     os._exit(1)
 
 
 def _stay_alive(channel: Channel) -> None:
-    """Send a sign of life every second; a process that is stopped or swapped out cannot, and its lease expires."""
+    """Send "alive" every second. A process that is stopped or swapped out cannot, and its lease expires."""
     pause = threading.Event()
     while not pause.wait(ALIVE_EVERY_S):
         try:
@@ -217,9 +225,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     line = "%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=line, stream=sys.stderr)
-    faulthandler.enable()  # a crash in a codec or a driver leaves its stack in the log
+    faulthandler.enable()  # writes the stack of a crash in a codec or a driver to the log
     channel = Channel(keep_stdout())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the daemon too, and it decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the daemon as well, which handles it
     threading.excepthook = _end_at_once
     threading.Thread(target=_stay_alive, args=(channel,), daemon=True).start()
     try:

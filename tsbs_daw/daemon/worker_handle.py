@@ -1,4 +1,4 @@
-"""One worker as the daemon sees it: its process, if it runs, and the jobs it holds on lease."""
+"""The daemon's side of a worker: its process, if it is running, and the jobs leased to it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from tsbs_daw.queue.records import JobRow
 log = logging.getLogger(__name__)
 
 
-LOG_BYTES = 10_000_000  # a log that has grown beyond this starts anew; the one before it is kept
+LOG_BYTES = 10_000_000  # a larger log is rotated; one old log is kept
 
 
 class WorkerProcess:
-    """Start `python -m tsbs_daw.daemon.worker` and talk to it.
+    """A running `python -m tsbs_daw.daemon.worker` and the connection to it.
 
     Args:
-        arguments: of the worker: --runner, --songs, --device
-        log_path:  where its stderr goes
-        wake:      called, from a thread, when something has come
+        arguments: Arguments of the worker: --runner, --songs, --device.
+        log_path: File for its stderr.
+        wake: Called from a thread when an event has arrived.
     """
 
     def __init__(self, arguments: Sequence[str], log_path: Path, wake: Callable[[], None]):
@@ -62,25 +62,25 @@ class WorkerProcess:
 
     @property
     def dead(self) -> bool:
-        """Whether it has ended, and all of its events have been read."""
+        """Whether it has ended and all of its events have been read."""
         return self._process.poll() is not None and not self._reader.is_alive()
 
     @property
     def exit_text(self) -> str:
-        """For people: "signal SIGSEGV" or "exit code 1"."""
+        """How it ended, such as "signal SIGSEGV" or "exit code 1"."""
         return describe_exit(self._process.poll())
 
     @property
     def was_terminated(self) -> bool:
-        """Whether someone ended it politely, as a system that shuts down does: not the job's fault."""
+        """Whether SIGTERM ended it, as when the system shuts down; the job did not cause that."""
         return self._process.poll() == -signal.SIGTERM
 
     def send(self, order: dict[str, Any]) -> None:
-        """Queue an order; returns at once, whether the worker reads or not. Orders to a dead worker are lost."""
+        """Enqueue an order without waiting for the worker to read it. Orders to a dead worker are lost."""
         self._orders.put(order)
 
     def events(self) -> list[dict[str, Any]]:
-        """What has come since the last call."""
+        """Return the events since the last call."""
         found = []
         with contextlib.suppress(queue.Empty):
             while True:
@@ -91,7 +91,7 @@ class WorkerProcess:
         self._process.kill()
 
     def close(self, patience_s: float = 1.0) -> None:
-        """End it: politely by closing its stdin, then not."""
+        """Close its stdin, and kill it if it does not exit within `patience_s`."""
         self._orders.put(None)
         try:
             self._process.wait(patience_s)
@@ -100,11 +100,11 @@ class WorkerProcess:
             self._process.wait()
         self._writer.join(patience_s)
         self._reader.join(patience_s)
-        if not self._reader.is_alive():  # else a grandchild still holds the pipe; it is left to it
+        if not self._reader.is_alive():  # if it is alive, a grandchild still holds the pipe, which stays open
             self._process.stdout.close()
 
     def _write(self) -> None:
-        """Write the orders: a pipe holds 64 KiB, and the daemon must not wait for a worker that does not read."""
+        """Write orders in a thread, because a pipe holds only 64 KiB and the worker may not be reading."""
         with contextlib.suppress(OSError, ValueError):
             while (order := self._orders.get()) is not None:
                 self._process.stdin.write(json.dumps(order).encode() + b"\n")
@@ -128,10 +128,10 @@ class WorkerProcess:
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The worker's environment: one core is left to the DAW and everybody else.
+    """Return the worker's environment, which leaves one core to the DAW and other programs.
 
-    More than politeness: threads that wait for each other at every step crawl as soon as one of them has to share its
-    core. Who sets OMP_NUM_THREADS decides otherwise.
+    Torch's threads wait for each other at every step, so all of them slow down if one has to share its core. If
+    OMP_NUM_THREADS is set, it overrides this.
     """
     threads = max(1, machine.usable_cores() - 1)
     return {"OMP_NUM_THREADS": str(threads), **environment}
@@ -150,12 +150,13 @@ OUTCOMES = ("done", "failed", "cancelled", "lost", "crashed", "released")
 class Outcome:
     """How a lease ended.
 
-    kind:      one of OUTCOMES
-    result:    the result document, when done
-    error:     a sentence when it failed, the way it died when it crashed
-    retryable: trying again may help
-    blameless: a crash for which the job is not to blame
-    shared:    other jobs ran in the worker that crashed, and one of them may be the cause
+    Attributes:
+        kind: One of OUTCOMES.
+        result: The result document, if done.
+        error: A sentence if the job failed; how the worker ended if it crashed.
+        retryable: Whether another attempt may succeed.
+        blameless: Whether the worker crashed for a reason other than the job.
+        shared: Whether other jobs ran in the worker that crashed, one of which may be the cause.
     """
 
     kind: str
@@ -168,11 +169,19 @@ class Outcome:
 
 @dataclass
 class Lease:
-    """A job in a worker's hands. Times are of the monotonic clock.
+    """A job that is leased to a worker. Times are of the monotonic clock.
 
-    last_seen: when the worker last sent anything; last_progress: when the job last made progress
-    dropped: when it was asked to end; outcome: how it ended, until the store knows
-    last_reported, reported, extended: when progress was last reported, what it was, when the lease was last extended
+    Attributes:
+        row: The job.
+        last_seen: When the worker last sent anything.
+        last_progress: When the job last made progress.
+        fraction: Progress of the job.
+        message: What the job is doing.
+        dropped: When the worker was asked to end it.
+        outcome: How it ended, until the store knows.
+        last_reported: When progress was last reported.
+        reported: The reported (fraction, message).
+        extended: When the lease was last extended.
     """
 
     row: JobRow
@@ -188,9 +197,10 @@ class Lease:
 
 
 class WorkerHandle:
-    """Starts the worker when there is work, handles its events, and kills it when it hangs.
+    """Starts a worker when there are jobs, handles its events, and kills it if it hangs.
 
-    A job that crashed a worker runs alone from then on, so that another crash is its own and harms no other job.
+    A job that was running when a worker crashed runs alone from then on, so that another crash must be its own and
+    affects no other job.
     """
 
     def __init__(self, options: DaemonOptions, settings: Settings, log_path: Path, wake: Callable[[], None]):
@@ -198,26 +208,26 @@ class WorkerHandle:
         self.process: WorkerProcess | None = None
         self.leases: list[Lease] = []
         self.ready = False
-        self._capacity = 1  # how many jobs at once, as the worker says
+        self._capacity = 1  # jobs at once, as reported by the worker
         self.failed_starts = 0
-        self.start_error = ""  # why the worker cannot start, for people
-        self._pending_error = ""  # the same, in the words of the one that is just ending
+        self.start_error = ""  # why the worker cannot start, for the user
+        self._pending_error = ""  # the reason that a worker gave, until its process has ended
         self._crashes_in_a_row = 0
         self._restart_at = 0.0
         self._idle_since: float | None = None
 
     @property
     def free_capacity(self) -> int:
-        """How many more jobs fit."""
+        """Number of jobs that it can still accept."""
         return self._capacity - len(self.leases)
 
     def can_accept(self, row: JobRow) -> bool:
-        """Whether it can begin this job now."""
+        """Return whether it can start this job now."""
         alone = any(other.crashes for other in (row, *(lease.row for lease in self.leases)))
         return self.ready and (not self.leases if alone else self.free_capacity > 0)
 
     def start(self, now: float) -> None:
-        """Start a worker, unless one runs already or the last one crashed too recently."""
+        """Start a worker, unless one is running or the last one crashed too recently."""
         self._idle_since = None
         if self.process is not None or now < self._restart_at:
             return
@@ -233,11 +243,12 @@ class WorkerHandle:
             log.info("worker %d started", self.process.pid)
 
     def assign(self, row: JobRow, folder: Path, now: float) -> None:
+        """Send a job to the worker. `folder` is the job's folder in the spool."""
         settings = self._settings
         self.leases.append(Lease(row, last_seen=now, last_progress=now))
         self._idle_since = None
         job = row.job.model_dump(mode="json", by_alias=True)
-        # What is for the asker alone stays here, and joins the result from the row.
+        # The worker needs only "watched"; the other values of `deliver` are copied from the row to the result.
         job["deliver"] = {name: job["deliver"][name] for name in ("watched",) if name in job["deliver"]}
         self.process.send(
             {
@@ -259,7 +270,7 @@ class WorkerHandle:
         """Handle new events, and detect whether the worker died or hangs."""
         if self.process is None:
             return
-        dead = self.process.dead  # asked first: then nothing can come after the events below
+        dead = self.process.dead  # before the events are read, so that none can follow
         for event in self.process.events():
             self._handle_event(event, now)
         if dead:
@@ -273,7 +284,7 @@ class WorkerHandle:
                 self.close()
 
     def extend_leases(self, seconds: float) -> None:
-        """Add the time that the daemon was suspended, so that no lease times out for it."""
+        """Extend all leases by the time that the daemon was suspended, so that none expires because of it."""
         for lease in self.leases:
             lease.last_seen += seconds
             lease.last_progress += seconds
@@ -291,7 +302,7 @@ class WorkerHandle:
     def _handle_event(self, event: dict[str, Any], now: float) -> None:
         kind, run = event.get("event"), (event.get("id"), event.get("fence"))
         lease = next((lease for lease in self.leases if (lease.row.id, lease.row.fence) == run), None)
-        for other in self.leases:  # the process lives, and they with it
+        for other in self.leases:  # any event shows that the process is alive
             other.last_seen = now
         if kind == "ready":
             self.ready, self.failed_starts, self.start_error = True, 0, ""
@@ -332,11 +343,11 @@ class WorkerHandle:
         return [lease for lease in self.leases if lease.outcome is None]
 
     def _crashed(self, error: str, *, blameless: bool = False) -> None:
-        """End every open lease as crashed: nobody knows which of the jobs caused it."""
-        fallen = self._open_leases()
-        for lease in fallen:
+        """End every open lease as crashed, because any of the jobs may be the cause."""
+        crashed = self._open_leases()
+        for lease in crashed:
             log.error("job %s: its worker died: %s", lease.row.id, error)
-            lease.outcome = Outcome("crashed", error=error, blameless=blameless, shared=len(fallen) > 1)
+            lease.outcome = Outcome("crashed", error=error, blameless=blameless, shared=len(crashed) > 1)
 
     def _reap(self, now: float) -> None:
         process, ready = self.process, self.ready
