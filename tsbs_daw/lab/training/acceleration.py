@@ -1,9 +1,8 @@
-"""What makes training faster on a processor or a card, without changing what is trained.
+"""Faster training on CPUs and GPUs, with the same results.
 
-Blocks are compiled for CUDA without a step waiting for the compiler: a child process compiles one block for each size
-of batch, compares it with the plain one, and leaves what it made in the disk cache of Inductor. Training goes on
-meanwhile. Once the child has succeeded, the blocks are compiled here, mostly out of that cache. Whatever fails, the
-blocks stay as they are.
+On CUDA, the network's blocks are compiled while training runs: a child process compiles one block for each batch size
+and compares it with the plain one; its kernels stay in Inductor's disk cache. If the child succeeds, the blocks are
+compiled here as well, mostly from that cache. If anything fails, training continues with plain blocks.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def choose_precision(wanted: str, accelerator: str) -> str:
-    """Fabric's name for it; `auto` is bfloat16 where it is multiplied in hardware."""
+    """Return Fabric's name of a precision; `auto` chooses bfloat16 if the hardware multiplies it."""
     if wanted != "auto":
         return wanted
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
@@ -40,16 +39,16 @@ def choose_precision(wanted: str, accelerator: str) -> str:
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """torch tells it by functions that are not public, and not the same in every version."""
+    """Ask torch, whose functions for this are private and differ between versions."""
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def tune_device(device: torch.device, processes: int) -> None:
-    """CUDA: matrices in TF32. CPU: share the cores among the processes of a run; flush denormals; keep freed memory.
+    """Tune torch for a device. CUDA: TF32. CPU: share the cores between processes, flush denormals, keep freed memory.
 
-    Decaying states sink into denormals, which a CPU computes many times slower. Activations of some tens of MB are
-    mapped from and given back to the system at every operation by default: keeping them saves a sixth of a step.
+    Decaying states become denormal numbers, which a CPU computes many times more slowly. By default, glibc returns
+    activations of some tens of MB to the system after every operation; keeping that memory saves a sixth of a step.
     """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -66,16 +65,22 @@ def tune_device(device: torch.device, processes: int) -> None:
 
 logger = logging.getLogger(__name__)
 
-LIMIT_S = 180.0  # for the child
-LARGEST_DIFFERENCE = 0.05  # of bfloat16 from bfloat16, in what a block adds and in its gradients; seen: 0.01
+LIMIT_S = 180.0  # for the child process
+LARGEST_DIFFERENCE = 0.05  # between plain and compiled blocks in bfloat16: output and gradients; measured: 0.01
 LEAST_SPEEDUP = 1.05
 
 
 class BlockCompiler:
-    """Watches the child, and switches a network's blocks over once."""
+    """Runs the child process, and compiles a network's blocks once it has succeeded.
+
+    Args:
+        network: The network that is being trained.
+        sizes: (samples, examples) of every batch size.
+        folder: The run's folder, for report and log.
+        bfloat16: Whether to train in bfloat16.
+    """
 
     def __init__(self, network: TwoStageSeparator, sizes: Sequence[tuple[int, int]], folder: Path, bfloat16: bool):
-        """sizes: (samples, examples) of all batches to come"""
         self.blocks = [*network.mask_blocks, *network.map_blocks]
         self.active, self.report = False, folder / "compiled.json"
         self.report.unlink(missing_ok=True)
@@ -91,7 +96,7 @@ class BlockCompiler:
                 logger.warning("blocks are not compiled: %s", error)
 
     def poll(self) -> None:
-        """Call it between steps: switches the blocks over when the child has ended well."""
+        """Compile the blocks if the child has succeeded. Call it between steps."""
         if self._child is None:
             return
         if self._child.poll() is None:
@@ -112,7 +117,7 @@ class BlockCompiler:
             self.active = True
 
     def give_up(self, error: Exception) -> None:
-        """Back to plain blocks."""
+        """Return to plain blocks after an error."""
         logger.warning("compiled blocks failed, plain ones go on: %s", str(error)[:500])
         uncompile(self.blocks)
         self.active = False
@@ -132,9 +137,10 @@ def uncompile(blocks: Sequence[nn.Module]) -> None:
 def try_compiled(
     config: ModelConfig, sizes: Sequence[Sequence[int]], *, bfloat16: bool, checkpointing: bool, device: str = "cuda"
 ) -> dict:
-    """Compile a block for each size and compare it with the plain one, forward and backward.
+    """Compile a block for each batch size, and compare it with the plain one, forward and backward.
 
-    Returns: the largest difference (ratio of norms), the least speed-up, and the seconds it took
+    Returns:
+        The largest difference as a ratio of norms, the smallest speed-up, the times of a pass, and the duration.
     """
     began = time.monotonic()
     torch.set_float32_matmul_precision("high")
@@ -142,7 +148,7 @@ def try_compiled(
     block = DualNet(config).to(device).train()
     block.checkpointing = checkpointing
     inputs = [_features(config, samples, batch, device) for samples, batch in sizes]
-    plain = [_run(block, x, bfloat16) for x in inputs]  # an eager pass first: one compilation then serves all blocks
+    plain = [_run(block, x, bfloat16) for x in inputs]  # an eager pass first, so that one compilation fits all blocks
     plain_s = [_fastest(block, x, bfloat16) for x in inputs]
     block.compile(dynamic=False)
     compiled = [_run(block, x, bfloat16) for x in inputs]
@@ -162,11 +168,11 @@ def _features(config: ModelConfig, samples: int, batch: int, device: str) -> tor
 
 
 def _run(block: DualNet, x: torch.Tensor, bfloat16: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What the block adds, and the gradients of its input and of one weight."""
+    """Return the block's residual, and the gradients of its input and of one weight."""
     block.zero_grad()
     x.grad = None
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
-        y = block(x.clone(), 2)  # not a leaf, as in the network
+        y = block(x.clone(), 2)  # the clone is not a leaf, just like inside the network
     y.backward(torch.ones_like(y) / y.numel() ** 0.5)
     weight = block.time.mamba.mamba.in_proj.grad
     assert x.grad is not None and weight is not None, "backward has run"

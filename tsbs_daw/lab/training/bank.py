@@ -1,13 +1,13 @@
-"""Songs as banks: all samples of all songs as int16, one song after another, ready to be cut into excerpts.
+"""Banks of songs: the samples of all songs as int16, one song after another, from which excerpts are cut.
 
-On the CPU a bank is a memory-mapped file beside the run, so that a song is decoded once; on CUDA it is one buffer on
-the card. A frame holds all stems of one moment. S stems, always two channels.
+On the CPU, a bank is a memory-mapped file in the run's folder, so that each song is decoded only once; on CUDA, it is a
+buffer on the GPU. A frame holds the samples of all stems at one moment. S stems, always two channels.
 
 Files of a bank on disk:
     <name>.pcm    (frames, S, 2) int16, little endian
-    <name>.json   stems, rate, and of each song: where it lies, its checksum, its levels, its files' sizes and times
+    <name>.json   stems, rate, and of each song: its position, checksum and levels, and its files' sizes and times
 
-`Sources` are the banks that one run trains on and validates on.
+`Sources` holds the banks for training and validation of a run.
 """
 
 from __future__ import annotations
@@ -56,8 +56,14 @@ FULL_SCALE = 32768.0
 class BankSong:
     """A song in a bank.
 
-    first, samples: where it lies, in frames; stamp: sizes and times of the files that it was read from
-    levels_db:      (S, seconds) RMS of each whole or begun second, in dBFS
+    Attributes:
+        stamp: Sizes and times of its files.
+        first: First frame in the bank.
+        samples: Length in frames.
+        levels_db: RMS of each second, including an incomplete last one, in dBFS.
+
+    Shape:
+        levels_db: (S, seconds)
     """
 
     name: str
@@ -74,22 +80,31 @@ class BankSong:
 
 
 class Store(Protocol):
-    """Where the frames of a bank lie."""
+    """Storage for the frames of a bank."""
 
     def append(self, audio: np.ndarray) -> int | None:
-        """Add a song, (frames, S, 2) int16. Returns: its first frame, or None when there is no room."""
+        """Add a song, (frames, S, 2) int16. Returns its first frame, or None if there is no room."""
 
     def gather(self, starts: Tensor, ends: Tensor, samples: int, wanted: Tensor | None = None) -> Tensor:
         """Cut excerpts.
 
-        Args:    starts, ends: (B, S) first frame of each excerpt, and of what follows its song; beyond it is silence
-                 wanted: (B, S) bool; what is not wanted may be left out
-        Returns: (B, S, 2, samples) float32, full scale 1
+        Args:
+            starts: First frame of each excerpt.
+            ends: End of each excerpt's song; frames beyond it are silent.
+            samples: Length of the excerpts.
+            wanted: Boolean mask; unwanted excerpts may be silent instead.
+
+        Returns:
+            Excerpts as float32, full scale 1.
+
+        Shape:
+            starts, ends, wanted: (B, S)
+            result: (B, S, 2, samples)
         """
 
 
 class DeviceStore:
-    """One buffer on a device."""
+    """A buffer on a device."""
 
     def __init__(self, stems: int, device: torch.device, frames: int):
         self.stems, self.device, self.used = stems, device, 0
@@ -97,7 +112,7 @@ class DeviceStore:
 
     @classmethod
     def of_size(cls, stems: int, device: torch.device, gigabytes: float) -> DeviceStore:
-        """As large a buffer as asked for, or half, or a quarter of that when the card has no room."""
+        """Allocate a buffer of this size; if the GPU has too little memory, half of it, and so on to an eighth."""
         for attempt in range(4):
             try:
                 return cls(stems, device, int(gigabytes * 1e9) // (2 * CHANNELS * stems))
@@ -129,7 +144,7 @@ class DeviceStore:
 
 
 class FileStore:
-    """A file that is mapped, and grows."""
+    """A memory-mapped file that grows."""
 
     def __init__(self, path: Path, stems: int):
         self.path, self.stems = path, stems
@@ -166,7 +181,7 @@ class FileStore:
 
 
 class SongBank:
-    """Songs in a store. Adding is done by one thread, cutting by another."""
+    """Songs in a store. One thread may add songs while another cuts excerpts."""
 
     def __init__(self, store: Store, stems: Sequence[str], sample_rate: int, index: Path | None = None):
         self.store, self.stems, self.sample_rate, self.index = store, tuple(stems), sample_rate, index
@@ -178,22 +193,19 @@ class SongBank:
 
     @classmethod
     def on_disk(cls, path: Path, stems: Sequence[str], rate: int) -> SongBank:
-        """The bank at `path` (without suffix): as it lies there, or a new one.
-
-        Raises: DatasetError: it is damaged, or was made for other stems
-        """
+        """Open or create the bank at `path` (without suffix). Raises DatasetError if it is damaged or does not fit."""
         path.parent.mkdir(parents=True, exist_ok=True)
         bank = cls(FileStore(path.with_suffix(".pcm"), len(stems)), stems, rate, path.with_suffix(".json"))
         if bank.index.is_file():
             bank.songs = bank._read_index()
-            # A song that a crash cut is written over.
+            # Overwrites a song that a crash left incomplete.
             bank.store.used = max((song.end for song in bank.songs), default=0)
         else:
             bank.store.used = 0
         return bank
 
     def add(self, song: SongAudio) -> bool:
-        """Returns: whether there was room."""
+        """Add a song. Returns whether there was room."""
         first = self.store.append(song.audio)
         if first is None:
             return False
@@ -204,20 +216,17 @@ class SongBank:
         return True
 
     def fill(self, folders: Sequence[Path]) -> list[SongProblem]:
-        """As `add_folders`; songs of other folders, and songs that have changed, are songs of this bank no more."""
+        """Add folders like `add_folders`, and first drop all songs of other folders and songs that have changed."""
         stamps = {str(folder): files_stamp(folder, self.stems) for folder in folders}
         self.songs = tuple(song for song in self.songs if stamps.get(song.folder) == song.stamp)
         return self.add_folders(folders)
 
     def add_folders(self, folders: Sequence[Path]) -> list[SongProblem]:
-        """Read songs and add those that are whole and not in the bank yet, in the folders' order.
-
-        Returns: what is wrong with the others, one for each reason
-        """
+        """Read songs, and add those that are complete and not yet in the bank. Returns the problems of the others."""
         known = {song.folder for song in self.songs}
         missing = [folder for folder in folders if str(folder) not in known]
         problems: list[SongProblem] = []
-        # Few at a time: a whole album decoded at once may be more than the memory holds.
+        # Few at a time, because a decoded album may not fit in memory.
         with ThreadPoolExecutor(8) as pool:
             for begin in range(0, len(missing), 16):
                 part = missing[begin : begin + 16]
@@ -230,7 +239,7 @@ class SongBank:
         return problems
 
     def _read(self, folder: Path) -> tuple[SongAudio | None, list[str]]:
-        """As `read_song_audio`; a song that the models are measured with is refused, whatever it is called."""
+        """Read a song like `read_song_audio`, but refuse songs of the benchmark, whatever their names."""
         song, reasons = read_song_audio(folder, self.stems, self.sample_rate)
         if song is not None:
             try:
@@ -240,7 +249,7 @@ class SongBank:
         return song, reasons
 
     def excerpt(self, song: BankSong, start: int, samples: int) -> np.ndarray:
-        """All stems of a place of one song, (S, 2, samples) float32, full scale 1."""
+        """Cut all stems of an excerpt of one song: (S, 2, samples) float32, full scale 1."""
         where = torch.full((1, len(self.stems)), song.first + start)
         device = getattr(self.store, "device", torch.device("cpu"))
         found = self.store.gather(where.to(device), torch.full_like(where, song.end).to(device), samples)
@@ -271,7 +280,7 @@ class SongBank:
 
 
 class Follower:
-    """A thread that adds songs to a bank while training runs, as others finish writing them."""
+    """A thread that adds songs to a bank during training, once another process has finished writing them."""
 
     def __init__(self, bank: SongBank, find: Callable[[], Sequence[Path]], every_s: float):
         self.bank, self.find, self.every_s = bank, find, every_s
@@ -288,7 +297,7 @@ class Follower:
                 logger.exception("new songs could not be taken in")
 
     def look(self) -> None:
-        """Add what is new. A song that cannot be used is named once."""
+        """Add new songs. A song that cannot be used is reported only once."""
         known = {Path(song.folder) for song in self.bank.songs} | self._refused
         new = [folder for folder in self.find() if folder not in known]
         for problem in self.bank.add_folders(new):
@@ -300,14 +309,15 @@ class Follower:
         self._thread.join(timeout=60)
 
 
-PATIENCE_S = 60.0  # for the first songs, where others write them
+FIRST_SONGS_S = 60.0  # time to wait for the first songs, if another process is writing them
 
 
 class Sources:
-    """A bank to train on for each folder, and one of all that is held out.
+    """A training bank for each folder, and one bank with all validation songs.
 
-    Raises: DatasetError: songs are broken (unless `skip_broken`), or none is left
-            SettingsError: the recipe weighs another number of folders
+    Raises:
+        DatasetError: Songs are broken (unless `skip_broken`), or none is left.
+        SettingsError: The recipe has weights for another number of folders.
     """
 
     def __init__(
@@ -326,7 +336,7 @@ class Sources:
         self._followers: list[Follower] = []
         splits = [self._split(folder) for folder in folders]
         problems: list[SongProblem] = []
-        with fabric.rank_zero_first():  # the first process reads the songs, the others find its banks
+        with fabric.rank_zero_first():  # the first process reads the songs; the others open its banks
             self.held_out = SongBank.on_disk(out / "bank-valid", config.stems, config.sample_rate)
             held_out = [song for _, part in splits for song in finished_songs(part)]
             held_out_problems = self.held_out.fill(held_out)
@@ -345,8 +355,8 @@ class Sources:
         logger.info("%s songs to train on, %s to validate on", counts, len(self.held_out.songs))
 
     def _split(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """As `split_songs`; where songs are still being written, wait for the first of both kinds."""
-        deadline = time.monotonic() + (PATIENCE_S if self.settings.follow_s else 0.0)
+        """Split songs like `split_songs`; if songs are still being written, wait for the first of each part."""
+        deadline = time.monotonic() + (FIRST_SONGS_S if self.settings.follow_s else 0.0)
         while time.monotonic() < deadline:
             with contextlib.suppress(DatasetError):
                 parts = split_songs(folder, self.config.stems)
@@ -362,11 +372,11 @@ class Sources:
         return SongBank.on_device(stems, rate, device, self.settings.device_gb / len(self.folders))
 
     def follow(self) -> None:
-        """From here on take in songs that others finish writing, where the recipe asks for it."""
+        """Start to add songs while they are being written, if the recipe asks for that."""
         if not self.settings.follow_s or self.fabric.world_size > 1:
             return
         for bank, folder in zip(self.banks, self.folders, strict=True):
-            if (folder / "valid").is_dir():  # else the songs held out would change with each that comes
+            if (folder / "valid").is_dir():  # otherwise each new song would change the validation songs
                 self._followers.append(Follower(bank, self._finder(folder / "train"), self.settings.follow_s))
 
     def _finder(self, folder: Path) -> Callable[[], list[Path]]:
@@ -378,9 +388,9 @@ class Sources:
 
 
 def _has_whole_song(songs: Sequence[Path]) -> bool:
-    """Whether one is finished, or none has changed for a while, so that no writer is at work."""
+    """Return whether a song is finished, or none has changed for a while, so that nothing is being written."""
     newest = max(song.stat().st_mtime for song in songs)
-    return any((song / "song.json").is_file() for song in songs) or time.time() - newest > PATIENCE_S
+    return any((song / "song.json").is_file() for song in songs) or time.time() - newest > FIRST_SONGS_S
 
 
 def _finished_in(folder: Path, stems: Sequence[str]) -> list[Path]:

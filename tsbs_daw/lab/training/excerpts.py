@@ -1,11 +1,11 @@
-"""Training examples from banks of songs: places of songs, drawn where the songs lie, and mixed as records are.
+"""Training examples from banks of songs: excerpts drawn on the bank's device and mixed like records.
 
-Pass n is drawn with a generator seeded by (seed, rank, n) and nothing else: the order needs no state, and a resumed run
-sees exactly what an unbroken run would have seen.
+Pass n is drawn by a generator that is seeded with (seed, rank, n) only. The order of examples therefore needs no state,
+and a resumed run sees exactly the examples of an uninterrupted one.
 
-Mixing works on whichever device the excerpts lie, without waiting for it. What is done to one stem alone (gain,
-channels, polarity, equaliser) makes another source of it. What is done on the bus (equaliser, width, pitch, compressor,
-limiter) is the same for all stems, so the targets still sum to the mixture.
+Mixing runs on the device of the excerpts without synchronising with it. Augmentations of a single stem (gain, channels,
+polarity, equaliser) turn it into another source. Augmentations of the bus (equaliser, width, pitch, compressor,
+limiter) are the same for all stems, so the targets still sum to the mixture.
 
 B examples, S stems, n samples.
 """
@@ -23,13 +23,13 @@ from torch import Tensor
 from tsbs_daw.lab.training.bank import BankSong, SongBank
 from tsbs_daw.lab.training.recipe import AugmentPart, DataPart
 
-# Read this many samples for one and play them at the nominal rate: up to 2 semitones down and up. Of 3 s these are
-# whole numbers with small prime factors, which transforms want.
+# Samples to read for each sample to play: changes the pitch by up to 2 semitones down or up. For 3 s, the lengths are
+# integers with small prime factors, which makes transforms fast.
 PITCH_RATIOS = (8 / 9, 14 / 15, 20 / 21, 21 / 20, 15 / 14, 10 / 9)
-GAIN_SKEW = 1.7  # above 1: stems near the highest gain are more frequent than quiet ones
+GAIN_SKEW = 1.7  # above 1: gains near the maximum are more frequent than low ones
 EQ_KNOTS, EQ_SPREAD_DB = 9, 3.0
-LOW_PASS_HZ = (13_000.0, 19_000.0)  # as lossy encoders cut
-FRAME = 256  # samples that share one value of the detectors
+LOW_PASS_HZ = (13_000.0, 19_000.0)  # cutoff frequencies of lossy encoders
+FRAME = 256  # samples for each value of the level detectors
 CEILING = 0.98
 QUIET = 1e-9  # power, -90 dBFS
 
@@ -41,10 +41,18 @@ def uniform(generator: torch.Generator, *shape: int, low: float = 0.0, high: flo
 def mix_stems(
     excerpts: Tensor, samples: int, settings: AugmentPart, generator: torch.Generator, sample_rate: int
 ) -> Tensor:
-    """Targets of a batch.
+    """Mix excerpts into the targets of a batch.
 
-    Args:    excerpts: (B, S, 2, m), where m / samples is how much faster they are to be played
-    Returns: (B, S, 2, samples)
+    Args:
+        excerpts: The excerpts; m / samples is the factor by which they are played faster.
+        samples: Length of the targets.
+        settings: The augmentations.
+        generator: Random numbers, on the device of the excerpts.
+        sample_rate: In Hz.
+
+    Shape:
+        excerpts: (B, S, 2, m)
+        result: (B, S, 2, samples)
     """
     x = excerpts * stem_gains(*excerpts.shape[:2], settings, generator)
     swapped = uniform(generator, *x.shape[:2], 1, 1) < settings.swap_channels
@@ -59,7 +67,7 @@ def mix_stems(
 
 
 def stem_gains(batch: int, stems: int, settings: AugmentPart, generator: torch.Generator) -> Tensor:
-    """Level, polarity and silence in one factor: (B, S, 1, 1)."""
+    """Draw level, polarity and silence of each stem as one factor: (B, S, 1, 1)."""
     shape = (batch, stems, 1, 1)
     low, high = settings.gain_min_db, settings.gain_max_db
     gain = 10 ** ((high - (high - low) * uniform(generator, *shape) ** GAIN_SKEW) / 20)
@@ -70,7 +78,7 @@ def stem_gains(batch: int, stems: int, settings: AugmentPart, generator: torch.G
 def shape_spectrum(
     x: Tensor, samples: int, settings: AugmentPart, generator: torch.Generator, sample_rate: int
 ) -> Tensor:
-    """Equalisers of stems and bus, the encoder's low-pass, and the change of pitch, in one transform."""
+    """Apply the equalisers of stems and bus, the low-pass of an encoder, and the change of pitch in one transform."""
     batch, stems = x.shape[:2]
     bins = samples // 2 + 1
     hz = torch.arange(bins, device=x.device) * (sample_rate / samples)
@@ -88,23 +96,26 @@ def shape_spectrum(
 
 
 def _knots(batch: int, stems: int, probability: float, generator: torch.Generator) -> Tensor:
-    """Gains in dB at points evenly over the octaves: (B, S, knots)."""
+    """Draw gains in dB at points spaced evenly in octaves: (B, S, knots)."""
     values = torch.randn(batch, stems, EQ_KNOTS, generator=generator, device=generator.device) * EQ_SPREAD_DB
     return values * (uniform(generator, batch, stems, 1) < probability)
 
 
 def narrow(x: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Less of the difference between the channels, in a half of the cases none: mono."""
+    """Reduce the difference between the channels; in half of the cases to zero, which is mono."""
     side = uniform(generator, len(x), 1, 1, 1, low=-1.0).clamp(min=0.0)
     side = torch.where(uniform(generator, len(x), 1, 1, 1) < probability, side, 1.0)
     return torch.lerp(x.mean(2, keepdim=True), x, side)
 
 
 def master_gain(mixture: Tensor, settings: AugmentPart, generator: torch.Generator, sample_rate: int) -> Tensor:
-    """What a bus compressor and a limiter do to a mixture, as a gain over time for it and all its stems.
+    """Compute the gain over time of a bus compressor and a limiter, to be applied to all stems of a mixture.
 
-    Args:    mixture: (B, 2, n)
-    Returns: (B, 1, 1, n); one where an example is not mastered
+    Examples that are not mastered have a gain of one.
+
+    Shape:
+        mixture: (B, 2, n)
+        result: (B, 1, 1, n)
     """
     batch, _, samples = mixture.shape
     squares = F.pad(mixture.square(), (0, -samples % FRAME)).unflatten(-1, (-1, FRAME))
@@ -121,42 +132,50 @@ def master_gain(mixture: Tensor, settings: AugmentPart, generator: torch.Generat
 
 
 def _compressor_gain(power: Tensor, generator: torch.Generator, sample_rate: int) -> Tensor:
-    """A compressor that follows the mean power of 5 to 200 ms: (B, frames) -> (B, frames)."""
+    """Gain of a compressor that follows the mean power of 5 to 200 ms: (B, frames) -> (B, frames)."""
     batch, frames = power.shape
     seconds = 0.005 * 40.0 ** uniform(generator, batch, 1)
-    threshold_db = uniform(generator, batch, 1, low=-6.0, high=6.0)  # of the mean
+    threshold_db = uniform(generator, batch, 1, low=-6.0, high=6.0)  # relative to the mean level
     slope = uniform(generator, batch, 1, low=0.0, high=0.8) * (uniform(generator, batch, 1) < 0.7)  # 1 - 1 / ratio
     time = torch.arange(frames, device=power.device) * (FRAME / sample_rate)
     kernel = torch.exp(-time / seconds)
     kernel = kernel / kernel.sum(1, keepdim=True)
     size = 2 * frames
     followed = torch.fft.irfft(torch.fft.rfft(power, size) * torch.fft.rfft(kernel, size), size)[:, :frames]
-    followed = followed.clamp(min=0.0) / kernel.cumsum(1)  # before the first frame there is no silence, but nothing
+    followed = followed.clamp(min=0.0) / kernel.cumsum(1)  # average only over existing frames
     level_db = 10 * torch.log10(followed + QUIET)
     mean_db = 10 * torch.log10(power.mean(1, keepdim=True) + QUIET)
     return 10 ** (-slope * (level_db - mean_db - threshold_db).clamp(min=0.0) / 20)
 
 
 def _limiter_gain(peaks: Tensor) -> Tensor:
-    """Down before a peak comes and up after it; interpolated over time it never exceeds what the peak needs."""
+    """Gain of a limiter, reduced before and after each peak, so that it is low enough even after interpolation."""
     needed = (CEILING / _widest(peaks, 2).clamp(min=CEILING))[:, None]
     return F.avg_pool1d(F.pad(needed, (1, 1), mode="replicate"), 3, 1)[:, 0]
 
 
 def _widest(values: Tensor, frames: int) -> Tensor:
-    """The largest value within so many frames on either side."""
+    """Return the largest value within this many frames on either side."""
     return F.max_pool1d(values[:, None], 2 * frames + 1, 1, frames)[:, 0]
 
 
-QUIET_WEIGHT = 0.02  # of a second below the activity threshold, against 1 above it
+QUIET_WEIGHT = 0.02  # weight of a second below the activity threshold; above it, 1
 
 
 @dataclass(frozen=True)
 class Places:
-    """Every second of every song in a bank, and how likely each stem is drawn from it.
+    """Every second of every song in a bank, with the probability that each stem is drawn from it.
 
-    second:  (P,) first frame; begin, end: (P,) of its song
-    chances: (S, P) cumulative, up to one
+    Attributes:
+        songs: Number of songs.
+        second: First frame of each second.
+        begin: First frame of its song.
+        end: End of its song.
+        chances: Cumulative probabilities.
+
+    Shape:
+        second, begin, end: (P,)
+        chances: (S, P)
     """
 
     songs: int
@@ -182,9 +201,9 @@ class Places:
 
 
 class TrainingExcerpts:
-    """Pass number -> the targets of that pass's batch; the mixture is their sum.
+    """Sequence of training batches: the targets for each pass number; the mixture is their sum.
 
-    A pass is one forward and backward; a step of the optimiser makes `accumulate` of them.
+    A pass is one forward and backward; a step of the optimiser consists of `accumulate` passes.
     """
 
     def __init__(
@@ -206,7 +225,7 @@ class TrainingExcerpts:
         self.generator = torch.Generator(self.device)
 
     def __getitem__(self, number: int) -> Tensor:
-        """Targets of one pass: (B, S, 2, n) float32."""
+        """Return the targets of a pass: (B, S, 2, n) float32."""
         dice = np.random.default_rng([self.seed, self.rank, number])
         self.generator.manual_seed(int(dice.integers(2**62)))
         bank, places = self._choose_bank(dice)
@@ -219,13 +238,13 @@ class TrainingExcerpts:
         return mix_stems(first, samples, self.augment, self.generator, self.rate)
 
     def size(self, number: int) -> tuple[int, int]:
-        """Samples and examples of a pass: all devices have the same, and longer ones mean fewer examples."""
+        """Return (samples, examples) of a pass, the same on all devices. Longer excerpts mean fewer examples."""
         lengths = self.data.segments_s or (self.data.segment_s,)
         seconds = lengths[np.random.default_rng([self.seed, number]).integers(len(lengths))]
         return round(seconds * self.rate), max(1, round(self.batch * self.data.segment_s / seconds))
 
     def sizes(self) -> list[tuple[int, int]]:
-        """All (samples, examples) that passes may have."""
+        """Return all possible (samples, examples) of a pass."""
         lengths = self.data.segments_s or (self.data.segment_s,)
         return [(round(s * self.rate), max(1, round(self.batch * self.data.segment_s / s))) for s in lengths]
 
@@ -234,12 +253,12 @@ class TrainingExcerpts:
         return sum(len(bank.songs) for bank in self.banks)
 
     def _choose_bank(self, dice: np.random.Generator) -> tuple[SongBank, Places]:
-        """A whole batch is of one source: what belongs together stays together."""
+        """Choose the bank of a batch. All examples come from one bank, so that only songs of one source are mixed."""
         weights = np.array(self.data.source_weights or [1.0] * len(self.banks), float)
         weights *= [bool(bank.songs) for bank in self.banks]
         index = int(dice.choice(len(self.banks), p=weights / weights.sum()))
         bank, places = self.banks[index], self._places[index]
-        songs = bank.songs  # read once: a follower may add to it at any time
+        songs = bank.songs  # read only once, because a follower may add songs at any time
         if places is None or places.songs != len(songs):
             places = Places.of(songs, self.stems, self.rate, self.data, self.device)
             self._places[index] = places
@@ -250,16 +269,16 @@ class TrainingExcerpts:
         return bank.store.gather(starts, ends, length)
 
     def _second_sources(self, bank: SongBank, places: Places, batch: int, length: int) -> Tensor:
-        """Another source of the same kind for some stems: backing voices, percussion, a second guitar."""
+        """Cut a second source of the same kind for some stems: backing vocals, percussion, a second guitar."""
         starts, ends = self._draw(places, batch, length, 0.0)
         wanted = uniform(self.generator, batch, self.stems) < self.augment.mixup
         gain = 10 ** (uniform(self.generator, batch, self.stems, low=-12.0, high=0.0) / 20) * wanted
         return bank.store.gather(starts, ends, length, wanted) * gain[..., None, None]
 
     def _draw(self, places: Places, batch: int, length: int, coherent: float) -> tuple[Tensor, Tensor]:
-        """First frames of excerpts, and the ends of their songs: (B, S) twice.
+        """Draw excerpts: their first frames, and the ends of their songs, (B, S) each.
 
-        An excerpt lies near a second that was drawn, which lies anywhere in it, not always at its beginning.
+        Each excerpt contains a drawn second at a random position.
         """
         generator, shape = self.generator, (batch, self.stems)
         drawn = uniform(generator, self.stems, batch) * places.chances[:, -1:]
@@ -275,9 +294,15 @@ class TrainingExcerpts:
 
 
 def validation_excerpts(bank: SongBank, *, segment_s: float, excerpts: int, seed: int) -> tuple[np.ndarray, list[str]]:
-    """Fixed excerpts of whole songs as they are: targets (excerpts, S, 2, n) and where each is from.
+    """Cut fixed excerpts for validation, without augmentation.
 
-    Songs take turns; each gives the loudest (by the quietest of its stems) of eight places drawn by the seed.
+    The songs take turns. Of eight random positions in a song, the excerpt is the one whose quietest stem is loudest.
+
+    Returns:
+        The targets, and a description of each excerpt's position.
+
+    Shape:
+        targets: (excerpts, S, 2, n)
     """
     targets, places = [], []
     samples = round(segment_s * bank.sample_rate)

@@ -1,14 +1,14 @@
-"""The loss that training minimises, and the SDR on fixed excerpts that it is judged by.
+"""The training loss, and the validation SDR on fixed excerpts.
 
 B batch, S stems, C channels.
 
-Per stage, as in BSRNN (Luo and Yu, arXiv 2209.15174):  |x - x'| + |Re(X - X')| + |Im(X - X')|,
+The loss of each stage is that of BSRNN (Luo and Yu, arXiv 2209.15174):  |x - x'| + |Re(X - X')| + |Im(X - X')|,
 means of absolute differences in time and in the spectrum, X = STFT(x). The final estimate and the mask stage's
-estimate are both trained, each with its weight. Two additions, off unless a recipe asks for them: a tilt, because an
-L1 of amplitudes hardly hears the treble, and the error's level in dB, because an L1 is content with the likeliest
-value (silence, where a stem is rare) and SDR asks for the mean.
+estimate are both trained, each with its weight. A recipe may add two terms: a spectral tilt, because an L1 loss of
+amplitudes is insensitive to high frequencies, and the error's level in dB, because an L1 loss favours the median (which
+is silence for a rare stem), while SDR depends on the mean.
 
-Validation takes the SDR of both stages, and of the mixture itself as the floor.
+Validation measures the SDR of both stages, and of the mixture as a baseline.
 """
 
 from __future__ import annotations
@@ -23,15 +23,21 @@ from torch import Tensor, nn
 
 from tsbs_daw.lab.training.recipe import LossPart
 
-LEVEL_FLOOR = 0.3  # of the mixture's mean level: a silent stem then weighs about twice as much as a usual one
+LEVEL_FLOOR = 0.3  # relative to the mixture's mean level; a silent stem then has about twice the weight of a usual one
 SILENCE_FLOOR = 0.003  # full scale 1; about -50 dBFS
-ERROR_FLOOR = 1e-3  # of the mixture's energy: an error 30 dB below the mixture is good enough
-TILT_PIVOT_HZ = 200.0  # below, the tilt is level
+ERROR_FLOOR = 1e-3  # relative to the mixture's energy; an error 30 dB below the mixture is good enough
+TILT_PIVOT_HZ = 200.0  # the tilt is flat below
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """total: what is minimised; the others are its parts before weighting, detached."""
+    """The loss and its parts.
+
+    Attributes:
+        total: The loss to minimise.
+        final: Loss of the final estimate before weighting, detached.
+        mask: Loss of the mask stage before weighting, detached.
+    """
 
     total: Tensor
     final: Tensor
@@ -52,7 +58,7 @@ class TwoStageLoss(torch.nn.Module):
     def forward(self, estimates: Tensor, mask_estimates: Tensor, targets: Tensor) -> LossTerms:
         targets = targets.float()
         weights = self._stem_weights(targets)
-        # One transform for both stages: the STFT is linear, so the difference is transformed, not its two sides.
+        # The STFT is linear, so it suffices to transform the differences, for both stages at once.
         difference = torch.stack([estimates.float() - targets, mask_estimates.float() - targets])
         distance = self._distance(difference, weights)
         if self.settings.sdr_weight:
@@ -62,9 +68,9 @@ class TwoStageLoss(torch.nn.Module):
         return LossTerms(total, final.detach(), mask.detach())
 
     def _stem_weights(self, targets: Tensor) -> Tensor:
-        """(S,) one over the stem's mean level in the batch: quiet stems and quiet songs matter as much as loud ones.
+        """Return the inverse of each stem's mean level in the batch, (S,), so that quiet stems and songs count equally.
 
-        Where everything is silent a level of -50 dBFS stands in, so that silence is learnt, gently.
+        If everything is silent, a level of -50 dBFS is assumed, so that silence is learnt with a small weight.
         """
         if not self.settings.equalise_stems:
             return targets.new_ones(targets.shape[1])
@@ -73,7 +79,7 @@ class TwoStageLoss(torch.nn.Module):
         return 1.0 / (stem_level + LEVEL_FLOOR * mixture_level + SILENCE_FLOOR)
 
     def _distance(self, difference: Tensor, weights: Tensor) -> Tensor:
-        """(stages, B, S, C, samples) -> (stages,)"""
+        """Weighted distance in time and spectrum: (stages, B, S, C, samples) -> (stages,)."""
         distance = self.settings.time_weight * difference.abs().mean(dim=(1, 3, 4))
         for n_fft in self.settings.n_ffts:
             share = self.settings.spectrum_weight / len(self.settings.n_ffts)
@@ -81,24 +87,28 @@ class TwoStageLoss(torch.nn.Module):
         return (distance * weights).mean(dim=1)
 
     def _spectral(self, difference: Tensor, n_fft: int) -> Tensor:
-        """(stages, B, S, C, samples) -> (stages, S): the mean of |Re| + |Im|."""
+        """Mean of |Re| + |Im|: (stages, B, S, C, samples) -> (stages, S)."""
         window = getattr(self, f"window_{n_fft}")
         if difference.shape[-1] <= n_fft // 2:
             difference = torch.nn.functional.pad(difference, (0, n_fft // 2 + 1 - difference.shape[-1]))
         spectrum = torch.stft(
             difference.flatten(0, 3), n_fft, hop_length=n_fft // 4, window=window, center=True, return_complex=True
         )
-        # Divided by the window's norm, white noise has the same size in both domains.
+        # Divided by the window's norm, white noise has the same magnitude in both domains.
         size = torch.view_as_real(spectrum).abs().mean(dim=(2, 3))
         parts = (size * getattr(self, f"tilt_{n_fft}")).mean(dim=1) * (2.0 / window.norm())
         return parts.reshape(difference.shape[:4]).mean(dim=(1, 3))
 
 
 def error_level_db(difference: Tensor, targets: Tensor) -> Tensor:
-    """How loud the errors are beside the mixture, in dB, averaged over examples and stems.
+    """Return the level of the errors relative to the mixture in dB, averaged over examples and stems.
 
-    Args:    difference: (stages, B, S, C, samples); targets: (B, S, C, samples)
-    Returns: (stages,); at best -30: below that, and where everything is silent, nothing is gained
+    The level is at least -30 dB, so that smaller errors, and errors in silence, bring no further gain.
+
+    Shape:
+        difference: (stages, B, S, C, samples)
+        targets: (B, S, C, samples)
+        result: (stages,)
     """
     mixture = targets.sum(dim=1, keepdim=True).square().mean(dim=(2, 3)) + SILENCE_FLOOR**2  # (B, 1)
     error = difference.square().mean(dim=(3, 4))  # (stages, B, S)
@@ -106,19 +116,19 @@ def error_level_db(difference: Tensor, targets: Tensor) -> Tensor:
 
 
 def spectral_tilt(n_fft: int, sample_rate: int, db_per_octave: float) -> Tensor:
-    """(bins,) weights that rise with frequency from 200 Hz on; their mean is one, so white noise weighs as without."""
+    """Return weights (bins,) that rise with frequency above 200 Hz. Their mean is one, as without a tilt."""
     hz = torch.fft.rfftfreq(n_fft, 1.0 / sample_rate).clamp(min=TILT_PIVOT_HZ)
     tilt = 10.0 ** (torch.log2(hz / TILT_PIVOT_HZ) * db_per_octave / 20.0)
     return tilt / tilt.mean()
 
 
-SILENT_RMS = 10.0 ** (-55.0 / 20.0)  # an excerpt whose target is quieter says nothing about separation
-BATCH = {"cpu": 1}  # excerpts at a time; elsewhere 8
+SILENT_RMS = 10.0 ** (-55.0 / 20.0)  # quieter targets are not scored
+BATCH = {"cpu": 1}  # excerpts at a time; on other devices 8
 
 
 @dataclass(frozen=True)
 class ValidationScore:
-    """Mean SDR in dB per stem over the excerpts where it sounds."""
+    """Mean SDR in dB of each stem over the excerpts in which it sounds."""
 
     estimate: dict[str, float]
     mask_estimate: dict[str, float]
@@ -142,12 +152,19 @@ class ValidationScore:
 
 @torch.no_grad()
 def validate(model: nn.Module, targets: np.ndarray, stems: Sequence[str], fabric: Fabric) -> ValidationScore:
-    """targets: (excerpts, S, C, samples); the mixture is their sum. The devices share the excerpts.
+    """Score a model on fixed excerpts, divided among the devices. Leaves the model in evaluation mode.
 
-    Leaves the model in evaluation mode.
+    Args:
+        model: The network.
+        targets: Targets of the excerpts; the mixture is their sum.
+        stems: Names of the stems.
+        fabric: The devices.
+
+    Shape:
+        targets: (excerpts, S, C, samples)
     """
     model.eval()
-    # (S, 4): sums of the SDR of final, mask and mixture; and how many targets sound
+    # (S, 4): sums of the SDR of final estimate, mask stage and mixture, and the number of targets that sound
     sums = torch.zeros(len(stems), 4, device=fabric.device)
     own = targets[fabric.global_rank :: fabric.world_size]
     size = BATCH.get(fabric.device.type, 8)
@@ -167,6 +184,6 @@ def validate(model: nn.Module, targets: np.ndarray, stems: Sequence[str], fabric
 
 
 def sdr_db(targets: Tensor, estimates: Tensor) -> Tensor:
-    """As `evaluation.metrics.usdr`, for a batch where it lies: (B, S, C, samples) twice -> (B, S)."""
+    """Like `evaluation.evaluate.usdr`, for a batch on its device: (B, S, C, samples) twice -> (B, S)."""
     error = (targets - estimates).square().sum((2, 3))
     return 10 * torch.log10((targets.square().sum((2, 3)) + 1e-7) / (error + 1e-7))

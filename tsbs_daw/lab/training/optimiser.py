@@ -1,8 +1,8 @@
 """The optimisers of a training run and their learning rate: AdamW, or Muon for the matrices and AdamW for the rest.
 
-torch.optim.Muon takes parameters of two axes only. Here nearly every weight is a stack of matrices, one for each band
-or direction, so Muon is written out for stacks. The learning rate is a pure function of where a run stands: by its
-steps, or by the clock.
+torch.optim.Muon supports only parameters with two axes. Here nearly every weight is a stack of matrices, one for each
+band or direction, so this module implements Muon for stacks. The learning rate is a pure function of a run's progress,
+in steps or in time.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from torch import Tensor, nn
 from tsbs_daw.lab.training.recipe import OptimiserPart
 from tsbs_daw.network import TwoStageSeparator
 
-# Of the quintic iteration that drives all singular values towards one (K. Jordan et al., "Muon", 2024).
+# Coefficients of the quintic iteration that drives all singular values towards one (K. Jordan et al., "Muon", 2024).
 NEWTON_SCHULZ, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
 def make_optimiser(
     model: nn.Module, settings: OptimiserPart, map_levels: Tensor | None = None
 ) -> torch.optim.Optimizer:
-    """Of what is to be trained. Weight decay on linear and convolution weights only: see `is_decayed`.
+    """Create the optimiser of the trainable parameters. Only linear and convolution weights decay; see `is_decayed`.
 
-    Args: map_levels: (K,), what `band_levels` measured, where the map stage shall learn in its units (Muon only)
+    Args:
+        model: The network.
+        settings: The recipe's settings.
+        map_levels: Result of `band_levels`, (K,), to train the map stage in units of these levels (Muon only).
     """
     decay = {True: settings.weight_decay, False: 0.0}
     kinds: dict[tuple, dict] = {}
@@ -45,10 +48,11 @@ def make_optimiser(
 
 @torch.no_grad()
 def band_levels(network: TwoStageSeparator, targets: np.ndarray) -> Tensor:
-    """Half the level of the mixture's spectrum in each band, as the network sees it: about what a mask leaves wrong.
+    """Return half the level of the mixture's spectrum in each band: about the error that a mask leaves.
 
-    Args:    targets: (excerpts, S, C, samples)
-    Returns: (K,)
+    Shape:
+        targets: (excerpts, S, C, samples)
+        result: (K,)
     """
     power = torch.zeros(network.config.bins)
     for stems in targets:
@@ -59,39 +63,39 @@ def band_levels(network: TwoStageSeparator, targets: np.ndarray) -> Tensor:
 
 
 def _scale(model: nn.Module, name: str, map_levels: Tensor | None) -> Tensor | None:
-    """How much further than others the weights of the map stage's last layer go, in the shape of the parameter.
+    """Return factors for the steps of the map stage's last layer, in the shape of the parameter.
 
-    Its answers are spectra, whose numbers lie a thousandfold apart between the bands, and at one rate for all the loud
-    bands are never reached. Only the half that is the value has a level, not the half that is the gate.
+    Its outputs are spectra, whose levels differ a thousandfold between bands; with one rate for all, the loud bands
+    would never be reached. Only the value half of the outputs is scaled, not the gate half.
     """
     if map_levels is None or not name.startswith(("map_estimator.weight3.", "map_estimator.bias3.")):
         return None
     parameter, group = model.get_parameter(name), model.config.band_groups[int(name.rsplit(".", 1)[1])]
     scale = torch.ones_like(parameter)
-    outputs = scale.flatten(1, 2)  # of all stems together, the first half are values
+    outputs = scale.flatten(1, 2)  # for all stems together, the first half are values
     levels = map_levels[group.first_band : group.first_band + group.count].to(scale)
     outputs[:, : outputs.shape[1] // 2] = levels.reshape(-1, *[1] * (outputs.ndim - 1))
     return scale
 
 
 def is_decayed(name: str) -> bool:
-    """By name: parameters are stacked over bands and directions, so their number of axes tells nothing."""
+    """Return whether a parameter decays, by name: parameters are stacked, so the number of axes does not tell."""
     return not any("bias" in part or "norm" in part or part in ("A_log", "D", "slopes") for part in name.split("."))
 
 
 def is_matrix(name: str) -> bool:
-    """Is the parameter a linear layer's weight, or a stack of such: (..., outputs, inputs)?"""
+    """Return whether a parameter is a linear layer's weight, or a stack of them: (..., outputs, inputs)."""
     return is_decayed(name) and "conv" not in name
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with `orthogonal` move by their momentum with all singular values made one; the others as in AdamW.
+    """Muon for groups with `orthogonal`, which step along their orthogonalised momentum; AdamW for the others.
 
-    `scale`, in a parameter's shape, makes some of its weights go further: as if they were written in larger units.
-    All matrices of one shape are orthogonalised in one stack, whichever parameters they belong to: some hundred
-    operations a step instead of thousands, none of which waits for the device.
+    `scale`, in the shape of a parameter, enlarges the steps of some weights, as if they were in larger units. All
+    matrices of the same shape are orthogonalised as one stack, so that a step takes some hundred operations instead of
+    thousands, and none waits for the device.
 
-    A step has the root mean square that AdamW's has (arXiv 2502.16982), so one learning rate serves both.
+    A step has the same root mean square as one of AdamW (arXiv 2502.16982), so both use the same learning rate.
     """
 
     def __init__(self, groups: list[dict], lr: float, betas: tuple[float, float], momentum: float = 0.9):
@@ -149,13 +153,13 @@ class Muon(torch.optim.Optimizer):
 
     @staticmethod
     def _scale_of(group: dict, parameter: nn.Parameter) -> Tensor:
-        if group["scale"].device != parameter.device:  # made before the model was moved; moved once
+        if group["scale"].device != parameter.device:  # created before the model was moved to its device
             group["scale"] = group["scale"].to(parameter)
         return group["scale"]
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """About U V^T for each matrix U S V^T of a stack: (..., outputs, inputs). Singular values come out near one."""
+    """Approximate U V^T for each matrix U S V^T of a stack, (..., outputs, inputs); singular values become near one."""
     a, b, c = NEWTON_SCHULZ
     x = matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
     x = x.reshape(-1, *x.shape[-2:])
@@ -170,7 +174,10 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale all gradients to a norm of at most `max_norm`, without waiting for the device.
 
-    Returns: their norm before. Where it is not finite, all gradients become zero: such a step changes next to nothing.
+    If the norm is not finite, all gradients become zero, so that the step changes almost nothing.
+
+    Returns:
+        The norm before scaling.
     """
     members = [parameter for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([parameter.grad.flatten() for parameter in members])
@@ -184,16 +191,19 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * model; buffers are copied."""
+    """Update average <- decay * average + (1 - decay) * model; buffers are copied."""
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)
     for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
         ours.copy_(theirs)
 
 
 def learning_rate(step: int, settings: OptimiserPart, share: float | None = None) -> float:
-    """The rate of step `step` (the first is 0): a linear climb, then the decay, then the final rate for ever.
+    """Return the learning rate of a step: a linear warm-up, then the decay, then the final rate.
 
-    Args: share: how much of the run's time has passed, 0 to 1, where the clock decides instead of `total_steps`
+    Args:
+        step: Number of the step, from 0.
+        settings: The recipe's settings.
+        share: Share of the run's time that has passed, 0 to 1; None to use `total_steps`.
     """
     if share is None:
         length = max(1, settings.total_steps - settings.warmup_steps)
@@ -211,22 +221,26 @@ def _fall(share: float, settings: OptimiserPart) -> float:
 
 
 def ema_decay(step: int, settings: OptimiserPart) -> float:
-    """Short memory at first, so that the average forgets the random start soon."""
+    """Return the decay of the average; low at first, so that the average soon forgets the random start."""
     return min(settings.ema_decay, (1.0 + step) / (10.0 + step))
 
 
 class Clock:
-    """How much of a run's time has passed, whatever a step costs: so a run of any length ends annealed.
+    """Measures the share of a run's time that has passed, so that a run of any duration ends with the final rate.
 
-    Time of earlier calls counts as passed, and what is left of this call is the rest.
+    The run's time is the time of earlier calls plus the duration of this call.
+
+    Args:
+        deadline: When steps end, in the time of `now`.
+        trained_s: Time that earlier calls spent in steps.
+        now: The clock.
     """
 
     def __init__(self, deadline: float, trained_s: float, now: Callable[[], float] = time.monotonic):
-        """deadline: when steps end, in the time of `now`; trained_s: spent in steps by earlier calls"""
         self._now, self._deadline, self._before, self._begin = now, deadline, trained_s, now()
 
     def reserve(self, seconds: float) -> None:
-        """End so much earlier: something else comes after the last step."""
+        """End this much earlier, to leave time after the last step."""
         self._deadline -= seconds
 
     @property

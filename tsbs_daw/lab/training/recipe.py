@@ -1,6 +1,6 @@
-"""A recipe: everything that decides a training run except where the songs are. YAML -> validated, frozen.
+"""A recipe: all settings of a training run except the location of its songs. Read from YAML, validated and frozen.
 
-A recipe that ships with the package is named by its file's stem (`tiny-bundled`); any other is given by path.
+A recipe of the package is selected by its name (`tiny-bundled`), any other by its path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Part(BaseModel):
 
 
 class ModelPart(_Part):
-    """Which network: one of the three sizes, with fields of ModelConfig replaced."""
+    """The network: one of the three sizes; `overrides` replaces fields of ModelConfig."""
 
     size: Literal["tiny", "lite", "full"]
     overrides: dict[str, Any] = Field(default_factory=dict)
@@ -35,12 +35,16 @@ class ModelPart(_Part):
 class DataPart(_Part):
     """How excerpts are drawn.
 
-    segments_s:           lengths that the passes draw from; the batch shrinks as they grow. Empty: segment_s
-    coherent_probability: an example takes all stems from one place of one song, else each from a song of its own
-    active_share:         share of excerpts whose place is drawn among the seconds where the stem sounds
-    source_weights:       how often each of several folders of songs is drawn from; empty: equally often
-    follow_s:             look for new songs this often while training; 0: never
-    device_gb:            of a graphics card's memory for the songs
+    Attributes:
+        segment_s: Length of an excerpt, in seconds.
+        segments_s: Lengths that passes choose from; longer excerpts mean smaller batches. Empty: `segment_s`.
+        coherent_probability: Probability that all stems of an example come from one position of one song; otherwise
+            each comes from a song of its own.
+        active_share: Share of excerpts that are drawn from the seconds in which the stem sounds.
+        active_above_db: RMS in dBFS above which a stem sounds.
+        source_weights: Relative frequency of each of several folders of songs; empty: equal.
+        follow_s: Interval to look for new songs during training; 0: never.
+        device_gb: GPU memory for songs.
     """
 
     segment_s: float = Field(3.0, gt=0, le=60)
@@ -56,8 +60,8 @@ class DataPart(_Part):
 class AugmentPart(_Part):
     """Probabilities and ranges; see tsbs_daw.lab.training.excerpts.
 
-    Per stem:    gain, swap_channels, flip_polarity, silence_stem, equaliser, mixup (a second source of its kind)
-    Per example: bus_equaliser, low_pass, narrow, master (compressor and limiter, to a loudness between the two)
+    Per stem:    gain, swap_channels, flip_polarity, silence_stem, equaliser, mixup (a second source of the same kind)
+    Per example: bus_equaliser, low_pass, narrow, master (compressor and limiter, to a loudness in the range)
     Per batch:   pitch
     """
 
@@ -87,8 +91,10 @@ class AugmentPart(_Part):
 class LossPart(_Part):
     """Weights of the terms; see tsbs_daw.lab.training.objective.
 
-    tilt_db_per_octave: how much more an error in the spectrum weighs an octave higher; 3 makes pink noise even
-    sdr_weight:         of the error's level in dB below the mixture, which is what SDR counts; 0: leave it out
+    Attributes:
+        tilt_db_per_octave: Increase of a spectral error's weight per octave; with 3, all octaves of pink noise weigh
+            the same.
+        sdr_weight: Weight of the error's level in dB relative to the mixture, which is what SDR measures; 0: none.
     """
 
     final_weight: float = Field(1.0, ge=0)
@@ -102,13 +108,14 @@ class LossPart(_Part):
 
 
 class OptimiserPart(_Part):
-    """The rate climbs for `warmup_steps`, then falls to `final_share` of itself at `total_steps`.
+    """Settings of the optimiser. The rate rises for `warmup_steps`, then falls to its `final_share` at `total_steps`.
 
-    kind:  AdamW for everything, or Muon for the weights that are matrices; see tsbs_daw.lab.training.optimiser
-    train: the whole network, or the map stage alone on a mask stage that stays as it is
-    map_levels: the map stage learns in units of each band's level, without which it hardly adds anything (Muon only)
-    precision: auto is bfloat16 where the processor multiplies it, float32 elsewhere
-    compile: on CUDA, compile the blocks beside the first steps; where that fails they stay as they are
+    Attributes:
+        kind: AdamW for everything, or Muon for the matrices; see tsbs_daw.lab.training.optimiser.
+        train: Train the whole network, or only the map stage with a frozen mask stage.
+        map_levels: Train the map stage in units of each band's level; otherwise it learns almost nothing (Muon only).
+        precision: `auto` is bfloat16 if the hardware multiplies it, otherwise float32.
+        compile: On CUDA, compile the blocks during the first steps; if that fails, they stay plain.
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
@@ -136,9 +143,10 @@ class OptimiserPart(_Part):
 
 
 class ValidationPart(_Part):
-    """Fixed excerpts of the songs held out; the best checkpoint is the one with the highest mean SDR on them.
+    """Validation on fixed excerpts of the held-out songs; the best checkpoint has the highest mean SDR on them.
 
-    every_s: of a run by the clock (--minutes), in place of every_steps
+    Attributes:
+        every_s: Interval in seconds for a run with --minutes, which ignores every_steps.
     """
 
     every_steps: int = Field(500, gt=0)
@@ -155,7 +163,7 @@ class LogPart(_Part):
 
 
 class Recipe(_Part):
-    """One training run. `seed` and the step number decide every example."""
+    """The settings of a training run. `seed` and the number of the step determine every example."""
 
     format: Literal[1] = 1
     name: str
@@ -170,9 +178,10 @@ class Recipe(_Part):
     log: LogPart = LogPart()
 
     def model_config_value(self):
-        """The ModelConfig that this recipe trains.
+        """Return the ModelConfig of this recipe.
 
-        Raises SettingsError when an override names no field of ModelConfig.
+        Raises:
+            SettingsError: An override is not a valid field of ModelConfig.
         """
         from tsbs_daw import network as networks
 
@@ -185,7 +194,7 @@ class Recipe(_Part):
 
 
 def _frozen(value: Any) -> Any:
-    """YAML lists as tuples, all the way down: ModelConfig is hashable."""
+    """Convert lists to tuples at all levels, because ModelConfig must be hashable."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
@@ -198,9 +207,14 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(name_or_path: str | Path, changes: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe and apply `part.field=value` changes, whose values are read as YAML.
+    """Read a recipe and apply changes.
 
-    Raises SettingsError: no such recipe, no YAML, or a value that does not fit.
+    Args:
+        name_or_path: Name of a recipe of the package, or path of a file.
+        changes: `part.field=value` each; the values are YAML.
+
+    Raises:
+        SettingsError: There is no such recipe, it is not YAML, or a value is invalid.
     """
     path = _find(name_or_path)
     recipe = read_model(path, Recipe, Kind("recipe", SettingsError, f"see the recipes in {recipe_folder()}"))
@@ -213,7 +227,7 @@ def load_recipe(name_or_path: str | Path, changes: list[str] | tuple[str, ...] =
 
 
 def recipe_from_document(document: dict, origin: str) -> Recipe:
-    """Validate a plain document; `origin` is what the message names."""
+    """Validate a parsed document. `origin` names it in error messages."""
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:

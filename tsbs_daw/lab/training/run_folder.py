@@ -1,15 +1,15 @@
-"""What a training run leaves in its folder: its state, its curve, and TensorBoard events where a recipe asks for them.
+"""The files of a training run: its state, its curve, TensorBoard events if the recipe asks for them, and the export.
 
-The state is one safetensors file: weights, their average, the optimiser, and where the run stands. Tensor names:
+The state is one safetensors file with the weights, their average, the optimiser's state and the progress. Tensor names:
 `model.<name>`, `ema.<name>`, `optimiser.<name of the parameter>.<field>`. The recipe and the counters are JSON in the
-metadata. No pickle; written beside and renamed, so a crash leaves the previous state whole. The curve has one JSON
-object a line.
+metadata. It uses no pickle. It is written to a temporary file and renamed, so a crash leaves the previous state intact.
+The curve has one JSON object per line.
 
-The best weights of a run become a file that ships: calibrated if wanted, in half precision, with its provenance.
-Calibration decides how much of what the map stage adds to keep, per stem and band. The map stage learns its corrections
-on the training songs, and is surer of them than it may be. One factor for each stem and band, the least squares
-solution on held-out songs, takes that back, and more so where these songs disagree; it goes into the weights, and costs
-nothing afterwards. S stems, K bands.
+The export writes the best weights in half precision with their provenance, and calibrates them if requested.
+Calibration scales the corrections of the map stage, for each stem and band. The map stage learns them on the training
+songs and overestimates them on others. One factor for each stem and band, the least squares solution on held-out songs,
+compensates for that; it is smaller where these songs disagree. The factors are multiplied into the weights, so they
+cost nothing at inference. S stems, K bands.
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ FORMAT = "1"
 
 @dataclass
 class Progress:
-    """step: how many are done; best_sdr_db: the best mean SDR validated so far; trained_s: time spent in steps."""
+    """The progress of a run.
+
+    Attributes:
+        step: Number of completed steps.
+        best_sdr_db: Best mean validation SDR so far.
+        best_step: Step of that validation.
+        trained_s: Time spent in steps.
+        songs: Hash of the training songs.
+    """
 
     step: int = 0
     best_sdr_db: float | None = None
@@ -63,7 +71,14 @@ def save_state(
 
 
 def load_state(path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
-    """Put everything back in place. Raises CheckpointError when the file is not a state of this model."""
+    """Restore weights, average and optimiser.
+
+    Returns:
+        The progress of the run.
+
+    Raises:
+        CheckpointError: The file is not a training state of this model.
+    """
     tensors, metadata = read_tensors(path)
     _load_weights(model, tensors, "model.", path)
     _load_weights(ema, tensors, "ema.", path)
@@ -72,12 +87,20 @@ def load_state(path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.op
 
 
 def read_progress(path: Path) -> Progress:
-    """Where the run whose state lies at `path` stands. Raises: CheckpointError"""
+    """Read the progress of a run from its state.
+
+    Raises:
+        CheckpointError: The file is not a training state.
+    """
     return Progress(**json.loads(_read_metadata(path)["progress"]))
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside, flush to the disk, rename. Raises: NoSpaceLeft: what was at `path` is still there"""
+    """Write tensors to a temporary file, flush it to the disk, and rename it.
+
+    Raises:
+        NoSpaceLeft: The disk is full; the previous file at `path` is unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -87,7 +110,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
             os.fsync(file.fileno())
     except (SafetensorError, OSError) as error:
         temporary.unlink(missing_ok=True)
-        if disk_is_full(error) or "No space left" in str(error):  # safetensors knows no errno
+        if disk_is_full(error) or "No space left" in str(error):  # safetensors gives no errno
             raise NoSpaceLeft(f"the disk of {path.parent} is full; make room, and go on with --resume") from error
         raise
     temporary.replace(path)
@@ -111,7 +134,7 @@ def _read_metadata(path: Path) -> dict[str, str]:
 
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Through the optimiser's own load_state_dict, which knows on which device each field belongs."""
+    """Restore the optimiser by its own load_state_dict, which puts each field on the right device."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state = {}
@@ -132,10 +155,14 @@ def _load_weights(module: nn.Module, tensors: dict[str, Tensor], prefix: str, pa
 
 
 class Curve:
-    """Appends rows; a resume drops the rows of steps to be trained again."""
+    """The curve of a run, to which rows are appended.
+
+    Args:
+        path: The file.
+        resume_step: Keep the rows up to this step, and drop later ones, which are trained again; 0 to start anew.
+    """
 
     def __init__(self, path: Path, *, resume_step: int = 0):
-        """Keeps the rows up to `resume_step`; 0 begins anew. A last line that a crash cut is dropped too."""
         self.path = path
         rows = [row for row in read_curve(path) if row["step"] <= resume_step] if resume_step else []
         temporary = path.with_name(path.name + ".tmp")
@@ -143,7 +170,7 @@ class Curve:
         temporary.replace(path)
 
     def add(self, kind: str, step: int, **values) -> dict:
-        """Returns: the row"""
+        """Append a row and return it."""
         row = {"kind": kind, "step": step, **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -151,7 +178,7 @@ class Curve:
 
 
 def read_curve(path: Path) -> list[dict]:
-    """All whole rows; an empty list when there is no curve."""
+    """Return all complete rows; none if there is no curve."""
     if not path.is_file():
         return []
     rows = []
@@ -159,12 +186,20 @@ def read_curve(path: Path) -> list[dict]:
         try:
             rows.append(json.loads(line))
         except ValueError:
-            break  # a crash cut this line; nothing whole can follow it
+            break  # a crash cut this line off, so it is the last one
     return rows
 
 
 class Board:
-    """Writes event files into `folder`. Raises SettingsError when tensorboard is not installed."""
+    """Writes TensorBoard event files.
+
+    Args:
+        folder: Folder of the files.
+        resume_step: Hide events after this step, which are trained again; 0 to start anew.
+
+    Raises:
+        SettingsError: TensorBoard is not installed.
+    """
 
     def __init__(self, folder: Path, *, resume_step: int = 0):
         try:
@@ -174,11 +209,10 @@ class Board:
                 "the recipe asks for TensorBoard, which is not installed: pip install 'tsbs-daw[train]', "
                 "or --set log.tensorboard=false"
             ) from error
-        # What an interrupted run wrote beyond its last saved step is not shown twice.
         self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
 
     def add_row(self, row: dict) -> None:
-        """Every number of a row of the curve, those of stems as `sdr_db/vocals`."""
+        """Add every number of a row of the curve; those of stems are named `sdr_db/vocals`, for example."""
         for key, value in row.items():
             if isinstance(value, dict):
                 for stem, number in value.items():
@@ -188,7 +222,7 @@ class Board:
         self._writer.flush()
 
     def add_audio(self, name: str, audio: np.ndarray, sample_rate: int, step: int) -> None:
-        """audio: (channels, samples); the first channel is kept, clipped to full scale."""
+        """Add the first channel of (channels, samples), clipped to full scale."""
         self._writer.add_audio(name, np.clip(audio[:1], -1.0, 1.0), step, sample_rate=sample_rate)
 
     def close(self) -> None:
@@ -203,13 +237,21 @@ def export_best(
 ) -> int:
     """Write the best averaged weights of a run in half precision.
 
-    Args:    calibrate_on: a folder of songs to calibrate the map stage on; see `fit_map_gains`
-             init, keep: weights that the run began from, and their share in a mean of them and the run's: between
-                         the two lie weights that do nearly as well, and odd things less often (arXiv 2109.01903)
-    Returns: the file's size in bytes
-    Raises:  CheckpointError: the run has no validated weights yet
-             SettingsError: `init` is a network of another shape
-             DatasetError: a song to calibrate on is broken
+    Args:
+        run: The run's folder.
+        path: The file to write.
+        calibrate_on: Folder of songs on which to calibrate the map stage; see `fit_map_gains`.
+        init: Weights from which the run started.
+        keep: Share of `init` in the exported weights. Weights between the two separate nearly as well, and fail less
+            often on unusual songs (arXiv 2109.01903).
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        CheckpointError: The run has no validated weights yet.
+        SettingsError: `init` is a network of another shape.
+        DatasetError: A song to calibrate on is broken.
     """
     from tsbs_daw.network import checkpoint
 
@@ -232,7 +274,7 @@ def export_best(
 
 
 def write_model(network: TwoStageSeparator, path: Path, facts: dict[str, str], run: Path) -> None:
-    """Write weights in half precision, with the recipe of the run they are from."""
+    """Write weights in half precision, with the recipe of their run."""
     import torch
 
     from tsbs_daw.network import checkpoint
@@ -245,7 +287,7 @@ def write_model(network: TwoStageSeparator, path: Path, facts: dict[str, str], r
 
 
 def _calibrate(network: TwoStageSeparator, folder: Path) -> int:
-    """Scale what the map stage adds; returns how many songs decided."""
+    """Scale the corrections of the map stage. Returns the number of songs used."""
     from tsbs_daw.lab.evaluation.songs import list_song_folders
 
     songs = list_song_folders(folder, network.config.stems)
@@ -256,7 +298,7 @@ def _calibrate(network: TwoStageSeparator, folder: Path) -> int:
 
 
 def _spread(folder: Path, config: ModelConfig) -> np.ndarray:
-    """Excerpts evenly over a song: (excerpts, S, 2, samples)."""
+    """Cut excerpts at equal distances from a song: (excerpts, S, 2, samples)."""
     import numpy as np
 
     from tsbs_daw.lab.evaluation.songs import SongProblem, read_song_audio, require_whole
@@ -271,21 +313,30 @@ def _spread(folder: Path, config: ModelConfig) -> np.ndarray:
     return excerpts.transpose(0, 2, 3, 1).astype(np.float32) / 32768.0
 
 
-# As if each band added this share of the mean band more, without any use: bands that add little stay near zero.
+# Regularisation, as a share of the mean energy of the bands: factors of bands with small corrections stay near zero.
 RIDGE = 0.3
-# A factor less than the square root of this many standard errors from zero is zero; others shrink towards it, as
-# the positive part of James and Stein's estimator does. Two is where a factor begins to pay on songs not seen.
+# A factor whose square is less than this many times its variance becomes zero; others shrink towards zero, as in the
+# positive-part James-Stein estimator. From 2 on, a factor improves unseen songs.
 DOUBT = 2.0
 
 
 @torch.no_grad()
 def fit_map_gains(network: TwoStageSeparator, songs: Iterable[np.ndarray]) -> Tensor:
-    """The factors with which the map stage's additions lower the songs' mean error level most. Below zero where wrong.
+    """Fit factors for the corrections of the map stage that minimise the mean level of the error.
 
-    An error's level counts in dB, as SDR does, so a song weighs the more, the less the mask stage left to mend in it.
+    The level is in dB, as for SDR, so a song has more weight if the mask stage leaves a smaller error. A factor is
+    negative if the corrections are wrong.
 
-    Args:    songs: targets of each song's excerpts, (excerpts, S, C, samples); the mixture is their sum
-    Returns: (S, K)
+    Args:
+        network: The network.
+        songs: Targets of each song's excerpts; the mixture is their sum.
+
+    Returns:
+        A factor for each stem and band.
+
+    Shape:
+        songs: (excerpts, S, C, samples) each
+        result: (S, K)
     """
     network.eval()
     along, energy = [], []
@@ -301,7 +352,7 @@ def fit_map_gains(network: TwoStageSeparator, songs: Iterable[np.ndarray]) -> Te
 
 
 def _trust(along: Tensor, energy: Tensor) -> Tensor:
-    """How much of each factor to keep, 0 to 1, by how far the songs agree on it: (songs, S, K) twice -> (S, K)."""
+    """Return the share of each factor to keep, 0 to 1; more if the songs agree: (songs, S, K) twice -> (S, K)."""
     songs, total = len(along), along.sum(0)
     if songs < 2:
         return torch.ones_like(total)
@@ -311,9 +362,11 @@ def _trust(along: Tensor, energy: Tensor) -> Tensor:
 
 
 def _sums(network: TwoStageSeparator, stems: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Of an excerpt: added x missing and added squared, (S, K), and the energy that is missing, (S,).
+    """Return sums over an excerpt. All are zero for a stem that does not sound.
 
-    All are zero for a stem that does not sound.
+    Returns:
+        Product of correction and error of the mask stage, (S, K); square of the correction, (S, K); energy of the
+        error, (S,).
     """
     separation = network(torch.from_numpy(stems.sum(axis=0))[None])
     missing = torch.from_numpy(stems) - separation.mask_estimates[0]
@@ -325,17 +378,17 @@ def _sums(network: TwoStageSeparator, stems: np.ndarray) -> tuple[Tensor, Tensor
 
 
 def _by_band(values: Tensor, network: TwoStageSeparator) -> Tensor:
-    """(S, C, T, F) -> sums, (S, K)."""
+    """Sum over channels, frames and the bins of each band: (S, C, T, F) -> (S, K)."""
     bands = values.double().sum((1, 2)).split(network.config.band_widths, dim=-1)
     return torch.stack([band.sum(-1) for band in bands], dim=-1)
 
 
 @torch.no_grad()
 def scale_map(network: TwoStageSeparator, gains: Tensor) -> None:
-    """Multiply what the map stage adds to each stem in each band, by its last layer's weights. gains: (S, K)"""
+    """Multiply the corrections of the map stage by factors (S, K), through the weights of its last layer."""
     estimator, stems = network.map_estimator, len(gains)
     for group, weight, bias in zip(network.config.band_groups, estimator.weight3, estimator.bias3, strict=True):
-        # Outputs are read as value/gate x real/imaginary x stem x bin, and only the value is a factor of the answer.
+        # The axes of the outputs are value/gate, real/imaginary, stem and bin; only the value is linear in the result.
         factors = torch.ones(group.count, 2, 2, stems, group.band_width)
         factors[:, 0] = gains.T[group.first_band : group.first_band + group.count, None, :, None]
         factors = factors.reshape(group.count, stems, 4 * group.band_width)

@@ -1,8 +1,8 @@
-"""A fast model for one's own sound: the stems that a better, slower model makes of one's songs teach a small one.
+"""Knowledge distillation: train a small, fast model on the stems that a better, slower model makes of the user's songs.
 
-Files in the work folder, which a later call goes on from:
-    songs/train, songs/valid    what the teacher made of each song; valid: of those that are kept back
-    run                         the training (tsbs_daw.lab.training.trainer)
+Files in the work folder, from which a later call resumes:
+    songs/train, songs/valid    the teacher's stems of each song; valid: of the songs kept back
+    run                         the training run (tsbs_daw.lab.training.trainer)
 """
 
 from __future__ import annotations
@@ -32,20 +32,26 @@ logger = logging.getLogger(__name__)
 
 ENDINGS = frozenset(".wav .aif .aiff .flac .ogg .opus .mp3 .m4a .aac .wma .caf .w64 .wv".split())  # noqa: SIM905
 LEAST_SONGS = 2
-KEPT_BACK = 5  # one song in so many, by a checksum of its name
+KEPT_BACK = 5  # one in this many songs is kept back, chosen by a checksum of its name
 _FULL = "The disk of {} is full; free some space and rerun the command."
-MEASURED_S = 60.0  # of each song that is kept back
+MEASURED_S = 60.0  # seconds to measure of each song kept back
 CHANNELS = 2
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is taught to whom.
+    """A request for `teach`.
 
-    name:    of the new model; teacher, student: names or files of models: the teacher is of any network, the student is
-             a TS-BSMamba2, whose shape and weights are the start
-    minutes: of training, after the teacher's work is done
-    changes: of the recipe, `part.field=value`
+    Attributes:
+        name: Name of the new model.
+        teacher: Name or file of a model of any network.
+        songs: Folder of audio files.
+        student: Name or file of a TS-BSMamba2 model, whose shape and weights are the starting point.
+        minutes: Duration of the training, without the teacher's separations.
+        work: Work folder; None for a folder in the home.
+        device: Device to compute on.
+        changes: Changes to the recipe, `part.field=value` each.
+        overwrite: Whether to replace an existing model of this name.
     """
 
     name: str
@@ -61,10 +67,14 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Taught:
-    """What came of it.
+    """The result of `teach`.
 
-    before_db, after_db: SDR of the student's stems, the teacher's being the truth, on songs that were kept back
-    seconds: of the teacher and of the student for one second of those songs
+    Attributes:
+        path: The new model.
+        kept_back: Names of the songs kept back.
+        before_db: SDR of the student's stems before training, with the teacher's stems as truth, on these songs.
+        after_db: The same after training.
+        seconds: Computing time of teacher and student per second of these songs.
     """
 
     path: Path
@@ -80,11 +90,22 @@ def teach(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Taught | None:
-    """Separate, train, measure, install. What is done already in the work folder is not done again.
+    """Separate the songs, train, measure and install the model. Steps that the work folder has results of are skipped.
 
-    Returns: None when `stop` asked to stop before the end
-    Raises:  UnknownModel: the name is a known model's; UsageError: it is taken, or teacher and student have other stems
-             DatasetError: too few songs; NoSpaceLeft: the disk is full, and what is done so far is kept
+    Args:
+        lesson: What to train.
+        settings: The program's settings.
+        stop: Called between steps; returns whether to stop.
+        report: Called with a line of progress.
+
+    Returns:
+        The result; None if `stop` stopped it before the end.
+
+    Raises:
+        UnknownModel: The name is reserved for a known model.
+        UsageError: The name is taken, or teacher and student have different stems.
+        DatasetError: There are too few songs.
+        NoSpaceLeft: The disk is full; the results so far are kept.
     """
     from tsbs_daw.models.kinds import read_config
     from tsbs_daw.models.registry import resolve
@@ -135,9 +156,13 @@ def _require_same_stems(lesson: Lesson, teacher: NetworkConfig, student: ModelCo
 
 
 def find_songs(folder: Path) -> dict[str, list[Path]]:
-    """Audio files anywhere below `folder`, those to learn from and those kept back: {"train": ..., "valid": ...}.
+    """Find the audio files below `folder`, and choose those to keep back.
 
-    Raises: DatasetError: there is no such folder, or too few songs to keep any back
+    Returns:
+        {"train": files to learn from, "valid": files kept back}
+
+    Raises:
+        DatasetError: The folder does not exist, or has too few songs.
     """
     if not folder.is_dir():
         raise DatasetError(f"The folder of songs {shown(folder)} does not exist.")
@@ -160,7 +185,7 @@ def _separate_all(
     stop: Callable[[], bool],
     report: Callable[[str], None],
 ) -> bool:
-    """Returns: whether all is done. A song that cannot be read is named and left out."""
+    """Separate all songs with the teacher; unreadable songs are reported and skipped. Returns False if stopped."""
     total, done = sum(map(len, songs.values())), 0
     for split in ("valid", "train"):
         for path in songs[split]:
@@ -183,14 +208,14 @@ def _separate_all(
 
 
 def _folder_name(path: Path) -> str:
-    """Different for files of one name in different folders."""
+    """Return a folder name that differs for files of the same name in different folders."""
     from tsbs_daw.core.filenames import safe_name
 
     return f"{safe_name(path.stem)}-{zlib.crc32(str(path.absolute()).encode('utf-8', 'surrogateescape')):08x}"
 
 
 def _separate_one(teacher: Separator, path: Path, target: Path, rate: int) -> None:
-    """The teacher's stems as 16-bit FLAC at the student's rate; song.json comes last."""
+    """Write the teacher's stems as 16-bit FLAC at the student's rate, and song.json last."""
     import soundfile
     import soxr
 
@@ -201,7 +226,7 @@ def _separate_one(teacher: Separator, path: Path, target: Path, rate: int) -> No
     if shutil.disk_usage(target.parent).free < 2 * audio.size * len(teacher.stems):
         raise NoSpaceLeft(_FULL.format(shown(target.parent)))
     stems = teacher.separate(audio, rate)
-    # One gain for all stems: they must neither clip nor stop summing to the mixture.
+    # One gain for all stems, so that none clips and they still sum to the mixture.
     gain = 1.0 / max(1.0, *(float(np.abs(stem).max(initial=0.0)) for stem in stems.values()))
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -211,7 +236,7 @@ def _separate_one(teacher: Separator, path: Path, target: Path, rate: int) -> No
 
 
 def read_stereo(path: Path, most_s: float | None = None) -> tuple[np.ndarray, int]:
-    """(2, samples) float32 and the rate; mono is doubled, of more channels the first two are taken."""
+    """Read a file as stereo: (2, samples) float32, and the rate. Mono is doubled; only two channels are used."""
     from tsbs_daw.audio.read import open_audio
 
     with open_audio(path) as reader:
@@ -227,7 +252,7 @@ def read_stereo(path: Path, most_s: float | None = None) -> tuple[np.ndarray, in
 
 
 def _train(lesson: Lesson, config: ModelConfig, student: Path, work: Path, stop: Callable[[], bool]) -> bool:
-    """Returns: whether it was trained to its end."""
+    """Train the student. Returns False if stopped."""
     from tsbs_daw.lab.training.run_folder import read_progress
     from tsbs_daw.lab.training.trainer import RunOptions, train
 
@@ -252,7 +277,7 @@ def _train(lesson: Lesson, config: ModelConfig, student: Path, work: Path, stop:
 
 
 def lesson_recipe(lesson: Lesson, config: ModelConfig) -> Recipe:
-    """`bundled` for a network of the student's shape, at the rate of a fine-tuning."""
+    """Return the recipe `bundled` for a network of the student's shape, with a learning rate for fine-tuning."""
     from tsbs_daw.lab.training.recipe import load_recipe
 
     recipe = load_recipe("bundled", ["optimiser.learning_rate=2e-3", "data.follow_s=0", *lesson.changes])
@@ -278,14 +303,14 @@ def _measure(
         name: Separator.load(str(path), lesson.device, settings) for name, path in (("b", before), ("a", after))
     }
     scores: dict[str, dict[str, list[float]]] = {name: {stem: [] for stem in teacher.stems} for name in students}
-    spent, heard_s, names = {"teacher": 0.0, "student": 0.0}, 0.0, []
+    spent, audio_s, names = {"teacher": 0.0, "student": 0.0}, 0.0, []
     for path in songs["valid"]:
         try:
             audio, rate = read_stereo(path, MEASURED_S)
         except AudioError:
-            continue  # named when it was to be separated
+            continue  # reported when it was separated
         names.append(path.name)
-        heard_s += audio.shape[-1] / rate
+        audio_s += audio.shape[-1] / rate
         begin = time.perf_counter()
         truth = teacher.separate(audio, rate)
         spent["teacher"] += time.perf_counter() - begin
@@ -296,12 +321,12 @@ def _measure(
             for stem, wanted in truth.items():
                 scores[name][stem].append(usdr(wanted, stems[stem]))
     means = {name: {stem: float(np.mean(values)) for stem, values in rows.items()} for name, rows in scores.items()}
-    seconds = {name: value / heard_s for name, value in spent.items()}
+    seconds = {name: value / audio_s for name, value in spent.items()}
     return Taught(target, tuple(names), means["b"], means["a"], seconds)
 
 
 def _install(best: Path, target: Path, lesson: Lesson, taught: Taught) -> None:
-    """In half precision, among the user's own models; its hash counts from then on."""
+    """Install the model in half precision among the user's models, and record its hash."""
     import torch
 
     from tsbs_daw.models.registry import HashRecord

@@ -1,11 +1,11 @@
-"""One training run: songs and a recipe in, weights and a curve out; stopped and resumed at any step.
+"""A training run: reads songs and a recipe, writes weights and a curve; can be stopped and resumed at any step.
 
 Files in the run's folder:
-    recipe.json           what is trained, as the run began
-    last.safetensors      the whole state, written now and then (tsbs_daw.lab.training.run_folder)
-    best.safetensors      the averaged weights with the best validation SDR: a model, ready for use
-    curve.jsonl           loss, rate, validation SDR by step
-    bank-*                the songs, decoded (tsbs_daw.lab.training.bank)
+    recipe.json           the recipe at the start of the run
+    last.safetensors      the whole state, written regularly (tsbs_daw.lab.training.run_folder)
+    best.safetensors      the averaged weights with the best validation SDR: a usable model
+    curve.jsonl           loss, rate and validation SDR by step
+    bank-*                the decoded songs (tsbs_daw.lab.training.bank)
 """
 
 from __future__ import annotations
@@ -42,20 +42,25 @@ from tsbs_daw.lab.training.run_folder import Board, Curve, Progress, load_state,
 
 logger = logging.getLogger(__name__)
 
-LAST_LOOK_S = 3.0  # at least, for the last validation and for writing, of a run by the clock
-MAX_FAILURES = 5  # of a device in a row, or of the loss in all, before a run ends
+LAST_LOOK_S = 3.0  # least time reserved for the last validation and for writing, in a run by the clock
+MAX_FAILURES = 5  # consecutive failures of the device, or failures of the loss in total, before a run ends
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What belongs to this call and not to the recipe.
+    """Options of one call of `train`, which are not part of the recipe.
 
-    data:        one folder of songs, or several
-    max_minutes: stop cleanly after this long; None: train to the recipe's last step
-    minutes:     as max_minutes, but the rate falls with the clock, so that the run ends annealed
-    accelerator, devices: as Lightning Fabric names them
-    init:        a model file to begin from; of another shape than the recipe's, it is left aside
-    export:      where to write the best weights in half precision, as soon as there are better ones
+    Attributes:
+        data: One folder of songs, or several.
+        out: The run's folder.
+        resume: Whether to resume the run in `out`.
+        max_minutes: Stop after this time; None to train until the recipe's last step.
+        accelerator: Lightning Fabric's name of the accelerator.
+        devices: Lightning Fabric's devices.
+        skip_broken: Whether to skip broken songs instead of failing.
+        init: A model file to start from; ignored if its shape differs from the recipe's.
+        minutes: Like max_minutes, but the learning rate follows the clock, so that the run ends with its final rate.
+        export: File to write the best weights to in half precision, whenever they improve.
     """
 
     data: Path | tuple[Path, ...]
@@ -80,12 +85,21 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[dict], None] = lambda row: None,
 ) -> Progress:
-    """Train until the recipe's last step, the time budget, or `stop()`; the state is saved in each case.
+    """Train until the recipe's last step, the time limit, or `stop()`; the state is saved in each case.
 
-    `report` gets each row of the curve as it is written; in one process only when several train.
+    Args:
+        recipe: The settings of the run.
+        options: The options of this call.
+        stop: Called between steps; returns whether to stop.
+        report: Called with each row of the curve; if several processes train, only in one of them.
 
-    Raises DatasetError before the first step when songs are broken, NonFiniteLoss when the loss is, SettingsError
-    when the folder already holds a run and `resume` is not asked for.
+    Returns:
+        The progress of the run.
+
+    Raises:
+        DatasetError: Songs are broken; raised before the first step.
+        NonFiniteLoss: The loss is not finite.
+        SettingsError: The folder already holds a run, and `resume` is not set.
     """
     begin = time.monotonic()
     if not options.resume and (options.out / "last.safetensors").exists():
@@ -101,6 +115,8 @@ def train(
 
 
 class Trainer:
+    """The state of a training run. Use `train`."""
+
     def __init__(self, fabric: Fabric, recipe: Recipe, options: RunOptions, report: Callable[[dict], None]):
         from tsbs_daw.network import TwoStageSeparator
 
@@ -146,7 +162,7 @@ class Trainer:
         self.compiler = self._start_compiler()
 
     def _begin_from(self, path: Path) -> None:
-        """Raises: CheckpointError: not a model"""
+        """Load the weights of a model to start from. Raises CheckpointError if the file is not a model."""
         from tsbs_daw.network import checkpoint
 
         loaded = checkpoint.load(path)
@@ -174,7 +190,7 @@ class Trainer:
         return self.out / "last.safetensors"
 
     def follow_clock(self, deadline: float) -> None:
-        """Let time decide instead of `total_steps`: steps, the last validation and all writing end by `deadline`."""
+        """Use the clock instead of `total_steps`: steps, the last validation and all writing end by `deadline`."""
         self.clock = Clock(deadline, self.progress.trained_s)
         self._reserved_s = LAST_LOOK_S
         self.clock.reserve(self._reserved_s)
@@ -218,7 +234,7 @@ class Trainer:
         return step % part.every_steps == 0 or step == self.recipe.optimiser.total_steps
 
     def _step_or_fall_back(self) -> tuple[LossTerms | None, Tensor | None]:
-        """A step. On CUDA, what fails is tried again in a way that asks less of the card."""
+        """Train one step. On CUDA, retry a failed step with lower demands on the GPU."""
         if self.compiler is not None:
             self.compiler.poll()
         while True:
@@ -247,7 +263,7 @@ class Trainer:
         torch.cuda.empty_cache()
 
     def _step(self) -> tuple[LossTerms, Tensor]:
-        """One step of the optimiser: forward and backward for each pass, clip, update, average."""
+        """Train one step of the optimiser: forward and backward for each pass, clip, update, average."""
         self.model.train()
         settings, step = self.recipe.optimiser, self.progress.step
         for group in self.raw_optimiser.param_groups:
@@ -275,7 +291,7 @@ class Trainer:
         return self._rate_share * learning_rate(step, self.recipe.optimiser, share)
 
     def _require_finite(self, value: Tensor, targets: Tensor) -> None:
-        """On the CPU. On CUDA asking would wait for the card: such a step moves nothing; see `_recover`."""
+        """Check a value on the CPU. On CUDA, a check would wait for the GPU; there `_recover` handles such steps."""
         if self.fabric.device.type == "cuda" or torch.isfinite(value.detach()).all():
             return
         path = self.out / f"nonfinite-step-{self.progress.step}.safetensors"
@@ -286,7 +302,7 @@ class Trainer:
         )
 
     def _recover(self) -> None:
-        """Back to the last weights that were validated, at half the rate: the loss stays beyond numbers here."""
+        """Return to the last validated weights, and halve the learning rate, because the loss stays non-finite."""
         if self._rate_share <= 0.5**MAX_FAILURES:
             raise NonFiniteLoss(f"the loss is not finite around step {self.progress.step}; lower the learning rate")
         self._rate_share /= 2
@@ -317,7 +333,7 @@ class Trainer:
 
     @torch.no_grad()
     def _sound(self, step: int) -> None:
-        """The first validation excerpt into the board: what is heard of each stem."""
+        """Add the stems of the first validation excerpt to the board as audio."""
         mixture = torch.from_numpy(self.validation_targets[0].sum(axis=0))[None].to(self.fabric.device)
         with self.fabric.autocast():
             estimates = self.ema(mixture).estimates[0].float().cpu().numpy()
@@ -356,7 +372,7 @@ class Trainer:
         self.fabric.barrier()
 
     def _save_average(self, path: Path, sdr_db: float | None = None) -> None:
-        """The averaged weights as a model that can be used at once."""
+        """Save the averaged weights as a usable model."""
         if not self.fabric.is_global_zero:
             return
         from tsbs_daw.network import checkpoint
@@ -369,11 +385,11 @@ class Trainer:
         checkpoint.save(self.ema, path, facts)
 
     def _agree(self, stop: bool) -> bool:
-        """All devices stop at the same step: when any wants to."""
+        """Return whether any process wants to stop, so that all stop at the same step."""
         if self.fabric.world_size == 1:
             return stop
-        wish = torch.tensor(float(stop), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(wish, reduce_op="sum") > 0)
+        stops = torch.tensor(float(stop), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(stops, reduce_op="sum") > 0)
 
     def _note_songs(self) -> None:
         songs = [song for bank in self.sources.banks for song in bank.songs]
