@@ -88,7 +88,7 @@ def test_songs_of_the_test_split_are_not_learnt_from(tmp_path):
     assert _ranges([7001, 7000, 7002, 1000, 7001]) == ["1000-1000", "7000-7002"]
 
 
-def test_sketches_and_cadences_teach_one_key_each():
+def test_symbolic_songs_and_cadences_teach_one_key_each():
     found = key_examples(4)
     assert all(features.shape[0] == right.shape[0] == 24 and right.sum() == 1 for features, right in found)
     assert {int(right.argmax()) for _, right in cadence_examples()} == {0, 12}  # C major and C minor

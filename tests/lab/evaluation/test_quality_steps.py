@@ -13,7 +13,7 @@ from song_files import STEMS
 
 from tsbs_daw import cli
 from tsbs_daw.core.errors import UsageError
-from tsbs_daw.lab.evaluation.quality import ROWS, Hearing, _heard, compare_qualities
+from tsbs_daw.lab.evaluation.quality import ROWS, Variant, _estimates, compare_qualities
 from tsbs_daw.lab.evaluation.songs import KnownSong
 from tsbs_daw.separation.quality import QUALITIES
 from tsbs_daw.separation.separator import Separator
@@ -68,19 +68,19 @@ def test_each_way_to_hear_a_song_is_separated_once(songs):
 
 
 @pytest.mark.parametrize(
-    "hearing", [Hearing(inverted=True), Hearing(shift=0.5, inverted=True), Hearing(exchanged=True)]
+    "variant", [Variant(inverted=True), Variant(shift=0.5, inverted=True), Variant(exchanged=True)]
 )
-def test_an_odd_network_gives_the_same_however_it_hears_the_song(hearing):
+def test_an_odd_network_gives_the_same_however_it_hears_the_song(variant):
     audio = 0.1 * noise(RATE, amplitude=1.0, seed=3)
     song = KnownSong("song", RATE, np.zeros((len(STEMS), *audio.shape), np.float32), audio)
-    as_it_is = _heard(song, Uneven(error=0.0), STEMS, Hearing())
-    np.testing.assert_array_equal(_heard(song, Uneven(error=0.0), STEMS, hearing), as_it_is)
+    as_it_is = _estimates(song, Uneven(error=0.0), STEMS, Variant())
+    np.testing.assert_array_equal(_estimates(song, Uneven(error=0.0), STEMS, variant), as_it_is)
 
 
 def test_the_mean_of_both_polarities_takes_away_what_is_even():
     audio = 0.1 * noise(RATE, amplitude=1.0, seed=3)
     song = KnownSong("song", RATE, np.zeros((len(STEMS), *audio.shape), np.float32), audio)
-    found = [_heard(song, Uneven(error=0.5), STEMS, Hearing(inverted=inverted)) for inverted in (False, True)]
+    found = [_estimates(song, Uneven(error=0.5), STEMS, Variant(inverted=inverted)) for inverted in (False, True)]
     np.testing.assert_allclose(np.mean(found, axis=0)[STEMS.index("vocals")], audio, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Two commands for whoever works on the models.
+"""Commands for developers of the models.
 
 python -m tsbs_daw.lab.evaluation fit SONGS --out WEIGHTS.json          fit the weights of the analysis
 python -m tsbs_daw.lab.evaluation real-songs OUT --clone REPOSITORY     make the songs of the benchmark
@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     fitting.add_argument("songs", type=Path, nargs="+", help="folders of songs with song.json; no test songs")
     fitting.add_argument("--out", type=Path, required=True)
     fitting.add_argument("--model", default="default", help="model that separates the stems")
-    fitting.add_argument("--sketches", type=int, default=2000, help="number of symbolic songs to fit keys to")
+    fitting.add_argument(
+        "--symbolic-songs", "--sketches", type=int, default=2000, help="number of symbolic songs to fit keys to"
+    )
     fitting.add_argument("--heard", type=Path, help="cache extracted features in this folder")
     making = commands.add_parser(
         "real-songs",
@@ -47,34 +49,34 @@ def main(arguments: list[str] | None = None) -> int:
 
             make_real_songs(options.out, options.clone)
             return 0
-        _fit(options.songs, options.out, options.model, options.sketches, options.heard)
+        _fit(options.songs, options.out, options.model, options.symbolic_songs, options.heard)
     except TsbsDawError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _fit(folders: list[Path], out: Path, model: str, sketches: int, kept: Path | None) -> None:
+def _fit(folders: list[Path], out: Path, model: str, symbolic_songs: int, kept: Path | None) -> None:
     from tsbs_daw.lab.evaluation.analysis import extract_songs
     from tsbs_daw.lab.evaluation.fit import learn
     from tsbs_daw.separation.separator import Separator
 
     separator = Separator.load(model, "cpu")
     songs, seeds = extract_songs(folders, separator, kept)
-    learned = learn(songs, sketches)
+    learned = learn(songs, symbolic_songs)
     how = {
         "command": "python -m tsbs_daw.lab.evaluation fit SONGS --out tsbs_daw/analysis/weights.json",
         "model_hash": separator.model_hash,
         "songs": len(songs),
         "seeds": seeds,
-        "sketches": sketches,
+        "sketches": symbolic_songs,
     }
     out.write_text(_laid_out({**learned, "how": how}), encoding="utf-8")
     print(json.dumps({"doubt": learned["doubt"], "unseen": learned["unseen"]}, indent=1))
 
 
 def _laid_out(document: dict[str, dict]) -> str:
-    """JSON with one line per question, so that a diff shows what changed."""
+    """Format JSON with one line per question, so that a diff shows what changed."""
     parts = [
         f" {json.dumps(part)}: {{\n"
         + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())

@@ -1,4 +1,4 @@
-"""Fit the weights of the analysis to songs with known truth. Run it again when the features change.
+"""Fit the weights of the analysis to songs with known truth. Rerun it if the features change.
 
 Candidates are chosen by a softmax over weighted sums (analysis/classifier.py). The weights maximise the likelihood of
 the true candidates, with a penalty that keeps them near their start: zero, or for keys the weights that fit symbolic
@@ -6,7 +6,7 @@ songs, of which there are many more.
 
 The confidences below which figures are doubtful come from the same songs, each analysed with weights fitted without it.
 
-A symbolic song is what a score would look like to the key detection, computed without audio: thousands in a minute.
+A symbolic song consists of the pitch features of a generated score, computed without audio: thousands in a minute.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from tsbs_daw.lab.songs.score import Part, Score
 log = logging.getLogger(__name__)
 
 PENALTY = {"pulse": 1.0, "bar": 1.0, "key": 10.0}
-DIGITS = 4  # of the weights
-NEAR = 0.12  # of a beat: the largest deviation from the true beats
+DIGITS = 4  # decimal places of the weights
+NEAR = 0.12  # largest deviation from the true beats, as a fraction of a beat
 FOLDS = 6
-WRONG = 0.05  # largest share of wrong figures among those not called doubtful
+WRONG = 0.05  # largest share of wrong figures among those not marked doubtful
 NO_DOUBT = {"tempo": 0.0, "bars": 0.0, "key": 0.0}
 
-Example = tuple[np.ndarray, np.ndarray]  # (candidates, features), (candidates,) of bool: which are true
+Example = tuple[np.ndarray, np.ndarray]  # (candidates, features), and a boolean mask of the true ones (candidates,)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Lesson:
 
     Attributes:
         extracted: features by stem; the name of the mixture is ""
-        pulses: without the feature of their bars
+        pulses: candidates for the pulse, without the feature of their bars
     """
 
     extracted: SongFeatures
@@ -62,6 +62,7 @@ class Lesson:
 
 
 def lesson(extracted: SongFeatures, truth: Truth) -> Lesson:
+    """Make the training examples of one song."""
     stems = {name: features for name, (features, _) in extracted.items()}
     mixture: Features = stems.pop("")
     rhythm = rhythm_features(mixture, stems)
@@ -83,7 +84,7 @@ def lesson(extracted: SongFeatures, truth: Truth) -> Lesson:
 
 
 def _is_right(described: Described, truth: Truth) -> bool:
-    """Whether the beats of a pulse are the true ones."""
+    """Return whether the beats of a pulse are the true ones."""
     beats = described.pulse.at(described.pulse.numbers(truth.duration_s))
     if abs(described.pulse.bpm / truth.tempo_bpm - 1) >= 0.02 or not len(beats):
         return False
@@ -96,7 +97,7 @@ def fit(lessons: Sequence[Lesson], keys: np.ndarray) -> Weights:
 
     Args:
         lessons: the songs
-        keys: weights for keys from symbolic songs, as a start
+        keys: weights for keys from symbolic songs, as a starting point
     """
     sounding = [one.key for one in lessons if one.key is not None]
     key = fit_weights([*sounding, *cadence_examples()], PENALTY["key"], keys)
@@ -107,7 +108,7 @@ def fit(lessons: Sequence[Lesson], keys: np.ndarray) -> Weights:
 
 
 def fit_weights(examples: Iterable[Example], penalty: float, start: np.ndarray | None = None) -> np.ndarray:
-    """Find the weights under which the true candidates are likeliest; examples without a true one are ignored."""
+    """Find the weights that maximise the likelihood of the true candidates; skips examples without a true one."""
     from scipy.optimize import minimize
 
     known = [example for example in examples if example[1].any()]
@@ -147,7 +148,7 @@ def unseen(lessons: Sequence[Lesson], keys: np.ndarray) -> list[dict]:
 
 
 def doubt(results: Sequence[Mapping]) -> dict[str, float]:
-    """The confidence from which each figure is right often enough not to be called doubtful."""
+    """Return the confidence for each figure above which it is right often enough not to be marked doubtful."""
     return {
         "tempo": least_sure((song["tempo"]["confidence"], song["tempo"]["right"]) for song in results),
         "bars": least_sure((song["beats"]["meter_confidence"], song["beats"]["bars_right"]) for song in results),
@@ -156,7 +157,9 @@ def doubt(results: Sequence[Mapping]) -> dict[str, float]:
 
 
 def least_sure(answers: Iterable[tuple[float, bool]]) -> float:
-    """The lowest confidence above which at most a share of WRONG is wrong, counting one more error; 1.01 if none is.
+    """Return the lowest confidence above which at most WRONG of the answers are wrong, counting one extra error.
+
+    Returns 1.01 if there is no such confidence.
 
     Args:
         answers: confidences, and whether each was right
@@ -169,15 +172,15 @@ def least_sure(answers: Iterable[tuple[float, bool]]) -> float:
     return round(threshold, 3)
 
 
-def learn(songs: Sequence[tuple[SongFeatures, Truth]], sketches: int) -> dict:
+def learn(songs: Sequence[tuple[SongFeatures, Truth]], symbolic_songs: int) -> dict:
     """Compute the contents of weights.json, except for the description of songs and model.
 
     Args:
         songs: features of separated stems; each song is used a second time by its mixture alone
-        sketches: number of symbolic songs for keys
+        symbolic_songs: number of symbolic songs for keys
     """
-    keys = fit_weights(key_examples(sketches), PENALTY["key"])
-    log.info("fitted keys to %d symbolic songs", sketches)
+    keys = fit_weights(key_examples(symbolic_songs), PENALTY["key"])
+    log.info("fitted keys to %d symbolic songs", symbolic_songs)
     in_stems = [lesson(extracted, truth) for extracted, truth in songs]
     in_mixture = [lesson({"": extracted[""]}, truth) for extracted, truth in songs]
     results = unseen([*in_stems, *in_mixture], keys)
@@ -200,7 +203,7 @@ def _summary(results: Sequence[dict]) -> dict:
 OVERTONES = {0: 1.0, 7: 0.12, 4: 0.05, 10: 0.025}
 FIRST_SEED = 20_000  # outside all splits of the data sets
 LINGERING = 0.5  # share of notes that sound one frame longer than written
-# I IV V I and i iv V i: semitones above the tonic, and the triad. The generator writes few as plain as these.
+# I IV V I and i iv V i: semitones above the tonic, and the triad. The generator rarely writes such simple cadences.
 CADENCES: dict[Mode, tuple] = {
     "major": ((0, (0, 4, 7)), (5, (0, 4, 7)), (7, (0, 4, 7)), (0, (0, 4, 7))),
     "minor": ((0, (0, 3, 7)), (5, (0, 3, 7)), (7, (0, 4, 7)), (0, (0, 3, 7))),
@@ -225,7 +228,7 @@ def cadence_examples() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _cadence(chords: tuple, bright: float, bass: bool, power: float, bars: int) -> np.ndarray:
-    """The key features of a cadence, with a section every `bars` of 16 bars."""
+    """Return the key features of a cadence repeated to 16 bars, with a new section every `bars` bars."""
     other, low = np.zeros((2, 12, len(chords) * CADENCE_FRAMES))
     for number, (root, triad) in enumerate(chords):
         span = slice(number * CADENCE_FRAMES, (number + 1) * CADENCE_FRAMES)
@@ -239,8 +242,8 @@ def _cadence(chords: tuple, bright: float, bass: bool, power: float, bars: int) 
 
 
 def key_example(seed: int, duration_s: float = 30.0) -> tuple[np.ndarray, np.ndarray] | None:
-    """The example of a symbolic song; None if nothing is pitched."""
-    score, rng = compose(seed, duration_s), stream(seed, "sketch")
+    """Return the example of a symbolic song; None if it has no pitched notes."""
+    score, rng = compose(seed, duration_s), stream(seed, "sketch")  # the old name: it seeds the random numbers
     extracted = {name: _chroma(score, name, rng) for name in ("other", "bass", "vocals")}
     extracted = {name: part for name, part in extracted.items() if part.sum() > 0}
     openings = [score.seconds(section.bar * score.bar_beats) for section in score.sections if rng.random() < 0.7]
@@ -252,7 +255,7 @@ def key_example(seed: int, duration_s: float = 30.0) -> tuple[np.ndarray, np.nda
 
 
 def _chroma(score: Score, stem: str, rng: np.random.Generator) -> np.ndarray:
-    """Chroma of a stem from its notes with overtones and a little noise, (12, F)."""
+    """Compute the chroma of a stem from its notes, with overtones and a little noise: (12, F)."""
     total = np.zeros((12, round(score.duration_s / PITCH_S) + 1))
     for part in score.parts:
         if part.stem == stem:

@@ -1,9 +1,9 @@
-"""What each step of `--quality` wins on real songs, and what it costs: the table of docs/models.md.
+"""Gain and cost of each step of `--quality` on real songs: the table of docs/models.md.
 
-S stems; estimates are (S, channels, samples). Every figure is on top of the default, in which stems share the residual.
+S stems; estimates are (S, channels, samples). All figures are for the default, in which stems share the residual.
 
-A way to hear a song is separated once and used by all rows that have it. Seconds are those of the processor, so that
-other work on the machine does not count; they are given as a multiple of normal quality's.
+Each variant of a song is separated once, and used by all rows that contain it. Times are CPU times, so that other
+processes do not affect them, and are given as a multiple of normal quality's.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from tsbs_daw.separation.residual import share_mixture
 from tsbs_daw.separation.separator import Separator
 
 SCHEMA = 1
-WINDOW, HOP = 4096, 1024  # of the Wiener filter
+WINDOW, HOP = 4096, 1024  # STFT of the Wiener filter, in samples
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """One way to have a song separated.
+class Variant:
+    """A way to separate a song.
 
     Attributes:
-        overlap: Of chunks; None: the separator's own.
-        shift: Silence before the song, so that chunks begin elsewhere; as a part of the way from chunk to chunk.
-        inverted: Whether the polarity is inverted, and that of the stems back again.
-        exchanged: Whether left and right are exchanged, and those of the stems back again.
-        member: Which model separates.
+        overlap: Overlap of chunks; None for the separator's own.
+        shift: Silence before the song, which moves the chunks, as a fraction of their distance.
+        inverted: Whether to invert the polarity, and that of the stems again.
+        exchanged: Whether to exchange left and right, and those of the stems again.
+        member: Index of the model that separates.
     """
 
     overlap: float | None = None
@@ -50,32 +50,32 @@ class Hearing:
 
 @dataclass(frozen=True)
 class Row:
-    """The mean of hearings, with the mask or without."""
+    """A row of the table: the mean of variants, with or without the mask."""
 
-    hearings: tuple[Hearing, ...] = (Hearing(),)
+    variants: tuple[Variant, ...] = (Variant(),)
     mask: bool = False
 
     @property
     def steps(self) -> Steps | None:
-        """Those that give the same in the program; None if it has none."""
-        overlaps = {(hearing,): hearing.overlap for hearing in (Hearing(overlap) for overlap in (None, 0.05, 0.1, 0.5))}
-        return Steps(overlaps[self.hearings], self.mask) if self.hearings in overlaps else None
+        """The program's steps with the same result; None if there are none."""
+        overlaps = {(variant,): variant.overlap for variant in (Variant(overlap) for overlap in (None, 0.05, 0.1, 0.5))}
+        return Steps(overlaps[self.variants], self.mask) if self.variants in overlaps else None
 
 
-NORMAL, SHIFTED = Hearing(), Hearing(shift=0.5)
-INVERTED, BOTH = Hearing(inverted=True), Hearing(shift=0.5, inverted=True)
+NORMAL, SHIFTED = Variant(), Variant(shift=0.5)
+INVERTED, BOTH = Variant(inverted=True), Variant(shift=0.5, inverted=True)
 ROWS = {
     "overlap of 25 %": Row(),
-    "overlap of 5 %": Row((Hearing(0.05),)),
-    "overlap of 10 %": Row((Hearing(0.1),)),
-    "overlap of 50 %": Row((Hearing(0.5),)),
+    "overlap of 5 %": Row((Variant(0.05),)),
+    "overlap of 10 %": Row((Variant(0.1),)),
+    "overlap of 50 %": Row((Variant(0.5),)),
     "mean of both polarities": Row((NORMAL, INVERTED)),
-    "mean of left and right exchanged": Row((NORMAL, Hearing(exchanged=True))),
+    "mean of left and right exchanged": Row((NORMAL, Variant(exchanged=True))),
     "mean of two shifts": Row((NORMAL, SHIFTED)),
     "mean of two shifts, one inverted": Row((NORMAL, BOTH)),
     "mask": Row(mask=True),
-    "mask, overlap of 5 %": Row((Hearing(0.05),), mask=True),
-    "mask, overlap of 10 %": Row((Hearing(0.1),), mask=True),
+    "mask, overlap of 5 %": Row((Variant(0.05),), mask=True),
+    "mask, overlap of 10 %": Row((Variant(0.1),), mask=True),
     "mask, mean of two shifts": Row((NORMAL, SHIFTED), mask=True),
     "mask, mean of two shifts, one inverted": Row((NORMAL, BOTH), mask=True),
 }
@@ -88,14 +88,14 @@ def compare_qualities(
 
     Args:
         data: The folder of songs; see `real`.
-        separator: With one model, or with several, whose means are rows of the table.
+        separator: One model, or several, whose means are rows of the table.
         progress: Called with a line for each row of each song.
 
     Returns:
         A JSON-ready document.
 
     Raises:
-        DatasetError: no songs, or one that cannot be read
+        DatasetError: The folder has no songs, or a song cannot be read.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
     names = []
@@ -115,50 +115,50 @@ def compare_qualities(
 
 
 class _Song:
-    """The estimates of one song, each hearing separated once."""
+    """The estimates of one song; each variant is separated once."""
 
     def __init__(self, song: KnownSong, separator: Separator):
         self.song, self.members = song, separator.members
-        self._heard: dict[Hearing, tuple[np.ndarray, float]] = {}
+        self._separated: dict[Variant, tuple[np.ndarray, float]] = {}
 
     def rows(self) -> Iterator[tuple[str, tuple[np.ndarray, float]]]:
-        """(name, (estimates, seconds)) of each row."""
+        """Yield (name, (estimates, seconds)) of each row."""
         for name, row in ROWS.items():
             yield name, self._of(row)
         if len(self.song.mixture) == 2:
             yield "multichannel Wiener filter", _timed(_wiener, self._of(Row()), self.song.mixture)
         for index, member in enumerate(self.members[1:], 1):
-            yield f"{member.name} alone", self._of(Row((Hearing(member=index),)))
-            yield f"mean with {member.name}", self._of(Row((NORMAL, Hearing(member=index))))
+            yield f"{member.name} alone", self._of(Row((Variant(member=index),)))
+            yield f"mean with {member.name}", self._of(Row((NORMAL, Variant(member=index))))
 
     def _of(self, row: Row) -> tuple[np.ndarray, float]:
-        found = _mean([self._hear(hearing) for hearing in row.hearings])
+        found = _mean([self._separate(variant) for variant in row.variants])
         return _timed(_masked, found, self.song.mixture, self.song.sample_rate) if row.mask else found
 
-    def _hear(self, hearing: Hearing) -> tuple[np.ndarray, float]:
-        if hearing not in self._heard:
+    def _separate(self, variant: Variant) -> tuple[np.ndarray, float]:
+        if variant not in self._separated:
             began = time.process_time()
-            found = _heard(self.song, self.members[hearing.member], self.members[0].stems, hearing)
-            self._heard[hearing] = found, time.process_time() - began
-        return self._heard[hearing]
+            found = _estimates(self.song, self.members[variant.member], self.members[0].stems, variant)
+            self._separated[variant] = found, time.process_time() - began
+        return self._separated[variant]
 
 
-def _heard(song: KnownSong, separator: Separator, stems: tuple[str, ...], hearing: Hearing) -> np.ndarray:
-    """What a separator gives for a song that is heard in this way, as if it had been heard as it is."""
-    mixture = song.mixture[::-1] if hearing.exchanged else song.mixture
-    mixture = -mixture if hearing.inverted else mixture
+def _estimates(song: KnownSong, separator: Separator, stems: tuple[str, ...], variant: Variant) -> np.ndarray:
+    """Separate a variant of a song, and undo the variation in the estimates."""
+    mixture = song.mixture[::-1] if variant.exchanged else song.mixture
+    mixture = -mixture if variant.inverted else mixture
     step = round((1 - OVERLAP) * separator.chunk_samples) / separator.engine.config.sample_rate
-    silence = round(hearing.shift * step * song.sample_rate)
+    silence = round(variant.shift * step * song.sample_rate)
     padded = np.ascontiguousarray(np.pad(mixture, ((0, 0), (silence, 0))))
-    given = separator.separate(padded, song.sample_rate, quality=Steps(hearing.overlap))
+    given = separator.separate(padded, song.sample_rate, quality=Steps(variant.overlap))
     found = np.stack([given[stem] for stem in stems])[..., silence:]
-    found = found[:, ::-1] if hearing.exchanged else found
-    return -found if hearing.inverted else found
+    found = found[:, ::-1] if variant.exchanged else found
+    return -found if variant.inverted else found
 
 
-def _mean(heard: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
-    mean = np.asarray(np.mean([found for found, _ in heard], axis=0, dtype=np.float32))
-    return mean, sum((seconds for _, seconds in heard), 0.0)
+def _mean(separated: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
+    mean = np.asarray(np.mean([found for found, _ in separated], axis=0, dtype=np.float32))
+    return mean, sum((seconds for _, seconds in separated), 0.0)
 
 
 def _timed(step: Callable[..., np.ndarray], found: tuple[np.ndarray, float], *values: Any) -> tuple[np.ndarray, float]:
@@ -172,7 +172,7 @@ def _masked(estimates: np.ndarray, mixture: np.ndarray, sample_rate: int) -> np.
 
 
 def _wiener(estimates: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    """One step of expectation maximisation of the local Gaussian model (Duong, Vincent, Gribonval 2010), for stereo."""
+    """Apply one EM step of the local Gaussian model (Duong, Vincent, Gribonval 2010) to stereo estimates."""
     window = torch.hann_window(WINDOW)
 
     def spectra(audio: np.ndarray) -> torch.Tensor:  # (..., samples) -> (..., bins, frames)
@@ -181,7 +181,7 @@ def _wiener(estimates: np.ndarray, mixture: np.ndarray) -> np.ndarray:
 
     mixed, stems = spectra(mixture.astype(np.float32)), spectra(estimates)
     power = stems.abs().square().mean(1)  # (S, bins, frames)
-    # Spatial covariances, one for each stem and frequency: (S, 2, 2, bins, 1)
+    # Spatial covariance of each stem and bin: (S, 2, 2, bins, 1)
     spatial = torch.einsum("sift,sjft->sijf", stems, stems.conj()) / (power.sum(-1)[:, None, None] + 1e-10)
     both = (power[:, None, None] * spatial[..., None]).sum(0)
     (a, b), (c, d) = both[0] + 0j, both[1] + 0j
@@ -210,7 +210,7 @@ def _measured(song: KnownSong, stems: tuple[str, ...], estimates: np.ndarray, se
 def _summarised(
     name: str, songs: list[dict[str, Any]], normal: list[dict[str, Any]], stems: tuple[str, ...]
 ) -> dict[str, Any]:
-    """A row: medians over songs, and what is won over normal quality, also as the mean of every song's every stem."""
+    """Summarise a row: medians over songs, and the gain over normal quality, also as the mean over songs and stems."""
     medians = {stem: (_median(songs, stem), _median(normal, stem)) for stem in stems}
     won = [
         found["frame_sdr_db"][stem] - before["frame_sdr_db"][stem]

@@ -1,18 +1,18 @@
-"""The benchmark on real songs: how near the stems of records come. S stems; audio is (channels, samples).
+"""The benchmark on real songs: quality of the stems of records. S stems; audio is (channels, samples).
 
-The songs, the stems that are scored of each, and where a copy can be had are in `real_songs.yaml`. They choose the
-model and are never trained on: `check_not_benchmark` recognises them by content.
+`real_songs.yaml` lists the songs, the stems to score of each, and the repositories of the audio. The benchmark is used
+to select models, never for training: `check_not_benchmark` recognises its songs by content.
 
-frame SDR   SDR of each second in which the true stem is above -45 dBFS; the median over those seconds
-SDR         of the whole excerpt
-leak        level of what comes out for a stem that is silent, relative to the mixture
+frame SDR   median of the SDR of each second in which the true stem is above -45 dBFS
+SDR         SDR of the whole excerpt
+leak        level of the estimate of a silent stem, relative to the mixture
 
 The songs are made from clones of their public repositories:
 
     git clone https://github.com/mdn/webaudio-examples
     python -m tsbs_daw.lab.evaluation real-songs OUT --clone webaudio-examples
 
-Files are read from the commit that `real_songs.yaml` pins, whatever is checked out: a commit's hash covers every byte.
+Files are read from the commit that `real_songs.yaml` pins, whatever is checked out; its hash covers every byte.
 """
 
 from __future__ import annotations
@@ -50,15 +50,16 @@ def make_real_songs(
     """Write every song of the benchmark whose repository is among `clones` as `OUT/<song>/<stem>.flac`.
 
     Args:
-        out: the folder of songs; songs that are there already are left alone
-        clones: folders of cloned repositories, named as in `real_songs.yaml`
-        document: the benchmark, as parsed from `real_songs.yaml`
+        out: Folder of songs; existing songs are not changed.
+        clones: Folders of cloned repositories, named as in `real_songs.yaml`.
+        document: The benchmark; by default, the content of `real_songs.yaml`.
+        report: Called with a line for each song.
 
     Returns:
-        the songs' folders
+        The songs' folders.
 
     Raises:
-        DatasetError: a clone lacks the pinned commit or a file, or a file cannot be decoded
+        DatasetError: A clone lacks the pinned commit or a file, or a file cannot be decoded.
     """
     document = document or yaml.safe_load((files("tsbs_daw.lab.evaluation") / "real_songs.yaml").read_text("utf-8"))
     by_name = {clone.absolute().name.removesuffix(".git"): clone for clone in clones}
@@ -96,7 +97,7 @@ def _write_song(folder: Path, song: dict[str, Any], clone: Path, repository: dic
 
 
 def _sum_of(names: list[str], song: dict[str, Any], clone: Path, repository: dict[str, str]) -> np.ndarray:
-    """(2, samples) at 44.1 kHz from `start_s` on: the sum of the files `names`; nothing is (2, 0)."""
+    """Sum files from `start_s` on at 44.1 kHz: (2, samples); (2, 0) without files."""
     total = np.zeros((2, 0))
     for name in names:
         path = f"{song['folder']}/{name}{repository['suffix']}"
@@ -124,7 +125,7 @@ def _file_at(clone: Path, commit: str, path: str) -> bytes:
 
 
 def _decode(data: bytes, path: str) -> tuple[np.ndarray, int]:
-    """(2, samples) float64 and the sample rate."""
+    """Decode a file: (2, samples) float64, and the sample rate."""
     try:
         if not path.endswith(".m4a"):
             audio, rate = soundfile.read(io.BytesIO(data), always_2d=True)
@@ -161,19 +162,20 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 ACTIVE_DB = -45.0  # a second of a stem below this is a rest, and is not scored
 FRAME_S = 1.0
-LEVEL_HOP_S = 0.1  # of the levels that a song is recognised by
-LEVEL_SHIFTS = 4  # a cut may begin between two hops: levels are compared at each of these parts of one
-SAME_SONG = 0.85  # correlation of levels from which two songs are one; different songs stay below 0.4
+LEVEL_HOP_S = 0.1  # interval of the levels by which a song is recognised
+LEVEL_SHIFTS = 4  # fractions of a hop at which levels are compared, because a cut may begin between two hops
+SAME_SONG = 0.85  # correlation of levels above which two songs are the same; different songs stay below 0.4
 SHORTEST_MATCH_S = 10.0
 
 
 @dataclass(frozen=True)
 class BenchmarkSong:
-    """One song of the benchmark.
+    """A song of the benchmark.
 
-    scored: the stems whose truth is known
-    silent: the stems that the song does not have, so that anything that comes out is a leak
-    levels: the mixture's level every 0.1 s, in dB
+    Attributes:
+        scored: Stems with known truth.
+        silent: Stems that the song does not have, so that any estimate of them is a leak.
+        levels: Level of the mixture every 0.1 s, in dB.
     """
 
     name: str
@@ -184,7 +186,7 @@ class BenchmarkSong:
 
 @functools.cache
 def benchmark_songs() -> dict[str, BenchmarkSong]:
-    """The songs of the benchmark by name."""
+    """Read the songs of the benchmark, by name."""
     document = yaml.safe_load((files("tsbs_daw.lab.evaluation") / "real_songs.yaml").read_text(encoding="utf-8"))
     return {
         name: BenchmarkSong(
@@ -198,13 +200,21 @@ def benchmark_songs() -> dict[str, BenchmarkSong]:
 
 
 def evaluate_real(data: Path, separator: Separator, *, progress: Callable[[dict], None] = lambda song: None) -> dict:
-    """Measure on every song of `data`.
+    """Evaluate a model on every song of `data`.
 
-    A song of the benchmark is scored on the stems that `real_songs.yaml` names. Of any other song every stem that
-    sounds is scored, and every stem that is silent throughout counts as one that must stay so.
+    A song of the benchmark is scored on the stems that `real_songs.yaml` lists. For any other song, every stem that
+    sounds is scored, and the estimate of every silent stem counts as a leak.
 
-    Returns: a JSON-ready document; `progress` gets each song's part as soon as it is measured
-    Raises:  DatasetError: no songs, or one that cannot be read
+    Args:
+        data: Folder of songs.
+        separator: The model.
+        progress: Called with each song's part of the document.
+
+    Returns:
+        A JSON-ready document.
+
+    Raises:
+        DatasetError: The folder has no songs, or a song cannot be read.
     """
     songs = []
     for song in read_real_songs(data, separator.stems):
@@ -221,7 +231,11 @@ def evaluate_real(data: Path, separator: Separator, *, progress: Callable[[dict]
 
 
 def read_real_songs(data: Path, stems: tuple[str, ...]) -> Iterator[KnownSong]:
-    """The songs of a folder, one after another. Raises: DatasetError: no songs, or one that cannot be read"""
+    """Read the songs of a folder, one after another.
+
+    Raises:
+        DatasetError: The folder has no songs, or a song cannot be read.
+    """
     folders = list_song_folders(data, stems)
     if not folders:
         raise DatasetError(
@@ -233,7 +247,7 @@ def read_real_songs(data: Path, stems: tuple[str, ...]) -> Iterator[KnownSong]:
 
 
 def measure_real_song(song: KnownSong, separator: Separator) -> dict[str, Any]:
-    """Scores of one song: of both stages, of the mask stage alone, and of stems that share what both leave out."""
+    """Score one song: both stages, the mask stage alone, and both stages with the residual shared among the stems."""
     stages = {stage: separator.separate(song.mixture, song.sample_rate, stage=stage) for stage in ("full", "mask")}
     stages["shared"] = shared_stems(stages["full"], song)
     truth = dict(zip(separator.stems, song.targets, strict=True))
@@ -257,7 +271,7 @@ def measure_real_song(song: KnownSong, separator: Separator) -> dict[str, Any]:
 
 
 def shared_stems(stems: dict[str, np.ndarray], song: KnownSong) -> dict[str, np.ndarray]:
-    """The stems as they are delivered: summing to the mixture."""
+    """Share the residual among the stems, as in a delivery, so that they sum to the mixture."""
     estimates = np.stack(list(stems.values())).astype(np.float32)
     residual = (song.mixture - estimates.sum(0, dtype=np.float64)).astype(np.float32)
     parts = [part for part, _ in share_residual([(estimates, residual)], song.sample_rate)]
@@ -265,7 +279,7 @@ def shared_stems(stems: dict[str, np.ndarray], song: KnownSong) -> dict[str, np.
 
 
 def scored_and_silent(name: str, truth: dict[str, np.ndarray]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The stems whose truth is known, and those that must stay silent. truth: of a song of this name"""
+    """Return the stems to score, and those that must stay silent, of a song with this name and these true stems."""
     known = benchmark_songs().get(name)
     if known is not None:
         return known.scored, known.silent
@@ -282,7 +296,11 @@ def _score(target: np.ndarray, estimate: np.ndarray, sample_rate: int) -> dict[s
 
 
 def frame_sdr(target: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    """The median SDR in dB of the seconds in which `target` sounds; NaN where it never does. (channels, samples)"""
+    """Return the median SDR in dB of the seconds in which `target` sounds; NaN if it never does.
+
+    Shape:
+        target, estimate: (channels, samples)
+    """
     active = active_seconds(target, sample_rate)
     if not active.any():
         return float("nan")
@@ -291,12 +309,12 @@ def frame_sdr(target: np.ndarray, estimate: np.ndarray, sample_rate: int) -> flo
 
 
 def active_seconds(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(seconds,) bool: the whole seconds of `audio` above -45 dBFS."""
+    """Return which complete seconds of `audio` are above -45 dBFS: (seconds,) bool."""
     return 10.0 * np.log10(_frames(audio, sample_rate) + 1e-20) > ACTIVE_DB
 
 
 def _frames(audio: np.ndarray, sample_rate: int, frame_s: float = FRAME_S) -> np.ndarray:
-    """(frames,): mean power of each whole frame."""
+    """Return the mean power of each complete frame: (frames,)."""
     length = round(frame_s * sample_rate)
     frames = audio.shape[-1] // length
     cut = audio[..., : frames * length].reshape(-1, frames, length)
@@ -304,7 +322,7 @@ def _frames(audio: np.ndarray, sample_rate: int, frame_s: float = FRAME_S) -> np
 
 
 def summarise_real(songs: list[dict], stems: tuple[str, ...]) -> dict[str, Any]:
-    """Medians over songs per stem and stage, the worst song, what the map stage adds, and the loudest leak."""
+    """Summarise songs: medians per stem and stage, the worst song, the gain of the map stage, and the loudest leak."""
     summary: dict[str, Any] = {"songs": len(songs), "stems": {}, "leak_db": {}}
     for stem in stems:
         parts = [song["scored"][stem] for song in songs if stem in song["scored"]]
@@ -330,19 +348,20 @@ def summarise_real(songs: list[dict], stems: tuple[str, ...]) -> dict[str, Any]:
 
 
 def mixture_levels(mixture: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(frames,): level of the mixture every 0.1 s, in dB, not below -120."""
+    """Return the level of the mixture every 0.1 s in dB, at least -120: (frames,)."""
     return np.maximum(10.0 * np.log10(_frames(mixture, sample_rate, LEVEL_HOP_S) + 1e-12), -120.0)
 
 
 def check_not_benchmark(mixture: np.ndarray, sample_rate: int, name: str) -> None:
-    """Refuse a song to train on that is, or contains, a song of the benchmark, at any level and in any format.
+    """Refuse a training song that is, or contains, a song of the benchmark, at any level and in any format.
 
     Args:
-        mixture: (channels, samples)
-        name: what the song is called in the error
+        mixture: The song, (channels, samples).
+        sample_rate: In Hz.
+        name: Name of the song in the error.
 
     Raises:
-        DatasetError: it is one of the benchmark's songs
+        DatasetError: The song is in the benchmark.
     """
     step = round(LEVEL_HOP_S * sample_rate) // LEVEL_SHIFTS
     shifted = [mixture_levels(mixture[..., shift * step :], sample_rate) for shift in range(LEVEL_SHIFTS)]
@@ -355,7 +374,7 @@ def check_not_benchmark(mixture: np.ndarray, sample_rate: int, name: str) -> Non
 
 
 def _best_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """The largest correlation of the shorter sequence with any stretch of the longer one."""
+    """Return the largest correlation of the shorter sequence with any section of the longer one."""
     short, long = sorted((first, second), key=len)
     if len(short) < SHORTEST_MATCH_S / LEVEL_HOP_S or short.std() < 1e-6:
         return 0.0

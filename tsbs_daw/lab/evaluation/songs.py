@@ -1,4 +1,4 @@
-"""Songs whose stems are known, as folders on disk: which there are, whether they are whole, and where each stem sounds.
+"""Songs with known stems, as folders on disk: find them, read them, and check that they are complete.
 
 A song is a folder with one WAV, FLAC or Ogg file per stem: `song/vocals.wav song/drums.wav ...`. A data folder holds
 songs, or the folders `train` and `valid` (or `test`) with songs, as MUSDB18-HQ has them.
@@ -40,11 +40,12 @@ class KnownSong:
 
 
 def stem_file(folder: Path, stem: str) -> Path | None:
+    """Return the file of a stem; None if there is none."""
     return next((path for path in (folder / f"{stem}{suffix}" for suffix in SUFFIXES) if path.is_file()), None)
 
 
 def list_song_folders(folder: Path, stems: Sequence[str]) -> list[Path]:
-    """The subfolders of `folder` that hold at least one file named after a stem, by name."""
+    """Return the subfolders of `folder` that hold at least one file named after a stem, sorted by name."""
     if not folder.is_dir():
         raise DatasetError(f"the folder of songs {folder} does not exist; give a folder of song/{stems[0]}.wav files")
     children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
@@ -52,7 +53,7 @@ def list_song_folders(folder: Path, stems: Sequence[str]) -> list[Path]:
 
 
 def find_test_songs(data: Path, stems: tuple[str, ...]) -> list[Path]:
-    """The songs in the folder `test` of a data set, else in `valid`, else in the folder itself."""
+    """Return the songs in the first of `test`, `valid` and the data folder itself that has any."""
     for folder in (data / "test", data / "valid", data):
         found = list_song_folders(folder, stems) if folder.is_dir() else []
         if found:
@@ -68,7 +69,16 @@ def find_test_songs(data: Path, stems: tuple[str, ...]) -> list[Path]:
 
 
 def read_song(folder: Path, stems: tuple[str, ...], seconds: float | None = None) -> KnownSong:
-    """Read all stems, and the mixture: `mixture.wav` if it exists, else the sum of the stems."""
+    """Read all stems and the mixture, which is `mixture.wav` if it exists, otherwise the sum of the stems.
+
+    Args:
+        folder: The song.
+        stems: Names of the stems.
+        seconds: Read only this long a section from the middle; None to read everything.
+
+    Raises:
+        DatasetError: A stem is missing or cannot be read.
+    """
     found = {stem: stem_file(folder, stem) for stem in stems}
     paths = [path for path in found.values() if path is not None]
     if missing := [stem for stem, path in found.items() if path is None]:
@@ -115,7 +125,7 @@ class Truth:
     duration_s: float
 
     def after(self, cut_s: float) -> Truth:
-        """The truth after the first `cut_s` seconds are cut off."""
+        """Return the truth of the song without its first `cut_s` seconds."""
         kept = {
             name: tuple(at - cut_s for at in getattr(self, name) if at >= cut_s)
             for name in ("beats_s", "downbeats_s", "sections_s")
@@ -149,7 +159,7 @@ def read_truth(folder: Path) -> Truth:
 
 SILENT_DB = -200.0
 
-# The validation songs of MUSDB18, as its authors publish them; they lie among the training songs.
+# The validation songs of MUSDB18 according to its authors; they are in the folder of the training songs.
 MUSDB18_VALIDATION = frozenset(
     {
         "Actions - One Minute Smile",
@@ -172,11 +182,16 @@ MUSDB18_VALIDATION = frozenset(
 
 @dataclass(frozen=True)
 class SongAudio:
-    """A song that was read.
+    """The decoded stems of a song.
 
-    audio:     (frames, S, 2) int16; a song whose peak is above full scale is scaled down as a whole
-    levels_db: (S, seconds) RMS of each whole or begun second, in dBFS; SILENT_DB for digital silence
-    stamp:     what `files_stamp` said of its files
+    Attributes:
+        stamp: Sizes and times of its files, from `files_stamp`.
+        audio: The stems as int16; if a peak is above full scale, the whole song is scaled down.
+        levels_db: RMS of each second, including an incomplete last one, in dBFS; SILENT_DB for digital silence.
+
+    Shape:
+        audio: (frames, S, 2)
+        levels_db: (S, seconds)
     """
 
     folder: Path
@@ -187,6 +202,8 @@ class SongAudio:
 
 @dataclass(frozen=True)
 class SongProblem:
+    """A reason why a song cannot be used."""
+
     song: str
     reason: str
 
@@ -195,12 +212,13 @@ class SongProblem:
 
 
 def split_songs(data: Path, stems: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Song folders for training and for validation.
+    """Return the song folders for training, and those for validation.
 
-    `train` and `valid` are taken as they are. Without `valid`, MUSDB18's own validation songs are held out, and where
-    none of these is found, every tenth song by a checksum of its name (one at least).
+    If there is a folder `valid`, its songs are used. If not, MUSDB18's validation songs are held out or, if there are
+    none of these, a tenth of the songs, at least one, chosen by a checksum of its name.
 
-    Raises DatasetError when either would be empty.
+    Raises:
+        DatasetError: One of the parts would be empty.
     """
     songs = list_song_folders(data / "train" if (data / "train").is_dir() else data, stems)
     if (data / "valid").is_dir():
@@ -222,31 +240,36 @@ def _every_tenth(names: list[str]) -> set[str]:
 
 
 def finished_songs(folders: Sequence[Path]) -> list[Path]:
-    """Songs that are written to their end: of songs with a song.json, which comes last, those that have it."""
+    """Return the songs with a song.json, which is written last; if none has one, all songs."""
     finished = [folder for folder in folders if (folder / "song.json").is_file()]
     return finished or list(folders)
 
 
 def require_whole(problems: Sequence[SongProblem], folder: Path) -> None:
-    """Raises DatasetError with one line per problem when there is any."""
+    """Check that there are no problems.
+
+    Raises:
+        DatasetError: There are problems; the message has a line for each.
+    """
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems)
         raise DatasetError(
-            f"{len(problems)} problems in the songs of {folder}; mend them, or leave them out with --skip-broken:\n"
+            f"{len(problems)} problems in the songs of {folder}; fix these songs, or skip them with --skip-broken:\n"
             f"{listing}"
         )
 
 
 def files_stamp(folder: Path, stems: Sequence[str]) -> list:
-    """Size and time of change of each stem's file, so that a second reading can be spared."""
+    """Return size and modification time of each stem's file, to detect whether a song has to be read again."""
     paths = [stem_file(folder, stem) for stem in stems]
     return [[path.stat().st_size, path.stat().st_mtime_ns] if path is not None else [] for path in paths]
 
 
 def read_song_audio(folder: Path, stems: Sequence[str], sample_rate: int) -> tuple[SongAudio | None, list[str]]:
-    """Read every stem of a song and look at its health.
+    """Read and check every stem of a song.
 
-    Returns: the song, or None and the reasons why it cannot be used
+    Returns:
+        The song and no reasons, or None and the reasons why it cannot be used.
     """
     reasons: list[str] = []
     parts: list[np.ndarray] = []
@@ -278,7 +301,7 @@ def read_song_audio(folder: Path, stems: Sequence[str], sample_rate: int) -> tup
 
 
 def _read_stereo(path: Path, sample_rate: int) -> tuple[np.ndarray, str]:
-    """Returns: (frames, 2) float32, mono doubled, and what is wrong with it; empty when it is whole."""
+    """Read a file as (frames, 2) float32, with mono doubled. Also returns what is wrong with it, or ""."""
     import soundfile
 
     nothing = np.zeros((0, 2), np.float32)
@@ -303,8 +326,8 @@ def _read_stereo(path: Path, sample_rate: int) -> tuple[np.ndarray, str]:
 
 
 def _levels_db(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(seconds,) of (frames, 2)."""
-    # float64: a second of full-scale samples must not lose small ones in the sum
+    """Return the RMS of each second in dBFS: (frames, 2) -> (seconds,)."""
+    # float64, so that the sum over a second of full-scale samples does not lose small ones
     squares = np.square(audio, dtype=np.float64).mean(axis=1)
     starts = np.arange(0, len(audio), sample_rate)
     power = np.add.reduceat(squares, starts) / np.diff([*starts, len(audio)])
