@@ -1,11 +1,10 @@
-"""Nodes on this machine: what a song costs through the cluster, and how songs per minute grow with nodes.
+"""Benchmark of a cluster on this machine: the cost of a song, and songs per minute for several numbers of nodes.
 
-The nodes are real Ray nodes with a core each, on loopback. What they cannot show is a network between them; the bytes
-that would have to pass it are counted. Processor time is counted beside the seconds on the clock, because it says the
-same on a busy machine.
+The nodes are real Ray nodes with one core each, on loopback. There is no network between them, but the bytes that it
+would transfer are counted. CPU time is measured as well as wall time, because it does not depend on other processes.
 
-No process of Ray outlives the measurement, in whatever way it ends: the kernel kills those that were started here, and
-a keeper, which notices that this process is gone, those that they have started.
+No process of Ray outlives the measurement, even if this process is killed: a keeper process detects that and kills
+everything that runs in Ray's folder.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from tsbs_daw.core.config import Settings
 
 AT_ONCE = 4
 READY_LIMIT_S = 300.0
-KEEP_S = 10.0  # how long a keeper looks for what else dies
+KEEP_S = 10.0  # longest time that a keeper spends killing processes
 
-# Ray as the documentation starts it, on loopback alone.
+# Ray as in the documentation, but only on loopback.
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "bench-" * 6,
@@ -46,7 +45,7 @@ ENVIRONMENT = {
 
 
 def cluster(request: dict[str, Any]) -> dict[str, Any]:
-    """The probe, on `nodes` nodes: a song `in_turn` times here and there, or several songs `together`."""
+    """Run the probe on `nodes` nodes: a song `in_turn` times here and on the cluster, or several songs `together`."""
     import torch
 
     os.environ.update(ENVIRONMENT)
@@ -61,13 +60,13 @@ def cluster(request: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def kept_folder() -> Iterator[Path]:
-    """A folder for Ray. What runs in it ends with this process, however that ends, and the folder goes with it."""
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: sockets lie below it
+    """Create a folder for Ray. However this process ends, all processes in the folder are killed and it is removed."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short, because paths of sockets must be short
     keeper = subprocess.Popen(
         child.python("tsbs_daw.lab.bench.cluster", str(folder)),
         stdin=subprocess.PIPE,
         env=child.environment(),
-        start_new_session=True,  # Ctrl-C in a terminal is not meant for it
+        start_new_session=True,  # protects it from Ctrl-C in a terminal
     )
     os.environ["RAY_TMPDIR"] = str(folder)
     assert keeper.stdin is not None
@@ -79,10 +78,10 @@ def kept_folder() -> Iterator[Path]:
 
 
 def keep(folder: Path) -> None:
-    """The keeper: wait until the process that started it is gone, then end what runs in the folder, and remove it."""
+    """Run the keeper: wait until its parent is gone, then kill all processes in the folder, and remove it."""
     sys.stdin.buffer.read()
     until, quiet = time.monotonic() + KEEP_S, 0
-    while quiet < 3 and time.monotonic() < until:  # a process that dies may have just started another
+    while quiet < 3 and time.monotonic() < until:  # a process may start another just before it is killed
         found = processes_of(folder)
         quiet = 0 if found else quiet + 1
         for pid in found:
@@ -93,12 +92,15 @@ def keep(folder: Path) -> None:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Those of Ray, and of the bridge to it."""
+    """Return the processes of Ray and of the bridge to it."""
     return [int(process.name) for process in Path("/proc").glob("[0-9]*") if _runs_in(process, os.fsencode(folder))]
 
 
 def _runs_in(process: Path, folder: bytes) -> bool:
-    """Whether the folder is in its command or its environment, or has its log: actors overwrite the first two."""
+    """Return whether the folder is in a process's command or environment, or contains its log.
+
+    Actors overwrite the first two.
+    """
     try:
         if folder + b"/" in (process / "cmdline").read_bytes():
             return True
@@ -111,7 +113,11 @@ def _runs_in(process: Path, folder: bytes) -> bool:
 
 @contextmanager
 def ray_nodes(count: int) -> Iterator[str]:
-    """A head without a share in the work, and nodes with one core each. Yields: the head's address"""
+    """Start a head that does not compute, and nodes with one core each.
+
+    Yields:
+        The head's address.
+    """
     from ray.cluster_utils import Cluster
 
     with socket.socket() as listening:
@@ -137,7 +143,11 @@ class _Bench:
 
     @contextmanager
     def connected(self, address: str, nodes: int) -> Iterator[Any]:
-        """Wait until all nodes compute. Yields: the connection"""
+        """Connect and wait until all nodes compute.
+
+        Yields:
+            The connection.
+        """
         from dataclasses import replace
 
         from tsbs_daw.cluster.remote import connection_to
@@ -145,7 +155,7 @@ class _Bench:
         self._there = replace(self._here, cluster=address, cluster_fallback="wait")
         connection = connection_to(address)
         try:
-            self._run(self._there, 1.0)  # every node loads the model, as a new lane does
+            self._run(self._there, 1.0)  # makes every node load the model
             until = time.monotonic() + READY_LIMIT_S
             while connection.lanes < nodes and time.monotonic() < until:
                 time.sleep(0.1)
@@ -154,10 +164,10 @@ class _Bench:
             connection.close()
 
     def in_turn(self, connection: Any, times: int) -> dict[str, Any]:
-        """The same song here and there, by turns, so that whatever else the machine does meets both.
+        """Separate a song here and on the cluster in turn, so that other processes on the machine affect both alike.
 
         Returns:
-            Medians of the seconds on the clock and of the processor's; bytes that a second of song moved.
+            Medians of wall time and CPU time, and the bytes transferred per second of song.
         """
         walls: dict[bool, list[float]] = {False: [], True: []}
         processor: dict[bool, list[float]] = {False: [], True: []}
@@ -179,21 +189,21 @@ class _Bench:
         return found
 
     def together(self, songs: int) -> float:
-        """Songs per minute, `AT_ONCE` at a time."""
+        """Return songs per minute, with `AT_ONCE` at a time."""
         began = time.perf_counter()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda _: self._run(self._there), range(songs)))
         return songs / (time.perf_counter() - began) * 60.0
 
     def _run(self, settings: Settings, seconds: float | None = None) -> tuple[float, float]:
-        """A job about the same recording from another sample on: another song, as long.
+        """Run a job on the recording. Each job starts at another sample, so that no result is cached.
 
         Args:
-            settings: Here, or there.
-            seconds: Only so much of the song.
+            settings: For this machine, or for the cluster.
+            seconds: Length of the job; None for the whole recording.
 
         Returns:
-            Seconds that it took, without loading the model, and seconds of song.
+            Duration in seconds without loading the model, and length of the song in seconds.
         """
         from tsbs_daw.audio.wav_writer import file_samples
         from tsbs_daw.contracts.job import Job, Source
@@ -212,7 +222,7 @@ class _Bench:
 
 
 def processor_s(*, with_ray: bool) -> float:
-    """Processor seconds of this process and its children that have ended, and of all that runs in Ray's folder."""
+    """Return the CPU seconds of this process, of its ended children and, if requested, of all processes of Ray."""
     used = os.times()
     seconds = used.user + used.system + used.children_user + used.children_system
     for pid in processes_of(Path(os.environ["RAY_TMPDIR"])) if with_ray else ():

@@ -1,4 +1,4 @@
-"""A real daemon on an empty home, watched from outside: what it costs to wait, and how soon it begins."""
+"""Benchmark of a real daemon with an empty home: its cost while idle, and how soon it starts jobs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ from tsbs_daw.queue.spool import submit
 
 START_LIMIT_S = 60.0
 JOB_LIMIT_S = 300.0
-PIECES, PAUSE_S = 4, 0.2  # the file arrives like a copy over a slow line
+PIECES, PAUSE_S = 4, 0.2  # the file arrives in pieces, like a slow copy
 SETTLE_S = 2.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """cpu_share: of one core, 0..1; memory_bytes: resident."""
+    """Cost of an idle process.
+
+    Attributes:
+        cpu_share: Share of one core, 0 to 1.
+        memory_bytes: Resident memory.
+    """
 
     cpu_share: float
     memory_bytes: int
@@ -35,9 +40,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class DaemonFigures:
-    """None where this system has no /proc to read them from.
+    """Figures of a daemon. Optional ones are None on systems without /proc.
 
-    item_s: from a DAW's request for an item to its stems, with a worker that has loaded the model
+    Attributes:
+        pickup_s: From the end of a file's growth to the start of its job.
+        item_s: From a DAW's request for an item to its stems, with a worker that has loaded the model.
+        idle: Cost of the idle daemon.
+        worker_bytes: Memory of the idle worker.
     """
 
     pickup_s: float
@@ -48,7 +57,13 @@ class DaemonFigures:
 
 @dataclass(frozen=True)
 class Queued:
-    """songs: how many went in at once; seconds: until the last one was done; worker_bytes: its memory after them"""
+    """Figures of a queue of songs.
+
+    Attributes:
+        songs: Number of songs submitted at once.
+        seconds: Time until the last one was done.
+        worker_bytes: Memory of the worker afterwards.
+    """
 
     songs: int
     seconds: float
@@ -56,9 +71,17 @@ class Queued:
 
 
 def measure_daemon(folder: Path, song: Path, item: Path, model: Path, *, idle_s: float) -> DaemonFigures:
-    """Start a daemon on `folder`, let it idle, drop `song`, then ask for `item` as a DAW does, and end it.
+    """Measure a daemon: let it idle, copy a song into its watch folder, then request an item like a DAW.
 
-    Raises: DaemonError: it did not start, or did not take the song
+    Args:
+        folder: Empty folder for the daemon's files.
+        song: File to copy into the watch folder.
+        item: File to request.
+        model: Model file.
+        idle_s: Duration of the idle measurement.
+
+    Raises:
+        DaemonError: The daemon did not start, or did not process the song.
     """
     spool, watched = folder / "home" / "spool", folder / "watched"
     watched.mkdir()
@@ -78,17 +101,18 @@ def measure_daemon(folder: Path, song: Path, item: Path, model: Path, *, idle_s:
 
 
 def measure_queue(folder: Path, song: Path, model: Path, counts: Sequence[int]) -> list[Queued]:
-    """Hand so many songs at once to one daemon, again and again.
+    """Submit several songs at once to a daemon, for each of `counts` in turn.
 
-    Each is the same recording from another sample on, and so another song to the daemon, of the same length.
+    Each song is the same recording from another sample on, so the daemon treats it as a different song.
 
-    Raises: DaemonError: it did not start, or did not finish
+    Raises:
+        DaemonError: The daemon did not start, or did not finish.
     """
     spool = folder / "home" / "spool"
     length_samples = file_samples(song) - sum(counts) - 1
     found, start = [], 0
     with _daemon(folder, ["watch"]) as daemon:
-        for count in (1, *counts):  # the first loads the model, and is not counted
+        for count in (1, *counts):  # the first song loads the model and is not counted
             jobs = []
             asked = time.monotonic()
             for _ in range(count):
@@ -108,7 +132,11 @@ def _all_exist(paths: list[Path]) -> bool:
 
 @contextmanager
 def _daemon(folder: Path, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon with a home of its own, alive from the first line to the last. Raises: DaemonError: it did not start"""
+    """Run a daemon with a home of its own inside the block.
+
+    Raises:
+        DaemonError: It did not start.
+    """
     home = folder / "home"
     with (folder / "daemon.log").open("wb") as log:
         daemon = subprocess.Popen(
@@ -131,19 +159,19 @@ def _daemon(folder: Path, arguments: list[str]) -> Iterator[subprocess.Popen[byt
 
 
 def _started(spool: Path) -> bool:
-    """A worker has the job: it runs, or is even done."""
+    """Return whether a job is running or done."""
     if any((spool / "done").glob("*/result.json")):
         return True
     for path in (spool / "jobs").glob("*/progress.json"):
         try:
             return json.loads(path.read_bytes())["state"] == "running"
         except (OSError, ValueError):
-            continue  # replaced at this very moment
+            continue  # the file was just being replaced
     return False
 
 
 def _copy_slowly(source: Path, target: Path) -> float:
-    """Returns: the monotonic time at which the last piece was written."""
+    """Copy a file in pieces. Returns the monotonic time of the last write."""
     content = source.read_bytes()
     piece = len(content) // PIECES + 1
     with target.open("wb") as file:

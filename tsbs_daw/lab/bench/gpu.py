@@ -1,7 +1,7 @@
-"""A GPU's figures: ceilings, each size by form, number format and batch, memory, launches, a song to its session.
+"""Benchmark of a GPU: ceilings; each size by form, number format and batch; memory; launches; a song to its session.
 
-Times are medians of the wall clock around a synchronised run. A chunk of 3 s gives 2.25 s of new sound; "x real time"
-counts that. One row is a dictionary with a `name`; they come in the order of their worth, so that a run may be cut.
+Times are medians of the wall time of synchronised runs. A chunk of 3 s gives 2.25 s of new audio, which "x real time"
+refers to. A row is a dictionary with a `name`. The most important rows come first, in case a run is interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tsbs_daw.lab.bench.networks import SIZES, as_reference, own_macs, random_ne
 from tsbs_daw.network import ModelConfig, TwoStageSeparator, fused
 from tsbs_daw.separation.forms import Form, GraphedForm
 
-NEW_SHARE = 0.75  # of a chunk; the rest overlaps its neighbour
+NEW_SHARE = 0.75  # share of a chunk that does not overlap its neighbour
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 Row = dict[str, Any]
 
@@ -32,10 +32,12 @@ Row = dict[str, Any]
 def measure(
     device: torch.device, quick: bool, profile_file: Path | None = None, before_mamba: Callable[[], None] = lambda: None
 ) -> Iterator[Row]:
-    """
+    """Measure a GPU, and yield each row once it is known.
+
     Args:
-        quick: Tiny sizes: shows that it runs, not how fast.
-        profile_file: Where the table of the slowest kernels goes.
+        device: The device.
+        quick: Use tiny sizes, to test that everything runs; the figures are meaningless.
+        profile_file: File for the table of the slowest kernels.
         before_mamba: Called before mamba-ssm's module is measured; may install it.
     """
     sizes = {"full": SIZES["full"], "tiny": SIZES["tiny"]}
@@ -58,7 +60,7 @@ def measure(
     yield tiny.profile("kernels", BFLOAT16, batches[1], profile_file)
     yield song_from_file_to_session(sizes["full"], device, 6.0 if quick else 240.0)
     yield training(sizes["tiny"], device, 2 if quick else 32)
-    with contextlib.suppress(Exception):  # without it, its rows say that it is missing
+    with contextlib.suppress(Exception):  # if it is missing, its rows say so
         before_mamba()
     if device.type == "cuda":
         yield from full.rows([("mamba-ssm", BFLOAT16, False, batches[1])])
@@ -74,7 +76,7 @@ def _rest(device: torch.device, batches: tuple[int, int], quick: bool) -> Iterat
 
 
 def ceilings(device: torch.device, quick: bool = False) -> Row:
-    """What a large copy, large matrix products and small launches reach."""
+    """Measure a large copy, large matrix products and small launches."""
     row: Row = {"name": "ceilings", "device": str(device), "torch": torch.__version__}
     if device.type == "cuda":
         facts = torch.cuda.get_device_properties(device)
@@ -98,7 +100,7 @@ def ceilings(device: torch.device, quick: bool = False) -> Row:
 
 
 class _SizeOnDevice:
-    """One size with random weights, and what its estimates are in float32."""
+    """A size with random weights, and its estimates in float32 for comparison."""
 
     def __init__(self, name: str, config: ModelConfig, device: torch.device, quick: bool):
         self.name, self.config, self.device, self.quick = name, config, device, quick
@@ -106,7 +108,7 @@ class _SizeOnDevice:
         self._wanted: Tensor | None = None
 
     def rows(self, kinds: list[tuple[str, torch.dtype, bool, int]]) -> Iterator[Row]:
-        """(form, number format, TF32, batch) each. What fails is a row, too."""
+        """Yield a row for each (form, number format, TF32, batch). A failure becomes a row with an error."""
         for form, dtype, tf32, batch in kinds:
             name = f"{self.name}.{form}.{'tf32' if tf32 else str(dtype).removeprefix('torch.')}.{batch}"
             try:
@@ -116,7 +118,11 @@ class _SizeOnDevice:
                 yield {"name": name, "error": described(error)}
 
     def form(self, name: str, dtype: torch.dtype, tf32: bool) -> Form:
-        """`reference` is the network as one first writes it down. Raises: RuntimeError: mamba-ssm is not there"""
+        """Create a form of the network; `reference` is a straightforward implementation.
+
+        Raises:
+            RuntimeError: mamba-ssm is not installed.
+        """
         if self._plain is None:
             self._plain = random_network(self.config, self.device)
         network: torch.nn.Module = self._plain
@@ -160,7 +166,7 @@ class _SizeOnDevice:
         return row
 
     def profile(self, name: str, dtype: torch.dtype, batch: int, file: Path | None) -> Row:
-        """Launches of a run, and the slowest kernels; their table is added to `file`."""
+        """Count the launches of a run and list the slowest kernels; their table is appended to `file`."""
         row: Row = {"name": f"{self.name}.{name}.profile.{batch}"}
         if self.device.type != "cuda":
             return row
@@ -188,7 +194,7 @@ class _SizeOnDevice:
 
 
 def song_from_file_to_session(config: ModelConfig, device: torch.device, seconds: float) -> Row:
-    """A song of noise bursts through the whole pipeline, twice: the second time everything is loaded."""
+    """Run the pipeline on two songs of noise bursts; for the second, everything is loaded."""
     row: Row = {"name": "song", "seconds": seconds}
     try:
         with tempfile.TemporaryDirectory(prefix="tsbs-daw-bench-") as folder:
@@ -225,7 +231,7 @@ def _song(folder: Path, config: ModelConfig, device: torch.device, seconds: floa
 
 
 def training(config: ModelConfig, device: torch.device, batch: int) -> Row:
-    """Forward and backward of a training batch, without the optimiser."""
+    """Measure forward and backward of a training batch, without the optimiser."""
     row: Row = {"name": f"training.{batch}"}
     try:
         network = random_network(config, device).train()

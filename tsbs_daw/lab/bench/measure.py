@@ -1,27 +1,27 @@
-"""Speed and memory on this machine, each measured in a process of its own and held against its target.
+"""Speed and memory on this machine, each measured in its own process and compared with its target.
 
-Figures that are compared with each other are taken in turn, in one process, so that whatever else the machine does
-meets both. What takes minutes is measured unless something else is asked for; `complete` adds the rest.
+Figures that are compared with each other are measured in turn in one process, so that other processes affect both
+alike. By default, only groups that take minutes are measured; `complete` adds the rest.
 
-What a user waits for:
-    separate.*   a song the whole way, from file to session: speed, and where the seconds go
+User-visible times and memory:
+    separate.*   a song from file to session: speed, and the time of each step
     full.*       the same for a model of the size in the paper, with random weights
-    memory.*     peak memory of the same at a short and at a long length: what grows between them is a leak
+    memory.*     peak memory for a short and for a long song; growth between them indicates a leak
     start.*      start of the command line
-    daemon.*     a real daemon: how soon it begins, what it costs while it waits
-The network by itself, held against the speed of the machine at matrix products:
-    network.*    the model that is asked for
-    sizes.*      the two sizes of the paper and the bundled one, in each precision that this device computes in
+    daemon.*     a real daemon: how soon it starts a job, and its cost while idle
+The network alone, compared with the speed of the machine at matrix products:
+    network.*    the requested model
+    sizes.*      the two sizes of the paper and the bundled one, in each precision that the device supports
     gpu.*        on CUDA: ceilings, each size by form, number format and batch, memory, a song from file to session
 Other networks:
-    peers.*      what a user would pick instead, where it is installed (the extra `bench`)
-    reference.*  this network as one writes it down first, against this network as it is
+    peers.*      alternatives to the bundled model, if they are installed (the extra `bench`)
+    reference.*  a straightforward implementation of this network, compared with the optimised one
 Growth of the cost:
-    lengths.*    a song of 30 s, of 5 min and of an hour, the whole way
+    lengths.*    songs of 30 s, 5 min and an hour, from file to session
     songs.*      1, 10 and 100 songs through one daemon
     cluster.*    a song here and on a node, and songs per minute on 1, 2 and 3 nodes of this machine (extra `cluster`)
-    stems.*      networks that give 1, 2, 4 and 8 stems
-    overlap.*    chunk length and overlap, against SDR
+    stems.*      networks with 1, 2, 4 and 8 stems
+    overlap.*    SDR by chunk length and overlap
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tsbs_daw.lab.bench.row import Group, Options, Row, probe, work_folder
 
 
 def _start(options: Options) -> Iterator[Row]:
-    """The whole process, as a user waits for it. The first start is left out: it compiles and fills caches."""
+    """Measure the whole process of the command line. The first start, which fills caches, is not counted."""
     seconds = []
     for _ in range(2 if options.quick else 10):
         began = time.perf_counter()
@@ -50,7 +50,7 @@ def _start(options: Options) -> Iterator[Row]:
 
 
 def _separate(options: Options) -> Iterator[Row]:
-    """A short job goes first, so that loading the model is not counted as separating."""
+    """Measure a song after a short job, so that loading the model does not count as separation."""
     seconds = 2.0 if options.quick else options.seconds
     with work_folder() as folder:
         first = probe("song", folder, options, file="first", seconds=1.0)["path"]
@@ -67,7 +67,7 @@ def _separate(options: Options) -> Iterator[Row]:
 
 
 def _full(options: Options) -> Iterator[Row]:
-    """A model that computes so long that all else should hardly show."""
+    """Measure a slow model, for which everything but the network should be negligible."""
     size, seconds = ("tiny", 2.0) if options.quick else ("full", 15.0)
     with work_folder() as folder:
         options = replace(options, model=probe("random_model", folder, options, size=size)["path"])
@@ -89,7 +89,7 @@ def _memory(options: Options) -> Iterator[Row]:
         with work_folder() as folder:
             song = probe("song", folder, options, file="song", seconds=seconds)["path"]
             peak = probe("separate", folder, options, sources=[song])["peak_bytes"]
-        if peak is None:  # Windows has no such count
+        if peak is None:  # not available on Windows
             return
         peaks.append(peak / 1e6)
         yield Row(f"memory.{name}", f"peak for {seconds:g} s of song", peaks[-1], "MB", 1500.0)
@@ -123,7 +123,7 @@ _USER_GROUPS = (
 
 
 SIZES = ("full", "lite", "tiny")
-OVER_FLOOR = {("full", "float32"): 1.5, ("full", "bfloat16"): 2.2}  # at most so many times the floor
+OVER_FLOOR = {("full", "float32"): 1.5, ("full", "bfloat16"): 2.2}  # largest multiple of the floor
 FULL_MB = 3000.0
 
 
@@ -161,7 +161,7 @@ def _rows_of_size(size: str, precision: str, found: dict) -> Iterator[Row]:
         yield Row(f"{name}.memory", "peak memory", found["peak_bytes"] / 1e6, "MB", memory_target)
 
 
-# Figures of a GPU: what each is called in its row, and its unit.
+# Figures of a GPU: description and unit of each.
 GPU_FIGURES = {
     "real_time": ("new sound per second", "x real time"),
     "error": ("its error, as a ratio of norms to float32", ""),
@@ -202,7 +202,7 @@ _NETWORK_GROUPS = (
 )
 
 
-AHEAD_OF = {"htdemucs": 3.0}  # the bundled model is at least so many times as fast
+AHEAD_OF = {"htdemucs": 3.0}  # the bundled model must be at least this many times as fast
 AHEAD_OF_REFERENCE = 6.0
 
 
@@ -242,13 +242,13 @@ _PEER_GROUPS = (
 LENGTHS_S = (30.0, 300.0, 3600.0)
 COUNTS = (1, 10, 100)
 SONG_S = 10.0
-CLUSTER_SONGS = (("short", 10.0, 3), ("long", 240.0, 1))  # seconds, and how often each goes here and there
-CLUSTER_S = 900.0  # the longest that one of the cluster's measurements may take
+CLUSTER_SONGS = (("short", 10.0, 3), ("long", 240.0, 1))  # name, seconds, repetitions
+CLUSTER_S = 900.0  # time limit of one measurement of the cluster
 STEMS = (1, 2, 4, 8)
 
 
 def _lengths(options: Options) -> Iterator[Row]:
-    """The model is loaded by a first, short song."""
+    """Measure songs of several lengths. A short song before each loads the model."""
     first_s = None
     for seconds in (2.0, 4.0) if options.quick else LENGTHS_S:
         with work_folder() as folder:
@@ -296,7 +296,7 @@ def _cluster(options: Options) -> Iterator[Row]:
 
 
 def _rows_of_cluster(name: str, seconds: float, found: dict) -> Iterator[Row]:
-    """A song here and there. Only the long one has a target: what starts and ends a song is most of a short one."""
+    """Yield the rows of a song. Only the long one has a target, because start and end dominate a short one."""
     target = 10.0 if name == "long" else None
     yield Row(f"cluster.{name}.local", f"{seconds:g} s of song on one core here", found["local_s"], "s")
     yield Row(f"cluster.{name}.remote", "the same on one node with one core", found["remote_s"], "s")
@@ -344,9 +344,11 @@ GROUPS = {group.name: group for group in (*_USER_GROUPS, *_NETWORK_GROUPS, *_PEE
 
 
 def measure(options: Options) -> Iterator[Row]:
-    """Every wanted row as soon as it is known.
+    """Measure, and yield each requested row once it is known.
 
-    Raises: UsageError: `only` names what there is not; TsbsDawError: what was to be measured failed
+    Raises:
+        UsageError: `only` names an unknown row.
+        TsbsDawError: A measurement failed.
     """
     wanted = _wanted(options)
     chosen = [group for name, group in GROUPS.items() if any(row.split(".")[0] == name for row in wanted)]

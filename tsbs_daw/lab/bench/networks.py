@@ -1,16 +1,16 @@
-"""A network on one device in one precision, held against what the device's own matrix products allow.
+"""The speed of a network on a device in one precision, compared with the speed of the device's matrix products.
 
-floor   the network's own multiply-adds, as the plain network has them, at the rate that large matrix products reach
-        here, in the same precision
+floor   the time for the multiply-adds of the plain network at the rate of large matrix products on this device, in the
+        same precision
 
-What a user would pick instead is timed in turn with this network: on the same machine, in the same minute. Only the
-networks are compared, with random weights (these do not change the speed) and each on a chunk as long as it was trained
-on. All of them are used with chunks that overlap by a quarter or more, so the figures carry over to songs.
+Alternatives to the bundled model are timed in turn with this network, on the same machine and in the same minute. Only
+the networks are compared, with random weights, which do not affect the speed, and each on a chunk of the length that it
+was trained on. All of them are used with chunks that overlap by a quarter or more, so the figures apply to songs.
 
-The yardstick for what the tiles of `tsbs_daw.network` gain is the network as one first writes it down: each Mamba-2 by
-itself, its backward one on a reversed copy; the state space model as einsums over chunks of 64 with B and C repeated
-for each head, the decays of all chunks against all chunks (arXiv 2405.21060, sections 6 and 7); convolution, gate and
-norm on whole activations. Correct, short, and all of it goes through memory again and again.
+The baseline for the tiles of `tsbs_daw.network` is a straightforward implementation of the network: each Mamba-2 by
+itself, the backward one on a reversed copy; the state space model as einsums over chunks of 64, with B and C repeated
+for each head and the decays between all pairs of chunks (arXiv 2405.21060, sections 6 and 7); convolution, gate and
+norm on whole activations. It is correct and short, but moves every activation through memory many times.
 
 b sequences, l length, c (or z) chunks, q (or s) position in a chunk, h heads, p head width, n states.
 """
@@ -45,32 +45,40 @@ SIZES = {"full": FULL, "lite": LITE, "tiny": TINY}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SEED = 1
 
-# In the names of the operators, or on CUDA of the kernels, that are matrix products; cuBLAS calls Hopper's "nvjet".
+# Parts of the names of matrix products: of operators or, on CUDA, kernels. cuBLAS names those of Hopper "nvjet".
 _PRODUCTS = ("mm", "matmul", "linear", "conv", "nvjet", "cutlass", "xmma")
 
 
 def random_network(config: ModelConfig, device: torch.device) -> TwoStageSeparator:
-    """The plain network. Weights do not change the speed, so no checkpoint is needed."""
+    """Create the plain network with random weights, which do not affect the speed."""
     torch.manual_seed(SEED)
     return TwoStageSeparator(config).to(device).eval()
 
 
 def random_engine(config: ModelConfig, device: torch.device, precision: str = "float32") -> Engine:
-    """The network as the separator runs it."""
+    """Create an engine with random weights, as the separator uses it."""
     return Engine(random_network(config, device), device, precision=precision)
 
 
 def random_chunk(config: ModelConfig, device: torch.device) -> torch.Tensor:
-    """(1, 2, samples): a chunk as the separator cuts them."""
+    """Create a chunk of noise with the length of the separator's chunks: (1, 2, samples)."""
     return 0.1 * torch.randn(1, 2, config.chunk_samples, generator=torch.Generator().manual_seed(SEED)).to(device)
 
 
 def held_against_floor(
     run: Callable[[], Any], macs: int, device: torch.device, dtype: torch.dtype, repetitions: int
 ) -> dict[str, float]:
-    """Time `run` and large matrix products in turn, so that whatever else the machine does meets both.
+    """Time `run` and large matrix products in turn, so that other processes on the machine affect both alike.
 
-    Returns: seconds: the median run; machine_macs_per_s: the median; over_floor: the median of the ratios
+    Args:
+        run: The network on a chunk.
+        macs: Multiply-adds of a run.
+        device: The device.
+        dtype: Number format of the matrix products.
+        repetitions: Number of measurements.
+
+    Returns:
+        Medians of "seconds" of a run, of "machine_macs_per_s", and of "over_floor", the ratio of a run to the floor.
     """
     seconds, rates, ratios = [], [], []
     run()
@@ -86,15 +94,15 @@ def held_against_floor(
 
 
 def count_macs(run: Callable[[], Any]) -> int:
-    """Multiply-adds of the matrix products and convolutions in `run`; transforms and pointwise work do not count."""
+    """Count the multiply-adds of matrix products and convolutions in `run`, without transforms and pointwise work."""
     with _one_thread(), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2
 
 
 def own_macs(config: ModelConfig) -> int:
-    """Multiply-adds of a chunk through the network as the paper draws it: what it is, not how it is computed here."""
-    with torch.device("meta"):  # counted from the shapes, nothing is computed
+    """Count the multiply-adds of a chunk for the network in the paper, however it is computed here."""
+    with torch.device("meta"):  # counts by shapes, without computing
         network, chunk = TwoStageSeparator(config).eval(), torch.zeros(1, 2, config.chunk_samples)
     with torch.inference_mode():
         return count_macs(lambda: network(chunk))
@@ -102,7 +110,7 @@ def own_macs(config: ModelConfig) -> int:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """What looks at every operator sees those of its own thread only."""
+    """Compute in one thread, because counter and profiler only see the operators of their own thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -112,7 +120,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def time_s(run: Callable[[], Any], device: torch.device) -> float:
-    """Seconds until the device has finished one run."""
+    """Return the seconds until the device has finished one run."""
     began = time.perf_counter()
     run()
     if device.type == "cuda":
@@ -121,7 +129,7 @@ def time_s(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def product_macs_per_s(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
-    """What large square matrix products reach here, over about so many seconds."""
+    """Measure the multiply-adds per second of large square matrix products, for about `seconds`."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
@@ -134,7 +142,7 @@ def product_macs_per_s(device: torch.device, dtype: torch.dtype, seconds: float)
 
 
 def share_in_products(run: Callable[[], Any], device: torch.device) -> float:
-    """0..1: how much of the operators' own time is spent in matrix products and convolutions."""
+    """Return the share of the operators' own time spent in matrix products and convolutions, 0 to 1."""
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
@@ -144,7 +152,7 @@ def share_in_products(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def _share_of_products(events: Iterable[Any], device_type: str) -> float:
-    """On CUDA each operator's time stands in its own row and in its kernels'; the kernels' rows alone count."""
+    """Compute the share from profiler events. On CUDA, only kernels count, because operators repeat their times."""
     from torch.autograd import DeviceType
 
     if device_type == "cuda":
@@ -160,7 +168,14 @@ SAMPLE_RATE = 44100
 
 @dataclass(frozen=True)
 class Peer:
-    """name: of its row; what: for the table; package: what must be installed; build: the network and its chunk in s"""
+    """An alternative to the bundled model.
+
+    Attributes:
+        name: Name of its row.
+        what: Description for the table.
+        package: Package that must be installed.
+        build: Creates the network on a device; also returns the length of its chunk in seconds.
+    """
 
     name: str
     what: str
@@ -178,24 +193,30 @@ def _peer(known: Description) -> Peer:
     return Peer(known.name, kind.title, kind.package, build)
 
 
-# As they were published, behind the seam as a user runs them.
+# The published networks, called through the same interface as in the program.
 PEERS = tuple(_peer(known) for known in bundled().values() if KINDS[known.network].package)
 
 
 def installed() -> list[Peer]:
-    """The peers whose packages are here."""
+    """Return the peers whose packages are installed."""
     return [peer for peer in PEERS if importlib.util.find_spec(peer.package)]
 
 
-LONG_S = 15.0  # a run that takes longer is past its warming up, and is not repeated
+LONG_S = 15.0  # a longer run needs no warm-up, and is not repeated
 
 
 def time_in_turn(
     runs: dict[str, tuple[Callable[[], Any], float]], device: torch.device, rounds: int
 ) -> dict[str, float]:
-    """Seconds of computing per second of audio, the median of `rounds` rounds in which each had its turn.
+    """Time several runs in turn.
 
-    Args: runs: {name: (what to run, the seconds of audio it treats)}
+    Args:
+        runs: {name: (what to run, seconds of audio that it processes)}
+        device: The device.
+        rounds: Number of rounds in which each runs once.
+
+    Returns:
+        The median of the computing time per second of audio, by name.
     """
     with torch.inference_mode():
         first_s = {name: time_s(run, device) for name, (run, _) in runs.items()}
@@ -208,7 +229,7 @@ def time_in_turn(
 
 
 def time_peers(device: torch.device, rounds: int, quick: bool) -> dict[str, float]:
-    """{"tiny": ..., "full": ..., peer: ...}: seconds per second of stereo for each network that is installed."""
+    """Return {"tiny": ..., "full": ..., peer: ...}: seconds per second of stereo for each installed network."""
     torch.manual_seed(SEED)
     sizes = ("tiny",) if quick else ("tiny", "full")
     runs = {name: (_own(SIZES[name], device), SIZES[name].chunk_s) for name in sizes}
@@ -216,13 +237,12 @@ def time_peers(device: torch.device, rounds: int, quick: bool) -> dict[str, floa
         network, chunk_s = peer.build(device)
         runs[peer.name] = (_fed(network, chunk_s, device), chunk_s)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # theirs, not ours
+        warnings.simplefilter("ignore")  # of the peers' packages
         return time_in_turn(runs, device, rounds)
 
 
 def time_reference(device: torch.device, rounds: int, quick: bool) -> dict[str, float]:
-    """{"fast": ..., "reference": ...}: this network, and the same in its plain form (tsbs_daw.lab.bench.networks)."""
-
+    """Return {"fast": ..., "reference": ...}: seconds per second of stereo of the engine and of the baseline."""
     config = SIZES["tiny" if quick else "full"]
     engine, chunk = random_engine(config, device), random_chunk(config, device)
     plain = as_reference(random_network(config, device))
@@ -244,7 +264,7 @@ CHUNK = 64
 
 
 def as_reference(network: TwoStageSeparator) -> TwoStageSeparator:
-    """A network of the same weights and results, plainly written. `network` is a plain one, not one for inference."""
+    """Return a straightforward implementation with the same weights and results. `network` must be a plain one."""
     plain = copy.deepcopy(network)
     for block in (*plain.mask_blocks, *plain.map_blocks):
         block.time, block.band = ReferenceUnit(block.time), ReferenceUnit(block.band)
@@ -252,14 +272,14 @@ def as_reference(network: TwoStageSeparator) -> TwoStageSeparator:
 
 
 class ReferenceUnit(nn.Module):
-    """`blocks.SequenceUnit`."""
+    """A straightforward `blocks.SequenceUnit`."""
 
     def __init__(self, unit: SequenceUnit):
         super().__init__()
         self.unit = unit
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (b, l, features)."""
+        """Apply the unit: (b, l, features) -> (b, l, features)."""
         u = group_norm(x, self.unit.norm_weight, self.unit.norm_bias)
         outputs = []
         for direction in range(self.unit.mamba.directions):
@@ -270,7 +290,7 @@ class ReferenceUnit(nn.Module):
 
 
 def _mamba(u: Tensor, layer: Mamba2, direction: int) -> Tensor:
-    """u: (b, l, features) -> the same."""
+    """Apply one direction of a Mamba-2 layer: (b, l, features) -> (b, l, features)."""
     config = layer.config
     inner, states = config.d_inner, config.d_state
     z, xBC, dt = F.linear(u, layer.in_proj[direction]).split([inner, inner + 2 * states, config.heads], dim=-1)
@@ -287,7 +307,7 @@ def _mamba(u: Tensor, layer: Mamba2, direction: int) -> Tensor:
 
 
 def _ssd(x: Tensor, a: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """x: (b, l, h, p); a: (b, l, h), logarithms of the decays; B, C: (b, l, h, n) -> (b, l, h, p)."""
+    """Apply the state space model: x (b, l, h, p); log decays a (b, l, h); B, C (b, l, h, n) -> (b, l, h, p)."""
     length = x.shape[1]
     padding = -length % CHUNK
     x, B, C = (F.pad(part, (0, 0, 0, 0, 0, padding)) for part in (x, B, C))
@@ -305,7 +325,7 @@ def _ssd(x: Tensor, a: Tensor, B: Tensor, C: Tensor) -> Tensor:
 
 
 def _sums_between(a: Tensor) -> Tensor:
-    """(..., q) -> (..., q, s): the sum of a from s + 1 to q, and minus infinity where s is later."""
+    """Sum a from s + 1 to q: (..., q) -> (..., q, s); minus infinity if s is later than q."""
     total = a.cumsum(-1)
     later = torch.ones(a.shape[-1], a.shape[-1], dtype=torch.bool, device=a.device).triu(1)
     return (total[..., :, None] - total[..., None, :]).masked_fill(later, -math.inf)

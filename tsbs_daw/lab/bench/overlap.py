@@ -1,4 +1,4 @@
-"""Does overlap pay? Chunk length and overlap against SDR and time, on songs whose stems are known."""
+"""SDR and time by chunk length and overlap, on songs with known stems."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.render import render
 from tsbs_daw.separation import Separator
 
-SEEDS = range(9701, 9713)  # of the test split: no model of this project was trained on them. Four are too few: one
-SONG_S = 30.0  # song moves their mean further than all that is measured here
+# Seeds of the test split, on which no model was trained. Four songs would be too few: one song changes their mean by
+# more than any setting here.
+SEEDS = range(9701, 9713)
+SONG_S = 30.0
 CHUNKS_S = (1.5, 3.0, 6.0)
 OVERLAPS = (0.0, 0.1, 0.25, 0.5)
 SAMPLE_RATE = 44100
@@ -21,7 +23,14 @@ SAMPLE_RATE = 44100
 
 @dataclass(frozen=True)
 class Point:
-    """chunk_s, overlap: as tried; sdr_db: mean uSDR over songs and stems; seconds: per second of audio"""
+    """A setting and its results.
+
+    Attributes:
+        chunk_s: Chunk length, in seconds.
+        overlap: Overlap as a share of the chunk.
+        sdr_db: Mean uSDR over songs and stems.
+        seconds: Time per second of audio.
+    """
 
     chunk_s: float
     overlap: float

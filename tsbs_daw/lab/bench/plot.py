@@ -1,4 +1,4 @@
-"""A picture of a whole result of the benchmark:  python -m tsbs_daw.lab.bench.plot RESULT.json PICTURE.png"""
+"""Plot a complete result of the benchmark:  python -m tsbs_daw.lab.bench.plot RESULT.json PICTURE.png"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ NAMES = {
 
 
 def speeds(report: dict) -> dict[str, float]:
-    """{label: times real time} of what the report holds, fastest first."""
+    """Return {label: times real time} of the networks in a report, fastest first."""
     figures = {row["name"]: row["figure"] for row in report["rows"]}
     found = {}
     for name, label in NAMES.items():
         if name in figures:
-            found[label] = 1 / figures[name]  # these are seconds per second
+            found[label] = 1 / figures[name]  # in seconds per second of audio
         elif f"{name}.speed" in figures:
             found[label] = figures[f"{name}.speed"]
     return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -1,7 +1,7 @@
-"""The measurements that need a process of their own.
+"""Measurements that run in their own process.
 
-The request says which probe, its options, and the folder for its files. A process that measures its own peak memory
-must have done nothing else, so the song is made by another one.
+A request has the name of the probe, its options, and the folder for its files. A process that measures its own peak
+memory must not do anything else, so another process makes the song.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError
 
 SONG_SEED = 11
-SONG_S = 20.0  # a longer one is this one over and over: the network's work does not depend on the notes
+SONG_S = 20.0  # a longer song repeats this one, because the network's work does not depend on the notes
 SAMPLE_RATE = 44100
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """The child's part: see `core.child`."""
+    """Run a probe in the child process; see `core.child`."""
     from tsbs_daw.lab.bench.cluster import cluster
 
     probes = (resolve, song, random_model, separate, network, size, gpu, peers, reference, stems, overlap, cluster)
@@ -34,7 +34,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve(request: dict[str, Any]) -> dict[str, Any]:
-    """The model's file, looked up once."""
+    """Look up the model's file."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.models.registry import resolve
 
@@ -42,7 +42,7 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def song(request: dict[str, Any]) -> dict[str, Any]:
-    """A composed song of the wanted length, as a file."""
+    """Write a generated song of the requested length."""
     import numpy as np
 
     from tsbs_daw.audio.wav_writer import AudioWriter
@@ -60,7 +60,7 @@ def song(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def random_model(request: dict[str, Any]) -> dict[str, Any]:
-    """A model file of one size, with random weights."""
+    """Write a model file of one size with random weights."""
     import torch
 
     from tsbs_daw.lab.bench.networks import SIZES, random_network
@@ -72,7 +72,7 @@ def random_model(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def separate(request: dict[str, Any]) -> dict[str, Any]:
-    """A job for each source, the whole way; the last one is timed."""
+    """Run a job for each source, and time the last one."""
     from tsbs_daw.contracts.job import Job, Source
     from tsbs_daw.pipeline.run import run_job
 
@@ -98,9 +98,9 @@ def separate(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class ChildrenPeak:
-    """The most memory that this process's children had at once, looked at five times a second.
+    """Measures the peak memory of this process's children together, by polling five times a second.
 
-    The system's own count for children cannot serve: a child that was started by a large process begins with its size.
+    The system's counter for children is unusable, because a child starts with the size of its parent.
     """
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class ChildrenPeak:
 
 
 def network(request: dict[str, Any]) -> dict[str, Any]:
-    """The model that is asked for, on chunks, held against the machine's own speed at matrix products."""
+    """Time the requested model on chunks, and compare it with the machine's speed at matrix products."""
     import torch
 
     from tsbs_daw.lab.bench.networks import PRECISIONS, count_macs, held_against_floor
@@ -146,7 +146,7 @@ def network(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def size(request: dict[str, Any]) -> dict[str, Any]:
-    """One size of the network in one precision, with random weights: speed, floor, memory."""
+    """Measure one size of the network in one precision, with random weights: speed, floor and memory."""
     import torch
 
     from tsbs_daw.lab.bench import networks
@@ -177,7 +177,7 @@ def size(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def gpu(request: dict[str, Any]) -> dict[str, Any]:
-    """Everything about a CUDA device; nothing where none is chosen."""
+    """Measure a CUDA device; no rows for other devices."""
     from tsbs_daw.lab.bench.gpu import measure
     from tsbs_daw.separation.devices import choose_device
 
@@ -186,7 +186,7 @@ def gpu(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def peers(request: dict[str, Any]) -> dict[str, Any]:
-    """Sizes of this network beside the peers that are installed, each on chunks of its own length."""
+    """Time sizes of this network and the installed peers, each on chunks of its own length."""
     from tsbs_daw.lab.bench.networks import time_peers
     from tsbs_daw.separation.devices import choose_device
 
@@ -194,7 +194,7 @@ def peers(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def reference(request: dict[str, Any]) -> dict[str, Any]:
-    """This network beside the same in its plain form."""
+    """Time this network and its straightforward implementation."""
     from tsbs_daw.lab.bench.networks import time_reference
     from tsbs_daw.separation.devices import choose_device
 
@@ -202,7 +202,7 @@ def reference(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def stems(request: dict[str, Any]) -> dict[str, Any]:
-    """Seconds per second of audio of the bundled size with one stem, two, and so on to eight."""
+    """Time the bundled size with 1, 2, 4 and 8 stems, in seconds per second of audio."""
     from dataclasses import replace
 
     from tsbs_daw.lab.bench.networks import SIZES, random_chunk, random_engine, time_in_turn
@@ -217,7 +217,7 @@ def stems(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def overlap(request: dict[str, Any]) -> dict[str, Any]:
-    """Chunk lengths and overlaps, against SDR and time."""
+    """Measure SDR and time of several chunk lengths and overlaps."""
     from tsbs_daw.lab.bench.overlap import measure_overlaps
 
     return {"table": measure_overlaps(request["model"], request["device"], request["quick"])}

@@ -1,4 +1,4 @@
-"""One line of the table, what decides which lines there are, and the process of its own that measures it."""
+"""Rows of the benchmark's table, options that select them, and the child process that measures them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from tsbs_daw.core.errors import TsbsDawError
 class Options:
     """What to measure.
 
-    seconds:  of the song whose separation is timed
-    quick:    tiny lengths and few repetitions: shows that everything runs, not how fast
-    only:     names of rows or groups; empty is the groups that take minutes
-    complete: the groups that take longer, too
+    Attributes:
+        model: Name or file of the model.
+        preset: Name of the preset.
+        device: Device to compute on.
+        seconds: Length of the song whose separation is timed.
+        quick: Use tiny lengths and few repetitions, to test that everything runs; the figures are meaningless.
+        only: Names of rows or groups; empty for all groups that take minutes.
+        complete: Also measure groups that take longer.
     """
 
     model: str = "default"
@@ -36,9 +40,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. A row without a target is there for information.
+    """A row of the table. A row without a target is for information only.
 
-    larger_is_better: which way the target is meant
+    Attributes:
+        name: `group.figure`.
+        what: Description of the figure.
+        figure: The measured value.
+        unit: Its unit.
+        target: The largest or smallest acceptable value.
+        larger_is_better: Whether the target is the smallest acceptable value.
     """
 
     name: str
@@ -50,7 +60,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times better than the target; below 1 is a miss."""
+        """How many times the figure is better than the target; below 1, it misses the target."""
         if self.target is None or self.figure <= 0:
             return None
         return self.figure / self.target if self.larger_is_better else self.target / self.figure
@@ -69,11 +79,13 @@ class Row:
 class Group:
     """Rows that are measured together.
 
-    name:        the part of their names before the dot
-    rows:        those that are always there
-    long:        takes more than minutes, and is measured only when asked for
-    needs_model: measures the model that the options name
-    open:        has more rows than can be named beforehand
+    Attributes:
+        name: The part of the rows' names before the dot.
+        measure: Measures the group.
+        rows: Names of the rows that always exist.
+        long: Whether it takes long, so that it is measured only on request.
+        needs_model: Whether it measures the model of the options.
+        open: Whether it may have other rows, too.
     """
 
     name: str
@@ -88,12 +100,23 @@ PROBE_LIMIT_S = 3600.0
 
 
 def work_folder() -> tempfile.TemporaryDirectory[str]:
-    """Where probes put their files; gone after the `with`."""
+    """Return a temporary folder for the files of probes, as a context manager."""
     return tempfile.TemporaryDirectory(prefix="tsbs-daw-bench-", ignore_cleanup_errors=True)
 
 
 def probe(name: str, folder: str, options: Options, *, limit_s: float = PROBE_LIMIT_S, **values: Any) -> dict[str, Any]:
-    """Run one of `probe`'s measurements in a process of its own. Raises: what it raised; TsbsDawError: it died"""
+    """Run a measurement of the module `probe` in a child process.
+
+    Args:
+        name: Name of the measurement.
+        folder: Folder for its files.
+        options: Options of the benchmark.
+        limit_s: Time limit.
+        **values: Further arguments of the measurement.
+
+    Raises:
+        TsbsDawError: The child process failed or timed out; or the error that the measurement raised.
+    """
     request: dict[str, object] = {"probe": name, "folder": folder, "model": options.model, "preset": options.preset}
     request |= {"device": options.device, "quick": options.quick, **values}
     command, env = child.python("tsbs_daw.lab.bench.probe"), child.environment()
