@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import CheckpointError, SettingsError, UnknownModel, UsageError
 from tsbs_daw.models import registry
+from tsbs_daw.models.convert import read_trainer_config
 from tsbs_daw.models.convert_child import _packaged, read_tensors, recognise
 from tsbs_daw.models.kinds import KINDS, load
 from tsbs_daw.models.registry import list_models, pull, resolve
-from tsbs_daw.models.trainer_config import read_trainer_config
 from tsbs_daw.models.zoo import bundled, own, read_description
 
 KIND = "bs-roformer"

@@ -2,7 +2,8 @@
 
 A pickle can contain any code. The child process (`convert_child`) opens it with torch's restricted reader
 (`weights_only=True`, without a fallback), checks every name and shape against the network, and writes safetensors. This
-module starts the child, limits it, and publishes its result by one rename.
+module starts the child, limits it, and publishes its result by one rename. It also reads the YAML configs of
+Music-Source-Separation-Training, which describe the network of a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tsbs_daw.core import child
-from tsbs_daw.core.errors import CheckpointError, OutputError, UsageError, shown
+from tsbs_daw.core.documents import Document, plain
+from tsbs_daw.core.documents import Kind as DocumentKind
+from tsbs_daw.core.errors import CheckpointError, OutputError, SettingsError, UsageError, shown
 from tsbs_daw.models.kinds import KINDS, TS
-from tsbs_daw.models.trainer_config import read_trainer_config
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ def convert(
 
 
 def _request(config: str, stems: Sequence[str] | None, network: str, values: dict[str, Any]) -> dict[str, Any]:
-    """What the child is to make: the kind of network, its config's values, and what a trainer's config says."""
+    """Return the child's request: the kind of network, and the values and arguments of its config."""
     arguments: dict[str, Any] = {}
     if config not in CONFIGS and Path(config).suffix.lower() in (".yaml", ".yml"):
         found = read_trainer_config(Path(config))
@@ -177,3 +179,86 @@ def _child_environment() -> dict[str, str]:
             "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
         },
     )
+
+
+_TRAINER_CONFIG = DocumentKind("training config", SettingsError, "it needs `audio:`, `model:` and `training:`")
+_OTHER_STEM = "other"
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The network that a config of Music-Source-Separation-Training describes.
+
+    Attributes:
+        network: A key of `kinds.KINDS`.
+        values: Values of the network's config: stems, chunk length, level.
+        arguments: The `model:` section, with the trainer's names.
+    """
+
+    network: str
+    values: dict[str, Any]
+    arguments: dict[str, Any]
+
+
+def read_trainer_config(path: Path) -> TrainerConfig:
+    """Read a YAML config of Music-Source-Separation-Training. Python tuples are read as lists; other tags are refused.
+
+    Raises:
+        SettingsError: The file is not such a config, or is for a network that this program does not support.
+        UsageError: The target is not one of the instruments.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"{shown(path)} cannot be read ({error.strerror}); give the model's YAML config."
+        ) from error
+    document = Document(path, _TRAINER_CONFIG)
+    found = plain(document, document.parse(data.replace(b"!!python/tuple", b"")))
+    sections = {name: found.get(name) or {} for name in ("audio", "model", "training", "htdemucs")}
+    if not all(isinstance(section, dict) for section in sections.values()) or not sections["training"]:
+        raise SettingsError("this is not the config of a trained model: `training:` is missing.", path)
+    network = _network_of(found, sections["model"], path)
+    training, audio = sections["training"], sections["audio"]
+    values: dict[str, Any] = _stems_of(training, path)
+    if training.get("normalize") is True:
+        values["standardised"] = True
+    if network == "htdemucs":
+        return TrainerConfig(
+            network,
+            values,
+            {**sections["htdemucs"], "segment": training.get("segment"), "samplerate": training.get("samplerate")},
+        )
+    if network == "ts-bs-mamba2":
+        if "chunk_size" in audio:
+            values["chunk_s"] = audio["chunk_size"] / (sections["model"].get("sr") or 44100)
+        return TrainerConfig(network, values, {})
+    if "chunk_size" in audio:
+        values["chunk_size"] = audio["chunk_size"]
+    return TrainerConfig(network, values, sections["model"])
+
+
+def _network_of(found: dict[str, Any], model: dict[str, Any], path: Path) -> str:
+    if "htdemucs" in found:
+        return "htdemucs"
+    if "num_repeat_mask" in model:
+        return "ts-bs-mamba2"
+    if "num_bands" in model:
+        return "mel-band-roformer"
+    if "freqs_per_bands" in model and "bs_mamba2" not in model and model.get("module_type") is None:
+        return "bs-roformer"
+    raise SettingsError("this is the config of a network that tsbs-daw does not run.", path)
+
+
+def _stems_of(training: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the stems in the checkpoint's order. If there is one target, the rest of the mixture is another stem."""
+    instruments = training.get("instruments")
+    if not isinstance(instruments, list) or not instruments or not all(isinstance(name, str) for name in instruments):
+        raise SettingsError("`training: instruments:` names no stems; name them with --stems.", path)
+    target = training.get("target_instrument")
+    if target is None:
+        return {"stems": instruments}
+    if target not in instruments:
+        raise UsageError(f"{shown(path)}: the target {target!r} is none of the instruments {', '.join(instruments)}.")
+    rest = next((name for name in instruments if name != target), _OTHER_STEM) if len(instruments) == 2 else _OTHER_STEM
+    return {"stems": [target, rest], "complement": rest}
