@@ -128,8 +128,7 @@ class Daemon:
     def watch(self, folders: Sequence[WatchFolder]) -> None:
         """Watch more folders until the daemon ends. Folders that are watched already are not changed.
 
-        Raises:
-            SettingsError, DaemonError: They cannot be watched together with the others; nothing has changed.
+        Raises SettingsError or DaemonError, and changes nothing, if they cannot be watched together with the others.
         """
         known = {folder.path.resolve() for folder in self.folders}
         new = [folder for folder in folders if folder.path.resolve() not in known]
@@ -222,8 +221,7 @@ class Daemon:
     def _waiting_for_the_disk(self) -> Iterator[None]:
         """Pause while a disk is full or unavailable. Every step inside must be repeatable.
 
-        Raises:
-            DaemonError: The database is damaged; the next start builds it again.
+        Raises DaemonError if the database is damaged; the next start rebuilds it.
         """
         try:
             yield
@@ -387,11 +385,7 @@ class Daemon:
         self._wake.clear()
 
     def _catch_signals(self) -> dict[int, object]:
-        """Install signal handlers that call `stop`, if this is the main thread. Ignored signals stay ignored (`nohup`).
-
-        Returns:
-            The previous handlers.
-        """
+        """Install handlers that call `stop`, and return the previous ones. Ignored signals stay ignored (`nohup`)."""
 
         def count(number: int, frame: FrameType | None) -> None:
             self.stop()
