@@ -13,9 +13,7 @@ from tsbs_daw.network import TINY, TwoStageSeparator
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.presets.rules import QUALITIES as NAMES
 from tsbs_daw.separation import Separator
-from tsbs_daw.separation import quality as qualities
-from tsbs_daw.separation.quality import QUALITIES, Steps
-from tsbs_daw.separation.separator import Ensemble
+from tsbs_daw.separation.separator import QUALITIES, Ensemble, Steps
 
 CPU = torch.device("cpu")
 SMALL = replace(TINY, feature_dim=16, mask_blocks=1, map_blocks=1, headdim=16, chunk_s=0.5)
@@ -50,7 +48,7 @@ def with_steps(monkeypatch):
     """Make a quality of some steps."""
 
     def make(**steps) -> str:
-        monkeypatch.setitem(qualities.QUALITIES, "tried", Steps(**steps))
+        monkeypatch.setitem(QUALITIES, "tried", Steps(**steps))
         return "tried"
 
     return make

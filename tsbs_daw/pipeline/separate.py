@@ -21,7 +21,7 @@ from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes
 from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob, load_pass_separator
 from tsbs_daw.pipeline.stem_cache import CachedStems, StemCache, StemWriter, cache_key
 from tsbs_daw.separation import Separator
-from tsbs_daw.separation.quality import NORMAL, QUALITIES
+from tsbs_daw.separation.separator import NORMAL, QUALITIES
 
 log = logging.getLogger(__name__)
 

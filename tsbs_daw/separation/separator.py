@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice, tee
 from operator import itemgetter
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from tsbs_daw.audio.resample import Resampler
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import JobCancelled, UsageError
+from tsbs_daw.core.errors import JobCancelled, UsageError, did_you_mean
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import kinds, registry
 from tsbs_daw.network.seam import SeparationNetwork
@@ -27,12 +28,46 @@ from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut, mean
 from tsbs_daw.separation.devices import choose_device
 from tsbs_daw.separation.engine import Engine
 from tsbs_daw.separation.forms import mark
-from tsbs_daw.separation.quality import NORMAL, Steps, steps_of
 from tsbs_daw.separation.residual import share_mixture
 
 log = logging.getLogger(__name__)
 
 ASK_EVERY_S = 1.0  # whether the job is still wanted, while other machines compute
+
+NORMAL = "normal"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a separation, which `--quality` selects. They work with any network.
+
+    Each was measured on real songs (`tsbs-daw evaluate --real --compare-quality`; the table is in docs/models.md);
+    steps without a gain are left out.
+
+    Attributes:
+        overlap: Share of a chunk that overlaps the next one; None for the separator's own.
+        mask: Make the stems shares of the mixture, by the magnitudes of the network's stems at each time and frequency.
+    """
+
+    overlap: float | None = None
+    mask: bool = False
+
+
+QUALITIES = {"fast": Steps(overlap=0.05), NORMAL: Steps(), "best": Steps(mask=True)}
+
+
+def steps_of(quality: str | Steps) -> Steps:
+    """Return the steps of a quality by name.
+
+    Raises:
+        UsageError: There is no such quality.
+    """
+    if isinstance(quality, Steps):
+        return quality
+    if quality not in QUALITIES:
+        closest = did_you_mean(quality, list(QUALITIES)) or f"; choose from {', '.join(QUALITIES)}."
+        raise UsageError(f"There is no quality {quality!r}{closest}")
+    return QUALITIES[quality]
 
 
 class Separator:

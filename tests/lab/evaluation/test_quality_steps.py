@@ -15,8 +15,7 @@ from tsbs_daw import cli
 from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.evaluation.quality import ROWS, Variant, _estimates, compare_qualities
 from tsbs_daw.lab.evaluation.songs import KnownSong
-from tsbs_daw.separation.quality import QUALITIES
-from tsbs_daw.separation.separator import Separator
+from tsbs_daw.separation.separator import QUALITIES, Separator
 
 
 class Uneven:
