@@ -43,7 +43,7 @@ TARGET_S = 5.0
 TICK_TARGET_MS = 10.0
 ROWS: dict[str, tuple[str, dict[str, float]]] = {
     "item.plain": ("an item that plays its file as it is: handed over as a portion of it", {}),
-    "item.read": ("an item at playrate 0.9: read through REAPER, 4 ms in every tick", {"D_PLAYRATE": 0.9}),
+    "item.read": ("an item at playrate 0.9: read through REAPER, a little in every tick", {"D_PLAYRATE": 0.9}),
 }
 
 

@@ -15,7 +15,7 @@ import pytest
 from reaper.imgui import ImGui
 from reaper.stage import STEMS, DaemonByHand, Studio, stem_items
 
-# Of a tick, in all scripts together. The tick's time, 4 ms, ends after at most 800 calls or 130 files; a step that is
+# Of a tick, in all scripts together. The tick's time, 3 ms, ends after at most 600 calls or 100 files; a step that is
 # begun last, as the insertion of a job, which is one undo step, comes on top.
 LIMITS = {"calls": 1300, "files": 160, "drawing": 400, "bytes": 400_000}
 QUIET = {"calls": 10, "files": 0, "drawing": 1}

@@ -213,10 +213,10 @@ function background:_trouble(ticket, sentence, what)
   notices.notify(sentence)
 end
 
-function background:_advance(task, over)
+function background:_advance(task, over, late)
   local ticket = task.ticket
   local began_as = ticket.stage
-  local ok, done, err, what = pcall(task.step, over)
+  local ok, done, err, what = pcall(task.step, over, late)
   if not ok then
     self:_give_up(ticket.id)
     self:_trouble(ticket, ("This is a bug: %s"):format(tostring(done)))
@@ -262,7 +262,7 @@ end
 
 -- One tick. Returns whether anything is left to do.
 function background:tick()
-  local over, half = clock.budget()
+  local over, half, late = clock.budget()
   self:_beat()
   self:_advance_alone(over)
   if not half() then
@@ -275,7 +275,7 @@ function background:tick()
       if over() then
         break
       end
-      self:_advance(task, over)
+      self:_advance(task, over, late)
     end
   end
   return not self.has_looked or #self.queue > 0

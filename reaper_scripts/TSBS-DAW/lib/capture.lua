@@ -10,7 +10,7 @@ local capture = {}
 
 local SILENT = "REAPER gives nothing but silence; "
   .. "if it sets media offline while it is in the background, bring it to the front and try again"
-local VALUES, LEAST = 8192, 64 -- of all channels in one read: about a millisecond; samples, however many channels
+local VALUES, LEAST = 4096, 64 -- of all channels in one read: about half a millisecond; samples, however many channels
 
 local function accessor_of(spec, object)
   if spec.kind == "track" then

@@ -10,7 +10,8 @@ local clock = {}
 
 clock.ALONE = "alone" -- what a step function returns after false that asks for a tick of its own
 
-local TICK_S = 0.004
+local TICK_S = 0.003
+local READ_S = 0.005 -- for reading audio, whose steps are short and of one length
 local LEAST_S = 0.001 -- for a script whose turn comes when others have used up the tick's time
 local SAME_TICK_S = 0.015 -- ticks are about 30 ms apart, and all scripts have their turns together
 
@@ -24,16 +25,18 @@ local function tick_began(now)
   return now
 end
 
--- Two functions that say whether this tick's time is used up, and whether half of it is.
+-- Three functions that say whether this tick's time is used up, whether half of it is, and whether that for reading
+-- audio is.
 function clock.budget()
   local now = reaper.time_precise()
-  local left_s = math.max(tick_began(now) + TICK_S - now, LEAST_S)
+  local began = tick_began(now)
+  local left_s = math.max(began + TICK_S - now, LEAST_S)
   local function ends_at(end_s)
     return function()
       return reaper.time_precise() >= end_s
     end
   end
-  return ends_at(now + left_s), ends_at(now + left_s / 2)
+  return ends_at(now + left_s), ends_at(now + left_s / 2), ends_at(began + READ_S)
 end
 
 -- A step function of a body that goes through many small things: it calls `pause()` between two of them, which ends the

@@ -113,8 +113,8 @@ function recording.of(spool, ticket, pause)
     local there = project.is_open(proj) and reaper.ValidatePtr2(proj, object, kind)
     return there and (spec.kind ~= "take" or follow(ticket, object))
   end)
-  return function(over)
-    local done, err = step(over)
+  return function(_, late)
+    local done, err = step(late)
     if not done then
       return done, err
     end
