@@ -181,6 +181,27 @@ def test_reapacks_copy_gets_settings_startup_and_the_users_own_actions(resource:
     )
 
 
+def test_a_second_copy_that_reapack_brought_later_is_named(resource: Path):
+    from tsbs_daw.cli.reaper import _reaper_findings
+
+    assert _reaper_findings(install.install(resource, SETTINGS)) == []
+    folder = reapack_copy(resource)
+    found = install.installation(resource)
+    (finding,) = _reaper_findings(found)
+    assert str(resource / "Scripts" / "TSBS-DAW") in finding["what"] and str(folder) in finding["what"]
+    assert finding["status"] == "problem" and "reaper uninstall" in finding["advice"]
+    assert _reaper_findings(install.uninstall(resource)) == []
+
+
+def test_a_spool_without_an_ascii_spelling_is_named_on_windows(resource: Path):
+    from tsbs_daw.cli.reaper import _reaper_findings
+
+    found = install.install(resource, SETTINGS | {"spool": "C:/Users/Jörg/spool"})
+    (finding,) = _reaper_findings(found, "win32")
+    assert "Jörg" in finding["what"] and "TSBS_DAW_HOME" in finding["advice"]
+    assert _reaper_findings(found, "linux") == []
+
+
 def test_uninstalling_leaves_reapacks_copy_alone(resource: Path):
     install.install(resource, SETTINGS)
     folder = reapack_copy(resource)

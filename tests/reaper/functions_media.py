@@ -11,7 +11,7 @@ from reaper.signatures import Misuse
 
 FLOAT_WAV = "ZXZhdyAAAA=="
 RENDER = 42230
-TAKE_EFFECT = 0.5  # what the take effects of this stand-in do: they halve the level
+FIXED_LANES = 2
 
 
 class Array:
@@ -46,9 +46,10 @@ class Accessor(Handle):
             return self.of.item.audio_at(at, channels)
         sound = np.zeros((count, channels))
         for item in self.of.items:
-            if not item.values["B_MUTE"]:
+            hidden = self.of.values["I_FREEMODE"] == FIXED_LANES and not item.values["C_LANEPLAYS"]
+            if not item.values["B_MUTE"] and not hidden:
                 inside = at - item.values["D_POSITION"]
-                gain = item.values["D_VOL"] * item.take.volume_at(inside)[:, None]
+                gain = item.values["D_VOL"] * item.take.volume_at(inside)[:, None] * _effects(item)
                 sound += item.audio_at(inside, channels) * gain
         return sound
 
@@ -70,6 +71,7 @@ class MediaFunctions:
         if source.owned:
             raise Misuse("PCM_Source_Destroy: the source belongs to a take")
         source.alive = False
+        self.left_over = [other for other in self.left_over if other is not source]
 
     def PCM_Source_BuildPeaks(self, source, mode):
         if mode == 0:
@@ -141,13 +143,17 @@ class MediaFunctions:
         if self.render_does == "nothing":
             return
         path = Path(project.info_strings["RENDER_FILE"], project.info_strings["RENDER_PATTERN"] + ".wav")
-        soundfile.write(path, _heard(item, project.sample_rate), project.sample_rate, subtype="FLOAT")
+        channels = int(project.info["RENDER_CHANNELS"])
+        soundfile.write(path, _heard(item, project.sample_rate, channels), project.sample_rate, subtype="FLOAT")
         if project.info_strings.get("RENDER_FORMAT2"):
             path.with_suffix(".mp3").touch()  # "a secondary format": the same render, once more
 
 
-def _heard(item: Item, rate: int) -> np.ndarray:
+def _effects(item: Item) -> float:
+    return item.take.effect_level if item.take.effects else 1.0
+
+
+def _heard(item: Item, rate: int, channels: int) -> np.ndarray:
     samples = round(item.values["D_LENGTH"] * rate)
-    sound = item.audio_at(np.arange(samples) / rate, 2)
-    effects = TAKE_EFFECT if item.take.effects else 1.0
-    return (sound * effects * item.values["D_VOL"]).astype(np.float32)
+    sound = item.audio_at(np.arange(samples) / rate, channels)
+    return (sound * _effects(item) * item.values["D_VOL"]).astype(np.float32)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from reaper import chunks
+from reaper.functions_effects import EffectFunctions
 from reaper.model import Handle, Item, Project, Source, Take, Track, kill
 from reaper.signatures import Misuse
 
 READ_ONLY = {"IP_TRACKNUMBER", "P_TRACK", "IP_ITEMNUMBER", "I_TCPH", "I_TCPY", "I_WNDH", "B_MUTE_ACTUAL"}
 
 
-class ProjectFunctions:
+class ProjectFunctions(EffectFunctions):
     """Mixed into the stand-in, which has `projects` (the open ones; the first is in front) and `ui_locks`."""
 
     projects: list[Project]
+    folders_changed = False  # and the panels do not show it yet
 
     def _project_of(self, handle: Handle) -> Project:
         if isinstance(handle, Take):
@@ -184,7 +186,11 @@ class ProjectFunctions:
         self.InsertTrackInProject(self.projects[0], index, 0)
 
     def TrackList_AdjustWindows(self, minor):
-        return None
+        """API text: not minor: both panels. Until then, new tracks and folders may be drawn as they were."""
+        for project in self.projects:
+            for place, track in enumerate(project.tracks):
+                track.values["I_TCPY"] = 24.0 * place
+        self.folders_changed = self.folders_changed and minor
 
     def SelectProjectInstance(self, project):
         """API text: "do not switch project tabs from your code while in an Undo block"."""
@@ -208,6 +214,7 @@ class ProjectFunctions:
         if name in READ_ONLY:
             raise Misuse(f"{function}: {name} can only be read")
         self._changing(function, handle)
+        self.folders_changed = self.folders_changed or name == "I_FOLDERDEPTH"
         handle.values[name] = float(value)
         return True
 
@@ -248,37 +255,6 @@ class ProjectFunctions:
             level += int(other.values["I_FOLDERDEPTH"])
         return None
 
-    # Effects and sends of tracks
-
-    def TrackFX_GetCount(self, track):
-        return len(track.effects)
-
-    def TrackFX_CopyToTrack(self, source, index, target, at, is_move):
-        self._changing("TrackFX_CopyToTrack", target)
-        effect = source.effects.pop(index) if is_move else source.effects[index]
-        target.effects.insert(at, effect)
-
-    def GetTrackNumSends(self, track, category):
-        if category != 0:
-            raise Misuse("GetTrackNumSends: this stand-in knows sends alone")
-        return len(track.sends)
-
-    def GetTrackSendInfo_Value(self, track, category, index, name):
-        send = track.sends[index]
-        if name == "P_DESTTRACK":
-            return next(other for project in self.projects for other in project.tracks if other.guid == send["to"])
-        return send.get(name, 0.0)
-
-    def SetTrackSendInfo_Value(self, track, category, index, name, value):
-        self._changing("SetTrackSendInfo_Value", track)
-        track.sends[index][name] = value
-        return True
-
-    def CreateTrackSend(self, track, target):
-        self._changing("CreateTrackSend", track)
-        track.sends.append({"to": target.guid, "D_VOL": 1.0})
-        return len(track.sends) - 1
-
     def CountTrackMediaItems(self, track):
         return len(track.items)
 
@@ -309,6 +285,7 @@ class ProjectFunctions:
             other.values["D_STARTOFFS"] += (position - start) * take.values["D_PLAYRATE"]
             other.strings |= {name: value for name, value in take.strings.items() if name != "GUID"}
             other.stretch_markers, other.effects = take.stretch_markers, take.effects
+            other.effect_level = take.effect_level
             shift = (position - start) * take.values["D_PLAYRATE"]
             other.envelopes = {
                 name: [(at - shift, value) for at, value in points] for name, points in take.envelopes.items()
@@ -400,9 +377,6 @@ class ProjectFunctions:
 
     def TakeIsMIDI(self, take):
         return take.source is not None and take.source.type == "MIDI"
-
-    def TakeFX_GetCount(self, take):
-        return take.effects
 
     def GetTakeNumStretchMarkers(self, take):
         return take.stretch_markers

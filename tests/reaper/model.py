@@ -16,7 +16,7 @@ import soundfile
 TRACK_DEFAULTS = {
     "I_FOLDERDEPTH": 0.0, "B_MUTE": 0.0, "I_CUSTOMCOLOR": 0.0, "D_VOL": 1.0, "I_SELECTED": 0.0, "D_PAN": 0.0,
     "D_WIDTH": 1.0, "D_PANLAW": -1.0, "B_PHASE": 0.0, "I_NCHAN": 2.0, "C_BEATATTACHMODE": -1.0, "D_PLAY_OFFSET": 0.0,
-    "I_PLAY_OFFSET_FLAG": 0.0, "B_MAINSEND": 1.0, "I_FREEMODE": 0.0, "I_PANMODE": -1.0,
+    "I_PLAY_OFFSET_FLAG": 0.0, "B_MAINSEND": 1.0, "I_FREEMODE": 0.0, "I_PANMODE": -1.0, "I_SOLO": 0.0,
 }  # fmt: skip
 ITEM_DEFAULTS = {
     "D_POSITION": 0.0, "D_LENGTH": 0.0, "D_VOL": 1.0, "B_MUTE": 0.0, "B_LOOPSRC": 1.0, "B_UISEL": 0.0,
@@ -24,6 +24,7 @@ ITEM_DEFAULTS = {
     "D_FADEINDIR": 0.0, "D_FADEOUTDIR": 0.0, "C_FADEINSHAPE": 0.0, "C_FADEOUTSHAPE": 0.0, "D_SNAPOFFSET": 0.0,
     "C_BEATATTACHMODE": -1.0, "C_AUTOSTRETCH": -1.0, "C_LANEPLAYS": 2.0, "I_FIXEDLANE": 0.0,
 }  # fmt: skip
+TAKE_EFFECT = 0.5
 TAKE_DEFAULTS = {
     "D_STARTOFFS": 0.0, "D_PLAYRATE": 1.0, "D_PITCH": 0.0, "D_VOL": 1.0, "D_PAN": 0.0, "D_PANLAW": -1.0,
     "I_CHANMODE": 0.0, "B_PPITCH": 1.0,
@@ -91,6 +92,8 @@ class Source(Handle):
 
     def at(self, seconds: np.ndarray, *, loop: bool) -> np.ndarray:
         """What it plays at these times, (samples, channels), between two samples by a straight line."""
+        if self.was_offline:
+            return np.zeros((len(seconds), max(1, self.channels)))
         if loop and self.length_s:
             seconds = np.mod(seconds, self.length_s)
         if self.section:
@@ -117,9 +120,16 @@ class Take(Handle):
         self.values = dict(TAKE_DEFAULTS)
         self.strings["P_NAME"] = ""
         self.stretch_markers = self.effects = 0
+        self.effect_level = TAKE_EFFECT  # what all its effects together do
         # name in a chunk (VOLENV, PANENV, MUTEENV, PITCHENV) -> points: seconds from the item's start, times the
         # playrate (SWS, pull request 1413), and value
         self.envelopes: dict[str, list[tuple[float, float]]] = {}
+
+    def pitch_at(self, seconds: np.ndarray) -> np.ndarray:
+        """Semitones, which are in an accessor's samples already; here they make them lower in level."""
+        points = self.envelopes.get("PITCHENV") or [(0.0, 0.0)]
+        at, values = zip(*points, strict=True)
+        return np.interp(seconds * self.values["D_PLAYRATE"], at, values) + self.values["D_PITCH"]
 
     def volume_at(self, seconds: np.ndarray) -> np.ndarray:
         """Take volume and its envelope: what comes after an accessor's samples (SWS BR_Loudness, SWS issue 957)."""
@@ -145,6 +155,7 @@ class Item(Handle):
         take = self.take
         at = take.values["D_STARTOFFS"] + seconds * take.values["D_PLAYRATE"]
         sound = take.source.at(at, loop=bool(self.values["B_LOOPSRC"]))
+        sound = sound * 2.0 ** (-take.pitch_at(seconds)[:, None] / 12)
         mode = take.values["I_CHANMODE"]
         if mode == 2:
             sound = sound.mean(axis=1, keepdims=True)
@@ -165,6 +176,7 @@ class Track(Handle):
         self.items: list[Item] = []
         self.effects: list[float] = []  # each multiplies what goes through it
         self.sends: list[dict] = []  # "to": the GUID of a track; "D_VOL", ...
+        self.outputs: list[dict] = []  # to the hardware
 
     @property
     def name(self) -> str:
@@ -301,6 +313,7 @@ def freeze(track: Track) -> dict:
         "strings": dict(track.strings),
         "effects": list(track.effects),
         "sends": [dict(send) for send in track.sends],
+        "outputs": [dict(output) for output in track.outputs],
         "items": [
             {
                 "values": dict(item.values),
@@ -321,6 +334,7 @@ def thaw(frozen: dict) -> Track:
     track = Track()
     track.values, track.strings = dict(frozen["values"]), dict(frozen["strings"])
     track.effects, track.sends = list(frozen["effects"]), [dict(send) for send in frozen["sends"]]
+    track.outputs = [dict(output) for output in frozen["outputs"]]
     for below in frozen["items"]:
         item = Item(track)
         item.values, item.strings, item.active = dict(below["values"]), dict(below["strings"]), below["active"]
@@ -328,7 +342,7 @@ def thaw(frozen: dict) -> Track:
             take = Take(item)
             vars(take).update(lowest | {"values": dict(lowest["values"]), "strings": dict(lowest["strings"])})
             if take.source is not None:
-                take.source.alive = True
+                take.source.alive = take.source.owned = True
             item.takes.append(take)
         track.items.append(item)
     return track

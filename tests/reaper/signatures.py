@@ -22,6 +22,12 @@ SETTINGS = {
     "GetSetProjectInfo_String": {"RENDER_FILE", "RENDER_PATTERN", "RENDER_FORMAT", "RENDER_FORMAT2", "RENDER_TARGETS"},
 }  # fmt: skip
 
+# Older documentation has one argument more for each of these, a text for the answer to be written into, and versions of
+# that time insist on it; later ones take one. Public scripts of all years pass "".
+WITH_BUFFER = {
+    "EnumProjects", "GetMediaSourceFileName", "GetMediaSourceType", "GetProjectName", "GetProjectPathEx",
+}  # fmt: skip
+
 
 class Misuse(Exception):
     """A call that REAPER would refuse, misunderstand, or crash at."""
@@ -42,6 +48,10 @@ def check(name: str, arguments: list[Any], projects: list[Handle]) -> list[Any]:
     if name not in functions():
         return arguments  # one of those that exist in Lua alone
     spec = functions()[name]
+    if name in WITH_BUFFER:
+        if arguments[len(spec["args"]) :] != [""]:
+            raise Misuse(f"{name}: older versions want a text to write into; pass one that is empty")
+        arguments = arguments[:-1]
     if len(arguments) > len(spec["args"]):
         raise Misuse(f"{name}: {len(arguments)} arguments, and it takes {len(spec['args'])}")
     checked = []

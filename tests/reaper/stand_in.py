@@ -167,9 +167,12 @@ class Reaper(ProjectFunctions, MediaFunctions):
         for project in self.projects:
             if project.undo_depth:
                 self.misuses.append("the tick ended inside an undo step")
-        if any(source.alive for source in self.left_over):
+        if self.left_over:
             self.misuses.append("a source that a take has no more was not destroyed: its file stays locked")
         self.left_over.clear()
+        if self.folders_changed:
+            self.misuses.append("folders were made, and TrackList_AdjustWindows(false) was not called")
+            self.folders_changed = False
         if self.ui_locks:
             self.misuses.append("the tick ended with the UI's refresh prevented")
         took_s = self._now_s - began

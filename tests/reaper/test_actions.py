@@ -413,3 +413,6 @@ def test_a_reversed_stem_keeps_its_sound_when_it_is_separated_again_and_that_is_
     studio.reaper.window("Jobs").press("Escape")
     studio.ticks(20)
     assert studio.reaper.lit == set()
+    separate_again(studio, daemon, STEMS, 2)
+    assert bass.take.source is reversed_ and "again 2" in stem_items(studio.project, "drums")[0].take.source.path
+    assert studio.jobs_say("plays it reversed, so it keeps its sound"), "and once more"

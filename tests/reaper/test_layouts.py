@@ -66,6 +66,28 @@ def test_the_mix_stays_as_it_was(layout: str, rate: float, track: Track, studio:
     assert len(studio.project.undo_steps) == 1
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_stems_of_a_muted_track_stay_silent(layout: str, track: Track, studio: Studio, daemon: DaemonByHand):
+    studio.choose(layout=layout)
+    add(studio, track)
+    track.values["B_MUTE"] = 1.0
+    separate(studio, daemon)
+    assert not heard(studio.project).any()
+
+
+def test_a_folder_of_its_own_is_solo_and_has_hardware_outputs_as_its_source_has(
+    track: Track, studio: Studio, daemon: DaemonByHand
+):
+    track.values["I_SOLO"] = 2.0
+    track.outputs = [{"D_VOL": 0.5, "I_DSTCHAN": 2.0}]
+    add(studio, track)
+    separate(studio, daemon)
+    folder = studio.project.track_named("mix - stems")
+    assert folder.values["I_SOLO"] == 2
+    assert [(output["D_VOL"], output["I_DSTCHAN"]) for output in folder.outputs] == [(0.5, 2.0)]
+    assert len(folder.sends) == len(track.sends) == 1
+
+
 def test_stems_are_children_of_their_source_by_default(track: Track, studio: Studio, daemon: DaemonByHand):
     studio.choose(layout="")
     add(studio, track)
@@ -160,6 +182,29 @@ def test_takes_can_be_separated_again(track: Track, studio: Studio, daemon: Daem
     daemon.finish(job)
     daemon.work(studio)
     assert [("again" in take.source.path) for take in item.takes] == [False, True, True, True, True]
+
+
+def test_a_new_output_becomes_a_take_and_the_source_keeps_its_own(track: Track, studio: Studio, daemon: DaemonByHand):
+    studio.choose(layout="takes")
+    item = add(studio, track, D_STARTOFFS=0.3)
+    separate(studio, daemon)
+    source = item.takes[0].source
+    track.values["I_SELECTED"] = 1.0
+    studio.run("Re-separate in place")
+    studio.ticks(2)
+    studio.reaper.window("Re-separate").pick("Preset", "instrumental")
+    studio.ticks(3)
+    studio.reaper.window("Re-separate").click("Separate")
+    studio.ticks(20)
+    (job,) = daemon.claim()
+    job["song"] = "again"
+    daemon.finish(job, [*STEMS, "instrumental"])
+    daemon.work(studio)
+    assert item.takes[0].source is source and studio.project.items == [item] and len(item.takes) == 6
+    made = item.takes[-1]
+    assert made.strings["P_NAME"] == "mix - instrumental" and "again" in made.source.path
+    assert made.values["D_STARTOFFS"] == item.takes[1].values["D_STARTOFFS"] and item.active == 1
+    assert made.envelopes == item.takes[1].envelopes != {}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile
 from reaper.model import Item, Source, Take
 from reaper.stage import DaemonByHand, Studio, heard, stem_items
 
@@ -197,6 +198,78 @@ def test_what_was_offline_and_is_not_plain_asks_for_the_project_to_be_opened_aga
     studio.run("Separate selected items")
     studio.ticks(3)
     assert studio.tickets() == [] and studio.jobs_say("open the project again")
+
+
+def several_items(studio: Studio) -> list[Item]:
+    """Two items on one selected track, and a time selection over both."""
+    track = studio.project.add_track("Mix")
+    track.values["I_SELECTED"] = 1.0
+    studio.project.time_selection = (0.5, 1.5)
+    return [
+        studio.project.add_item(track, studio.song(f"{number}.wav", seed=number), float(number), 1.0)
+        for number in range(2)
+    ]
+
+
+def separate_time(studio: Studio, daemon: DaemonByHand) -> list[dict]:
+    studio.run("Separate time selection on selected tracks")
+    return daemon.work(studio)
+
+
+def test_what_was_offline_is_not_read_as_silence_among_others(studio: Studio, daemon: DaemonByHand):
+    first, second = several_items(studio)
+    second.take.source.was_offline = True
+    assert separate_time(studio, daemon) == []
+    assert studio.jobs_say("'1' was offline when the project was opened; open the project again.")
+    assert first.values["B_MUTE"] == 0 and studio.project.undo_steps == []
+
+
+def test_items_of_lanes_that_do_not_play_are_not_in_what_a_track_plays(studio: Studio, daemon: DaemonByHand):
+    first, *_ = several_items(studio)
+    hidden = studio.project.add_item(first.track, studio.song("hidden.wav", seed=7), 0.0, 2.0)
+    first.track.values["I_FREEMODE"], hidden.values["C_LANEPLAYS"] = 2.0, 0.0
+    count = round(0.4 * 48000)
+    expected = first.audio_at(0.5 + np.arange(count) / 48000, 2)
+    separate_time(studio, daemon)
+    assert np.abs(heard(stem_of(studio), 48000, count) - expected).max() < 1e-6
+
+
+def many_channels(item: Item) -> None:
+    source = item.take.source
+    source.audio = np.repeat(source.audio[:, :1], 6, axis=1) * np.arange(1, 7) / 6
+    soundfile.write(source.path, source.audio, RATE, subtype="FLOAT")
+
+
+def test_a_track_is_read_with_as_many_channels_as_its_items_have_and_it_carries(studio: Studio, daemon: DaemonByHand):
+    for item in several_items(studio):
+        many_channels(item)
+    item.track.values["I_NCHAN"] = 6.0
+    separate_time(studio, daemon)
+    assert stem_of(studio).take.source.channels == 6
+    assert studio.project.track_named("drums").values["I_NCHAN"] == 6
+
+
+def test_take_effects_of_many_channels_are_rendered_with_all_of_them(studio: Studio, daemon: DaemonByHand):
+    item = item_of(studio)
+    many_channels(item)
+    item.take.effects = 1
+    studio.choose(fx="yes")
+    studio.run("Separate selected items")
+    daemon.work(studio)
+    assert stem_of(studio).take.source.channels == 6
+
+
+def test_take_effects_that_stems_are_without_are_said(studio: Studio, daemon: DaemonByHand):
+    item_of(studio).take.effects = 1
+    studio.run("Separate selected items")
+    assert len(daemon.work(studio)) == 1
+    assert studio.jobs_say("'mix' has take effects, which its stems are without; check *Include take effects*")
+
+
+def test_take_effects_among_several_items_are_said(studio: Studio, daemon: DaemonByHand):
+    several_items(studio)[1].take.effects = 1
+    assert len(separate_time(studio, daemon)) == 1
+    assert studio.jobs_say("'1' has take effects and is read together with other items")
 
 
 def test_a_second_render_format_makes_no_second_file_and_is_put_back(studio: Studio, daemon: DaemonByHand):

@@ -105,6 +105,16 @@ def test_it_begins_without_the_users_project_template_and_writes_one_text(studio
     assert "report.txt; attach it to an issue" in studio.reaper.console
 
 
+def test_where_it_cannot_begin_it_says_so_and_leaves_no_undo_point(studio: Studio):
+    folder = studio.reaper.folder / "Data" / "TSBS-DAW" / "self-test"
+    folder.write_text("a file in its place")
+    studio.reaper.patient = True
+    studio.run("Self-test")
+    studio.ticks(3)
+    assert "The self-test cannot begin" in studio.reaper.console and "Nothing can be written" in studio.reaper.console
+    assert studio.project.undo_steps == []
+
+
 def test_an_envelope_that_is_in_an_accessors_samples_is_found(studio: Studio, monkeypatch):
     from reaper import functions_media
 
@@ -191,7 +201,63 @@ def tempo_marker_that_snaps(monkeypatch, reaper) -> None:
     monkeypatch.setattr(type(reaper), "GetSetTempoTimeSigMarkerFlag", lambda self, *arguments: 0)
 
 
+def envelopes_at_plain_seconds(monkeypatch, reaper) -> None:
+    from reaper import model
+
+    volume_at = model.Take.volume_at
+    monkeypatch.setattr(
+        model.Take, "volume_at", lambda self, seconds: volume_at(self, seconds / self.values["D_PLAYRATE"])
+    )
+
+
+def a_cut_that_leaves_envelopes_where_they_were(monkeypatch, reaper) -> None:
+    split = type(reaper).SplitMediaItem
+
+    def split_without_shift(self, item, position):
+        before = dict(item.take.envelopes)
+        right = split(self, item, position)
+        right.take.envelopes = before
+        return right
+
+    monkeypatch.setattr(type(reaper), "SplitMediaItem", split_without_shift)
+
+
+def pitch_is_not_read(monkeypatch, reaper) -> None:
+    from reaper import model
+
+    monkeypatch.setattr(model.Take, "pitch_at", lambda self, seconds: np.zeros(len(seconds)))
+
+
+def track_accessor_without_effects(monkeypatch, reaper) -> None:
+    from reaper import functions_media
+
+    monkeypatch.setattr(functions_media, "_effects", lambda item: 1.0)
+
+
+def panels_that_are_late(monkeypatch, reaper) -> None:
+    def adjust(self, minor):
+        self.folders_changed = False
+
+    monkeypatch.setattr(type(reaper), "TrackList_AdjustWindows", adjust)
+
+
+def a_value_that_is_not_kept(monkeypatch, reaper) -> None:
+    get = type(reaper).GetMediaTrackInfo_Value
+    monkeypatch.setattr(
+        type(reaper),
+        "GetMediaTrackInfo_Value",
+        lambda self, track, name: 0.0 if name == "D_PLAY_OFFSET" else get(self, track, name),
+    )
+
+
 DIFFERENCES = {
+    "points of a take's envelopes are at seconds from the item's start, times the playrate": envelopes_at_plain_seconds,
+    "what is cut off an item's front moves the points of its envelopes": a_cut_that_leaves_envelopes_where_they_were,
+    "an accessor has the take's pitch in it already": pitch_is_not_read,
+    "an accessor has the take's pitch envelope in it already": pitch_is_not_read,
+    "a track's accessor has its items' take effects in it": track_accessor_without_effects,
+    "stems become children of their track, and the panel shows them below it": panels_that_are_late,
+    "every value that stems get from their source is there once it was set": a_value_that_is_not_kept,
     "a tempo marker between two bar lines stays where it is put, and begins a bar": tempo_marker_that_snaps,
     "a take is found again by its GUID after an undo": undo_with_new_guids,
     "the sound of a VIDEO source is read by an accessor": video_without_sound,

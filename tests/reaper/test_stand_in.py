@@ -89,14 +89,25 @@ MISUSES = {
     "leaving a replaced source behind": (
         UNDO.format(
             "local t = reaper.GetActiveTake(reaper.GetMediaItem(0, 0))"
-            " local path = reaper.GetMediaSourceFileName(reaper.GetMediaItemTake_Source(t))"
+            " local path = reaper.GetMediaSourceFileName(reaper.GetMediaItemTake_Source(t), '')"
             " reaper.SetMediaItemTake_Source(t, reaper.PCM_Source_CreateFromFile(path))"
         ),
         "was not destroyed",
     ),
     "switching tabs inside an undo step": (
-        UNDO.format("reaper.SelectProjectInstance(reaper.EnumProjects(0))"),
+        UNDO.format("reaper.SelectProjectInstance(reaper.EnumProjects(0, ''))"),
         "inside an undo step",
+    ),
+    "an answer without room for it": ("reaper.GetProjectName(0)", "older versions want a text to write into"),
+    "folders that the panels do not show": (
+        UNDO.format("reaper.SetMediaTrackInfo_Value(reaper.GetTrack(0, 0), 'I_FOLDERDEPTH', 1)"),
+        "TrackList_AdjustWindows(false) was not called",
+    ),
+    "a window that is larger than the screen": ("gfx.init('x', 640, 888, 0, 0, 0)", "on a screen of 1366 x 728"),
+    "a window that begins on the screen and ends below it": ("gfx.init('x', 640, 600, 0, 0, 200)", "beyond the screen"),
+    "a text that goes beyond its window": (
+        "gfx.init('x', 100, 100, 0, 0, 0) gfx.x, gfx.y = 0, 0 gfx.drawstr(('long '):rep(20))",
+        "goes beyond the window",
     ),
     "a chunk with a block left open": (
         UNDO.format(

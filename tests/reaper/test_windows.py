@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from reaper.gfx import Gfx
 from reaper.imgui import CONSTANTS, ImGui
 from reaper.stage import STEMS, DaemonByHand, Studio
 
@@ -83,6 +84,18 @@ def test_escape_closes_a_window_and_nothing_is_asked_for(shipped: Studio):
     window.press("Escape")
     shipped.ticks(2)
     assert not window.is_open and shipped.tickets() == []
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["Separate with preset", "Re-separate in place", "Insert analysis of selected item", "Setup", "Jobs", "Self-test"],
+)
+def test_an_action_whose_window_cannot_be_opened_leaves_no_undo_point(action: str, studio: Studio, monkeypatch):
+    monkeypatch.setattr(Gfx, "getchar", lambda self, char=0: -1)
+    studio.reaper.patient = action == "Self-test"
+    studio.run(action)
+    studio.ticks(3)
+    assert studio.project.undo_steps == [] and studio.tickets() == []
 
 
 def test_many_jobs_scroll_and_every_tick_is_short(studio: Studio, daemon: DaemonByHand):

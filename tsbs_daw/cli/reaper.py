@@ -57,11 +57,8 @@ def install(
         typer.echo('Start REAPER and search for "tsbs-daw" in its action list (press ?).')
     if "start" not in document:
         typer.echo("REAPER cannot start the daemon, because of quotes in a path. Start `tsbs-daw watch` yourself.")
-    if not str(document["spool"]).isascii() and sys.platform == "win32":
-        typer.echo(
-            f"The spool {document['spool']} has characters outside ASCII, which REAPER may not be able to use. Set "
-            "TSBS_DAW_HOME to a folder such as C:\\tsbs-daw and run this again."
-        )
+    for finding in _reaper_findings(found):
+        typer.echo(f"{finding['what']} {finding['advice']}")
 
 
 @app.command()
@@ -102,10 +99,13 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
     settings = Settings.from_environment()
     heartbeat = living_daemon(settings.spool)
     if as_json:
-        facts = {**vars(found), "resource": str(found.resource), "scripts": str(found.scripts)}
+        paths = {"resource": str(found.resource), "scripts": str(found.scripts)}
+        facts = {**vars(found), **paths, "second": None if found.second is None else str(found.second)}
         print_json({**facts, "daemon": heartbeat.pid if heartbeat else None})
     else:
         typer.echo(_summary(found))
+        for finding in _reaper_findings(found):
+            typer.echo(f"{finding['what']} {finding['advice']}")
         if found.spool is not None and found.spool != str(reaper_install.ascii_spelling(settings.spool)):
             typer.echo(
                 f"The scripts use the spool {found.spool}, but this program uses {settings.spool}. Install again."
@@ -139,7 +139,7 @@ def setup(
     found = reaper_install.install(folder, document, scripts=False, more_actions=own)
     reaper_install.write_answer(found.resource, "checking")
     findings = [asdict(finding) for finding in examine(Settings.from_environment())]
-    reaper_install.write_answer(found.resource, "done", findings)
+    reaper_install.write_answer(found.resource, "done", [*_reaper_findings(found), *findings])
     typer.echo(_summary(found))
 
 
@@ -207,6 +207,26 @@ def index(
     moment = time or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     out.write_text(reapack.index(source_folder(), url, moment), encoding="utf-8")
     typer.echo(str(out))
+
+
+def _reaper_findings(found: Installation, platform: str = sys.platform) -> list[dict[str, str]]:
+    """What is wrong with an installation beside what `doctor` looks at: in the form of its findings."""
+    problems = []
+    if found.second is not None:
+        problems.append(
+            (
+                f"The actions are installed twice, in {found.second} and by ReaPack in {found.scripts}.",
+                "Run `tsbs-daw reaper uninstall`, then `tsbs-daw reaper install --settings-only`.",
+            )
+        )
+    if found.spool is not None and not found.spool.isascii() and platform == "win32":
+        problems.append(
+            (
+                f"The spool {found.spool} has characters outside ASCII, which REAPER may not be able to use.",
+                "Set TSBS_DAW_HOME to a folder such as C:\\tsbs-daw and run `tsbs-daw reaper install` again.",
+            )
+        )
+    return [{"topic": "reaper", "status": "problem", "what": what, "advice": advice} for what, advice in problems]
 
 
 def _summary(found: Installation) -> str:

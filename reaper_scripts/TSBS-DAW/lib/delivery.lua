@@ -31,7 +31,7 @@ end
 
 -- Where the stems are, or shall be copied to: a step function that ends with the list of paths.
 local function media_step(ticket, result, stems, proj)
-  local media = reaper.GetProjectPathEx(proj)
+  local media = reaper.GetProjectPathEx(proj, "")
   local song = files.name(files.plain(result.folder or "song"))
   local folder = files.join(media, "stems/" .. song .. " " .. ticket.id)
   local paths, index, copy = {}, 1, nil

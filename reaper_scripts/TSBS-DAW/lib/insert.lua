@@ -61,10 +61,10 @@ end
 
 -- What the source's take has beside its audio: values by their names, and envelopes. A stem's item begins later than
 -- the source's by `shift_s`: so much earlier are its envelopes' points.
-local function take_properties(place, shift_s)
-  local found = { values = {}, envelopes = envelopes.of(place.take, shift_s) }
+function insert.take_properties(take, shift_s)
+  local found = { values = {}, envelopes = envelopes.of(take, shift_s) }
   for _, name in ipairs(TAKE_VALUES) do
-    found.values[name] = reaper.GetMediaItemTakeInfo_Value(place.take, name)
+    found.values[name] = reaper.GetMediaItemTakeInfo_Value(take, name)
   end
   return found
 end
@@ -75,17 +75,17 @@ local function source_properties(ticket, place)
     return {}
   end
   local shift_s = place.position - reaper.GetMediaItemInfo_Value(place.item, "D_POSITION")
-  return { item = item_properties(place), take = place.take and take_properties(place, shift_s) }
+  return { item = item_properties(place), take = place.take and insert.take_properties(place.take, shift_s) }
 end
 
-local function set_media(take, stem, place, media, ticket)
+local function set_media(take, stem, offset, media, ticket)
   reaper.SetMediaItemTake_Source(take, media)
   reaper.GetSetMediaItemTakeInfo_String(take, "P_NAME", ticket.name .. " - " .. stem.name, true)
-  reaper.SetMediaItemTakeInfo_Value(take, "D_STARTOFFS", place.offset)
+  reaper.SetMediaItemTakeInfo_Value(take, "D_STARTOFFS", offset)
 end
 
 -- Handles of the item's takes are not valid afterwards.
-local function set_take_properties(take, properties)
+function insert.set_take_properties(take, properties)
   for name, value in pairs(properties.values) do
     reaper.SetMediaItemTakeInfo_Value(take, name, value)
   end
@@ -97,7 +97,7 @@ function insert.add_item(track, stem, place, media, ticket, properties)
   properties = properties or source_properties(ticket, place)
   local item = reaper.AddMediaItemToTrack(track)
   local take = reaper.AddTakeToMediaItem(item)
-  set_media(take, stem, place, media, ticket)
+  set_media(take, stem, place.offset, media, ticket)
   reaper.SetMediaItemInfo_Value(item, "D_POSITION", place.position)
   reaper.SetMediaItemInfo_Value(item, "D_LENGTH", place.length)
   reaper.SetMediaItemInfo_Value(item, "B_LOOPSRC", 0)
@@ -112,8 +112,14 @@ function insert.add_item(track, stem, place, media, ticket, properties)
     reaper.SetMediaItemInfo_Value(item, name, value)
   end
   if properties.take then
-    set_take_properties(take, properties.take)
+    insert.set_take_properties(take, properties.take)
   end
+end
+
+-- A stem as a further take of an item, without properties. Returns its number among the item's takes.
+function insert.add_take(item, stem, offset, media, ticket)
+  set_media(reaper.AddTakeToMediaItem(item), stem, offset, media, ticket)
+  return reaper.CountTakes(item) - 1
 end
 
 -- Stems as takes of the source's item, or of the piece of it that was read. Its own take stays, and is heard unless the
@@ -128,18 +134,16 @@ local function add_takes(ticket, stems, place, media)
   end
   local item = place.item
   local own, numbers = reaper.GetActiveTake(item), {}
-  local properties = not ticket.baked and place.take and take_properties(place, 0) or nil
+  local properties = not ticket.baked and place.take and insert.take_properties(place.take, 0) or nil
   project.add_to_folder(place.track, ticket.group)
   remember(place.track, ticket)
   for index, stem in ipairs(stems) do
-    local take = reaper.AddTakeToMediaItem(item)
-    set_media(take, stem, place, media[index], ticket)
-    numbers[index] = reaper.CountTakes(item) - 1
+    numbers[index] = insert.add_take(item, stem, place.offset, media[index], ticket)
   end
   reaper.GetSetMediaItemInfo_String(item, insert.JOB, ticket.id, true)
   reaper.SetActiveTake(ticket.source == "mute" and reaper.GetTake(item, numbers[1]) or own)
   for _, number in ipairs(properties and numbers or {}) do
-    set_take_properties(reaper.GetTake(item, number), properties)
+    insert.set_take_properties(reaper.GetTake(item, number), properties)
   end
   return {}
 end
@@ -173,7 +177,7 @@ end
 -- One undo step around `body`, in the tick it is called in, balanced whatever happens. true and what `body` returns, or
 -- nil and a sentence. REAPER 6 inserts tracks into the project in front alone, which may not change inside a step.
 function insert.undoable(proj, label, body)
-  local in_front = not reaper.APIExists("InsertTrackInProject") and reaper.EnumProjects(-1)
+  local in_front = not reaper.APIExists("InsertTrackInProject") and reaper.EnumProjects(-1, "")
   if in_front then
     reaper.SelectProjectInstance(proj)
   end

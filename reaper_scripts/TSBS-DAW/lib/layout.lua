@@ -25,9 +25,11 @@ local MIXED = {
   "C_MAINSEND_OFFS",
   "C_MAINSEND_NCH",
   "I_FXEN",
+  "I_SOLO",
 }
 local PLAYED = { "D_PLAY_OFFSET", "I_PLAY_OFFSET_FLAG", "C_BEATATTACHMODE" }
 local SENT = { "B_MUTE", "B_PHASE", "B_MONO", "D_VOL", "D_PAN", "D_PANLAW", "I_SENDMODE", "I_SRCCHAN", "I_DSTCHAN" }
+local SENDS, OUTPUTS = 0, 1 -- categories of sends: to other tracks, and to the hardware
 local FOLDER_COLOR = "#9e9e9e"
 
 function layout.number(track, name, value)
@@ -115,12 +117,14 @@ local function below_source(proj, ticket, stems, source)
   return source, children
 end
 
-local function copy_sends(from, to)
-  for index = 0, reaper.GetTrackNumSends(from, 0) - 1 do
-    local send = reaper.CreateTrackSend(to, reaper.GetTrackSendInfo_Value(from, 0, index, "P_DESTTRACK"))
+-- category: SENDS, or OUTPUTS, which have no track that they go to
+local function copy_sends(from, to, category)
+  for index = 0, reaper.GetTrackNumSends(from, category) - 1 do
+    local target = category == SENDS and reaper.GetTrackSendInfo_Value(from, category, index, "P_DESTTRACK") or nil
+    local send = reaper.CreateTrackSend(to, target)
     for _, name in ipairs(SENT) do
-      local known = reaper.GetTrackSendInfo_Value(from, 0, index, name)
-      reaper.SetTrackSendInfo_Value(to, 0, send, name, known)
+      local known = reaper.GetTrackSendInfo_Value(from, category, index, name)
+      reaper.SetTrackSendInfo_Value(to, category, send, name, known)
     end
   end
 end
@@ -130,7 +134,8 @@ local function sound_like(folder, source)
   for index = 0, reaper.TrackFX_GetCount(source) - 1 do
     reaper.TrackFX_CopyToTrack(source, index, folder, index, false)
   end
-  copy_sends(source, folder)
+  copy_sends(source, folder, SENDS)
+  copy_sends(source, folder, OUTPUTS)
 end
 
 -- A folder right below the source's track, or at the end without one. Where the source closes folders, the last stem
@@ -145,7 +150,8 @@ local function own_folder(proj, ticket, stems, source)
     end
   end
   local folder = new_track(proj, index, ticket.name .. " - stems", FOLDER_COLOR, 1)
-  layout.number(folder, "B_MUTE", ticket.source == "keep" and 1 or 0)
+  local hidden = ticket.source == "keep" or source and value(source, "B_MUTE") ~= 0
+  layout.number(folder, "B_MUTE", hidden and 1 or 0)
   if source then
     sound_like(folder, source)
   end

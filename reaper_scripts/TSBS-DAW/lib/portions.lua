@@ -9,6 +9,9 @@ local stem_choice, text = require("stem_choice"), require("text")
 local portions = {}
 
 local SONG_CHARACTERS = 60
+local EFFECTS = "%s has take effects, which its stems are without; check *Include take effects* to have them in."
+local EFFECTS_TOGETHER = "%s has take effects and is read together with other items; the stems may be with or without "
+  .. "them. Separate it alone to choose."
 local RENDER = "The project plays at rate %.4g, which a render with take effects would have in it; set it to 1 first."
 
 -- What belongs to every ticket of a request. `number` makes its id, so that a request that is worked off twice, after a
@@ -45,6 +48,8 @@ function portions.of_item(work, number, item, from_s, length_s, label)
     return nil, take
   elseif spec.kind == "render" and work.rate ~= 1 then
     return nil, RENDER:format(work.rate)
+  elseif spec.kind ~= "render" and reaper.TakeFX_GetCount(take) > 0 and not work.request.options.analysis then
+    work.say(EFFECTS:format(text.shown(name)))
   end
   local track = project.track_guid(reaper.GetMediaItemTrack(item))
   local whole_s = reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
@@ -72,19 +77,22 @@ end
 -- The items of a track that are heard between two moments, what they can be read at, and what they are known by; or
 -- nil and a sentence. When the project changes on the way, it is looked through again.
 local function playing(work, track, from_s, to_s)
-  local found, index = { rates = {}, traces = json.list() }, 0
+  local found, index = { rates = {}, channels = {}, traces = json.list() }, 0
   local state = reaper.GetProjectStateChangeCount(work.proj)
   while index < reaper.CountTrackMediaItems(track) do
     local item = reaper.GetTrackMediaItem(track, index)
     local position = reaper.GetMediaItemInfo_Value(item, "D_POSITION")
     local ends = position + reaper.GetMediaItemInfo_Value(item, "D_LENGTH")
     if position < to_s and ends > from_s and sources.plays(item, track) then
-      local take, err, _, _, facts = sources.check(item)
+      local take, name, _, _, facts = sources.check(item)
       if not take then
-        return nil, err
+        return nil, name
       end
       found[#found + 1] = { item = item, covers = position <= from_s + 1e-9 and ends >= to_s - 1e-9, at = position }
-      found.rates[#found], found.traces[#found] = facts.rate, sources.trace(item)
+      found.rates[#found], found.channels[#found] = facts.rate, facts.channels
+      found.traces[#found] = sources.trace(item)
+      found.stale = found.stale or facts.stale and name
+      found.effects = found.effects or reaper.TakeFX_GetCount(take) > 0 and name
     end
     index = index + 1
     if work.pause() and reaper.GetProjectStateChangeCount(work.proj) ~= state then
@@ -106,13 +114,18 @@ function portions.of_range(work, number, track, range)
     local from_s = range.from_s - items[1].at
     return portions.of_item(work, number, items[1].item, from_s, range.to_s - range.from_s, range.label)
   end
+  if items.stale then
+    return sources.stale(items.stale)
+  elseif items.effects then
+    work.say(EFFECTS_TOGETHER:format(text.shown(items.effects)))
+  end
   local _, track_name = reaper.GetSetMediaTrackInfo_String(track, "P_NAME", "", false)
   local guid = project.track_guid(track)
   return portions.ticket(work, number, {
     name = track_name ~= "" and track_name or "track",
     label = range.label,
     group = work.request.group .. guid,
-    spec = sources.of_track(work.proj, range.from_s, range.to_s - range.from_s, items.rates),
+    spec = sources.of_track(work.proj, track, range.from_s, range.to_s - range.from_s, items.rates, items.channels),
     track = guid,
     position_s = range.from_s,
     length_s = range.to_s - range.from_s,

@@ -15,10 +15,10 @@ end
 
 local function path_of(wanted)
   local index = 0
-  local proj, path = reaper.EnumProjects(index)
+  local proj, path = reaper.EnumProjects(index, "")
   while proj and proj ~= wanted do
     index = index + 1
-    proj, path = reaper.EnumProjects(index)
+    proj, path = reaper.EnumProjects(index, "")
   end
   return proj and path or ""
 end
@@ -88,7 +88,7 @@ end
 -- of. pause: called now and then where many tracks have to be looked at, or nil
 function project.find(wanted, ticket, pause)
   local index, first = 0, nil
-  local proj, path = reaper.EnumProjects(index)
+  local proj, path = reaper.EnumProjects(index, "")
   while proj do
     path = files.plain(path)
     local ids = " " .. stored(proj, "project") .. " "
@@ -102,13 +102,13 @@ function project.find(wanted, ticket, pause)
       first = first or proj
     end
     index = index + 1
-    proj, path = reaper.EnumProjects(index)
+    proj, path = reaper.EnumProjects(index, "")
   end
   return first and project.is_open(first) and first or nil
 end
 
 function project.current()
-  return (reaper.EnumProjects(-1))
+  return (reaper.EnumProjects(-1, ""))
 end
 
 function project.is_open(proj)
@@ -116,7 +116,7 @@ function project.is_open(proj)
 end
 
 function project.name(proj)
-  local name = reaper.GetProjectName(proj)
+  local name = reaper.GetProjectName(proj, "")
   return name ~= "" and name or "an unsaved project"
 end
 

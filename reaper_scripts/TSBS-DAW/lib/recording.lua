@@ -35,7 +35,8 @@ local function rendered(spool, ticket, proj, take)
   if not path then
     return nil, later
   end
-  local ok, err = render.item(proj, item, (path:gsub("/[^/]*$", "")), (AUDIO:gsub("%.wav$", "")))
+  local folder, name = path:gsub("/[^/]*$", ""), AUDIO:gsub("%.wav$", "")
+  local ok, err = render.item(proj, item, folder, name, ticket.spec.channels or 2)
   if not ok then
     return nil, err
   end
@@ -125,7 +126,7 @@ end
 
 -- The folder that a job's own folder shall appear in.
 function recording.output(proj)
-  return files.join(reaper.GetProjectPathEx(proj), "stems")
+  return files.join(reaper.GetProjectPathEx(proj, ""), "stems")
 end
 
 return recording

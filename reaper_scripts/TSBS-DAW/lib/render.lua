@@ -11,7 +11,6 @@ local FLOAT_WAV = "ZXZhdyAAAA==" -- REAPER's name for a 32-bit float WAV
 local NUMBERS = {
   RENDER_SETTINGS = 32, -- selected items
   RENDER_BOUNDSFLAG = 4, -- as long as they are
-  RENDER_CHANNELS = 2,
   RENDER_SRATE = 0, -- the project's
   RENDER_TAILFLAG = 0,
   RENDER_TAILMS = 0,
@@ -52,11 +51,16 @@ local function select_only(proj, chosen)
 end
 
 -- Returns true, or nil and a sentence. Called from one deferred tick.
-function render.item(proj, item, folder, name)
+-- channels: how many the item has, at least 2
+function render.item(proj, item, folder, name, channels)
   local numbers, strings, selection
   reaper.PreventUIRefresh(1)
   local ok, err = pcall(function()
-    numbers = set_numbers(proj, NUMBERS)
+    local values = { RENDER_CHANNELS = channels }
+    for key, value in pairs(NUMBERS) do
+      values[key] = value
+    end
+    numbers = set_numbers(proj, values)
     strings = set_strings(proj, {
       RENDER_FILE = folder,
       RENDER_PATTERN = name,

@@ -27,7 +27,7 @@ function selftest.run()
   local ok, made = pcall(tiny.build)
   if not ok then
     reaper.ShowConsoleMsg("The self-test cannot begin: " .. tostring(made) .. "\n")
-    return
+    return clock.no_undo_point()
   end
   local checks, found, index = {}, {}, 0
   for _, group in ipairs(GROUPS) do

@@ -23,13 +23,13 @@ check("a source tells its type, file, length, rate and channels", function(made)
   local media = reaper.GetMediaItemTake_Source(made.take)
   local length = reaper.GetMediaSourceLength(media)
   local found = ("%s %.3f s %d Hz %d channels %s"):format(
-    reaper.GetMediaSourceType(media),
+    reaper.GetMediaSourceType(media, ""),
     length,
     reaper.GetMediaSourceSampleRate(media),
     reaper.GetMediaSourceNumChannels(media),
     tostring(reaper.GetMediaSourceParent(media))
   )
-  local same_file = files.plain(reaper.GetMediaSourceFileName(media)) == files.plain(made.path)
+  local same_file = files.plain(reaper.GetMediaSourceFileName(media, "")) == files.plain(made.path)
   return found == "WAVE 1.000 s 48000 Hz 2 channels nil" and same_file, found
 end)
 
@@ -111,7 +111,7 @@ check("an item is rendered with every setting put back", function(made)
   local before = reaper.GetSetProjectInfo(made.proj, "RENDER_SETTINGS", 0, false)
   local path = files.join(made.folder, "rendered.wav")
   os.remove(path)
-  local ok, err = render.item(made.proj, made.item, made.folder, "rendered")
+  local ok, err = render.item(made.proj, made.item, made.folder, "rendered", 2)
   local after = reaper.GetSetProjectInfo(made.proj, "RENDER_SETTINGS", 0, false)
   local media = files.exists(path) and reaper.PCM_Source_CreateFromFile(path)
   local length = media and reaper.GetMediaSourceLength(media) or 0
@@ -129,7 +129,7 @@ check("a render with a second format makes one file, and keeps the setting", fun
   for _, ending in ipairs({ ".wav", ".mp3" }) do
     os.remove(files.join(made.folder, "second" .. ending))
   end
-  local ok, err = render.item(made.proj, made.item, made.folder, "second")
+  local ok, err = render.item(made.proj, made.item, made.folder, "second", 2)
   local _, after = reaper.GetSetProjectInfo_String(made.proj, "RENDER_FORMAT2", "", false)
   reaper.GetSetProjectInfo_String(made.proj, "RENDER_FORMAT2", before, true)
   local found = {}
@@ -141,8 +141,8 @@ check("a render with a second format makes one file, and keeps the setting", fun
 end)
 
 -- The delivery of a result that is the known file, twice, with the spool left out.
-local function deliver(made, id)
-  local ticket = { id = id, name = "self-test", group = "self-test", source = "mute", job = {} }
+local function deliver(made, id, layout)
+  local ticket = { id = id, name = "self-test", group = "self-test", source = "mute", job = {}, layout = layout }
   ticket.project, ticket.track = project.reference(made.proj), project.track_guid(made.track)
   ticket.item, ticket.take = project.item_guid(made.item), project.take_guid(made.take)
   ticket.position_s, ticket.length_s, ticket.from_s = 2, 0.5, 0
@@ -180,7 +180,64 @@ end)
 
 check("one undo takes them away again", function(made)
   reaper.Undo_DoUndo2(made.proj)
+  tiny.look_up(made)
   return reaper.CountTracks(made.proj) == 1, reaper.CountTracks(made.proj) .. " tracks"
+end)
+
+check("stems become children of their track, and the panel shows them below it", function(made)
+  local done, err = deliver(made, "self-test-2", "children")
+  local found, well, below = {}, done, -math.huge
+  for track in project.tracks(made.proj) do
+    local top, parent = reaper.GetMediaTrackInfo_Value(track, "I_TCPY"), reaper.GetParentTrack(track)
+    well = well and top > below and (parent == nil) == (track == made.track)
+    found[#found + 1], below = ("%d at %.0f"):format(parent and 1 or 0, top), top
+  end
+  reaper.Undo_DoUndo2(made.proj)
+  tiny.look_up(made)
+  return well and #found == 3, err or table.concat(found, ", ")
+end)
+
+-- What is copied from a source to its stems, with a value for each that is not usual.
+local COPIED = {
+  { "Item", "D_VOL", 0.5 },
+  { "Item", "C_BEATATTACHMODE", 1 },
+  { "Item", "C_AUTOSTRETCH", 1 },
+  { "Item", "D_FADEINLEN", 0.125 },
+  { "Item", "C_FADEINSHAPE", 2 },
+  { "Item", "D_SNAPOFFSET", 0.125 },
+  { "Take", "D_VOL", 0.5 },
+  { "Take", "D_PAN", -0.25 },
+  { "Track", "D_VOL", 0.5 },
+  { "Track", "D_PAN", -0.25 },
+  { "Track", "I_PANMODE", 5 },
+  { "Track", "D_WIDTH", 0.5 },
+  { "Track", "D_PANLAW", 1 },
+  { "Track", "B_PHASE", 1 },
+  { "Track", "I_NCHAN", 6 },
+  { "Track", "C_BEATATTACHMODE", 1 },
+  { "Track", "D_PLAY_OFFSET", 0.125 },
+}
+
+check("every value that stems get from their source is there once it was set", function(made)
+  local objects = {
+    Item = { made.item, reaper.GetMediaItemInfo_Value, reaper.SetMediaItemInfo_Value },
+    Take = { made.take, reaper.GetMediaItemTakeInfo_Value, reaper.SetMediaItemTakeInfo_Value },
+    Track = { made.track, reaper.GetMediaTrackInfo_Value, reaper.SetMediaTrackInfo_Value },
+  }
+  local lost = {}
+  assert(insert.undoable(made.proj, "tsbs-daw self-test: values", function()
+    for _, entry in ipairs(COPIED) do
+      local object, get, set = table.unpack(objects[entry[1]])
+      set(object, entry[2], entry[3])
+      local found = get(object, entry[2])
+      if math.abs(found - entry[3]) > 1e-6 then
+        lost[#lost + 1] = ("%s of %s is %s"):format(entry[2], entry[1], found)
+      end
+    end
+  end))
+  reaper.Undo_DoUndo2(made.proj)
+  tiny.look_up(made)
+  return #lost == 0, table.concat(lost, ", ")
 end)
 
 return checks

@@ -18,17 +18,29 @@ function selftest_project.right(at_s)
   return -0.1 - 0.25 * at_s
 end
 
-local function write_file(path)
+-- A second of stereo. left, right: the samples at a time in seconds
+local function write_file(path, left, right)
   local file = assert(wav.create(path, RATE, 2, RATE))
   for block = 0, RATE - 1, 1000 do
     local values = {}
     for index = block, block + 999 do
-      values[#values + 1] = selftest_project.left(index / RATE)
-      values[#values + 1] = selftest_project.right(index / RATE)
+      values[#values + 1] = left(index / RATE)
+      values[#values + 1] = right(index / RATE)
     end
     assert(file:write(values, 2000))
   end
   assert(file:close())
+end
+
+local function tone(at_s)
+  return 0.5 * math.sin(2 * math.pi * 220 * at_s)
+end
+
+-- A second of a tone in a file of its own. Returns its path.
+function selftest_project.write_tone(folder)
+  local path = files.join(folder, "tone.wav")
+  write_file(path, tone, tone)
+  return path
 end
 
 -- Write the file, and open the tab. Returns what was made. Raises where REAPER does not do what it is asked for.
@@ -36,9 +48,9 @@ function selftest_project.build()
   local folder = files.join(reaper.GetResourcePath(), "Data/TSBS-DAW/self-test")
   assert(files.make_folder(folder))
   local path = files.join(folder, "known.wav")
-  write_file(path)
+  write_file(path, selftest_project.left, selftest_project.right)
   reaper.Main_OnCommand(NEW_TAB, 0)
-  local proj = reaper.EnumProjects(-1)
+  local proj = reaper.EnumProjects(-1, "")
   assert(reaper.CountTracks(proj) == 0, "the new tab is not empty")
   local made = { proj = proj, folder = folder, path = path }
   assert(insert.undoable(proj, "tsbs-daw self-test: build", function()

@@ -62,9 +62,15 @@ for _, entry in ipairs({
   end)
 end
 
--- With a take volume envelope of one value, put into the item's chunk.
-local function with_envelope(made, value, body)
-  local block = { "<VOLENV", "ACT 1 -1", "VIS 1 1 1", "ARM 0", "DEFSHAPE 0 -1 -1", ("PT 0 %s 0"):format(value), ">" }
+local HALF = { { "0", "0.5" } }
+
+-- With a take envelope, "<VOLENV" say, put into the item's chunk. points: of linear shape, { at, value }, ...
+local function with_envelope(made, kind, points, body)
+  local block = { kind, "ACT 1 -1", "VIS 1 1 1", "ARM 0", "DEFSHAPE 0 -1 -1" }
+  for _, point in ipairs(points) do
+    block[#block + 1] = ("PT %s %s 0"):format(point[1], point[2])
+  end
+  block[#block + 1] = ">"
   assert(insert.undoable(made.proj, "tsbs-daw self-test: envelope", function()
     envelopes.add(made.take, { block })
   end))
@@ -77,7 +83,7 @@ local function with_envelope(made, value, body)
 end
 
 check("a take envelope can be put into an item's chunk, and is found there", function(made)
-  return with_envelope(made, "0.5", function()
+  return with_envelope(made, "<VOLENV", HALF, function()
     local found = envelopes.of(made.take, 0)
     local count = reaper.CountTakeEnvelopes(made.take)
     return count == 1 and #found == 1 and found[1][1]:match("^%s*<VOLENV") ~= nil, ("%d, %d"):format(count, #found)
@@ -85,7 +91,7 @@ check("a take envelope can be put into an item's chunk, and is found there", fun
 end)
 
 check("an accessor does not have the take's volume envelope in it", function(made)
-  return with_envelope(made, "0.5", function()
+  return with_envelope(made, "<VOLENV", HALF, function()
     return near(heard(made, 0.1), tiny.left(0.35))
   end)
 end)
@@ -100,9 +106,109 @@ local function heard_of_track(made, at_s)
 end
 
 check("a track's accessor has its items' volume envelopes in it", function(made)
-  return with_envelope(made, "0.5", function()
+  return with_envelope(made, "<VOLENV", HALF, function()
     return near(heard_of_track(made, 2.1), 0.5 * tiny.left(0.35))
   end)
+end)
+
+-- A volume that falls from 1 to 0.5 at a point of 0.4: 0.2 s behind the item's start at a playrate of 2.
+local STEP = { { "0", "1" }, { "0.4", "1" }, { "0.402", "0.5" } }
+
+check("points of a take's envelopes are at seconds from the item's start, times the playrate", function(made)
+  return tiny.with(made, {}, { D_PLAYRATE = 2, B_PPITCH = 0 }, function()
+    return with_envelope(made, "<VOLENV", STEP, function()
+      local ok, found = near(heard_of_track(made, 2.15), tiny.left(0.55))
+      local later, expected = heard_of_track(made, 2.3), 0.5 * tiny.left(0.85)
+      return ok and near(later, expected), ("%s before, %.5f instead of %.5f behind it"):format(found, later, expected)
+    end)
+  end)
+end)
+
+check("what is cut off an item's front moves the points of its envelopes", function(made)
+  return tiny.with(made, {}, { D_PLAYRATE = 2, B_PPITCH = 0 }, function()
+    return with_envelope(made, "<VOLENV", STEP, function()
+      local right
+      assert(insert.undoable(made.proj, "tsbs-daw self-test: cut the front off", function()
+        right = assert(reaper.SplitMediaItem(made.item, 2.1), "no right piece")
+      end))
+      local ok, found, what = pcall(function()
+        local block = envelopes.of(reaper.GetActiveTake(right), 0)[1] or {}
+        local at_s = tonumber((block[#block - 1] or ""):match("^PT (%S+)")) or -1
+        return near(at_s, 0.101)
+      end)
+      reaper.Undo_DoUndo2(made.proj)
+      tiny.look_up(made)
+      assert(ok, found)
+      return found, what
+    end)
+  end)
+end)
+
+-- How far what the take gives is from what it gave before, on average over some milliseconds. change: called between
+local function difference(made, change)
+  local function block()
+    local accessor, buffer = reaper.CreateTakeAudioAccessor(made.take), reaper.new_array(1024)
+    buffer.clear()
+    reaper.GetAudioAccessorSamples(accessor, tiny.RATE, 2, 0.1, 512, buffer)
+    reaper.DestroyAudioAccessor(accessor)
+    return buffer.table(1, 1024)
+  end
+  local before = block()
+  return change(function()
+    local sum = 0
+    for index, value in ipairs(block()) do
+      sum = sum + math.abs(value - before[index])
+    end
+    return sum / #before > 0.01, ("%.5f"):format(sum / #before)
+  end)
+end
+
+-- Let the take play a file of the same length.
+local function play(made, path)
+  assert(insert.undoable(made.proj, "tsbs-daw self-test: another file", function()
+    local before, media = reaper.GetMediaItemTake_Source(made.take), reaper.PCM_Source_CreateFromFile(path)
+    reaper.SetMediaItemTake_Source(made.take, (assert(media, "no source")))
+    reaper.PCM_Source_Destroy(before)
+  end))
+end
+
+-- With a tone as the take's media: another pitch would hardly change the samples of the known file.
+local function with_tone(made, body)
+  play(made, tiny.write_tone(made.folder))
+  local ok, found, what = pcall(body)
+  play(made, made.path)
+  assert(ok, found)
+  return found, what
+end
+
+check("an accessor has the take's pitch in it already", function(made)
+  return with_tone(made, function()
+    return difference(made, function(measure)
+      return tiny.with(made, {}, { D_PITCH = 2 }, measure)
+    end)
+  end)
+end)
+
+check("an accessor has the take's pitch envelope in it already", function(made)
+  return with_tone(made, function()
+    return difference(made, function(measure)
+      return with_envelope(made, "<PITCHENV", { { "0", "2" } }, measure)
+    end)
+  end)
+end)
+
+check("a track's accessor has its items' take effects in it", function(made)
+  local number
+  assert(insert.undoable(made.proj, "tsbs-daw self-test: take effect", function()
+    number = reaper.TakeFX_AddByName(made.take, "JS: utility/volume", 1)
+    reaper.TakeFX_SetParam(made.take, math.max(number, 0), 0, -6)
+  end))
+  local value, plain = heard_of_track(made, 2.1), heard(made, 0.1)
+  reaper.Undo_DoUndo2(made.proj)
+  tiny.look_up(made)
+  local expected = 10 ^ (-6 / 20) * tiny.left(0.35)
+  local found = ("the track gives %.5f, the take %.5f"):format(value, plain)
+  return number >= 0 and near(value, expected) and near(plain, tiny.left(0.35)), found
 end)
 
 check("a track's accessor has its items' volume in it", function(made)
@@ -132,7 +238,7 @@ check("the sound of a VIDEO source is read by an accessor", function(made)
   local ok, found, what = pcall(function()
     local media = reaper.GetMediaItemTake_Source(made.take)
     local spec, why = sources.of_item(made.item, 0, 0.5, false)
-    local kind = reaper.GetMediaSourceType(media)
+    local kind = reaper.GetMediaSourceType(media, "")
     local value = spec and heard(made, 0.1) or 0
     local read = kind == "VIDEO" and spec and spec.kind == "take" and near(value, tiny.left(0.35))
     return read, ("%s at %.0f Hz, %.5f %s"):format(kind, reaper.GetMediaSourceSampleRate(media), value, why or "")

@@ -43,7 +43,7 @@ end
 -- Whether nothing lies between the file and what is heard but the take's and the item's volume, pan and fades.
 local function is_plain(item, take, media, file_s, offset_s, length_s)
   local loops = reaper.GetMediaItemInfo_Value(item, "B_LOOPSRC") ~= 0
-  return reaper.GetMediaSourceType(media) == "WAVE"
+  return reaper.GetMediaSourceType(media, "") == "WAVE"
     and take_value(take, "D_PLAYRATE") == 1
     and take_value(take, "D_PITCH") == 0
     and take_value(take, "I_CHANMODE") == 0
@@ -76,7 +76,7 @@ end
 -- from then on, also when the file is back: then they are the file's, and it is `stale`.
 local function facts_of(media)
   local found = said_by(media)
-  local path = reaper.GetMediaSourceFileName(media)
+  local path = reaper.GetMediaSourceFileName(media, "")
   if found.rate >= 1 or path == "" or not files.exists(path) then
     return found
   end
@@ -98,7 +98,7 @@ local function portion(media, facts, offset_s, length_s)
   local wanted = math.ceil((offset_s + length_s) * rate - 1e-6) - start
   return {
     kind = "file",
-    path = reaper.GetMediaSourceFileName(media),
+    path = reaper.GetMediaSourceFileName(media, ""),
     start_samples = start,
     length_samples = math.max(1, math.min(wanted, in_file - start)),
     lead_s = math.max(0, first - start) / rate,
@@ -123,11 +123,11 @@ function source.check(item, name)
   end
   name = name or take_name(take, reaper.GetMediaItemTrack(item))
   local root = source.root_of(media)
-  local refusal = reaper.TakeIsMIDI(take) and REFUSED.MIDI or REFUSED[reaper.GetMediaSourceType(root)]
+  local refusal = reaper.TakeIsMIDI(take) and REFUSED.MIDI or REFUSED[reaper.GetMediaSourceType(root, "")]
   if refusal then
     return no(name, refusal)
   end
-  local path = reaper.GetMediaSourceFileName(root)
+  local path = reaper.GetMediaSourceFileName(root, "")
   local facts = facts_of(root)
   if path ~= "" and not files.exists(path) then
     return no(name, ("is offline: %s is missing; restore the file"):format(text.shown(path)))
@@ -135,6 +135,11 @@ function source.check(item, name)
     return no(name, "has no audio; choose an item that has")
   end
   return take, name, media, root, facts
+end
+
+-- nil and a sentence for what can be read from its file alone.
+function source.stale(name)
+  return no(name, "was offline when the project was opened; open the project again")
 end
 
 -- How to get the audio that an item plays in a portion of it, in seconds from its start.
@@ -147,23 +152,27 @@ function source.of_item(item, from_s, length_s, fx)
   if not take then
     return nil, name
   elseif fx and reaper.TakeFX_GetCount(take) > 0 then
-    return { kind = "render", start_s = from_s, length_s = length_s }, take, name
+    local channels = math.max(2, channels_of(take, facts.channels))
+    return { kind = "render", start_s = from_s, length_s = length_s, channels = channels }, take, name
   end
   local offset_s = take_value(take, "D_STARTOFFS") + from_s
   if media == root and is_plain(item, take, media, facts.length_s, offset_s, length_s) then
     return portion(media, facts, offset_s, length_s), take, name
   elseif facts.stale then
-    return no(name, "was offline when the project was opened; open the project again")
+    return source.stale(name)
   end
   local spec = { kind = "take", start_s = from_s, length_s = length_s, sample_rate = facts.rate }
   spec.channels, spec.in_source = channels_of(take, facts.channels), facts.channels
   return spec, take, name
 end
 
--- The same for all that a track plays between two moments of the project; `rates` are those of its items there.
-function source.of_track(proj, from_s, length_s, rates)
+-- The same for all that a track plays between two moments of the project; `rates` and `channels` are those of its items
+-- there.
+function source.of_track(proj, track, from_s, length_s, rates, channels)
   local rate = math.max(reaper.GetSetProjectInfo(proj, "PROJECT_SRATE", 0, false), table.unpack(rates))
-  return { kind = "track", start_s = from_s, length_s = length_s, sample_rate = math.floor(rate), channels = 2 }
+  local carried = math.floor(reaper.GetMediaTrackInfo_Value(track, "I_NCHAN"))
+  local heard = math.max(2, math.min(carried, math.max(table.unpack(channels))))
+  return { kind = "track", start_s = from_s, length_s = length_s, sample_rate = math.floor(rate), channels = heard }
 end
 
 -- By what an item is known however it was cut: its file, its rate, and where in the project the file would begin.
@@ -177,7 +186,7 @@ function source.trace(item)
   local rate = take_value(take, "D_PLAYRATE")
   local loops = reaper.GetMediaItemInfo_Value(item, "B_LOOPSRC") ~= 0
   return {
-    path = reaper.GetMediaSourceFileName(source.root_of(media)),
+    path = reaper.GetMediaSourceFileName(source.root_of(media), ""),
     rate = rate,
     zero_s = reaper.GetMediaItemInfo_Value(item, "D_POSITION") - take_value(take, "D_STARTOFFS") / rate,
     loop_s = loops and reaper.GetMediaSourceLength(media) / rate or nil,

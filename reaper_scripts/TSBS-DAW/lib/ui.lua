@@ -18,7 +18,7 @@ function ui.open(title, width, height, draw, closed, toggles, look)
   else
     clock.take_over()
   end
-  local is_closed = false
+  local is_closed, has_stayed = false, false
   local function close()
     if not is_closed and closed then
       is_closed = true
@@ -35,11 +35,15 @@ function ui.open(title, width, height, draw, closed, toggles, look)
       local stay = not window.drawing or draw(window)
       window:finish()
       if stay ~= false then
+        has_stayed = true
         return reaper.defer(loop)
       end
     end
     window:close()
     close()
+    if not has_stayed then
+      clock.no_undo_point() -- the window could not be opened
+    end
   end
   loop()
 end

@@ -79,7 +79,8 @@ class ModelEntry:
 class Installation:
     """What is in a REAPER. `actions` are registered; `missing` are there as files and not registered.
 
-    scripts: the folder that holds them; reapack: whether ReaPack put them there
+    scripts: the folder that holds them; reapack: whether ReaPack put them there; second: the copy of `reaper install`
+    beside ReaPack's, where its user installed the package afterwards
     """
 
     resource: Path
@@ -89,6 +90,7 @@ class Installation:
     missing: tuple[str, ...]
     scripts: Path
     reapack: bool
+    second: Path | None = None
 
 
 def source_folder() -> Path:
@@ -234,7 +236,8 @@ def installation(resource: Path) -> Installation:
     absolute = (resource / "Scripts").as_posix().lower() + "/"
     registered |= {path.removeprefix(absolute) for path in registered}
     packaged = reapack_folder(resource)
-    folder = packaged or resource / "Scripts" / NAME
+    own = resource / "Scripts" / NAME
+    folder = packaged or own
     files = action_files(folder, resource / "Scripts")
     try:
         found = json.loads((resource / "Data" / NAME / "installed.json").read_text(encoding="utf-8"))
@@ -248,6 +251,7 @@ def installation(resource: Path) -> Installation:
         missing=tuple(path for path in files if path.lower() not in registered),
         scripts=folder,
         reapack=packaged is not None,
+        second=own if packaged is not None and own.is_dir() else None,
     )
 
 
