@@ -181,6 +181,12 @@ def test_reapacks_copy_gets_settings_startup_and_the_users_own_actions(resource:
     )
 
 
+def test_the_startup_script_finds_reapacks_copy_whatever_its_repository_is_called(resource: Path):
+    reapack_copy(resource, "my repositories")
+    install.install(resource, SETTINGS, scripts=False)
+    assert '"my repositories/TSBS-DAW"' in (resource / "Scripts" / "__startup.lua").read_text()
+
+
 def test_a_second_copy_that_reapack_brought_later_is_named(resource: Path):
     from tsbs_daw.cli.reaper import _reaper_findings
 

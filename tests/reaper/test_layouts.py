@@ -168,6 +168,54 @@ def test_the_takes_of_a_portion_are_those_of_the_piece_it_was_read_from(studio: 
     assert [item.values["D_POSITION"] for item in track.items] == [0.0, 0.5, 1.0]
 
 
+@pytest.mark.parametrize("places", [[(0.0, 2.0)], [(0.0, 1.0), (1.0, 1.0)]], ids=["locked", "several items"])
+def test_what_cannot_become_takes_gets_tracks_and_can_be_separated_again(
+    places: list[tuple[float, float]], studio: Studio, daemon: DaemonByHand
+):
+    studio.choose(layout="takes", source="mute" if len(places) == 1 else "untouched")
+    track = studio.project.add_track("Mix")
+    track.values["I_SELECTED"] = 1.0
+    for number, (position, length) in enumerate(places):
+        item = studio.project.add_item(track, studio.song(f"{number}.wav"), position, length)
+    item.values["C_LOCK"] = float(len(places) == 1)
+    studio.project.time_selection = (0.5, 1.5)
+    studio.run("Separate time selection on selected tracks")
+    daemon.work(studio)
+    assert [len(item.takes) for item in track.items] == [1] * len(track.items)
+    assert len(stem_items(studio.project, "bass")) == 1
+    assert len(places) > 1 or studio.jobs_say("is locked, so it was not cut and goes on playing")
+    track.values["I_SELECTED"] = 0.0
+    studio.project.track_named("bass").values["I_SELECTED"] = 1.0
+    studio.run("Re-separate in place")
+    studio.ticks(2)
+    studio.reaper.window("Re-separate").click("Separate")
+    studio.ticks(20)
+    (job,) = daemon.claim()
+    job["song"] = "again"
+    daemon.finish(job)
+    daemon.work(studio)
+    assert "again" in stem_items(studio.project, "bass")[0].take.source.path
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_new_output_plays_as_late_as_its_source(layout: str, track: Track, studio: Studio, daemon: DaemonByHand):
+    studio.choose(layout=layout)
+    add(studio, track)
+    separate(studio, daemon)
+    studio.project.track_named("bass").values["I_SELECTED"] = 1.0
+    studio.run("Re-separate in place")
+    studio.ticks(2)
+    studio.reaper.window("Re-separate").pick("Preset", "instrumental")
+    studio.ticks(3)
+    studio.reaper.window("Re-separate").click("Separate")
+    studio.ticks(20)
+    (job,) = daemon.claim()
+    job["song"] = "again"
+    daemon.finish(job, [*STEMS, "instrumental"])
+    daemon.work(studio)
+    assert studio.project.track_named("instrumental").values["D_PLAY_OFFSET"] == track.values["D_PLAY_OFFSET"] == 0.05
+
+
 def test_takes_can_be_separated_again(track: Track, studio: Studio, daemon: DaemonByHand):
     studio.choose(layout="takes")
     item = add(studio, track)

@@ -445,7 +445,9 @@ def test_the_take_that_was_read_is_what_stems_sound_like(studio: Studio, daemon:
     assert stem_items(studio.project, "bass")[0].take.values["D_VOL"] == 0.5
 
 
-def test_an_item_that_lost_all_its_takes_gets_its_stems_as_they_are(studio: Studio, daemon: DaemonByHand):
+@pytest.mark.parametrize("layout", ["children", "folder", "takes"])
+def test_an_item_that_lost_all_its_takes_gets_its_stems_as_they_are(layout: str, studio: Studio, daemon: DaemonByHand):
+    studio.choose(layout=layout)
     item = ask(studio, daemon, studio.project.add_track("Mix"))
     item.takes.clear()
     finish(studio, daemon)

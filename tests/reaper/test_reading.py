@@ -224,6 +224,19 @@ def test_what_was_offline_is_not_read_as_silence_among_others(studio: Studio, da
     assert first.values["B_MUTE"] == 0 and studio.project.undo_steps == []
 
 
+def test_several_items_that_are_muted_by_now_cannot_be_separated_again_and_that_is_said(
+    studio: Studio, daemon: DaemonByHand
+):
+    several_items(studio)
+    separate_time(studio, daemon)
+    studio.project.track_named("bass").values["I_SELECTED"] = 1.0
+    studio.run("Re-separate in place")
+    studio.ticks(2)
+    studio.reaper.window("Re-separate").click("Separate")
+    studio.ticks(20)
+    assert studio.tickets() == [] and studio.jobs_say("none of them is heard now; unmute them, and try again.")
+
+
 def test_items_of_lanes_that_do_not_play_are_not_in_what_a_track_plays(studio: Studio, daemon: DaemonByHand):
     first, *_ = several_items(studio)
     hidden = studio.project.add_item(first.track, studio.song("hidden.wav", seed=7), 0.0, 2.0)

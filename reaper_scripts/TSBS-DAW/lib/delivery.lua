@@ -175,12 +175,22 @@ function delivery.of(ticket, result, may_cut, pause)
     return found ~= false
   end
 
+  -- Where the stems go. What cannot become takes gets tracks, and is known by that when it is separated again.
+  local function place_of(track)
+    local at = place.of(proj, ticket, item, track)
+    if ticket.layout == "takes" and not silencing.can_have_takes(ticket, at) then
+      ticket.layout = "folder"
+      ticket.origin = origin_of(ticket, stems, paths)
+    end
+    return at
+  end
+
   -- Items are looked at before the insertion, which is one step: their tracks may hold any number of them.
   local function look_at_items(found, still)
     if ticket.replaces then
       return reseparate.items(ticket, stems, found, still)
     end
-    local at = place.of(proj, ticket, item, found.track)
+    local at = place_of(found.track)
     found.pieces = insert.needs_pieces(ticket, at) and silencing.pieces(ticket, at, still)
   end
 
@@ -215,7 +225,7 @@ function delivery.of(ticket, result, may_cut, pause)
       return true
     end
     give_up = function() end -- from here on the project owns the sources, whatever happens
-    return insert.stems(proj, ticket, stems, place.of(proj, ticket, item, track), media, known)
+    return insert.stems(proj, ticket, stems, place_of(track), media, known)
   end
 
   local function step(over)

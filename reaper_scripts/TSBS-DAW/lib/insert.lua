@@ -125,16 +125,10 @@ end
 -- Stems as takes of the source's item, or of the piece of it that was read. Its own take stays, and is heard unless the
 -- source is to be muted.
 local function add_takes(ticket, stems, place, media)
-  if ticket.partial then
-    local piece, said = silencing.piece(ticket, place)
-    if not piece then
-      return said
-    end
-    place = piece
-  end
+  place = ticket.partial and silencing.piece(ticket, place) or place
   local item = place.item
   local own, numbers = reaper.GetActiveTake(item), {}
-  local properties = not ticket.baked and place.take and insert.take_properties(place.take, 0) or nil
+  local properties = not ticket.baked and insert.take_properties(place.take, 0) or nil
   project.add_to_folder(place.track, ticket.group)
   remember(place.track, ticket)
   for index, stem in ipairs(stems) do
@@ -149,7 +143,7 @@ local function add_takes(ticket, stems, place, media)
 end
 
 local function add_all(proj, ticket, stems, place, media, known)
-  if ticket.layout == "takes" and place.item then
+  if ticket.layout == "takes" then
     return add_takes(ticket, stems, place, media)
   end
   local folder, children = layout.tracks(proj, ticket, stems, place.track, known)
@@ -171,7 +165,7 @@ end
 
 -- Whether a part of what lies on the source's track is muted: then it has to be known which items that are.
 function insert.needs_pieces(ticket, place)
-  return ticket.partial and ticket.source == "mute" and place.track and not (ticket.layout == "takes" and place.item)
+  return ticket.partial and ticket.source == "mute" and place.track and ticket.layout ~= "takes"
 end
 
 -- One undo step around `body`, in the tick it is called in, balanced whatever happens. true and what `body` returns, or

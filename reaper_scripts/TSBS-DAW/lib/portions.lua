@@ -76,7 +76,7 @@ end
 
 -- The items of a track that are heard between two moments, what they can be read at, and what they are known by; or
 -- nil and a sentence. When the project changes on the way, it is looked through again.
-local function playing(work, track, from_s, to_s)
+function portions.playing(work, track, from_s, to_s)
   local found, index = { rates = {}, channels = {}, traces = json.list() }, 0
   local state = reaper.GetProjectStateChangeCount(work.proj)
   while index < reaper.CountTrackMediaItems(track) do
@@ -99,7 +99,7 @@ local function playing(work, track, from_s, to_s)
       if not reaper.ValidatePtr2(work.proj, track, "MediaTrack*") then
         return {}
       end
-      return playing(work, track, from_s, to_s)
+      return portions.playing(work, track, from_s, to_s)
     end
   end
   return found
@@ -107,7 +107,7 @@ end
 
 -- What one track plays between two moments: a portion of its only item, or all its items as they sound together.
 function portions.of_range(work, number, track, range)
-  local items, err = playing(work, track, range.from_s, range.to_s)
+  local items, err = portions.playing(work, track, range.from_s, range.to_s)
   if not items or #items == 0 then
     return nil, err
   elseif #items == 1 and items[1].covers then

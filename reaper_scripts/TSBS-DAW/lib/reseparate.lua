@@ -130,9 +130,10 @@ local function put_again(proj, ticket, stem, path, place, known, said)
   end
   local track = tracks_of(ticket, stem.name, known)[1]
   if not track then
-    track = layout.add_stem_track(proj, layout.below(known.folder), ticket, stem, 0)
+    track = layout.add_stem_track(proj, layout.below(known.folder), ticket, stem, 0, known.track)
     layout.number(track, "B_MUTE", 1)
     insert.remember_job(track, ticket.id)
+    reaper.TrackList_AdjustWindows(false)
   end
   insert.add_item(track, stem, place, source_of(path), ticket)
   return false

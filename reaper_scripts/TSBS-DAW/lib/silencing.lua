@@ -129,19 +129,22 @@ function silencing.pieces(ticket, place, still)
   return found
 end
 
--- The piece of an item that a portion was read from, cut out of it: the place of the ticket with `item` being that
--- piece; or nil and sentences about why it cannot be cut.
-function silencing.piece(ticket, place)
+-- Whether stems can become takes of the item of a place: there is one that has the take that was read, and the piece
+-- that a portion was read from can be cut out of it.
+function silencing.can_have_takes(ticket, place)
   local from_s, to_s = place.position, place.position + place.length
-  local why = reason(place.item, from_s, to_s)
-  if why then
-    return nil, { STAYS:format(name_of(place.item), why) }
-  end
-  local number = reaper.GetMediaItemTakeInfo_Value(place.take or reaper.GetActiveTake(place.item), "IP_TAKENUMBER")
-  local piece = cut(place.item, from_s, to_s)
+  local is_there = place.item ~= nil and place.take ~= nil
+  return is_there and not (ticket.partial and reason(place.item, from_s, to_s))
+end
+
+-- The piece of an item that a portion was read from, cut out of it: the place of the ticket with `item` being that
+-- piece. Only where it `can_have_takes`.
+function silencing.piece(ticket, place)
+  local number = reaper.GetMediaItemTakeInfo_Value(place.take, "IP_TAKENUMBER")
+  local piece = cut(place.item, place.position, place.position + place.length)
   local found = { item = piece, take = reaper.GetTake(piece, math.floor(number)), offset = ticket.lead_s or 0 }
   found.track, found.position, found.length = place.track, place.position, place.length
-  return found, {}
+  return found
 end
 
 -- Mute what a ticket has read, where it lies now. Returns sentences about what is left alone.

@@ -36,7 +36,7 @@ _STARTUP = f"""{_BEGIN}
 do
   reaper.defer(function() end) -- or REAPER adds an undo point
   reaper.SetExtState("{NAME}", "startup", "ran", false)
-  for _, folder in ipairs({{ "{NAME}", "{REAPACK}/{NAME}" }}) do
+  for _, folder in ipairs({{ FOLDERS }}) do
     local script = reaper.GetResourcePath() .. "/Scripts/" .. folder .. "/tsbs-daw_Background.lua"
     if reaper.file_exists(script) then
       script = script:gsub("[/\\\\]", package.config:sub(1, 1))
@@ -207,7 +207,7 @@ def install(
         keys = resource / reaper_keys.FILE
         before = keys.read_bytes() if keys.is_file() else b""
         reaper_keys.rewrite(keys, reaper_keys.add_scripts(before, action_files(folder, resource / "Scripts")))
-    _rewrite_startup(resource, present=True)
+    _rewrite_startup(resource, present=True, reapack=packaged)
     return installation(resource)
 
 
@@ -323,7 +323,15 @@ def _write_actions(folder: Path, more: Mapping[str, str]) -> None:
         (folder / name).write_text(content, encoding="utf-8")
 
 
-def _rewrite_startup(resource: Path, *, present: bool) -> None:
+def _rewrite_startup(resource: Path, *, present: bool, reapack: Path | None = None) -> None:
+    """Write our block into the script that REAPER runs at its start, or take it out.
+
+    Args: reapack: where ReaPack has the scripts, if not in the folder that it gives them by default
+    """
+    folders = [NAME, f"{REAPACK}/{NAME}"]
+    if reapack is not None:
+        folders.append(reapack.relative_to(resource / "Scripts").as_posix())
+    block = _STARTUP.replace("FOLDERS", ", ".join(f'"{folder}"' for folder in dict.fromkeys(folders)))
     path = resource / "Scripts" / "__startup.lua"
     if present:
         path.parent.mkdir(exist_ok=True)
@@ -339,7 +347,7 @@ def _rewrite_startup(resource: Path, *, present: bool) -> None:
     if present:
         if left and not left.endswith(b"\n"):
             left += newline
-        left += _STARTUP.encode().replace(b"\n", newline)
+        left += block.encode().replace(b"\n", newline)
     if left or not path.is_file():
         if left:
             reaper_keys.rewrite(path, left)
