@@ -191,10 +191,13 @@ def test_a_file_that_was_offline_and_came_back_is_taken(studio: Studio, daemon: 
     assert job["source"] == {"path": item.take.source.path, "start_samples": 11025, "length_samples": 22050}
 
 
+@pytest.mark.parametrize(("playrate", "effects"), [(0.5, 0), (1.0, 1)])
 def test_what_was_offline_and_is_not_plain_asks_for_the_project_to_be_opened_again(
-    studio: Studio, daemon: DaemonByHand
+    playrate: float, effects: int, studio: Studio, daemon: DaemonByHand
 ):
-    item_of(studio, D_PLAYRATE=0.5).take.source.was_offline = True
+    studio.choose(fx="yes")
+    take = item_of(studio, D_PLAYRATE=playrate).take
+    take.source.was_offline, take.effects = True, effects
     studio.run("Separate selected items")
     studio.ticks(3)
     assert studio.tickets() == [] and studio.jobs_say("open the project again")

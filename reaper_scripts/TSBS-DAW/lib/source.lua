@@ -152,6 +152,9 @@ function source.of_item(item, from_s, length_s, fx)
   if not take then
     return nil, name
   elseif fx and reaper.TakeFX_GetCount(take) > 0 then
+    if facts.stale then
+      return source.stale(name)
+    end
     local channels = math.max(2, channels_of(take, facts.channels))
     return { kind = "render", start_s = from_s, length_s = length_s, channels = channels }, take, name
   end

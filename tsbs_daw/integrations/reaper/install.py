@@ -329,8 +329,9 @@ def _rewrite_startup(resource: Path, *, present: bool, reapack: Path | None = No
     Args: reapack: where ReaPack has the scripts, if not in the folder that it gives them by default
     """
     folders = [NAME, f"{REAPACK}/{NAME}"]
-    if reapack is not None:
-        folders.append(reapack.relative_to(resource / "Scripts").as_posix())
+    own = reapack.relative_to(resource / "Scripts").as_posix() if reapack is not None else ""
+    if own and not set('"\\\n') & set(own):  # Lua reads it between quotes
+        folders.append(own)
     block = _STARTUP.replace("FOLDERS", ", ".join(f'"{folder}"' for folder in dict.fromkeys(folders)))
     path = resource / "Scripts" / "__startup.lua"
     if present:
