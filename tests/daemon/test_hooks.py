@@ -95,8 +95,8 @@ def test_each_job_is_told_once_after_it_was_published_and_its_file_moved(place):
         assert Path(one["source_now"]).is_file()
     assert len({one["id"] for one in told(done) + told(failed)}) == 4
     assert {notes[-1] for _, notes in jobs(place).values()} == {
-        f"on_done: '{Path(sys.executable).name}' was told.",
-        f"on_failed: '{Path(sys.executable).name}' was told.",
+        f"on_done: called '{Path(sys.executable).name}'.",
+        f"on_failed: called '{Path(sys.executable).name}'.",
     }
 
 

@@ -323,8 +323,8 @@ def check_program(place: Place, hello: dict[str, Any]) -> None:
         )
     if hello["fingerprint"] != fingerprint():
         raise Refused(
-            f"The node {place.name} runs tsbs-daw {hello['version']} with other code that computes; "
-            "install the same there."
+            f"The node {place.name} runs tsbs-daw {hello['version']} with other code for separation; "
+            "install the same code there."
         )
 
 

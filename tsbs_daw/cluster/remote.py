@@ -221,7 +221,7 @@ class Connection:
 def _kill_when_silent(process: subprocess.Popen[bytes], last_seen_s: list[float]) -> None:
     while process.poll() is None:
         if time.monotonic() - last_seen_s[0] > SILENT_S:
-            log.warning("the bridge to the cluster says nothing; it is ended")
+            log.warning("the bridge to the cluster does not respond and is killed")
             process.kill()
             return
         time.sleep(0.5)

@@ -137,8 +137,8 @@ class Daemon:
             for place in (folder.path, folder.output):
                 if around := watched_place(place, self.folders):
                     raise DaemonError(
-                        f"{shown(place)} lies in {shown(around)}, which is watched already; list both in one YAML "
-                        "file, and start the daemon again."
+                        f"{shown(place)} is inside {shown(around)}, which is watched already; list both in one YAML "
+                        "file and restart the daemon."
                     )
         self._lock(new)
         self.folders += tuple(new)

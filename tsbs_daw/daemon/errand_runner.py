@@ -217,7 +217,7 @@ class ErrandRunner:
             hook.tell(_document(task, place), self._options.hook_s, self._stopping)
         except HookFailed as clause:
             return [f"{name} {hook.name} {clause}."]
-        return [f"{name} {hook.name} was told."]
+        return [f"{name} called {hook.name}."]
 
     def _is_watched(self, place: Path) -> bool:
         return watched_place(place, list(self._folders.values())) is not None

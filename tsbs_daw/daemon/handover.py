@@ -50,7 +50,7 @@ def hand_over(home: Path, spool: Path, folders: Sequence[WatchFolder]) -> None:
         while not answer.exists():
             if time.monotonic() >= until or running_daemon(home) is None:
                 raise DaemonError(
-                    "The running daemon does not take folders; list them in its YAML file, and start it again."
+                    "The running daemon does not accept folders; add them to its YAML file and restart it."
                 )
             time.sleep(_POLL_S)
         reply = json.loads(read_small(answer, _MAX_BYTES))

@@ -57,16 +57,14 @@ def shared_gain(
     if delivery.loudness_lufs is None:
         if delivery.format in UNLIMITED or sample_peak_db is None or sample_peak_db <= 0:
             return 0.0, ()
-        return room_db, (
-            f"All files are {-room_db:.1f} dB lower: {delivery.format} cannot hold their peaks otherwise.",
-        )
+        return room_db, (f"All files are {-room_db:.1f} dB lower, because {delivery.format} would clip their peaks.",)
     target = f"The loudness of {delivery.loudness_lufs:g} LUFS"
     if mixture is None or mixture.loudness_lufs is None:
         return min(0.0, room_db), (f"{target} cannot be reached: the song is too short or too quiet to have one.",)
     wanted_db = delivery.loudness_lufs - mixture.loudness_lufs
     if wanted_db <= room_db + 0.05:  # a difference that would be shown as 0.0 dB
         return min(wanted_db, room_db), ()
-    return room_db, (f"{target} is missed by {wanted_db - room_db:.1f} dB, which keeps all peaks below -1 dBTP.",)
+    return room_db, (f"{target} is missed by {wanted_db - room_db:.1f} dB to keep all peaks below -1 dBTP.",)
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ class Encoding:
         warnings: tuple[str, ...] = ()
         if writer.label_problem:
             log.warning("%s gets no tags: %s", path, writer.label_problem)
-            warnings = ("The files have no tags: the source's could not be carried over.",)
+            warnings = ("The files have no tags, because the source's tags could not be copied.",)
         if rate != asked:
             container = delivery_format(self.format).container
             warnings += (f"The {container} files have {rate} Hz, because {container} does not support {asked} Hz.",)

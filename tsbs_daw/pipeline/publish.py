@@ -251,8 +251,8 @@ class StagedFolder:
             size = path.stat().st_size if path.is_file() else -1
             if size != entry.size_bytes:
                 raise OutputError(
-                    f"{path.name} of {self.song!r} should have {entry.size_bytes} bytes and has {max(size, 0)}; "
-                    f"nothing was published, check the disk of {self.output} and try again."
+                    f"{path.name} of {self.song!r} should have {entry.size_bytes} bytes but has {max(size, 0)}, so "
+                    f"nothing was published; check the disk of {self.output} and try again."
                 )
 
     def _explained(self, error: OSError) -> OutputError:
@@ -264,7 +264,7 @@ class StagedFolder:
             )
         if error.errno == errno.EFBIG:
             return OutputError(
-                f"The disk of {self.output} takes no file as large as the stems of {self.song!r}; "
+                f"The disk of {self.output} does not support files as large as the stems of {self.song!r}; "
                 "choose a folder on another disk."
             )
         reason = error.strerror or str(error)
@@ -388,7 +388,7 @@ def _existing(folder: Path) -> Path:
     for place in (folder, *folder.parents):
         if place.exists():
             return place
-    raise OutputUnavailable(f"The disk of {folder} is not there; connect it, or choose another folder.")
+    raise OutputUnavailable(f"The disk of {folder} is not connected; connect it, or choose another folder.")
 
 
 def _gigabytes(count: int) -> str:

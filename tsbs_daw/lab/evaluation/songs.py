@@ -316,7 +316,7 @@ def _read_stereo(path: Path, sample_rate: int) -> tuple[np.ndarray, str]:
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         return nothing, f"cannot be read: {error}"
     if len(audio) != promised:
-        return nothing, f"is cut: {len(audio)} of {promised} samples are there"
+        return nothing, f"is truncated: it has {len(audio)} of {promised} samples"
     if not len(audio):
         return nothing, "is empty"
     if not np.isfinite(audio).all():

@@ -306,7 +306,7 @@ class Trainer:
         if self._rate_share <= 0.5**MAX_FAILURES:
             raise NonFiniteLoss(f"the loss is not finite around step {self.progress.step}; lower the learning rate")
         self._rate_share /= 2
-        logger.warning("the loss is not finite around step %s; back to the last good weights", self.progress.step)
+        logger.warning("the loss is not finite around step %s; restoring the last good weights", self.progress.step)
         self.raw_model.load_state_dict(self._good)
         self.ema.load_state_dict(self._good)
         self.raw_optimiser.state.clear()
