@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from tsbs_daw.cli.models import app
 from tsbs_daw.core.errors import UnknownModel
+from tsbs_daw.models.registry import BUNDLED, record_speed
 
 
 @pytest.fixture
@@ -35,6 +37,26 @@ def test_the_known_models_are_listed_with_their_state(run):
     assert {"default", "musdb18", "htdemucs", "htdemucs_6s", "bs_roformer", "melband_vocals"} == set(listed)
     for model in listed.values():
         assert model["licence"] and model["licence_source"] and model["stems"] and model["memory_bytes"]
+
+
+def test_the_quality_of_the_bundled_model_is_the_measured_one(run):
+    results = Path(__file__).parents[2] / "docs" / "results" / "default-real.json"
+    measured = json.loads(results.read_text(encoding="utf-8"))["summary"]["stems"]
+    told = json.loads(run("show", "default", "--json"))["sdr_db"]
+    wanted = {stem: figures["shared"]["sdr_db"] for stem, figures in measured.items()}
+    wanted["mean"] = sum(wanted.values()) / len(wanted)
+    assert told == pytest.approx(wanted, abs=0.0051)
+
+
+def test_a_speed_is_measured_or_expected_from_that_of_the_bundled_model(run, tmp_path):
+    def speeds() -> list[str]:
+        (head, *rows) = run("list").split("\n\n")[0].splitlines()
+        at = head.index("speed")
+        return [row[at:].split()[0] for row in rows if row[at] != " "]
+
+    assert speeds() == []
+    record_speed(BUNDLED, 18.8, tmp_path / "home" / "cache")
+    assert speeds() == ["18.8x", "~0.1x", "~2x", "~2x", "~0.2x", "~0.3x"]
 
 
 def test_a_model_is_shown_with_licence_and_measured_quality(run):

@@ -23,7 +23,8 @@ app = typer.Typer(no_args_is_help=True, help="List, download and convert models.
 def list_(as_json: AsJson = False) -> None:
     """List the known models: stems, size, licence, quality, and what each needs here.
 
-    The speed is what this machine reached with the model last, in times real time.
+    The speed is what this machine reached with the model last, in times real time; with ~, what it should reach,
+    judging by the bundled model.
 
     Example: tsbs-daw models list
     """
@@ -56,10 +57,18 @@ def _row(entry: Entry) -> tuple[str, ...]:
         ",".join(facts.get("stems", ())),
         f"{size / 1e6:,.0f} MB" if size else "",
         "" if mean is None else f"{mean:.2f} dB",
-        f"{facts['times_real_time']:.1f}x" if facts.get("times_real_time") else "",
+        _speed(facts),
         f"{facts['memory_bytes'] / 1e9:.1f} GB" if facts.get("memory_bytes") else "",
         _short(facts.get("licence", "")),
     )
+
+
+def _speed(facts: dict[str, Any]) -> str:
+    """The measured speed, or else the expected one."""
+    if measured := facts.get("times_real_time"):
+        return f"{measured:.1f}x"
+    expected = facts.get("expected_times_real_time")
+    return f"~{expected:.1g}x" if expected else ""
 
 
 def _short(licence: str) -> str:
@@ -234,7 +243,7 @@ def _settings() -> Settings:
 def _facts(entry: Entry) -> dict[str, Any]:
     """Everything known of a model, for people and for scripts."""
     from tsbs_daw.models.kinds import KINDS
-    from tsbs_daw.models.registry import speed_here
+    from tsbs_daw.models.registry import expected_speed, speed_here
 
     facts: dict[str, Any] = {"name": entry.name, "state": entry.state, "file": str(entry.path) if entry.path else None}
     if entry.known:
@@ -250,6 +259,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
             "sdr_db": entry.known.sdr_db,
             "measured_on": entry.known.measured_on,
             "memory_bytes": entry.known.memory_bytes or None,
+            "expected_times_real_time": expected_speed(entry.known, _settings()),
         }
     if entry.path:
         facts |= {"times_real_time": speed_here(entry.path, _settings())}
