@@ -115,7 +115,7 @@ class Daemon:
         self._cleaner.sweep()
         self._budget.set(self.store.live_source_bytes())
         self._errands = ErrandRunner(self.folders, self.lifecycle, self.options, self._wake.set)
-        self.store.limits = {str(one.path): one.songs_at_once for one in self.folders if one.songs_at_once}
+        self.store.limits = {str(folder.path): folder.songs_at_once for folder in self.folders if folder.songs_at_once}
         watchers = make_watchers(self.folders, self.settings, self.store, self._budget, self.options, once=self._once)
         self._ingest, self._watchers = ingest, watchers
 
@@ -143,9 +143,9 @@ class Daemon:
         self._lock(new)
         self.folders += tuple(new)
         self._errands.set_folders(self.folders)
-        self.store.limits = {str(one.path): one.songs_at_once for one in self.folders if one.songs_at_once}
+        self.store.limits = {str(folder.path): folder.songs_at_once for folder in self.folders if folder.songs_at_once}
         watchers = make_watchers(self.folders, self.settings, self.store, self._budget, self.options, once=self._once)
-        for watcher in (one for one in watchers if one.folder in new):
+        for watcher in (watcher for watcher in watchers if watcher.folder in new):
             self._watchers.append(watcher)
             watcher.start()
             log.info("%s is watched from now on", watcher.folder.path)

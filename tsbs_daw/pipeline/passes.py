@@ -157,14 +157,14 @@ def _look_up(step: Pass, preset: Preset, settings: Settings) -> tuple[str, tuple
     """Return hash and stems of a pass's model."""
     try:
         paths = [registry.locate(name, settings) for name in registry.members(step.model)]
-        looks = [path.stat() for path in paths if path]
-        return _read(step.model, settings, tuple((look.st_size, look.st_mtime_ns) for look in looks))
+        stats = [path.stat() for path in paths if path]
+        return _read(step.model, settings, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
     except (UnknownModel, CheckpointError, ModelError) as error:
         raise type(error)(f"The preset {preset.name} sends {step.stem} through another model: {error}") from error
 
 
 @lru_cache(maxsize=16)  # a model is hashed again only if its file has changed
-def _read(model: str, settings: Settings, looks: tuple[tuple[int, int], ...]) -> tuple[str, tuple[str, ...]]:
+def _read(model: str, settings: Settings, versions: tuple[tuple[int, int], ...]) -> tuple[str, tuple[str, ...]]:
     paths = [registry.resolve(name, settings) for name in registry.members(model)]
     return joined_hash([file_sha256(path) for path in paths]), tuple(kinds.read_config(paths[0]).stems)
 

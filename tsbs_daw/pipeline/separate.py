@@ -46,7 +46,7 @@ def separate(resolved: ResolvedJob, cache: StemCache, context: JobContext) -> Se
     song = _separate_song(resolved, cache, share(0))
     made: list[tuple[ResolvedPass, CachedStems]] = []
     for number, step in enumerate(resolved.tree.passes, start=1):
-        whole = next((source for source in (_part(step.stem, *one) for one in made) if source), None)
+        whole = next((source for source in (_part(step.stem, *earlier) for earlier in made) if source), None)
         source = whole or PassSource(song, (step.stem,))
         made.append((step, _run_pass(step, source, resolved, cache, share(number))))
     return SeparatedSong(song, tuple(made))

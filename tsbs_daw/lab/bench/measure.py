@@ -286,13 +286,15 @@ def _cluster(options: Options) -> Iterator[Row]:
     with work_folder() as folder:
         for name, seconds, times in lengths:
             song = probe("song", folder, options, file=name, seconds=seconds)["path"]
-            one = {"song": song, "nodes": 1, "in_turn": times}
-            yield from _rows_of_cluster(name, seconds, probe("cluster", folder, options, limit_s=CLUSTER_S, **one))
+            single = {"song": song, "nodes": 1, "in_turn": times}
+            yield from _rows_of_cluster(name, seconds, probe("cluster", folder, options, limit_s=CLUSTER_S, **single))
         song = probe("song", folder, options, file="each", seconds=lengths[0][1])["path"]
         for nodes in (1,) if options.quick else (1, 2, 3):
             several = {"song": song, "nodes": nodes, "together": songs}
             found = probe("cluster", folder, options, limit_s=CLUSTER_S, **several)
-            yield Row(f"cluster.{nodes}", f"{nodes} node(s) with one core each", found["songs_per_minute"], "songs/min")
+            yield Row(
+                f"cluster.{nodes}", f"{nodes} node(s) with single core each", found["songs_per_minute"], "songs/min"
+            )
 
 
 def _rows_of_cluster(name: str, seconds: float, found: dict) -> Iterator[Row]:

@@ -77,7 +77,7 @@ def lesson(extracted: SongFeatures, truth: Truth) -> Lesson:
         extracted,
         truth,
         pulses,
-        np.asarray([_is_right(one, truth) for one in pulses], bool),
+        np.asarray([_is_right(entry, truth) for entry in pulses], bool),
         (described, right_bars),
         None if keys is None else (keys, np.asarray([key == truth.key for key in KEYS])),
     )
@@ -99,11 +99,11 @@ def fit(lessons: Sequence[Lesson], keys: np.ndarray) -> Weights:
         lessons: the songs
         keys: weights for keys from symbolic songs, as a starting point
     """
-    sounding = [one.key for one in lessons if one.key is not None]
+    sounding = [entry.key for entry in lessons if entry.key is not None]
     key = fit_weights([*sounding, *cadence_examples()], PENALTY["key"], keys)
-    bar = fit_weights([one.bar for one in lessons], PENALTY["bar"])
+    bar = fit_weights([entry.bar for entry in lessons], PENALTY["bar"])
     with using(Weights({"bar": bar}, NO_DOUBT)):
-        pulses = [(with_bars(one.pulses), one.right_pulses) for one in lessons if one.pulses]
+        pulses = [(with_bars(entry.pulses), entry.right_pulses) for entry in lessons if entry.pulses]
     return Weights({"pulse": fit_weights(pulses, PENALTY["pulse"]), "bar": bar, "key": key}, NO_DOUBT)
 
 
@@ -135,15 +135,15 @@ def fit_weights(examples: Iterable[Example], penalty: float, start: np.ndarray |
 
 def unseen(lessons: Sequence[Lesson], keys: np.ndarray) -> list[dict]:
     """Cross-validation: compare each song with its truth, analysed with weights fitted without it."""
-    songs = sorted({one.truth for one in lessons}, key=lambda truth: truth.tempo_bpm)
+    songs = sorted({entry.truth for entry in lessons}, key=lambda truth: truth.tempo_bpm)
     results: list[dict] = [{}] * len(lessons)
     for fold in range(FOLDS):
         left_out = set(songs[fold::FOLDS])
-        with using(fit([one for one in lessons if one.truth not in left_out], keys)):
-            for number, one in enumerate(lessons):
-                if one.truth in left_out:
-                    parts = dict(one.extracted)
-                    results[number] = compare(conclude(*parts.pop(""), parts), one.truth)
+        with using(fit([entry for entry in lessons if entry.truth not in left_out], keys)):
+            for number, entry in enumerate(lessons):
+                if entry.truth in left_out:
+                    parts = dict(entry.extracted)
+                    results[number] = compare(conclude(*parts.pop(""), parts), entry.truth)
     return results
 
 
