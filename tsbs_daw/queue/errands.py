@@ -1,7 +1,7 @@
-"""What is still to be done once a job of a watch folder has ended: its source file, and whoever wants to be told.
+"""Errands: the work that remains after a job of a watch folder has ended, on its source file and for its hooks.
 
-An errand is written down in the transaction that ends its job, so that a crash costs none; and it names the file as it
-was when it was copied and hashed. What is to be done is not written down: the folder's rules of the moment count.
+An errand is stored in the transaction that ends its job, so a crash cannot lose it. It records the file as it was when
+it was copied and hashed, but not what to do: that depends on the folder's rules at the time the errand runs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _NOTED = (*_ENDED_WELL, State.FAILED, State.DEAD)
 
 @dataclass(frozen=True)
 class Errand:
-    """One job's.
+    """The errand of a job.
 
     Attributes:
-        job_id: Of the job.
-        event_id: The same however often the errand is tried.
-        file: The watched file, as it was when it was copied.
-        tell: Whether hooks are due as well; not for a file that came back unchanged, and not once they were told.
-        note: What is known of it by now, for people.
+        job_id: Id of the job.
+        event_id: Id of the event for hooks; the same for every attempt.
+        file: The watched file as it was when it was copied.
+        tell: Whether to call a hook; not for a file that came back unchanged, and not once it has been called.
+        note: The outcome so far, for the user.
     """
 
     job_id: str
@@ -40,7 +40,7 @@ class Errand:
 
 
 def note(connection: sqlite3.Connection, job_id: str, state: State, roots: Collection[str], *, tell: bool) -> None:
-    """Write an errand down, if the job is about a file in one of these folders and ended in a way that matters."""
+    """Store an errand, if the job's file is in one of these folders and its state requires one."""
     if not roots or state not in _NOTED or not (tell or state in _ENDED_WELL):
         return
     marks = ", ".join("?" * len(roots))
@@ -57,7 +57,7 @@ def note(connection: sqlite3.Connection, job_id: str, state: State, roots: Colle
 
 
 def note_return(connection: sqlite3.Connection, file: SeenFile, roots: Collection[str]) -> None:
-    """A song that is done was put there again: it is dealt with as its folder asks, and nobody is told."""
+    """Store an errand for the file of a finished song that was put into its folder again. It calls no hook."""
     known = recall(connection, file.root, file.relative)
     if known is not None and known.job_id is not None:
         row = connection.execute("SELECT state FROM jobs WHERE id = ?", (known.job_id,)).fetchone()
@@ -65,14 +65,22 @@ def note_return(connection: sqlite3.Connection, file: SeenFile, roots: Collectio
 
 
 def pending(database: Database, roots: Collection[str], limit: int) -> list[Errand]:
-    """Errands of these folders that are still to be done."""
+    """Return pending errands of these folders."""
     marks = ", ".join("?" * len(roots))
     sql = f"SELECT * FROM errands WHERE pending AND root IN ({marks}) ORDER BY job_id LIMIT {int(limit)}"
     return [_from_row(row) for row in database.read(sql, tuple(map(os.fsencode, roots)))]
 
 
 def write_note(database: Database, errand: Errand, text: str, *, done: bool, told: bool = False) -> None:
-    """Note how an errand went. One that was asked for anew meanwhile stays pending. Args: told: no hook is due now"""
+    """Record the outcome of an errand. An errand that was requested again in the meantime stays pending.
+
+    Args:
+        database: The queue's database.
+        errand: The errand.
+        text: Lines for the user.
+        done: Whether the errand is finished.
+        told: Whether its hook has been called or is not needed.
+    """
     database.write(
         lambda connection: connection.execute(
             "UPDATE errands SET note = ?, pending = ?, tell = tell AND ? "
@@ -83,7 +91,7 @@ def write_note(database: Database, errand: Errand, text: str, *, done: bool, tol
 
 
 def notes(database: Database, job_ids: Collection[str]) -> dict[str, list[str]]:
-    """What came of jobs' errands, for people; one line each. Jobs without an errand are left out."""
+    """Return the outcomes of jobs' errands as lines for the user. Jobs without an errand are omitted."""
     if not job_ids or not database.read("SELECT 1 FROM sqlite_master WHERE name = 'errands'"):
         return {}
     marks = ", ".join("?" * len(job_ids))
