@@ -47,7 +47,9 @@ def cast(
         material: a pack whose recordings play
         voices: a bank that sings
         speakers: of a pack; without a bank they sing the song's own melody
-    Raises: UsageError for an unknown choice, or when a program or font it needs is not installed
+
+    Raises:
+        UsageError: The choice is unknown, or it needs a program or font that is not installed.
     """
     if timbres not in TIMBRES:
         raise UsageError(f"There are no timbres named {timbres!r}; choose one of {', '.join(TIMBRES)}.")
@@ -132,7 +134,7 @@ def cast_recorded(score: Score, material: Material) -> Score:
         if part.stem == "vocals":
             if vocals == "builtin" or "engine" in part.timbre:
                 parts.append(part)
-            elif part.mix["role"] == "lead":  # who speaks has no double and no choir
+            elif part.mix["role"] == "lead":  # speakers have no double and no choir
                 parts.append(_phrases(part, has["vocals"], material, rng))
         else:
             parts.append(_cast_part(part, has, material, rng))

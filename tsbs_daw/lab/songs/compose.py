@@ -56,7 +56,7 @@ def compose(seed: int, duration_s: float = 40.0, *, style: str | None = None, co
 
 
 def _form(bars: int, roles: set[str], rng: np.random.Generator, complete: bool) -> list[Section]:
-    """Sections of 4 bars (8 in fast songs), each with its energy and who plays."""
+    """Compose the sections, of 4 bars (8 in fast songs), each with its energy and its parts."""
     sections, bar = [], 0
     size = 8 if bars > 40 else 4 if bars > 12 else 2
     kinds = ["verse", "chorus", "verse", "chorus", "bridge", "chorus", "solo", "chorus"]
@@ -199,7 +199,7 @@ def _vocals(score: Score, style: Style, rng: np.random.Generator) -> list[Part]:
 def _around_the_lead(
     chorus: list[Sung], backing: list[list[Sung]], lead: dict, score: Score, rng: np.random.Generator
 ) -> list[Part]:
-    """A double and a harmony in choruses, and chords behind. lead: its timbre"""
+    """Compose a double and a harmony in choruses, and background chords. `lead` is the timbre of the lead."""
     parts, seed = [], lead["seed"]
     if chorus and rng.random() < 0.6:
         parts.append(_voice("double", chorus, {**lead, "take": 1}))

@@ -57,16 +57,22 @@ def render_dataset(
     subtype: str = "PCM_16",
     progress=None,
 ) -> list[Path]:
-    """Write `songs` songs with consecutive seeds; one that is already complete is left as it is.
+    """Write `songs` songs with consecutive seeds; complete songs are not changed.
 
-    Args:    timbres "builtin", "all" or "heldout" (see casting.py); held-out timbres are refused for the training split
-             material: folder of a material pack (see material.py) whose recordings play most parts
-             voices: folder of a voice bank (see voice_bank.py) that sings most songs; a pack may hold one in voices/.
-             Without a bank, the pack's speakers sing the songs' own melodies if pyworld is installed.
-             subtype "PCM_16" (the mixture is the exact integer sum of the stems) or "FLOAT"
-             progress: callable(done, total, song folder)
-    Returns: the songs' folders
-    Raises:  UsageError for seeds that cross a split; OutputError when a file cannot be written
+    Args:
+        timbres: "builtin", "all" or "heldout" (see casting.py); the training split refuses held-out timbres.
+        material: Folder of a material pack (see material.py), whose recordings play most parts.
+        voices: Folder of a voice bank (see voice_bank.py) that sings most songs; a pack may contain one in voices/.
+            Without a bank, the pack's speakers sing the songs' own melodies if pyworld is installed.
+        subtype: "PCM_16" (the mixture is the exact integer sum of the stems) or "FLOAT".
+        progress: Called with (done, total, song folder).
+
+    Returns:
+        The songs' folders.
+
+    Raises:
+        UsageError: The seeds cross the border of a split.
+        OutputError: A file cannot be written.
     """
     if songs < 1 or seconds < 1:
         raise UsageError("A data set needs at least one song of at least one second.")
@@ -97,7 +103,7 @@ def render_dataset(
 
 
 def _bank(material: Path | str | None, voices: Path | str | None) -> Material | None:
-    """The voice bank asked for, or the one that lies in a pack."""
+    """Return the requested voice bank, or that of the material pack."""
     folder = Path(voices) if voices is not None else Path(material) / "voices" if material is not None else None
     if folder is None or (voices is None and not (folder / "index.json").is_file()):
         return None

@@ -63,8 +63,15 @@ def tables_from_spectra(amplitudes: np.ndarray, phases: np.ndarray) -> np.ndarra
 def play_tables(tables: np.ndarray, times_s: np.ndarray, phase: np.ndarray) -> np.ndarray:
     """Read an evolving wavetable: between times_s[l] and times_s[l + 1] table l fades into l + 1.
 
-    Args:    tables (L, TABLE); times_s (L,), rising from 0; phase (samples,) in cycles
-    Returns: (samples,) float32
+    Args:
+        tables: The wavetables.
+        times_s: Their times, rising from 0.
+        phase: Phase in cycles.
+
+    Shape:
+        tables: (L, TABLE)
+        times_s: (L,)
+        phase, result: (samples,)
     """
     index = (phase * TABLE).astype(np.int64) & (TABLE - 1)
     output = np.empty(len(index), dtype=np.float32)
@@ -117,15 +124,17 @@ _frame_window = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
 
 
 def frames_of(signal: np.ndarray) -> int:
-    """How many frames `filter_frames` uses for a signal of this length."""
+    """Return the number of frames that `filter_frames` uses for a signal of this length."""
     return (len(signal) + HOP - 1) // HOP + 1
 
 
 def filter_frames(signal: np.ndarray, response: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Time-varying filter: the frame centred on sample rows[i] * HOP passes response[i]; other frames are silent.
+    """Apply a time-varying filter: response[i] to the frame centred on sample rows[i] * HOP; other frames are silent.
 
-    Args:    signal (samples,); response (R, N_FFT // 2 + 1) complex or real; rows (R,) frame numbers
-    Returns: (samples,) float32
+    Shape:
+        signal, result: (samples,)
+        response: (R, N_FFT // 2 + 1), complex or real
+        rows: (R,)
     """
     samples = len(signal)
     padded = np.zeros(HOP + (frames_of(signal) + 1) * HOP + N_FFT, dtype=np.float32)

@@ -47,12 +47,12 @@ def _u(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def channel_strip(voice: np.ndarray, role: str, rng: np.random.Generator) -> np.ndarray:
-    """A dry voice through its channel strip: (2, samples) float32.
+    """Process a dry voice: (2, samples) float32.
 
     Args:
-        voice: (1, samples) at about -20 LUFS
-        role: "lead", or one of those around it
-        rng: what is chosen
+        voice: (1, samples) at about -20 LUFS.
+        role: "lead", or that of a voice around it.
+        rng: Random numbers.
     """
 
     def chance(name: str) -> bool:
@@ -115,7 +115,7 @@ def space(voices: np.ndarray, beat_s: float, rng: np.random.Generator) -> np.nda
 
 
 def de_ess(voice: np.ndarray, threshold_db: float, ratio: float) -> np.ndarray:
-    """What lies above 5 kHz compressed by itself; below, nothing changes."""
+    """Compress frequencies above 5 kHz only."""
     high = process(voice, [HighpassFilter(SIBILANT_HZ)])
     return (voice - high + process(high, [Compressor(threshold_db, ratio, 0.5, 50)])).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Recorded speakers who sing a song's own melody, words and harmonies: the best voices, where pyworld is installed."""
+"""Recorded speakers sing a song's own melody, words and harmonies. The best voices; they need pyworld."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def sing_live(
 
 
 def open_speakers(material: Material, cache: Path | None) -> Speakers | None:
-    """The speakers of a pack; None where it has none, or pyworld is not installed.
+    """Open the speakers of a pack; None if it has none, or pyworld is not installed.
 
     Args:
         material: the pack

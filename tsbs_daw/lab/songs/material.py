@@ -4,7 +4,7 @@
 
     path           relative to the folder; a row whose file is missing is skipped, so part of a pack is a pack
     source         the collection it comes from; licences and credits are stated per source
-    stem, kind     where it is heard and what it is: ("drums", "snare"), ("bass", "bass-note")
+    stem, kind     its stem and what it is: ("drums", "snare"), ("bass", "bass-note")
     articulation   how it is played, or the name of the instrument
     note           MIDI number; `measured` is the pitch found in the sound, when it agrees with the name
     velocity, rr   layer 0..1, and which of several takes
@@ -134,7 +134,7 @@ def credit_lines(sources: Iterable[Source]) -> list[str]:
 
 
 def credits_page(sources: Iterable[Source]) -> str:
-    """A page in Markdown: the credits to print, then every source with its licence and where it comes from."""
+    """Return a Markdown page with the credits, and every source with its licence and origin."""
     sources = sorted(sources, key=lambda source: source.name)
     lines = ["# Recordings", "", "Cut, mostly mixed to mono, resampled to 44.1 kHz and encoded for this use.", ""]
     lines += [f"- {line}" for line in credit_lines(sources)]
@@ -190,9 +190,10 @@ class Material:
         ]
 
     def audio(self, recording: Recording, seconds: float | None = None) -> np.ndarray:
-        """The sound of a recording, or at least its first `seconds`: (channels, samples) float32 at 44.1 kHz.
+        """Decode a recording, or at least its first `seconds`: (channels, samples) float32 at 44.1 kHz.
 
-        Raises: UsageError when the file cannot be decoded
+        Raises:
+            UsageError: The file cannot be decoded.
         """
         whole = round(recording.seconds * SAMPLE_RATE)
         wanted = whole if seconds is None else min(int(np.ceil(2 * seconds)) * SAMPLE_RATE // 2, whole)
@@ -228,10 +229,11 @@ class Material:
 
 @lru_cache(maxsize=4)
 def open_material(folder: Path, *, licensed: bool = True) -> Material:
-    """Open a pack, or the part of it that is there. Without `licensed`, sources are not checked.
+    """Open a pack, which may be incomplete. Without `licensed`, sources are not checked.
 
-    Raises: UsageError when the index is missing or damaged, or lists no file that exists, or when a source has no
-            accepted licence or changed files
+    Raises:
+        UsageError: The index is missing, damaged, or lists no existing file; or a source has no accepted licence, or
+            its files have changed.
     """
     index = folder / "index.json"
     try:

@@ -50,7 +50,7 @@ def loudness_lufs(signal: np.ndarray) -> float:
 
 
 def level_to(signal: np.ndarray, target_lufs: float) -> np.ndarray:
-    """Scale a signal to a loudness; silence stays silence, and what is nearly silent is not blown up."""
+    """Scale a signal to a loudness. Silent and nearly silent signals are not amplified."""
     measured = loudness_lufs(signal)
     if measured <= SILENT_LUFS + 1:
         return signal
@@ -151,7 +151,7 @@ def strip_bass(family: str, rng: np.random.Generator) -> list:
 
 
 def strip_vocal(role: str, rng: np.random.Generator) -> list:
-    """The channel strip of a voice. Args: role: "lead", or one of those around it"""
+    """Return the channel strip of a voice. `role` is "lead", or that of a voice around it."""
     chain: list = [HighpassFilter(_u(rng, 70, 130)), *_equaliser(rng, 3.0)]
     chain.append(Compressor(_u(rng, -32, -20), _u(rng, 2.5, 6), _u(rng, 2, 12), _u(rng, 60, 180)))
     chain.append(HighShelfFilter(_u(rng, 5000, 9000), _u(rng, -1, 5)))

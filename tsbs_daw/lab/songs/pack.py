@@ -58,20 +58,21 @@ def make_pack(
     sources: dict[str, Source] | None = None,
     report: Callable[[str], None] = print,
 ) -> list[str]:
-    """Cut every source whose clone is given into `out`; sources that are in its index already are left alone.
+    """Cut the recordings of every source whose clone is given; sources in the pack's index are not changed.
 
     Args:
-        out: the folder of the pack, made or added to
-        clones: folders of cloned repositories, each named as its repository
-        recipes, sources: as parsed from recipes.yaml and sources.yaml
-        report: takes a line of text for every source that is done
+        out: Folder of the pack, which may exist.
+        clones: Folders of cloned repositories, each named after its repository.
+        recipes: Content of recipes.yaml.
+        sources: Content of sources.yaml.
+        report: Called with a line for every source.
 
     Returns:
-        the names of the sources that were made
+        The names of the new sources.
 
     Raises:
-        UsageError: no clone is of a repository that a recipe is for
-        DatasetError: a clone lacks a commit, file or licence text, or a recording cannot be decoded
+        UsageError: No recipe is for the repository of a clone.
+        DatasetError: A clone lacks a commit, file or licence text, or a recording cannot be decoded.
     """
     recipes = recipes or yaml.safe_load(files(__package__).joinpath("recipes.yaml").read_text(encoding="utf-8"))
     sources = sources or read_sources()
@@ -112,7 +113,7 @@ def _make_source(out: Path, source: Source, recipe: dict[str, Any], clone: Path)
     paths = sorted(listing.split("\0"))
     cuts = [cut for rule in recipe["rules"] for cut in _cuts({**recipe, **rule}, paths, source, clone)]
     if not cuts:
-        raise DatasetError(f"The clone {clone} holds none of the recordings of {source.name}; clone it anew.")
+        raise DatasetError(f"The clone {clone} holds none of the recordings of {source.name}; clone it again.")
     sounds = [_cut(cut, recipe, source, clone) for cut in cuts]
     loudest = max(float(np.abs(sound).max()) for sound in sounds)
     scale = np.float32(HEADROOM / loudest if loudest > 0.97 else 1.0)
@@ -222,7 +223,7 @@ def _read(clone: Path, commit: str, path: str) -> np.ndarray:
     try:
         sound, rate = sf.read(io.BytesIO(_git(clone, "cat-file", "blob", f"{commit}:{path}")), always_2d=True)
     except (sf.LibsndfileError, RuntimeError) as problem:
-        raise DatasetError(f"Cannot decode {path} of the clone {clone} ({problem}). Clone it anew.") from problem
+        raise DatasetError(f"Cannot decode {path} of the clone {clone} ({problem}). Clone it again.") from problem
     if rate != SAMPLE_RATE:
         sound = soxr.resample(sound, rate, SAMPLE_RATE, quality="VHQ")
     if sound.shape[1] > 1 and np.abs(sound[:, 0] - sound[:, 1]).max() < 1e-3 * max(float(np.abs(sound).max()), 1e-6):

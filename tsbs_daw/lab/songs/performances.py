@@ -33,7 +33,7 @@ SENTENCES = 4
 
 @dataclass
 class Performance:
-    """Sound and what is known about it. Notes are (start_s, end_s, MIDI pitch)."""
+    """Audio of a performance and its description. Notes are (start_s, end_s, MIDI pitch)."""
 
     kind: str
     audio: np.ndarray  # (samples,) float32; starts on a downbeat
@@ -51,7 +51,7 @@ def perform(kind: str, speakers: Speakers, seed: int) -> Performance:
 
 @dataclass(frozen=True)
 class _Cast:
-    """Who performs, what is sung and how."""
+    """The speaker of a performance, what is sung, and how."""
 
     speaker: Speaker
     recordings: list[Recording]

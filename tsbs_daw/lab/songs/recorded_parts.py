@@ -261,7 +261,7 @@ def _playing(part: Part, score: Score) -> list[tuple[float, float]]:
 
 
 def play_loops(part: Part, score: Score, samples: int, material: Material, rng: np.random.Generator) -> np.ndarray:
-    """One drum loop brought to the song's tempo, or chopped into eighths and put together anew: (2, samples)."""
+    """Play a drum loop at the song's tempo, or cut into eighths and rearranged: (2, samples)."""
     pool = [recording for recording in material.recordings if recording.stem == "drums" and recording.kind == "loop"]
     loop, beats = _fitting(pool, score.tempo_bpm, rng)
     sound = material.audio(loop)

@@ -47,17 +47,17 @@ def sing_recorded(
     rng: np.random.Generator,
     loose_s: float = 0.012,
 ) -> np.ndarray:
-    """A line with recorded syllables, taken in order and begun again when all are used: (samples,) float32.
+    """Sing a line with recorded syllables, in order and cyclically: (samples,) float32.
 
     Args:
-        line: what is sung; its own consonants and vowels only say which phrases have the same words
-        syllables: at least one
-        delivery: how
-        singer: vibrato, glides and drift
-        score: where the beats are
-        samples: length
-        rng: what differs from take to take
-        loose_s: how far syllables stray from the beat
+        line: The notes; their consonants and vowels only determine which phrases have the same words.
+        syllables: At least one.
+        delivery: Way of singing.
+        singer: Vibrato, glides and drift.
+        score: The song, with its beats.
+        samples: Length of the result.
+        rng: Random numbers, which vary from take to take.
+        loose_s: Deviation of syllables from the beat.
     """
     plan = _Plan(samples // HOP + 2, syllables, delivery)
     words = _Words(len(syllables))

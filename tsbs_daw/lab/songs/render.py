@@ -50,16 +50,16 @@ PUMPING = ("house", "trance", "synthwave", "pop", "dnb")
 def render(
     score: Score, material: Material | None = None, voices: Material | None = None, speakers: Speakers | None = None
 ) -> dict[str, np.ndarray]:
-    """Stems of a score: {name: (2, samples) float32}, 44.1 kHz; a stem that nobody plays is silent.
+    """Render the stems of a score: {name: (2, samples) float32}, 44.1 kHz. A stem without parts is silent.
 
-    All stems carry the same bus gain, so their sum is the mixture and stays below full scale.
+    All stems have the same bus gain, so their sum is the mixture and stays below full scale.
 
     Args:
-        score: the song, cast
-        material: the pack that parts with the engine "recorded", "phrases" or "loops" are played from; with one,
-            balance and loudness also vary as widely as on records
-        voices: the bank that parts with the engine "bank" are played from
-        speakers: who sing the parts with the engine "live"
+        score: The song with its timbres chosen.
+        material: Pack for parts with the engine "recorded", "phrases" or "loops". With a pack, balance and loudness
+            vary as widely as on records.
+        voices: Bank for parts with the engine "bank".
+        speakers: Singers of parts with the engine "live".
     """
     samples = int(score.duration_s * SAMPLE_RATE)
     rng = stream(score.seed, "mix")

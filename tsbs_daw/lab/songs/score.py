@@ -46,7 +46,7 @@ class Sung:
 
 @dataclass(frozen=True)
 class Part:
-    """One performer. `stem` says where it is heard, `timbre` what it sounds like (plain values only)."""
+    """One performer, with its stem and its timbre (plain values only)."""
 
     name: str
     stem: str
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of bars with a name of its own, and who plays in it."""
+    """A named section of bars, with the parts that play in it."""
 
     name: str
     bar: int

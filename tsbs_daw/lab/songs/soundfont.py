@@ -65,7 +65,7 @@ FONTS = {
 
 
 def find_font(name: str) -> Path | None:
-    """Where a font's file lies, or None when it is not installed."""
+    """Return a font's file, or None if it is not installed."""
     folders = (os.environ.get("TSBS_DAW_SOUNDFONTS", ""), *FOLDERS)
     for folder in folders:
         path = Path(folder) / FONTS[name].file
@@ -99,7 +99,9 @@ def play_font(
 ) -> np.ndarray:
     """Render notes (start_s, end_s, key, velocity) dry: (2, samples) float32, 44.1 kHz.
 
-    Raises: UsageError when the font is not installed; OutputError when FluidSynth fails
+    Raises:
+        UsageError: The font is not installed.
+        OutputError: FluidSynth failed.
     """
     path = find_font(font)
     if path is None:

@@ -1,7 +1,7 @@
-"""The voices of a material pack: who there is, what they said or sang, and their syllables.
+"""The speakers of a material pack, their recordings and their syllables.
 
-A syllable is where consonants end and the part of the vowel that can be stretched begins. Positions are frames, HOP
-samples apart. F frames, B bins.
+A syllable marks the end of its consonants and the stretchable part of its vowel. Positions are frames, HOP samples
+apart. F frames, B bins.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ FEMALE_FROM_HZ = 155.0
 
 @dataclass(frozen=True)
 class Speaker:
-    """Someone who speaks in the pack."""
+    """A speaker of the pack."""
 
     name: str
     female: bool

@@ -57,7 +57,11 @@ class Spoken:
 
 
 def require_espeak() -> None:
-    """Raises: UsageError: espeak-ng is not installed"""
+    """Check that espeak-ng is installed.
+
+    Raises:
+        UsageError: It is not.
+    """
     if shutil.which("espeak-ng") is None:
         raise UsageError("espeak-ng is not installed; install it (Debian: espeak-ng) or use --timbres builtin.")
 
@@ -65,8 +69,14 @@ def require_espeak() -> None:
 def speak(speaker: str, syllable: tuple[tuple, tuple, tuple], tract: float = 1.0) -> Spoken:
     """Speak and analyse one syllable (onset, vowel, coda).
 
-    Args:   speaker: a voice of espeak-ng; tract: frequencies of the envelope are multiplied by this
-    Raises: UsageError without espeak-ng; OutputError when it fails or stays silent
+    Args:
+        speaker: A voice of espeak-ng.
+        syllable: Onset, vowel and coda.
+        tract: Factor for the frequencies of the envelope.
+
+    Raises:
+        UsageError: espeak-ng is not installed.
+        OutputError: It failed, or its output is silent.
     """
     require_espeak()
     onset, vowel, coda = syllable
@@ -120,7 +130,7 @@ def analyse(audio: np.ndarray, tract: float = 1.0) -> Spoken:
     spectra = np.abs(np.fft.rfft(windows * weight, n=N_FFT, axis=1)) + 1e-5
     voiced, period = _voicing(windows)
     level = np.sqrt(np.mean(spectra[:, 5:140] ** 2, axis=1))
-    # A creaky or gliding vowel has no clear period, but its energy lies low: that makes it a vowel all the same.
+    # A creaky or gliding vowel has no clear period, but its energy is at low frequencies, so it counts as a vowel.
     low = np.sum(spectra[:, 4:60] ** 2, axis=1) / np.sum(spectra[:, 4:440] ** 2, axis=1)
     voiced = np.maximum(voiced, np.clip((low - 0.6) / 0.2, 0, 1) * (level > 0.08 * level.max()))
     voiced *= np.clip((low - 0.05) / 0.15, 0, 1)  # and a hiss over some hum is still a hiss

@@ -41,7 +41,7 @@ class Singer:
 
 
 def random_singer(voice: str, kind: str, rng: np.random.Generator) -> Singer:
-    """Args: voice: "soprano" to "bass"; kind: "sung", or "rap" without vibrato"""
+    """Draw a singer. `voice` is "soprano" to "bass"; `kind` is "sung", or "rap" without vibrato."""
     base = {"soprano": 1.2, "alto": 1.15, "tenor": 1.03, "baritone": 0.98, "bass": 0.93}[voice]
     tract = float(base * rng.uniform(0.95, 1.05))
     upper = tuple(float(hz * tract * rng.uniform(0.95, 1.05)) for hz in (3400, 4300, 5400, 6500, 7600, 8800, 10200))
@@ -74,10 +74,16 @@ def smooth(curve: np.ndarray, width: int) -> np.ndarray:
 
 
 def pitch_curve(notes: np.ndarray, since_s: np.ndarray, singer, rng: np.random.Generator) -> np.ndarray:
-    """MIDI pitch per frame: portamento between notes, vibrato that grows on long ones, drift and jitter.
+    """Compute the MIDI pitch per frame: portamento between notes, growing vibrato on long ones, drift and jitter.
 
-    Args: notes (frames,) the written pitch, NaN where nothing is sung; since_s (frames,) time since the note began
-          singer: anything with the fields glide_s, vibrato_*, drift_cents, jitter_cents
+    Args:
+        notes: Written pitch; NaN where nothing is sung.
+        since_s: Time since the note began.
+        singer: Any object with the fields glide_s, vibrato_*, drift_cents and jitter_cents.
+        rng: Random numbers.
+
+    Shape:
+        notes, since_s, result: (frames,)
     """
     frames = len(notes)
     known = np.flatnonzero(~np.isnan(notes))
@@ -159,21 +165,28 @@ CONSONANTS = {
 }
 
 
-_SHORTEST = 6  # frames of a syllable; what is shorter is left out
-_SMOOTHED = {"voiced": 5, "breath": 5, "noise": 3, "nasal": 5, "effort": 15}  # over so many frames
+_SHORTEST = 6  # frames; shorter syllables are omitted
+_SMOOTHED = {"voiced": 5, "breath": 5, "noise": 3, "nasal": 5, "effort": 15}  # width of smoothing, in frames
 
 
 class Articulation:
-    """The curves of one line, (frames,) each.
+    """The control curves of one line.
 
-    voiced, breath, noise: levels of what sounds: the glottis, air through it, a consonant's friction
-    low_hz, high_hz:       between which the friction lies; 0 where there was none yet
-    nasal:                 1 while the nose is open
-    effort:                how hard the voice is pressed
-    pitch, since_s:        MIDI pitch as written, and the time since the note began; NaN where nothing is sung
-    formants_hz:           (3, frames)
+    Attributes:
+        voiced, breath, noise: Levels of the glottis, of air through it, and of a consonant's friction.
+        low_hz, high_hz: Band of the friction; 0 before the first.
+        nasal: 1 while the nose is open.
+        effort: How hard the voice is pressed.
+        pitch, since_s: Written MIDI pitch, and time since the note began; NaN where nothing is sung.
+        formants_hz: Formant frequencies.
 
-    Args: tract: the singer's, which scales formants
+    Args:
+        frames: Length of the curves.
+        tract: Factor of the singer for formants.
+
+    Shape:
+        formants_hz: (3, frames)
+        others: (frames,)
     """
 
     def __init__(self, frames: int, tract: float):
@@ -185,10 +198,9 @@ class Articulation:
         self.formants_hz = np.full((3, frames), np.nan)
 
     def syllable(self, note: Sung, first: int, last: int, after: int, level: float) -> int:
-        """Lay a syllable on the grid: its vowel begins at `first`, its last consonant ends at about `last`.
+        """Place a syllable: its vowel begins at frame `first`, its last consonant ends at about `last`.
 
-        Args:    after: the frame in which the syllable before it ends
-        Returns: the frame in which its first consonant begins
+        Returns the first frame of its first consonant, which is not before `after`, the end of the previous syllable.
         """
         vowel_hz = np.array([VOWEL_HZ[name] for name in note.vowel], dtype=float) * self._tract
         squeeze = min(1.0, (last - first) * FRAME_S / 0.2)  # short syllables have short consonants
@@ -226,7 +238,7 @@ class Articulation:
             setattr(self, name, smooth(getattr(self, name), width))
 
     def _vowel(self, first: int, last: int, vowel_hz: np.ndarray, level: float) -> None:
-        """Args: vowel_hz: (1, 3), or (2, 3) for a diphthong"""
+        """Place a vowel. `vowel_hz` has its formants: (1, 3), or (2, 3) for a diphthong."""
         place = np.linspace(0, 1, last - first)
         self.voiced[first:last] = level * (1.0 - 0.25 * place**3)  # a note swells off towards its end
         if len(vowel_hz) == 1:
@@ -236,7 +248,7 @@ class Articulation:
             self.formants_hz[:, first:last] = vowel_hz[0][:, None] * (1 - move) + vowel_hz[1][:, None] * move
 
     def _consonant(self, consonant: Consonant, first: int, length: int, vowel_hz: np.ndarray, level: float) -> int:
-        """Returns: the frame after it. Args: vowel_hz: (3,) of the vowel beside it, where it has no formants itself"""
+        """Place a consonant and return the next frame. `vowel_hz`, (3,), replaces missing formants of the consonant."""
         end = min(first + length, self.frames - 1)
         if end <= first:
             return first

@@ -1,13 +1,13 @@
-"""A voice bank: a folder of performances by recorded voices, with an index in the form of the material pack's.
+"""A voice bank: a folder of performances by recorded voices, with an index like that of a material pack.
 
-Beside what every row of a pack has, a row states
+In addition to the fields of a pack, a row has
 
-    tempo_bpm, bar_beats, swing  of the beat, which begins with the file; absent for what has no beat
-    tonic, mode, key             of the melody; absent for what is spoken
+    tempo_bpm, bar_beats, swing  the beat, which begins with the file; absent if there is none
+    tonic, mode, key             the key of the melody; absent for speech
     notes                        (start_s, end_s, MIDI pitch) each
-    phrases                      (start_s, end_s) of what lies between pauses
+    phrases                      (start_s, end_s) between pauses
     of                           the take that this one doubles or harmonises
-    speaker, recordings          whose voice it is, and the recordings it was made of
+    speaker, recordings          the speaker, and the recordings that it was made from
 
 Casting chooses the takes that fit a song's tempo and key and lays their phrases as clips on its beat, without decoding
 anything; playing places the sound.
@@ -33,7 +33,7 @@ from tsbs_daw.lab.songs.performances import KINDS, Performance, perform
 from tsbs_daw.lab.songs.score import NOTE_NAMES, Part, Score, Section, scale_of
 from tsbs_daw.lab.songs.speakers import Speakers
 
-# How often a song's voices come out of the bank, and what its lead, and what lies around it, is.
+# Share of songs whose voices come from the bank, and probabilities of kinds of lead and of further voices.
 BANK_SHARE = 0.8
 LEADS = {
     "sung": 0.58, "tuned": 0.09, "rap": 0.14, "spoken": 0.05, "whisper": 0.02, "chopped": 0.05, "vocoded": 0.04,
@@ -43,14 +43,14 @@ CHANCES = {"double": 0.5, "harmony": 0.8, "backing": 0.3, "ad-lib": 0.15, "whisp
 MOST_SHIFT = 2  # semitones
 TEMPO_SLACK = 0.06  # octaves of tempo that cost as much as one step of key
 MISSED_NOTE = 0.5
-ANYTHING = 0.03  # the weight of a take that does not fit at all: records of all kinds are mixed of less
+ANYTHING = 0.03  # weight of a take that does not fit at all, because even records mix things that do not fit
 FADE_S = 0.008
 PAUSE_S = 0.3  # a gap this long ends a phrase
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A phrase of a take, as it lies in a song."""
+    """A phrase of a take at its position in a song."""
 
     beat: float
     beats: float
@@ -266,15 +266,15 @@ def make_bank(
     cache: Path | None = None,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> list[dict]:
-    """Perform until a bank holds so many minutes; a bank that was begun with the same seed goes on.
+    """Perform until a bank has the requested length; continues a bank that was started with the same seed.
 
     Args:
-        folder: of the bank
-        material: folder of the pack whose voices perform
-        minutes: of sound, doubles and harmonies included
-        seed: another one, another bank
-        cache: folder for analyses of the recordings; they are made anew without it
-        progress: is called with the minutes done, the minutes wanted, and the file just written
+        folder: Folder of the bank.
+        material: Folder of the pack whose voices perform.
+        minutes: Length of the bank, including doubles and harmonies.
+        seed: Selects the performances.
+        cache: Folder for analyses of the recordings; without it, they are computed every time.
+        progress: Called with the minutes done, the minutes requested, and the file just written.
 
     Returns:
         The rows of the index.
@@ -311,7 +311,7 @@ def _rows_so_far(folder: Path) -> list[dict]:
 
 
 def _next_kind(rows: list[dict]) -> str:
-    """The kind that is furthest behind its share."""
+    """Return the kind whose share of the bank is furthest below its target."""
     seconds = dict.fromkeys(KINDS, 0.0)
     for row in rows:
         seconds[row["drawn"]] += row["seconds"]
@@ -358,7 +358,7 @@ def _facts(performance: Performance) -> dict:
 
 
 def _levelled(audio: np.ndarray) -> np.ndarray | None:
-    """At a common level, without the silence after the last sound; None for what is nearly nothing."""
+    """Normalise the level and trim the silence at the end; None if the audio is almost silent."""
     peak = float(np.max(np.abs(audio))) if len(audio) else 0.0
     active = np.flatnonzero(np.abs(audio) > 0.02 * peak)
     if peak < 1e-4 or len(active) < SHORTEST_S * SAMPLE_RATE / 4:
