@@ -75,7 +75,7 @@ class HashRecord:
         try:
             with FileLock(f"{self.path}.lock"):
                 files = self._read() | {file.name: sha256}
-                self._write(json.dumps({"schema": SCHEMA, "files": files}, indent=2, sort_keys=True))
+                write_atomically(self.path, json.dumps({"schema": SCHEMA, "files": files}, indent=2, sort_keys=True))
         except OSError as error:
             log.warning("cannot write %s (%s): %s is not checked for changes", self.path, error, file.name)
 
@@ -92,9 +92,6 @@ class HashRecord:
                 f"{shown(self.path)} is damaged ({error}), so models cannot be checked; "
                 "delete it if you trust the models beside it."
             ) from error
-
-    def _write(self, text: str) -> None:
-        write_atomically(self.path, text)
 
 
 log = logging.getLogger(__name__)
@@ -351,10 +348,9 @@ def _speeds(cache: Path) -> dict[str, float]:
 
 
 def convert_into(source: Path, output: str | Path, settings: Settings, **options) -> Path:
-    """`convert`, to a path or, given a name, among the user's own models; its hash counts from then on.
+    """Convert to a path or, given a name, into the user's own models, and record the hash. Options as for `convert`.
 
-    Args:   options: those of `convert`
-    Raises: what `convert` does; UnknownModel: the name is one of the known models'
+    Raises like `convert`, and UnknownModel if the name is that of a known model.
     """
     text = str(output)
     if text in known_models(settings):
