@@ -171,19 +171,22 @@ def resident_mb(cluster: RayNodes) -> float:
 def test_a_song_of_two_hours_takes_no_more_memory_than_one_of_minutes(cluster: RayNodes, model: Path):
     separator = attach(Separator.load(str(model), "cpu"), str(model), cluster.address, fallback=False)
     block = np.random.default_rng(1).normal(0, 0.1, (2, 10 * 44100)).astype(np.float32)
-    minutes, done, peaks = 120, 0, {5: 0.0, 120: 0.0}
+    hours, warm = 2, 15  # it takes the heaps of the nodes' actors some minutes to reach their size
+    done, begin_mb, rest_mb = 0, 0.0, 0.0
     try:
-        for part in separator.stream(itertools.repeat(block, minutes * 6), 44100):
+        for part in separator.stream(itertools.repeat(block, hours * 360), 44100):
             done += part.shape[-1]
             if done % 441000 < part.shape[-1]:
-                place = 5 if done < 5 * 60 * 44100 else 120
-                peaks[place] = max(peaks[place], resident_mb(cluster))
+                if done < warm * 60 * 44100:
+                    begin_mb = max(begin_mb, resident_mb(cluster))
+                else:
+                    rest_mb = max(rest_mb, resident_mb(cluster))
     finally:
         separator.batcher.connection.close()
         connection_to.cache_clear()
-    print(f"{peaks[5]:.0f} MB in the first five minutes of a song, {peaks[120]:.0f} MB in the rest of two hours")
-    assert done == minutes * 60 * 44100
-    assert peaks[120] < peaks[5] + 150.0, peaks
+    print(f"{begin_mb:.0f} MB in the first {warm} minutes of a song, {rest_mb:.0f} MB in the rest of {hours} hours")
+    assert done == hours * 3600 * 44100
+    assert rest_mb < begin_mb + 150.0, (begin_mb, rest_mb)
 
 
 def test_status_and_doctor_see_every_node_and_every_gpu(cluster: RayNodes, tmp_path: Path):
