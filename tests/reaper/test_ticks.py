@@ -98,6 +98,26 @@ def test_many_selected_items_are_asked_for_a_little_in_every_tick(
     watch.check()
 
 
+def test_garbage_is_collected_between_steps_alone_and_does_not_pile_up(
+    studio: Studio, daemon: DaemonByHand, watch: Watch
+):
+    mix_of(studio, 100)
+    studio.run("Jobs")
+    watch.run("Separate selected items")
+    peaks_kb: Counter[str] = Counter()
+    for number in range(1000):
+        watch.tick()
+        for job in daemon.claim():
+            daemon.progress(job, 0.5)
+        for script in studio.reaper.scripts:
+            if number > 3:  # each has had its turn
+                assert script.lua.eval('not collectgarbage("isrunning")'), script.path.name
+            used_kb = script.lua.eval('collectgarbage("count")')
+            peaks_kb[script.path.name] = max(peaks_kb[script.path.name], used_kb)
+    assert {"tsbs-daw_Background.lua", "tsbs-daw_Jobs.lua"} <= set(peaks_kb)
+    assert max(peaks_kb.values()) < 5000, peaks_kb
+
+
 @pytest.mark.parametrize("count", MANY)
 @pytest.mark.parametrize("window", ["none", "gfx", "imgui"])
 def test_waiting_for_many_jobs_stays_cheap(studio: Studio, daemon: DaemonByHand, watch: Watch, count: int, window: str):
