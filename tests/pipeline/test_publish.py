@@ -287,7 +287,7 @@ def test_a_disk_that_takes_no_large_files_is_explained(tmp_path: Path):
     command = ["sh", "-c", limit, "sh", *PROGRAM, str(tmp_path / "out"), "job", "1", "--size", "100000"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 1, found.stderr
-    assert "OutputError" in found.stdout and "no file as large" in found.stdout
+    assert "OutputError" in found.stdout and "does not support files as large" in found.stdout
     assert list((tmp_path / "out").iterdir()) == []
 
 
