@@ -211,7 +211,7 @@ class DaemonByHand:
     def work(self, studio: Studio, **changes: object) -> list[dict]:
         """Do all that was asked for, until every ticket is gone or in trouble. Returns: the jobs"""
         done = []
-        for _ in range(400):
+        for _ in range(600):
             studio.reaper.tick()
             for job in self.claim():
                 self.finish(job, **changes)
