@@ -13,7 +13,7 @@ import pytest
 from timeouts import PATIENCE_S
 
 from tsbs_daw.lab.bench import measure
-from tsbs_daw.lab.bench.cluster import processes_of
+from tsbs_daw.lab.bench.cluster import Bench, processes_of
 from tsbs_daw.lab.bench.row import Options
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters are for Linux")
@@ -77,3 +77,8 @@ def test_every_row_of_the_cluster_comes_before_the_next_measurement_begins(monke
         3,
         5,
     ]
+
+
+def test_no_measurement_finds_the_stems_of_another_in_the_cache(tmp_path: Path):
+    request = {"folder": str(tmp_path), "song": "song.wav", "model": "default"}
+    assert Bench(request).settings.cache != Bench(request).settings.cache

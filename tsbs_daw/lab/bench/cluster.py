@@ -50,7 +50,7 @@ def cluster(request: dict[str, Any]) -> dict[str, Any]:
 
     os.environ.update(ENVIRONMENT)
     torch.set_num_threads(1)
-    bench = _Bench(request)
+    bench = Bench(request)
     nodes = request["nodes"]
     with kept_folder(), ray_nodes(nodes) as address, bench.connected(address, nodes) as connection:
         if request.get("in_turn"):
@@ -134,12 +134,17 @@ def ray_nodes(count: int) -> Iterator[str]:
         running.shutdown()
 
 
-class _Bench:
+class Bench:
+    """Separations of one song, here and on nodes, with a cache of their own."""
+
     def __init__(self, request: dict[str, Any]):
         self._request, self._runs = request, 0
-        self._folder = Path(request["folder"]).absolute()
-        self._here = Settings(self._folder / "home", self._folder / "cache", Settings.from_environment().models, "cpu")
-        self._there = self._here
+        # Every process counts its runs from the same start: with a shared cache, the later ones would compute nothing.
+        self._folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=Path(request["folder"]).absolute()))
+        self.settings = Settings(
+            self._folder / "home", self._folder / "cache", Settings.from_environment().models, "cpu"
+        )
+        self._there = self.settings
 
     @contextmanager
     def connected(self, address: str, nodes: int) -> Iterator[Any]:
@@ -152,7 +157,7 @@ class _Bench:
 
         from tsbs_daw.cluster.remote import connection_to
 
-        self._there = replace(self._here, cluster=address, cluster_fallback="wait")
+        self._there = replace(self.settings, cluster=address, cluster_fallback="wait")
         connection = connection_to(address)
         try:
             self._run(self._there, 1.0)  # makes every node load the model
@@ -171,13 +176,13 @@ class _Bench:
         """
         walls: dict[bool, list[float]] = {False: [], True: []}
         processor: dict[bool, list[float]] = {False: [], True: []}
-        self._run(self._here, 1.0)
+        self._run(self.settings, 1.0)
         moved = connection.bytes_out + connection.bytes_in
         seconds = 0.0
         for _ in range(times):
             for remote in (False, True):
                 before = processor_s(with_ray=remote)
-                wall_s, song_s = self._run(self._there if remote else self._here)
+                wall_s, song_s = self._run(self._there if remote else self.settings)
                 processor[remote].append(processor_s(with_ray=remote) - before)
                 walls[remote].append(wall_s)
                 seconds += song_s if remote else 0.0
