@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from tsbs_daw.lab.songs.accompaniment import bass_notes, comp_notes
 from tsbs_daw.lab.songs.drumming import choose_groove, drum_hits
 from tsbs_daw.lab.songs.dsp import stream
+from tsbs_daw.lab.songs.lines import backing_chords, bass_notes, comp_notes, harmony_of, lexicon, rap_line, sung_line
 from tsbs_daw.lab.songs.score import PROGRESSIONS, Chord, Note, Part, Score, Section, Sung, chord_on, scale_of
-from tsbs_daw.lab.songs.singing import backing_chords, harmony_of, lexicon, rap_line, sung_line
 from tsbs_daw.lab.songs.styles import STYLES, Style
 
 # Voice types: lowest and highest comfortable MIDI pitch.

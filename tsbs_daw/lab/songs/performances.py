@@ -13,10 +13,10 @@ import numpy as np
 from tsbs_daw.lab.songs.compose import VOICES, compose
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, add_at, shaped_noise, stream
 from tsbs_daw.lab.songs.instruments import choir, resampled
+from tsbs_daw.lab.songs.lines import backing_chords, harmony_of, lexicon, rap_line, sung_line
 from tsbs_daw.lab.songs.material import Recording
 from tsbs_daw.lab.songs.recorded_voice import Delivery, revoice, sing_recorded
 from tsbs_daw.lab.songs.score import Score, Sung
-from tsbs_daw.lab.songs.singing import backing_chords, harmony_of, lexicon, rap_line, sung_line
 from tsbs_daw.lab.songs.speakers import Speaker, Speakers, Syllable, limited
 from tsbs_daw.lab.songs.voice import Singer, random_singer
 
