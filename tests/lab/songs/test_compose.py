@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tsbs_daw.lab.songs.compose import compose
-from tsbs_daw.lab.songs.drumming import GROOVES_3, GROOVES_4
+from tsbs_daw.lab.songs.compose import GROOVES_3, GROOVES_4, compose
 from tsbs_daw.lab.songs.kits import LEVEL
 from tsbs_daw.lab.songs.render import BASS_FAMILIES, FAMILIES
 from tsbs_daw.lab.songs.soundfont import DRUM_KEYS, PROGRAMS
