@@ -10,8 +10,8 @@ import signals
 from lab.songs.pack import RATE, PackWriter, burst, note_hz
 
 from tsbs_daw.lab.songs.instruments import Bend, Sampler, read_at, shape, transpose
+from tsbs_daw.lab.songs.kits import RecordedDrum, _performance
 from tsbs_daw.lab.songs.material import open_material
-from tsbs_daw.lab.songs.recorded_kits import Drum, _performance
 from tsbs_daw.lab.songs.score import Hit, Part
 
 
@@ -115,7 +115,7 @@ def test_shape_leaves_the_recording_itself_alone():
 
 
 def test_a_drum_gets_louder_with_velocity_and_never_repeats_a_take(material):
-    drum = Drum(material, material.select("kit", "snare"), 0.0)
+    drum = RecordedDrum(material, material.select("kit", "snare"), 0.0)
     rng = np.random.default_rng(1)
     assert np.abs(drum.strike(1.0, rng)).max() == pytest.approx(1.0, rel=0.15)
     assert np.abs(drum.strike(0.15, rng)).max() < 0.35
@@ -124,7 +124,7 @@ def test_a_drum_gets_louder_with_velocity_and_never_repeats_a_take(material):
 
 
 def test_a_closed_hi_hat_chokes_an_open_one(material):
-    drum = Drum(material, material.select("kit", "hihat-open"), 0.0)
+    drum = RecordedDrum(material, material.select("kit", "hihat-open"), 0.0)
     rng = np.random.default_rng(2)
     assert drum.strike(1.0, rng).shape[1] == 2 * RATE
     choked = drum.strike(1.0, rng, 0.25)

@@ -17,9 +17,9 @@ from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.songs import soundfont, speech
 from tsbs_daw.lab.songs.dsp import stream
 from tsbs_daw.lab.songs.instruments import instrument, playable
+from tsbs_daw.lab.songs.kits import draw_kit
 from tsbs_daw.lab.songs.live_voice import cast_live
 from tsbs_daw.lab.songs.material import Material
-from tsbs_daw.lab.songs.recorded_kits import draw_kit
 from tsbs_daw.lab.songs.recorded_parts import phrase_sources
 from tsbs_daw.lab.songs.score import Note, Part, Score
 from tsbs_daw.lab.songs.speakers import Speakers
