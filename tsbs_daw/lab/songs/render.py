@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pedalboard import HighpassFilter
 
-from tsbs_daw.lab.songs import acoustic_timbres, effects, mixing, synth_timbres
+from tsbs_daw.lab.songs import effects, mixing, synthesiser, timbres
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, gain, stream
 from tsbs_daw.lab.songs.kits import play_kit, play_recorded_kit
 from tsbs_daw.lab.songs.live_voice import sing_live
@@ -15,30 +15,29 @@ from tsbs_daw.lab.songs.score import STEMS, Part, Score
 from tsbs_daw.lab.songs.soundfont import play_font_kit, play_font_part
 from tsbs_daw.lab.songs.speakers import Speakers
 from tsbs_daw.lab.songs.speech import recite
-from tsbs_daw.lab.songs.synth_player import play_part
-from tsbs_daw.lab.songs.synth_timbres import acid
+from tsbs_daw.lab.songs.synthesiser import play_part
 from tsbs_daw.lab.songs.voice import random_singer, sing
 from tsbs_daw.lab.songs.voice_bank import play_bank
 
 FAMILIES = {
-    "sweep": synth_timbres.sweep,
-    **dict.fromkeys(("saw", "square", "pulse", "supersaw"), synth_timbres.synth),
-    "warm": synth_timbres.warm,
-    "pluck": synth_timbres.pluck,
-    **dict.fromkeys(("steel", "nylon", "clean", "overdrive", "distorted"), acoustic_timbres.string),
-    **dict.fromkeys(("piano", "harp"), acoustic_timbres.piano),
-    "epiano": acoustic_timbres.epiano,
-    "clav": acoustic_timbres.clav,
-    **dict.fromkeys(("organ", "accordion", "harmonica"), acoustic_timbres.organ),
-    **dict.fromkeys(("strings", "fiddle"), acoustic_timbres.bowed),
-    "brass": acoustic_timbres.brass,
-    **dict.fromkeys(("flute", "whistle", "clarinet", "sax"), acoustic_timbres.wind),
-    "fm": synth_timbres.fm,
-    **dict.fromkeys(("bell", "vibes", "marimba", "kalimba"), acoustic_timbres.modal),
+    "sweep": synthesiser.sweep,
+    **dict.fromkeys(("saw", "square", "pulse", "supersaw"), synthesiser.synth),
+    "warm": synthesiser.warm,
+    "pluck": synthesiser.pluck,
+    **dict.fromkeys(("steel", "nylon", "clean", "overdrive", "distorted"), timbres.string),
+    **dict.fromkeys(("piano", "harp"), timbres.piano),
+    "epiano": timbres.epiano,
+    "clav": timbres.clav,
+    **dict.fromkeys(("organ", "accordion", "harmonica"), timbres.organ),
+    **dict.fromkeys(("strings", "fiddle"), timbres.bowed),
+    "brass": timbres.brass,
+    **dict.fromkeys(("flute", "whistle", "clarinet", "sax"), timbres.wind),
+    "fm": synthesiser.fm,
+    **dict.fromkeys(("bell", "vibes", "marimba", "kalimba"), timbres.modal),
 }
 BASS_FAMILIES = {
-    **dict.fromkeys(("finger", "pick", "slap", "upright", "drive"), acoustic_timbres.bass_string),
-    **dict.fromkeys(("saw", "square", "sub", "808", "reese", "fm"), synth_timbres.bass_synth),
+    **dict.fromkeys(("finger", "pick", "slap", "upright", "drive"), timbres.bass_string),
+    **dict.fromkeys(("saw", "square", "sub", "808", "reese", "fm"), synthesiser.bass_synth),
 }
 
 
@@ -139,7 +138,7 @@ def _play(part: Part, families: dict, score: Score, samples: int, rng, material)
         (recording,) = (one for one in material.recordings if one.path == part.timbre["chopped"])
         return effects.play_chops(material.audio(recording), part.events, score, samples, rng)
     if engine == "acid":
-        return play_part(part.events, acid(rng), score, samples, rng)
+        return play_part(part.events, synthesiser.acid(rng), score, samples, rng)
     timbre = families[part.timbre["family"]](part.timbre["family"], rng)
     return play_part(part.events, timbre, score, samples, rng)
 

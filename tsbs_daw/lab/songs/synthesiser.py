@@ -1,16 +1,15 @@
-"""Play notes on a built-in timbre: (2, samples) float32.
+"""The built-in synthesiser: plays notes on any built-in timbre, (2, samples) float32, and has families of its own.
 
 L levels of an evolving spectrum, K harmonics.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from tsbs_daw.lab.songs.dsp import (
     SAMPLE_RATE,
+    TABLE,
     add_at,
     adsr,
     bandpass,
@@ -22,66 +21,7 @@ from tsbs_daw.lab.songs.dsp import (
     tables_from_spectra,
 )
 from tsbs_daw.lab.songs.score import Note, Score
-
-
-@dataclass(frozen=True)
-class Timbre:
-    """One instrument: how its spectrum begins, evolves and ends. Each kind reads the fields that it has a use for."""
-
-    family: str
-    kind: str
-    attack_s: float = 0.004
-    decay_s: float = 1.0
-    sustain: float = 0.7
-    release_s: float = 0.12
-    wave: str = "saw"
-    pulse_width: float = 0.5
-    cutoff_hz: float = 2000.0  # at middle C
-    resonance: float = 0.8
-    slopes: int = 2  # second-order sections of the filter
-    sweep: float = 2.0  # how many times the cutoff the filter opens at the attack
-    sweep_s: float = 0.3
-    tilt: float = 1.0  # harmonic k has amplitude k ** -tilt
-    strike: float = 0.2  # where the string is plucked, as a part of its length
-    ring_s: float = 2.0
-    damp_hz: float = 2500.0
-    body: tuple[tuple[float, float, float], ...] = ()  # (frequency_hz, width_hz, gain) of resonances
-    harmonics: tuple[float, ...] = ()  # fixed drawbars
-    ratios: tuple[float, ...] = ()
-    ratio: float = 1.0
-    fm_index: float = 2.0
-    unison: int = 1
-    detune_cents: float = 0.0
-    spread: float = 0.0  # 0 mono .. 1 wide
-    vibrato_hz: float = 0.0
-    vibrato_cents: float = 0.0
-    noise: float = 0.0
-    noise_hz: tuple[float, float] = (1000.0, 6000.0)
-    noise_s: float = 0.02  # 0 = as long as the note
-    octaves: tuple[int, ...] = (0,)
-    transpose: int = 0
-
-
-def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(rng.uniform(low, high))
-
-
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Equally likely in every octave from `low` to `high`."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
-def random_body(rng: np.random.Generator, count: int, low_hz: float, high_hz: float, most: float):
-    """`count` resonances, (frequency_hz, width_hz, gain) each, with gains from 0.4 to `most`."""
-    return tuple(
-        (
-            float(np.exp(rng.uniform(np.log(low_hz), np.log(high_hz)))),
-            float(rng.uniform(60, 500)),
-            float(rng.uniform(0.4, most)),
-        )
-        for _ in range(count)
-    )
-
+from tsbs_daw.lab.songs.timbres import Timbre, log_uniform, uniform
 
 LEVELS_S = np.array([0.0, 0.015, 0.04, 0.09, 0.2, 0.45, 1.0, 2.2, 5.0])
 TOP_HZ = 19000.0
@@ -215,8 +155,6 @@ def _blown(k, f0_hz, velocity, timbre: Timbre) -> np.ndarray:
 
 
 def _fm_tables(f0_hz: float, velocity: float, timbre: Timbre) -> np.ndarray:
-    from tsbs_daw.lab.songs.dsp import TABLE
-
     angle = 2 * np.pi * np.arange(TABLE) / TABLE
     ratio = timbre.ratio if timbre.ratio * f0_hz < 7000 else 1.0
     # Carson's rule bounds the index so that the sidebands stay below the top.
@@ -259,3 +197,185 @@ def _noise_sweep(timbre: Timbre, length: int, rng) -> np.ndarray:
             own = shaped_noise(rng, length, bandpass(centre_hz * 0.6, centre_hz * 1.8))
             channel += weight * ((1 - timbre.spread) * common + timbre.spread * own)
     return output * (0.15 * place**1.5)
+
+
+# Families of synthesiser timbres; every call draws a new one.
+
+
+def synth(family: str, rng) -> Timbre:
+    wave = {"square": "square", "pulse": "pulse"}.get(family, "saw")
+    unison = int(rng.choice([1, 1, 2, 3])) if family != "supersaw" else int(rng.choice([5, 7]))
+    plucky = rng.random() < 0.5 and family != "supersaw"
+    return Timbre(
+        family,
+        "subtractive",
+        attack_s=log_uniform(rng, 0.002, 0.02),
+        decay_s=log_uniform(rng, 0.1, 0.6),
+        sustain=uniform(rng, 0.1, 0.4) if plucky else uniform(rng, 0.6, 1.0),
+        release_s=log_uniform(rng, 0.04, 0.4),
+        wave=wave,
+        pulse_width=uniform(rng, 0.1, 0.45),
+        cutoff_hz=log_uniform(rng, 500, 6000),
+        resonance=uniform(rng, 0.6, 3.5),
+        slopes=int(rng.choice([1, 2])),
+        sweep=uniform(rng, 0.0, 6.0),
+        sweep_s=log_uniform(rng, 0.05, 0.8),
+        unison=unison,
+        detune_cents=uniform(rng, 3, 22),
+        spread=uniform(rng, 0.2, 1.0),
+        vibrato_hz=uniform(rng, 4, 6),
+        vibrato_cents=uniform(rng, 0, 8),
+        octaves=(0,) if rng.random() < 0.7 else (0, -12),
+    )
+
+
+def warm(family: str, rng) -> Timbre:
+    return Timbre(
+        family,
+        "subtractive",
+        attack_s=log_uniform(rng, 0.05, 0.6),
+        decay_s=2.0,
+        sustain=uniform(rng, 0.7, 1.0),
+        release_s=log_uniform(rng, 0.3, 1.5),
+        wave=str(rng.choice(["saw", "pulse", "square"])),
+        pulse_width=uniform(rng, 0.2, 0.5),
+        cutoff_hz=log_uniform(rng, 350, 2200),
+        resonance=uniform(rng, 0.6, 1.6),
+        slopes=2,
+        sweep=uniform(rng, -0.4, 1.5),
+        sweep_s=log_uniform(rng, 0.4, 2.0),
+        unison=int(rng.choice([2, 3, 4])),
+        detune_cents=uniform(rng, 5, 18),
+        spread=uniform(rng, 0.4, 1.0),
+        noise=uniform(rng, 0.0, 0.03),
+        noise_s=0.0,
+    )
+
+
+def pluck(family: str, rng) -> Timbre:
+    return Timbre(
+        family,
+        "subtractive",
+        attack_s=0.002,
+        decay_s=log_uniform(rng, 0.08, 0.4),
+        sustain=uniform(rng, 0.0, 0.1),
+        release_s=log_uniform(rng, 0.08, 0.5),
+        wave=str(rng.choice(["saw", "square", "triangle"])),
+        pulse_width=0.5,
+        cutoff_hz=log_uniform(rng, 400, 2500),
+        resonance=uniform(rng, 0.7, 3.0),
+        slopes=2,
+        sweep=uniform(rng, 2.0, 10.0),
+        sweep_s=log_uniform(rng, 0.04, 0.25),
+        unison=int(rng.choice([1, 2, 3])),
+        detune_cents=uniform(rng, 4, 15),
+        spread=uniform(rng, 0.2, 0.9),
+    )
+
+
+def fm(family: str, rng) -> Timbre:
+    return Timbre(
+        family,
+        "fm",
+        attack_s=log_uniform(rng, 0.002, 0.02),
+        decay_s=log_uniform(rng, 0.2, 2.0),
+        sustain=uniform(rng, 0.1, 0.8),
+        release_s=log_uniform(rng, 0.06, 0.4),
+        ratio=float(rng.choice([1, 1, 2, 3, 4, 5])),
+        fm_index=log_uniform(rng, 0.5, 4.0),
+        sweep_s=log_uniform(rng, 0.08, 0.8),
+        unison=int(rng.choice([1, 2])),
+        detune_cents=uniform(rng, 2, 10),
+        spread=uniform(rng, 0.2, 0.8),
+    )
+
+
+def bass_synth(family: str, rng) -> Timbre:
+    kinds = {"fm": _fm_bass, "sub": _sub_bass, "808": _sub_bass}
+    return kinds.get(family, _filtered_bass)(family, rng)
+
+
+def _fm_bass(family: str, rng) -> Timbre:
+    return Timbre(
+        family,
+        "fm",
+        attack_s=0.003,
+        decay_s=log_uniform(rng, 0.2, 1.0),
+        sustain=uniform(rng, 0.3, 0.9),
+        release_s=0.05,
+        ratio=float(rng.choice([1, 1, 2, 3])),
+        fm_index=log_uniform(rng, 0.8, 3.0),
+        sweep_s=log_uniform(rng, 0.05, 0.4),
+    )
+
+
+def _sub_bass(family: str, rng) -> Timbre:
+    return Timbre(
+        family,
+        "subtractive",
+        attack_s=0.004,
+        decay_s=log_uniform(rng, 0.5, 2.0) if family == "808" else 2.0,
+        sustain=uniform(rng, 0.0, 0.3) if family == "808" else uniform(rng, 0.7, 1.0),
+        release_s=uniform(rng, 0.05, 0.2),
+        wave=str(rng.choice(["sine", "triangle", "sine2"])),
+        pulse_width=0.5,
+        cutoff_hz=log_uniform(rng, 800, 2500),
+        resonance=0.7,
+        slopes=1,
+        sweep=1.0,
+        sweep_s=0.1,
+    )
+
+
+def _filtered_bass(family: str, rng) -> Timbre:
+    reese = family == "reese"
+    return Timbre(
+        family,
+        "subtractive",
+        attack_s=0.004,
+        decay_s=log_uniform(rng, 0.1, 0.6),
+        sustain=uniform(rng, 0.3, 1.0),
+        release_s=uniform(rng, 0.03, 0.12),
+        wave="square" if family == "square" else "saw",
+        pulse_width=0.5,
+        cutoff_hz=log_uniform(rng, 350, 1600),
+        resonance=uniform(rng, 0.7, 4.0),
+        slopes=2,
+        sweep=uniform(rng, 0.0, 5.0),
+        sweep_s=log_uniform(rng, 0.05, 0.4),
+        unison=int(rng.choice([2, 3])) if reese else int(rng.choice([1, 1, 2])),
+        detune_cents=uniform(rng, 15, 35) if reese else uniform(rng, 2, 8),
+        spread=0.15,
+    )
+
+
+def sweep(family: str, rng) -> Timbre:
+    low_hz = log_uniform(rng, 300, 1500)
+    return Timbre(
+        family,
+        "sweep",
+        attack_s=0.01,
+        decay_s=30.0,
+        sustain=1.0,
+        release_s=uniform(rng, 0.05, 0.6),
+        noise_hz=(low_hz, low_hz * uniform(rng, 4.0, 12.0)),
+        spread=uniform(rng, 0.0, 1.0),
+    )
+
+
+def acid(rng) -> Timbre:
+    """A bass that squeals: one oscillator into a filter close to whistling, opened by every accent."""
+    return Timbre(
+        "acid",
+        "subtractive",
+        attack_s=0.003,
+        decay_s=log_uniform(rng, 0.15, 0.6),
+        sustain=uniform(rng, 0.1, 0.6),
+        release_s=0.02,
+        wave=str(rng.choice(["saw", "saw", "square"])),
+        cutoff_hz=log_uniform(rng, 250, 900),
+        resonance=uniform(rng, 4.0, 11.0),
+        slopes=2,
+        sweep=uniform(rng, 3.0, 9.0),
+        sweep_s=log_uniform(rng, 0.06, 0.3),
+    )
