@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from spoken_pack import write_pack
 
-from tsbs_daw.lab.songs import compose, dataset, live_voice, render, world
+from tsbs_daw.lab.songs import casting, compose, dataset, render, world
+from tsbs_daw.lab.songs.casting import cast_live
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, stream
-from tsbs_daw.lab.songs.live_voice import cast_live, open_speakers, sing_live
 from tsbs_daw.lab.songs.material import open_material
+from tsbs_daw.lab.songs.recorded_voice import sing_live
+from tsbs_daw.lab.songs.speakers import open_speakers
 from tsbs_daw.lab.songs.voice import FRAME_S
 
 pytestmark = pytest.mark.skipif(not world.is_installed(), reason="pyworld is not installed")
@@ -25,8 +27,8 @@ def speakers(tmp_path_factory):
 
 @pytest.fixture
 def always(monkeypatch):
-    monkeypatch.setattr(live_voice, "LIVE_SHARE", 1.0)
-    monkeypatch.setattr(live_voice, "SPOKEN_SHARE", 0.0)
+    monkeypatch.setattr(casting, "LIVE_SHARE", 1.0)
+    monkeypatch.setattr(casting, "LIVE_RAP_SHARE", 0.0)
 
 
 def _lead(score):
@@ -72,5 +74,5 @@ def test_a_data_set_keeps_the_analyses(tmp_path, always):
 
 
 def test_without_pyworld_songs_are_sung_as_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(live_voice, "is_installed", lambda: False)
+    monkeypatch.setattr("tsbs_daw.lab.songs.speakers.is_installed", lambda: False)
     assert open_speakers(open_material(write_pack(tmp_path / "pack", 1)), None) is None

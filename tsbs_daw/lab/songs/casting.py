@@ -1,4 +1,4 @@
-"""Who plays a score: built-in timbres, sound fonts and synthesised voices, drawn by seed.
+"""Who plays a score: built-in timbres, sound fonts, recordings, and synthesised or recorded voices, drawn by seed.
 
 builtin   nothing but numpy and pedalboard
 all       built-in timbres mixed with the training fonts and training voices
@@ -18,7 +18,6 @@ from tsbs_daw.lab.songs import soundfont, speech
 from tsbs_daw.lab.songs.dsp import stream
 from tsbs_daw.lab.songs.instruments import instrument, playable
 from tsbs_daw.lab.songs.kits import draw_kit
-from tsbs_daw.lab.songs.live_voice import cast_live
 from tsbs_daw.lab.songs.material import Material
 from tsbs_daw.lab.songs.recorded_parts import phrase_sources
 from tsbs_daw.lab.songs.score import Note, Part, Score
@@ -106,6 +105,52 @@ def _cast_instrument(part: Part, fonts: list[str], held_out: bool, rng: np.rando
     if not sampled:
         return part
     return replace(part, timbre={**part.timbre, "engine": "font", "font": font, "program": program})
+
+
+LIVE_SHARE = 0.75  # of songs with vocals go to recorded speakers who sing the song's own melody
+LIVE_RAP_SHARE = 0.2  # of sung leads, these are delivered as rap, in the speaker's own intonation
+LIVE_TUNED_SHARE = 0.15  # sung with pitch corrected hard
+FEWEST_SYLLABLES = 6
+
+
+def cast_live(score: Score, speakers: Speakers) -> Score:
+    """Give a song's vocals to a speaker whose formants are moved to the voice type that the part was written for.
+
+    Args:
+        score: with vocal parts
+        speakers: of a material pack
+    """
+    rng = stream(score.seed, "live")
+    if rng.random() > LIVE_SHARE or not any(part.stem == "vocals" for part in score.parts):
+        return score
+    chosen = _choose_speaker(speakers, rng)
+    if chosen is None:
+        return score
+    spoken, tuned = bool(rng.random() < LIVE_RAP_SHARE), bool(rng.random() < LIVE_TUNED_SHARE)
+    parts = []
+    for part in score.parts:
+        if part.stem != "vocals" or "engine" in part.timbre:
+            parts.append(part)
+        elif not spoken or part.mix["role"] in ("lead", "double"):  # speech has no harmony
+            timbre = {**part.timbre, "engine": "live", **chosen, "rap": spoken or part.timbre["kind"] == "rap"}
+            parts.append(replace(part, timbre={**timbre, "tuned": tuned}))
+    return replace(score, parts=tuple(parts))
+
+
+def _choose_speaker(speakers: Speakers, rng: np.random.Generator) -> dict | None:
+    """A speaker with enough syllables, as plain values of a timbre; None after too many tries."""
+    for _ in range(8):
+        speaker = speakers.spoken[int(rng.integers(len(speakers.spoken)))]
+        first, count = int(rng.integers(len(speaker.recordings))), min(4, len(speaker.recordings))
+        chosen = [speaker.recordings[(first + step) % len(speaker.recordings)] for step in range(count)]
+        if len(speakers.syllables(chosen)) >= FEWEST_SYLLABLES:
+            return {
+                "speaker": speaker.name,
+                "recordings": [recording.path for recording in chosen],
+                "effort_db": round(float(rng.uniform(-1.0, 8.0)), 2),
+                "evenness": round(float(rng.uniform(0.3, 0.9)), 2),
+            }
+    return None
 
 
 # How often each is drawn when a pack is there. A row of engines shares out one part; the rest is a chance per song.

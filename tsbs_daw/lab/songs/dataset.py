@@ -23,10 +23,10 @@ from tsbs_daw.core.files import write_atomically
 from tsbs_daw.lab.songs.casting import cast
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
-from tsbs_daw.lab.songs.live_voice import open_speakers
 from tsbs_daw.lab.songs.material import Material, open_material
 from tsbs_daw.lab.songs.render import render
 from tsbs_daw.lab.songs.score import NOTE_NAMES, STEMS, Score
+from tsbs_daw.lab.songs.speakers import open_speakers
 from tsbs_daw.lab.songs.voice_bank import open_bank
 
 log = logging.getLogger(__name__)

@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsbs_daw.lab.songs.dsp import HOP, N_FFT, SAMPLE_RATE, gain, midi_hz
-from tsbs_daw.lab.songs.score import Score, Sung
-from tsbs_daw.lab.songs.speakers import Syllable, Voice, samples_of
-from tsbs_daw.lab.songs.voice import FRAME_S, Singer, pitch_curve, smooth
+from tsbs_daw.lab.songs.dsp import HOP, N_FFT, SAMPLE_RATE, gain, midi_hz, stream
+from tsbs_daw.lab.songs.score import Part, Score, Sung
+from tsbs_daw.lab.songs.speakers import Speakers, Syllable, Voice, limited, samples_of
+from tsbs_daw.lab.songs.voice import FRAME_S, Singer, pitch_curve, random_singer, smooth
 from tsbs_daw.lab.songs.world import Frames, move_formants, synthesise
 
 SHORTEST_NOTE_S = 0.12  # a shorter note joins the one before it
 LONGEST_CONSONANT_S = 0.22
 LEAST_CORE = 4  # frames of vowel that a syllable keeps, however short its note
 RAP_STRETCH = 1.5  # speech held longer than this sounds sung
+TRACTS = {"soprano": 1.22, "alto": 1.15, "tenor": 1.03, "baritone": 0.98, "bass": 0.9}  # formants relative to a man's
+FORMANTS = (0.82, 1.22)  # how far those of a speaker can be moved
 FADE_S = 0.004  # between a recorded consonant and a synthesised vowel
 
 
@@ -35,6 +37,40 @@ class Delivery:
     evenness: float = 0.6  # how far weak syllables are raised to the level of strong ones
     raw_consonants: bool = True  # unvoiced parts are copied from the recording
     buzz: bool = False  # vowels without any breath, as a vocoder sings them
+
+
+def sing_live(
+    part: Part, score: Score, samples: int, speakers: Speakers, rng: np.random.Generator, loose_s: float
+) -> np.ndarray:
+    """A cast part: (samples,) float32.
+
+    Args:
+        part: its timbre names the recordings
+        score: where the beats are
+        samples: length
+        speakers: of the pack that the part was cast from
+        rng: what differs from take to take
+        loose_s: how far syllables stray from the beat
+    """
+    timbre = part.timbre
+    by_path = {recording.path: recording for recording in speakers.of_kind("speech")}
+    recordings = [by_path[path] for path in timbre["recordings"]]
+    speaker = next(one for one in speakers.spoken if one.name == timbre["speaker"])
+    personal = stream(timbre["seed"], "formants")
+    wanted = TRACTS[timbre["voice"]] * float(personal.uniform(0.94, 1.06)) / speaker.tract
+    airy = limited(recordings)
+    delivery = Delivery(
+        formants=float(np.clip(wanted, *FORMANTS)),
+        rap=timbre["rap"],
+        effort_db=timbre["effort_db"],
+        evenness=timbre["evenness"],
+        raw_consonants=not airy,
+    )
+    singer = random_singer(timbre["voice"], timbre["kind"], stream(timbre["seed"], "singer"))
+    if timbre["tuned"]:
+        singer = replace(singer, glide_s=0.006, vibrato_cents=0.0, drift_cents=0.5, jitter_cents=0.3, scoop=0.0)
+    syllables = speakers.syllables(recordings, airy)
+    return sing_recorded(part.events, syllables, delivery, singer, score, samples, rng, loose_s)
 
 
 def sing_recorded(

@@ -8,9 +8,9 @@ from pedalboard import HighpassFilter
 from tsbs_daw.lab.songs import effects, mixing, synthesiser, timbres
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, gain, stream
 from tsbs_daw.lab.songs.kits import play_kit, play_recorded_kit
-from tsbs_daw.lab.songs.live_voice import sing_live
 from tsbs_daw.lab.songs.material import Material
 from tsbs_daw.lab.songs.recorded_parts import play_loops, play_phrases, play_recorded_part
+from tsbs_daw.lab.songs.recorded_voice import sing_live
 from tsbs_daw.lab.songs.score import STEMS, Part, Score
 from tsbs_daw.lab.songs.soundfont import play_font_kit, play_font_part
 from tsbs_daw.lab.songs.speakers import Speakers

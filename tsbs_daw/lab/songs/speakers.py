@@ -18,7 +18,7 @@ from tsbs_daw.core.errors import UsageError
 from tsbs_daw.lab.songs.dsp import HOP, N_FFT, SAMPLE_RATE
 from tsbs_daw.lab.songs.material import Material, Recording
 from tsbs_daw.lab.songs.voice import FRAME_S, smooth
-from tsbs_daw.lab.songs.world import Frames, analyse_cached
+from tsbs_daw.lab.songs.world import Frames, analyse_cached, is_installed
 
 VOWEL_BAND_HZ = (250.0, 3500.0)
 HISS_BAND_HZ = (4500.0, 11000.0)
@@ -235,6 +235,19 @@ class Speakers:
                 first_s, end_s = row["loop"]
                 found.append(marked_syllable(voice, max(first_s - 0.15, 0.0), (first_s, end_s), end_s + 0.2))
         return [syllable for syllable in found if syllable is not None]
+
+
+def open_speakers(material: Material, cache: Path | None) -> Speakers | None:
+    """Open the speakers of a pack; None if it has none, or pyworld is not installed.
+
+    Args:
+        material: the pack
+        cache: folder for analyses of its recordings
+    """
+    if not is_installed():
+        return None
+    has = any(recording.stem == "vocals" and recording.kind == "speech" for recording in material.recordings)
+    return Speakers(material, cache) if has else None
 
 
 def limited(recordings: list[Recording]) -> bool:
