@@ -1,4 +1,7 @@
-"""Plot a complete result of the benchmark:  python -m tsbs_daw.lab.bench.plot RESULT.json PICTURE.png"""
+"""Draws docs/speed.png from a result of `tsbs-daw bench --complete --json`.
+
+python tools/speed_picture.py RESULT.json PICTURE.png
+"""
 
 from __future__ import annotations
 
