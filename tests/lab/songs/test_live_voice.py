@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from spoken_pack import write_pack
 
-from tsbs_daw.lab.songs import casting, compose, dataset, render, world
+from tsbs_daw.lab.songs import casting, compose, dataset, dsp, render
 from tsbs_daw.lab.songs.casting import cast_live
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, stream
 from tsbs_daw.lab.songs.material import open_material
@@ -16,7 +16,7 @@ from tsbs_daw.lab.songs.recorded_voice import sing_live
 from tsbs_daw.lab.songs.speakers import open_speakers
 from tsbs_daw.lab.songs.voice import FRAME_S
 
-pytestmark = pytest.mark.skipif(not world.is_installed(), reason="pyworld is not installed")
+pytestmark = pytest.mark.skipif(not dsp.has_pyworld(), reason="pyworld is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_the_lead_sings_the_songs_own_melody(speakers, always):
     part = _lead(score)
     part = replace(part, timbre={**part.timbre, "rap": False})
     voice = sing_live(part, score, 12 * SAMPLE_RATE, speakers, stream(1, "take"), 0.0)
-    f0_hz = world.analyse(voice, 1000.0).f0_hz
+    f0_hz = dsp.analyse_voice(voice, 1000.0).f0_hz
     cents = []
     for note in part.events:
         first, end = score.seconds(note.beat) + 0.12, score.seconds(note.beat + note.beats) - 0.1
@@ -74,5 +74,5 @@ def test_a_data_set_keeps_the_analyses(tmp_path, always):
 
 
 def test_without_pyworld_songs_are_sung_as_before(tmp_path, monkeypatch):
-    monkeypatch.setattr("tsbs_daw.lab.songs.speakers.is_installed", lambda: False)
+    monkeypatch.setattr("tsbs_daw.lab.songs.speakers.has_pyworld", lambda: False)
     assert open_speakers(open_material(write_pack(tmp_path / "pack", 1)), None) is None

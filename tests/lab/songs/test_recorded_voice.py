@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from spoken_pack import SCORE, beat, sentence
 
-from tsbs_daw.lab.songs import world
+from tsbs_daw.lab.songs import dsp
 from tsbs_daw.lab.songs.dsp import HOP, SAMPLE_RATE, stream
 from tsbs_daw.lab.songs.recorded_voice import Delivery, revoice, sing_recorded
 from tsbs_daw.lab.songs.score import Sung
 from tsbs_daw.lab.songs.speakers import Voice, level_db, spoken_syllables
 from tsbs_daw.lab.songs.voice import FRAME_S, random_singer
 
-pytestmark = pytest.mark.skipif(not world.is_installed(), reason="pyworld is not installed")
+pytestmark = pytest.mark.skipif(not dsp.has_pyworld(), reason="pyworld is not installed")
 PITCHES = (50, 55, 52, 57, 59, 48)
 PLAIN = Delivery(evenness=0.0)
 
@@ -24,7 +24,7 @@ PLAIN = Delivery(evenness=0.0)
 @pytest.fixture(scope="module")
 def voice() -> Voice:
     audio = sentence()
-    return Voice(audio, world.analyse(audio))
+    return Voice(audio, dsp.analyse_voice(audio))
 
 
 def _line() -> tuple[Sung, ...]:
@@ -48,7 +48,7 @@ def test_a_sentence_has_its_syllables(voice):
 
 
 def test_the_pitch_follows_the_melody_within_thirty_cents(voice):
-    f0_hz = world.analyse(_sing(voice), 800.0).f0_hz
+    f0_hz = dsp.analyse_voice(_sing(voice), 800.0).f0_hz
     for number, pitch in enumerate(PITCHES):
         first, end = (int((0.5 + 0.6 * number + edge) / FRAME_S) for edge in (0.12, 0.4))
         found = f0_hz[first:end]
@@ -58,7 +58,7 @@ def test_the_pitch_follows_the_melody_within_thirty_cents(voice):
 
 
 def test_vowels_keep_their_formants(voice):
-    sung, syllables = world.analyse(_sing(voice), 800.0), spoken_syllables(voice)
+    sung, syllables = dsp.analyse_voice(_sing(voice), 800.0), spoken_syllables(voice)
     bins = slice(int(250 * 2048 / SAMPLE_RATE), int(4500 * 2048 / SAMPLE_RATE))
     for number in range(len(PITCHES)):
         first, end = (int((0.5 + 0.6 * number + edge) / FRAME_S) for edge in (0.1, 0.4))
@@ -75,8 +75,8 @@ def test_vowels_keep_their_formants(voice):
 def test_moved_formants_lie_higher():
     log_power = np.zeros((1, 1025), dtype=np.float32)
     log_power[0, 100] = 1.0
-    assert np.argmax(world.move_formants(log_power, 1.2)) == 120
-    assert np.argmax(world.move_formants(log_power, 0.85)) == 85
+    assert np.argmax(dsp.move_formants(log_power, 1.2)) == 120
+    assert np.argmax(dsp.move_formants(log_power, 0.85)) == 85
 
 
 def test_unvoiced_consonants_are_the_recorded_ones(voice):
@@ -106,7 +106,7 @@ def test_unvoiced_consonants_are_the_recorded_ones(voice):
 
 def test_a_whisper_has_no_pitch_and_the_same_words(voice):
     output = _sing(voice, Delivery(whisper=True))
-    assert np.mean(world.analyse(output).f0_hz > 0) < 0.05
+    assert np.mean(dsp.analyse_voice(output).f0_hz > 0) < 0.05
     assert np.max(np.abs(output)) > 0.01
 
 
@@ -129,7 +129,7 @@ def test_joins_do_not_click(voice):
 def test_another_voice_says_the_same_in_the_same_time(voice):
     output = revoice(voice, Delivery(formants=1.15), 7.0, 1.0, stream(1, "x"))
     assert abs(len(output) - len(voice.audio)) < 2 * HOP
-    here, there = world.analyse(output), voice.frames
+    here, there = dsp.analyse_voice(output), voice.frames
     both = (here.f0_hz[: len(there)] > 0) & (there.f0_hz[: len(here)] > 0)
     shift = 12 * np.log2(np.median(here.f0_hz[: len(there)][both]) / np.median(there.f0_hz[: len(here)][both]))
     assert shift == pytest.approx(7.0, abs=0.3)
@@ -139,15 +139,15 @@ def test_another_voice_says_the_same_in_the_same_time(voice):
 
 
 def test_an_analysis_is_made_once(tmp_path, voice, monkeypatch):
-    first = world.analyse_cached(voice.audio, tmp_path)
-    monkeypatch.setattr(world, "analyse", lambda *_: pytest.fail("analysed again"))
-    second = world.analyse_cached(voice.audio, tmp_path)
+    first = dsp.analyse_cached(voice.audio, tmp_path)
+    monkeypatch.setattr(dsp, "analyse_voice", lambda *_: pytest.fail("analysed again"))
+    second = dsp.analyse_cached(voice.audio, tmp_path)
     assert np.allclose(first.f0_hz, second.f0_hz, rtol=1e-5)
     assert np.allclose(first.log_power, second.log_power, atol=0.02)
 
 
 def test_a_damaged_analysis_is_made_again(tmp_path, voice):
-    world.analyse_cached(voice.audio, tmp_path)
+    dsp.analyse_cached(voice.audio, tmp_path)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])
-    assert len(world.analyse_cached(voice.audio, tmp_path)) == len(voice.frames)
+    assert len(dsp.analyse_cached(voice.audio, tmp_path)) == len(voice.frames)

@@ -11,7 +11,7 @@ import soundfile as sf
 from spoken_pack import write_pack
 
 from tsbs_daw.core.errors import UsageError
-from tsbs_daw.lab.songs import compose, render, voice_bank, world
+from tsbs_daw.lab.songs import compose, dsp, render, voice_bank
 from tsbs_daw.lab.songs.__main__ import main
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
 from tsbs_daw.lab.songs.material import open_material
@@ -19,7 +19,7 @@ from tsbs_daw.lab.songs.performances import KINDS, perform
 from tsbs_daw.lab.songs.speakers import Speakers
 from tsbs_daw.lab.songs.voice_bank import MOST_SHIFT, cast_voices, make_bank, open_bank, phrases_of, play_bank
 
-needs_world = pytest.mark.skipif(not world.is_installed(), reason="pyworld is not installed")
+needs_world = pytest.mark.skipif(not dsp.has_pyworld(), reason="pyworld is not installed")
 
 
 def _write_bank(folder, takes=4):
@@ -127,12 +127,12 @@ def test_a_folder_without_takes_is_refused(tmp_path):
 
 
 def test_singing_without_pyworld_says_what_to_install(tmp_path, monkeypatch, capsys):
-    world._pyworld.cache_clear()
-    monkeypatch.setattr(world.importlib.util, "find_spec", lambda name: None)
+    dsp._pyworld.cache_clear()
+    monkeypatch.setattr(dsp.importlib.util, "find_spec", lambda name: None)
     pack = write_pack(tmp_path / "pack", 1)
     assert main(["voices", str(tmp_path / "bank"), "--material", str(pack), "--minutes", "0.1"]) == UsageError.exit_code
     assert "install tsbs-daw[train]" in capsys.readouterr().err
-    world._pyworld.cache_clear()
+    dsp._pyworld.cache_clear()
 
 
 @needs_world

@@ -11,11 +11,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsbs_daw.lab.songs.dsp import HOP, N_FFT, SAMPLE_RATE, gain, midi_hz, stream
+from tsbs_daw.lab.songs.dsp import (
+    HOP,
+    N_FFT,
+    SAMPLE_RATE,
+    VoiceFrames,
+    gain,
+    midi_hz,
+    move_formants,
+    stream,
+    synthesise_voice,
+)
 from tsbs_daw.lab.songs.score import Part, Score, Sung
 from tsbs_daw.lab.songs.speakers import Speakers, Syllable, Voice, limited, samples_of
 from tsbs_daw.lab.songs.voice import FRAME_S, Singer, pitch_curve, random_singer, smooth
-from tsbs_daw.lab.songs.world import Frames, move_formants, synthesise
 
 SHORTEST_NOTE_S = 0.12  # a shorter note joins the one before it
 LONGEST_CONSONANT_S = 0.22
@@ -267,7 +276,7 @@ def _synthesise(plan: _Plan, f0_hz: np.ndarray, samples: int, rng: np.random.Gen
     if plan.delivery.whisper:
         voiced = np.zeros_like(voiced)
     frames = replace(frames, f0_hz=np.where(voiced, np.clip(f0_hz[first:end], 55.0, 1200.0), 0.0))
-    sound = synthesise(frames)
+    sound = synthesise_voice(frames)
     if plan.delivery.raw_consonants and not plan.delivery.whisper:
         _copy_consonants(sound, plan, voiced, first)
     level = smooth(plan.level, 5)[first:end]
@@ -278,7 +287,7 @@ def _synthesise(plan: _Plan, f0_hz: np.ndarray, samples: int, rng: np.random.Gen
     return output
 
 
-def _gather(plan: _Plan, first: int, end: int) -> tuple[Frames, np.ndarray]:
+def _gather(plan: _Plan, first: int, end: int) -> tuple[VoiceFrames, np.ndarray]:
     """Frames first .. end of the song without their pitch, and which of them are voiced."""
     count = end - first
     sample = plan.syllables[0].voice.frames
@@ -300,7 +309,7 @@ def _gather(plan: _Plan, first: int, end: int) -> tuple[Frames, np.ndarray]:
     log_power = move_formants(log_power, plan.delivery.formants) + _effort(plan.delivery)
     if plan.delivery.buzz:
         noise_db = noise_db - 40.0
-    return Frames(np.zeros(count), log_power, noise_db), voiced
+    return VoiceFrames(np.zeros(count), log_power, noise_db), voiced
 
 
 def _effort(delivery: Delivery) -> np.ndarray:

@@ -15,10 +15,9 @@ import numpy as np
 from scipy.signal import butter, find_peaks, istft, sosfiltfilt, stft
 
 from tsbs_daw.core.errors import UsageError
-from tsbs_daw.lab.songs.dsp import HOP, N_FFT, SAMPLE_RATE
+from tsbs_daw.lab.songs.dsp import HOP, N_FFT, SAMPLE_RATE, VoiceFrames, analyse_cached, has_pyworld
 from tsbs_daw.lab.songs.material import Material, Recording
 from tsbs_daw.lab.songs.voice import FRAME_S, smooth
-from tsbs_daw.lab.songs.world import Frames, analyse_cached, is_installed
 
 VOWEL_BAND_HZ = (250.0, 3500.0)
 HISS_BAND_HZ = (4500.0, 11000.0)
@@ -35,7 +34,7 @@ class Voice:
     """A recording taken apart."""
 
     audio: np.ndarray  # (samples,) float32 at 44.1 kHz
-    frames: Frames
+    frames: VoiceFrames
     path: str = ""
 
 
@@ -71,7 +70,7 @@ def clean(audio: np.ndarray, floor: float = 0.12) -> np.ndarray:
     return (quiet * (0.12 / max(float(loud), 1e-6))).astype(np.float32)
 
 
-def with_air(frames: Frames, edge_hz: float, slope_db: float = 14.0) -> Frames:
+def with_air(frames: VoiceFrames, edge_hz: float, slope_db: float = 14.0) -> VoiceFrames:
     """Frames of a recording that ends at `edge_hz`, carried on above it by breath.
 
     Args:
@@ -89,7 +88,7 @@ def with_air(frames: Frames, edge_hz: float, slope_db: float = 14.0) -> Frames:
     return replace(frames, log_power=log_power.astype(np.float32), noise_db=noise_db)
 
 
-def level_db(frames: Frames, low_hz: float, high_hz: float) -> np.ndarray:
+def level_db(frames: VoiceFrames, low_hz: float, high_hz: float) -> np.ndarray:
     """Level (F,) of the envelope between two frequencies."""
     low, high = (int(hz * N_FFT / SAMPLE_RATE) for hz in (low_hz, high_hz))
     return 10 * np.log10(np.sum(np.exp(frames.log_power[:, low:high]), axis=1) + 1e-12)
@@ -244,7 +243,7 @@ def open_speakers(material: Material, cache: Path | None) -> Speakers | None:
         material: the pack
         cache: folder for analyses of its recordings
     """
-    if not is_installed():
+    if not has_pyworld():
         return None
     has = any(recording.stem == "vocals" and recording.kind == "speech" for recording in material.recordings)
     return Speakers(material, cache) if has else None
