@@ -9,7 +9,7 @@ import typer
 from tsbs_daw.cli.console import AsJson, print_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.lab.bench.row import Row
+    from tsbs_daw.lab.bench.groups import Row
 
 
 def command(
@@ -40,8 +40,8 @@ def command(
 
     Example: tsbs-daw bench --only separate --only memory.long
     """
+    from tsbs_daw.lab.bench.groups import Options
     from tsbs_daw.lab.bench.measure import measure
-    from tsbs_daw.lab.bench.row import Options
 
     chosen = Options(model, preset, device, seconds, quick, tuple(only or ()), complete)
     rows = []

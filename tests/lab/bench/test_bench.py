@@ -15,9 +15,9 @@ import torch
 from tsbs_daw.cli import bench as command
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError, UnknownModel, UsageError
+from tsbs_daw.lab.bench.groups import Options, Row
 from tsbs_daw.lab.bench.measure import GROUPS, measure
 from tsbs_daw.lab.bench.networks import _share_of_products, count_macs
-from tsbs_daw.lab.bench.row import Options, Row
 from tsbs_daw.network import TINY, TwoStageSeparator
 from tsbs_daw.network.checkpoint import save
 

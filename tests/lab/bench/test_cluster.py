@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from timeouts import PATIENCE_S
 
-from tsbs_daw.lab.bench import measure
+from tsbs_daw.lab.bench import groups
 from tsbs_daw.lab.bench.cluster import Bench, processes_of
-from tsbs_daw.lab.bench.row import Options
+from tsbs_daw.lab.bench.groups import Options
+from tsbs_daw.lab.bench.measure import GROUPS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters are for Linux")
 
@@ -64,13 +65,13 @@ def test_every_row_of_the_cluster_comes_before_the_next_measurement_begins(monke
 
     def probe(name: str, folder: str, options: Options, **values: object) -> dict[str, object]:
         done.append(name)
-        assert name == "song" or values["limit_s"] == measure.CLUSTER_S  # none takes for ever
+        assert name == "song" or values["limit_s"] == groups.CLUSTER_S  # none takes for ever
         figures = dict.fromkeys(("local_s", "remote_s", "local_processor_s", "remote_processor_s", "bytes_per_s"), 1.0)
         return {"path": "song.wav", "songs_per_minute": 1.0, **figures}
 
-    monkeypatch.setattr(measure, "probe", probe)
+    monkeypatch.setattr(groups, "probe", probe)
     pytest.importorskip("ray")
-    known = {row.name: done.count("cluster") for row in measure.GROUPS["cluster"].measure(Options())}
+    known = {row.name: done.count("cluster") for row in GROUPS["cluster"].measure(Options())}
     assert [known[name] for name in ("cluster.short.overhead", "cluster.long.overhead", "cluster.1", "cluster.3")] == [
         1,
         2,

@@ -3,6 +3,8 @@
 Figures that are compared with each other are measured in turn in one process, so that other processes affect both
 alike. By default, only groups that take minutes are measured; `complete` adds the rest.
 
+Groups that probes measure are in `groups`; those of whole programs, the command line and a daemon, are here.
+
 User-visible times and memory:
     separate.*   a song from file to session: speed, and the time of each step
     full.*       the same for a model of the size in the paper, with random weights
@@ -26,17 +28,27 @@ Growth of the cost:
 
 from __future__ import annotations
 
-import importlib.util
+import json
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from tsbs_daw.core.errors import UsageError
-from tsbs_daw.lab.bench.row import Group, Options, Row, probe, work_folder
+from tsbs_daw.audio.wav_writer import file_samples
+from tsbs_daw.contracts.job import Job, Source
+from tsbs_daw.core import machine
+from tsbs_daw.core.errors import DaemonError, UsageError
+from tsbs_daw.lab.bench.groups import PROBED, Group, Options, Row, probe, work_folder
+from tsbs_daw.queue.spool import submit
+
+COUNTS = (1, 10, 100)
+SONG_S = 10.0
 
 
 def _start(options: Options) -> Iterator[Row]:
@@ -49,56 +61,7 @@ def _start(options: Options) -> Iterator[Row]:
     yield Row("start.help", "`tsbs-daw --help` answers, median", statistics.median(seconds[1:]), "s", 0.3)
 
 
-def _separate(options: Options) -> Iterator[Row]:
-    """Measure a song after a short job, so that loading the model does not count as separation."""
-    seconds = 2.0 if options.quick else options.seconds
-    with work_folder() as folder:
-        first = probe("song", folder, options, file="first", seconds=1.0)["path"]
-        song = probe("song", folder, options, file="song", seconds=seconds)["path"]
-        found = probe("separate", folder, options, sources=[first, song])
-    speed = found["seconds"] / found["wall_s"]
-    yield Row("separate.speed", f"{seconds:g} s of song, file to session", speed, "x real time", 4.0, True)
-    yield Row("separate.factor", "the same as a share of the song's length", 1 / speed, "s per s", 0.15)
-    steps = {name: value for name, value in found["timings_s"].items() if name != "total"}
-    outside = 1 - steps["separate"] / found["wall_s"]
-    yield Row("separate.overhead", "spent outside the network", 100 * outside, "%", 30.0)
-    for name, value in sorted(steps.items(), key=lambda item: -item[1]):
-        yield Row(f"separate.{name}", f"of that: {name}", value, "s")
-
-
-def _full(options: Options) -> Iterator[Row]:
-    """Measure a slow model, for which everything but the network should be negligible."""
-    size, seconds = ("tiny", 2.0) if options.quick else ("full", 15.0)
-    with work_folder() as folder:
-        options = replace(options, model=probe("random_model", folder, options, size=size)["path"])
-        first = probe("song", folder, options, file="first", seconds=1.0)["path"]
-        song = probe("song", folder, options, file="song", seconds=seconds)["path"]
-        found = probe("separate", folder, options, sources=[first, song])
-    yield Row(
-        "full.speed", f"{seconds:g} s of song, file to session", found["seconds"] / found["wall_s"], "x real time"
-    )
-    outside = 1 - found["timings_s"]["separate"] / found["wall_s"]
-    yield Row("full.overhead", "spent outside the network", 100 * outside, "%", 10.0)
-    if found["peak_bytes"] is not None:
-        yield Row("full.memory", "peak memory", found["peak_bytes"] / 1e6, "MB", 3000.0)
-
-
-def _memory(options: Options) -> Iterator[Row]:
-    peaks = []
-    for name, seconds in zip(("short", "long"), options.memory_seconds, strict=True):
-        with work_folder() as folder:
-            song = probe("song", folder, options, file="song", seconds=seconds)["path"]
-            peak = probe("separate", folder, options, sources=[song])["peak_bytes"]
-        if peak is None:  # not available on Windows
-            return
-        peaks.append(peak / 1e6)
-        yield Row(f"memory.{name}", f"peak for {seconds:g} s of song", peaks[-1], "MB", 1500.0)
-    yield Row("memory.growth", "the long one needs more by", max(0.0, peaks[1] - peaks[0]), "MB", 100.0)
-
-
 def _daemon(options: Options) -> Iterator[Row]:
-    from tsbs_daw.lab.bench.daemon import measure_daemon
-
     with work_folder() as folder:
         song = Path(probe("song", folder, options, file="song", seconds=2.0)["path"])
         item_s = 2.0 if options.quick else 10.0
@@ -113,158 +76,7 @@ def _daemon(options: Options) -> Iterator[Row]:
         yield Row("daemon.worker", "its worker, while it waits for more", found.worker_bytes / 1e6, "MB")
 
 
-_USER_GROUPS = (
-    Group("start", _start, ("start.help",), needs_model=False),
-    Group("separate", _separate, ("separate.speed", "separate.factor", "separate.overhead"), open=True),
-    Group("full", _full, ("full.speed", "full.overhead"), long=True, needs_model=False, open=True),
-    Group("memory", _memory, ("memory.short", "memory.long", "memory.growth")),
-    Group("daemon", _daemon, ("daemon.pickup", "daemon.item", "daemon.cpu", "daemon.memory", "daemon.worker")),
-)
-
-
-SIZES = ("full", "lite", "tiny")
-OVER_FLOOR = {("full", "float32"): 1.5, ("full", "bfloat16"): 2.2}  # largest multiple of the floor
-FULL_MB = 3000.0
-
-
-def _network(options: Options) -> Iterator[Row]:
-    with work_folder() as folder:
-        found = probe("network", folder, options)
-    rate = found["macs_per_s_of_audio"] * found["speed"]
-    yield Row("network.speed", f"the network alone on {found['device']}", found["speed"], "x real time")
-    yield Row("network.arithmetic", "counted per second of stereo", found["macs_per_s_of_audio"] / 1e9, "GMAC")
-    yield Row("network.machine", "large matrix products here", found["machine_macs_per_s"] / 1e9, "GMAC/s")
-    yield Row("network.reached", "of that, the network reaches", 100 * rate / found["machine_macs_per_s"], "%")
-
-
-def _sizes(options: Options) -> Iterator[Row]:
-    for size in SIZES:
-        for precision in ("float32", "bfloat16"):
-            with work_folder() as folder:
-                found = probe("size", folder, options, size=size, precision=precision)
-            yield from _rows_of_size(size, precision, found)
-
-
-def _rows_of_size(size: str, precision: str, found: dict) -> Iterator[Row]:
-    name, what = f"sizes.{size}.{precision}", f"{size}, {precision} on {found['device']}"
-    yield Row(f"{name}.speed", f"{what}: a chunk", found["speed"], "x real time")
-    target = OVER_FLOOR.get((size, precision))
-    yield Row(f"{name}.over_floor", "its time over the floor", found["over_floor"], "x", target)
-    yield Row(f"{name}.floor", "the floor", found["macs_per_s_of_audio"] / found["machine_macs_per_s"], "s per s")
-    own, executed = found["macs_per_s_of_audio"] / 1e9, found["executed_macs_per_s_of_audio"] / 1e9
-    yield Row(f"{name}.arithmetic", "the network's own, per second of stereo", own, "GMAC")
-    yield Row(f"{name}.executed", "of them are computed here", executed, "GMAC")
-    yield Row(f"{name}.machine", f"large {precision} products here", found["machine_macs_per_s"] / 1e9, "GMAC/s")
-    yield Row(f"{name}.products", "of its time, in matrix products", 100 * found["share_in_products"], "%")
-    if found["peak_bytes"] is not None:
-        memory_target = FULL_MB if size == "full" else None
-        yield Row(f"{name}.memory", "peak memory", found["peak_bytes"] / 1e6, "MB", memory_target)
-
-
-# Figures of a GPU: description and unit of each.
-GPU_FIGURES = {
-    "real_time": ("new sound per second", "x real time"),
-    "error": ("its error, as a ratio of norms to float32", ""),
-    "peak_gb": ("peak memory", "GB"),
-    "planned_gb": ("planned for it", "GB"),
-    "launches": ("kernels of one run", ""),
-    "wall_s": ("from file to session", "s"),
-    "examples_per_s": ("forward and backward", "examples/s"),
-    "copy_tb_per_s": ("a large copy, read and written", "TB/s"),
-    "bfloat16_tflop_per_s": ("large products in bfloat16", "TFLOP/s"),
-    "tf32_tflop_per_s": ("large products in TF32", "TFLOP/s"),
-    "float32_tflop_per_s": ("large products in float32", "TFLOP/s"),
-    "small_launch_us": ("a small launch", "us"),
-}
-
-
-def _gpu(options: Options) -> Iterator[Row]:
-    with work_folder() as folder:
-        rows = probe("gpu", folder, options)["rows"]
-    for row in rows:
-        name = f"gpu.{row['name'].replace(' ', '-')}"
-        for key, (what, unit) in GPU_FIGURES.items():
-            if key in row:
-                yield Row(f"{name}.{key}", what, row[key], unit)
-
-
-_NETWORK_GROUPS = (
-    Group("network", _network, ("network.speed", "network.arithmetic", "network.machine", "network.reached")),
-    Group(
-        "sizes",
-        _sizes,
-        tuple(f"sizes.{size}.{precision}.speed" for size in SIZES for precision in ("float32", "bfloat16")),
-        long=True,
-        needs_model=False,
-        open=True,
-    ),
-    Group("gpu", _gpu, long=True, needs_model=False, open=True),
-)
-
-
-AHEAD_OF = {"htdemucs": 3.0}  # the bundled model must be at least this many times as fast
-AHEAD_OF_REFERENCE = 6.0
-
-
-def _peers(options: Options) -> Iterator[Row]:
-    with work_folder() as folder:
-        found = probe("peers", folder, options)
-    for name, seconds in found.items():
-        yield Row(f"peers.{name}", f"{name}: computing per second of song", seconds, "s per s")
-    for name in (name for name in found if name not in {"tiny", "full"}):
-        what = f"the bundled size is faster than {name} by"
-        yield Row(f"peers.tiny_over_{name}", what, found[name] / found["tiny"], "x", AHEAD_OF.get(name), True)
-        if "full" in found:
-            yield Row(f"peers.full_over_{name}", f"the full size, than {name}", found[name] / found["full"], "x")
-
-
-def _reference(options: Options) -> Iterator[Row]:
-    with work_folder() as folder:
-        found = probe("reference", folder, options)
-    yield Row("reference.plain", "the full size, plainly written", found["reference"], "s per s")
-    yield Row("reference.fast", "the full size, as it is", found["fast"], "s per s")
-    ahead = found["reference"] / found["fast"]
-    yield Row("reference.ahead", "faster by", ahead, "x", AHEAD_OF_REFERENCE, True)
-
-
-_PEER_GROUPS = (
-    Group("peers", _peers, ("peers.tiny",), long=True, needs_model=False, open=True),
-    Group(
-        "reference",
-        _reference,
-        ("reference.plain", "reference.fast", "reference.ahead"),
-        long=True,
-        needs_model=False,
-    ),
-)
-
-
-LENGTHS_S = (30.0, 300.0, 3600.0)
-COUNTS = (1, 10, 100)
-SONG_S = 10.0
-CLUSTER_SONGS = (("short", 10.0, 3), ("long", 240.0, 1))  # name, seconds, repetitions
-CLUSTER_S = 900.0  # time limit of one measurement of the cluster
-STEMS = (1, 2, 4, 8)
-
-
-def _lengths(options: Options) -> Iterator[Row]:
-    """Measure songs of several lengths. A short song before each loads the model."""
-    first_s = None
-    for seconds in (2.0, 4.0) if options.quick else LENGTHS_S:
-        with work_folder() as folder:
-            first = probe("song", folder, options, file="first", seconds=1.0)["path"]
-            song = probe("song", folder, options, file="song", seconds=seconds)["path"]
-            found = probe("separate", folder, options, sources=[first, song])
-        per_second = found["wall_s"] / found["seconds"]
-        first_s = first_s or per_second
-        yield Row(f"lengths.{seconds:g}", f"{seconds:g} s of song", per_second, "s per s", 1.1 * first_s)
-        if found["peak_bytes"] is not None:
-            yield Row(f"lengths.{seconds:g}.memory", "peak memory", found["peak_bytes"] / 1e6, "MB", 1500.0)
-
-
 def _songs(options: Options) -> Iterator[Row]:
-    from tsbs_daw.lab.bench.daemon import measure_queue
-
     counts = (1, 2) if options.quick else COUNTS
     with work_folder() as folder:
         song = Path(probe("song", folder, options, file="song", seconds=2.0 if options.quick else SONG_S)["path"])
@@ -278,71 +90,17 @@ def _songs(options: Options) -> Iterator[Row]:
             yield Row(f"songs.{queued.songs}.memory", "the worker after them", queued.worker_bytes / 1e6, "MB")
 
 
-def _cluster(options: Options) -> Iterator[Row]:
-    if importlib.util.find_spec("ray") is None:
-        raise UsageError("The group cluster needs Ray; run `pip install 'tsbs-daw[cluster]'`.")
-    lengths = (("short", 4.0, 1),) if options.quick else CLUSTER_SONGS
-    songs = 2 if options.quick else 12
-    with work_folder() as folder:
-        for name, seconds, times in lengths:
-            song = probe("song", folder, options, file=name, seconds=seconds)["path"]
-            single = {"song": song, "nodes": 1, "in_turn": times}
-            yield from _rows_of_cluster(name, seconds, probe("cluster", folder, options, limit_s=CLUSTER_S, **single))
-        song = probe("song", folder, options, file="each", seconds=lengths[0][1])["path"]
-        for nodes in (1,) if options.quick else (1, 2, 3):
-            several = {"song": song, "nodes": nodes, "together": songs}
-            found = probe("cluster", folder, options, limit_s=CLUSTER_S, **several)
-            yield Row(
-                f"cluster.{nodes}", f"{nodes} node(s) with single core each", found["songs_per_minute"], "songs/min"
-            )
-
-
-def _rows_of_cluster(name: str, seconds: float, found: dict) -> Iterator[Row]:
-    """Yield the rows of a song. Only the long one has a target, because start and end dominate a short one."""
-    target = 10.0 if name == "long" else None
-    yield Row(f"cluster.{name}.local", f"{seconds:g} s of song on one core here", found["local_s"], "s")
-    yield Row(f"cluster.{name}.remote", "the same on one node with one core", found["remote_s"], "s")
-    longer = 100 * (found["remote_s"] / found["local_s"] - 1)
-    yield Row(f"cluster.{name}.overhead", "that is longer by", longer, "%", target)
-    more = 100 * (found["remote_processor_s"] / found["local_processor_s"] - 1)
-    yield Row(f"cluster.{name}.processor", "and takes more processor time, with all of Ray, by", more, "%")
-    yield Row(f"cluster.{name}.bytes", "there and back, for a second of song", found["bytes_per_s"] / 1e6, "MB")
-
-
-def _stems(options: Options) -> Iterator[Row]:
-    with work_folder() as folder:
-        found = probe("stems", folder, options)
-    for count in STEMS:
-        yield Row(f"stems.{count}", f"the bundled size with {count} stems", found[str(count)], "s per s")
-
-
-def _overlap(options: Options) -> Iterator[Row]:
-    with work_folder() as folder:
-        table = probe("overlap", folder, options)["table"]
-    for point in table:
-        name = f"overlap.{point['chunk_s']:g}s.{100 * point['overlap']:.0f}"
-        what = f"chunks of {point['chunk_s']:g} s, {100 * point['overlap']:.0f} % overlap"
-        yield Row(f"{name}.sdr", f"{what}: mean SDR", point["sdr_db"], "dB")
-        yield Row(f"{name}.cost", "that takes", point["seconds"], "s per s")
-
-
-_GROWTH_GROUPS = (
-    Group("lengths", _lengths, long=True, open=True),
-    Group("songs", _songs, ("songs.1",), long=True, open=True),
-    Group(
-        "cluster",
-        _cluster,
-        ("cluster.short.local", "cluster.short.remote", "cluster.short.overhead", "cluster.1"),
-        long=True,
-        open=True,
-    ),
-    Group("stems", _stems, tuple(f"stems.{count}" for count in STEMS), long=True, needs_model=False),
-    Group("overlap", _overlap, long=True, open=True),
-)
-
-
 # In the order in which they are measured.
-GROUPS = {group.name: group for group in (*_USER_GROUPS, *_NETWORK_GROUPS, *_PEER_GROUPS, *_GROWTH_GROUPS)}
+_ORDER = (
+    "start", "separate", "full", "memory", "daemon", "network", "sizes", "gpu", "peers", "reference",
+    "lengths", "songs", "cluster", "stems", "overlap",
+)  # fmt: skip
+_WHOLE_PROGRAMS = (
+    Group("start", _start, ("start.help",), needs_model=False),
+    Group("daemon", _daemon, ("daemon.pickup", "daemon.item", "daemon.cpu", "daemon.memory", "daemon.worker")),
+    Group("songs", _songs, ("songs.1",), long=True, open=True),
+)
+GROUPS = {name: group for name in _ORDER for group in (*PROBED, *_WHOLE_PROGRAMS) if group.name == name}
 
 
 def measure(options: Options) -> Iterator[Row]:
@@ -369,3 +127,187 @@ def _wanted(options: Options) -> set[str]:
         if name not in known and not (name.split(".")[0] in GROUPS and GROUPS[name.split(".")[0]].open):
             raise UsageError(f"There is no row {name!r}; choose from {', '.join(known)}.")
     return set(options.only)
+
+
+# A real daemon with an empty home: its cost while idle, and how soon it starts jobs.
+START_LIMIT_S = 60.0
+JOB_LIMIT_S = 300.0
+PIECES, PAUSE_S = 4, 0.2  # the file arrives in pieces, like a slow copy
+SETTLE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of an idle process.
+
+    Attributes:
+        cpu_share: Share of one core, 0 to 1.
+        memory_bytes: Resident memory.
+    """
+
+    cpu_share: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class DaemonFigures:
+    """Figures of a daemon. Optional ones are None on systems without /proc.
+
+    Attributes:
+        pickup_s: From the end of a file's growth to the start of its job.
+        item_s: From a DAW's request for an item to its stems, with a worker that has loaded the model.
+        idle: Cost of the idle daemon.
+        worker_bytes: Memory of the idle worker.
+    """
+
+    pickup_s: float
+    item_s: float
+    idle: Cost | None
+    worker_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Figures of a queue of songs.
+
+    Attributes:
+        songs: Number of songs submitted at once.
+        seconds: Time until the last one was done.
+        worker_bytes: Memory of the worker afterwards.
+    """
+
+    songs: int
+    seconds: float
+    worker_bytes: int | None
+
+
+def measure_daemon(folder: Path, song: Path, item: Path, model: Path, *, idle_s: float) -> DaemonFigures:
+    """Measure a daemon: let it idle, copy a song into its watch folder, then request an item like a DAW.
+
+    Args:
+        folder: Empty folder for the daemon's files.
+        song: File to copy into the watch folder.
+        item: File to request.
+        model: Model file.
+        idle_s: Duration of the idle measurement.
+
+    Raises:
+        DaemonError: The daemon did not start, or did not process the song.
+    """
+    spool, watched = folder / "home" / "spool", folder / "watched"
+    watched.mkdir()
+    with _daemon_in(folder, ["watch", str(watched), "--out", str(folder / "out"), "--model", str(model)]) as daemon:
+        time.sleep(SETTLE_S)
+        idle = _idle(daemon.pid, idle_s)
+        stopped_growing = _copy_slowly(song, watched / "song.wav")
+        _wait(lambda: _started(spool), JOB_LIMIT_S, daemon, folder)
+        pickup_s = time.monotonic() - stopped_growing
+        _wait(lambda: any((spool / "done").glob("*/result.json")), JOB_LIMIT_S, daemon, folder)
+        worker_bytes = machine.children_bytes(daemon.pid)
+        job = Job(schema=1, source=Source(path=item), output=folder / "out", model=str(model), priority="interactive")
+        asked = time.monotonic()
+        submit(spool, job)
+        _wait((spool / "done" / job.id / "result.json").exists, JOB_LIMIT_S, daemon, folder)
+        return DaemonFigures(pickup_s, time.monotonic() - asked, idle, worker_bytes)
+
+
+def measure_queue(folder: Path, song: Path, model: Path, counts: Sequence[int]) -> list[Queued]:
+    """Submit several songs at once to a daemon, for each of `counts` in turn.
+
+    Each song is the same recording from another sample on, so the daemon treats it as a different song.
+
+    Raises:
+        DaemonError: The daemon did not start, or did not finish.
+    """
+    spool = folder / "home" / "spool"
+    length_samples = file_samples(song) - sum(counts) - 1
+    found, start = [], 0
+    with _daemon_in(folder, ["watch"]) as daemon:
+        for count in (1, *counts):  # the first song loads the model and is not counted
+            jobs = []
+            asked = time.monotonic()
+            for _ in range(count):
+                source = Source(path=song, start_samples=start, length_samples=length_samples)
+                jobs.append(Job(schema=1, source=source, output=folder / "out", model=str(model)))
+                submit(spool, jobs[-1])
+                start += 1
+            last = [spool / "done" / job.id / "result.json" for job in jobs]
+            _wait(partial(_all_exist, last), count * JOB_LIMIT_S, daemon, folder)
+            found.append(Queued(count, time.monotonic() - asked, machine.children_bytes(daemon.pid)))
+    return found[1:]
+
+
+def _all_exist(paths: list[Path]) -> bool:
+    return all(path.exists() for path in paths)
+
+
+@contextmanager
+def _daemon_in(folder: Path, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a daemon with a home of its own inside the block.
+
+    Raises:
+        DaemonError: It did not start.
+    """
+    home = folder / "home"
+    with (folder / "daemon.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "tsbs_daw", *arguments],
+            env=os.environ | {"TSBS_DAW_HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        _wait((home / "spool" / "heartbeat.json").exists, START_LIMIT_S, daemon, folder)
+        yield daemon
+    finally:
+        daemon.terminate()
+        try:
+            daemon.wait(15)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+
+
+def _started(spool: Path) -> bool:
+    """Return whether a job is running or done."""
+    if any((spool / "done").glob("*/result.json")):
+        return True
+    for path in (spool / "jobs").glob("*/progress.json"):
+        try:
+            return json.loads(path.read_bytes())["state"] == "running"
+        except (OSError, ValueError):
+            continue  # the file was just being replaced
+    return False
+
+
+def _copy_slowly(source: Path, target: Path) -> float:
+    """Copy a file in pieces. Returns the monotonic time of the last write."""
+    content = source.read_bytes()
+    piece = len(content) // PIECES + 1
+    with target.open("wb") as file:
+        for start in range(0, len(content), piece):
+            if start:
+                time.sleep(PAUSE_S)
+            file.write(content[start : start + piece])
+            file.flush()
+    return time.monotonic()
+
+
+def _wait(condition: Callable[[], bool], limit_s: float, daemon: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            last = (folder / "daemon.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            how = "ended" if daemon.poll() is not None else "did nothing in time"
+            raise DaemonError(f"The daemon that was to be measured {how}: {' '.join(last) or 'it wrote nothing'}")
+        time.sleep(0.02)
+
+
+def _idle(pid: int, seconds: float) -> Cost | None:
+    before_s, began = machine.process_cpu_s(pid), time.monotonic()
+    time.sleep(seconds)
+    after_s, memory_bytes = machine.process_cpu_s(pid), machine.process_bytes(pid)
+    if before_s is None or after_s is None or memory_bytes is None:
+        return None
+    return Cost((after_s - before_s) / (time.monotonic() - began), memory_bytes)
