@@ -8,8 +8,7 @@ from batch.stage import batch_in
 from harness.stage import settings_in
 
 from tsbs_daw.batch.catalogue import done_entry
-from tsbs_daw.batch.plan import Plan
-from tsbs_daw.batch.scan import find_songs
+from tsbs_daw.batch.plan import Plan, find_songs
 from tsbs_daw.contracts.catalogue import SongEntry
 from tsbs_daw.contracts.manifest import Manifest, NamedHash, OtherFile, SourceEntry
 

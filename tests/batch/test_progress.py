@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from batch.songs import entry
 
+from tsbs_daw.batch.plan import FoundSong
 from tsbs_daw.batch.run import Clock, Song, progress_of
-from tsbs_daw.batch.scan import FoundSong
 
 
 def song(name: str, size: int, *, state: str = "waiting", submitted: bool = True, **values: object) -> Song:

@@ -7,7 +7,7 @@ import pytest
 from harness.publishing import publish
 from harness.stage import write_song
 
-from tsbs_daw.batch.scan import FoundSong, Place, find_songs, places
+from tsbs_daw.batch.plan import FoundSong, Place, find_songs, places
 from tsbs_daw.core.errors import UsageError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cli.program import run, song_file
 
+from tsbs_daw.batch.plan import FoundSong
 from tsbs_daw.batch.run import BatchProgress, Song
-from tsbs_daw.batch.scan import FoundSong
 from tsbs_daw.cli import options
 from tsbs_daw.cli.batch import _ending, _request, _standing, _table
 from tsbs_daw.contracts.catalogue import SongEntry

@@ -10,7 +10,7 @@ from harness.publishing import publish
 from harness.stage import write_song
 
 from tsbs_daw.audio.headers.probe import AUDIO_SUFFIXES
-from tsbs_daw.batch.scan import find_songs
+from tsbs_daw.batch.plan import find_songs
 from tsbs_daw.watch.scan import AUDIO_ENDINGS, Scanner
 
 

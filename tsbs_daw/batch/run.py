@@ -18,9 +18,8 @@ from typing import Protocol
 
 from tsbs_daw.batch.catalogue import CatalogueWriter, complete_manifest, done_entry
 from tsbs_daw.batch.page import Thumbnails
-from tsbs_daw.batch.plan import BatchRequest, Plan, SongRefused
+from tsbs_daw.batch.plan import BatchRequest, FoundSong, Plan, SongRefused, find_songs
 from tsbs_daw.batch.queue import JobPlace, JobStatus, Queue
-from tsbs_daw.batch.scan import FoundSong, find_songs
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.core.config import Settings
