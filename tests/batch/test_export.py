@@ -12,7 +12,7 @@ from batch.songs import analysis
 from batch.stage import batch_in, run_batch
 from harness.stage import python_path
 
-from tsbs_daw.batch.export import write_exports, write_session
+from tsbs_daw.batch.catalogue import write_exports, write_session
 from tsbs_daw.contracts.catalogue import Catalogue
 from tsbs_daw.core.errors import OutputError
 

@@ -13,7 +13,7 @@ import pytest
 from batch.stage import ListenerLog, batch_in, run_batch, states
 from harness.stage import lines, python_path, settings_in
 
-from tsbs_daw.batch.catalogue import JSON
+from tsbs_daw.contracts.catalogue import JSON
 from tsbs_daw.core.errors import OutputError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-ins use POSIX signals")

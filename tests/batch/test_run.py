@@ -25,9 +25,8 @@ from harness.stage import (
 )
 from timeouts import PATIENCE_S
 
-from tsbs_daw.batch.catalogue import CSV, JSON
 from tsbs_daw.batch.plan import FILE_NAME as CACHE_FOLDER
-from tsbs_daw.contracts.catalogue import Catalogue
+from tsbs_daw.contracts.catalogue import CSV, JSON, Catalogue
 from tsbs_daw.contracts.job import State
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import DaemonError, UsageError

@@ -26,10 +26,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from tsbs_daw.batch.catalogue import CSV
 from tsbs_daw.batch.waveform import Waveform, forget_all_but, inside, waveforms
 from tsbs_daw.contracts.analysis import Analysis, Key, StemSound, Tempo
-from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
+from tsbs_daw.contracts.catalogue import CSV, Catalogue, SongEntry
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.errors import NoSpaceLeft, OutputError, shown
 from tsbs_daw.core.files import disk_is_full, write_atomically

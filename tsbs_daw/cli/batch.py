@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from tsbs_daw.batch.export import Exports
+    from tsbs_daw.batch.catalogue import Exports
     from tsbs_daw.batch.plan import BatchRequest
     from tsbs_daw.batch.run import Batch, BatchProgress
     from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
@@ -63,7 +63,7 @@ def command(
 
     Example: tsbs-daw batch ~/Music/crate --out ~/Music/remix --format flac24 --loops 4,8
     """
-    from tsbs_daw.batch.export import write_exports
+    from tsbs_daw.batch.catalogue import write_exports
     from tsbs_daw.batch.run import Batch
     from tsbs_daw.models.registry import members, resolve
     from tsbs_daw.presets.preset import load_preset

@@ -16,6 +16,9 @@ from tsbs_daw.contracts.document import Document, Part
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.filenames import safe_name
 
+JSON = "catalogue.json"
+CSV = "catalogue.csv"  # the same as a table
+
 SongState = Literal["done", "failed", "duplicate", "waiting"]
 
 

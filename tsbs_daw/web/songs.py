@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tsbs_daw.batch.catalogue import CSV, JSON, done_entry
+from tsbs_daw.batch.catalogue import done_entry
 from tsbs_daw.batch.page import linked_page, song_row
 from tsbs_daw.batch.waveform import waveforms
-from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
+from tsbs_daw.contracts.catalogue import CSV, JSON, Catalogue, SongEntry
 from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, read_manifest
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import JobFormatError
