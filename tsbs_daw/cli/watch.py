@@ -161,7 +161,7 @@ def command(
 
 def _hand_over(owner: HeldElsewhere, chosen: tuple[WatchFolder, ...], settings: Settings) -> int:
     """A daemon runs already: let it watch these folders too. Raises: DaemonError: it cannot"""
-    from tsbs_daw.daemon.handover import hand_over
+    from tsbs_daw.daemon.takeover import hand_over
 
     if chosen:
         hand_over(settings.home, settings.spool, chosen)

@@ -1,7 +1,7 @@
 """The daemon: enqueues requests, assigns them to workers, and stores the results.
 
 It is a loop around `tick(now)`. All persistent state is in the store and the spool, so a tick may be interrupted
-anywhere, even by `kill -9`; `recovery` repairs the state at the next start. This process never imports torch.
+anywhere, even by `kill -9`; `takeover` repairs the state at the next start. This process never imports torch.
 
 If the daemon is killed, its running job loses an attempt, which only affects the order, but does not count as a crash
 of the job. If the daemon is asked to stop, it gives its job a moment to finish, then returns it to the queue.
@@ -28,8 +28,7 @@ from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
 from tsbs_daw.core.files import may_pass
 from tsbs_daw.daemon.dispatcher import Dispatcher
 from tsbs_daw.daemon.errand_runner import ErrandRunner
-from tsbs_daw.daemon.handover import take_over
-from tsbs_daw.daemon.recovery import OutputCleaner, TrustedClock, recover
+from tsbs_daw.daemon.takeover import OutputCleaner, TrustedClock, recover, take_over
 from tsbs_daw.queue.database import comes_and_goes
 from tsbs_daw.queue.events import Event, JobLifecycle, Listener
 from tsbs_daw.queue.locks import DaemonLocks, WatchedRoot
