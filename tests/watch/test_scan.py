@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from harness.publishing import publish
-from harness.stage import write_song
+from harness.stage import until, write_song
+from watchdog.observers import Observer
 
 from tsbs_daw.audio.headers.probe import AUDIO_SUFFIXES
 from tsbs_daw.batch.plan import find_songs
-from tsbs_daw.watch.scan import AUDIO_ENDINGS, Scanner
+from tsbs_daw.watch.scan import AUDIO_ENDINGS, Notifications, Scanner
 
 
 def scan(root: Path, **options) -> dict[str, str | None]:
@@ -211,3 +212,22 @@ def test_a_link_that_takes_the_place_of_a_song_is_judged_as_a_link(tmp_path):
     path.unlink()
     os.mkfifo(path)
     assert "pipe" in scanner.rescan_file("a.wav").reason
+
+
+def test_the_system_is_not_asked_for_events_that_our_own_looks_cause(tmp_path, monkeypatch):
+    asked = []
+    real = Observer.schedule
+
+    def schedule(self, *positional, event_filter=None, **named):
+        asked.append({event.__name__ for event in event_filter or ()})
+        return real(self, *positional, event_filter=event_filter, **named)
+
+    monkeypatch.setattr(Observer, "schedule", schedule)
+    changes = []
+    notifications = Notifications(tmp_path, recursive=True, changed=lambda: changes.append(1))
+    assert notifications.start()
+    (kinds,) = asked
+    assert kinds.isdisjoint({"FileOpenedEvent", "FileClosedNoWriteEvent", "DirModifiedEvent"})
+    write_song(tmp_path / "a.wav")
+    until(lambda: changes)
+    notifications.stop()

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness.stage import settings_in, until, wav_bytes, write_song
-from watchdog.observers import Observer
+from harness.stage import settings_in, wav_bytes, write_song
 
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.queue.events import Event
@@ -21,7 +20,6 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch import copying, watcher
 from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder
-from tsbs_daw.watch.notifications import Notifications
 from tsbs_daw.watch.watcher import Watcher, make_watchers
 
 POLLING = replace(DaemonOptions(), share=DaemonOptions().local)  # no threads: the test makes time pass
@@ -380,25 +378,6 @@ def test_an_event_is_followed_up_within_a_second_however_soon_it_comes_after_a_l
     watched.now += 0.01
     assert watched.watcher.step(watched.now) <= 1.0
     assert watched.songs(4.0) == ["a.wav"]
-
-
-def test_the_system_is_not_asked_for_events_that_our_own_looks_cause(tmp_path, monkeypatch):
-    asked = []
-    real = Observer.schedule
-
-    def schedule(self, *positional, event_filter=None, **named):
-        asked.append({event.__name__ for event in event_filter or ()})
-        return real(self, *positional, event_filter=event_filter, **named)
-
-    monkeypatch.setattr(Observer, "schedule", schedule)
-    changes = []
-    notifications = Notifications(tmp_path, recursive=True, changed=lambda: changes.append(1))
-    assert notifications.start()
-    (kinds,) = asked
-    assert kinds.isdisjoint({"FileOpenedEvent", "FileClosedNoWriteEvent", "DirModifiedEvent"})
-    write_song(tmp_path / "a.wav")
-    until(lambda: changes)
-    notifications.stop()
 
 
 def test_a_look_that_costs_much_is_repeated_seldom(watched, monkeypatch):

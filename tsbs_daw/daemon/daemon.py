@@ -38,7 +38,7 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder, check_folders, watched_place
 from tsbs_daw.watch.ingest import Ingest
-from tsbs_daw.watch.notifications import Notifications
+from tsbs_daw.watch.scan import Notifications
 from tsbs_daw.watch.watcher import make_watchers
 
 log = logging.getLogger(__name__)

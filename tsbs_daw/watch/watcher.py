@@ -35,9 +35,8 @@ from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget, Destination, Moved, SourceUnreadable, copy_to_spool, destination_of
 from tsbs_daw.watch.folders import WatchFolder
-from tsbs_daw.watch.notifications import Notifications, sends_no_events
 from tsbs_daw.watch.rules import LEFT_OUT
-from tsbs_daw.watch.scan import FileStabilityTracker, Found, Scanner, excluded_places
+from tsbs_daw.watch.scan import FileStabilityTracker, Found, Notifications, Scanner, excluded_places, sends_no_events
 
 log = logging.getLogger(__name__)
 
