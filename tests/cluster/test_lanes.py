@@ -22,7 +22,7 @@ from tsbs_daw.cluster.node import DamagedInTransit, NodeSeparator, checked, dige
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DeviceError, SettingsError, UsageError
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.doctor.checks import Status, _cluster
+from tsbs_daw.doctor import Status, _cluster
 from tsbs_daw.models.registry import BUNDLED
 
 MODEL = Model("a" * 64, str(BUNDLED), "float32", None)

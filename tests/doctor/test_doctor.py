@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from golden_weights import CASE_B
 
+from tsbs_daw import doctor
 from tsbs_daw.contracts.job import Heartbeat
 from tsbs_daw.core.config import Settings
-from tsbs_daw.doctor import checks
-from tsbs_daw.doctor.checks import Finding, Report, Status, examine
+from tsbs_daw.doctor import Finding, Report, Status, examine
 from tsbs_daw.doctor.probe import CORE
 from tsbs_daw.network import TwoStageSeparator
 from tsbs_daw.network.checkpoint import save
@@ -64,7 +64,7 @@ def test_on_a_machine_that_works_the_command_says_so_in_json_and_ends_with_0(tmp
 
 
 def test_a_missing_model_is_a_problem_with_a_way_out_and_the_command_ends_with_1(settings):
-    findings = list(checks._probe("job", settings, "musdb18"))
+    findings = list(doctor._probe("job", settings, "musdb18"))
     assert [finding.status for finding in findings] == [Status.PROBLEM]
     assert "models pull musdb18" in findings[0].what
     assert not Report(tuple(findings)).ok
@@ -73,7 +73,7 @@ def test_a_missing_model_is_a_problem_with_a_way_out_and_the_command_ends_with_1
 def test_folders_that_cannot_be_written_are_problems_and_the_rest_is_still_looked_at(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     home = tmp_path / "file" / "home"
-    monkeypatch.setattr(checks, "_probe", lambda name, settings, model: iter(()))
+    monkeypatch.setattr(doctor, "_probe", lambda name, settings, model: iter(()))
     findings = list(examine(Settings(home, home / "cache", home / "models")))
     assert {finding.status for finding in found(findings, "folders")} == {Status.PROBLEM}
     assert "TSBS_DAW_HOME" in found(findings, "folders")[0].advice
@@ -94,7 +94,7 @@ def test_a_broken_torch_is_found_and_does_not_take_the_doctor_with_it(settings, 
     broken_package(tmp_path / "broken", "torch", code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     for probe in ("imports", "device", "job"):
-        findings = list(checks._probe(probe, settings, "default"))
+        findings = list(doctor._probe(probe, settings, "default"))
         problems = [finding for finding in findings if finding.status is Status.PROBLEM]
         assert any(told in finding.what for finding in problems)
         assert all(finding.advice for finding in problems)
@@ -103,15 +103,15 @@ def test_a_broken_torch_is_found_and_does_not_take_the_doctor_with_it(settings, 
 def test_a_broken_audio_library_is_named(settings, tmp_path, monkeypatch):
     broken_package(tmp_path / "broken", "soundfile", "raise OSError('sndfile library not found')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
-    [problem] = checks._probe("imports", settings, "default")
+    [problem] = doctor._probe("imports", settings, "default")
     assert problem.status is Status.PROBLEM and problem.what.startswith("soundfile cannot be imported")
 
 
 def test_a_probe_that_hangs_is_ended(settings, tmp_path, monkeypatch):
     broken_package(tmp_path / "broken", "torch", "import time; time.sleep(100)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
-    monkeypatch.setattr(checks, "PROBE_LIMIT_S", 1.0)
-    [problem] = checks._probe("device", settings, "default")
+    monkeypatch.setattr(doctor, "PROBE_LIMIT_S", 1.0)
+    [problem] = doctor._probe("device", settings, "default")
     assert problem.status is Status.PROBLEM and "within 1 s" in problem.what
 
 
@@ -120,31 +120,31 @@ def test_a_check_that_fails_in_an_unforeseen_way_is_itself_a_finding():
         yield Finding("x", Status.OK, "half of it works")
         raise ZeroDivisionError("nobody thought of this")
 
-    findings = list(checks._caught("x", check))
+    findings = list(doctor._caught("x", check))
     assert [finding.status for finding in findings] == [Status.OK, Status.PROBLEM]
     assert "nobody thought of this" in findings[1].what
 
 
 def test_a_living_daemon_is_seen_and_a_dead_one_is_not(settings):
-    assert next(checks._daemon(settings)).status is Status.NOTE
+    assert next(doctor._daemon(settings)).status is Status.NOTE
     spool = Spool(settings.spool)
     spool.create()
     spool.write_heartbeat(Heartbeat(schema=1, pid=4242, version="9", updated_unix_s=time.time()))
-    assert "4242" in next(checks._daemon(settings)).what
+    assert "4242" in next(doctor._daemon(settings)).what
     spool.write_heartbeat(Heartbeat(schema=1, pid=4242, version="9", updated_unix_s=time.time() - 60))
-    assert next(checks._daemon(settings)).status is Status.NOTE
+    assert next(doctor._daemon(settings)).status is Status.NOTE
 
 
 def test_locks_are_tried_between_two_processes(settings):
     settings.home.mkdir()
-    assert next(checks._locks(settings)).status is Status.OK
+    assert next(doctor._locks(settings)).status is Status.OK
 
 
 def test_little_memory_and_little_space_are_problems(settings, monkeypatch):
-    monkeypatch.setattr(checks.machine, "memory_bytes", lambda: (8_000_000_000, 500_000_000))
-    assert next(checks._memory()).status is Status.PROBLEM
-    monkeypatch.setattr(checks, "NEEDED_DISK_BYTES", 1 << 60)
-    assert all(finding.status is Status.PROBLEM and finding.advice for finding in checks._space(settings))
+    monkeypatch.setattr(doctor.machine, "memory_bytes", lambda: (8_000_000_000, 500_000_000))
+    assert next(doctor._memory()).status is Status.PROBLEM
+    monkeypatch.setattr(doctor, "NEEDED_DISK_BYTES", 1 << 60)
+    assert all(finding.status is Status.PROBLEM and finding.advice for finding in doctor._space(settings))
 
 
 def test_every_needed_package_of_the_metadata_is_imported_by_the_probe():

@@ -9,7 +9,7 @@ import typer
 from tsbs_daw.cli.console import AsJson, counted, print_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.doctor.checks import Finding
+    from tsbs_daw.doctor import Finding
 
 _MARKS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
@@ -35,7 +35,7 @@ def command(
     """
     from tsbs_daw.cluster import check_address
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.doctor.checks import Report, examine
+    from tsbs_daw.doctor import Report, examine
 
     found = []
     address = None if cluster is None else check_address(cluster)

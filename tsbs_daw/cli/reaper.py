@@ -129,7 +129,7 @@ def setup(
     from dataclasses import asdict
 
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.doctor.checks import examine
+    from tsbs_daw.doctor import examine
     from tsbs_daw.integrations.reaper import install as reaper_install
     from tsbs_daw.integrations.reaper.application import find_folder
 
