@@ -11,9 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from pydantic_core import _pydantic_core
 
 from tsbs_daw.contracts.job import Job
-from tsbs_daw.core import validation
-from tsbs_daw.core.errors import JobFormatError
-from tsbs_daw.core.validation import first_problem
+from tsbs_daw.core import errors
+from tsbs_daw.core.errors import JobFormatError, first_problem
 
 
 class Inner(BaseModel):
@@ -81,7 +80,7 @@ def test_a_missing_value_is_named():
 
 def test_no_kind_of_error_reaches_the_user_in_the_words_of_the_validator():
     for known in _pydantic_core.list_all_errors():
-        rule = validation._rule(known["type"], known.get("example_context") or {})
+        rule = errors._rule(known["type"], known.get("example_context") or {})
         assert re.match(r"(must|is) ", rule), known["type"]
         assert "Input" not in rule and "valid dictionary" not in rule, known["type"]
 

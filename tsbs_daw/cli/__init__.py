@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tsbs_daw.core.errors import UsageError
+from tsbs_daw.core.errors import UsageError, first_problem
 
 PROGRAM = "tsbs-daw"
 INTERRUPTED = 130
@@ -176,8 +176,6 @@ def _invalid_value(error: Any, arguments: Sequence[str]) -> UsageError | None:
 
     if not isinstance(error.__cause__, ValidationError) or getattr(error, "param", None) is None:
         return None
-    from tsbs_daw.core.validation import first_problem
-
     written = {argument.partition("=")[0] for argument in arguments}
     option = next((spelling for spelling in error.param.opts if spelling in written), max(error.param.opts, key=len))
     name = option if option.startswith("-") else option.upper()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from tsbs_daw.audio.formats import FORMAT_ALIASES
-from tsbs_daw.core.errors import UsageError
+from tsbs_daw.core.errors import UsageError, first_problem
 from tsbs_daw.presets.rules import FIELDS, FORMATS, LOUDEST_LUFS, QUALITIES, QUIETEST_LUFS, RESIDUALS, REST, SESSIONS
 
 if TYPE_CHECKING:
@@ -342,8 +342,6 @@ class Changes:
 
 def invalid_option(error: ValidationError) -> UsageError:
     """The error for a value that a document refuses, under the name of the option that set it."""
-    from tsbs_daw.core.validation import first_problem
-
     problem = first_problem(error)
     name = str(problem.steps[0]).removesuffix("_lufs").replace("_", "-")
     return UsageError(f"Invalid --{name}: {problem.requirement}.")

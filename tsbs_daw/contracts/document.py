@@ -13,9 +13,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from tsbs_daw.core.errors import JobFormatError, printable
+from tsbs_daw.core.errors import JobFormatError, first_problem, printable
 from tsbs_daw.core.files import read_small
-from tsbs_daw.core.validation import first_problem
 
 SCHEMA: Final = 1
 MAX_BYTES: Final = 4 << 20  # of a document that is read from a folder which others may write to

@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tsbs_daw.core.errors import DocumentError, PresetError, did_you_mean, shown
-from tsbs_daw.core.validation import first_problem
+from tsbs_daw.core.errors import DocumentError, PresetError, did_you_mean, first_problem, shown
 
 LARGEST_BYTES = 64 * 1024
 DEEPEST = 24

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from tsbs_daw.core.errors import CheckpointError, DeviceError, ModelError, shown
+from tsbs_daw.core.errors import CheckpointError, DeviceError, ModelError, first_problem, shown
 from tsbs_daw.core.machine import memory_bytes
-from tsbs_daw.core.validation import first_problem
 
 if TYPE_CHECKING:  # torch takes seconds to load, and listing kinds does not need it
     from tsbs_daw.network.seam import NetworkConfig, SeparationNetwork

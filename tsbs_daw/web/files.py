@@ -26,9 +26,9 @@ from starlette.responses import Response, StreamingResponse
 
 from tsbs_daw.contracts.job import Job, Source, new_job_id
 from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import first_problem
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.core.files import disk_is_full
-from tsbs_daw.core.validation import first_problem
 from tsbs_daw.models.registry import list_models
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import preset_files

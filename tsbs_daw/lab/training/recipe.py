@@ -14,8 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tsbs_daw.core.documents import Kind, read_model
-from tsbs_daw.core.errors import SettingsError
-from tsbs_daw.core.validation import first_problem
+from tsbs_daw.core.errors import SettingsError, first_problem
 
 FORMAT = 1
 
