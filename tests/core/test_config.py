@@ -15,8 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "tsbs_daw"
 EDGES = (
     "__main__.py",
     "cli/",
-    "core/config.py",
-    "core/failpoint.py",  # for tests alone, in every process
+    "core/config.py",  # and its failpoints, for tests alone, in every process
     "cluster/bridge.py",  # a program of its own: Ray reads its settings there
     "cluster/node.py",  # on another machine, whose environment says where models are kept
     "separation/separator.py",  # Separator.load, of the Python API

@@ -55,8 +55,8 @@ from harness.stage import (
 from timeouts import PATIENCE_S
 
 from tsbs_daw.contracts.job import State
+from tsbs_daw.core.config import FAILPOINTS
 from tsbs_daw.core.errors import DaemonError
-from tsbs_daw.core.failpoint import NAMES
 from tsbs_daw.daemon.daemon import Daemon
 from tsbs_daw.queue.locks import FOLDER_LOCK
 from tsbs_daw.queue.options import DaemonOptions
@@ -111,7 +111,7 @@ def test_a_killed_daemon_resumes_and_publishes_everything_once(tmp_path, tally, 
     assert list((settings.spool / "jobs").iterdir()) == []
 
 
-@pytest.mark.parametrize("failpoint", NAMES)
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
 @repeated(20)
 def test_a_worker_that_dies_at_a_failpoint_leaves_nothing_behind(tmp_path, monkeypatch, tally, failpoint, times):
     for folder in rounds(tmp_path, times):

@@ -16,8 +16,8 @@ from rights import PYTHON, needs_rights
 from timeouts import PATIENCE_S
 
 from tsbs_daw.contracts.manifest import read_manifest
+from tsbs_daw.core.config import FAILPOINT_EXIT_CODE, FAILPOINTS
 from tsbs_daw.core.errors import LeaseLost, NoSpaceLeft, OutputError
-from tsbs_daw.core.failpoint import EXIT_CODE, NAMES
 from tsbs_daw.pipeline import publish as module
 from tsbs_daw.pipeline.publish import (
     Published,
@@ -177,13 +177,13 @@ def test_an_output_folder_that_cannot_be_made_is_explained(tmp_path: Path):
         publish(tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAILPOINTS)
 def test_killed_at_a_failpoint_it_is_published_once_by_the_next_attempt(tmp_path: Path, name: str):
     marker = tmp_path / "died"
     output = tmp_path / "out"
     environment = {**os.environ, "TSBS_DAW_FAILPOINT": f"{name}@{marker}"}
     killed = subprocess.run([*PROGRAM, str(output), "job", "1"], env=environment, capture_output=True, check=False)
-    assert killed.returncode == EXIT_CODE and marker.exists()
+    assert killed.returncode == FAILPOINT_EXIT_CODE and marker.exists()
     assert visible(output) == ([SONG] if name == "after-rename" else [])
     subprocess.run([*PROGRAM, str(output), "job", "2"], env=environment, capture_output=True, check=True)
     assert [path.name for path in output.iterdir()] == [SONG], "published once, and nothing left behind"

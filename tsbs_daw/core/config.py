@@ -1,6 +1,7 @@
 """Settings of the application: where files live, and what to compute on.
 
-Read once at the edge, and handed inwards as a frozen value.
+Read once at the edge, and handed inwards as a frozen value. Only `failpoint`, which is for tests, asks the environment
+wherever it is.
 """
 
 from __future__ import annotations
@@ -136,3 +137,24 @@ def resource_folder(name: str) -> Path:
     package = Path(str(importlib.resources.files("tsbs_daw")))
     installed = package / "resources" / name
     return installed if installed.is_dir() else package.parent / name
+
+
+FAILPOINTS = ("before-write", "before-manifest", "before-rename", "after-rename")
+FAILPOINT_EXIT_CODE = 137  # what a shell reports of a process killed by SIGKILL
+
+
+def failpoint(name: str) -> None:
+    """A place at which a test may let the process die, as a power cut would: no cleaning up, no last words.
+
+    `TSBS_DAW_FAILPOINT=before-rename` kills every process that gets there; `before-rename@FILE` only the first one,
+    which creates FILE. Without the variable, which is how everyone but a test runs, nothing happens.
+    """
+    wanted, _, marker = os.environ.get("TSBS_DAW_FAILPOINT", "").partition("@")
+    if wanted != name:
+        return
+    if marker:
+        try:
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            return
+    os._exit(FAILPOINT_EXIT_CODE)

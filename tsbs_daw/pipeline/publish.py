@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, read_manifest
-from tsbs_daw.core import failpoint
+from tsbs_daw.core.config import failpoint
 from tsbs_daw.core.errors import LeaseLost, NoSpaceLeft, OutputError, OutputUnavailable, shown
 from tsbs_daw.core.filenames import candidates, safe_name
 from tsbs_daw.core.files import may_pass, sync_folder, sync_tree, unmounted, write_synced
@@ -151,7 +151,7 @@ class StagedFolder:
             self.folder.mkdir()
         except OSError as error:
             raise self._explained(error) from error
-        failpoint.reached("before-write")
+        failpoint("before-write")
         return self
 
     def __exit__(
@@ -180,10 +180,10 @@ class StagedFolder:
                 raise FileNotFoundError(self.folder)
             self._check_files(manifest)
             sync_tree(self.folder)
-            failpoint.reached("before-manifest")
+            failpoint("before-manifest")
             write_synced(self.folder / FILE_NAME, manifest.to_json())
             sync_folder(self.folder)
-            failpoint.reached("before-rename")
+            failpoint("before-rename")
             return self._rename(manifest)
         except OSError as error:
             if not self.folder.is_dir():
@@ -224,7 +224,7 @@ class StagedFolder:
                 if holds_complete_run(target, self.identity, analysed=analysed):
                     return Published(target, recognised=True)
             else:
-                failpoint.reached("after-rename")
+                failpoint("after-rename")
                 sync_folder(self.output)
                 return Published(target)
         raise AssertionError("the names never end")
