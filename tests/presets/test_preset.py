@@ -13,8 +13,7 @@ from tsbs_daw.core.errors import PresetError
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.effects.table import Effect
 from tsbs_daw.presets.passes import Pass
-from tsbs_daw.presets.preset import list_presets, load_preset, preset_files, read_preset
-from tsbs_daw.presets.schema import name_problem
+from tsbs_daw.presets.preset import list_presets, load_preset, name_problem, preset_files, read_preset
 
 GOOD = """\
 description: Everything that a preset can have.

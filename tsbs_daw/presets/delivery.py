@@ -1,7 +1,24 @@
 """The delivery options of a song: format, file names, level, sessions and extras.
 
-A preset and a request state options in the same form; what neither states has its default. By default a song is
-delivered as 32-bit float WAV files named after their stems, with one REAPER session and no analysis.
+A preset and a request state the same options; what neither states has its default. By default a song is delivered as
+32-bit float WAV files named after their stems, with one REAPER session and no analysis.
+
+A request states them as JSON, a preset in its `delivery:` section:
+
+delivery:
+  format: wav24
+  names: "{artist} - {title} [{bpm} BPM {camelot}] {stem}"
+  loudness: -14 LUFS
+  sessions: [rpp, dawproject]
+  analysis: true
+  loops: [4, 8]
+  stem_mp4: true
+  markers: bars
+  source: copy
+  embed: false
+  stems: [vocals, rest]
+  residual: separate
+  quality: best
 """
 
 from __future__ import annotations
@@ -10,20 +27,32 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
 from tsbs_daw.audio.formats import canonical_format
+from tsbs_daw.core.documents import Document, is_empty, is_quoted
 from tsbs_daw.core.errors import did_you_mean
+from tsbs_daw.presets.passes import stem_name
 from tsbs_daw.presets.rules import (
     FEWEST_BARS,
+    FORMATS,
     LOUDEST_LUFS,
+    MARKERS,
     MEASURED_FIELDS,
     MOST_BARS,
+    QUALITIES,
     QUIETEST_LUFS,
+    RESIDUALS,
     REST,
+    SESSIONS,
+    SOURCES,
     template_fields,
     template_problem,
 )
+
+MOST_STEMS = 32
+MOST_LOOPS = 8
 
 Format = Literal["wav32f", "wav24", "wav16", "flac24", "flac16", "aiff24", "aiff16", "mp3"]
 SessionFormat = Literal["rpp", "dawproject"]
@@ -165,3 +194,113 @@ def remainder(stems: Sequence[str], named: Collection[str], parts: Mapping[str, 
 
 
 PLAIN = DeliveryOptions()
+
+
+# ---- the `delivery:` section of a preset -----------------------------------------------------------------------------
+
+DELIVERY_KEYS = (
+    "format", "names", "loudness", "sessions", "analysis", "loops", "stem_mp4", "markers", "source", "embed",
+    "stems", "residual", "quality",
+)  # fmt: skip
+
+_CHOICES = {
+    "format": FORMATS, "markers": MARKERS, "source": SOURCES, "residual": RESIDUALS, "quality": QUALITIES,
+}  # fmt: skip
+
+
+def read_delivery(document: Document, node: yaml.Node) -> DeliveryOptions:
+    """Read the `delivery:` section.
+
+    Raises:
+        PresetError: with file, line and column
+    """
+    entries = document.mapping(node, "delivery", DELIVERY_KEYS)
+    found: dict[str, Any] = {}
+    for name, (_, value) in entries.items():
+        if name == "names":
+            found["names"] = _template(document, value)
+        elif name == "loudness":
+            found["loudness_lufs"] = _loudness_lufs(document, value)
+        elif name == "sessions":
+            found["sessions"] = _sessions(document, value)
+        elif name == "loops":
+            found["loops"] = _loops(document, value)
+        elif name == "stems":
+            found["stems"] = _stems(document, value)
+        elif name in ("analysis", "stem_mp4", "embed"):
+            found[name] = _switch(document, value, name)
+        else:
+            found[name] = _choice(document, value, name, _CHOICES[name])
+    delivery = DeliveryOptions(**found)
+    if "analysis" in entries and not delivery.analysis and delivery.analyses:
+        raise document.fail(entries["analysis"][1], "the loops or the names need the analysis; remove `analysis:`")
+    if problem := delivery.problem():
+        raise document.fail(entries["format" if delivery.format == "mp3" else "stems"][1], problem)
+    return delivery
+
+
+def _choice(document: Document, node: yaml.Node, what: str, choices: Sequence[str]) -> str:
+    text = document.text(node, what)
+    text = canonical_format(text) if what == "format" else text
+    if text not in choices:
+        closest = did_you_mean(text, list(choices)) or f"; there are {', '.join(choices)}"
+        raise document.fail(node, f"invalid {what}: {text[:40]!r}{closest}")
+    return text
+
+
+def _switch(document: Document, node: yaml.Node, what: str) -> bool:
+    text = document.text(node, what).lower()
+    if is_quoted(node) or text not in ("true", "false"):
+        raise document.fail(node, f"{what} must be true or false")
+    return text == "true"
+
+
+def _template(document: Document, node: yaml.Node) -> str:
+    if isinstance(node, yaml.MappingNode):  # what YAML makes of unquoted {artist}
+        raise document.fail(node, 'names must be quoted text, like "{title} {stem}"')
+    template = " ".join(document.text(node, "names").split())
+    if problem := template_problem(template):
+        raise document.fail(node, f"the template {template[:80]!r} {problem}")
+    return template
+
+
+def _loudness_lufs(document: Document, node: yaml.Node) -> float:
+    value = document.number(node, "loudness", unit="LUFS")
+    if not QUIETEST_LUFS <= value <= LOUDEST_LUFS:
+        limits = f"from {QUIETEST_LUFS:g} to {LOUDEST_LUFS:g} LUFS"
+        raise document.fail(node, f"loudness must be {limits}, not {value:g}")
+    return value
+
+
+def _sessions(document: Document, node: yaml.Node) -> tuple[str, ...]:
+    sessions: list[str] = []
+    for item in document.items(node, "sessions", len(SESSIONS)):
+        session = _choice(document, item, "session", SESSIONS)
+        if session in sessions:
+            raise document.fail(item, f"the session {session!r} is named twice; remove one")
+        sessions.append(session)
+    return tuple(sessions)
+
+
+def _stems(document: Document, node: yaml.Node) -> tuple[str, ...]:
+    stems: list[str] = []
+    for item in document.items(node, "stems", MOST_STEMS):
+        stem = stem_name(document, item)
+        if stem in stems:
+            raise document.fail(item, f"the stem {stem!r} is named twice; remove one")
+        stems.append(stem)
+    return tuple(stems)
+
+
+def _loops(document: Document, node: yaml.Node) -> tuple[int, ...]:
+    is_single = isinstance(node, yaml.ScalarNode) and not is_empty(node)
+    bars: list[int] = []
+    for item in [node] if is_single else document.items(node, "loops", MOST_LOOPS):
+        count = document.number(item, "a loop's length", unit="bars")
+        if count != int(count) or not FEWEST_BARS <= count <= MOST_BARS:
+            limits = f"from {FEWEST_BARS} to {MOST_BARS}"
+            raise document.fail(item, f"a loop must have a whole number of bars {limits}, not {count:g}")
+        if int(count) in bars:
+            raise document.fail(item, f"loops of {count:g} bars are named twice; remove one")
+        bars.append(int(count))
+    return tuple(bars)
