@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tsbs_daw.cli import notices
-from tsbs_daw.queue.events import Event
+from tsbs_daw.queue.jobs import Event
 
 _SCRIPT = """#!/bin/sh
 for part in "$@" "$TSBS_DAW_TITLE|$TSBS_DAW_TEXT"; do echo "$part" >> 'FILE'; done

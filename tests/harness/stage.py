@@ -20,7 +20,7 @@ from timeouts import PATIENCE_S
 from tsbs_daw.contracts.job import Job, Result, Source, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.daemon.daemon import Daemon
-from tsbs_daw.queue.events import Event
+from tsbs_daw.queue.jobs import Event
 from tsbs_daw.queue.options import DaemonOptions, WatchTimings
 from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.spool import living_daemon, read_result

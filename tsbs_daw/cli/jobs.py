@@ -168,7 +168,7 @@ def _states(names: list[str]) -> tuple[Any, ...]:
 
 
 def _everything(settings: Settings, states: tuple[Any, ...], limit: int) -> list[dict[str, Any]]:
-    from tsbs_daw.queue.listing import list_jobs
+    from tsbs_daw.queue.jobs import list_jobs
     from tsbs_daw.queue.spool import Spool
     from tsbs_daw.queue.store import JobStore
 

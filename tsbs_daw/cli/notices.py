@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tsbs_daw.cli.console import one_line
 
 if TYPE_CHECKING:
-    from tsbs_daw.queue.events import Event
+    from tsbs_daw.queue.jobs import Event
 
 _GATHER_S = 1.0  # so that fifty songs that end together are one notice
 _LIMIT_S = 10.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tsbs_daw.contracts.treatment import Treatment
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.locks import HeldElsewhere
-    from tsbs_daw.queue.events import Event
+    from tsbs_daw.queue.jobs import Event
     from tsbs_daw.watch.folders import WatchFolder
 
 Folders = Annotated[list[Path] | None, typer.Argument(help="Folders to watch.", metavar="FOLDER")]

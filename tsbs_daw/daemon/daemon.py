@@ -30,7 +30,7 @@ from tsbs_daw.daemon.dispatcher import Dispatcher
 from tsbs_daw.daemon.errand_runner import ErrandRunner
 from tsbs_daw.daemon.takeover import OutputCleaner, TrustedClock, recover, take_over
 from tsbs_daw.queue.database import comes_and_goes
-from tsbs_daw.queue.events import Event, JobLifecycle, Listener
+from tsbs_daw.queue.jobs import Event, JobLifecycle, Listener
 from tsbs_daw.queue.locks import DaemonLocks, WatchedRoot
 from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import Spool
@@ -56,7 +56,7 @@ class Daemon:
         settings: Folders of home, cache and models, and the device.
         folders: Folders to watch; none to serve only the spool.
         options: Limits and intervals.
-        listener: Called with every event, in the daemon's thread; see `events.Event`.
+        listener: Called with every event, in the daemon's thread; see `jobs.Event`.
         once: Handle the jobs that are there, then end.
     """
 

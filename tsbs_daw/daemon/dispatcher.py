@@ -12,7 +12,7 @@ from tsbs_daw.contracts.job import Progress, Result, State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, JobFormatError
 from tsbs_daw.daemon.worker_handle import Lease, Outcome, WorkerHandle
-from tsbs_daw.queue.events import JobLifecycle
+from tsbs_daw.queue.jobs import JobLifecycle
 from tsbs_daw.queue.options import DaemonOptions, back_off
 from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.store import Requeued

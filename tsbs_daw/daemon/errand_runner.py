@@ -18,7 +18,7 @@ from tsbs_daw.core.errors import JobFormatError, described
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.queue import errands
 from tsbs_daw.queue.errands import Errand
-from tsbs_daw.queue.events import Event, JobLifecycle
+from tsbs_daw.queue.jobs import Event, JobLifecycle
 from tsbs_daw.queue.options import DaemonOptions, back_off
 from tsbs_daw.watch.folders import WatchFolder, watched_place
 from tsbs_daw.watch.hooks import HookFailed, HookStopped

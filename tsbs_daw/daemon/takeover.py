@@ -33,7 +33,7 @@ from tsbs_daw.core.errors import DaemonError, JobFormatError, TsbsDawError, show
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import private_folder, read_small, write_atomically
 from tsbs_daw.pipeline.publish import remove_stale
-from tsbs_daw.queue.events import JobLifecycle
+from tsbs_daw.queue.jobs import JobLifecycle
 from tsbs_daw.queue.locks import running_daemon
 from tsbs_daw.queue.records import JobRow, NewJob, read_new_job
 from tsbs_daw.queue.store import JobStore

@@ -16,7 +16,7 @@ from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.core.errors import JobFormatError, described, printable, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import may_pass
-from tsbs_daw.queue.events import Event, JobLifecycle
+from tsbs_daw.queue.jobs import Event, JobLifecycle
 from tsbs_daw.queue.records import Enqueued, NewJob, SeenFile, read_new_job
 from tsbs_daw.watch.watcher import Watcher
 

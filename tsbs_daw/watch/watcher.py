@@ -28,7 +28,7 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import JobFormatError, described, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import disk_is_full
-from tsbs_daw.queue.events import Event
+from tsbs_daw.queue.jobs import Event
 from tsbs_daw.queue.options import DaemonOptions, WatchTimings, back_off
 from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import Spool

@@ -19,7 +19,7 @@ from tsbs_daw.contracts.manifest import FILE_NAME, Manifest, read_manifest
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import JobFormatError
 from tsbs_daw.core.filenames import source_name
-from tsbs_daw.queue.listing import describe
+from tsbs_daw.queue.jobs import describe
 from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.web.access import Access, Refused
