@@ -11,9 +11,9 @@ from harness.stage import DaemonProcess, DaemonThread, lines, python_path, setti
 
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import DaemonError
+from tsbs_daw.core.locks import running_daemon
 from tsbs_daw.daemon.takeover import take_over
 from tsbs_daw.presets.delivery import DeliveryOptions
-from tsbs_daw.queue.locks import running_daemon
 from tsbs_daw.watch.folders import WatchFolder, as_yaml, load_folders
 from tsbs_daw.watch.hooks import Hook
 from tsbs_daw.watch.rules import After, Hours, Patterns, Subfolder

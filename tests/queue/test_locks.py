@@ -14,9 +14,8 @@ from harness.stage import QUICK, settings_in
 
 from tsbs_daw.core.errors import DaemonError
 from tsbs_daw.core.files import create_new, write_atomically, write_synced
-from tsbs_daw.core.locks import HeldElsewhere, LockFile, lock_owner
+from tsbs_daw.core.locks import FOLDER_LOCK, DaemonLocks, HeldElsewhere, LockFile, lock_owner, watching_process
 from tsbs_daw.daemon.daemon import Daemon
-from tsbs_daw.queue.locks import FOLDER_LOCK, DaemonLocks, watching_process
 from tsbs_daw.watch.folders import WatchFolder
 
 PRECIOUS = "export PATH=/usr/bin\n"

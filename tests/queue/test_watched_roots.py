@@ -13,8 +13,8 @@ from harness.stage import QUICK, settings_in
 
 from tsbs_daw.core.config import state_folder
 from tsbs_daw.core.errors import DaemonError
+from tsbs_daw.core.locks import FOLDER_LOCK, DaemonLocks, WatchedRoot
 from tsbs_daw.daemon.daemon import Daemon
-from tsbs_daw.queue.locks import FOLDER_LOCK, DaemonLocks, WatchedRoot
 from tsbs_daw.watch.folders import WatchFolder
 
 
@@ -102,7 +102,7 @@ def test_another_name_of_the_same_folder_is_recognised_where_names_do_not_tell(t
 def test_the_folders_of_a_killed_daemon_are_free_again(tmp_path):
     (tmp_path / "drop").mkdir()
     program = (
-        "import sys, time; from pathlib import Path; from tsbs_daw.queue.locks import DaemonLocks, WatchedRoot; "
+        "import sys, time; from pathlib import Path; from tsbs_daw.core.locks import DaemonLocks, WatchedRoot; "
         "locks = DaemonLocks(Path('home')); locks.claim([WatchedRoot(Path(sys.argv[1]), True)]); "
         "print('claimed', flush=True); time.sleep(600)"
     )

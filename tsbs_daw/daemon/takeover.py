@@ -32,9 +32,9 @@ from tsbs_daw.contracts.job import Result, State
 from tsbs_daw.core.errors import DaemonError, JobFormatError, TsbsDawError, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import private_folder, read_small, write_atomically
+from tsbs_daw.core.locks import running_daemon
 from tsbs_daw.pipeline.publish import remove_stale
 from tsbs_daw.queue.jobs import JobLifecycle
-from tsbs_daw.queue.locks import running_daemon
 from tsbs_daw.queue.records import JobRow, NewJob, read_new_job
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.folders import WatchFolder, as_yaml, load_folders

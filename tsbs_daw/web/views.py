@@ -21,11 +21,11 @@ from tsbs_daw.contracts.job import State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, JobFormatError
 from tsbs_daw.core.filenames import source_name
+from tsbs_daw.core.locks import watching_process
 from tsbs_daw.models.registry import list_models
 from tsbs_daw.presets.preset import preset_files
 from tsbs_daw.queue.errands import notes
 from tsbs_daw.queue.jobs import describe, unclaimed
-from tsbs_daw.queue.locks import watching_process
 from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.spool import Spool, living_daemon, read_progress
 from tsbs_daw.queue.store import JobStore
