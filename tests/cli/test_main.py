@@ -80,7 +80,7 @@ def test_an_interrupt_ends_with_130_and_no_traceback(tmp_path: Path):
     code = (
         "import sys, time\nfrom tsbs_daw import __main__, cli\nimport typer\n"
         "def waiting():\n    '''Example: x'''\n    print('ready', flush=True)\n    time.sleep(3600)\n"
-        "import tsbs_daw.cli.submit\ntsbs_daw.cli.submit.command = waiting\n"
+        "import tsbs_daw.cli.separate\ntsbs_daw.cli.separate.submit = waiting\n"
         "sys.argv = ['tsbs-daw', 'submit']\n__main__.main()\n"
     )
     process = subprocess.Popen(

@@ -1,8 +1,8 @@
 """The command line. Only this package and `__main__` print or set an exit code.
 
-One module per command. A module has `command`, a function for typer, or `app`, a typer application with subcommands. It
-is imported when its command is called and not before, so that `tsbs-daw --help` answers at once; for the same reason,
-modules import torch, pydantic and the like inside their functions.
+One module for each command, or for a few that belong together; `TABLE` lists them. A command is a function for typer,
+or a typer application with subcommands. Its module is imported when it is called and not before, so that
+`tsbs-daw --help` answers at once; for the same reason, modules import torch, pydantic and the like inside functions.
 """
 
 from __future__ import annotations
@@ -25,18 +25,33 @@ _EXAMPLE = re.compile(r"(?m)^(Examples?:)")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the command table: the command, which is also the name of its module, and a summary."""
+    """One line of the command table.
+
+    Attributes:
+        name: The command.
+        summary: What it does.
+        beside: The command whose module has this one, too, under its own name. Empty: its module is named like it, and
+            has it as `command` or `app`.
+    """
 
     name: str
     summary: str
+    beside: str = ""
 
     @property
     def module(self) -> str:
-        return f"{__name__}.{self.name}"
+        return f"{__name__}.{self.beside or self.name}"
 
     @property
     def exists(self) -> bool:
         return importlib.util.find_spec(self.module) is not None
+
+    def imported(self) -> Any:
+        """Import the module. Returns: the command: a function, or a typer application with subcommands"""
+        module = importlib.import_module(self.module)
+        if self.beside:
+            return getattr(module, self.name)
+        return module.app if hasattr(module, "app") else module.command
 
 
 TABLE = (
@@ -44,7 +59,7 @@ TABLE = (
     Entry("separate", "Separate files now, in this process."),
     Entry("watch", "Watch folders and separate every song in them."),
     Entry("batch", "Prepare a folder of songs for remixing."),
-    Entry("submit", "Enqueue files for the running daemon."),
+    Entry("submit", "Enqueue files for the running daemon.", beside="separate"),
     Entry("jobs", "List, show, retry, move and cancel jobs."),
     Entry("web", "Serve a page that shows the queue and plays the stems."),
     Entry("cluster", "Show the machines that compute for --cluster."),
@@ -99,11 +114,10 @@ def load(entry: Entry) -> Any:
     import typer
     from typer.main import get_command
 
-    module = importlib.import_module(entry.module)
-    app = getattr(module, "app", None)
-    if app is None:
-        app = typer.Typer()
-        app.command(name=entry.name)(module.command)
+    found = entry.imported()
+    app = found if isinstance(found, typer.Typer) else typer.Typer()
+    if app is not found:
+        app.command(name=entry.name)(found)
     app.rich_markup_mode = None
     app._add_completion = False  # the whole program has it, see `complete`
     command = get_command(app)
@@ -118,11 +132,11 @@ def complete(arguments: Sequence[str]) -> int:
 
     app = typer.Typer(name=PROGRAM, rich_markup_mode=None)
     for entry in commands():
-        module = importlib.import_module(entry.module)
-        if hasattr(module, "app"):
-            app.add_typer(module.app, name=entry.name, short_help=entry.summary)
+        found = entry.imported()
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=entry.name, short_help=entry.summary)
         else:
-            app.command(name=entry.name, short_help=entry.summary)(module.command)
+            app.command(name=entry.name, short_help=entry.summary)(found)
     returned = get_command(app).main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
     return returned if isinstance(returned, int) else 0
 

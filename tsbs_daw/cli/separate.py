@@ -1,6 +1,6 @@
-"""`tsbs-daw separate`: separate files in this process, without a daemon.
+"""`tsbs-daw separate`: separate files in this process. `tsbs-daw submit`: enqueue them for the daemon.
 
-`Request` and `job_for` make a job from a file and the command's options; `tsbs-daw submit` uses them too.
+`Request` and `job_for` make a job from a file and the options that both commands have.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -131,6 +131,69 @@ def _summary(file: Path, result: Result, took_s: float) -> str:
     return "\n".join(lines)
 
 
+@options.grouped
+def submit(
+    files: options.Files,
+    *,
+    out: options.Out = Path(options.DEFAULT_OUT),
+    treatment: options.Treatment,
+    excerpt: options.Excerpt,
+    first: Annotated[bool, typer.Option("--first", help="Run before the jobs of watch folders and batches.")] = False,
+    as_json: options.Json = False,
+    changes: options.Changes,
+) -> int:
+    """Enqueue files for the running daemon.
+
+    The jobs are stored on disk when this command returns. If no daemon is running, they wait for the next one.
+
+    Example: tsbs-daw submit song.wav --out stems --preset karaoke
+    """
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.queue import spool
+
+    settings = Settings.from_environment()
+    request = Request.checked(out, treatment, excerpt)
+    delivery = changes.options()
+    failed = False
+    heartbeat = spool.living_daemon(settings.spool)
+    alive = heartbeat is not None
+    for file in files:
+        try:
+            priority = "interactive" if first else "batch"
+            job = job_for(file, request, origin="cli", priority=priority, delivery=delivery)
+            job = _submittable(job)
+        except AudioError as error:
+            failed = True
+            line = {"file": source_name(file), "id": None, "folder": None, "daemon": alive, "error": str(error)}
+            typer.echo(json.dumps(line) if as_json else str(error), err=not as_json)
+            continue
+        folder = spool.submit(settings.spool, job)
+        if as_json:
+            line = {"file": source_name(file), "id": job.id, "folder": str(folder), "daemon": alive, "error": None}
+            typer.echo(json.dumps(line))
+        else:
+            typer.echo(f"{job.id}  {file.name}")
+    if not as_json:
+        typer.echo(
+            f"A daemon is running (process {heartbeat.pid}). `tsbs-daw jobs list` shows its progress."
+            if heartbeat
+            else "No daemon is running. The jobs wait until you start `tsbs-daw watch`."
+        )
+    return 1 if failed else 0
+
+
+def _submittable(job: Job) -> Job:
+    """Raises: UnreadableAudio: the file's name cannot be written in a request, which is JSON"""
+    try:
+        str(job.source.path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UnreadableAudio(
+            f"The name of {shown(job.source.path)} is not valid UTF-8, so that it cannot be sent to the daemon. "
+            "Rename the file, or use `tsbs-daw separate`."
+        ) from error
+    return job
+
+
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 
 
@@ -205,18 +268,6 @@ def _check_is_a_file(path: Path) -> None:
         )
     if not os.path.isfile(path):  # noqa: PTH113
         raise UnreadableAudio(f"{shown(path)} does not exist. Check its name.")
-
-
-def submittable(job: Job) -> Job:
-    """Raises: UnreadableAudio: the file's name cannot be written in a request, which is JSON"""
-    try:
-        str(job.source.path).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UnreadableAudio(
-            f"The name of {shown(job.source.path)} is not valid UTF-8, so that it cannot be sent to the daemon. "
-            "Rename the file, or use `tsbs-daw separate`."
-        ) from error
-    return job
 
 
 def _portion(path: Path, request: Request) -> tuple[int, int | None]:
