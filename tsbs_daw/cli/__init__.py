@@ -71,7 +71,7 @@ TABLE = (
     Entry("doctor", "Check this installation, and say how to fix each problem."),
     Entry("bench", "Measure speed and memory on this machine."),
     Entry("train", "Train a model on songs whose true stems are known."),
-    Entry("evaluate", "Measure a model on songs whose true stems are known."),
+    Entry("evaluate", "Measure a model on songs whose true stems are known.", beside="train"),
 )
 
 

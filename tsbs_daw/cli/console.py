@@ -1,4 +1,7 @@
-"""What commands print: tables and JSON on stdout, progress on stderr, and one sentence for a failure that is no bug."""
+"""What commands print: tables and JSON on stdout, progress on stderr, and one sentence for a failure that is no bug.
+
+`StopOnSignal` tells a long command that the user wants it to end.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import errno
 import importlib.metadata
 import json
 import re
+import signal
 import sys
 import time
 import unicodedata
@@ -192,3 +196,23 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
         if match and match[1].replace("-", "_") == error.name:
             return f"This command needs {match[1]}, which is not installed. Run: pip install 'tsbs-daw[{match[2]}]'"
     return None
+
+
+# ---- a stop that the user asks for -----------------------------------------------------------------------------------
+
+
+class StopOnSignal:
+    """True after the first SIGINT or SIGTERM; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _frame: object) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __call__(self) -> bool:
+        return self.asked

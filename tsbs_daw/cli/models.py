@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsbs_daw.cli.console import AsJson, print_json
+from tsbs_daw.cli.console import AsJson, StopOnSignal, print_json
 
 if TYPE_CHECKING:
     from tsbs_daw.core.config import Settings
@@ -203,7 +203,6 @@ def teach(
     """
     from dataclasses import asdict
 
-    from tsbs_daw.cli.train import StopOnSignal
     from tsbs_daw.lab.training.teach import Lesson
     from tsbs_daw.lab.training.teach import teach as teach_model
 
