@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tsbs_daw.cli import bench as command
+from tsbs_daw.cli.doctor import bench
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError, UnknownModel, UsageError
 from tsbs_daw.lab.bench.groups import Options, Row
@@ -51,7 +51,7 @@ def test_every_row_is_measured_and_each_is_a_number(smallest_model, tmp_path):
 
 @pytest.mark.usefixtures("_home")
 def test_one_row_can_be_asked_for_and_the_report_says_where_it_was_measured(capsys):
-    assert command.command(only=["start.help"], quick=True, as_json=True) == 0
+    assert bench(only=["start.help"], quick=True, as_json=True) == 0
     report = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in report["rows"]] == ["start.help"]
     assert report["machine"]["cores"] >= 1 and report["versions"]["torch"] and report["date"]
