@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tsbs_daw.cli import notices
+from tsbs_daw.cli import progress
 from tsbs_daw.queue.jobs import Event
 
 _SCRIPT = """#!/bin/sh
@@ -29,7 +29,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_each_system_has_its_program_and_no_name_becomes_code(programs):
     title, text = "Separation done", "-x; $(rm) <b>'\" & co"
-    linux = notices.notice_command(title, text, "linux")
+    linux = progress.notice_command(title, text, "linux")
     assert linux == [
         str(programs / "notify-send"),
         "--app-name=tsbs-daw",
@@ -37,20 +37,20 @@ def test_each_system_has_its_program_and_no_name_becomes_code(programs):
         title,
         "-x; $(rm) &lt;b&gt;'\" &amp; co",
     ]
-    mac = notices.notice_command(title, text, "darwin")
+    mac = progress.notice_command(title, text, "darwin")
     assert mac[0] == str(programs / "osascript") and mac[-2:] == [title, text]
-    windows = notices.notice_command(title, text, "win32")
+    windows = progress.notice_command(title, text, "win32")
     assert windows[0] == str(programs / "powershell") and not any(text in part for part in windows)
 
 
 def test_without_a_program_nothing_happens(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [notices.notice_command("a", "b", system) for system in ("linux", "darwin", "win32")] == [None] * 3
-    notices.show("a", "b")
+    assert [progress.notice_command("a", "b", system) for system in ("linux", "darwin", "win32")] == [None] * 3
+    progress.show_notice("a", "b")
 
 
 def test_every_event_is_passed_on_and_songs_that_end_together_are_one_notice(programs, monkeypatch):
-    monkeypatch.setattr(notices, "_GATHER_S", 0.2)
+    monkeypatch.setattr(progress, "_GATHER_S", 0.2)
     heard = []
     events = [
         Event("started", "1", "a"),
@@ -58,7 +58,7 @@ def test_every_event_is_passed_on_and_songs_that_end_together_are_one_notice(pro
         Event("dead", "2", "b\nc"),
         Event("duplicate", "3", "d"),
     ]
-    with notices.Notices(heard.append) as listener:
+    with progress.Notices(heard.append) as listener:
         for event in events:
             listener(event)
     assert heard == events
@@ -76,4 +76,4 @@ def test_every_event_is_passed_on_and_songs_that_end_together_are_one_notice(pro
     ],
 )
 def test_what_notices_say(songs, said):
-    assert notices.wording(songs) == said
+    assert progress.notice_wording(songs) == said

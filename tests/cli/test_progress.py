@@ -12,7 +12,7 @@ from cli.program import environment, shown_on
 
 CODE = """
 import sys
-from tsbs_daw.cli.console import job_progress
+from tsbs_daw.cli.progress import job_progress
 with job_progress("A song with a name that is longer than most.wav") as report:
     report(0.42, "separating")
 """

@@ -61,7 +61,7 @@ TABLE = (
     Entry("batch", "Prepare a folder of songs for remixing."),
     Entry("submit", "Enqueue files for the running daemon.", beside="separate"),
     Entry("jobs", "List, show, retry, move and cancel jobs."),
-    Entry("web", "Serve a page that shows the queue and plays the stems."),
+    Entry("web", "Serve a page that shows the queue and plays the stems.", beside="watch"),
     Entry("cluster", "Show the machines that compute for --cluster.", beside="doctor"),
     Entry("service", "Start the daemon at login, and keep it running."),
     Entry("presets", "List, show and check effect presets."),

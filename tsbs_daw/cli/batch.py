@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsbs_daw.cli import options
-from tsbs_daw.cli.console import FULL_WIDTH, counted, duration, one_line
+from tsbs_daw.cli.console import counted, duration, one_line
+from tsbs_daw.cli.progress import FULL_WIDTH
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -1,4 +1,4 @@
-"""What commands print: tables and JSON on stdout, progress on stderr, and one sentence for a failure that is no bug.
+"""What commands print: text, tables and JSON, and one sentence for a failure that is no bug.
 
 `StopOnSignal` tells a long command that the user wants it to end.
 """
@@ -10,13 +10,11 @@ import importlib.metadata
 import json
 import re
 import signal
-import sys
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
     from tsbs_daw.contracts.manifest import Manifest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
-FULL_WIDTH = 80  # columns that a terminal needs for bars and the time left
-_LINE_EVERY = 0.1
 
 # ---- text ----------------------------------------------------------------------------------------------------------
 
@@ -115,61 +110,6 @@ def daemon_status(heartbeat: Heartbeat | None) -> str:
     if heartbeat is None:
         return "No daemon is running. Start one with `tsbs-daw watch`."
     return f"A daemon is running (process {heartbeat.pid})."
-
-
-# ---- progress of one job ---------------------------------------------------------------------------------------------
-
-
-class Report(Protocol):
-    """Reports progress: the fraction done, 0 to 1, and the current step, such as "separating"."""
-
-    def __call__(self, fraction: float, message: str) -> None: ...
-
-
-@contextmanager
-def job_progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
-    """Show the progress of one job, called `name`: a bar in a terminal, lines in a pipe."""
-    if quiet:
-        yield lambda fraction, message: None
-    elif sys.stderr.isatty():
-        with _bar(name) as report:
-            yield report
-    else:
-        yield _Lines(name)
-
-
-class _Lines:
-    """Prints a line when the message changes, and for every tenth of the job."""
-
-    def __init__(self, name: str):
-        self._name = one_line(name)
-        self._message = ""
-        self._next = 0.0
-
-    def __call__(self, fraction: float, message: str) -> None:
-        if message == self._message and fraction < self._next:
-            return
-        self._message, self._next = message, fraction + _LINE_EVERY
-        print(f"{self._name}: {message} {fraction:.0%}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Report]:
-    """In a narrow terminal the name is truncated, and the bar and the time left are not shown."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.table import Column
-
-    console = Console(stderr=True)
-    longest = min(40, max(console.width - 20, 8))
-    song = TextColumn("{task.fields[song]}", markup=False, table_column=Column(no_wrap=True, max_width=longest))
-    share = TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4))
-    message_column = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=10))
-    wide = console.width >= FULL_WIDTH
-    columns: list[ProgressColumn] = [BarColumn(), share, TimeRemainingColumn()] if wide else [share]
-    with Progress(song, *columns, message_column, console=console, transient=True) as bars:
-        task = bars.add_task("", total=1.0, song=one_line(name))
-        yield lambda fraction, message: bars.update(task, completed=fraction, description=message)
 
 
 # ---- failures that are not bugs --------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def serve(
 
     Example: tsbs-daw reaper serve --home ~/.local/share/tsbs-daw
     """
-    from tsbs_daw.cli.watch import listening
+    from tsbs_daw.cli.progress import listening
     from tsbs_daw.core.config import Settings
     from tsbs_daw.daemon.daemon import Daemon
     from tsbs_daw.integrations.reaper.application import IdleWatch

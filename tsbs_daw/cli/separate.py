@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsbs_daw.cli import options
-from tsbs_daw.cli.console import contents, decibels, duration, job_progress, one_line
+from tsbs_daw.cli.console import contents, decibels, duration, one_line
 from tsbs_daw.cli.options import Excerpt, Treatment, absolute, invalid_option, output_folder
+from tsbs_daw.cli.progress import job_progress
 from tsbs_daw.core.errors import AudioError, UnreadableAudio, UsageError, shown
 from tsbs_daw.core.filenames import source_name
 

@@ -1,11 +1,8 @@
-"""`tsbs-daw watch`: run the daemon, for folders and for everything that is submitted.
-
-Finished jobs go to stdout. Progress, and whatever is not about a song, goes to stderr.
-"""
+"""`tsbs-daw watch`: run the daemon, for folders and for what is submitted. `tsbs-daw web`: serve its page."""
 
 from __future__ import annotations
 
-import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,15 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tsbs_daw.cli import options
-from tsbs_daw.cli.console import contents, one_line, song_label
+from tsbs_daw.cli.progress import Notices, listening
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from tsbs_daw.contracts.treatment import Treatment
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.locks import HeldElsewhere
-    from tsbs_daw.queue.jobs import Event
     from tsbs_daw.watch.folders import WatchFolder
 
 Folders = Annotated[list[Path] | None, typer.Argument(help="Folders to watch.", metavar="FOLDER")]
@@ -96,10 +90,6 @@ class Rules:
         return {"after": after, "hours": hours, "patterns": Patterns(include, exclude)}
 
 
-_ENDINGS = ("done", "duplicate", "failed", "dead", "cancelled", "superseded")
-_EVERY = 0.1
-
-
 @options.grouped
 def command(
     folders: Folders = None,
@@ -125,8 +115,6 @@ def command(
 
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
     """
-    from tsbs_daw.cli.notices import Notices
-    from tsbs_daw.cli.web import beside_daemon
     from tsbs_daw.contracts.job import State
     from tsbs_daw.contracts.treatment import Treatment
     from tsbs_daw.core.locks import running_daemon
@@ -241,112 +229,86 @@ def _greet(folders: tuple[WatchFolder, ...], *, once: bool) -> None:
         typer.echo("Press Ctrl-C to stop. Unfinished songs resume at the next start.", err=True)
 
 
-class Listener:
-    """Base of the daemon's listeners: prints finished jobs, and leaves progress to its subclasses."""
-
-    def __call__(self, event: Event) -> None:
-        if event.kind in _ENDINGS:
-            self._end(event)
-            self._print(_ending(event), sys.stdout)
-        elif event.kind in ("started", "progress"):
-            self._progress(event)
-        elif event.kind != "queued":
-            self._print(f"{_about(event)}{event.kind}: {one_line(event.message)}".rstrip(": "), sys.stderr)
-
-    def _print(self, line: str, stream: Any) -> None:
-        print(line, file=stream, flush=True)
-
-    def _progress(self, event: Event) -> None:
-        raise NotImplementedError
-
-    def _end(self, event: Event) -> None:
-        raise NotImplementedError
+# ---- the page --------------------------------------------------------------------------------------------------------
 
 
-class _Lines(Listener):
-    """Prints a line when the message changes, and for every tenth of a job."""
+def web(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Output folder for the stems of files that are dropped onto the page.")
+    ] = Path(options.DEFAULT_OUT),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.", min=0, max=65535)] = 8765,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Further host name that the page is opened under. Needed beyond loopback. May be repeated."),
+    ] = None,
+    most_gb: Annotated[float, typer.Option(help="Largest file that can be dropped, in GB.", min=0.001)] = 4.0,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the default browser.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="Print a new link to the page that runs already.")] = False,
+    new_token: Annotated[bool, typer.Option("--new-token", help="Make a new token: sign out every browser.")] = False,
+    lifeline: Annotated[
+        bool, typer.Option("--lifeline", hidden=True, help="Stop when standard input is closed.")
+    ] = False,
+) -> None:
+    """Serve a page that shows the queue and plays the stems.
 
-    def __init__(self) -> None:
-        self._last_reported: dict[str, tuple[str, float]] = {}
+    Prints a link that can be used once, within ten minutes; the browser then stays signed in. The page can be opened
+    from this machine only. Press Ctrl-C to stop; the jobs go on.
 
-    def _progress(self, event: Event) -> None:
-        message, fraction = self._last_reported.get(event.id, ("", -1.0))
-        if event.message == message and event.fraction < fraction + _EVERY:
-            return
-        self._last_reported[event.id] = (event.message, event.fraction)
-        self._print(f"{_about(event)}{event.message or event.kind} {event.fraction:.0%}", sys.stderr)
+    Example: tsbs-daw web --open
+    """
+    from tsbs_daw.core.config import Settings
+    from tsbs_daw.web.app import Options
+    from tsbs_daw.web.server import Address, link_to_running, page_server
 
-    def _end(self, event: Event) -> None:
-        self._last_reported.pop(event.id, None)
-
-
-class _Bars(Listener):
-    """Shows a bar for each running job, and finished jobs above them."""
-
-    def __init__(self, bars: Progress):
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
-
-    def _progress(self, event: Event) -> None:
-        if event.id not in self._tasks:
-            self._tasks[event.id] = self._bars.add_task(
-                "", total=1.0, song=one_line(song_label(event.song, event.file))
-            )
-        self._bars.update(self._tasks[event.id], completed=event.fraction, description=event.message)
-
-    def _end(self, event: Event) -> None:
-        task = self._tasks.pop(event.id, None)
-        if task is not None:
-            self._bars.remove_task(task)
-
-    def _print(self, line: str, stream: Any) -> None:
-        if stream is sys.stdout and not sys.stdout.isatty():
-            print(line, flush=True)
-        else:
-            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    settings = Settings.from_environment()
+    if link:
+        typer.echo(link_to_running(settings.home))
+        return
+    chosen = Options(settings, options.absolute(out), int(most_gb * 1e9))
+    with page_server(settings, Address(host, port, tuple(name or ())), chosen, renew=new_token) as server:
+        _print_link(server.access.link(), host, open_browser=open_browser)
+        if lifeline:
+            server.stop_with(sys.stdin.buffer)
+        server.run()
 
 
-class _Json(Listener):
-    def __call__(self, event: Event) -> None:
-        document: dict[str, Any] = {"event": event.kind, "id": event.id, "song": event.song, "file": event.file}
-        document |= {"fraction": round(event.fraction, 4), "message": event.message}
-        document["result"] = json.loads(event.result.to_json()) if event.result else None
-        self._print(json.dumps(document), sys.stdout)
+def _print_link(url: str, host: str, *, open_browser: bool) -> None:
+    print(f"Open {url}", flush=True)
+    print("The link works once, within ten minutes; `tsbs-daw web --link` prints another.", file=sys.stderr)
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        print(
+            "Other machines can reach this page, unencrypted. An SSH tunnel or a TLS proxy is safer.", file=sys.stderr
+        )
+    print("Press Ctrl-C to stop. The jobs go on.", file=sys.stderr, flush=True)
+    if open_browser:
+        import webbrowser
+
+        webbrowser.open(url)
 
 
 @contextmanager
-def listening(*, as_json: bool) -> Iterator[Listener]:
-    """A listener for the daemon: bars in a terminal, lines in a pipe, JSON for scripts."""
-    if as_json:
-        yield _Json()
-    elif sys.stderr.isatty():
-        with _bars() as bars:
-            yield _Bars(bars)
-    else:
-        yield _Lines()
+def beside_daemon(out: Path | None, *, wanted: bool) -> Iterator[None]:
+    """The page in a process of its own, which ends with this one: what harms it does not harm the daemon."""
+    if not wanted:
+        yield
+        return
+    import starlette  # noqa: F401 -- says now that the extra is missing, in one sentence
 
-
-def _bars() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    song = TextColumn("{task.fields[song]}", markup=False)
-    message = TextColumn("{task.description}", markup=False)
-    console = Console(stderr=True)
-    return Progress(song, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), message, console=console)
-
-
-def _ending(event: Event) -> str:
-    from tsbs_daw.contracts.manifest import read_manifest
-
-    result = event.result
-    where = f" -> {one_line(str(result.folder))}" if result and result.folder else ""
-    why = f": {one_line(event.message)}" if event.message else ""
-    manifest = read_manifest(result.folder) if result and result.folder else None
-    written = f"\n  {contents(manifest)}" if manifest else ""
-    notes = "".join(f"\n  note: {one_line(warning)}" for warning in (result.warnings if result else ()))
-    return f"{_about(event)}{event.kind}{where}{why}{written}{notes}"
-
-
-def _about(event: Event) -> str:
-    return f"{one_line(song_label(event.song, event.file))}: " if event.song else ""
+    place = ["--out", str(options.absolute(out))] if out else []
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tsbs_daw", "web", "--lifeline", *place],
+        stdin=subprocess.PIPE,
+        stdout=sys.stderr,
+        start_new_session=True,  # Ctrl-C is for the daemon, which then ends it
+    )
+    try:
+        yield
+    finally:
+        assert child.stdin is not None
+        child.stdin.close()
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
