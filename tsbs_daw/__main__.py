@@ -70,20 +70,20 @@ def _dispatch(arguments: Sequence[str], settings: Settings) -> int:
         print(f"{cli.PROGRAM} {__version__}")
         return 0
     entry = cli.find(arguments[0])
-    from tsbs_daw.cli import logs
+    from tsbs_daw.cli.console import start_logging
 
     if entry.name in _NEED_A_HOME and "--help" not in arguments:
         settings.make_folders()
-    logs.start(settings, entry.name, verbose=verbose)
+    start_logging(settings, entry.name, verbose=verbose)
     return cli.run(entry, arguments[1:])
 
 
 def _unforeseen(error: Exception, settings: Settings) -> int:
     """Report what the system or the installation causes like any other error, and the rest as a bug."""
-    from tsbs_daw.cli import console, logs
+    from tsbs_daw.cli import console
 
     text = "".join(traceback.format_exception(error))
-    kept = logs.keep_traceback(settings, text)
+    kept = console.keep_traceback(settings, text)
     if isinstance(error, OSError) and _is_of_home(error, settings):
         _say(f"Cannot use {shown(error.filename)} ({error.strerror}). Set TSBS_DAW_HOME to a folder you can write to.")
         return 1

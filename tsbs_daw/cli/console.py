@@ -1,4 +1,4 @@
-"""What commands print: text, tables and JSON, and one sentence for a failure that is no bug.
+"""What commands say: text, tables and JSON, one sentence for a failure that is no bug, and the log files.
 
 `StopOnSignal` tells a long command that the user wants it to end.
 """
@@ -8,22 +8,28 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import json
+import logging
+import logging.handlers
+import os
 import re
 import signal
+import sys
 import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tsbs_daw.core.errors import shown
-from tsbs_daw.core.files import disk_is_full
+from tsbs_daw.core.files import disk_is_full, private_folder
 
 if TYPE_CHECKING:
     from tsbs_daw.contracts.job import Heartbeat
     from tsbs_daw.contracts.manifest import Manifest
+    from tsbs_daw.core.config import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -136,6 +142,64 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
         if match and match[1].replace("-", "_") == error.name:
             return f"This command needs {match[1]}, which is not installed. Run: pip install 'tsbs-daw[{match[2]}]'"
     return None
+
+
+# ---- logs: a file for each command, warnings to the terminal, everything with --verbose ------------------------------
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+_LOG_BYTES = 5_000_000
+
+
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A log file that is created with its first line. A log that cannot be written never stops the program."""
+
+    def _open(self) -> Any:
+        try:
+            _make_log_folder(Path(self.baseFilename).parent)
+            return super()._open()
+        except OSError:
+            return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- logging closes it
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop a line that cannot be written; report any other mistake."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+def _make_log_folder(logs: Path) -> None:
+    private_folder(logs.parent, repair=False)
+    private_folder(logs)
+
+
+def log_path(settings: Settings, command: str) -> Path:
+    return settings.home / "logs" / f"{command}.log"
+
+
+def start_logging(settings: Settings, command: str, *, verbose: bool) -> None:
+    """Set up logging. Called once, before a command runs."""
+    file = _LogFile(log_path(settings, command), maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8", delay=True)
+    file.setFormatter(logging.Formatter(_LOG_FORMAT))
+    terminal = logging.StreamHandler()
+    # These commands print what the daemon reports; its log lines would say everything twice.
+    usual = logging.CRITICAL if command in ("watch", "batch") else logging.WARNING
+    terminal.setLevel(logging.DEBUG if verbose else usual)
+    terminal.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"))
+    root = logging.getLogger()
+    root.addHandler(file)
+    root.addHandler(terminal)
+    logging.getLogger("tsbs_daw").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def keep_traceback(settings: Settings, text: str) -> Path | None:
+    """Append the traceback of a bug to errors.log. Returns its path; None if it cannot be written."""
+    path = log_path(settings, "errors")
+    try:
+        _make_log_folder(path.parent)
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
+    except OSError:
+        return None
+    return path
 
 
 # ---- a stop that the user asks for -----------------------------------------------------------------------------------

@@ -69,8 +69,7 @@ def status() -> int:
 
     Example: tsbs-daw service status
     """
-    from tsbs_daw.cli.console import table
-    from tsbs_daw.cli.logs import log_path
+    from tsbs_daw.cli.console import log_path, table
     from tsbs_daw.core.config import Settings
     from tsbs_daw.queue.spool import living_daemon
 
@@ -112,7 +111,7 @@ def remove(dry_run: DryRun = False) -> int:
 
 def _plan(*arguments: str) -> Plan:
     """Raises: UsageError: a system without a service manager that is known here"""
-    from tsbs_daw.cli.logs import log_path
+    from tsbs_daw.cli.console import log_path
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import UsageError
     from tsbs_daw.integrations.service import Service, plan
