@@ -19,8 +19,8 @@ from typing import Literal
 from pydantic import Field
 
 from tsbs_daw.batch.queue import job_id
+from tsbs_daw.contracts import Document, Part
 from tsbs_daw.contracts.catalogue import SongEntry
-from tsbs_daw.contracts.document import Document, Part
 from tsbs_daw.contracts.job import Job, Source
 from tsbs_daw.contracts.treatment import ContentHashes, Treatment
 from tsbs_daw.core.config import Settings

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, field_serializer
 
+from tsbs_daw.contracts import Document, Part
 from tsbs_daw.contracts.analysis import Analysis
-from tsbs_daw.contracts.document import Document, Part
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.filenames import safe_name
 

@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from tsbs_daw.contracts.document import Document, Part, Sentence
+from tsbs_daw.contracts import Document, Part, Sentence
 from tsbs_daw.contracts.treatment import Treatment
 
 _LONGEST_PATH = 32767  # characters; Windows' limit, the largest of the systems

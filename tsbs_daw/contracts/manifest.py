@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
-from tsbs_daw.contracts.document import Document, Part
+from tsbs_daw.contracts import Document, Part
 from tsbs_daw.contracts.job import JobId
 from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import JobFormatError

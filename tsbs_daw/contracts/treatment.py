@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 from pydantic_core import to_json
 
-from tsbs_daw.contracts.document import Part
+from tsbs_daw.contracts import Part
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import PresetError
 from tsbs_daw.core.files import file_sha256

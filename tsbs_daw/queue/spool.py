@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tsbs_daw.contracts.document import Document
+from tsbs_daw.contracts import Document
 from tsbs_daw.contracts.job import Heartbeat, Job, Progress, Result, State
 from tsbs_daw.core.errors import DaemonError, JobFormatError, shown
 from tsbs_daw.core.files import (
