@@ -11,7 +11,7 @@ shape = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(shape)
 
 # By name and not by import, because they cross from one process into another.
-STARTED_BY_NAME = {"daemon/worker.py": "daemon/worker_handle.py", "pipeline/run.py": "queue/options.py"}
+STARTED_BY_NAME = {"daemon/worker.py": "daemon/worker_handle.py", "pipeline/run.py": "core/config.py"}
 
 
 def test_every_file_of_the_way_is_handed_the_job_by_one_before_it():

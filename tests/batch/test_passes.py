@@ -16,8 +16,7 @@ from harness.studio import sound_of
 from sessions.session_samples import read_tracks
 
 from tsbs_daw.contracts.manifest import read_manifest
-from tsbs_daw.core.config import Settings
-from tsbs_daw.queue.options import DaemonOptions
+from tsbs_daw.core.config import DaemonOptions, Settings
 
 PRESET = """
 passes:

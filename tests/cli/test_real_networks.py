@@ -20,10 +20,9 @@ from harness.studio import sound_of
 from safetensors.torch import save_file
 
 from tsbs_daw.contracts.manifest import read_manifest
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings
 from tsbs_daw.models import kinds
 from tsbs_daw.network.seam import SeparationNetwork
-from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import living_daemon
 
 NETWORKS = ("htdemucs", "htdemucs_6s", "bs_roformer", "melband_vocals")

@@ -24,9 +24,8 @@ from timeouts import PATIENCE_S
 from tsbs_daw.cluster.remote import attach, connection_to
 from tsbs_daw.contracts.job import Job, Source, State
 from tsbs_daw.core import machine
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings
 from tsbs_daw.pipeline.run import run_job
-from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import read_result, submit
 from tsbs_daw.separation import Separator
 

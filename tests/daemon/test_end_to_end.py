@@ -15,10 +15,9 @@ from harness.repeats import repeated, rounds
 from harness.stage import DaemonProcess, children_of, is_beating, rows, settings_in, state_of, until
 
 from tsbs_daw.contracts.job import Job, Result, Source, State
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models.registry import BUNDLED
-from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import read_progress, read_result, submit
 from tsbs_daw.watch.folders import WatchFolder
 

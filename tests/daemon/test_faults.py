@@ -55,11 +55,10 @@ from harness.stage import (
 from timeouts import PATIENCE_S
 
 from tsbs_daw.contracts.job import State
-from tsbs_daw.core.config import FAILPOINTS
+from tsbs_daw.core.config import FAILPOINTS, DaemonOptions
 from tsbs_daw.core.errors import DaemonError
 from tsbs_daw.core.locks import FOLDER_LOCK
 from tsbs_daw.daemon.daemon import Daemon
-from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import living_daemon, request_cancel, submit
 from tsbs_daw.watch.folders import WatchFolder
 

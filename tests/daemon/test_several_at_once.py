@@ -27,7 +27,7 @@ from harness.studio import STEMS, Studio, stem_of
 from timeouts import PATIENCE_S
 
 from tsbs_daw.contracts.job import Job, Source, State
-from tsbs_daw.queue.options import PIPELINE
+from tsbs_daw.core.config import PIPELINE
 from tsbs_daw.queue.spool import request_cancel, submit
 
 TWO = replace(QUICK, songs_at_once=2)

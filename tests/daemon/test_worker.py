@@ -13,9 +13,9 @@ from timeouts import PATIENCE_S
 
 from tsbs_daw.contracts.job import Job, State
 from tsbs_daw.core import machine
+from tsbs_daw.core.config import PIPELINE
 from tsbs_daw.daemon.worker import load_runner, songs_for
 from tsbs_daw.daemon.worker_handle import worker_environment as environment_of_worker
-from tsbs_daw.queue.options import PIPELINE
 
 
 class Conversation:

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from tsbs_daw.contracts.treatment import Treatment
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings, WatchTimings
 from tsbs_daw.core.errors import TsbsDawError
 from tsbs_daw.daemon.daemon import Daemon
-from tsbs_daw.queue.options import DaemonOptions, WatchTimings
 from tsbs_daw.watch.folders import WatchFolder, load_folders
 
 

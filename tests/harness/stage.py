@@ -18,10 +18,9 @@ from harness.runners import RUNNER, RUNNERS_FOLDER, way_of
 from timeouts import PATIENCE_S
 
 from tsbs_daw.contracts.job import Job, Result, Source, State
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings, WatchTimings
 from tsbs_daw.daemon.daemon import Daemon
 from tsbs_daw.queue.jobs import Event
-from tsbs_daw.queue.options import DaemonOptions, WatchTimings
 from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.spool import living_daemon, read_result
 from tsbs_daw.queue.store import JobStore

@@ -17,12 +17,12 @@ from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.contracts.job import State
 from tsbs_daw.contracts.manifest import read_manifest
 from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.core.config import DaemonOptions
 from tsbs_daw.lab.songs.casting import cast
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dataset import truth_of
 from tsbs_daw.lab.songs.render import render
 from tsbs_daw.models.registry import BUNDLED
-from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.watch.folders import WatchFolder
 
 pytestmark = pytest.mark.skipif(not BUNDLED.is_file(), reason="the bundled model is not in this checkout")

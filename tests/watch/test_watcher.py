@@ -12,8 +12,8 @@ import pytest
 from harness.stage import settings_in, wav_bytes, write_song
 
 from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.core.config import DaemonOptions
 from tsbs_daw.queue.jobs import Event
-from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore

@@ -16,11 +16,10 @@ from enum import Enum
 from pathlib import Path
 
 from tsbs_daw.contracts.job import Job, Result, State
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings
 from tsbs_daw.core.errors import DaemonError, JobFormatError
 from tsbs_daw.daemon.daemon import Daemon
 from tsbs_daw.queue.jobs import Event
-from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import Spool, living_daemon, read_progress, read_result, request_retry, submit
 
 

@@ -22,11 +22,10 @@ from tsbs_daw.batch.plan import BatchRequest, FoundSong, Plan, SongRefused, find
 from tsbs_daw.batch.queue import JobPlace, JobStatus, Queue
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
 from tsbs_daw.contracts.job import Result, State
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings
 from tsbs_daw.core.errors import DaemonError, OutputError, TsbsDawError, UsageError, shown
 from tsbs_daw.core.locks import HeldElsewhere, LockFile
 from tsbs_daw.pipeline.publish import has_analysis
-from tsbs_daw.queue.options import DaemonOptions
 
 log = logging.getLogger(__name__)
 

@@ -66,9 +66,9 @@ def command(
     """
     from tsbs_daw.batch.catalogue import write_exports
     from tsbs_daw.batch.run import Batch
+    from tsbs_daw.core.config import DaemonOptions
     from tsbs_daw.models.registry import members, resolve
     from tsbs_daw.presets.preset import load_preset
-    from tsbs_daw.queue.options import DaemonOptions
 
     settings = sharing.settings(compute.settings())
     request = _request(folder, out, treatment, salvage, changes)

@@ -117,9 +117,9 @@ def command(
     """
     from tsbs_daw.contracts.job import State
     from tsbs_daw.contracts.treatment import Treatment
+    from tsbs_daw.core.config import DaemonOptions
     from tsbs_daw.core.locks import running_daemon
     from tsbs_daw.daemon.daemon import Daemon
-    from tsbs_daw.queue.options import DaemonOptions
     from tsbs_daw.watch.folders import load_folders
 
     settings = sharing.settings(compute.settings())

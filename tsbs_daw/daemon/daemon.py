@@ -23,7 +23,7 @@ from types import FrameType
 
 import tsbs_daw
 from tsbs_daw.contracts.job import Heartbeat, State
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings
 from tsbs_daw.core.errors import DaemonError, NoSpaceLeft, shown
 from tsbs_daw.core.files import may_pass
 from tsbs_daw.core.locks import DaemonLocks, WatchedRoot
@@ -32,7 +32,6 @@ from tsbs_daw.daemon.errand_runner import ErrandRunner
 from tsbs_daw.daemon.takeover import OutputCleaner, TrustedClock, recover, take_over
 from tsbs_daw.queue.database import comes_and_goes
 from tsbs_daw.queue.jobs import Event, JobLifecycle, Listener
-from tsbs_daw.queue.options import DaemonOptions
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.copying import Budget

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from tsbs_daw.contracts.job import Progress, Result, State
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings, back_off
 from tsbs_daw.core.errors import DaemonError, JobFormatError
 from tsbs_daw.daemon.worker_handle import Lease, Outcome, WorkerHandle
 from tsbs_daw.queue.jobs import JobLifecycle
-from tsbs_daw.queue.options import DaemonOptions, back_off
 from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.store import Requeued
 

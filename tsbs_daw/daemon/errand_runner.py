@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tsbs_daw.contracts.job import JobEnded, Result, State
+from tsbs_daw.core.config import DaemonOptions, back_off
 from tsbs_daw.core.errors import JobFormatError, described
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.queue import errands
 from tsbs_daw.queue.errands import Errand
 from tsbs_daw.queue.jobs import Event, JobLifecycle
-from tsbs_daw.queue.options import DaemonOptions, back_off
 from tsbs_daw.watch.folders import WatchFolder, watched_place
 from tsbs_daw.watch.hooks import HookFailed, HookStopped
 from tsbs_daw.watch.leave import Departure, Stays, leave

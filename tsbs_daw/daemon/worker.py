@@ -36,10 +36,9 @@ from typing import Any, BinaryIO
 
 from tsbs_daw.contracts.job import Job, Result
 from tsbs_daw.core.child import keep_stdout
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import PIPELINE, Settings
 from tsbs_daw.core.errors import ClusterUnavailable, DeviceLost, JobCancelled, LeaseLost, TsbsDawError, described, shown
 from tsbs_daw.core.files import disk_is_full, may_pass
-from tsbs_daw.queue.options import PIPELINE
 
 log = logging.getLogger(__name__)
 

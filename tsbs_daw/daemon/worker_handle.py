@@ -17,9 +17,8 @@ from typing import Any
 
 from tsbs_daw.core import machine
 from tsbs_daw.core.child import describe_exit, python
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings, back_off
 from tsbs_daw.core.errors import printable
-from tsbs_daw.queue.options import DaemonOptions, back_off
 from tsbs_daw.queue.records import JobRow
 
 log = logging.getLogger(__name__)

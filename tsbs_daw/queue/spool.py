@@ -26,6 +26,7 @@ from typing import TypeVar
 
 from tsbs_daw.contracts import Document
 from tsbs_daw.contracts.job import Heartbeat, Job, Progress, Result, State
+from tsbs_daw.core.config import DONE_DAYS
 from tsbs_daw.core.errors import DaemonError, JobFormatError, shown
 from tsbs_daw.core.files import (
     create_new,
@@ -37,7 +38,6 @@ from tsbs_daw.core.files import (
     write_atomically,
 )
 
-DONE_DAYS = 30
 REQUEST_BYTES = 256 * 1024
 ALIVE_S = 10.0  # a heartbeat older than this is that of a dead daemon
 _GIVEN_UP_S = 600.0  # whoever began a request longer ago than this is not expected to complete it

@@ -24,12 +24,11 @@ from dataclasses import dataclass
 
 from tsbs_daw.audio.headers.probe import seems_unfinished
 from tsbs_daw.contracts.treatment import ContentHashes
-from tsbs_daw.core.config import Settings
+from tsbs_daw.core.config import DaemonOptions, Settings, WatchTimings, back_off
 from tsbs_daw.core.errors import JobFormatError, described, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import disk_is_full
 from tsbs_daw.queue.jobs import Event
-from tsbs_daw.queue.options import DaemonOptions, WatchTimings, back_off
 from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
