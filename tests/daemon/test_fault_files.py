@@ -48,8 +48,8 @@ from timeouts import PATIENCE_S
 from tsbs_daw.contracts.job import State
 from tsbs_daw.core.config import Settings
 from tsbs_daw.queue.store import JobStore
-from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder
+from tsbs_daw.watch.ingest import Budget
 from tsbs_daw.watch.watcher import make_watchers
 
 # What a file's header promises is waited for longer than any test takes.

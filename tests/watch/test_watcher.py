@@ -17,9 +17,9 @@ from tsbs_daw.queue.jobs import Event
 from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
-from tsbs_daw.watch import copying, watcher
-from tsbs_daw.watch.copying import Budget
+from tsbs_daw.watch import ingest, watcher
 from tsbs_daw.watch.folders import WatchFolder
+from tsbs_daw.watch.ingest import Budget
 from tsbs_daw.watch.watcher import Watcher, make_watchers
 
 POLLING = replace(DaemonOptions(), share=DaemonOptions().local)  # no threads: the test makes time pass
@@ -157,7 +157,7 @@ def test_other_files_are_recorded_once(watched):
 
 def test_a_file_replaced_while_it_is_copied_is_taken_anew(watched, monkeypatch):
     path = write_song(watched.root / "a.wav", 1)
-    real = copying.sync_file
+    real = ingest.sync_file
     replaced = []
 
     def replace_it_now(descriptor: int) -> None:
@@ -165,7 +165,7 @@ def test_a_file_replaced_while_it_is_copied_is_taken_anew(watched, monkeypatch):
             replaced.append(write_song(watched.root / "b.tmp", 2).replace(path))
         real(descriptor)
 
-    monkeypatch.setattr(copying, "sync_file", replace_it_now)
+    monkeypatch.setattr(ingest, "sync_file", replace_it_now)
     (arrival,) = watched.pass_time(8.0)
     assert replaced
     assert arrival.job.source.path.read_bytes() == wav_bytes(2)
@@ -174,7 +174,7 @@ def test_a_file_replaced_while_it_is_copied_is_taken_anew(watched, monkeypatch):
 
 def test_a_file_written_to_while_it_is_copied_is_taken_anew(watched, monkeypatch):
     path = write_song(watched.root / "a.mp3", 1)
-    real = copying.sync_file
+    real = ingest.sync_file
     written = []
 
     def write_now(descriptor: int) -> None:
@@ -183,7 +183,7 @@ def test_a_file_written_to_while_it_is_copied_is_taken_anew(watched, monkeypatch
                 written.append(file.write(b"more"))
         real(descriptor)
 
-    monkeypatch.setattr(copying, "sync_file", write_now)
+    monkeypatch.setattr(ingest, "sync_file", write_now)
     (arrival,) = watched.pass_time(8.0)
     assert arrival.job.source.path.read_bytes() == wav_bytes(1) + b"more"
 
@@ -229,7 +229,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, where: str, number: int) -> None:
     def refused(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    owner = Path if where in ("mkdir", "rename") else copying
+    owner = Path if where in ("mkdir", "rename") else ingest
     monkeypatch.setattr(owner, where, refused)
 
 
@@ -273,7 +273,7 @@ def make_unreadable(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def unreadable(path: Path, **_: object) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(copying, "open_regular", unreadable)
+    monkeypatch.setattr(ingest, "open_regular", unreadable)
 
 
 @pytest.mark.parametrize(("number", "after_s"), UNREADABLE)

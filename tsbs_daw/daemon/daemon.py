@@ -34,9 +34,8 @@ from tsbs_daw.queue.database import comes_and_goes
 from tsbs_daw.queue.jobs import Event, JobLifecycle, Listener
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
-from tsbs_daw.watch.copying import Budget
 from tsbs_daw.watch.folders import WatchFolder, check_folders, watched_place
-from tsbs_daw.watch.ingest import Ingest
+from tsbs_daw.watch.ingest import Budget, Ingest
 from tsbs_daw.watch.scan import Notifications
 from tsbs_daw.watch.watcher import make_watchers
 

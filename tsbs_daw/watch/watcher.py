@@ -32,8 +32,8 @@ from tsbs_daw.queue.jobs import Event
 from tsbs_daw.queue.records import NewJob, SeenFile
 from tsbs_daw.queue.spool import Spool
 from tsbs_daw.queue.store import JobStore
-from tsbs_daw.watch.copying import Budget, Destination, Moved, SourceUnreadable, copy_to_spool, destination_of
 from tsbs_daw.watch.folders import WatchFolder
+from tsbs_daw.watch.ingest import Budget, Destination, Moved, SourceUnreadable, copy_to_spool, destination_of
 from tsbs_daw.watch.rules import LEFT_OUT
 from tsbs_daw.watch.scan import FileStabilityTracker, Found, Notifications, Scanner, excluded_places, sends_no_events
 
