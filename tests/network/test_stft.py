@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tsbs_daw.network.stft import STFT
+from tsbs_daw.network.network import STFT
 
 
 @pytest.mark.parametrize("samples", [1, 100, 1024, 1025, 2048, 10007])

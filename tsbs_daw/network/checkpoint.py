@@ -18,10 +18,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from tsbs_daw.core.errors import CheckpointError, shown
-from tsbs_daw.network.bands import BandSplit, Estimator
 from tsbs_daw.network.blocks import DualNet, SequenceUnit
 from tsbs_daw.network.config import ModelConfig
-from tsbs_daw.network.network import TwoStageSeparator
+from tsbs_daw.network.network import BandSplit, Estimator, TwoStageSeparator
 from tsbs_daw.network.seam import NetworkConfig, SeparationNetwork
 
 FORMAT = "tsbs-daw-1"

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tsbs_daw.network import fused
-from tsbs_daw.network.bands import BandSplit, Estimator
 from tsbs_daw.network.blocks import DualNet, group_norm
-from tsbs_daw.network.network import Separation, TwoStageSeparator
-from tsbs_daw.network.stft import STFT
+from tsbs_daw.network.network import STFT, BandSplit, Estimator, Separation, TwoStageSeparator
 from tsbs_daw.network.tiles import TILE_BYTES, TiledDualNet, for_each, keep_freed_memory, side_by_side, tanh
 
 
@@ -64,7 +62,7 @@ class LeanSeparator(TwoStageSeparator):
 
 
 class TiledSTFT(nn.Module):
-    """`stft.STFT`; its inverse, of which there are many, one waveform at a time."""
+    """`network.STFT`; its inverse, of which there are many, one waveform at a time."""
 
     def __init__(self, stft: STFT):
         super().__init__()
@@ -85,7 +83,7 @@ class TiledSTFT(nn.Module):
 
 
 class TiledSplit(nn.Module):
-    """`bands.BandSplit`, a group of bands at a time, written straight to its place."""
+    """`network.BandSplit`, a group of bands at a time, written straight to its place."""
 
     def __init__(self, split: BandSplit):
         super().__init__()
@@ -105,7 +103,7 @@ class TiledSplit(nn.Module):
 
 
 class TiledEstimator(nn.Module):
-    """`bands.Estimator`, some neighbouring bands of one width at a time, written straight to their place."""
+    """`network.Estimator`, some neighbouring bands of one width at a time, written straight to their place."""
 
     def __init__(self, estimator: Estimator, dtype: torch.dtype):
         super().__init__()

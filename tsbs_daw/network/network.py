@@ -1,6 +1,9 @@
-"""TS-BSMamba2: the two-stage separator (arXiv 2409.06245, figure 1).
+"""TS-BSMamba2: the two-stage separator (arXiv 2409.06245, figure 1), from waveform to waveforms.
 
-B batch, C channels, S stems, K bands, T frames, F bins, N features.
+In the order of the data: spectrum, bands, the blocks in between (see `blocks`), bins of every stem, waveforms.
+
+B batch, C channels, S stems, K bands, T frames, F bins, N features, w bins of a band. What stands below the separator
+tells no channels apart; its B is batch x channels.
 """
 
 from __future__ import annotations
@@ -9,15 +12,14 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tsbs_daw.network.bands import BandSplit, Estimator
-from tsbs_daw.network.blocks import DualNet
-from tsbs_daw.network.config import ModelConfig
+from tsbs_daw.network.blocks import DualNet, group_norm
+from tsbs_daw.network.config import BandGroup, ModelConfig
 from tsbs_daw.network.mamba2 import MAX_CHUNK_ON_DEVICE
 from tsbs_daw.network.seam import SeparationNetwork
-from tsbs_daw.network.stft import STFT
 
 
 class Separation(NamedTuple):
@@ -124,3 +126,163 @@ def apply_masks(masks: Tensor, spectrum: Tensor) -> Tensor:
     Returns: (B, S, T, F)
     """
     return (masks - (masks.sum(1, keepdim=True) - 1) / masks.shape[1]) * spectrum[:, None]
+
+
+class STFT(nn.Module):
+    """Short-time Fourier transform and its inverse for any length from one sample up. b: leading axes, flattened.
+
+    Centred with reflect padding, periodic Hann window, no normalisation: the transform of the published weights.
+    """
+
+    def __init__(self, n_fft: int, hop_length: int):
+        super().__init__()
+        self.n_fft, self.hop_length = n_fft, hop_length
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """
+        Args:    waveform: (b, samples)
+        Returns: spectrum: (b, T, F) complex, T = 1 + max(samples, n_fft / 2 + 1) // hop_length
+        """
+        # Reflection needs more samples than it mirrors; what is shorter gets silence, which inverse() cuts off again.
+        missing = self.n_fft // 2 + 1 - waveform.shape[-1]
+        if missing > 0:
+            waveform = F.pad(waveform, (0, missing))
+        return torch.stft(
+            waveform, self.n_fft, self.hop_length, window=self._window(waveform.dtype), pad_mode="reflect",
+            return_complex=True,
+        ).mT  # fmt: skip
+
+    def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
+        """
+        Args:    spectrum: (b, T, F) complex; samples: the length to give back
+        Returns: waveform: (b, samples)
+        """
+        whole = max(samples, self.n_fft // 2 + 1)
+        if spectrum.device.type != "cpu" and self.n_fft % self.hop_length == 0:
+            return self._inverse_on_device(spectrum, whole)[..., :samples]
+        window = self._window(spectrum.real.dtype)
+        waveform = torch.istft(spectrum.mT, self.n_fft, self.hop_length, window=window, length=whole)
+        return waveform[..., :samples]
+
+    def _inverse_on_device(self, spectrum: Tensor, samples: int) -> Tensor:
+        """`torch.istft` without its look at the window on the host, which waits for the device at every call.
+
+        Args:
+            spectrum: (b, T, F) complex.
+            samples: Length of the result, at most what the frames cover or zeros follow.
+        Returns:
+            (b, samples)
+        """
+        window = self._window(spectrum.real.dtype)
+        begin = self.n_fft // 2  # the transform is centred
+        waveform = self._overlap_add(torch.fft.irfft(spectrum, self.n_fft) * window)[:, begin : begin + samples]
+        weights = (window * window).expand(1, spectrum.shape[-2], self.n_fft)
+        waveform = waveform / self._overlap_add(weights)[:, begin : begin + samples].clamp(min=1e-11)
+        return F.pad(waveform, (0, samples - waveform.shape[1]))
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        """(b, T, n_fft) -> (b, (T - 1) x hop + n_fft): as many shifted sums as frames overlap."""
+        overlap = self.n_fft // self.hop_length
+        parts = frames.unflatten(-1, (overlap, self.hop_length))
+        return sum(F.pad(parts[:, :, k], (0, 0, k, overlap - 1 - k)) for k in range(overlap)).flatten(1)
+
+    def _window(self, dtype: torch.dtype) -> Tensor:
+        # Made anew in double precision: a float32 window converted would cost the last digits of a float64 run.
+        if dtype == torch.float64:
+            return torch.hann_window(self.n_fft, dtype=dtype, device=self.window.device)
+        return self.window
+
+
+class BandSplit(nn.Module):
+    """Spectrum -> N features a band (the paper's section 2.2): GroupNorm, then a linear layer, per band.
+
+    Bands of one width stand next to each other and are computed together.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.groups = nn.ModuleList(_GroupSplit(group, config.feature_dim) for group in config.band_groups)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """
+        Args:    spectrum: (B, T, F), complex
+        Returns: (K, B, T, N)
+        """
+        parts = torch.view_as_real(spectrum)
+        return torch.cat([group(parts) for group in self.groups])
+
+
+class _GroupSplit(nn.Module):
+    def __init__(self, group: BandGroup, feature_dim: int):
+        super().__init__()
+        self.group = group
+        inputs = 2 * group.band_width
+        self.norm_weight = nn.Parameter(torch.ones(group.count, inputs))
+        self.norm_bias = nn.Parameter(torch.zeros(group.count, inputs))
+        self.weight = _per_band(group.count, inputs, feature_dim, inputs)
+        self.bias = _per_band(group.count, inputs, feature_dim)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """spectrum: (B, T, F, 2), real and imaginary part."""
+        _, first_bin, count, width = self.group
+        part = spectrum[:, :, first_bin : first_bin + count * width]
+        x = rearrange(part, "b t (k w) i -> k b t (i w)", w=width)
+        x = group_norm(x, self.norm_weight[:, None, None], self.norm_bias[:, None, None])
+        return torch.einsum("kbti,kni->kbtn", x, self.weight) + self.bias[:, None, None]
+
+
+class Estimator(nn.Module):
+    """Features -> a complex mask, or map, for every stem and bin (the paper's section 2.4).
+
+    Per band: GroupNorm, N -> S x N, tanh, S groups of N -> N, tanh, S groups of N -> 4 w, read as
+    (value/gate) x (real/imaginary) x S x w; the estimate is value * sigmoid(gate).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        bands, features, stems = config.bands, config.feature_dim, len(config.stems)
+        self.config = config
+        self.norm_weight = nn.Parameter(torch.ones(bands, features))
+        self.norm_bias = nn.Parameter(torch.zeros(bands, features))
+        self.weight1 = _per_band(bands, features, stems * features, features)
+        self.bias1 = _per_band(bands, features, stems * features)
+        self.weight2 = _per_band(bands, features, stems, features, features)
+        self.bias2 = _per_band(bands, features, stems, features)
+        self.weight3 = nn.ParameterList(
+            _per_band(g.count, features, stems, 4 * g.band_width, features) for g in config.band_groups
+        )
+        self.bias3 = nn.ParameterList(_per_band(g.count, features, stems, 4 * g.band_width) for g in config.band_groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:    x: (K, B, T, N)
+        Returns: (B, S, T, F), complex
+        """
+        stems = len(self.config.stems)
+        x = group_norm(x, self.norm_weight[:, None, None], self.norm_bias[:, None, None])
+        x = torch.tanh(self._add(torch.einsum("kbtn,kmn->kbtm", x, self.weight1), self.bias1[:, None, None]))
+        x = rearrange(x, "k b t (s n) -> k s b t n", s=stems)
+        x = torch.tanh(self._add(torch.einsum("ksbtn,ksmn->ksbtm", x, self.weight2), self.bias2[:, :, None, None]))
+        groups = zip(self.config.band_groups, self.weight3, self.bias3, strict=True)
+        parts = torch.cat([self._group(x, *group) for group in groups], dim=-2)
+        return torch.view_as_complex(parts if parts.dtype == torch.float64 else parts.float())
+
+    def _group(self, x: Tensor, group: BandGroup, weight: Tensor, bias: Tensor) -> Tensor:
+        part = x[group.first_band : group.first_band + group.count]
+        y = self._add(torch.einsum("ksbtn,ksmn->ksbtm", part, weight), bias[:, :, None, None])
+        # The published network reads the groups' outputs, one stem after the other, as gate x part x stem x bin.
+        y = rearrange(y, "k s b t m -> k b t (s m)")
+        stems, width = len(self.config.stems), group.band_width
+        value, gate = rearrange(y, "k b t (v i s w) -> v b s t (k w) i", v=2, i=2, s=stems, w=width)
+        return value * torch.sigmoid(gate)
+
+    def _add(self, products: Tensor, bias: Tensor) -> Tensor:
+        """In training in the products' type, which in bfloat16 halves the memory traffic of all that follows."""
+        return products + (bias.to(products.dtype) if self.training else bias)
+
+
+def _per_band(count: int, fan_in: int, *shape: int) -> nn.Parameter:
+    """A stack of `count` linear layers' weights, with the initial values of torch's own."""
+    bound = 1 / math.sqrt(fan_in)
+    return nn.Parameter(torch.empty(count, *shape).uniform_(-bound, bound))
