@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tsbs_daw.network import FULL, TINY, ModelConfig, TwoStageSeparator, fused
+from tsbs_daw.network import FULL, TINY, ModelConfig, TwoStageSeparator
 from tsbs_daw.network.blocks import DualNet
-from tsbs_daw.network.mamba2 import Mamba2
+from tsbs_daw.network.mamba2 import Mamba2, fused_available, fused_mix
 from tsbs_daw.separation.forms import Form, choose_form, number_format
 
 pytestmark = pytest.mark.gpu
@@ -101,14 +101,14 @@ def test_the_form_that_is_chosen(device, caplog, measured):
 
 @pytest.mark.parametrize("length", [57, 259])
 def test_mamba_ssm_s_kernels_equal_the_plain_layer(length, device, measured):
-    if not fused.available():
+    if not fused_available():
         pytest.skip("mamba-ssm is not installed")
     torch.manual_seed(2)
     layer = Mamba2(FULL, 2).to(device)
     projected = 0.5 * torch.randn(2, 3, length, layer.in_proj.shape[1], device=device)
     exact, ours = projected.double().requires_grad_(), projected.clone().requires_grad_()
     wanted = copy.deepcopy(layer).double().mix(exact)
-    found = fused.mix(ours, layer)
+    found = fused_mix(ours, layer)
     measured(f"mamba-ssm {length}", ratio(found, wanted), 3e-3)
     gradient = torch.randn_like(found)
     wanted.backward(gradient.double())

@@ -8,14 +8,14 @@ import sys
 import pytest
 import torch
 
-from tsbs_daw.network import fused
+from tsbs_daw.network import mamba2
 
 
 @pytest.fixture(autouse=True)
 def asked_anew():
-    fused._kernel.cache_clear()
+    mamba2._fused_kernel.cache_clear()
     yield
-    fused._kernel.cache_clear()
+    mamba2._fused_kernel.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -34,25 +34,25 @@ def test_a_broken_mamba_ssm_is_told_once_and_not_used(tmp_path, monkeypatch, cap
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     with caplog.at_level(logging.WARNING):
-        assert not fused.available() and not fused.available()
+        assert not mamba2.fused_available() and not mamba2.fused_available()
     [record] = caplog.records
     assert record.getMessage().startswith("mamba-ssm is installed and cannot be used (")
 
 
 def test_a_missing_mamba_ssm_is_no_news(caplog):
-    if fused.available():
+    if mamba2.fused_available():
         pytest.skip("it is installed")
-    fused._kernel.cache_clear()
-    assert not fused.available() and not caplog.records
+    mamba2._fused_kernel.cache_clear()
+    assert not mamba2.fused_available() and not caplog.records
 
 
 def test_it_is_switched_off_within():
     class OnCuda:
         is_cuda, dtype = True, torch.float32
 
-    with fused.switched(False):
-        assert not fused.usable(OnCuda())
+    with mamba2.fused_kernels(False):
+        assert not mamba2.fuses(OnCuda())
 
 
 def test_short_sequences_are_not_padded_to_256():
-    assert [fused._chunk_size(length) for length in (33, 57, 64, 130, 259)] == [64, 64, 64, 128, 128]
+    assert [mamba2._fused_chunk_size(length) for length in (33, 57, 64, 130, 259)] == [64, 64, 64, 128, 128]

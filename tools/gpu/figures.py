@@ -38,13 +38,13 @@ def _install_mamba() -> None:
     """Unless it is there already."""
     import mamba_shim
 
-    from tsbs_daw.network import fused
+    from tsbs_daw.network import mamba2
 
     sources = Path(os.environ.get("MAMBA_SRC", ".gpu/mamba"))
-    if not fused.available() and (sources / "mamba_ssm").is_dir():
+    if not mamba2.fused_available() and (sources / "mamba_ssm").is_dir():
         mamba_shim.install(sources)
         mamba_shim.pin_autotuning()
-        fused._kernel.cache_clear()
+        mamba2._fused_kernel.cache_clear()
 
 
 if __name__ == "__main__":

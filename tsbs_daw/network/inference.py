@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tsbs_daw.network import fused
 from tsbs_daw.network.blocks import DualNet, group_norm
+from tsbs_daw.network.mamba2 import fused_available
 from tsbs_daw.network.network import STFT, BandSplit, Estimator, Separation, TwoStageSeparator
 from tsbs_daw.network.tiles import TILE_BYTES, TiledDualNet, for_each, keep_freed_memory, side_by_side, tanh
 
@@ -29,7 +29,7 @@ def variants(network: TwoStageSeparator, device: torch.device) -> dict[str, Call
 
         if supports(network.config):
             found["kernels"] = lambda dtype: for_gpu(network, dtype)
-    if fused.available():
+    if fused_available():
         found["mamba-ssm"] = lambda dtype: network
     return found
 

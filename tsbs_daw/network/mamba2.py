@@ -4,19 +4,28 @@
 
 G directions (independent layers computed together), B sequences, L length, H heads, P head width, N states,
 c chunks, q (or s) position in a chunk.
+
+On CUDA the fused kernels of mamba-ssm and causal-conv1d compute what `Mamba2.mix` does, where they import. Nothing else
+in the network knows of them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tsbs_daw.network import fused
 from tsbs_daw.network.config import ModelConfig
+
+log = logging.getLogger(__name__)
 
 # Longest chunk, in steps. On a CPU a chunk has to stay in the cache: the 57 bands are one chunk, and three seconds of
 # frames are a few equal ones. Elsewhere one chunk holds all 259 frames: fewer launches, and fewer bytes than states.
@@ -152,7 +161,7 @@ class Mamba2(nn.Module):
         Returns: (G, B, L, N)
         """
         projected = torch.einsum("gbln,gdn->gbld", u, self.in_proj)
-        y = fused.mix(projected, self) if fused.usable(projected) else self.mix(projected)
+        y = fused_mix(projected, self) if fuses(projected) else self.mix(projected)
         return torch.einsum("gbld,gnd->gbln", y, self.out_proj)
 
     def mix(self, projected: Tensor) -> Tensor:
@@ -167,3 +176,80 @@ class Mamba2(nn.Module):
         y = ssd(x, dt, -self.A_log.exp(), B, C) + x * self.D[:, None, None, :, None].to(x.dtype)
         gated = rearrange(y, "g b l h p -> g b l (h p)") * F.silu(z)
         return F.rms_norm(gated, (inner,), eps=1e-5) * self.norm_weight[:, None, None].to(gated.dtype)
+
+
+_fused_enabled = True  # see `fused_kernels`
+
+
+@cache
+def _fused_kernel() -> Any | None:
+    try:
+        import causal_conv1d  # noqa: F401  (the kernel below calls it)
+        from mamba_ssm.ops.triton.ssd_combined import mamba_split_conv1d_scan_combined
+    except ModuleNotFoundError as error:
+        if error.name not in ("causal_conv1d", "mamba_ssm"):
+            log.warning("mamba-ssm is installed and cannot be used (%s); going on without it", error)
+        return None
+    except Exception as error:  # compiled for another torch, a Triton of another version, a driver it cannot load
+        log.warning(
+            "mamba-ssm is installed and cannot be used (%s: %s); going on without it", type(error).__name__, error
+        )
+        return None
+    return mamba_split_conv1d_scan_combined
+
+
+def fused_available() -> bool:
+    """Whether mamba-ssm is installed and works."""
+    return _fused_kernel() is not None
+
+
+def fuses(tensor: Tensor) -> bool:
+    """Whether the fused kernels take this tensor."""
+    return _fused_enabled and tensor.is_cuda and tensor.dtype != torch.float64 and fused_available()
+
+
+@contextlib.contextmanager
+def fused_kernels(enabled: bool) -> Iterator[None]:
+    """Within, the fused kernels are used where they can be, or not at all."""
+    global _fused_enabled
+    before, _fused_enabled = _fused_enabled, enabled
+    try:
+        yield
+    finally:
+        _fused_enabled = before
+
+
+def fused_mix(projected: Tensor, layer: Mamba2) -> Tensor:
+    """`Mamba2.mix` in one kernel a direction.
+
+    Args:    projected: (G, B, L, inner + inner + 2 states + heads)
+    Returns: (G, B, L, inner)
+    """
+    with torch.cuda.device(projected.device):  # Triton launches on the current device, not on the tensors'
+        return torch.stack([_fused_direction(part, layer, index) for index, part in enumerate(projected)])
+
+
+def _fused_chunk_size(length: int) -> int:
+    """Short sequences in chunks of 64: a chunk's matrix is quadratic in it, whether the sequence fills it or not."""
+    return 64 if length <= 64 else 128
+
+
+def _fused_direction(part: Tensor, layer: Mamba2, index: int) -> Tensor:
+    """(B, L, W) -> (B, L, inner) in the direction `index`."""
+    kernel = _fused_kernel()
+    assert kernel is not None, "only called where `fuses` says yes"
+    return kernel(
+        part.contiguous(),
+        layer.conv_weight[index],
+        layer.conv_bias[index],
+        layer.dt_bias[index],
+        -layer.A_log[index].float().exp(),
+        D=layer.D[index],
+        chunk_size=_fused_chunk_size(part.shape[1]),
+        activation="silu",
+        rmsnorm_weight=layer.norm_weight[index],
+        rmsnorm_eps=1e-5,
+        headdim=layer.config.headdim,
+        ngroups=1,
+        norm_before_gate=False,
+    )

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from tsbs_daw.core.errors import UsageError, described
-from tsbs_daw.network import ModelConfig, fused
+from tsbs_daw.network import ModelConfig
+from tsbs_daw.network.mamba2 import fused_kernels
 from tsbs_daw.network.seam import NetworkConfig, SeparationNetwork, standardised
 from tsbs_daw.separation.transfer import is_out_of_memory
 
@@ -95,7 +96,7 @@ class Form:
 
     def __call__(self, mixture: Tensor, stage: str = "full") -> Tensor:
         """(B, C, samples) -> (B, S, C, samples), on the device that the network is on."""
-        with number_format(mixture.device, self.dtype, self.tf32), fused.switched(self.name == "mamba-ssm"):
+        with number_format(mixture.device, self.dtype, self.tf32), fused_kernels(self.name == "mamba-ssm"):
             if not self.network.config.standardised:
                 return self.network.estimate(mixture, stage)
             chunks, back = standardised(mixture)

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from tsbs_daw.core.errors import described
 from tsbs_daw.lab.bench.networks import SIZES, as_reference, own_macs, random_network
-from tsbs_daw.network import ModelConfig, TwoStageSeparator, fused
+from tsbs_daw.network import ModelConfig, TwoStageSeparator
+from tsbs_daw.network.mamba2 import fused_available
 from tsbs_daw.separation.forms import Form, GraphedForm
 
 NEW_SHARE = 0.75  # share of a chunk that does not overlap its neighbour
@@ -132,7 +133,7 @@ class _SizeOnDevice:
             network = for_gpu(self._plain, dtype)
         if name == "reference":
             network = as_reference(self._plain)
-        if name == "mamba-ssm" and not fused.available():
+        if name == "mamba-ssm" and not fused_available():
             raise RuntimeError("mamba-ssm is not installed")
         return Form(name, network, dtype, tf32, speed=1.0)
 
