@@ -11,8 +11,8 @@ import torch
 from tsbs_daw.core.errors import DeviceLost
 from tsbs_daw.network import TINY
 from tsbs_daw.network.seam import SeparationNetwork
+from tsbs_daw.separation.devices import HostTensor, JoinedFuture, Transfer, is_lost, is_out_of_memory
 from tsbs_daw.separation.engine import Engine
-from tsbs_daw.separation.transfer import HostTensor, JoinedFuture, Transfer, is_lost, is_out_of_memory
 
 CPU = torch.device("cpu")
 AUDIO = np.random.default_rng(0).standard_normal((3, 2, 100)).astype(np.float32)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tsbs_daw.core.errors import DeviceLost
+from tsbs_daw.separation.devices import Pending
 from tsbs_daw.separation.engine import Engine
-from tsbs_daw.separation.transfer import Pending
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from tsbs_daw.core.errors import DeviceError
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
-from tsbs_daw.separation.forms import Form, GraphedForm, choose_form
-from tsbs_daw.separation.transfer import (
+from tsbs_daw.separation.devices import (
     JoinedFuture,
     Pending,
     Transfer,
@@ -25,6 +24,7 @@ from tsbs_daw.separation.transfer import (
     on_host,
     translate_cuda_errors,
 )
+from tsbs_daw.separation.forms import Form, GraphedForm, choose_form
 
 log = logging.getLogger(__name__)
 

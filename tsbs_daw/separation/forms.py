@@ -31,7 +31,7 @@ from tsbs_daw.core.errors import UsageError, described
 from tsbs_daw.network import ModelConfig
 from tsbs_daw.network.mamba2 import fused_kernels
 from tsbs_daw.network.seam import NetworkConfig, SeparationNetwork, standardised
-from tsbs_daw.separation.transfer import is_out_of_memory
+from tsbs_daw.separation.devices import is_out_of_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NAMES = ("auto", *DTYPES)
