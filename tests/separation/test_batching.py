@@ -15,8 +15,7 @@ from tsbs_daw.core.errors import DeviceError, JobCancelled
 from tsbs_daw.network import TINY, TwoStageSeparator
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation import Separator
-from tsbs_daw.separation.batching import Batcher
-from tsbs_daw.separation.engine import Engine
+from tsbs_daw.separation.engine import Batcher, Engine
 
 CPU = torch.device("cpu")
 SMALL = replace(TINY, feature_dim=16, mask_blocks=1, map_blocks=1, headdim=16, chunk_s=0.5)

@@ -32,7 +32,7 @@ from tsbs_daw.core.child import describe_exit, environment, python
 from tsbs_daw.core.conversation import enlarge
 from tsbs_daw.core.errors import ClusterUnavailable
 from tsbs_daw.separation import Separator
-from tsbs_daw.separation.batching import Batcher
+from tsbs_daw.separation.engine import Batcher
 
 log = logging.getLogger(__name__)
 
@@ -297,7 +297,7 @@ class RemoteBatcher:
 
 
 class RemoteChunkFuture:
-    """The future of a chunk on a cluster, used like `batching.ChunkFuture`."""
+    """The future of a chunk on a cluster, used like `engine.ChunkFuture`."""
 
     def __init__(self, batcher: RemoteBatcher, request: ChunkRequest, stage: str):
         self._batcher, self._request, self._stage = batcher, request, stage
