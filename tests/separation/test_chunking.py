@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tsbs_daw.separation.chunking import OverlapAdd, cut
+from tsbs_daw.separation.streams import OverlapAdd, cut
 
 LENGTHS = [1, 99, 100, 101, 169, 170, 171, 240, 1000]
 

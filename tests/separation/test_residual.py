@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tsbs_daw.separation.residual import share_residual
+from tsbs_daw.separation.streams import share_residual
 
 RATE = 44100
 

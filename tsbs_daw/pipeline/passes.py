@@ -27,8 +27,8 @@ from tsbs_daw.pipeline.stem_cache import BLOCK_SAMPLES, RESIDUAL, CachedStems, S
 from tsbs_daw.presets.delivery import remainder
 from tsbs_daw.presets.passes import Pass
 from tsbs_daw.presets.preset import Preset
-from tsbs_daw.separation.residual import share_residual
 from tsbs_daw.separation.separator import joined_hash
+from tsbs_daw.separation.streams import share_residual
 
 Blocks = Iterator[tuple[dict[str, np.ndarray], np.ndarray]]
 

@@ -30,7 +30,7 @@ from tsbs_daw.contracts import Document
 from tsbs_daw.core.errors import JobFormatError, OutputError, OutputUnavailable, shown
 from tsbs_daw.core.files import write_atomically
 from tsbs_daw.core.locks import HeldElsewhere, LockFile
-from tsbs_daw.separation.residual import share_residual
+from tsbs_daw.separation.streams import share_residual
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from tsbs_daw.core.errors import DeviceError, DeviceLost
 from tsbs_daw.network.seam import SeparationNetwork
-from tsbs_daw.separation.chunking import OVERLAP, OverlapAdd, cut
 from tsbs_daw.separation.devices import (
     JoinedFuture,
     Pending,
@@ -33,6 +32,7 @@ from tsbs_daw.separation.devices import (
     translate_cuda_errors,
 )
 from tsbs_daw.separation.forms import Form, GraphedForm, choose_form
+from tsbs_daw.separation.streams import OVERLAP, OverlapAdd, cut
 
 log = logging.getLogger(__name__)
 

@@ -23,11 +23,10 @@ from tsbs_daw.core.errors import JobCancelled, UsageError, did_you_mean
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import kinds, registry
 from tsbs_daw.network.seam import SeparationNetwork
-from tsbs_daw.separation.chunking import OVERLAP, Chunk, OverlapAdd, cut, mean
 from tsbs_daw.separation.devices import choose_device
 from tsbs_daw.separation.engine import Batcher, ChunkFuture, Engine
 from tsbs_daw.separation.forms import mark
-from tsbs_daw.separation.residual import share_mixture
+from tsbs_daw.separation.streams import OVERLAP, Chunk, OverlapAdd, cut, mean, share_mixture
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,8 @@ import torch
 from tsbs_daw.lab.evaluation.evaluate import rms_db, rounded
 from tsbs_daw.lab.evaluation.real import frame_sdr, read_real_songs, scored_and_silent, shared_stems
 from tsbs_daw.lab.evaluation.songs import KnownSong
-from tsbs_daw.separation.chunking import OVERLAP
-from tsbs_daw.separation.residual import share_mixture
 from tsbs_daw.separation.separator import QUALITIES, Separator, Steps
+from tsbs_daw.separation.streams import OVERLAP, share_mixture
 
 SCHEMA = 1
 WINDOW, HOP = 4096, 1024  # STFT of the Wiener filter, in samples

@@ -36,8 +36,8 @@ import yaml
 from tsbs_daw.core.errors import DatasetError
 from tsbs_daw.lab.evaluation.evaluate import rms_db, rounded, si_sdr, stem_over_mixture, usdr
 from tsbs_daw.lab.evaluation.songs import KnownSong, list_song_folders, read_song
-from tsbs_daw.separation.residual import share_residual
 from tsbs_daw.separation.separator import Separator
+from tsbs_daw.separation.streams import share_residual
 
 SAMPLE_RATE = 44100
 FADE_S = 0.01
