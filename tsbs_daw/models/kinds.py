@@ -72,8 +72,8 @@ class Kind:
 
 
 TS = "ts-bs-mamba2"
-_DEMUCS = ("tsbs_daw.models.htdemucs", "demucs", "demucs")
-_ROFORMER = ("tsbs_daw.models.roformer", "bs_roformer", "roformer")
+_DEMUCS = ("tsbs_daw.models.packaged", "demucs", "demucs")
+_ROFORMER = ("tsbs_daw.models.packaged", "bs_roformer", "roformer")
 KINDS = {
     kind.name: kind
     for kind in (
