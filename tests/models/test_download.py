@@ -14,7 +14,7 @@ from file_server import serving
 from filelock import FileLock
 
 from tsbs_daw.core.errors import DownloadError, NoSpaceLeft
-from tsbs_daw.models.download import download
+from tsbs_daw.models.pull import download
 
 CONTENT = random.Random(1).randbytes(700_001)
 

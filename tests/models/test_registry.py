@@ -16,17 +16,9 @@ from golden_weights import CASE_B
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import CheckpointError, DownloadError, NoSpaceLeft, TsbsDawError, UnknownModel
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.models.registry import (
-    BUNDLED,
-    KNOWN,
-    HashRecord,
-    KnownModel,
-    convert_into,
-    find,
-    list_models,
-    pull,
-    resolve,
-)
+from tsbs_daw.models.convert import convert_into
+from tsbs_daw.models.pull import pull
+from tsbs_daw.models.registry import BUNDLED, KNOWN, HashRecord, KnownModel, find, list_models, resolve
 from tsbs_daw.network import TwoStageSeparator
 from tsbs_daw.network.checkpoint import load, read_metadata, save
 from tsbs_daw.separation.separator import Separator

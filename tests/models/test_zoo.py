@@ -18,7 +18,8 @@ from tsbs_daw.models import registry
 from tsbs_daw.models.convert import read_trainer_config
 from tsbs_daw.models.convert_child import _packaged, read_tensors, recognise
 from tsbs_daw.models.kinds import KINDS, load
-from tsbs_daw.models.registry import list_models, pull, resolve
+from tsbs_daw.models.pull import pull
+from tsbs_daw.models.registry import list_models, resolve
 from tsbs_daw.models.zoo import bundled, own, read_description
 
 KIND = "bs-roformer"

@@ -110,11 +110,12 @@ def pull(
 
     Example: tsbs-daw models pull musdb18
     """
-    from tsbs_daw.models import registry
+    from tsbs_daw.models.pull import pull as pull_model
+    from tsbs_daw.models.registry import find
 
     with _progress(f"Downloading {model}") as progress:
-        path = registry.pull(model, _settings(), accept_licence=accept_licence, progress=progress)
-    entry = registry.find(path.stem, _settings())
+        path = pull_model(model, _settings(), accept_licence=accept_licence, progress=progress)
+    entry = find(path.stem, _settings())
     if entry.known and entry.known.url:
         typer.echo(f"Licence: {entry.known.licence} ({entry.known.licence_source or 'no source is stated'})")
         if entry.known.sha256 is None:
@@ -164,7 +165,8 @@ def convert(
 
     Example: tsbs-daw models convert model_bs_mamba2.ckpt mine --stems drums,bass,other,vocals
     """
-    from tsbs_daw.models.registry import convert_into, find
+    from tsbs_daw.models.convert import convert_into
+    from tsbs_daw.models.registry import find
 
     options: dict[str, Any] = {"config": config, "network": network, "overwrite": overwrite}
     if stems is not None:

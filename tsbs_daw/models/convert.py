@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from tsbs_daw.core import child
+from tsbs_daw.core.config import Settings
 from tsbs_daw.core.documents import Document, plain
 from tsbs_daw.core.documents import Kind as DocumentKind
-from tsbs_daw.core.errors import CheckpointError, OutputError, SettingsError, UsageError, shown
+from tsbs_daw.core.errors import CheckpointError, OutputError, SettingsError, UnknownModel, UsageError, shown
+from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models.kinds import KINDS, TS
+from tsbs_daw.models.registry import HashRecord, is_name, known_models, model_path
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,21 @@ def convert(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Conversion(output, answer["config"], int(answer["parameters"]))
+
+
+def convert_into(source: Path, output: str | Path, settings: Settings, **options) -> Path:
+    """Convert to a path or, given a name, into the user's own models, and record the hash. Options as for `convert`.
+
+    Raises like `convert`, and UnknownModel if the name is that of a known model.
+    """
+    text = str(output)
+    if text in known_models(settings):
+        raise UnknownModel(f"The name {text} is reserved for a known model; choose another.")
+    path = model_path(text, settings) if is_name(text) else Path(output)
+    done = convert(source, path, **options).path
+    if done.parent == settings.models.absolute():
+        HashRecord(settings.models).record(done, file_sha256(done))
+    return done
 
 
 def _request(config: str, stems: Sequence[str] | None, network: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Models by name: the bundled model, known models to pull, the user's converted models, and any local path.
 
 default            in the package
-htdemucs, ...      described in `zoo`, pulled on request: downloaded, checked, converted
+htdemucs, ...      described in `zoo`, and pulled on request; see `pull`
 <name>             <models>/<name>.safetensors, written by `tsbs-daw models convert`
 a path             any .safetensors file
 
@@ -16,21 +16,15 @@ import contextlib
 import difflib
 import json
 import logging
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import CheckpointError, NoSpaceLeft, OutputError, UnknownModel, UsageError, shown
+from tsbs_daw.core.errors import CheckpointError, UnknownModel, shown
 from tsbs_daw.core.files import file_sha256, write_atomically
-from tsbs_daw.models.convert import convert
-from tsbs_daw.models.download import download
-from tsbs_daw.models.kinds import KINDS
-from tsbs_daw.models.zoo import SUFFIX as DESCRIPTION_SUFFIX
-from tsbs_daw.models.zoo import Description, bundled, own, read_description
+from tsbs_daw.models.zoo import Description, bundled, own
 
 FILE_NAME = "hashes.json"
 SCHEMA = 1
@@ -153,7 +147,7 @@ def resolve(name_or_path: str | Path, settings: Settings) -> Path:
     """
     name = str(name_or_path)
     if name == "default":
-        return _bundled()
+        return bundled_model()
     if is_name(name):
         path = model_path(name, settings)
         if path.is_file():
@@ -181,7 +175,8 @@ def locate(name_or_path: str, settings: Settings) -> Path | None:
     return _existing_file(name_or_path) if name_or_path not in known_models(settings) else None
 
 
-def _bundled() -> Path:
+def bundled_model() -> Path:
+    """The checkpoint of the package. Raises: CheckpointError: it is missing"""
     if not BUNDLED.is_file():
         raise CheckpointError(f"The bundled model is missing at {BUNDLED}; install tsbs-daw again.")
     return BUNDLED
@@ -240,83 +235,6 @@ def find(name: str, settings: Settings) -> Entry:
     return Entry(name, _local_file(name, settings), None)
 
 
-def pull(
-    model: str | Description,
-    settings: Settings,
-    *,
-    accept_licence: bool = False,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> Path:
-    """Download and convert a known model; what is already here is only checked.
-
-    Where no hash is published, the download's is recorded once it proved to be a checkpoint, and a later pull must give
-    the same.
-
-    Args:
-        model: A name, a description, or the path of a YAML file with one, which is kept among the models.
-        accept_licence: The user accepts the licence of a model that asks for it.
-        progress: Called with the bytes so far and in all (None: the server does not say).
-
-    Raises:
-        UnknownModel, SettingsError: No such model, or its description cannot be used.
-        UsageError: Its licence must be accepted first.
-        ModelError: The package of its network is not installed.
-        DownloadError, NoSpaceLeft: What came so far is kept.
-        CheckpointError: Another file than described, or not a checkpoint of the network.
-    """
-    known = _known(model, settings)
-    if known.url is None:
-        return _bundled()
-    output = model_path(known.name, settings)
-    if output.is_file():
-        return _checked(output, settings)
-    KINDS[known.network].require()
-    if known.accept_licence and not accept_licence:
-        raise UsageError(
-            f"The licence of {known.name} must be accepted: {known.licence} Source: {known.licence_source}. "
-            "Rerun the command with --accept-licence if you do."
-        )
-    try:
-        settings.models.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{settings.models} cannot be made ({error.strerror}); set TSBS_DAW_HOME elsewhere."
-        ) from error
-    _check_space(known, settings)
-    downloaded = settings.models / f"{known.name}.ckpt"
-    if not downloaded.is_file():
-        download(known.url, downloaded, progress=progress)
-    return _accept(known, downloaded, output, settings)
-
-
-def _accept(known: Description, downloaded: Path, output: Path, settings: Settings) -> Path:
-    """Hold the download to its published or recorded hash, convert it, and only then record what is new."""
-    record = HashRecord(settings.models)
-    sha256, expected = file_sha256(downloaded), known.sha256 or record.known(downloaded)
-    if expected is not None and expected != sha256:
-        downloaded.unlink()
-        found = f"(SHA-256 {sha256[:12]}… instead of {expected[:12]}…), so it was deleted unread; "
-        if known.sha256:
-            raise CheckpointError(
-                f"{known.url} gave another file than described {found}"
-                f"check the address and the `sha256:` of {known.name}."
-            )
-        raise CheckpointError(
-            f"{known.url} has changed since it was first pulled {found}"
-            f"if the publisher announced a new one, remove its line from {record.path}."
-        )
-    try:
-        metadata = {"name": known.name, "source": str(known.url), "source_sha256": sha256, "licence": known.licence}
-        convert(downloaded, output, network=known.network, values=known.values(), overwrite=True, metadata=metadata)
-    except CheckpointError:
-        downloaded.unlink(missing_ok=True)  # a later pull must download it again
-        raise
-    record.record(downloaded, sha256)
-    record.record(output, file_sha256(output))
-    downloaded.unlink()
-    return output
-
-
 def speed_here(path: Path, settings: Settings) -> float | None:
     """How many times faster than real time this model last separated on this machine; None: it has not yet."""
     return _speeds(settings.cache).get(_speed_key(path))
@@ -345,56 +263,3 @@ def _speeds(cache: Path) -> dict[str, float]:
         return {str(name): float(speed) for name, speed in found.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def convert_into(source: Path, output: str | Path, settings: Settings, **options) -> Path:
-    """Convert to a path or, given a name, into the user's own models, and record the hash. Options as for `convert`.
-
-    Raises like `convert`, and UnknownModel if the name is that of a known model.
-    """
-    text = str(output)
-    if text in known_models(settings):
-        raise UnknownModel(f"The name {text} is reserved for a known model; choose another.")
-    path = model_path(text, settings) if is_name(text) else Path(output)
-    done = convert(source, path, **options).path
-    if done.parent == settings.models.absolute():
-        HashRecord(settings.models).record(done, file_sha256(done))
-    return done
-
-
-def _known(model: str | Description, settings: Settings) -> Description:
-    if isinstance(model, Description):
-        return model
-    models = known_models(settings)
-    if model in models:
-        return models[model]
-    if model.lower().endswith(DESCRIPTION_SUFFIX):
-        return _add(Path(model), settings)
-    close = difflib.get_close_matches(model, list(models), n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"these can be: {', '.join(models)}."
-    raise UnknownModel(f"There is no model {model!r} to pull; {hint}")
-
-
-def _add(path: Path, settings: Settings) -> Description:
-    """Keep a user's description among the models, under the name of its file."""
-    known = read_description(path)
-    if not is_name(known.name) or known.name in KNOWN:
-        raise UsageError(f"{known.name!r} cannot be the name of another model; rename {shown(path)}.")
-    settings.models.mkdir(parents=True, exist_ok=True)
-    write_atomically(settings.models / f"{known.name}{DESCRIPTION_SUFFIX}", path.read_text(encoding="utf-8"))
-    return known
-
-
-def _checked(path: Path, settings: Settings) -> Path:
-    HashRecord(settings.models).check(path)
-    return path
-
-
-def _check_space(known: Description, settings: Settings) -> None:
-    """Check that there is space for the download and the converted file."""
-    needed, free = 2 * known.size_bytes, shutil.disk_usage(settings.models).free
-    if free < needed:
-        raise NoSpaceLeft(
-            f"The model {known.name} needs {needed / 1e6:,.0f} MB while it is converted and {settings.models} has "
-            f"{free / 1e6:,.0f} MB free; free some space and try again."
-        )

@@ -1,4 +1,6 @@
-"""Resumable download: a file arrives completely, or stays a partial file that the next try resumes.
+"""Pull a known model: a resumable download, held to its hash, converted, and recorded.
+
+A file arrives completely, or stays a partial file that the next try resumes:
 
     FILE.part        the bytes so far
     FILE.part.json   their address, and the server's validator (ETag or date) of that version
@@ -9,6 +11,7 @@ server is downloaded from the beginning and two versions are never mixed.
 
 from __future__ import annotations
 
+import difflib
 import email.message
 import http.client
 import json
@@ -27,8 +30,21 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from tsbs_daw.core.errors import DownloadError, NoSpaceLeft
-from tsbs_daw.core.files import disk_is_full
+from tsbs_daw.core.config import Settings
+from tsbs_daw.core.errors import (
+    CheckpointError,
+    DownloadError,
+    NoSpaceLeft,
+    OutputError,
+    UnknownModel,
+    UsageError,
+    shown,
+)
+from tsbs_daw.core.files import disk_is_full, file_sha256, write_atomically
+from tsbs_daw.models.convert import convert
+from tsbs_daw.models.kinds import KINDS
+from tsbs_daw.models.registry import KNOWN, HashRecord, bundled_model, is_name, known_models, model_path
+from tsbs_daw.models.zoo import SUFFIX, Description, read_description
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +54,117 @@ BLOCK_BYTES = 1 << 18
 STALL_S = 30.0
 TRIES_WITHOUT_PROGRESS = 4
 LARGEST_BYTES = 4 << 30  # more than any checkpoint; an endless response must not fill the disk
+
+
+def pull(
+    model: str | Description,
+    settings: Settings,
+    *,
+    accept_licence: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Path:
+    """Download and convert a known model; what is already here is only checked.
+
+    Where no hash is published, the download's is recorded once it proved to be a checkpoint, and a later pull must give
+    the same.
+
+    Args:
+        model: A name, a description, or the path of a YAML file with one, which is kept among the models.
+        accept_licence: The user accepts the licence of a model that asks for it.
+        progress: Called with the bytes so far and in all (None: the server does not say).
+
+    Raises:
+        UnknownModel, SettingsError: No such model, or its description cannot be used.
+        UsageError: Its licence must be accepted first.
+        ModelError: The package of its network is not installed.
+        DownloadError, NoSpaceLeft: What came so far is kept.
+        CheckpointError: Another file than described, or not a checkpoint of the network.
+    """
+    known = _known(model, settings)
+    if known.url is None:
+        return bundled_model()
+    output = model_path(known.name, settings)
+    if output.is_file():
+        HashRecord(settings.models).check(output)
+        return output
+    KINDS[known.network].require()
+    if known.accept_licence and not accept_licence:
+        raise UsageError(
+            f"The licence of {known.name} must be accepted: {known.licence} Source: {known.licence_source}. "
+            "Rerun the command with --accept-licence if you do."
+        )
+    try:
+        settings.models.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{settings.models} cannot be made ({error.strerror}); set TSBS_DAW_HOME elsewhere."
+        ) from error
+    _check_space(known, settings)
+    downloaded = settings.models / f"{known.name}.ckpt"
+    if not downloaded.is_file():
+        download(known.url, downloaded, progress=progress)
+    return _accept(known, downloaded, output, settings)
+
+
+def _accept(known: Description, downloaded: Path, output: Path, settings: Settings) -> Path:
+    """Hold the download to its published or recorded hash, convert it, and only then record what is new."""
+    record = HashRecord(settings.models)
+    sha256, expected = file_sha256(downloaded), known.sha256 or record.known(downloaded)
+    if expected is not None and expected != sha256:
+        downloaded.unlink()
+        found = f"(SHA-256 {sha256[:12]}… instead of {expected[:12]}…), so it was deleted unread; "
+        if known.sha256:
+            raise CheckpointError(
+                f"{known.url} gave another file than described {found}"
+                f"check the address and the `sha256:` of {known.name}."
+            )
+        raise CheckpointError(
+            f"{known.url} has changed since it was first pulled {found}"
+            f"if the publisher announced a new one, remove its line from {record.path}."
+        )
+    try:
+        metadata = {"name": known.name, "source": str(known.url), "source_sha256": sha256, "licence": known.licence}
+        convert(downloaded, output, network=known.network, values=known.values(), overwrite=True, metadata=metadata)
+    except CheckpointError:
+        downloaded.unlink(missing_ok=True)  # a later pull must download it again
+        raise
+    record.record(downloaded, sha256)
+    record.record(output, file_sha256(output))
+    downloaded.unlink()
+    return output
+
+
+def _known(model: str | Description, settings: Settings) -> Description:
+    if isinstance(model, Description):
+        return model
+    models = known_models(settings)
+    if model in models:
+        return models[model]
+    if model.lower().endswith(SUFFIX):
+        return _add(Path(model), settings)
+    close = difflib.get_close_matches(model, list(models), n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"these can be: {', '.join(models)}."
+    raise UnknownModel(f"There is no model {model!r} to pull; {hint}")
+
+
+def _add(path: Path, settings: Settings) -> Description:
+    """Keep a user's description among the models, under the name of its file."""
+    known = read_description(path)
+    if not is_name(known.name) or known.name in KNOWN:
+        raise UsageError(f"{known.name!r} cannot be the name of another model; rename {shown(path)}.")
+    settings.models.mkdir(parents=True, exist_ok=True)
+    write_atomically(settings.models / f"{known.name}{SUFFIX}", path.read_text(encoding="utf-8"))
+    return known
+
+
+def _check_space(known: Description, settings: Settings) -> None:
+    """Check that there is space for the download and the converted file."""
+    needed, free = 2 * known.size_bytes, shutil.disk_usage(settings.models).free
+    if free < needed:
+        raise NoSpaceLeft(
+            f"The model {known.name} needs {needed / 1e6:,.0f} MB while it is converted and {settings.models} has "
+            f"{free / 1e6:,.0f} MB free; free some space and try again."
+        )
 
 
 @dataclass(frozen=True)
