@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tsbs_daw.models.kinds import KINDS
-from tsbs_daw.models.zoo import bundled
+from tsbs_daw.models.registry import bundled_descriptions
 from tsbs_daw.network import checkpoint
 from tsbs_daw.network.seam import SeparationNetwork
 
@@ -29,7 +29,7 @@ def build(kind: str, values: dict[str, Any], seed: int = 0) -> SeparationNetwork
 
 def real_size(model: str) -> SeparationNetwork:
     """The network of a bundled description, untrained."""
-    known = bundled()[model]
+    known = bundled_descriptions()[model]
     return build(known.network, known.values())
 
 

@@ -18,7 +18,7 @@ from tsbs_daw.core.errors import CheckpointError, DownloadError, NoSpaceLeft, Ts
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models.convert import convert_into
 from tsbs_daw.models.pull import pull
-from tsbs_daw.models.registry import BUNDLED, KNOWN, HashRecord, KnownModel, find, list_models, resolve
+from tsbs_daw.models.registry import BUNDLED, KNOWN, Description, HashRecord, find, list_models, resolve
 from tsbs_daw.network import TwoStageSeparator
 from tsbs_daw.network.checkpoint import load, read_metadata, save
 from tsbs_daw.separation.separator import Separator
@@ -40,8 +40,8 @@ def pickled(tmp_path_factory) -> bytes:
     return path.read_bytes()
 
 
-def known(url: str) -> KnownModel:
-    return KnownModel(name="small", description="a test's model", licence="none", url=url, stems=SMALL.stems)
+def known(url: str) -> Description:
+    return Description(name="small", description="a test's model", licence="none", url=url, stems=SMALL.stems)
 
 
 def own_model(settings: Settings, name: str = "mine") -> Path:

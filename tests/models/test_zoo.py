@@ -19,8 +19,13 @@ from tsbs_daw.models.convert import read_trainer_config
 from tsbs_daw.models.convert_child import _packaged, read_tensors, recognise
 from tsbs_daw.models.kinds import KINDS, load
 from tsbs_daw.models.pull import pull
-from tsbs_daw.models.registry import list_models, resolve
-from tsbs_daw.models.zoo import bundled, own, read_description
+from tsbs_daw.models.registry import (
+    bundled_descriptions,
+    list_models,
+    own_descriptions,
+    read_description,
+    resolve,
+)
 
 KIND = "bs-roformer"
 NETWORK = networks.build(KIND, networks.TINY[KIND])
@@ -57,7 +62,7 @@ def describe(url: str, /, **values: object) -> str:
 
 
 def test_every_bundled_description_is_a_network_with_its_licence_s_source_and_a_pinned_hash_where_there_is_one():
-    for name, known in bundled().items():
+    for name, known in bundled_descriptions().items():
         assert known.name == name and known.licence_source.startswith("https://") and known.size_bytes
         assert known.measured_on and set(known.sdr_db) <= {*known.stems, "mean"}
         if known.network != "ts-bs-mamba2":
@@ -73,7 +78,7 @@ def test_nothing_is_fetched_without_pull(settings, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert {entry.state for entry in list_models(settings)} == {"bundled", "not pulled"}
-    for name in bundled():
+    for name in bundled_descriptions():
         with pytest.raises(UnknownModel, match=f"tsbs-daw models pull {name}"):
             resolve(name, settings)
     for kind, values in networks.TINY.items():
@@ -134,7 +139,7 @@ def test_a_broken_description_hides_no_other_model(settings, caplog):
     (settings.models / "broken.yaml").write_text("network: [")
     (settings.models / "htdemucs.yaml").write_text(describe("https://example.org/x"))
     (settings.models / "good.yaml").write_text(describe("https://example.org/x"))
-    assert set(own(settings.models)) == {"good"}
+    assert set(own_descriptions(settings.models)) == {"good"}
     assert "broken.yaml" in caplog.text and "has the name of a known model" in caplog.text
     assert len(list_models(settings)) == len(registry.KNOWN) + 1
 

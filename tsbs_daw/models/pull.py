@@ -43,8 +43,17 @@ from tsbs_daw.core.errors import (
 from tsbs_daw.core.files import disk_is_full, file_sha256, write_atomically
 from tsbs_daw.models.convert import convert
 from tsbs_daw.models.kinds import KINDS
-from tsbs_daw.models.registry import KNOWN, HashRecord, bundled_model, is_name, known_models, model_path
-from tsbs_daw.models.zoo import SUFFIX, Description, read_description
+from tsbs_daw.models.registry import (
+    DESCRIPTION_SUFFIX,
+    KNOWN,
+    Description,
+    HashRecord,
+    bundled_model,
+    is_name,
+    known_models,
+    model_path,
+    read_description,
+)
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +149,7 @@ def _known(model: str | Description, settings: Settings) -> Description:
     models = known_models(settings)
     if model in models:
         return models[model]
-    if model.lower().endswith(SUFFIX):
+    if model.lower().endswith(DESCRIPTION_SUFFIX):
         return _add(Path(model), settings)
     close = difflib.get_close_matches(model, list(models), n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"these can be: {', '.join(models)}."
@@ -153,7 +162,7 @@ def _add(path: Path, settings: Settings) -> Description:
     if not is_name(known.name) or known.name in KNOWN:
         raise UsageError(f"{known.name!r} cannot be the name of another model; rename {shown(path)}.")
     settings.models.mkdir(parents=True, exist_ok=True)
-    write_atomically(settings.models / f"{known.name}{SUFFIX}", path.read_text(encoding="utf-8"))
+    write_atomically(settings.models / f"{known.name}{DESCRIPTION_SUFFIX}", path.read_text(encoding="utf-8"))
     return known
 
 

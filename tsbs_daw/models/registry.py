@@ -1,13 +1,14 @@
 """Models by name: the bundled model, known models to pull, the user's converted models, and any local path.
 
 default            in the package
-htdemucs, ...      described in `zoo`, and pulled on request; see `pull`
+htdemucs, ...      described by a YAML file in `zoo/` or among the user's models, and pulled on request; see `pull`
 <name>             <models>/<name>.safetensors, written by `tsbs-daw models convert`
 a path             any .safetensors file
 
-A description pins the hash of its download where one is published; else the first pull records it. The first use of a
-model records its hash in `hashes.json` beside it, and a file that changes later is refused before anything in it is
-read.
+A description says which network it is, where its weights are, which file they must be, and under which licence, with
+the source of that statement. No weights but the default's are bundled. It pins the hash of its download where one is
+published; else the first pull records it. The first use of a model records its hash in `hashes.json` beside it, and a
+file that changes later is refused before anything in it is read.
 """
 
 from __future__ import annotations
@@ -17,25 +18,142 @@ import difflib
 import json
 import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import CheckpointError, UnknownModel, shown
+from tsbs_daw.core.documents import Kind as DocumentKind
+from tsbs_daw.core.documents import read_model
+from tsbs_daw.core.errors import CheckpointError, SettingsError, UnknownModel, UsageError, shown
 from tsbs_daw.core.files import file_sha256, write_atomically
-from tsbs_daw.models.zoo import Description, bundled, own
 
-FILE_NAME = "hashes.json"
+log = logging.getLogger(__name__)
+
+BUNDLED = Path(__file__).parent / "weights" / "default.safetensors"
+ZOO = Path(__file__).parent / "zoo"  # a description each, named like the model
+DESCRIPTION_SUFFIX = ".yaml"
+SUFFIX = ".safetensors"
+PICKLES = (".ckpt", ".pt", ".pth", ".th", ".bin", ".pkl", ".chpt")
+HASHES = "hashes.json"
 SCHEMA = 1
 SPEEDS = "speeds.json"  # in the cache: how fast each model was here
+
+_DESCRIPTION = DocumentKind("model description", SettingsError, "it needs at least `network:`, `stems:` and `url:`")
+
+
+class Description(BaseModel):
+    """A checkpoint that can be pulled.
+
+    Attributes:
+        name: That of its file, without the ending.
+        network: A key of `kinds.KINDS`.
+        config: What the network needs to know beside its weights; `{size: full}` for TS-BSMamba2.
+        complement: The stem that is the mixture without the others, for a network of one stem.
+        url: Where its weights are: a safetensors file or a pickle. None for the bundled model.
+        size_bytes: Of the download, exactly or nearly; checked against the free space.
+        sha256: Of the download, where one is published. None: the first pull records it.
+        licence: One sentence about the weights; `licence_source` says where that is stated.
+        accept_licence: Whether `pull` asks for `--accept-licence`.
+        standardised: The weights expect chunks of zero mean and unit deviation.
+        sdr_db: Published or measured SDR by stem; `measured_on` says on what, which kind, and by whom.
+        memory_bytes: What a separation needs, measured on a processor.
+        cost: Its time for a second of sound over that of the bundled model, measured on a processor; 0: unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    description: Annotated[str, Field(min_length=1, max_length=300)]
+    licence: Annotated[str, Field(min_length=1, max_length=600)]
+    licence_source: str = ""
+    accept_licence: bool = False
+    network: Literal["ts-bs-mamba2", "htdemucs", "bs-roformer", "mel-band-roformer"] = "ts-bs-mamba2"
+    config: dict[str, Any] = Field(default_factory=dict)
+    stems: tuple[str, ...] = ("drums", "bass", "other", "vocals")
+    complement: str | None = None
+    standardised: bool = False
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    size_bytes: Annotated[int, Field(ge=0, le=4 << 30)] = 0
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sdr_db: dict[str, float] = Field(default_factory=dict)
+    measured_on: str = ""
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _complement_is_a_stem(self) -> Description:
+        if self.complement is not None and self.complement not in self.stems:
+            raise ValueError(f"the complement {self.complement!r} is none of the stems {', '.join(self.stems)}")
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """What `Kind.config` takes."""
+        found: dict[str, Any] = {**self.config, "stems": list(self.stems)}
+        if self.complement is not None:
+            found["complement"] = self.complement
+        if self.standardised:
+            found["standardised"] = True
+        return found
+
+
+def read_description(path: Path) -> Description:
+    """A file's description, under the file's name. Raises: SettingsError: with line and column"""
+    found = read_model(path, Description, _DESCRIPTION)
+    if found.url is None:
+        raise SettingsError("`url:` is missing; say where the weights are.", path)
+    return found.model_copy(update={"name": path.stem})
+
+
+@cache
+def bundled_descriptions() -> dict[str, Description]:
+    """The descriptions of this package, by name."""
+    return {path.stem: read_description(path) for path in sorted(ZOO.glob(f"*{DESCRIPTION_SUFFIX}"))}
+
+
+def own_descriptions(folder: Path) -> dict[str, Description]:
+    """The user's descriptions in a folder, by name. One that cannot be used is logged and left out."""
+    found = {}
+    for path in sorted(folder.glob(f"*{DESCRIPTION_SUFFIX}")):
+        if path.stem in bundled_descriptions() or path.stem == "default":
+            log.warning("%s has the name of a known model and is not used; rename it", path)
+            continue
+        try:
+            found[path.stem] = read_description(path)
+        except UsageError as error:
+            log.warning("%s It is not listed.", error)
+    return found
+
+
+KNOWN = {
+    "default": Description(
+        name="default",
+        description="The small model of this package, for any laptop; its own card says what it was trained on.",
+        licence="Apache-2.0",
+        licence_source="its own card, in docs/models.md",
+        config={"size": "tiny"},
+        sdr_db={"drums": 0.7, "bass": 4.21, "other": -0.01, "vocals": 2.98, "mean": 1.97},
+        measured_on="five real songs, whole-track SDR, the median over songs (docs/results/default-real.json)",
+        memory_bytes=1_000_000_000,
+        cost=1.0,
+    ),
+    **bundled_descriptions(),
+}
+
+
+def known_models(settings: Settings) -> dict[str, Description]:
+    """What can be pulled: the bundled descriptions and the user's own."""
+    return {**KNOWN, **own_descriptions(settings.models)}
 
 
 class HashRecord:
     """The SHA-256 hashes of the files in one folder, by file name. Safe for several processes."""
 
     def __init__(self, folder: Path):
-        self.path = folder / FILE_NAME
+        self.path = folder / HASHES
 
     def known(self, file: Path) -> str | None:
         """The recorded hash; None if there is none.
@@ -86,36 +204,6 @@ class HashRecord:
                 f"{shown(self.path)} is damaged ({error}), so models cannot be checked; "
                 "delete it if you trust the models beside it."
             ) from error
-
-
-log = logging.getLogger(__name__)
-
-BUNDLED = Path(__file__).parent / "weights" / "default.safetensors"
-SUFFIX = ".safetensors"
-PICKLES = (".ckpt", ".pt", ".pth", ".th", ".bin", ".pkl", ".chpt")
-
-
-KnownModel = Description  # a model that this program knows by name
-
-KNOWN = {
-    "default": KnownModel(
-        name="default",
-        description="The small model of this package, for any laptop; its own card says what it was trained on.",
-        licence="Apache-2.0",
-        licence_source="its own card, in docs/models.md",
-        config={"size": "tiny"},
-        sdr_db={"drums": 0.7, "bass": 4.21, "other": -0.01, "vocals": 2.98, "mean": 1.97},
-        measured_on="five real songs, whole-track SDR, the median over songs (docs/results/default-real.json)",
-        memory_bytes=1_000_000_000,
-        cost=1.0,
-    ),
-    **bundled(),
-}
-
-
-def known_models(settings: Settings) -> dict[str, Description]:
-    """What can be pulled: the bundled descriptions and the user's own."""
-    return {**KNOWN, **own(settings.models)}
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsbs_daw.models.kinds import KINDS
-from tsbs_daw.models.zoo import Description, bundled
+from tsbs_daw.models.registry import Description, bundled_descriptions
 from tsbs_daw.network import FULL, LITE, TINY, ModelConfig, TwoStageSeparator
 from tsbs_daw.network.blocks import SequenceUnit, group_norm
 from tsbs_daw.network.mamba2 import Mamba2
@@ -194,7 +194,7 @@ def _peer(known: Description) -> Peer:
 
 
 # The published networks, called through the same interface as in the program.
-PEERS = tuple(_peer(known) for known in bundled().values() if KINDS[known.network].package)
+PEERS = tuple(_peer(known) for known in bundled_descriptions().values() if KINDS[known.network].package)
 
 
 def installed() -> list[Peer]:
