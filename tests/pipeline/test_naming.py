@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from tsbs_daw.core.filenames import safe_name
-from tsbs_daw.pipeline.naming import FILE_BYTES, file_names, filled, song_name
+from tsbs_daw.pipeline.song_info import FILE_BYTES, file_names, filled, song_name
 
 TEMPLATE = "{artist} - {title} [{bpm} BPM {camelot}] {stem}"
 KNOWN = {"artist": "AC/DC", "title": "Back: in Black?", "bpm": "128.0", "camelot": "8A"}

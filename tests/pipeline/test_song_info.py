@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tsbs_daw.contracts.analysis import Analysis, Beats, Key, Loudness, Section, Tempo, TempoChange
-from tsbs_daw.pipeline.naming import SongInfo, song_info
-from tsbs_daw.pipeline.sessions import with_analysis
+from tsbs_daw.pipeline.song_info import SongInfo, info_from_tags, with_analysis
 from tsbs_daw.sessions.session import Session
 from tsbs_daw.sessions.session import TempoChange as Change
 
@@ -47,7 +46,7 @@ def session_of(found: Analysis, markers: str = "sections") -> Session:
     ],
 )
 def test_tags_come_before_names(song, tags, artist, title):
-    facts = song_info(song, *tags)
+    facts = info_from_tags(song, *tags)
     assert (facts.artist, facts.title) == (artist, title)
 
 

@@ -24,8 +24,7 @@ from tsbs_daw.contracts.catalogue import CSV, JSON, Catalogue, SongEntry
 from tsbs_daw.contracts.manifest import AudioFile, Manifest, read_manifest
 from tsbs_daw.core.errors import NoSpaceLeft, OutputError, PresetError, shown
 from tsbs_daw.core.files import write_atomically
-from tsbs_daw.pipeline.naming import SongInfo
-from tsbs_daw.pipeline.sessions import grouped_tracks, with_analysis
+from tsbs_daw.pipeline.song_info import SongInfo, grouped_tracks, with_analysis
 from tsbs_daw.presets.preset import load_preset
 from tsbs_daw.sessions.batch_session import BatchSong, write_batch_rpp
 from tsbs_daw.sessions.session import Session

@@ -27,7 +27,7 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import JobFormatError, UsageError, shown
 from tsbs_daw.core.filenames import safe_name, source_name
 from tsbs_daw.core.files import file_sha256, write_atomically
-from tsbs_daw.pipeline.naming import song_info
+from tsbs_daw.pipeline.song_info import info_from_tags
 from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import load_preset
 from tsbs_daw.watch.scan import AUDIO_ENDINGS, Found, Scanner, file_state
@@ -237,7 +237,7 @@ class Plan:
 
     def entry(self, song: FoundSong) -> SongEntry:
         """Of a song that waits for its turn."""
-        named = song_info(PurePosixPath(song.relative).stem, "", "")
+        named = info_from_tags(PurePosixPath(song.relative).stem, "", "")
         return SongEntry(source=song.relative, artist=named.artist, title=named.title)
 
     def identify(self, song: FoundSong) -> SongEntry:

@@ -27,13 +27,21 @@ from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.contracts.manifest import AudioFile, OtherFile
 from tsbs_daw.core.errors import AnalysisError, JobCancelled, LeaseLost, NoSpaceLeft
 from tsbs_daw.core.files import disk_is_full, write_synced
-from tsbs_daw.pipeline import analyse, sessions
+from tsbs_daw.pipeline import analyse
 from tsbs_daw.pipeline.encode import Encoding, delivered, format_for, shared_gain
-from tsbs_daw.pipeline.naming import SongInfo, file_names, song_info, song_name
 from tsbs_daw.pipeline.passes import SeparatedSong
 from tsbs_daw.pipeline.publish import remove_folder
 from tsbs_daw.pipeline.render import SOURCE_COLOR, SOURCE_NAME, Rendering
 from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob
+from tsbs_daw.pipeline.song_info import (
+    SongInfo,
+    bare_tracks,
+    file_names,
+    grouped_tracks,
+    info_from_tags,
+    song_name,
+    with_analysis,
+)
 from tsbs_daw.pipeline.stem_cache import cache_key
 from tsbs_daw.sessions.dawproject import write_dawproject
 from tsbs_daw.sessions.rpp import write_rpp
@@ -170,9 +178,9 @@ class Delivery:
                 files = self.rendering.files
                 with ThreadPoolExecutor(torch.get_num_threads(), "hash") as pool:
                     entries = tuple(pool.map(delivered, files, (self.folder / file.file for file in files)))
-                return Delivered(entries, self._sessions(self._session(sessions.bare_tracks(entries))))
+                return Delivered(entries, self._sessions(self._session(bare_tracks(entries))))
         tags = read_tags(self.resolved.job.source.path)
-        info = song_info(self.resolved.song, tags.artist, tags.title)
+        info = info_from_tags(self.resolved.song, tags.artist, tags.title)
         if self.resolved.delivery.analyses:
             with self.context.timings.step("analyse"):
                 info = replace(info, analysis=self._try("analysis", self._analyse))
@@ -270,11 +278,11 @@ class Delivery:
         return Session(self.resolved.song, about.sample_rate, self.start_samples, about.samples, about.channels, tracks)
 
     def _full_session(self, made: list[AudioFile], info: SongInfo) -> Session:
-        tracks = sessions.grouped_tracks((file, file.sources) for file in made)
+        tracks = grouped_tracks((file, file.sources) for file in made)
         if self.resolved.delivery.source == "reference" and (reference := self._reference()):
             tracks += (reference,)
         session, markers = self._session(tracks), self.resolved.delivery.markers
-        return self._try("grid of the session", lambda: sessions.with_analysis(session, info, markers)) or session
+        return self._try("grid of the session", lambda: with_analysis(session, info, markers)) or session
 
     def _reference(self) -> SessionTrack | None:
         """Return a track that refers to the source file.

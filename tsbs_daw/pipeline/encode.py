@@ -18,9 +18,9 @@ from tsbs_daw.audio.measure import Levels, gain
 from tsbs_daw.audio.tags import Labels, Tags
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.files import file_sha256
-from tsbs_daw.pipeline.naming import SongInfo, short_key
 from tsbs_daw.pipeline.render import level_fields
 from tsbs_daw.pipeline.resolve import JobContext
+from tsbs_daw.pipeline.song_info import SongInfo, short_key
 from tsbs_daw.presets.delivery import DeliveryOptions
 
 log = logging.getLogger(__name__)
