@@ -45,7 +45,7 @@ class Engine:
     """Runs a network on a device. Not thread-safe; `Batcher` serialises the calls.
 
     Args:
-        precision: One of `precision.NAMES`.
+        precision: One of `forms.NAMES`.
         batch_size: Chunks at a time; 0: as many as fit the device.
     """
 

@@ -135,7 +135,7 @@ def choose_form(network: SeparationNetwork, device: torch.device, precision: str
     """
     Args:
         network: On any device; moved to `device` unless that is the CPU.
-        precision: One of `precision.NAMES`.
+        precision: One of `NAMES`.
     Raises: UsageError: no such precision, or not for this network; RuntimeError: out of memory for the weights
     """
     dtype = choose_precision(precision, device, network.config)
