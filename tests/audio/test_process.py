@@ -15,7 +15,7 @@ import pytest
 import signals
 from timeouts import PATIENCE_S
 
-from tsbs_daw.audio.decoder.process import STALL_S, DecoderProcess
+from tsbs_daw.audio.decoder import STALL_S, DecoderProcess
 from tsbs_daw.audio.read import open_audio, probe
 from tsbs_daw.core.errors import UnreadableAudio
 

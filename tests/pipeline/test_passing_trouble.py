@@ -12,7 +12,7 @@ import pytest
 import signals
 from harness.studio import Studio
 
-from tsbs_daw.audio.decoder.process import DecoderProcess
+from tsbs_daw.audio.decoder import DecoderProcess
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core import files

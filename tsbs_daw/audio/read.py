@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tsbs_daw.audio.decoder.process import MEMORY_BYTES, STALL_S, DecoderProcess, document
+from tsbs_daw.audio.decoder import MEMORY_BYTES, STALL_S, DecoderProcess, document
 from tsbs_daw.audio.headers.common import Header, Refused, Window
 from tsbs_daw.audio.headers.probe import check_limits, inspect_open, open_source
 from tsbs_daw.core.errors import (

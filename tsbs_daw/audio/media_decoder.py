@@ -21,8 +21,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from tsbs_daw.audio.decoder import decoder
-from tsbs_daw.audio.decoder.decoder import Failure, WindowFile, open_source, send, send_json
+from tsbs_daw.audio import decoder
+from tsbs_daw.audio.decoder import Failure, WindowFile, open_source, send, send_json
 
 UNKNOWN_SAMPLES = 1 << 63
 SHORTEST_PACKET_BYTES = 16  # shorter ones may be zeros, as where Opus sends nothing

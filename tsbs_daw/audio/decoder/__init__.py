@@ -1,1 +1,0 @@
-"""Decoders in separate processes, with limits."""
