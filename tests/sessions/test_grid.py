@@ -9,14 +9,14 @@ from itertools import pairwise
 import pytest
 from sessions.session_samples import random_session
 
-from tsbs_daw.sessions.grid import SCRAP_S, Change, bars_before, changes_of, fitted, steps, with_lead_in
+from tsbs_daw.sessions.session import SCRAP_S, TimelineChange, bars_before, changes_of, fitted, steps, with_lead_in
 
 
-def change(at_s: float | Fraction, bpm: float = 120, beats: int | None = 4) -> Change:
-    return Change(Fraction(at_s), Fraction(bpm), (beats, 4) if beats else None)
+def change(at_s: float | Fraction, bpm: float = 120, beats: int | None = 4) -> TimelineChange:
+    return TimelineChange(Fraction(at_s), Fraction(bpm), (beats, 4) if beats else None)
 
 
-def with_steps(changes: list[Change]):
+def with_steps(changes: list[TimelineChange]):
     return steps(with_lead_in(changes, Fraction(0)))
 
 
@@ -99,7 +99,7 @@ def test_any_tempo_map_keeps_its_times_and_its_tempos():
             assert written[0].at_s == 0 and written[0].quarters == 0
             assert all(a.at_s < b.at_s and a.quarters < b.quarters for a, b in pairwise(written))
             assert {step.at_s for step in written} >= {change.at_s for change in changes} - dropped
-        plain = {Change(step.at_s, step.bpm, step.bar) for step in with_steps(changes)}
+        plain = {TimelineChange(step.at_s, step.bpm, step.bar) for step in with_steps(changes)}
         assert plain >= {change for change in changes if change.at_s not in dropped}
 
 

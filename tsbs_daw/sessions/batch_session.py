@@ -14,9 +14,19 @@ from fractions import Fraction
 from pathlib import Path
 
 from tsbs_daw.sessions import rpp
-from tsbs_daw.sessions.grid import DEFAULT_BEATS, DEFAULT_BPM, Change, changes_of, steps, with_lead_in
 from tsbs_daw.sessions.rpp import Track
-from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack, below
+from tsbs_daw.sessions.session import (
+    DEFAULT_BEATS,
+    DEFAULT_BPM,
+    GROUP_COLORS,
+    Session,
+    SessionTrack,
+    TimelineChange,
+    below,
+    changes_of,
+    steps,
+    with_lead_in,
+)
 
 GAP_S = 4  # between two songs, at least
 
@@ -109,15 +119,15 @@ def _sample_rate(songs: Sequence[_Placed]) -> int:
     return max(counts, key=lambda rate: (counts[rate], rate), default=44100)
 
 
-def _tempo_map(songs: Sequence[_Placed]) -> list[Change]:
+def _tempo_map(songs: Sequence[_Placed]) -> list[TimelineChange]:
     """Each song's tempo map from its start; the default if a song has none. Empty if no song has one."""
     if not any(song.session.tempo for song in songs):
         return []
     default = (Fraction(DEFAULT_BPM), (DEFAULT_BEATS, 4))
-    found: list[Change] = []
+    found: list[TimelineChange] = []
     for song in songs:
         own = with_lead_in(changes_of(song.session, song.start_s), song.start_s)
-        found += own or [Change(song.start_s, *default)]
+        found += own or [TimelineChange(song.start_s, *default)]
     return found
 
 

@@ -23,8 +23,21 @@ from pathlib import Path, PurePosixPath
 
 from tsbs_daw import __version__
 from tsbs_daw.core.errors import OutputError, shown
-from tsbs_daw.sessions.grid import DEFAULT_BEATS, DEFAULT_BPM, Change, changes_of, fitted, steps
-from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack, holdable, is_absolute, number, one_line
+from tsbs_daw.sessions.session import (
+    DEFAULT_BEATS,
+    DEFAULT_BPM,
+    GROUP_COLORS,
+    Session,
+    SessionTrack,
+    TimelineChange,
+    changes_of,
+    fitted,
+    holdable,
+    is_absolute,
+    number,
+    one_line,
+    steps,
+)
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same session gives the same bytes, whenever it is written
 _READABLE = 0o644 << 16
@@ -198,7 +211,7 @@ class _Document:
         external = {"external": "true"} if self.external else {}
         ET.SubElement(audio, "File", path=self.paths[track.file], **external)
 
-    def _tempo_map(self, arrangement: ET.Element, found: Sequence[Change]) -> None:
+    def _tempo_map(self, arrangement: ET.Element, found: Sequence[TimelineChange]) -> None:
         tempos = ET.SubElement(arrangement, "TempoAutomation", timeUnit="beats", unit="bpm", id=next(self._ids))
         ET.SubElement(tempos, "Target", parameter=self._tempo)
         bars = ET.SubElement(arrangement, "TimeSignatureAutomation", timeUnit="beats", id=next(self._ids))

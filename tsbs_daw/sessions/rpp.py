@@ -25,8 +25,21 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from tsbs_daw.core.errors import OutputError
-from tsbs_daw.sessions.grid import DEFAULT_BEATS, DEFAULT_BPM, Change, bars_before, changes_of, steps, with_lead_in
-from tsbs_daw.sessions.session import GROUP_COLORS, Session, SessionTrack, holdable, number, one_line
+from tsbs_daw.sessions.session import (
+    DEFAULT_BEATS,
+    DEFAULT_BPM,
+    GROUP_COLORS,
+    Session,
+    SessionTrack,
+    TimelineChange,
+    bars_before,
+    changes_of,
+    holdable,
+    number,
+    one_line,
+    steps,
+    with_lead_in,
+)
 
 # Old enough that no REAPER warns about a project from a newer version. The number is the time of saving; it is fixed,
 # so that the same job writes the same bytes.
@@ -76,7 +89,7 @@ def settings(sample_rate: int, cursor_s: Fraction, first_bar: int = 1) -> Lines:
     ]
 
 
-def tempo(steps: Sequence[Change], key: str) -> Lines:
+def tempo(steps: Sequence[TimelineChange], key: str) -> Lines:
     """The tempo of a project and, if it is known, its tempo map."""
     if not steps:
         return [f"TEMPO {number(DEFAULT_BPM)} {DEFAULT_BEATS} 4"]
@@ -87,7 +100,7 @@ def tempo(steps: Sequence[Change], key: str) -> Lines:
     ]
 
 
-def _point(step: Change) -> str:
+def _point(step: TimelineChange) -> str:
     point = f"PT {number(step.at_s)} {number(step.bpm)} 1"
     if step.bar is None:
         return point
