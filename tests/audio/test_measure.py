@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import signals
 
-from tsbs_daw.audio.measure import Levels, Meter, db, gain
+from tsbs_daw.audio.dsp import Levels, Meter, db, gain
 
 
 def measure(sound: np.ndarray, sample_rate: int = 48000, block: int = 4800) -> Levels:

@@ -5,7 +5,7 @@ import pytest
 import signals
 import soxr
 
-from tsbs_daw.audio.resample import QUALITY, Resampler, fit_length, resampled_length
+from tsbs_daw.audio.dsp import QUALITY, Resampler, fit_length, resampled_length
 
 PAIRS = [
     (44100, 48000),

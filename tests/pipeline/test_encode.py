@@ -11,7 +11,7 @@ import soundfile
 from batch.songs import analysis
 from wav_loops import acid_of
 
-from tsbs_daw.audio.measure import Levels
+from tsbs_daw.audio.dsp import Levels
 from tsbs_daw.audio.tags import Tags
 from tsbs_daw.contracts.analysis import Beats, Tempo
 from tsbs_daw.contracts.manifest import AudioFile

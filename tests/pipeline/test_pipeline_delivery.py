@@ -17,7 +17,7 @@ import signals
 import soundfile
 from harness.studio import STEMS, Studio, sound_of, stem_of
 
-from tsbs_daw.audio.measure import Levels, Meter
+from tsbs_daw.audio.dsp import Levels, Meter
 from tsbs_daw.audio.read import probe
 from tsbs_daw.audio.tags import Tags, read_tags, write_tags
 from tsbs_daw.contracts.job import Job, Result

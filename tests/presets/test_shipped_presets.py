@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import signals
 
-from tsbs_daw.audio.measure import Levels, Meter
+from tsbs_daw.audio.dsp import Levels, Meter
 from tsbs_daw.core.config import resource_folder
 from tsbs_daw.effects.chain import pink_noise, render
 from tsbs_daw.effects.table import Output

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tsbs_daw.audio.measure import Meter
+from tsbs_daw.audio.dsp import Meter, Resampler
 from tsbs_daw.audio.read import open_audio
-from tsbs_daw.audio.resample import Resampler
 from tsbs_daw.contracts.analysis import Loudness
 
 RATE_HZ = 22_050  # attacks and pitches need nothing above 11 kHz

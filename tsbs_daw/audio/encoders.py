@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tsbs_daw.audio.dsp import Resampler, resampled_length
 from tsbs_daw.audio.formats import DELIVERY_FORMATS, DeliveryFormat, delivery_format, file_ending
-from tsbs_daw.audio.resample import Resampler, resampled_length
 from tsbs_daw.audio.riff import acid_body, beats_in, build_chunk, smpl_body
 from tsbs_daw.audio.tags import ROOM_COMMENT, Labels, label
 from tsbs_daw.audio.wav_writer import AudioWriter

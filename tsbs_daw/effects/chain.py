@@ -23,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tsbs_daw.audio.measure import Levels, Meter
+from tsbs_daw.audio.dsp import Levels, Meter
 from tsbs_daw.core.errors import EffectError
 from tsbs_daw.effects.instances import Instances, SegmentedStage, build_instances
 from tsbs_daw.effects.table import EFFECTS, Effect, Output

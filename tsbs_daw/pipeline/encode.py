@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from tsbs_daw.audio.dsp import Levels, gain
 from tsbs_daw.audio.encoders import MOST_CHANNELS, delivery_format, open_writer
-from tsbs_daw.audio.measure import Levels, gain
 from tsbs_daw.audio.tags import Labels, Tags
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.files import file_sha256

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tsbs_daw.audio.measure import Levels, Meter, db
+from tsbs_daw.audio.dsp import Levels, Meter, db
 from tsbs_daw.audio.wav_writer import AudioWriter
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.effects.chain import OutputRenderer

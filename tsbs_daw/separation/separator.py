@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tsbs_daw.audio.resample import Resampler
+from tsbs_daw.audio.dsp import Resampler
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import JobCancelled, UsageError, did_you_mean
 from tsbs_daw.core.files import file_sha256
