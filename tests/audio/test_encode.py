@@ -13,7 +13,7 @@ import soundfile
 from wav_loops import acid_of, instrument_of
 
 from tsbs_daw.audio.encoders import DELIVERY_FORMATS, file_ending, open_writer
-from tsbs_daw.audio.headers.probe import inspect
+from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.read import probe
 from tsbs_daw.core.errors import NoSpaceLeft, OutputError
 

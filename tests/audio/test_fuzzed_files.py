@@ -16,7 +16,7 @@ from harness.audio_files import aac
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tsbs_daw.audio.headers.probe import inspect
+from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.core.errors import AudioError
 

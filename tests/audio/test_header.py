@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import signals
 
-from tsbs_daw.audio.headers.probe import inspect
+from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.read import open_audio, probe
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio
 

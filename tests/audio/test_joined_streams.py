@@ -9,7 +9,7 @@ import pytest
 import signals
 from harness.audio_files import SECOND, SOUND, aac, read_all
 
-from tsbs_daw.audio.headers.probe import seems_unfinished
+from tsbs_daw.audio.probe import seems_unfinished
 from tsbs_daw.core.errors import AudioError, UnreadableAudio, UnsupportedAudio
 
 GARBAGE = np.random.default_rng(3).bytes(5000)

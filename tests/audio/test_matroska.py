@@ -11,7 +11,7 @@ import pytest
 import signals
 
 from tsbs_daw.audio.headers import streams
-from tsbs_daw.audio.headers.probe import inspect
+from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio
 

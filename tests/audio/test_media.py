@@ -14,7 +14,7 @@ import pytest
 import signals
 
 from tsbs_daw.audio import read
-from tsbs_daw.audio.headers.probe import inspect, seems_unfinished
+from tsbs_daw.audio.probe import inspect, seems_unfinished
 from tsbs_daw.audio.read import open_audio, probe
 from tsbs_daw.audio.tags import Tags, read_tags, write_tags
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio, UnsupportedAudio

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import signals
 
-from tsbs_daw.audio.headers.probe import inspect, seems_unfinished
+from tsbs_daw.audio.probe import inspect, seems_unfinished
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnreadableAudio
 

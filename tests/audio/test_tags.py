@@ -17,7 +17,7 @@ from mutagen.flac import Picture
 from wav_loops import acid_of
 
 from tsbs_daw.audio.encoders import DELIVERY_FORMATS, file_ending, open_writer
-from tsbs_daw.audio.headers.probe import inspect
+from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.read import probe
 from tsbs_daw.audio.riff import chunk_names
 from tsbs_daw.audio.tags import Tags, read_tags, repaired, short_key, write_tags

@@ -11,7 +11,7 @@ import signals
 import soundfile
 from wav_loops import acid_of, instrument_of
 
-from tsbs_daw.audio.headers.probe import inspect
+from tsbs_daw.audio.probe import inspect
 from tsbs_daw.contracts.analysis import Beats
 from tsbs_daw.core.errors import AnalysisError, UnreadableAudio
 from tsbs_daw.pipeline.loops import bar_lines_s, cut_loops, pieces

@@ -10,7 +10,7 @@ from harness.publishing import publish
 from harness.stage import until, write_song
 from watchdog.observers import Observer
 
-from tsbs_daw.audio.headers.probe import AUDIO_SUFFIXES
+from tsbs_daw.audio.probe import AUDIO_SUFFIXES
 from tsbs_daw.batch.plan import find_songs
 from tsbs_daw.watch.scan import AUDIO_ENDINGS, Notifications, Scanner
 

@@ -1,6 +1,6 @@
 """Read audio files of any common format, in blocks of float32 (channels, samples).
 
-Two readers must agree before any sample is returned: `headers` reads the header and compares it with the file's size,
+Two readers must agree before any sample is returned: `probe` reads the header and compares it with the file's size,
 and `decoder` decodes the audio in a separate process, where a hostile file can do no harm. Nothing is allocated from a
 number that a file claims.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from tsbs_daw.audio.decoder import MEMORY_BYTES, STALL_S, DecoderProcess, document
 from tsbs_daw.audio.headers.common import Header, Refused, Window
-from tsbs_daw.audio.headers.probe import check_limits, inspect_open, open_source
+from tsbs_daw.audio.probe import check_limits, inspect_open, open_source
 from tsbs_daw.core.errors import (
     AudioError,
     NonFiniteAudio,

@@ -23,7 +23,7 @@ import numpy as np
 
 from tsbs_daw.audio.dsp import Resampler
 from tsbs_daw.audio.headers.common import Box, boxes
-from tsbs_daw.audio.headers.probe import inspect
+from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.read import AudioReader, open_audio
 from tsbs_daw.audio.tags import Tags, write_tags
 from tsbs_daw.audio.writer import write_error

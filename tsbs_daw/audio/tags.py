@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tsbs_daw.audio.headers.common import Refused, Section, riff_chunks
-from tsbs_daw.audio.headers.probe import audio_start, inspect
+from tsbs_daw.audio.probe import audio_start, inspect
 from tsbs_daw.audio.riff import append_chunks, build_chunk, list_type
 from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core import child

@@ -27,7 +27,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tsbs_daw.audio.headers.common import UNKNOWN_32
-from tsbs_daw.audio.headers.probe import inspect
+from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.riff import build_chunk
 from tsbs_daw.audio.tags import Labels, write_tags
 from tsbs_daw.audio.writer import Quantiser, Writer, write_error

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tsbs_daw.audio.headers.probe import seems_unfinished
+from tsbs_daw.audio.probe import seems_unfinished
 from tsbs_daw.contracts.treatment import ContentHashes
 from tsbs_daw.core.config import DaemonOptions, Settings, WatchTimings, back_off
 from tsbs_daw.core.errors import JobFormatError, described, shown

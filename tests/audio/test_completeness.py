@@ -14,8 +14,8 @@ import pytest
 import signals
 import soundfile
 
-from tsbs_daw.audio.headers import probe
-from tsbs_daw.audio.headers.probe import seems_unfinished
+from tsbs_daw.audio import probe
+from tsbs_daw.audio.probe import seems_unfinished
 
 COMPLETE = [
     ("WAV", "PCM_16"),
