@@ -75,7 +75,7 @@ lock: $(VENV)/.installed-for-tests ## Compute .ci/constraints.txt anew, for ever
 # Needs luacheck (Debian: lua-check) and npm.
 lint-lua: ## Check the Lua scripts for REAPER and Ardour
 	luacheck -q --config reaper_scripts/.luacheckrc reaper_scripts
-	luacheck -q --config tsbs_daw/integrations/ardour/.luacheckrc tsbs_daw/integrations/ardour tests/ardour
+	luacheck -q --config tsbs_daw/integrations/ardour_scripts/.luacheckrc tsbs_daw/integrations/ardour_scripts tests/ardour
 	npm install --silent --no-audit --no-fund --prefix build/stylua @johnnymorganz/stylua-bin@2.5.2
 	build/stylua/node_modules/.bin/stylua --check --config-path reaper_scripts/stylua.toml reaper_scripts
 

@@ -13,7 +13,7 @@ from cli.program import environment
 from programs import display, process
 from timeouts import PATIENCE_S
 
-from tsbs_daw.integrations.ardour import scripts
+from tsbs_daw.integrations import ardour
 
 VERSION = 7
 PROGRAMS = ("ardour", f"ardour{VERSION}-lua", "Xvfb")
@@ -85,17 +85,17 @@ class Studio:
             (self.folder / name).unlink(missing_ok=True)
         text = (Path(__file__).parent / "driver.lua").read_text(encoding="utf-8")
         text = text.replace("@FOLDER@", str(self.folder)).replace("@SCENE@", scene)
-        path = self.config / scripts.FILE
+        path = self.config / ardour.UI_SCRIPTS
         root = ET.fromstring(path.read_bytes())
         hooks = root.find("ActionHooks")
         assert hooks is not None
         for hook in [hook for hook in hooks if hook.get("name") == "driver"]:
             hooks.remove(hook)
-        bits = scripts.SIGNALS[VERSION].timer
+        bits = ardour.SIGNALS[VERSION].timer
         hook = ET.SubElement(
             hooks, "LuaCallback", {"lua": "Lua 5.3", "id": "900200", "name": "driver", "signals": bits}
         )
-        state = f's = {{}} s["n"] = "driver" s["s"] = "--" s["f"] = {scripts.lua_quoted(text)} s["a"] = {{}} '
+        state = f's = {{}} s["n"] = "driver" s["s"] = "--" s["f"] = {ardour.lua_quoted(text)} s["a"] = {{}} '
         hook.text = base64.b64encode(state.encode()).decode()
         path.write_bytes(ET.tostring(root, encoding="UTF-8", xml_declaration=True))
 

@@ -11,8 +11,8 @@ import pytest
 from cli.program import run
 
 from tsbs_daw.core.errors import SettingsError, UsageError
-from tsbs_daw.integrations.ardour import install, scripts
-from tsbs_daw.integrations.ardour.install import find_folders, usual_place, version_of
+from tsbs_daw.integrations import ardour
+from tsbs_daw.integrations.ardour import find_folders, usual_place, version_of
 
 NAMES = {"TSBS-DAW: background", "TSBS-DAW: separate selected regions", "TSBS-DAW: jobs"}
 
@@ -39,7 +39,7 @@ def test_the_usual_place_is_that_of_the_platform(platform: str, environment: dic
 
 
 def test_every_version_that_was_started_is_found_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tsbs_daw.integrations.ardour.install.usual_place", lambda: tmp_path)
+    monkeypatch.setattr("tsbs_daw.integrations.ardour.usual_place", lambda: tmp_path)
     with pytest.raises(UsageError, match="start Ardour once"):
         find_folders()
     for name in ("ardour10", "Ardour8", "ardour7", "ardour3", "ardour", "other"):
@@ -49,43 +49,43 @@ def test_every_version_that_was_started_is_found_oldest_first(tmp_path: Path, mo
 
 def test_installing_and_uninstalling_leaves_nothing(config: Path):
     spool = config / 'a "spool" ♪'
-    found = install.install(config, spool, preset="karaoke")
+    found = ardour.install(config, spool, preset="karaoke")
     assert found.complete and set(found.in_use) == NAMES and found.spool == spool.as_posix()
     assert 'local PRESET = "karaoke"' in (config / "scripts" / "tsbs-daw_separate_region.lua").read_text()
-    assert install.install(config, spool) == found
-    left = install.uninstall(config)
+    assert ardour.install(config, spool) == found
+    left = ardour.uninstall(config)
     assert not left.files and not left.in_use
     assert [path.name for path in config.rglob("*")] == ["scripts"]
 
 
 def test_other_scripts_stay_and_the_list_is_kept_as_it_was(config: Path):
-    theirs = scripts.add(b"", [scripts.Script("theirs", "-- theirs", hook=True)], scripts.SIGNALS[7])
+    theirs = ardour.add_scripts(b"", [ardour.Script("theirs", "-- theirs", hook=True)], ardour.SIGNALS[7])
     (config / "ui_scripts").write_bytes(theirs)
-    install.install(config, config)
-    install.install(config, config)
-    assert (config / install.BACKUP).read_bytes() == theirs
-    install.uninstall(config)
-    assert scripts.registered((config / "ui_scripts").read_bytes()) == {"theirs"}
+    ardour.install(config, config)
+    ardour.install(config, config)
+    assert (config / ardour.BACKUP).read_bytes() == theirs
+    ardour.uninstall(config)
+    assert ardour.registered_scripts((config / "ui_scripts").read_bytes()) == {"theirs"}
 
 
 def test_a_version_that_was_not_tried_gets_the_files_and_is_told_the_rest(tmp_path: Path):
     config = tmp_path / "ardour10"
     config.mkdir()
-    found = install.install(config, tmp_path)
+    found = ardour.install(config, tmp_path)
     assert len(found.files) == 3 and set(found.missing) == NAMES and not (config / "ui_scripts").exists()
 
 
 def test_a_list_that_cannot_be_understood_is_left_alone(config: Path):
     (config / "ui_scripts").write_bytes(b"<UIScripts>")
     with pytest.raises(SettingsError, match="Script Manager"):
-        install.install(config, config)
+        ardour.install(config, config)
     assert (config / "ui_scripts").read_bytes() == b"<UIScripts>"
 
 
 @pytest.mark.skipif(shutil.which("luac5.3") is None, reason="luac5.3 is not installed")
 def test_every_script_compiles(tmp_path: Path):
     # Ardour crashes when it opens a session with a script that does not.
-    for name, script in install.scripts(tmp_path / 'odd " name').items():
+    for name, script in ardour.scripts(tmp_path / 'odd " name').items():
         for text in (script.text, script.program):
             (tmp_path / name).write_text(text, encoding="utf-8")
             done = subprocess.run(["luac5.3", "-p", str(tmp_path / name)], capture_output=True, check=False)

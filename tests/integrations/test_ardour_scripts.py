@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from timeouts import PATIENCE_S
 
-from tsbs_daw.integrations.ardour import scripts
-from tsbs_daw.integrations.ardour.scripts import SIGNALS, Script
+from tsbs_daw.integrations import ardour
+from tsbs_daw.integrations.ardour import SIGNALS, Script
 
 LUA = shutil.which("lua5.3")
 needs_lua = pytest.mark.skipif(LUA is None, reason="lua5.3 is not installed")
@@ -59,35 +59,35 @@ def as_ardour_writes_it(content: bytes, tmp_path: Path) -> bytes:
 
 
 def test_what_is_added_is_registered_and_what_is_removed_is_not():
-    content = scripts.add(b"", [HOOK, ACTION], SIGNALS[7])
-    assert scripts.registered(content) == {"a hook", "an action"}
-    assert scripts.registered(scripts.add(content, [HOOK, ACTION], SIGNALS[7])) == {"a hook", "an action"}
-    assert scripts.remove(content, ["a hook", "an action"]) == b""
-    assert scripts.registered(scripts.remove(content, ["a hook"])) == {"an action"}
+    content = ardour.add_scripts(b"", [HOOK, ACTION], SIGNALS[7])
+    assert ardour.registered_scripts(content) == {"a hook", "an action"}
+    assert ardour.registered_scripts(ardour.add_scripts(content, [HOOK, ACTION], SIGNALS[7])) == {"a hook", "an action"}
+    assert ardour.remove_scripts(content, ["a hook", "an action"]) == b""
+    assert ardour.registered_scripts(ardour.remove_scripts(content, ["a hook"])) == {"an action"}
 
 
 def test_other_scripts_keep_their_slots():
     theirs = [Script(f"their {number}", AWKWARD, hook=number == 2) for number in range(3)]
-    content = scripts.add(b"", theirs, SIGNALS[7])
-    both = scripts.add(content, [HOOK, ACTION], SIGNALS[7])
-    assert scripts.registered(both) == {"their 0", "their 1", "their 2", "a hook", "an action"}
-    left = scripts.remove(both, ["a hook", "an action"])
-    assert scripts.registered(left) == {"their 0", "their 1", "their 2"}
-    again = scripts.add(left, [ACTION], SIGNALS[7])
+    content = ardour.add_scripts(b"", theirs, SIGNALS[7])
+    both = ardour.add_scripts(content, [HOOK, ACTION], SIGNALS[7])
+    assert ardour.registered_scripts(both) == {"their 0", "their 1", "their 2", "a hook", "an action"}
+    left = ardour.remove_scripts(both, ["a hook", "an action"])
+    assert ardour.registered_scripts(left) == {"their 0", "their 1", "their 2"}
+    again = ardour.add_scripts(left, [ACTION], SIGNALS[7])
     assert 'scripts[3]["n"] = "an action"' in state(again)
 
 
 def test_no_slot_is_taken_from_another_script():
-    full = [Script(f"their {number}", AWKWARD, hook=False) for number in range(scripts.SLOTS)]
-    content = scripts.add(b"", full, SIGNALS[7])
+    full = [Script(f"their {number}", AWKWARD, hook=False) for number in range(ardour.SLOTS)]
+    content = ardour.add_scripts(b"", full, SIGNALS[7])
     with pytest.raises(ValueError, match="slots are taken"):
-        scripts.add(content, [ACTION], SIGNALS[7])
+        ardour.add_scripts(content, [ACTION], SIGNALS[7])
 
 
 @pytest.mark.parametrize("content", [b"<UIScripts>", b"<Session/>", b"\xff\xfe"])
 def test_a_file_of_another_kind_is_refused(content: bytes):
     with pytest.raises(ValueError, match="it "):
-        scripts.registered(content)
+        ardour.registered_scripts(content)
 
 
 # How many signals a version has, and which is the timer of a tenth of a second: gtk2_ardour/luasignal_syms.h
@@ -95,7 +95,7 @@ def test_a_file_of_another_kind_is_refused(content: bytes):
     ("version", "signals", "timer"), [(7, 49, 47), (8, 50, 47), (9, 50, 47), (9, 52, 49)], ids=["7", "8", "9.0", "9.8"]
 )
 def test_the_hook_listens_to_the_timer(version: int, signals: int, timer: int):
-    (hook,) = ET.fromstring(scripts.add(b"", [HOOK], SIGNALS[version])).iter("LuaCallback")
+    (hook,) = ET.fromstring(ardour.add_scripts(b"", [HOOK], SIGNALS[version])).iter("LuaCallback")
     bits = hook.get("signals", "")
     as_bitset = bits[:signals][::-1]  # std::bitset takes the first characters of a text that is too long
     assert as_bitset[timer] == "1" and bits.count("1") <= 2
@@ -103,7 +103,7 @@ def test_the_hook_listens_to_the_timer(version: int, signals: int, timer: int):
 
 @needs_lua
 def test_lua_finds_the_scripts_text_and_its_factory(tmp_path: Path):
-    content = scripts.add(b"", [ACTION], SIGNALS[7])
+    content = ardour.add_scripts(b"", [ACTION], SIGNALS[7])
     program = f"{state(content)}\nio.write (scripts[1].n, '|', scripts[1].s, '|', load (scripts[1].f) (scripts[1].a))"
     name, text, made = lua(program, tmp_path).encode("latin-1").decode().split("|")
     assert (name, text, made) == ("an action", AWKWARD, 'scripts[7] = nil "\\ \0 ♪')
@@ -112,11 +112,11 @@ def test_lua_finds_the_scripts_text_and_its_factory(tmp_path: Path):
 @needs_lua
 def test_a_list_that_ardour_wrote_anew_is_understood(tmp_path: Path):
     theirs = Script('their "one"', AWKWARD, hook=False)
-    content = as_ardour_writes_it(scripts.add(b"", [theirs, ACTION], SIGNALS[7]), tmp_path)
-    assert scripts.registered(content) == {'their \\"one\\"', "an action"}
-    left = as_ardour_writes_it(scripts.remove(content, ["an action"]), tmp_path)
-    assert scripts.registered(left) == {'their \\"one\\"'}
-    assert scripts.remove(content, ["an action", 'their \\"one\\"']) == b""
+    content = as_ardour_writes_it(ardour.add_scripts(b"", [theirs, ACTION], SIGNALS[7]), tmp_path)
+    assert ardour.registered_scripts(content) == {'their \\"one\\"', "an action"}
+    left = as_ardour_writes_it(ardour.remove_scripts(content, ["an action"]), tmp_path)
+    assert ardour.registered_scripts(left) == {'their \\"one\\"'}
+    assert ardour.remove_scripts(content, ["an action", 'their \\"one\\"']) == b""
 
 
 # What the scripts call is bound in every version that they are installed into
@@ -135,7 +135,7 @@ def called_names(text: str) -> set[str]:
     return set(re.findall(r":(\w+) \(", code)) - LUA_METHODS | {part for name in dotted for part in name.split(".")[1:]}
 
 
-SCRIPTS = sorted(Path(scripts.__file__).parent.glob("*.lua"))
+SCRIPTS = sorted(ardour.SCRIPTS.glob("*.lua"))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -10,7 +10,7 @@ import typer
 from tsbs_daw.cli.console import AsJson, daemon_status, print_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.integrations.ardour.install import Installation
+    from tsbs_daw.integrations.ardour import Installation
 
 app = typer.Typer(no_args_is_help=True, help="Install, inspect and remove the Ardour scripts.")
 
@@ -33,15 +33,14 @@ def install(
     Example: tsbs-daw ardour install
     """
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.integrations.ardour import install as ardour_install
-    from tsbs_daw.integrations.ardour.install import find_folders
+    from tsbs_daw.integrations import ardour
     from tsbs_daw.presets.preset import load_preset
 
-    folders = find_folders(config)
+    folders = ardour.find_folders(config)
     load_preset(preset, Settings.from_environment().presets)  # report a typo now rather than in Ardour
     spool = Settings.from_environment().spool
     for folder in folders:
-        typer.echo(_text(ardour_install.install(folder, spool, preset)))
+        typer.echo(_text(ardour.install(folder, spool, preset)))
 
 
 @app.command()
@@ -50,11 +49,10 @@ def uninstall(config: Config = None) -> None:
 
     Example: tsbs-daw ardour uninstall
     """
-    from tsbs_daw.integrations.ardour import install as ardour_install
-    from tsbs_daw.integrations.ardour.install import find_folders
+    from tsbs_daw.integrations import ardour
 
-    for folder in find_folders(config):
-        ardour_install.uninstall(folder)
+    for folder in ardour.find_folders(config):
+        ardour.uninstall(folder)
         typer.echo(f"Removed tsbs-daw from {folder}.")
 
 
@@ -67,11 +65,10 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
     Example: tsbs-daw ardour status
     """
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.integrations.ardour import install as ardour_install
-    from tsbs_daw.integrations.ardour.install import find_folders
+    from tsbs_daw.integrations import ardour
     from tsbs_daw.queue.spool import living_daemon
 
-    found = [ardour_install.installation(folder) for folder in find_folders(config)]
+    found = [ardour.installation(folder) for folder in ardour.find_folders(config)]
     spool = Settings.from_environment().spool
     heartbeat = living_daemon(spool)
     if as_json:

@@ -1,4 +1,4 @@
--- luacheck --config tsbs_daw/integrations/ardour/.luacheckrc tsbs_daw/integrations/ardour tests/ardour
+-- luacheck --config tsbs_daw/integrations/ardour_scripts/.luacheckrc tsbs_daw/integrations/ardour_scripts tests/ardour
 std = "lua53"
 max_line_length = 120
 globals = { "ardour", "signals", "factory" }

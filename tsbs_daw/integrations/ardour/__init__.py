@@ -1,1 +1,0 @@
-"""Installation of the scripts in Ardour."""
