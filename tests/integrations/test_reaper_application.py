@@ -7,7 +7,7 @@ from pathlib import Path
 
 from timeouts import PATIENCE_S
 
-from tsbs_daw.integrations.reaper.application import IdleWatch, is_idle
+from tsbs_daw.integrations.reaper_application import IdleWatch, is_idle
 
 
 def job(spool: Path, place: str, name: str = "a") -> Path:

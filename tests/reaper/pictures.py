@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from reaper.gfx import CHARACTER, Gfx
 from reaper.stage import DaemonByHand, Studio
 
-from tsbs_daw.integrations.reaper import install
+from tsbs_daw.integrations import reaper
 
 DPI = 100
 SCREENS = {"1366x768": (1366, 728), "4k": (3840, 2100)}
@@ -65,7 +65,7 @@ def dialogs(studio: Studio, daemon: DaemonByHand) -> dict[str, Gfx]:
     daemon.progress(jobs[1], 0.1, "reading")
     daemon.fail(jobs[2], "The song is silent from beginning to end; choose another, or another part of this one.")
     daemon.finish(jobs[3])  # it waits until it was listened to
-    studio.reaper.runs = lambda command: install.write_answer(studio.reaper.folder, "done", FINDINGS) or "0"
+    studio.reaper.runs = lambda command: reaper.write_answer(studio.reaper.folder, "done", FINDINGS) or "0"
     found = {}
     for action, name in ACTIONS.items():
         studio.run(action)

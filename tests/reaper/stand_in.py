@@ -29,7 +29,7 @@ from reaper.model import Handle, Project, Source
 from reaper.scripts import Script
 from reaper.signatures import Misuse, check, functions, lua_only
 
-from tsbs_daw.integrations.reaper.keys import action_id
+from tsbs_daw.integrations.reaper import action_id
 
 NEW_TAB, NEW_EMPTY_TAB = 40859, 41929  # the second one ignores the default template
 PLAY_STOP = 40044

@@ -11,8 +11,8 @@ from reaper.signatures import functions, lua_only
 from reaper.stage import Studio
 
 from tsbs_daw.core.config import resource_folder
-from tsbs_daw.integrations.reaper.install import PresetEntry
-from tsbs_daw.integrations.reaper.reapack import header, preset_actions
+from tsbs_daw.integrations.reapack import header, preset_actions
+from tsbs_daw.integrations.reaper import PresetEntry
 from tsbs_daw.presets.preset import read_preset
 
 FOLDER = resource_folder("reaper_scripts") / "TSBS-DAW"

@@ -12,8 +12,7 @@ from reaper.signatures import functions
 from reaper.stage import DaemonByHand, Studio
 
 from tsbs_daw.core.config import resource_folder
-from tsbs_daw.integrations.reaper import install
-from tsbs_daw.integrations.reaper import keys as reaper_keys
+from tsbs_daw.integrations import reaper
 
 FOLDER = resource_folder("reaper_scripts") / "TSBS-DAW"
 
@@ -22,7 +21,7 @@ FOLDER = resource_folder("reaper_scripts") / "TSBS-DAW"
 def _installed(studio: Studio) -> None:
     """As `tsbs-daw reaper install` does it; then REAPER begins."""
     path = studio.reaper.folder / "Data" / "TSBS-DAW" / "installed.json"
-    install.install(studio.reaper.folder, json.loads(path.read_text(encoding="utf-8")))
+    reaper.install(studio.reaper.folder, json.loads(path.read_text(encoding="utf-8")))
     studio.reaper = studio.reaper.quit()
     studio.reaper.open(studio.project)
     studio.reaper.begin()
@@ -57,7 +56,7 @@ def test_a_difference_is_found(studio: Studio, monkeypatch):
 
 
 def test_an_installation_that_reaper_does_not_know_of_is_found(studio: Studio):
-    keys = studio.reaper.folder / reaper_keys.FILE
+    keys = studio.reaper.folder / reaper.KEYS
     keys.write_bytes(keys.read_bytes().replace(b"tsbs-daw_Jobs.lua", b"gone.lua"))
     studio.reaper = studio.reaper.quit()
     studio.reaper.open(studio.project)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from reaper.stage import Studio
 
-from tsbs_daw.integrations.reaper import install
+from tsbs_daw.integrations import reaper
 
 FINDINGS = [
     {"topic": "python", "status": "ok", "what": "Python 3.11.", "advice": ""},
@@ -28,7 +28,7 @@ class Program:
     def run(self, command: str) -> str | None:
         self.ran.append(command)
         if self.word in command:
-            install.write_answer(self.studio.reaper.folder, self.state, self.findings)
+            reaper.write_answer(self.studio.reaper.folder, self.state, self.findings)
             return "0"
         return None
 
@@ -122,7 +122,7 @@ def test_an_answer_that_is_half_written_is_waited_for(content: str, studio: Stud
     path.write_text(content)
     studio.ticks(12)
     assert studio.reaper.window("Setup").says("Looking for")
-    install.write_answer(studio.reaper.folder, "done", FINDINGS)
+    reaper.write_answer(studio.reaper.folder, "done", FINDINGS)
     studio.ticks(12)
     assert studio.reaper.window("Setup").says("to fix.")
 
@@ -138,7 +138,7 @@ def test_without_settings_the_actions_are_registered_all_the_same(studio: Studio
 def test_what_was_installed_while_reaper_ran_is_registered_at_its_next_start(studio: Studio):
     folder = studio.reaper.folder
     settings = json.loads((folder / "Data" / "TSBS-DAW" / "installed.json").read_text(encoding="utf-8"))
-    install.install(folder, settings)
+    reaper.install(folder, settings)
     (folder / "reaper-kb.ini").write_bytes(b"")  # REAPER writes its own list when it ends
     studio.reaper = studio.reaper.quit()
     studio.reaper.open(studio.project)

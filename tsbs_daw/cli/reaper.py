@@ -12,7 +12,7 @@ import typer
 from tsbs_daw.cli.console import AsJson, counted, daemon_status, print_json
 
 if TYPE_CHECKING:
-    from tsbs_daw.integrations.reaper.install import Installation, ModelEntry, PresetEntry
+    from tsbs_daw.integrations.reaper import Installation, ModelEntry, PresetEntry
     from tsbs_daw.presets.preset import Preset
 
 app = typer.Typer(no_args_is_help=True, help="Install, inspect and remove the REAPER actions.")
@@ -41,12 +41,12 @@ def install(
 
     Example: tsbs-daw reaper install
     """
-    from tsbs_daw.integrations.reaper import install as reaper_install
-    from tsbs_daw.integrations.reaper.application import find_folder, reaper_is_running
+    from tsbs_daw.integrations import reaper
+    from tsbs_daw.integrations.reaper_application import find_folder, reaper_is_running
 
     folder = find_folder(resource)
     document, own = _settings_and_own_actions(folder)
-    found = reaper_install.install(folder, document, scripts=not settings_only, more_actions=own)
+    found = reaper.install(folder, document, scripts=not settings_only, more_actions=own)
     typer.echo(_summary(found))
     if reaper_is_running() and not settings_only:
         typer.echo(
@@ -70,13 +70,13 @@ def uninstall(resource: Resource = None) -> None:
     Example: tsbs-daw reaper uninstall
     """
     from tsbs_daw.core.errors import UsageError
-    from tsbs_daw.integrations.reaper import install as reaper_install
-    from tsbs_daw.integrations.reaper.application import find_folder, reaper_is_running
+    from tsbs_daw.integrations import reaper
+    from tsbs_daw.integrations.reaper_application import find_folder, reaper_is_running
 
     folder = find_folder(resource)
     if reaper_is_running():
         raise UsageError("REAPER is running and would restore the actions when it closes. Close it and run this again.")
-    found = reaper_install.uninstall(folder)
+    found = reaper.uninstall(folder)
     typer.echo(f"Removed tsbs-daw from {folder}.")
     if found.reapack:
         typer.echo(f"ReaPack's copy stays in {found.scripts}. Uninstall the package in ReaPack.")
@@ -91,11 +91,11 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
     Example: tsbs-daw reaper status
     """
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.integrations.reaper import install as reaper_install
-    from tsbs_daw.integrations.reaper.application import find_folder
+    from tsbs_daw.integrations import reaper
+    from tsbs_daw.integrations.reaper_application import ascii_spelling, find_folder
     from tsbs_daw.queue.spool import living_daemon
 
-    found = reaper_install.installation(find_folder(resource))
+    found = reaper.installation(find_folder(resource))
     settings = Settings.from_environment()
     heartbeat = living_daemon(settings.spool)
     if as_json:
@@ -106,7 +106,7 @@ def status(resource: Resource = None, as_json: AsJson = False) -> None:
         typer.echo(_summary(found))
         for finding in _reaper_findings(found):
             typer.echo(f"{finding['what']} {finding['advice']}")
-        if found.spool is not None and found.spool != str(reaper_install.ascii_spelling(settings.spool)):
+        if found.spool is not None and found.spool != str(ascii_spelling(settings.spool)):
             typer.echo(
                 f"The scripts use the spool {found.spool}, but this program uses {settings.spool}. Install again."
             )
@@ -130,16 +130,16 @@ def setup(
 
     from tsbs_daw.core.config import Settings
     from tsbs_daw.doctor import examine
-    from tsbs_daw.integrations.reaper import install as reaper_install
-    from tsbs_daw.integrations.reaper.application import find_folder
+    from tsbs_daw.integrations import reaper
+    from tsbs_daw.integrations.reaper_application import find_folder
 
     _use_home(home)
     folder = find_folder(resource)
     document, own = _settings_and_own_actions(folder)
-    found = reaper_install.install(folder, document, scripts=False, more_actions=own)
-    reaper_install.write_answer(found.resource, "checking")
+    found = reaper.install(folder, document, scripts=False, more_actions=own)
+    reaper.write_answer(found.resource, "checking")
     findings = [asdict(finding) for finding in examine(Settings.from_environment())]
-    reaper_install.write_answer(found.resource, "done", [*_reaper_findings(found), *findings])
+    reaper.write_answer(found.resource, "done", [*_reaper_findings(found), *findings])
     typer.echo(_summary(found))
 
 
@@ -160,7 +160,7 @@ def serve(
     from tsbs_daw.cli.progress import listening
     from tsbs_daw.core.config import Settings
     from tsbs_daw.daemon.daemon import Daemon
-    from tsbs_daw.integrations.reaper.application import IdleWatch
+    from tsbs_daw.integrations.reaper_application import IdleWatch
 
     _use_home(home)
     settings = Settings.from_environment()
@@ -180,8 +180,8 @@ def actions(
 
     Example: tsbs-daw reaper actions
     """
-    from tsbs_daw.integrations.reaper.install import source_folder
-    from tsbs_daw.integrations.reaper.reapack import preset_actions
+    from tsbs_daw.integrations.reapack import preset_actions
+    from tsbs_daw.integrations.reaper import source_folder
 
     target = folder or source_folder()
     for name, content in preset_actions(_presets()).items():
@@ -201,8 +201,8 @@ def index(
     """
     from datetime import datetime, timezone
 
-    from tsbs_daw.integrations.reaper import reapack
-    from tsbs_daw.integrations.reaper.install import source_folder
+    from tsbs_daw.integrations import reapack
+    from tsbs_daw.integrations.reaper import source_folder
 
     moment = time or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     out.write_text(reapack.index(source_folder(), url, moment), encoding="utf-8")
@@ -255,15 +255,16 @@ def _use_home(home: Path | None) -> None:
 def _settings_and_own_actions(resource: Path) -> tuple[dict[str, object], dict[str, str]]:
     """What installed.json is to say, and the actions of the user's own presets."""
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.integrations.reaper import install as reaper_install
+    from tsbs_daw.integrations import reaper
+    from tsbs_daw.integrations.reaper_application import setup_command, start_command
 
     settings, python = Settings.from_environment(), Path(sys.executable)
     commands = {
-        "start": reaper_install.start_command(settings.home, python),
-        "setup": reaper_install.setup_command(settings.home, resource, python),
+        "start": start_command(settings.home, python),
+        "setup": setup_command(settings.home, resource, python),
     }
     presets, own = _presets_and_own_actions()
-    return reaper_install.settings_document(settings.spool, commands, presets, _models()), own
+    return reaper.settings_document(settings.spool, commands, presets, _models()), own
 
 
 def _presets() -> list[PresetEntry]:
@@ -274,7 +275,7 @@ def _presets() -> list[PresetEntry]:
 
 
 def _entry(preset: Preset) -> PresetEntry:
-    from tsbs_daw.integrations.reaper.install import PresetEntry
+    from tsbs_daw.integrations.reaper import PresetEntry
 
     outputs = tuple(output.name for output in preset.outputs)
     return PresetEntry(preset.name, preset.description, outputs, preset.delivery.stems)
@@ -284,7 +285,7 @@ def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
     """All readable presets, and the actions of the user's own. The rest is reported and skipped."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
-    from tsbs_daw.integrations.reaper.reapack import preset_actions
+    from tsbs_daw.integrations.reapack import preset_actions
     from tsbs_daw.presets.preset import preset_files, read_preset
 
     entries: list[PresetEntry] = []
@@ -306,7 +307,7 @@ def _models() -> list[ModelEntry]:
     """The models on this machine, the bundled one first. One that cannot be read is reported and left out."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
-    from tsbs_daw.integrations.reaper.install import ModelEntry
+    from tsbs_daw.integrations.reaper import ModelEntry
     from tsbs_daw.models.kinds import read_config
     from tsbs_daw.models.registry import list_models
 

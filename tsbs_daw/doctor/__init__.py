@@ -22,7 +22,7 @@ from typing import Any
 from tsbs_daw.core import child, machine
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import ClusterUnavailable, described, shown
-from tsbs_daw.integrations.reaper.application import usual_folder
+from tsbs_daw.integrations.reaper_application import usual_folder
 
 log = logging.getLogger(__name__)
 

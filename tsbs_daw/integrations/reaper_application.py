@@ -1,4 +1,4 @@
-"""REAPER on this machine: where its settings lie, whether it runs, and whether it still needs its daemon."""
+"""REAPER on this machine: where its settings lie, whether it runs, how it starts a daemon, and when it needs none."""
 
 from __future__ import annotations
 
@@ -70,6 +70,50 @@ def _linux() -> list[str]:
 def _listed(command: list[str]) -> list[str]:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_WAIT_S, check=True)
     return [line.split(",")[0] for line in done.stdout.splitlines()]
+
+
+def start_command(home: Path, python: Path, platform: str = sys.platform) -> str | None:
+    """How REAPER starts a daemon, without a window; None where a path cannot be quoted safely."""
+    return _command(python, "serve", platform, home=home)
+
+
+def setup_command(home: Path, resource: Path, python: Path, platform: str = sys.platform) -> str | None:
+    """How the action *Setup* runs `reaper setup`; None where a path cannot be quoted safely."""
+    return _command(python, "setup", platform, home=home, resource=resource)
+
+
+def _command(python: Path, what: str, platform: str, **options: Path) -> str | None:
+    if platform == "win32":
+        windowless = python.with_name("pythonw.exe")
+        python = windowless if windowless.is_file() else python
+    parts = [str(python), *map(str, options.values())]
+    if any(set(part) & set('"$`\n\r%!') or (platform != "win32" and "\\" in part) for part in parts):
+        return None
+    return " ".join(
+        [f'"{python}" -m tsbs_daw reaper {what}', *(f'--{name} "{path}"' for name, path in options.items())]
+    )
+
+
+def ascii_spelling(path: Path, platform: str = sys.platform) -> Path:
+    """The same folder in ASCII alone where Windows knows it by a short name; elsewhere, and failing that, as it is.
+
+    Lua's `os.rename` and `os.remove` may take a path in the system's code page, so that a user's name in it could keep
+    the scripts from their spool.
+    """
+    if platform != "win32" or str(path).isascii():
+        return path
+    path.mkdir(parents=True, exist_ok=True)  # only what exists has a short name
+    short = _short_name(str(path))
+    return Path(short) if short.isascii() and short else path
+
+
+def _short_name(path: str) -> str:
+    """Windows' 8.3 spelling of an existing path; empty where it has none."""
+    import ctypes
+
+    buffer = ctypes.create_unicode_buffer(len(path) + 260)
+    length = ctypes.windll.kernel32.GetShortPathNameW(path, buffer, len(buffer))  # type: ignore[attr-defined]
+    return buffer.value if 0 < length < len(buffer) else ""
 
 
 def is_idle(spool: Path) -> bool:

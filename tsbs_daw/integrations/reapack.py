@@ -9,7 +9,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from tsbs_daw.core.errors import UsageError, shown
-from tsbs_daw.integrations.reaper.install import ACTION, NAME, REAPACK, PresetEntry
+from tsbs_daw.integrations.reaper import ACTION, NAME, REAPACK, PresetEntry
 
 MAIN = "tsbs-daw_Separate selected items.lua"
 

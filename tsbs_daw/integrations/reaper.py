@@ -6,12 +6,20 @@
 <resource>/Data/TSBS-DAW/installed.json       where the spool is, how a daemon is started, which presets there are
 <resource>/Data/TSBS-DAW/setup.json           what `reaper setup` found, for the action that asked for it
 <resource>/Data/toolbar_icons/tsbs-daw_*.png  pictures for toolbar buttons, also in 150/ and 200/
-<resource>/reaper-kb.ini                      the actions
+<resource>/reaper-kb.ini                      the actions: lines are added and taken out, all else stays byte for byte
+
+A script is one line of reaper-kb.ini, `SCR 4 0 RS<id> "Custom: <name>" "<path below Scripts>"`. Its id is what key
+bindings and toolbars refer to. REAPER makes it from the path, so it is the same in every installation, however the
+script was loaded. Bindings to actions that were removed stay, and work again after the next installation.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +30,17 @@ import tsbs_daw
 from tsbs_daw.core.config import resource_folder
 from tsbs_daw.core.errors import OutputError, UsageError, shown
 from tsbs_daw.core.files import write_atomically
-from tsbs_daw.integrations.reaper import keys as reaper_keys
+from tsbs_daw.integrations.reaper_application import ascii_spelling
 
 NAME = "TSBS-DAW"
 REAPACK = f"{NAME} ReaPack"  # ReaPack installs to Scripts/<name of the index>/<category>
 SCHEMA = 1
 ACTION = "tsbs-daw_*.lua"
 ICONS = "toolbar_icons"
+KEYS = "reaper-kb.ini"
+BACKUP = "reaper-kb.ini.before-tsbs-daw"
+
+_SCRIPT = re.compile(rb'^SCR\s+\d+\s+\d+\s+("[^"]*"|\S+)\s+("[^"]*"|\S+)\s+(?P<path>"[^"\r\n]*"|\S+)', re.MULTILINE)
 
 _BEGIN, _END = "-- tsbs-daw begin", "-- tsbs-daw end"
 _STARTUP = f"""{_BEGIN}
@@ -109,28 +121,6 @@ def action_files(folder: Path, scripts: Path) -> list[str]:
     return [path.relative_to(scripts).as_posix() for path in sorted(folder.glob(ACTION))]
 
 
-def start_command(home: Path, python: Path, platform: str = sys.platform) -> str | None:
-    """How REAPER starts a daemon, without a window; None where a path cannot be quoted safely."""
-    return _command(python, "serve", platform, home=home)
-
-
-def setup_command(home: Path, resource: Path, python: Path, platform: str = sys.platform) -> str | None:
-    """How the action *Setup* runs `reaper setup`; None where a path cannot be quoted safely."""
-    return _command(python, "setup", platform, home=home, resource=resource)
-
-
-def _command(python: Path, what: str, platform: str, **options: Path) -> str | None:
-    if platform == "win32":
-        windowless = python.with_name("pythonw.exe")
-        python = windowless if windowless.is_file() else python
-    parts = [str(python), *map(str, options.values())]
-    if any(set(part) & set('"$`\n\r%!') or (platform != "win32" and "\\" in part) for part in parts):
-        return None
-    return " ".join(
-        [f'"{python}" -m tsbs_daw reaper {what}', *(f'--{name} "{path}"' for name, path in options.items())]
-    )
-
-
 def settings_document(
     spool: Path, commands: Mapping[str, str | None], presets: Iterable[PresetEntry], models: Sequence[ModelEntry]
 ) -> dict[str, object]:
@@ -152,28 +142,6 @@ def settings_document(
             "models": [{**vars(model), "stems": list(model.stems)} for model in models],
         }
     )
-
-
-def ascii_spelling(path: Path, platform: str = sys.platform) -> Path:
-    """The same folder in ASCII alone where Windows knows it by a short name; elsewhere, and failing that, as it is.
-
-    Lua's `os.rename` and `os.remove` may take a path in the system's code page, so that a user's name in it could keep
-    the scripts from their spool.
-    """
-    if platform != "win32" or str(path).isascii():
-        return path
-    path.mkdir(parents=True, exist_ok=True)  # only what exists has a short name
-    short = _short_name(str(path))
-    return Path(short) if short.isascii() and short else path
-
-
-def _short_name(path: str) -> str:
-    """Windows' 8.3 spelling of an existing path; empty where it has none."""
-    import ctypes
-
-    buffer = ctypes.create_unicode_buffer(len(path) + 260)
-    length = ctypes.windll.kernel32.GetShortPathNameW(path, buffer, len(buffer))  # type: ignore[attr-defined]
-    return buffer.value if 0 < length < len(buffer) else ""
 
 
 def install(
@@ -204,19 +172,19 @@ def install(
         where = error.filename or resource
         raise OutputError(f"Cannot write {shown(where)} ({error.strerror}). Check its permissions.") from error
     if folder is not None:
-        keys = resource / reaper_keys.FILE
+        keys = resource / KEYS
         before = keys.read_bytes() if keys.is_file() else b""
-        reaper_keys.rewrite(keys, reaper_keys.add_scripts(before, action_files(folder, resource / "Scripts")))
+        rewrite(keys, add_scripts(before, action_files(folder, resource / "Scripts")))
     _rewrite_startup(resource, present=True, reapack=packaged)
     return installation(resource)
 
 
 def uninstall(resource: Path) -> Installation:
     """Remove what `install` wrote; key bindings, other scripts and what ReaPack installed stay. Raises: OutputError"""
-    keys = resource / reaper_keys.FILE
+    keys = resource / KEYS
     if keys.is_file():
-        left = reaper_keys.remove_scripts(keys.read_bytes(), NAME, resource / "Scripts")
-        reaper_keys.rewrite(keys, left)
+        left = remove_scripts(keys.read_bytes(), NAME, resource / "Scripts")
+        rewrite(keys, left)
     _rewrite_startup(resource, present=False)
     if reapack_folder(resource) is None:
         _remove_icons(resource)
@@ -231,8 +199,8 @@ def uninstall(resource: Path) -> Installation:
 
 def installation(resource: Path) -> Installation:
     """What is there now."""
-    keys = resource / reaper_keys.FILE
-    registered = {path.lower() for path in reaper_keys.scripts_in(keys.read_bytes())} if keys.is_file() else set()
+    keys = resource / KEYS
+    registered = {path.lower() for path in scripts_in(keys.read_bytes())} if keys.is_file() else set()
     absolute = (resource / "Scripts").as_posix().lower() + "/"
     registered |= {path.removeprefix(absolute) for path in registered}
     packaged = reapack_folder(resource)
@@ -351,6 +319,77 @@ def _rewrite_startup(resource: Path, *, present: bool, reapack: Path | None = No
         left += block.encode().replace(b"\n", newline)
     if left or not path.is_file():
         if left:
-            reaper_keys.rewrite(path, left)
+            rewrite(path, left)
     else:
         path.unlink()  # there was nothing but our block
+
+
+# ---- the list of actions --------------------------------------------------------------------------------------------
+
+
+def action_id(path: str) -> str:
+    """The id that REAPER gives a script of its main section: the SHA-1 of its path in upper case.
+
+    Args: path: below Scripts/, or absolute for a script elsewhere; with forward slashes
+    """
+    return "RS" + hashlib.sha1(path.upper().encode("utf-8"), usedforsecurity=False).hexdigest()
+
+
+def scripts_in(content: bytes) -> list[str]:
+    """The paths of all scripts that are registered, with forward slashes."""
+    found = (match["path"].decode("utf-8", "surrogateescape") for match in _SCRIPT.finditer(content))
+    return [path.strip('"').replace("\\", "/") for path in found]
+
+
+def add_scripts(content: bytes, paths: list[str]) -> bytes:
+    """The file with these scripts registered; those that are there already stay as they are."""
+    known = {path.lower() for path in scripts_in(content)}
+    newline = b"\r\n" if b"\r\n" in content else b"\n"
+    if content and not content.endswith(b"\n"):
+        content += newline
+    for path in paths:
+        if path.lower() not in known:
+            name = path.rsplit("/", 1)[-1]
+            content += f'SCR 4 0 {action_id(path)} "Custom: {name}" "{path}"'.encode() + newline
+    return content
+
+
+def remove_scripts(content: bytes, folder: str, scripts: Path) -> bytes:
+    """The file without any script of a folder below Scripts/, named from there or absolutely.
+
+    Args: folder: its name; scripts: the absolute path of Scripts/
+    """
+    absolute = scripts.as_posix().lower().rstrip("/") + "/"
+    start = folder.lower() + "/"
+    kept = []
+    for line in content.splitlines(keepends=True):
+        (path,) = scripts_in(line) or ("",)
+        if not path.lower().removeprefix(absolute).startswith(start):
+            kept.append(line)
+    return b"".join(kept)
+
+
+def rewrite(path: Path, content: bytes) -> bool:
+    """Put `content` in the place of the file, by a rename, the old one kept beside it. Returns: whether it changed
+
+    Raises: OutputError: it cannot be written; the old one is untouched
+    """
+    before = path.read_bytes() if path.is_file() else b""
+    if content == before:
+        return False
+    temporary = path.with_name(path.name + ".tsbs-daw.tmp")
+    try:
+        if path.is_file():
+            shutil.copy2(path, path.with_name(BACKUP if path.name == KEYS else path.name + ".before-tsbs-daw"))
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.is_file():
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OutputError(f"{shown(path)} cannot be written ({error.strerror}); it is as it was.") from error
+    return True

@@ -1,1 +1,0 @@
-"""Installs the actions into REAPER."""
