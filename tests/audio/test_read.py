@@ -8,7 +8,7 @@ import pytest
 import signals
 
 from tsbs_daw.audio.read import BLOCK_SAMPLES, open_audio, probe
-from tsbs_daw.audio.wav_writer import AudioWriter
+from tsbs_daw.audio.writer import AudioWriter
 from tsbs_daw.core.errors import NonFiniteAudio, UnreadableAudio, UnsupportedAudio
 
 # container, subtype, ending, sample rate, largest difference that the format may make (None: a lossy codec)

@@ -21,7 +21,7 @@ from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.read import probe
 from tsbs_daw.audio.riff import chunk_names
 from tsbs_daw.audio.tags import Tags, read_tags, repaired, short_key, write_tags
-from tsbs_daw.audio.wav_writer import AudioWriter
+from tsbs_daw.audio.writer import AudioWriter
 from tsbs_daw.core.errors import OutputError
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 20

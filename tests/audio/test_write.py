@@ -11,7 +11,7 @@ import signals
 import soundfile
 
 from tsbs_daw.audio.read import open_audio, probe
-from tsbs_daw.audio.wav_writer import AudioWriter, file_samples
+from tsbs_daw.audio.writer import AudioWriter, file_samples
 from tsbs_daw.core.errors import NoSpaceLeft, OutputError
 
 
@@ -160,7 +160,7 @@ def test_a_full_disk_is_called_so(samples):
 LIMITED = """
 import resource, sys
 import numpy as np
-from tsbs_daw.audio.wav_writer import AudioWriter
+from tsbs_daw.audio.writer import AudioWriter
 from tsbs_daw.core.errors import OutputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -14,7 +14,6 @@ from harness.studio import Studio
 
 from tsbs_daw.audio.decoder import DecoderProcess
 from tsbs_daw.audio.read import open_audio
-from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core import files
 from tsbs_daw.core.errors import (
     DecoderKilled,
@@ -24,6 +23,7 @@ from tsbs_daw.core.errors import (
     OutputUnavailable,
     UnreadableAudio,
 )
+from tsbs_daw.core.files import write_error
 from tsbs_daw.pipeline import separate
 from tsbs_daw.pipeline.publish import StagedFolder
 from tsbs_daw.pipeline.stem_cache import StemCache, StemWriter

@@ -2,7 +2,7 @@
 
 `open_writer` returns an `AudioWriter` for WAV and an `EncodedWriter` for everything else, with the same interface:
 block-wise input, no partial file on failure, durable and verified after close. Reducing the bit depth adds TPDF dither
-(see `dither`).
+(see `dsp`).
 
 What a format cannot hold is reported: samples beyond full scale are clipped and counted (a float WAV has no such
 limit); an MP3 has at most 48 kHz, so a higher rate is halved or quartered. An MP3 is not sample-exact: its LAME header
@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsbs_daw.audio.dsp import Resampler, resampled_length
+from tsbs_daw.audio.dsp import Quantiser, Resampler, resampled_length
 from tsbs_daw.audio.formats import DELIVERY_FORMATS, DeliveryFormat, delivery_format, file_ending
 from tsbs_daw.audio.riff import acid_body, beats_in, build_chunk, smpl_body
 from tsbs_daw.audio.tags import ROOM_COMMENT, Labels, label
-from tsbs_daw.audio.wav_writer import AudioWriter
-from tsbs_daw.audio.writer import Quantiser, Writer, write_error
+from tsbs_daw.audio.writer import AudioWriter, Writer
 from tsbs_daw.core.errors import OutputError, shown
-from tsbs_daw.core.files import sha256_of, sync_file
+from tsbs_daw.core.files import sha256_of, sync_file, write_error
 
 if TYPE_CHECKING:
     import soundfile

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tsbs_daw.audio.headers.common import UNKNOWN_32, Chunk, Refused, riff_chunks
-from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import OutputError, shown
-from tsbs_daw.core.files import sync_file
+from tsbs_daw.core.files import sync_file, write_error
 
 HEAD_BYTES = 64  # the part of the file that holds its sizes
 TAIL_BYTES = 64 << 20  # most bytes of chunks after the audio that are carried over; tags with a large cover have less

@@ -26,9 +26,8 @@ from tsbs_daw.audio.headers.common import Box, boxes
 from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.read import AudioReader, open_audio
 from tsbs_daw.audio.tags import Tags, write_tags
-from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import OutputError, shown
-from tsbs_daw.core.files import sync_file
+from tsbs_daw.core.files import sync_file, write_error
 
 MASTERING_DSP = {
     "compressor": {

@@ -27,10 +27,9 @@ from typing import Any, BinaryIO
 from tsbs_daw.audio.headers.common import Refused, Section, riff_chunks
 from tsbs_daw.audio.probe import audio_start, inspect
 from tsbs_daw.audio.riff import append_chunks, build_chunk, list_type
-from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core import child
 from tsbs_daw.core.errors import AudioError, OutputError, TsbsDawError, shown
-from tsbs_daw.core.files import open_regular, sync_file
+from tsbs_daw.core.files import open_regular, sync_file, write_error
 
 log = logging.getLogger(__name__)
 

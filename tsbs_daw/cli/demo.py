@@ -70,7 +70,7 @@ def _model_file(model: str) -> str:
 
 def _drop_song(folder: Path, seed: int, length_s: float) -> dict[str, np.ndarray]:
     """Write the parts to originals/ and the mixture to drop/. Returns the parts, (2, samples) each."""
-    from tsbs_daw.audio.wav_writer import AudioWriter
+    from tsbs_daw.audio.writer import AudioWriter
     from tsbs_daw.core.errors import OutputError
     from tsbs_daw.lab.songs import compose_demo
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tsbs_daw.core.errors import SourceChanged, shown
+from tsbs_daw.core.errors import NoSpaceLeft, OutputError, OutputUnavailable, SourceChanged, shown
 
 MOUNTS_BELOW = ("/mnt", "/Volumes")
 MOUNTS_OF_USERS = ("/media", "/run/media")
@@ -264,6 +264,17 @@ def disk_is_full(error: BaseException) -> bool:
 def may_pass(error: BaseException) -> bool:
     """Whether an error of the system is one that comes and goes: a share, a disk, permissions, a missing folder."""
     return isinstance(error, OSError) and error.errno in PASSING
+
+
+def write_error(path: Path, error: OSError) -> OutputError:
+    """Translate an OSError from writing `path` into an OutputError or NoSpaceLeft."""
+    name = shown(path)
+    if disk_is_full(error):
+        return NoSpaceLeft(f"Cannot write {name}: the disk is full. Free some space and try again.")
+    if error.errno == errno.EFBIG:
+        return OutputError(f"{name} is too large for the file system of this disk. Use another disk.")
+    kind = OutputUnavailable if may_pass(error) else OutputError
+    return kind(f"Cannot write {name}: {error.strerror or error}.")
 
 
 def is_gone(path: Path, error: OSError) -> bool:

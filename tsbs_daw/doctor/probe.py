@@ -195,7 +195,7 @@ def _write_second(path: Path) -> None:
     """A chord with a beat: something for every stem, and not silence, which costs no work."""
     import numpy as np
 
-    from tsbs_daw.audio.wav_writer import AudioWriter
+    from tsbs_daw.audio.writer import AudioWriter
 
     time_s = np.arange(SECOND) / SECOND
     chord = sum(np.sin(2 * np.pi * frequency_hz * time_s) for frequency_hz in (110, 440, 554, 659))

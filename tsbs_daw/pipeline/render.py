@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from tsbs_daw.audio.dsp import Levels, Meter, db
-from tsbs_daw.audio.wav_writer import AudioWriter
+from tsbs_daw.audio.writer import AudioWriter
 from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.effects.chain import OutputRenderer
 from tsbs_daw.pipeline.passes import SeparatedSong, StemTree, total

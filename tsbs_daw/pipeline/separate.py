@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from tsbs_daw.audio.read import open_audio
-from tsbs_daw.audio.writer import write_error
 from tsbs_daw.core.errors import AudioError, DecoderKilled, OutputUnavailable, UnreadableAudio
-from tsbs_daw.core.files import content_state
+from tsbs_daw.core.files import content_state, write_error
 from tsbs_daw.models.registry import record_speed
 from tsbs_daw.pipeline.passes import PassSource, ResolvedPass, SeparatedSong
 from tsbs_daw.pipeline.publish import ensure_space, estimate_bytes

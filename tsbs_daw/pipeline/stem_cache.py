@@ -24,11 +24,10 @@ import numpy as np
 import soundfile
 
 from tsbs_daw.audio.read import AudioReader
-from tsbs_daw.audio.wav_writer import AudioWriter, file_samples
-from tsbs_daw.audio.writer import write_error
+from tsbs_daw.audio.writer import AudioWriter, file_samples
 from tsbs_daw.contracts import Document
 from tsbs_daw.core.errors import JobFormatError, OutputError, OutputUnavailable, shown
-from tsbs_daw.core.files import write_atomically
+from tsbs_daw.core.files import write_atomically, write_error
 from tsbs_daw.core.locks import HeldElsewhere, LockFile
 from tsbs_daw.separation.streams import share_residual
 

@@ -210,7 +210,7 @@ class Bench:
         Returns:
             Duration in seconds without loading the model, and length of the song in seconds.
         """
-        from tsbs_daw.audio.wav_writer import file_samples
+        from tsbs_daw.audio.writer import file_samples
         from tsbs_daw.contracts.job import Job, Source
         from tsbs_daw.pipeline.run import run_job
 

@@ -208,7 +208,7 @@ def song_from_file_to_session(config: ModelConfig, device: torch.device, seconds
 def _song(folder: Path, config: ModelConfig, device: torch.device, seconds: float) -> Row:
     import numpy as np
 
-    from tsbs_daw.audio.wav_writer import AudioWriter
+    from tsbs_daw.audio.writer import AudioWriter
     from tsbs_daw.contracts.job import Job, Source
     from tsbs_daw.core.config import Settings
     from tsbs_daw.network.checkpoint import save

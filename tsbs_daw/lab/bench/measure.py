@@ -40,7 +40,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tsbs_daw.audio.wav_writer import file_samples
+from tsbs_daw.audio.writer import file_samples
 from tsbs_daw.contracts.job import Job, Source
 from tsbs_daw.core import machine
 from tsbs_daw.core.errors import DaemonError, UsageError

@@ -56,7 +56,7 @@ def song(request: dict[str, Any]) -> dict[str, Any]:
     """Write a generated song of the requested length."""
     import numpy as np
 
-    from tsbs_daw.audio.wav_writer import AudioWriter
+    from tsbs_daw.audio.writer import AudioWriter
     from tsbs_daw.lab.songs.compose import compose
     from tsbs_daw.lab.songs.render import render
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import signals
 
-from tsbs_daw.audio.writer import Quantiser
+from tsbs_daw.audio.dsp import Quantiser
 
 SAMPLES = 1 << 18
 
