@@ -13,7 +13,7 @@ import pytest
 import signals
 
 from tsbs_daw.audio import stem_mp4
-from tsbs_daw.audio.headers.common import Box, boxes
+from tsbs_daw.audio.headers.mp4_index import Box, boxes
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.audio.stem_mp4 import MASTERING_DSP, write_stem_mp4
 from tsbs_daw.audio.tags import Tags, read_tags

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tsbs_daw.audio.dsp import Resampler
-from tsbs_daw.audio.headers.common import Box, boxes
+from tsbs_daw.audio.headers.mp4_index import Box, boxes
 from tsbs_daw.audio.probe import inspect
 from tsbs_daw.audio.read import AudioReader, open_audio
 from tsbs_daw.audio.tags import Tags, write_tags

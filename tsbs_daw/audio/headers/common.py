@@ -239,29 +239,3 @@ def _likelihood(file: BinaryIO, size: int, position: int, order: str) -> int:
     if position + 8 + struct.unpack(f"{order}I", head[4:])[0] > size + 1:
         return 0
     return 2 if KNOWN_CHUNKS.match(head) else 1
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box of an MP4: its name, and the offsets at which its body starts and ends."""
-
-    name: bytes
-    body: int
-    end: int
-
-
-def boxes(file: BinaryIO, position: int, end: int, most: int = MAX_CHUNKS) -> Iterator[Box]:
-    """Walk at most `most` boxes of an MP4 from `position` to `end`; the last one may claim to end after `end`."""
-    for _ in range(most):
-        if position + 8 > end:
-            return
-        length, name = unpack_at(file, position, ">I4s")
-        head = 8
-        if length == 1 and position + 16 <= end:
-            length, head = unpack_at(file, position + 8, ">Q")[0], 16
-        elif length == 0:
-            length = end - position
-        if length < head or not all(32 <= byte < 127 or byte == 0xA9 for byte in name):
-            return
-        yield Box(name, position + head, position + length)
-        position += length

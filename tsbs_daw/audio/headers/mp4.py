@@ -6,82 +6,41 @@ count of samples, the durations of the coded frames, and the edit list.
 
 The index says where each coded frame lies. A decoder leaves out frames without a word where its tables contradict each
 other, so they are compared here, with each other and with the file.
+
+A file in fragments (section 8.8) may lack some. Each states when it begins and how long its frames are, so that a
+decoder which simply plays what there is leaves a piece out without a word where the next one begins later than the one
+before it ends. How many there are is stated in an index of segments (`sidx`) or as a duration (`mehd`), if at all.
 """
 
 from __future__ import annotations
 
 import bisect
 import itertools
-import re
-import struct
-import sys
-from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import Box, Fault, Header, Refused, boxes, bytes_at, cut, joined, unpack_at
-from tsbs_daw.audio.headers.fragments import Fragments, missing_fragments
+from tsbs_daw.audio.headers.common import Fault, Header, Refused, bytes_at, cut, joined, unpack_at
+from tsbs_daw.audio.headers.mp4_index import (
+    SLACK_SAMPLES,
+    Box,
+    FramePlaces,
+    Movie,
+    Track,
+    boxes,
+    chunks_of,
+    read_index,
+    whole_frames,
+)
 from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 PROTECTED = (b"drms", b"enca")
-MAX_TRACKS, MAX_PARENTS = 32, 16  # more than any file has; a hostile file would nest them without end
 MAX_BOXES = 1 << 18  # of the top level; a day of fragments of a second
-MAX_ENTRIES = 1 << 22  # per table; a day of AAC
-MAX_USER_DATA_BYTES = 32 << 20
-ITUNES_COUNT = re.compile(rb"iTunSMPB.{0,64}? [0-9A-F]{8} ([0-9A-F]{8}) ([0-9A-F]{8}) ([0-9A-F]{16})", re.DOTALL)
-SLACK_SAMPLES = 4096  # two frames, the most that encoders disagree by
 COMPRESSED = (b"mp4a", b"alac", b"Opus", b"fLaC", b"ac-3", b"ec-3", b".mp3")  # no frame of them is nothing but zeros
 LEAST_GAP_S, LEAST_CUT_S = 0.001, 0.5  # below them, clocks merely count coarsely, and encoders pad
-SHORTEST_FRAME_BYTES = 16  # shorter ones may be zeros, as where Opus sends nothing
 LATE = "does not state its encoder delay; its audio may start 1000 to 2100 samples late"
-
-
-@dataclass
-class Track:
-    """An audio track.
-
-    Attributes:
-        number: by which fragments name it
-        kind: sample format, such as `mp4a`
-        rate_hz: ticks of the media clock per second
-        times: (number, duration of each in ticks) of the coded frames, in order
-        edits: (length in ticks of the movie clock, start in ticks of the media clock)
-        frames: number of coded frames that have a size; None without a table of sizes
-        sizes: of each frame in bytes, or one for all
-        chunks: offset of each run of frames in the file
-        runs: (number of the first chunk, counted from 1, frames in each) up to the next entry
-    """
-
-    number: int = 0
-    kind: bytes = b""
-    rate_hz: int = 0
-    times: tuple[tuple[int, int], ...] = ()
-    edits: tuple[tuple[int, int], ...] = ()
-    frames: int | None = None
-    sizes: Sequence[int] = ()
-    chunks: Sequence[int] = ()
-    runs: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def ticks(self) -> int:
-        """Duration of all coded frames."""
-        return sum(number * duration for number, duration in self.times)
-
-    @property
-    def timed(self) -> int:
-        """Number of coded frames that have a duration."""
-        return sum(number for number, _ in self.times)
-
-    def at_s(self, frame: int) -> float:
-        """When a frame begins."""
-        ticks, left = 0, frame
-        for number, duration in self.times:
-            ticks += min(number, left) * duration
-            left -= min(number, left)
-        return ticks / self.rate_hz if self.rate_hz else 0.0
 
 
 def looks_like_mp4(magic: bytes) -> bool:
@@ -104,7 +63,7 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
             fault = cut(box.end - box.body, size - box.body)
     if index is None:
         raise Refused(TruncatedAudio, "is an MP4 without an index (`moov`): the copy or the recording is incomplete")
-    movie = _index(file, index)
+    movie = read_index(file, index)
     tracks, tag = movie.tracks, movie.tag
     if not tracks:
         raise Refused(UnreadableAudio, "is a video without audio")
@@ -161,9 +120,9 @@ def _missing(file: BinaryIO, size: int, index: Box, track: Track) -> Fault | Non
     if not track.frames or not track.chunks:
         return None
     first, frames = None, 0
-    for begin, number, offset in _chunks(track):
+    for begin, number, offset in chunks_of(track):
         lies_in_index = index.body - 8 <= offset < index.end
-        whole = 0 if lies_in_index else _whole_frames(track, begin, number, size - offset)
+        whole = 0 if lies_in_index else whole_frames(track, begin, number, size - offset)
         if whole < number:
             first = begin + whole if first is None else min(first, begin + whole)
             frames += number - whole
@@ -173,7 +132,7 @@ def _missing(file: BinaryIO, size: int, index: Box, track: Track) -> Fault | Non
         return Fault(TruncatedAudio, what)
     if track.kind not in COMPRESSED or len(track.sizes) < track.frames:
         return None
-    places = _Places(track)
+    places = FramePlaces(track)
     last = next((frame for frame in reversed(range(track.frames)) if places.tells(frame)), None)
     if last is None or not places.is_empty(file, last):
         return None
@@ -183,46 +142,6 @@ def _missing(file: BinaryIO, size: int, index: Box, track: Track) -> Fault | Non
         f"is cut short at {track.at_s(empty):.1f} s: zeros stand in the place of the rest of its audio",
         "copy it again once it is complete",
     )
-
-
-def _chunks(track: Track) -> Iterator[tuple[int, int, int]]:
-    """Number of the first frame, number of frames, and offset of each chunk."""
-    begin, run = 0, 0
-    for number, offset in enumerate(track.chunks, 1):
-        while run + 1 < len(track.runs) and track.runs[run + 1][0] <= number:
-            run += 1
-        count = min(track.runs[run][1], (track.frames or 0) - begin)
-        yield begin, count, offset
-        begin += count
-
-
-def _whole_frames(track: Track, begin: int, number: int, room_bytes: int) -> int:
-    """How many of a chunk's frames, which start at the chunk's first byte, fit into the rest of the file."""
-    if len(track.sizes) == 1:
-        return min(max(room_bytes, 0) // max(track.sizes[0], 1), number)
-    ends = list(itertools.accumulate(track.sizes[begin : begin + number]))
-    return bisect.bisect_right(ends, room_bytes)
-
-
-class _Places:
-    """Where each frame of a track lies in the file."""
-
-    def __init__(self, track: Track):
-        self._track = track
-        self._chunks = list(_chunks(track))
-        self._begins = [begin for begin, _, _ in self._chunks]
-
-    def tells(self, frame: int) -> bool:
-        """Whether zeros in the place of a frame mean that it is missing."""
-        return self._track.sizes[frame] >= SHORTEST_FRAME_BYTES
-
-    def is_empty(self, file: BinaryIO, frame: int) -> bool:
-        """Whether nothing but zeros is in the place of a frame, or of the next that tells."""
-        while not self.tells(frame):
-            frame += 1
-        begin, _, offset = self._chunks[bisect.bisect_right(self._begins, frame) - 1]
-        file.seek(offset + sum(self._track.sizes[begin:frame]))
-        return not any(file.read(self._track.sizes[frame]))
 
 
 def _left_out(track: Track, movie: Movie) -> list[str]:
@@ -259,111 +178,198 @@ def _length_s(track: Track, movie_hz: int, count: int) -> Fraction | None:
     return frames if edited >= frames - Fraction(1, movie_hz) else edited
 
 
+# ---- fragments -------------------------------------------------------------------------------------------------------
+
+PADDING_BYTES = 4096  # tags and padding that other programs put at the end
+SLACK_S = 0.1  # clocks of recorders drift a little
+MAX_FRAMES = 1 << 16  # per run
+# Optional fields of a fragment's header before its default duration, and of a run before its frames.
+BASE_OFFSET, DESCRIPTION, DEFAULT_DURATION = 1, 2, 8
+DATA_OFFSET, FIRST_FLAGS, DURATIONS, SIZES, FLAGS, COMPOSITION = 1, 4, 0x100, 0x200, 0x400, 0x800
+REFERENCE = 12  # bytes of a segment's entry in `sidx`
+SIZE_BITS = 0x7FFFFFFF  # the topmost bit of an entry's size says that another index follows
+LAST_OF_ALL = b"lmsg"  # the brand of the last segment
+NO_END = "does not state how many fragments it has; if it was cut between two of them, its end is missing"
+
+
 @dataclass(frozen=True)
-class GaplessTag:
-    """What iTunes states in samples: the encoder's delay, the padding of the last frame, and the song itself."""
-
-    delay: int
-    padding: int
-    count: int
-
-    def fits(self, track: Track) -> bool:
-        """Whether it is about this audio; tags are copied along where songs are cut or joined."""
-        return abs(self.delay + self.count + self.padding - track.ticks) <= SLACK_SAMPLES
-
-
-@dataclass
-class Movie:
-    """What the index says of the whole file.
+class Fragments:
+    """The audio track of a fragmented file.
 
     Attributes:
-        hz: ticks of the movie clock per second
-        tracks: those with audio
-        all_tracks: number of tracks of any kind
-        tag: what iTunes states
+        file: a reader of it
+        size: of the file in bytes
+        boxes: of its top level, in order
+        index: `moov`
+        track: number of the track
+        rate_hz: ticks of the track's clock per second
+        movie_hz: ticks of the movie's clock per second
+        before_ticks: duration of the frames that the index itself lists
     """
 
-    hz: int = 0
-    tracks: list[Track] = field(default_factory=list)
-    all_tracks: int = 0
-    tag: GaplessTag | None = None
+    file: BinaryIO
+    size: int
+    boxes: Sequence[Box]
+    index: Box
+    track: int
+    rate_hz: int
+    movie_hz: int
+    before_ticks: int
 
 
-def _index(file: BinaryIO, index: Box) -> Movie:
-    movie = Movie()
-    for box in boxes(file, index.body, index.end):
-        if box.name == b"mvhd":
-            long = bytes_at(file, box.body, 1) == b"\1"
-            movie.hz = unpack_at(file, box.body + (20 if long else 12), ">I")[0]
-        elif box.name == b"trak" and movie.all_tracks < MAX_TRACKS:
-            track = _track(file, box)
-            movie.tracks += [track] if track else []
-            movie.all_tracks += 1
-        elif box.name == b"udta":
-            found = ITUNES_COUNT.search(bytes_at(file, box.body, min(box.end - box.body, MAX_USER_DATA_BYTES)))
-            if found:
-                movie.tag = GaplessTag(*(int(number, 16) for number in found.groups()))
-    return movie
+def missing_fragments(movie: Fragments) -> tuple[Fault | None, tuple[str, ...]]:
+    """The fault of a file in which fragments are missing, with the first place and what is lost, and warnings.
+
+    A broadcast states no end. Where nothing else shows that the file is whole either, the warning says so.
+    """
+    if not movie.rate_hz:
+        return None, ()
+    between, end = _missing_between(movie)
+    if between:
+        return between, ()
+    if movie.size - movie.boxes[-1].end > PADDING_BYTES:
+        at = f" at {end:.1f} s" if end is not None else ""
+        what = f"is damaged{at}: what follows its fragment number {_count(movie, b'moof')} is no fragment"
+        return Fault(UnreadableAudio, what), ()
+    stated, fault = _missing_at_the_end(movie, end)
+    return fault, () if stated or _says_that_it_ends(movie) else (NO_END,)
 
 
-def _track(file: BinaryIO, track_box: Box) -> Track | None:
-    """The track in a `trak` box; None if it is not audio."""
-    track, handler = Track(), b""
-    waiting = [track_box]
-    for _ in range(MAX_PARENTS):
-        if not waiting:
-            break
-        parent = waiting.pop()
-        for box in boxes(file, parent.body, parent.end):
-            if box.end > parent.end:
-                raise Refused(UnreadableAudio, "has a damaged index (a box exceeds its parent); copy it again")
-            if box.name in (b"edts", b"mdia", b"minf", b"stbl"):
-                waiting.append(box)
-            elif box.name == b"hdlr" and parent.name == b"mdia":
-                handler = bytes_at(file, box.body + 8, 4)
-            elif box.name == b"tkhd":
-                track.number = unpack_at(file, box.body + (20 if bytes_at(file, box.body, 1) == b"\1" else 12), ">I")[0]
-            elif box.name == b"mdhd":
-                long = bytes_at(file, box.body, 1) == b"\1"
-                track.rate_hz = unpack_at(file, box.body + (20 if long else 12), ">I")[0]
-            elif box.name == b"stsd":
-                track.kind = bytes_at(file, box.body + 12, 4)
-            elif box.name == b"stts":
-                track.times = tuple((number, duration) for number, duration in _table(file, box, ">II"))
-            elif box.name == b"stsz":
-                track.frames, track.sizes = _sizes(file, box)
-            elif box.name in (b"stco", b"co64"):
-                track.chunks = _numbers(file, box, box.body + 4, "I" if box.name == b"stco" else "Q")
-            elif box.name == b"stsc":
-                track.runs = tuple((first, number) for first, number, _ in _table(file, box, ">III"))
-            elif box.name == b"elst":
-                long = bytes_at(file, box.body, 1) == b"\1"
-                entries = _table(file, box, ">QqI" if long else ">IiI")
-                track.edits = tuple((length, start) for length, start, _ in entries)
-    return track if handler == b"soun" else None
+def _missing_between(movie: Fragments) -> tuple[Fault | None, float | None]:
+    """The fault of fragments that do not follow each other, and when the last one ends in seconds, if that is known."""
+    rate_hz, lost, first = movie.rate_hz, 0, None
+    expected = movie.before_ticks or None  # a piece of a broadcast begins at any time
+    for begin, duration in _times(movie):
+        if begin is not None and expected is not None and begin - expected > SLACK_S * rate_hz:
+            first = expected if first is None else first
+            lost += begin - expected
+        if duration is None:  # it leaves its frames' durations to the codec
+            return None, None
+        expected = ((expected or 0) if begin is None else begin) + duration
+    if first is None:
+        return None, (expected or 0) / rate_hz
+    lost_s = f"{lost / rate_hz:.2f} s of its audio"
+    return Fault(
+        UnreadableAudio, f"is damaged at {first / rate_hz:.1f} s: {lost_s} is missing between its fragments"
+    ), None
 
 
-def _table(file: BinaryIO, box: Box, layout: str) -> Iterator[tuple[int, ...]]:
-    """The entries of a box that consists of a version, the number of entries, and the entries."""
-    count, width = unpack_at(file, box.body + 4, ">I")[0], struct.calcsize(layout)
-    if count > MAX_ENTRIES or box.body + 8 + count * width > box.end:
-        raise Refused(UnreadableAudio, "has a damaged index (a table does not fit); copy it again")
-    return struct.iter_unpack(layout, bytes_at(file, box.body + 8, count * width))
+def _missing_at_the_end(movie: Fragments, end_s: float | None) -> tuple[bool, Fault | None]:
+    """Whether the file states where its fragments end, and the fault of one that ends before that."""
+    cuts = [cut_s for box in movie.boxes if box.name == b"sidx" for cut_s in _beyond(movie, box)]
+    stated_s = _stated_duration_s(movie)
+    if stated_s and end_s is not None and stated_s - end_s > SLACK_S:
+        cuts.append((end_s, stated_s - end_s))
+    if cuts:
+        at_s, lost_s = cuts[0]
+        what = f"is cut short at {at_s:.1f} s: the fragments of the {lost_s:.2f} s after that are missing"
+        return True, Fault(TruncatedAudio, what, "copy it again once it is complete")
+    covers_all = _count(movie, b"sidx") == 1 < _count(movie, b"moof")  # otherwise, each is of one segment
+    return bool(stated_s) or covers_all, None
 
 
-def _sizes(file: BinaryIO, box: Box) -> tuple[int, Sequence[int]]:
-    """The number of frames, and the size of each, or one for all of them."""
-    size, count = unpack_at(file, box.body + 4, ">II")
-    return (count, (size,)) if size else (count, _numbers(file, box, box.body + 8, "I"))
+def _count(movie: Fragments, name: bytes) -> int:
+    return sum(box.name == name for box in movie.boxes)
 
 
-def _numbers(file: BinaryIO, box: Box, at: int, kind: str) -> Sequence[int]:
-    """The numbers of a table whose count is at `at`. Args: kind: as in `array`, for the size"""
-    numbers = array(kind)
-    count = unpack_at(file, at, ">I")[0]
-    if count > MAX_ENTRIES or at + 4 + count * numbers.itemsize > box.end:
-        raise Refused(UnreadableAudio, "has a damaged index (a table does not fit); copy it again")
-    numbers.frombytes(bytes_at(file, at + 4, count * numbers.itemsize))
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers
+def _beyond(movie: Fragments, box: Box) -> Iterator[tuple[float, float]]:
+    """Where the segments that an index lists leave the file, and the duration of the rest; both in seconds."""
+    wide = unpack_at(movie.file, box.body, ">B")[0] > 0
+    clock_hz, *_ = unpack_at(movie.file, box.body + 8, ">I")
+    first_s, offset = unpack_at(movie.file, box.body + 12, ">QQ" if wide else ">II")
+    entries = box.body + (28 if wide else 20) + 4
+    count = unpack_at(movie.file, entries - 2, ">H")[0]
+    if not clock_hz or entries + count * REFERENCE > box.end:
+        return
+    place, at, lost = box.end + offset, first_s, 0
+    for number in range(count):
+        size, duration = unpack_at(movie.file, entries + number * REFERENCE, ">II")
+        place += size & SIZE_BITS
+        if lost or place > movie.size:
+            lost += duration
+        else:
+            at += duration
+    if lost:
+        yield at / clock_hz, lost / clock_hz
+
+
+def _says_that_it_ends(movie: Fragments) -> bool:
+    """Whether a writer has put what comes last: an index for random access (`mfra`), or the brand of a last segment."""
+    for box in reversed(movie.boxes):
+        if box.name == b"mfra":
+            return True
+        if box.name == b"styp":
+            return LAST_OF_ALL in bytes_at(movie.file, box.body, min(box.end - box.body, 256))
+    return False
+
+
+def _stated_duration_s(movie: Fragments) -> float:
+    """Of the whole movie, from `mehd`; 0 if it states none."""
+    for box in _parts(movie, b"mehd"):
+        wide = unpack_at(movie.file, box.body, ">B")[0] == 1
+        duration = unpack_at(movie.file, box.body + 4, ">Q" if wide else ">I")[0]
+        return duration / movie.movie_hz if movie.movie_hz else 0.0
+    return 0.0
+
+
+def _parts(movie: Fragments, name: bytes) -> Iterator[Box]:
+    """What `mvex` has under a name."""
+    for extends in boxes(movie.file, movie.index.body, movie.index.end):
+        if extends.name == b"mvex":
+            yield from (box for box in boxes(movie.file, extends.body, extends.end) if box.name == name)
+
+
+def _times(movie: Fragments) -> Iterator[tuple[int | None, int | None]]:
+    """When each fragment of the track begins, and how long it is, in ticks; None where it does not say."""
+    default = _default_duration(movie)
+    for fragment in movie.boxes:
+        if fragment.name != b"moof":
+            continue
+        for part in boxes(movie.file, fragment.body, fragment.end):
+            if part.name == b"traf":
+                found = _fragment(movie.file, part, movie.track, default)
+                if found:
+                    yield found
+
+
+def _fragment(file: BinaryIO, part: Box, track: int, default: int) -> tuple[int | None, int | None] | None:
+    """When a track's part of a fragment begins, and its duration; None if it is another track's."""
+    begin: int | None = None
+    duration: int | None = 0
+    for box in boxes(file, part.body, part.end):
+        if box.name == b"tfhd":
+            flags, number = unpack_at(file, box.body, ">II")
+            if number != track:
+                return None
+            if flags & DEFAULT_DURATION:
+                skipped = 8 * bool(flags & BASE_OFFSET) + 4 * bool(flags & DESCRIPTION)
+                default = unpack_at(file, box.body + 8 + skipped, ">I")[0]
+        elif box.name == b"tfdt":
+            long = unpack_at(file, box.body, ">B")[0] == 1
+            begin = unpack_at(file, box.body + 4, ">Q" if long else ">I")[0]
+        elif box.name == b"trun" and duration is not None:
+            run = _run_duration(file, box, default)
+            duration = None if run is None else duration + run
+    return begin, duration
+
+
+def _run_duration(file: BinaryIO, box: Box, default: int) -> int | None:
+    flags, count = unpack_at(file, box.body, ">II")
+    flags &= 0xFFFFFF
+    if not flags & DURATIONS:
+        return count * default if default else None
+    width = sum(bool(flags & field) for field in (DURATIONS, SIZES, FLAGS, COMPOSITION))
+    position = box.body + 8 + 4 * bool(flags & DATA_OFFSET) + 4 * bool(flags & FIRST_FLAGS)
+    if count > MAX_FRAMES or position + 4 * width * count > box.end:
+        return None
+    numbers: tuple[int, ...] = unpack_at(file, position, f">{width * count}I")
+    return sum(numbers[::width])
+
+
+def _default_duration(movie: Fragments) -> int:
+    """Of the track's frames, from `mvex`; 0 if it states none."""
+    for box in _parts(movie, b"trex"):
+        number, _, duration = unpack_at(movie.file, box.body + 4, ">III")
+        if number == movie.track:
+            return int(duration)
+    return 0
