@@ -6,7 +6,7 @@ from analysis.listening import analyse_sounds
 from signals import RATE, chords, drum_kit, silence
 
 from tsbs_daw.analysis.features import PITCH_STEPS, PitchStream, fold
-from tsbs_daw.analysis.key import KEYS, TONICS, camelot
+from tsbs_daw.analysis.key_and_sections import KEYS, TONICS, camelot
 
 MAJOR, MINOR = (0, 4, 7), (0, 3, 7)
 # I IV V I and i iv V i: root above the tonic, and the triad on it

@@ -16,9 +16,8 @@ import numpy as np
 from tsbs_daw.analysis.beats import METERS, Pulse, find_bars
 from tsbs_daw.analysis.classifier import weights
 from tsbs_daw.analysis.features import Features, extract
-from tsbs_daw.analysis.key import SHARES, find_key
+from tsbs_daw.analysis.key_and_sections import SHARES, find_key, find_sections
 from tsbs_daw.analysis.rhythm_features import RhythmFeatures, rhythm_features
-from tsbs_daw.analysis.sections import find_sections
 from tsbs_daw.analysis.tempo import PulseCandidate, find_pulses
 from tsbs_daw.contracts.analysis import Analysis, Beats, Loudness, Span, StemSound, Tempo, TempoChange
 from tsbs_daw.core.errors import AnalysisError, AudioError

@@ -17,7 +17,7 @@ import numpy as np
 
 from tsbs_daw.analysis.analyse import conclude
 from tsbs_daw.analysis.features import Features, extract_stream
-from tsbs_daw.analysis.key import TONICS
+from tsbs_daw.analysis.key_and_sections import TONICS
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.contracts.analysis import Analysis, Loudness
 from tsbs_daw.core.errors import DatasetError, UsageError, shown

@@ -22,9 +22,8 @@ from tsbs_daw.analysis.analyse import conclude
 from tsbs_daw.analysis.beats import describe_bars
 from tsbs_daw.analysis.classifier import Weights, using
 from tsbs_daw.analysis.features import PITCH_S, Features
-from tsbs_daw.analysis.key import KEYS, Mode, describe_chroma, describe_keys
+from tsbs_daw.analysis.key_and_sections import KEYS, Mode, describe_chroma, describe_keys, find_sections
 from tsbs_daw.analysis.rhythm_features import rhythm_features
-from tsbs_daw.analysis.sections import find_sections
 from tsbs_daw.analysis.tempo import Described, describe_pulses, with_bars
 from tsbs_daw.lab.evaluation.analysis import SongFeatures, compare, summarise
 from tsbs_daw.lab.evaluation.songs import MAJOR_MODES, Truth
