@@ -11,7 +11,8 @@ import signals
 import soundfile
 
 from tsbs_daw.core.errors import EffectError
-from tsbs_daw.effects.chain import BLOCK_SAMPLES, OutputRenderer, render
+from tsbs_daw.effects.chain import OutputRenderer, render
+from tsbs_daw.effects.stages import BLOCK_SAMPLES
 from tsbs_daw.effects.table import EFFECTS, Effect, Output
 
 RATE = signals.RATE

@@ -8,7 +8,7 @@ import pytest
 import signals
 
 from tsbs_daw.effects.chain import OutputRenderer, render
-from tsbs_daw.effects.instances import CONTEXT_S, SEGMENT_S, join
+from tsbs_daw.effects.stages import CONTEXT_S, SEGMENT_S, join
 from tsbs_daw.effects.table import Effect, Output
 
 RATE = 8000  # everything here counts in seconds

@@ -4,168 +4,45 @@ Audio is float32 (channels, samples). Exactly as many samples come out as went i
 effects is compensated. The output ends with the song; reverb and echo tails beyond it are cut, so that all files of a
 song have the same length.
 
-A chain consists of stages. Two facts about pedalboard shape them, both measured:
-
-- An effect with latency (a limiter's lookahead, a codec's frames) returns fewer samples at first, and the rest only
-  when more is fed. A stage counts its input, and at the end feeds silence until as much has come out.
-- A call with a different block size may reset an effect and change the rounding. A stage feeds blocks of one size only,
-  so the result does not depend on how the caller cuts the song into blocks.
-
 A dry run sends noise of a known level through a chain, to show what it does before the first song.
+
+A chain with a plug-in runs in a process of its own, so that the plug-in can crash or hang without harm; `vst3` is its
+parent. The process is started as `python -m tsbs_daw.effects.chain SECONDS`. Everything runs in its main thread, as
+plug-ins expect. The messages of `core.conversation`:
+
+parent to child                           child to parent
+C  JSON: chain, sample_rate, channels     R  the chain is built
+B  a block of float32                     A  the number of the effect that is called next, counted along the chain
+E  the last block of float32               B  a block of float32
+                                          X  an error message
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping
+import faulthandler
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 
 from tsbs_daw.audio.dsp import Levels, Meter
+from tsbs_daw.core.child import keep_stdout
+from tsbs_daw.core.conversation import receive, send
 from tsbs_daw.core.errors import EffectError
-from tsbs_daw.effects.instances import Instances, SegmentedStage, build_instances
-from tsbs_daw.effects.table import EFFECTS, Effect, Output
-
-BLOCK_SAMPLES = 8192
-LONGEST_DELAY_S = 60.0  # an effect that still holds samples after this much silence never returns them
-RUNAWAY_PEAK = 1000.0  # +60 dBFS: only an unstable filter gets there
-
-Announce = Callable[[Effect], None]
-
-
-class Stage(Protocol):
-    """A part of a chain that audio streams through."""
-
-    def push(self, block: np.ndarray) -> np.ndarray:
-        """Add a block of any length and return what is ready, possibly nothing."""
-
-    def finish(self) -> np.ndarray:
-        """Return the rest, so that as many samples have come out as went in."""
-
-
-class PluginStage:
-    """One pedalboard effect or plug-in, fed in blocks of one size.
-
-    Args:
-        effect: the effect
-        instances: of the effect, one for each group of channels
-        sample_rate: in Hz
-        channels: number of channels
-        announce: called with the effect before each call into it, so that a crash can be attributed
-    """
-
-    def __init__(self, effect: Effect, instances: Instances, sample_rate: int, channels: int, announce: Announce):
-        self.effect, self.instances, self.sample_rate = effect, instances, sample_rate
-        self.announce = announce
-        self._waiting = np.zeros((channels, 0), np.float32)
-        self._taken = self._given = 0
-
-    def push(self, block: np.ndarray) -> np.ndarray:
-        self._taken += block.shape[1]
-        self._waiting = np.concatenate([self._waiting, block], axis=1)
-        whole = self._waiting.shape[1] // BLOCK_SAMPLES * BLOCK_SAMPLES
-        ready, self._waiting = self._waiting[:, :whole], self._waiting[:, whole:]
-        return self._run(ready)
-
-    def finish(self) -> np.ndarray:
-        parts = []
-        for _ in range(2 + int(LONGEST_DELAY_S * self.sample_rate / BLOCK_SAMPLES)):
-            missing = self._taken - self._given
-            if missing <= 0:
-                break
-            padding = BLOCK_SAMPLES - self._waiting.shape[1]
-            padded = np.pad(self._waiting, ((0, 0), (0, padding)))
-            self._waiting = self._waiting[:, :0]
-            parts.append(self._run(padded)[:, :missing])
-        else:
-            raise EffectError(f"The effect {self.effect} holds back samples and never returns them; remove it.")
-        return np.concatenate([self._waiting[:, :0], *parts], axis=1)
-
-    def _run(self, ready: np.ndarray) -> np.ndarray:
-        """Process whole blocks."""
-        parts = [self._waiting[:, :0]]
-        for start in range(0, ready.shape[1], BLOCK_SAMPLES):
-            self.announce(self.effect)
-            block = np.ascontiguousarray(ready[:, start : start + BLOCK_SAMPLES])
-            parts.append(checked(self.instances.process(block, self.sample_rate, BLOCK_SAMPLES), self.effect))
-        given = np.concatenate(parts, axis=1)
-        self._given += given.shape[1]
-        return given
-
-
-class ParallelStage:
-    """Several chains in parallel, fed with the same audio and summed, like pedalboard's `Mix`.
-
-    It replaces pedalboard's own, which aligns branches of different latency only when it gets a whole song at once.
-    """
-
-    def __init__(self, branches: list[list[Stage]], channels: int):
-        self.branches = branches
-        self._ready = [np.zeros((channels, 0), np.float32) for _ in branches]
-
-    def push(self, block: np.ndarray) -> np.ndarray:
-        return self._sum(block, last=False)
-
-    def finish(self) -> np.ndarray:
-        return self._sum(self._ready[0][:, :0], last=True)
-
-    def _sum(self, block: np.ndarray, last: bool) -> np.ndarray:
-        given = [run(branch, block, last) for branch in self.branches]
-        self._ready = [np.concatenate(pair, axis=1) for pair in zip(self._ready, given, strict=True)]
-        samples = min(ready.shape[1] for ready in self._ready)
-        total = sum(ready[:, :samples] for ready in self._ready)
-        self._ready = [ready[:, samples:] for ready in self._ready]
-        return np.asarray(total, np.float32)
-
-
-def build(effects: Iterable[Effect], sample_rate: int, channels: int, announce: Announce) -> list[Stage]:
-    """Build the stages of a chain.
-
-    Raises:
-        EffectError: an effect cannot be built; the message names it
-    """
-    stages: list[Stage] = []
-    for effect in effects:
-        if effect.name == "Chain":
-            stages += build(effect.children, sample_rate, channels, announce)
-        elif effect.name == "Mix":
-            branches = [build([child], sample_rate, channels, announce) for child in effect.children]
-            stages.append(ParallelStage(branches, channels))
-        elif effect.name in EFFECTS and EFFECTS[effect.name].segments:
-            stages.append(SegmentedStage(effect, sample_rate, channels, checked))
-        else:
-            announce(effect)
-            instances = build_instances(effect, sample_rate, channels, BLOCK_SAMPLES)
-            stages.append(PluginStage(effect, instances, sample_rate, channels, announce))
-    return stages
-
-
-def run(stages: list[Stage], block: np.ndarray, last: bool) -> np.ndarray:
-    """Run a block through stages in order; `last` drains each before the next."""
-    for stage in stages:
-        block = stage.push(block)
-        if last:
-            block = np.concatenate([block, stage.finish()], axis=1)
-    return block
-
-
-def checked(block: np.ndarray, effect: Effect) -> np.ndarray:
-    """Return the block if its samples are plausible. One NaN in a reverb or filter would silence the rest of the song.
-
-    Raises:
-        EffectError: samples that are not finite, or an excessive level
-    """
-    peak = float(np.abs(block).max()) if block.size else 0.0
-    if not np.isfinite(peak):
-        raise EffectError(f"The effect {effect} returned NaN or infinity; change its parameters or remove it.")
-    if peak > RUNAWAY_PEAK:
-        raise EffectError(f"The effect {effect} became unstable (over +60 dBFS); change its parameters or remove it.")
-    return block
-
-
-log = logging.getLogger(__name__)
+from tsbs_daw.effects.stages import (
+    BLOCK_SAMPLES,
+    Announce,
+    PluginStage,
+    SegmentedStage,
+    Stage,
+    build_instances,
+)
+from tsbs_daw.effects.table import EFFECTS, Effect, Output, effect_from_json
 
 RENDER_BLOCK_SAMPLES = 65536
 
@@ -195,6 +72,62 @@ class LocalChain:
 
     def close(self) -> None:
         self.stages = []
+
+
+def build(effects: Iterable[Effect], sample_rate: int, channels: int, announce: Announce) -> list[Stage]:
+    """Build the stages of a chain.
+
+    Raises:
+        EffectError: an effect cannot be built; the message names it
+    """
+    stages: list[Stage] = []
+    for effect in effects:
+        if effect.name == "Chain":
+            stages += build(effect.children, sample_rate, channels, announce)
+        elif effect.name == "Mix":
+            branches = [build([child], sample_rate, channels, announce) for child in effect.children]
+            stages.append(ParallelStage(branches, channels))
+        elif effect.name in EFFECTS and EFFECTS[effect.name].segments:
+            stages.append(SegmentedStage(effect, sample_rate, channels))
+        else:
+            announce(effect)
+            instances = build_instances(effect, sample_rate, channels, BLOCK_SAMPLES)
+            stages.append(PluginStage(effect, instances, sample_rate, channels, announce))
+    return stages
+
+
+class ParallelStage:
+    """Several chains in parallel, fed with the same audio and summed, like pedalboard's `Mix`.
+
+    It replaces pedalboard's own, which aligns branches of different latency only when it gets a whole song at once.
+    """
+
+    def __init__(self, branches: list[list[Stage]], channels: int):
+        self.branches = branches
+        self._ready = [np.zeros((channels, 0), np.float32) for _ in branches]
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        return self._sum(block, last=False)
+
+    def finish(self) -> np.ndarray:
+        return self._sum(self._ready[0][:, :0], last=True)
+
+    def _sum(self, block: np.ndarray, last: bool) -> np.ndarray:
+        given = [run(branch, block, last) for branch in self.branches]
+        self._ready = [np.concatenate(pair, axis=1) for pair in zip(self._ready, given, strict=True)]
+        samples = min(ready.shape[1] for ready in self._ready)
+        total = sum(ready[:, :samples] for ready in self._ready)
+        self._ready = [ready[:, samples:] for ready in self._ready]
+        return np.asarray(total, np.float32)
+
+
+def run(stages: list[Stage], block: np.ndarray, last: bool) -> np.ndarray:
+    """Run a block through stages in order; `last` drains each before the next."""
+    for stage in stages:
+        block = stage.push(block)
+        if last:
+            block = np.concatenate([block, stage.finish()], axis=1)
+    return block
 
 
 class OutputRenderer:
@@ -309,6 +242,8 @@ def render(output: Output, stems: Mapping[str, np.ndarray], sample_rate: int, pl
     return np.concatenate(parts, axis=1)
 
 
+# ---- dry runs --------------------------------------------------------------------------------------------------------
+
 SAMPLE_RATE = 44100
 DURATION_S = 4.0
 LEVEL_DB = -18.0  # RMS of each stem: the nominal level of a mix
@@ -355,3 +290,70 @@ def _levels(audio: np.ndarray) -> Levels:
     meter = Meter(SAMPLE_RATE, audio.shape[0])
     meter.add(audio)
     return meter.levels()
+
+
+# ---- the process for chains with a plug-in ---------------------------------------------------------------------------
+
+
+def main() -> None:
+    import pedalboard  # noqa: F401 - a slow import that must not count as the plug-in's time
+
+    # A plug-in may print or read the keyboard, so the pipes are moved out of its reach.
+    requests, answers = os.fdopen(os.dup(0), "rb"), keep_stdout()
+    quiet = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(quiet, 0)
+    faulthandler.enable()
+    code = 0
+    try:
+        serve(requests, answers, stall_s=float(sys.argv[1]))
+    except EffectError as error:
+        send(answers, b"X", str(error).encode())
+    except (EOFError, BrokenPipeError):
+        pass  # the parent has ended
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        # Many plug-ins crash while they are unloaded; by now everything has been sent.
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def serve(requests: IO[bytes], answers: IO[bytes], stall_s: float) -> None:
+    """Build the chain and run it to the end.
+
+    Args:
+        requests: pipe from the parent
+        answers: pipe to the parent
+        stall_s: this process ends itself after this long inside one call, even without a parent
+
+    Raises:
+        EffectError: the chain cannot be built or fails
+        EOFError: the parent has ended
+    """
+    send(answers, b"R")
+    _, payload = receive(requests)
+    request = json.loads(payload)
+    effects = tuple(effect_from_json(effect) for effect in request["chain"])
+    numbers = {id(inner): n for n, inner in enumerate(inner for effect in effects for inner in effect.walk())}
+    channels = request["channels"]
+
+    def announce(effect: Effect) -> None:
+        send(answers, b"A", str(numbers[id(effect)]).encode())
+
+    faulthandler.dump_traceback_later(stall_s, exit=True)
+    chain = LocalChain(effects, request["sample_rate"], channels, announce)
+    send(answers, b"R")
+    while True:
+        faulthandler.cancel_dump_traceback_later()
+        kind, payload = receive(requests)
+        faulthandler.dump_traceback_later(stall_s, exit=True)
+        block = np.frombuffer(payload, np.float32).reshape(channels, -1)
+        done = chain.process(block, last=kind == b"E")
+        send(answers, b"B", np.ascontiguousarray(done, np.float32).tobytes())
+        if kind == b"E":
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -259,7 +259,7 @@ class ChainProcess:
         self.chain, self.effects = chain, [inner for outer in chain for inner in outer.walk()]
         self.at: Effect | None = None  # the effect that the child announced last
         # The child watches itself too, in case this process dies; its limit is longer, so that it never gives up first.
-        command = child.python("tsbs_daw.effects.child", str(2 * max(host.start_s, host.block_s)))
+        command = child.python("tsbs_daw.effects.chain", str(2 * max(host.start_s, host.block_s)))
         try:
             self._chain = Conversation(command, log_lines=LOG_LINES)
         except OSError as error:

@@ -1,9 +1,12 @@
-"""Instances of pedalboard effects: build them from a preset, and give each the channels that it supports.
+"""The stages of a chain: each runs one effect on a stream.
 
-Audio is float32 (channels, samples). Some effects support at most two channels (measured: a reverb leaves three
-untouched, a convolution mixes them up), and a plug-in supports what its maker chose. More channels are split among
-several instances, in pairs or one by one. A single channel (a mono song) is sent to both sides of a stereo-only
-plug-in, and the mean of the result is taken.
+Audio is float32 (channels, samples). As many samples come out of a stage as went in, and none is late. Two facts about
+pedalboard shape the stages, both measured:
+
+- An effect with latency (a limiter's lookahead, a codec's frames) returns fewer samples at first, and the rest only
+  when more is fed. A stage counts its input, and at the end feeds silence until as much has come out.
+- A call with a different block size may reset an effect and change the rounding. A stage feeds blocks of one size only,
+  so the result does not depend on how the caller cuts the song into blocks.
 
 Some effects only work on a whole song: pedalboard's pitch shifter and its GSM codec clear part of their state in every
 call, so that a stream through them falls apart (measured: silence from the one, 20 ms lost per call in the other).
@@ -14,6 +17,11 @@ the caller's blocks.
     context | segment k                    | context
                                    context | segment k + 1                    | context
                                    ^^^^^^^^^^^^^^^^^ the join is in the middle half of this overlap
+
+Some effects support at most two channels (measured: a reverb leaves three
+untouched, a convolution mixes them up), and a plug-in supports what its maker chose. More channels are split among
+several instances, in pairs or one by one. A single channel (a mono song) is sent to both sides of a stereo-only
+plug-in, and the mean of the result is taken.
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,7 +38,164 @@ from tsbs_daw.core.errors import EffectError, did_you_mean, shown
 from tsbs_daw.core.files import open_regular
 from tsbs_daw.effects.table import EFFECTS, PLUGIN, Effect, EffectKind, Value
 
+BLOCK_SAMPLES = 8192
+LONGEST_DELAY_S = 60.0  # an effect that still holds samples after this much silence never returns them
+RUNAWAY_PEAK = 1000.0  # +60 dBFS: only an unstable filter gets there
 NYQUIST_SHARE = 0.98  # of half the sample rate; filters above it become unstable
+SEGMENT_S = 20.0
+CONTEXT_S = 0.5
+FADE_S = 0.04
+
+Announce = Callable[[Effect], None]
+
+
+class Stage(Protocol):
+    """A part of a chain that audio streams through."""
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """Add a block of any length and return what is ready, possibly nothing."""
+
+    def finish(self) -> np.ndarray:
+        """Return the rest, so that as many samples have come out as went in."""
+
+
+class PluginStage:
+    """One pedalboard effect or plug-in, fed in blocks of one size.
+
+    Args:
+        effect: the effect
+        instances: of the effect, one for each group of channels
+        sample_rate: in Hz
+        channels: number of channels
+        announce: called with the effect before each call into it, so that a crash can be attributed
+    """
+
+    def __init__(self, effect: Effect, instances: Instances, sample_rate: int, channels: int, announce: Announce):
+        self.effect, self.instances, self.sample_rate = effect, instances, sample_rate
+        self.announce = announce
+        self._waiting = np.zeros((channels, 0), np.float32)
+        self._taken = self._given = 0
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        self._taken += block.shape[1]
+        self._waiting = np.concatenate([self._waiting, block], axis=1)
+        whole = self._waiting.shape[1] // BLOCK_SAMPLES * BLOCK_SAMPLES
+        ready, self._waiting = self._waiting[:, :whole], self._waiting[:, whole:]
+        return self._run(ready)
+
+    def finish(self) -> np.ndarray:
+        parts = []
+        for _ in range(2 + int(LONGEST_DELAY_S * self.sample_rate / BLOCK_SAMPLES)):
+            missing = self._taken - self._given
+            if missing <= 0:
+                break
+            padding = BLOCK_SAMPLES - self._waiting.shape[1]
+            padded = np.pad(self._waiting, ((0, 0), (0, padding)))
+            self._waiting = self._waiting[:, :0]
+            parts.append(self._run(padded)[:, :missing])
+        else:
+            raise EffectError(f"The effect {self.effect} holds back samples and never returns them; remove it.")
+        return np.concatenate([self._waiting[:, :0], *parts], axis=1)
+
+    def _run(self, ready: np.ndarray) -> np.ndarray:
+        """Process whole blocks."""
+        parts = [self._waiting[:, :0]]
+        for start in range(0, ready.shape[1], BLOCK_SAMPLES):
+            self.announce(self.effect)
+            block = np.ascontiguousarray(ready[:, start : start + BLOCK_SAMPLES])
+            parts.append(checked(self.instances.process(block, self.sample_rate, BLOCK_SAMPLES), self.effect))
+        given = np.concatenate(parts, axis=1)
+        self._given += given.shape[1]
+        return given
+
+
+class SegmentedStage:
+    """An effect that must get long segments.
+
+    Args:
+        effect: the effect
+        sample_rate: in Hz
+        channels: number of channels
+    """
+
+    def __init__(self, effect: Effect, sample_rate: int, channels: int):
+        self.effect, self.sample_rate = effect, sample_rate
+        self.instances = build_instances(effect, sample_rate, channels, BLOCK_SAMPLES)
+        self.segment, self.context = round(SEGMENT_S * sample_rate), round(CONTEXT_S * sample_rate)
+        self.fade = round(FADE_S * sample_rate)
+        # Input, starting one context before the next segment; silence comes before the song.
+        self._waiting = np.zeros((channels, self.context), np.float32)
+        self._overlap: np.ndarray | None = None  # the previous rendering of the overlap with the next segment
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        parts = [block[:, :0]]
+        self._waiting = np.concatenate([self._waiting, block], axis=1)
+        while self._waiting.shape[1] >= self.segment + 2 * self.context:
+            rendered = self._render(self._waiting[:, : self.segment + 2 * self.context])
+            parts.append(self._joined(rendered)[:, : -2 * self.context])
+            self._overlap = rendered[:, self.segment :]
+            self._waiting = self._waiting[:, self.segment :]
+        return np.concatenate(parts, axis=1)
+
+    def finish(self) -> np.ndarray:
+        # A segment is rendered only once its right context is complete, so at least one context is waiting here.
+        rest = self._joined(self._render(self._waiting))
+        self._waiting, self._overlap = self._waiting[:, :0], None
+        return rest
+
+    def _joined(self, rendered: np.ndarray) -> np.ndarray:
+        """The rendering from the current position on, its left overlap joined with the previous right overlap."""
+        if self._overlap is None:
+            return rendered[:, self.context :]
+        head = rendered[:, : 2 * self.context]
+        return np.concatenate([join(self._overlap, head, self.fade), rendered[:, 2 * self.context :]], axis=1)
+
+    def _render(self, block: np.ndarray) -> np.ndarray:
+        """Process one block in one call; the length stays the same."""
+        done = self.instances.process(np.ascontiguousarray(block), self.sample_rate, BLOCK_SAMPLES, reset=True)
+        return checked(done, self.effect)
+
+
+def join(before: np.ndarray, after: np.ndarray, fade: int) -> np.ndarray:
+    """Crossfade from one rendering of a span to another, where both are quietest.
+
+    The gains keep the power: a and 1 - a are divided by sqrt(a^2 + (1 - a)^2 + 2 r a (1 - a)), where r is the
+    correlation of the two. Equal renderings (r = 1) are joined without any change.
+
+    Shape:
+        before, after: (channels, samples)
+        returns: (channels, samples)
+    """
+    samples = before.shape[1]
+    energy = (np.square(before, dtype=np.float64) + np.square(after, dtype=np.float64)).sum(axis=0)
+    first, last = samples // 4, max(3 * samples // 4 - fade, samples // 4 + 1)
+    sums = np.concatenate([[0.0], np.cumsum(energy)])
+    start = first + int(np.argmin(sums[first + fade : last + fade] - sums[first:last]))
+    here, there = before[:, start : start + fade], after[:, start : start + fade]
+    power = np.sqrt(float(np.vdot(here, here)) * float(np.vdot(there, there)))
+    likeness = max(float(np.vdot(here, there)) / power, 0.0) if power > 0 else 1.0
+    rising = np.arange(1, fade + 1) / (fade + 1)
+    falling = 1 - rising
+    gain = 1 / np.sqrt(rising**2 + falling**2 + 2 * likeness * rising * falling)
+    crossfade = (here * falling + there * rising) * gain
+    return np.concatenate([before[:, :start], crossfade, after[:, start + fade :]], axis=1, dtype=np.float32)
+
+
+def checked(block: np.ndarray, effect: Effect) -> np.ndarray:
+    """Return the block if its samples are plausible. One NaN in a reverb or filter would silence the rest of the song.
+
+    Raises:
+        EffectError: samples that are not finite, or an excessive level
+    """
+    peak = float(np.abs(block).max()) if block.size else 0.0
+    if not np.isfinite(peak):
+        raise EffectError(f"The effect {effect} returned NaN or infinity; change its parameters or remove it.")
+    if peak > RUNAWAY_PEAK:
+        raise EffectError(f"The effect {effect} became unstable (over +60 dBFS); change its parameters or remove it.")
+    return block
+
+
+# ---- instances of pedalboard's effects -------------------------------------------------------------------------------
 
 
 @dataclass
@@ -196,84 +361,3 @@ def _load_plugin(effect: Effect) -> Any:
             setattr(plugin, name, value)
         plugin.reset()  # without it, pedalboard does not compensate the plug-in's latency in a stream (measured)
         return plugin
-
-
-SEGMENT_S = 20.0
-CONTEXT_S = 0.5
-FADE_S = 0.04
-BLOCK_SAMPLES = 8192
-
-Check = Callable[[np.ndarray, Effect], np.ndarray]
-
-
-class SegmentedStage:
-    """An effect that must get long segments.
-
-    Args:
-        effect: the effect
-        sample_rate: in Hz
-        channels: number of channels
-        check: called with each rendered block; raises if it is implausible
-    """
-
-    def __init__(self, effect: Effect, sample_rate: int, channels: int, check: Check):
-        self.effect, self.sample_rate, self.check = effect, sample_rate, check
-        self.instances = build_instances(effect, sample_rate, channels, BLOCK_SAMPLES)
-        self.segment, self.context = round(SEGMENT_S * sample_rate), round(CONTEXT_S * sample_rate)
-        self.fade = round(FADE_S * sample_rate)
-        # Input, starting one context before the next segment; silence comes before the song.
-        self._waiting = np.zeros((channels, self.context), np.float32)
-        self._overlap: np.ndarray | None = None  # the previous rendering of the overlap with the next segment
-
-    def push(self, block: np.ndarray) -> np.ndarray:
-        parts = [block[:, :0]]
-        self._waiting = np.concatenate([self._waiting, block], axis=1)
-        while self._waiting.shape[1] >= self.segment + 2 * self.context:
-            rendered = self._render(self._waiting[:, : self.segment + 2 * self.context])
-            parts.append(self._joined(rendered)[:, : -2 * self.context])
-            self._overlap = rendered[:, self.segment :]
-            self._waiting = self._waiting[:, self.segment :]
-        return np.concatenate(parts, axis=1)
-
-    def finish(self) -> np.ndarray:
-        # A segment is rendered only once its right context is complete, so at least one context is waiting here.
-        rest = self._joined(self._render(self._waiting))
-        self._waiting, self._overlap = self._waiting[:, :0], None
-        return rest
-
-    def _joined(self, rendered: np.ndarray) -> np.ndarray:
-        """The rendering from the current position on, its left overlap joined with the previous right overlap."""
-        if self._overlap is None:
-            return rendered[:, self.context :]
-        head = rendered[:, : 2 * self.context]
-        return np.concatenate([join(self._overlap, head, self.fade), rendered[:, 2 * self.context :]], axis=1)
-
-    def _render(self, block: np.ndarray) -> np.ndarray:
-        """Process one block in one call; the length stays the same."""
-        done = self.instances.process(np.ascontiguousarray(block), self.sample_rate, BLOCK_SAMPLES, reset=True)
-        return self.check(done, self.effect)
-
-
-def join(before: np.ndarray, after: np.ndarray, fade: int) -> np.ndarray:
-    """Crossfade from one rendering of a span to another, where both are quietest.
-
-    The gains keep the power: a and 1 - a are divided by sqrt(a^2 + (1 - a)^2 + 2 r a (1 - a)), where r is the
-    correlation of the two. Equal renderings (r = 1) are joined without any change.
-
-    Shape:
-        before, after: (channels, samples)
-        returns: (channels, samples)
-    """
-    samples = before.shape[1]
-    energy = (np.square(before, dtype=np.float64) + np.square(after, dtype=np.float64)).sum(axis=0)
-    first, last = samples // 4, max(3 * samples // 4 - fade, samples // 4 + 1)
-    sums = np.concatenate([[0.0], np.cumsum(energy)])
-    start = first + int(np.argmin(sums[first + fade : last + fade] - sums[first:last]))
-    here, there = before[:, start : start + fade], after[:, start : start + fade]
-    power = np.sqrt(float(np.vdot(here, here)) * float(np.vdot(there, there)))
-    likeness = max(float(np.vdot(here, there)) / power, 0.0) if power > 0 else 1.0
-    rising = np.arange(1, fade + 1) / (fade + 1)
-    falling = 1 - rising
-    gain = 1 / np.sqrt(rising**2 + falling**2 + 2 * likeness * rising * falling)
-    crossfade = (here * falling + there * rising) * gain
-    return np.concatenate([before[:, :start], crossfade, after[:, start + fade :]], axis=1, dtype=np.float32)
