@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tsbs_daw.analysis.beats import METERS, Pulse, find_bars
-from tsbs_daw.analysis.classifier import weights
-from tsbs_daw.analysis.features import Features, extract
+from tsbs_daw.analysis.features import Features, extract, weights
 from tsbs_daw.analysis.key_and_sections import SHARES, find_key, find_sections
 from tsbs_daw.analysis.rhythm_features import RhythmFeatures, rhythm_features
 from tsbs_daw.analysis.tempo import PulseCandidate, find_pulses

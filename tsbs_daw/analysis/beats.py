@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsbs_daw.analysis.classifier import likelihoods, weighted_sums
-from tsbs_daw.analysis.features import ATTACK_HOP, ATTACK_S, RATE_HZ
+from tsbs_daw.analysis.features import ATTACK_HOP, ATTACK_S, RATE_HZ, likelihoods, weighted_sums
 from tsbs_daw.analysis.rhythm_features import STEP_S, RhythmFeatures
 
 LATE_S = 0.002  # attacks are detected this much early (measured on clicks, noise and drums)

@@ -1,19 +1,28 @@
-"""The features that the analysis works on: attacks, pitches and levels over time, computed block by block.
+"""The features that the analysis works on, computed block by block, and the classifier that decides by them.
 
-They take at most 5 kB per second of audio, so two hours fit into memory. The result does not depend on how the stream
-is cut into blocks. Frame f is at f * hop / rate seconds.
+Features are attacks, pitches and levels over time. They take at most 5 kB per second of audio, so two hours fit into
+memory. The result does not depend on how the stream is cut into blocks. Frame f is at f * hop / rate seconds.
 
 Axes: F frames; audio is (channels, samples), float32. Powers are means over the channels, so nothing cancels out.
 
 `extract` computes them from a file in one pass, with loudness by EBU R 128: integrated, range and true peak. The range
 is defined over windows of three seconds, so a shorter signal has none.
+
+The classifier is a softmax: it chooses among candidates (pulses, bars, keys) by a weighted sum of what describes each.
+The weights, and the confidences below which a figure is called doubtful, were fitted to songs of the project's
+generator with known truth; those for keys also to symbolic songs and plain cadences. `python -m tsbs_daw.lab.evaluation
+fit` writes weights.json, which states the data. Probabilities are calibrated for that data and are estimates elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -295,3 +304,65 @@ def extract_stream(
         samples / sample_rate,
     )
     return features, meter.loudness()
+
+
+# ---- the classifier -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the classifier.
+
+    Attributes:
+        of: question to the weights of its features, in order
+        doubt: figure to the confidence below which it is doubtful
+    """
+
+    of: Mapping[str, np.ndarray]
+    doubt: Mapping[str, float]
+
+
+_in_use: ContextVar[Weights | None] = ContextVar("weights", default=None)
+
+
+def weights() -> Weights:
+    """The weights in use: those of weights.json, except inside `using`."""
+    return _in_use.get() or _bundled()
+
+
+@contextmanager
+def using(other: Weights) -> Iterator[None]:
+    """Use other weights inside this context, while they are being fitted."""
+    token = _in_use.set(other)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+@lru_cache(maxsize=1)
+def _bundled() -> Weights:
+    known = json.loads((files("tsbs_daw.analysis") / "weights.json").read_text(encoding="utf-8"))
+    return Weights({name: np.asarray(values) for name, values in known["weights"].items()}, known["doubt"])
+
+
+def weighted_sums(question: str, features: np.ndarray) -> np.ndarray:
+    """The weighted sum of each candidate.
+
+    Shape:
+        features: (candidates, features)
+        returns: (candidates,)
+    """
+    return features @ weights().of[question]
+
+
+def likelihoods(question: str, features: np.ndarray) -> np.ndarray:
+    """The likelihood of each candidate; they sum to 1.
+
+    Shape:
+        features: (candidates, features)
+        returns: (candidates,)
+    """
+    sums = weighted_sums(question, features)
+    odds = np.exp(sums - sums.max())
+    return odds / odds.sum()

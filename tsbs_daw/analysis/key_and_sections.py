@@ -16,8 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from tsbs_daw.analysis.classifier import likelihoods
-from tsbs_daw.analysis.features import PITCH_S, Features, fold
+from tsbs_daw.analysis.features import PITCH_S, Features, fold, likelihoods
 from tsbs_daw.analysis.rhythm_features import sounds
 from tsbs_daw.contracts.analysis import Key, Section
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tsbs_daw.analysis.beats import Pulse, best_bar, describe_bars, track
-from tsbs_daw.analysis.classifier import likelihoods
-from tsbs_daw.analysis.features import ATTACK_S
+from tsbs_daw.analysis.features import ATTACK_S, likelihoods
 from tsbs_daw.analysis.rhythm_features import (
     FASTEST_BPM,
     REPEATS_S,

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tsbs_daw.analysis.classifier import Weights, likelihoods, using, weights
-from tsbs_daw.analysis.features import extract_stream
+from tsbs_daw.analysis.features import Weights, extract_stream, likelihoods, using, weights
 from tsbs_daw.core.errors import DatasetError
 from tsbs_daw.lab.evaluation.analysis import _keep, _load, _ranges, _seed
 from tsbs_daw.lab.evaluation.fit import cadence_examples, fit_weights, key_examples, least_sure

@@ -1,6 +1,6 @@
 """Fit the weights of the analysis to songs with known truth. Rerun it if the features change.
 
-Candidates are chosen by a softmax over weighted sums (analysis/classifier.py). The weights maximise the likelihood of
+Candidates are chosen by a softmax over weighted sums (analysis/features.py). The weights maximise the likelihood of
 the true candidates, with a penalty that keeps them near their start: zero, or for keys the weights that fit symbolic
 songs, of which there are many more.
 
@@ -20,8 +20,7 @@ import numpy as np
 
 from tsbs_daw.analysis.analyse import conclude
 from tsbs_daw.analysis.beats import describe_bars
-from tsbs_daw.analysis.classifier import Weights, using
-from tsbs_daw.analysis.features import PITCH_S, Features
+from tsbs_daw.analysis.features import PITCH_S, Features, Weights, using
 from tsbs_daw.analysis.key_and_sections import KEYS, Mode, describe_chroma, describe_keys, find_sections
 from tsbs_daw.analysis.rhythm_features import rhythm_features
 from tsbs_daw.analysis.tempo import Described, describe_pulses, with_bars
