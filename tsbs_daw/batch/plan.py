@@ -255,7 +255,7 @@ class Plan:
             self._read(song)
         known = self._known[song.relative]
         entry = self.entry(song).model_copy(update={"sha256": known.sha256})
-        first = self._first.setdefault(known.sha256, song)
+        first = self._first.setdefault(known.sha256 or "", song)
         if first is song:
             return entry
         reason = f"It has the same content as {shown(first.relative)}, which represents both."
