@@ -191,6 +191,7 @@ class ChunkFuture:
         """The estimate, (stems, channels, samples). Raises: whatever computing it raised"""
         if self._error is not None:
             raise self._error
+        assert self._batch is not None, "asked for before it was answered"
         return self._batch.array()[self._place]
 
 
