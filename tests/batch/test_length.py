@@ -28,7 +28,7 @@ def write_long_song(path: Path, duration_s: int) -> Path:
     return path
 
 
-NAMES = {"tsbs_daw.daemon.worker": "worker", "tsbs_daw.pipeline.analyse": "analysis"}
+NAMES = {"tsbs_daw.daemon.worker": "worker", "tsbs_daw.analysis.analyse": "analysis"}
 
 
 class Peaks(threading.Thread):

@@ -17,12 +17,13 @@ import signals
 import soundfile
 from harness.studio import STEMS, Studio, sound_of, stem_of
 
+from tsbs_daw.analysis import analyse
 from tsbs_daw.audio.dsp import Levels, Meter
 from tsbs_daw.audio.read import probe
 from tsbs_daw.audio.tags import Tags, read_tags, write_tags
 from tsbs_daw.contracts.job import Job, Result
 from tsbs_daw.core.errors import JobCancelled, JobFormatError, NoSpaceLeft, UsageError
-from tsbs_daw.pipeline import analyse, deliver
+from tsbs_daw.pipeline import deliver
 from tsbs_daw.pipeline.run import FULL_SHARES
 
 NAMES = "{artist} - {title} [{bpm} BPM {camelot}] {stem}"

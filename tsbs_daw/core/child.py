@@ -5,7 +5,7 @@ Whatever may crash, hang or take all memory runs in a process of its own. There 
 * **One question, one answer** (analysis, tags, conversion, a doctor's probe). The parent calls `ask`; the child's
   module ends in `answer(work)`:
 
-      found = child.ask(child.python("tsbs_daw.pipeline.analyse"), {"mixture": "a.wav"}, limit_s=60)   # parent
+      found = child.ask(child.python("tsbs_daw.analysis.analyse"), {"mixture": "a.wav"}, limit_s=60)   # parent
 
       if __name__ == "__main__":                                                                      # child
           child.answer(work)      # work(request) -> anything that JSON can hold

@@ -21,13 +21,13 @@ from typing import TypeVar
 import torch
 
 from tsbs_daw import __version__
+from tsbs_daw.analysis import analyse
 from tsbs_daw.audio.encoders import file_ending
 from tsbs_daw.audio.tags import Tags, read_tags
 from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.contracts.manifest import AudioFile, OtherFile
 from tsbs_daw.core.errors import AnalysisError, JobCancelled, LeaseLost, NoSpaceLeft
 from tsbs_daw.core.files import disk_is_full, write_synced
-from tsbs_daw.pipeline import analyse
 from tsbs_daw.pipeline.encode import Encoding, delivered, format_for, shared_gain
 from tsbs_daw.pipeline.passes import SeparatedSong
 from tsbs_daw.pipeline.publish import remove_folder

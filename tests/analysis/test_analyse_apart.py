@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tsbs_daw.analysis import analyse
 from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.core import child
 from tsbs_daw.core.errors import AnalysisError, JobCancelled
-from tsbs_daw.pipeline import analyse
 
 HEAD = "import json, os, sys, time; plan = json.loads(sys.stdin.readline()); "
 ANSWER = """open(plan["answer"], "w").write(json.dumps({}))"""
