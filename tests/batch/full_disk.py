@@ -14,7 +14,7 @@ from batch.stage import run_batch
 from harness.stage import QUICK, wav_bytes
 
 from tsbs_daw.batch.plan import BatchRequest
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import Treatment
 
 SONGS = 6
 FILLER_BYTES = 256 * 1024  # of the 512 KiB of the disk; each song takes 60

@@ -9,7 +9,7 @@ from harness.stage import QUICK, settings_in, write_song
 from tsbs_daw.batch.plan import BatchRequest
 from tsbs_daw.batch.run import Batch, BatchProgress
 from tsbs_daw.contracts.catalogue import Catalogue, SongEntry
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import Treatment
 
 
 class ListenerLog:

@@ -27,8 +27,7 @@ from timeouts import PATIENCE_S
 
 from tsbs_daw.batch.plan import FILE_NAME as CACHE_FOLDER
 from tsbs_daw.contracts.catalogue import CSV, JSON, Catalogue
-from tsbs_daw.contracts.job import State
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import State, Treatment
 from tsbs_daw.core.errors import DaemonError, UsageError
 from tsbs_daw.models import registry
 from tsbs_daw.queue.spool import living_daemon, request_cancel, submit

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tsbs_daw.contracts.job import Treatment
 from tsbs_daw.contracts.manifest import (
     AudioFile,
     Manifest,
@@ -20,7 +21,6 @@ from tsbs_daw.contracts.manifest import (
     read_manifest,
     versions,
 )
-from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import JobFormatError
 
 RUN = {
@@ -141,7 +141,7 @@ def test_a_manifest_of_an_earlier_version_is_read():
 
 
 def test_two_processes_agree_on_the_identity():
-    imports = "from tsbs_daw.contracts.manifest import identity_of; from tsbs_daw.contracts.treatment import Treatment"
+    imports = "from tsbs_daw.contracts.manifest import identity_of; from tsbs_daw.contracts.job import Treatment"
     code = f"{imports}; print(identity_of(**{RUN!r}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == identity_of(**RUN)

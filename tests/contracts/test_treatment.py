@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness.stage import settings_in
 
-from tsbs_daw.contracts.treatment import ContentHashes, Treatment
+from tsbs_daw.contracts.job import ContentHashes, Treatment
 from tsbs_daw.models import registry
 from tsbs_daw.presets.delivery import DeliveryOptions
 

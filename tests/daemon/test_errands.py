@@ -21,8 +21,7 @@ from harness.stage import (
     write_song,
 )
 
-from tsbs_daw.contracts.job import State
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import State, Treatment
 from tsbs_daw.queue import errands
 from tsbs_daw.queue.spool import submit
 from tsbs_daw.queue.store import JobStore

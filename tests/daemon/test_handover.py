@@ -9,7 +9,7 @@ import pytest
 from cli.program import run
 from harness.stage import DaemonProcess, DaemonThread, lines, python_path, settings_in, until, write_song
 
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import Treatment
 from tsbs_daw.core.errors import DaemonError
 from tsbs_daw.core.locks import running_daemon
 from tsbs_daw.daemon.takeover import take_over

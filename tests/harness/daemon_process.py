@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import Treatment
 from tsbs_daw.core.config import DaemonOptions, Settings, WatchTimings
 from tsbs_daw.core.errors import TsbsDawError
 from tsbs_daw.daemon.daemon import Daemon

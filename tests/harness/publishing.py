@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from tsbs_daw.contracts.job import Treatment
 from tsbs_daw.contracts.manifest import AudioFile, Manifest, NamedHash, SourceEntry, identity_of
-from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.errors import TsbsDawError
 from tsbs_daw.pipeline.publish import Published, StagedFolder
 

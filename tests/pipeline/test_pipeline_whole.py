@@ -14,9 +14,8 @@ from harness.studio import STEMS, Studio, sound_of
 
 from tsbs_daw.audio.tags import read_tags
 from tsbs_daw.contracts.analysis import Analysis
-from tsbs_daw.contracts.job import State
+from tsbs_daw.contracts.job import State, Treatment
 from tsbs_daw.contracts.manifest import read_manifest
-from tsbs_daw.contracts.treatment import Treatment
 from tsbs_daw.core.config import DaemonOptions
 from tsbs_daw.lab.songs.casting import cast
 from tsbs_daw.lab.songs.compose import compose

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import Treatment
 from tsbs_daw.core.errors import SettingsError
 from tsbs_daw.watch.folders import WatchFolder, check_folders, load_folders
 from tsbs_daw.watch.rules import After, Hours, Patterns

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness.stage import settings_in, wav_bytes, write_song
 
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import Treatment
 from tsbs_daw.core.config import DaemonOptions
 from tsbs_daw.queue.jobs import Event
 from tsbs_daw.queue.records import NewJob, SeenFile

@@ -21,8 +21,7 @@ from pydantic import Field
 from tsbs_daw.batch.queue import job_id
 from tsbs_daw.contracts import Document, Part
 from tsbs_daw.contracts.catalogue import SongEntry
-from tsbs_daw.contracts.job import Job, Source
-from tsbs_daw.contracts.treatment import ContentHashes, Treatment
+from tsbs_daw.contracts.job import ContentHashes, Job, Source, Treatment
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import JobFormatError, UsageError, shown
 from tsbs_daw.core.filenames import safe_name, source_name

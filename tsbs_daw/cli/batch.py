@@ -97,7 +97,7 @@ def _request(
 ) -> BatchRequest:
     """Raises: UsageError: there is no such stage, the delivery options are invalid, or --out cannot be written to"""
     from tsbs_daw.batch.plan import BatchRequest
-    from tsbs_daw.contracts.treatment import Treatment
+    from tsbs_daw.contracts.job import Treatment
 
     places = options.absolute(folder), options.output_folder(out)
     return BatchRequest(*places, Treatment(**vars(treatment.checked()), salvage=salvage, delivery=changes.options()))

@@ -16,7 +16,7 @@ from tsbs_daw.cli import options
 from tsbs_daw.cli.progress import Notices, listening
 
 if TYPE_CHECKING:
-    from tsbs_daw.contracts.treatment import Treatment
+    from tsbs_daw.contracts.job import Treatment
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.locks import HeldElsewhere
     from tsbs_daw.watch.folders import WatchFolder
@@ -115,8 +115,7 @@ def command(
 
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
     """
-    from tsbs_daw.contracts.job import State
-    from tsbs_daw.contracts.treatment import Treatment
+    from tsbs_daw.contracts.job import State, Treatment
     from tsbs_daw.core.config import DaemonOptions
     from tsbs_daw.core.locks import running_daemon
     from tsbs_daw.daemon.daemon import Daemon

@@ -20,8 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from tsbs_daw.contracts import Document, Part
-from tsbs_daw.contracts.job import JobId
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import JobId, Treatment
 from tsbs_daw.core.errors import JobFormatError
 
 FILE_NAME = "manifest.json"

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import Treatment
 from tsbs_daw.core.errors import SettingsError, shown
 from tsbs_daw.core.filenames import source_name
 from tsbs_daw.core.files import folder_problem

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tsbs_daw.contracts.job import Job, Result, Source, State, new_job_id
-from tsbs_daw.contracts.treatment import ContentHashes, Treatment
+from tsbs_daw.contracts.job import ContentHashes, Job, Result, Source, State, Treatment, new_job_id
 from tsbs_daw.core.errors import JobFormatError, described, printable, shown
 from tsbs_daw.core.filenames import safe_name, source_name
 from tsbs_daw.core.files import may_pass, open_regular, sync_file, sync_folder

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from tsbs_daw.contracts.treatment import Treatment
+from tsbs_daw.contracts.job import Treatment
 
 LEFT_OUT = "It is left out"  # how the reason of a file that the patterns leave out begins
 

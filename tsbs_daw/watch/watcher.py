@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tsbs_daw.audio.probe import seems_unfinished
-from tsbs_daw.contracts.treatment import ContentHashes
+from tsbs_daw.contracts.job import ContentHashes
 from tsbs_daw.core.config import DaemonOptions, Settings, WatchTimings, back_off
 from tsbs_daw.core.errors import JobFormatError, described, shown
 from tsbs_daw.core.filenames import source_name
