@@ -29,7 +29,6 @@ WAY = (
     "pipeline/separate.py",
     "pipeline/render.py",
     "pipeline/deliver.py",
-    "pipeline/encode.py",
     "pipeline/publish.py",
 )
 

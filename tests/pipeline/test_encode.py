@@ -15,8 +15,7 @@ from tsbs_daw.audio.dsp import Levels
 from tsbs_daw.audio.tags import Tags
 from tsbs_daw.contracts.analysis import Beats, Tempo
 from tsbs_daw.contracts.manifest import AudioFile
-from tsbs_daw.pipeline.encode import Encoding
-from tsbs_daw.pipeline.render import level_fields
+from tsbs_daw.pipeline.render import Encoding, level_fields
 from tsbs_daw.pipeline.resolve import JobContext
 from tsbs_daw.pipeline.song_info import SongInfo
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tsbs_daw.audio.dsp import Levels
-from tsbs_daw.pipeline.encode import shared_gain
-from tsbs_daw.pipeline.render import level_fields
+from tsbs_daw.pipeline.render import level_fields, shared_gain
 from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
 
 

@@ -28,10 +28,17 @@ from tsbs_daw.contracts.analysis import Analysis
 from tsbs_daw.contracts.manifest import AudioFile, OtherFile
 from tsbs_daw.core.errors import AnalysisError, JobCancelled, LeaseLost, NoSpaceLeft
 from tsbs_daw.core.files import disk_is_full, write_synced
-from tsbs_daw.pipeline.encode import Encoding, delivered, format_for, shared_gain
 from tsbs_daw.pipeline.passes import SeparatedSong
 from tsbs_daw.pipeline.publish import remove_folder
-from tsbs_daw.pipeline.render import SOURCE_COLOR, SOURCE_NAME, Rendering
+from tsbs_daw.pipeline.render import (
+    SOURCE_COLOR,
+    SOURCE_NAME,
+    Encoding,
+    Rendering,
+    delivered_file,
+    format_for,
+    shared_gain,
+)
 from tsbs_daw.pipeline.resolve import JobContext, ResolvedJob
 from tsbs_daw.pipeline.song_info import (
     SongInfo,
@@ -177,7 +184,7 @@ class Delivery:
             with self.context.timings.step("session"):
                 files = self.rendering.files
                 with ThreadPoolExecutor(torch.get_num_threads(), "hash") as pool:
-                    entries = tuple(pool.map(delivered, files, (self.folder / file.file for file in files)))
+                    entries = tuple(pool.map(delivered_file, files, (self.folder / file.file for file in files)))
                 return Delivered(entries, self._sessions(self._session(bare_tracks(entries))))
         tags = read_tags(self.resolved.job.source.path)
         info = info_from_tags(self.resolved.song, tags.artist, tags.title)

@@ -27,6 +27,7 @@ from tsbs_daw.pipeline.stem_cache import BLOCK_SAMPLES, RESIDUAL, CachedStems, S
 from tsbs_daw.presets.delivery import remainder
 from tsbs_daw.presets.passes import Pass
 from tsbs_daw.presets.preset import Preset
+from tsbs_daw.presets.rules import REST
 from tsbs_daw.separation.separator import joined_hash
 from tsbs_daw.separation.streams import share_residual
 
@@ -125,6 +126,40 @@ class StemTree:
 
     def _within(self, stems: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for stem in stems for name in (stem, *self._within(self.parts.get(stem, ()))))
+
+
+@dataclass(frozen=True)
+class DryTrack:
+    """A stem without effects, or the sum of several."""
+
+    name: str
+    sources: tuple[str, ...]
+    delivered: bool = True
+    folders: tuple[str, ...] = ()
+    muted: bool = False
+
+
+def dry_tracks(tree: StemTree, chosen: tuple[str, ...] | None, with_residual: bool, every_stem: bool) -> list[DryTrack]:
+    """List the dry stems in the model's order, each followed by its parts; then the rest; then the residuals."""
+    names = tree.names
+    chosen = names if chosen is None else chosen
+    muted, tracks = tree.muted(chosen), []
+    for stem in names:
+        if stem in chosen or (every_stem and stem in tree.stems):
+            apart = any(part in chosen for part in tree.inside(stem))
+            folders = (*tree.wholes(stem), stem) if apart else tree.wholes(stem)
+            tracks.append(DryTrack(stem, (stem,), stem in chosen, folders, stem in muted))
+    if REST in chosen:
+        named = [stem for stem in names if stem in chosen]
+        name = f"no_{named[0]}" if len(named) == 1 else REST
+        tracks.append(DryTrack(name, remainder(tree.stems, named, tree.parts)))
+    if with_residual:
+        for step in tree.passes:
+            if set(step.parts) & set(chosen):
+                folders = (*tree.wholes(step.stem), step.stem)
+                tracks.append(DryTrack(step.residual, (step.residual,), True, folders, step.residual in muted))
+        tracks.append(DryTrack(RESIDUAL, (RESIDUAL,)))
+    return tracks
 
 
 def resolve_passes(preset: Preset, stems: tuple[str, ...], settings: Settings) -> StemTree:

@@ -1,32 +1,42 @@
-"""Render stems into a song's files: dry stems, the preset's outputs and, if needed, the mixture.
+"""Render stems into a song's files: dry stems, the preset's outputs and, if needed, the mixture; then encode them.
 
-The files are 32-bit float WAVs, measured while they are written; `encode` converts them to other formats. Blocks pass
-through effects, writers and meters of all files in parallel, on the cores that the network no longer uses.
+The rendered files are 32-bit float WAVs, measured while they are written. Blocks pass through effects, writers and
+meters of all files in parallel, on the cores that the network no longer uses.
+
+For delivery they get their gain, format, names and tags. All files of a song get the same gain, so their balance and
+the sum of the stems do not change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import soundfile
 import torch
 
-from tsbs_daw.audio.dsp import Levels, Meter, db
+from tsbs_daw.audio.dsp import Levels, Meter, db, gain
+from tsbs_daw.audio.encoders import MOST_CHANNELS, delivery_format, open_writer
+from tsbs_daw.audio.tags import Labels, Tags
 from tsbs_daw.audio.writer import AudioWriter
 from tsbs_daw.contracts.manifest import AudioFile
+from tsbs_daw.core.files import file_sha256
 from tsbs_daw.effects.chain import OutputRenderer
-from tsbs_daw.pipeline.passes import SeparatedSong, StemTree, total
+from tsbs_daw.pipeline.passes import DryTrack, SeparatedSong, StemTree, dry_tracks, total
 from tsbs_daw.pipeline.resolve import JobContext
+from tsbs_daw.pipeline.song_info import SongInfo, short_key
 from tsbs_daw.pipeline.stem_cache import RESIDUAL, Separation
-from tsbs_daw.presets.delivery import remainder
+from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import Preset
-from tsbs_daw.presets.rules import REST
+
+log = logging.getLogger(__name__)
 
 # A palette that is safe for colour blindness (Okabe and Ito). Other stems cycle through MORE_COLORS.
 STEM_COLORS = {"vocals": "#56b4e9", "drums": "#e69f00", "bass": "#009e73", "other": "#cc79a7"}
@@ -34,6 +44,12 @@ SOURCE_COLOR = "#757575"
 SOURCE_NAME = "source"
 MIXTURE_FILE = ".mixture.wav"  # cannot clash: stem names do not begin with a dot
 MORE_COLORS = ("#f0e442", "#0072b2", "#d55e00", "#999999")
+
+CEILING_DB = -1.0  # maximum true peak in dBTP, as EBU R 128 and streaming services require
+BLOCK_SAMPLES = 65536
+BEATS_PER_BAR = 4  # if the metre is unknown or doubtful
+FALLBACK = "wav24"  # holds any number of channels
+UNLIMITED = ("wav32f",)  # formats that hold samples beyond full scale
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,7 @@ def render(
     left_out, done = 0.0, 0
     message = "effects" if preset.outputs else "writing"
     with ExitStack() as files:
-        dry = _dry_tracks(tree, stems, residual == "separate", every_stem)
+        dry = dry_tracks(tree, stems, residual == "separate", every_stem)
         tracks = _tracks(files, about, tree, preset, dry, folder, time_reference_samples, description, with_mixture)
         renderers = [track.renderer for track in tracks if track.renderer]
         writers, meters = [track.writer for track in tracks], [track.meter for track in tracks]
@@ -124,7 +140,7 @@ def render(
                 process = partial(OutputRenderer.process, stems=parts, last=done == about.samples)
                 audio = each("effects", process, renderers) + audio
             if with_mixture:
-                together = np.sum([parts[stem] for stem in tree.stems], axis=0, dtype=np.float64)
+                together = np.asarray(np.sum([parts[stem] for stem in tree.stems], axis=0, dtype=np.float64))
                 audio += [(together + left).astype(np.float32), together.astype(np.float32)]
                 measured.append(stems_sum)
             each("write", AudioWriter.write, writers, audio)  # the last array, the sum of the stems, is only measured
@@ -148,7 +164,7 @@ def _tracks(
     about: Separation,
     tree: StemTree,
     preset: Preset,
-    dry: list[_DryTrack],
+    dry: list[DryTrack],
     folder: Path,
     time_reference_samples: int,
     description: str,
@@ -185,8 +201,12 @@ def _tracks(
     names = dry_names([stem.name for stem in dry], {output.name for output in preset.outputs})
     for place, (stem, name) in enumerate(zip(dry, names, strict=True)):
         color, muted = stem_color(stem.name, place), bool(preset.outputs) or stem.muted
-        more = {"delivered": stem.delivered, "folders": stem.folders}
-        found.append(track(name, "stem", f"{name}.wav", color, muted, stem.sources, **more))
+        found.append(
+            track(
+                name, "stem", f"{name}.wav", color, muted, stem.sources,
+                delivered=stem.delivered, folders=stem.folders,
+            )
+        )  # fmt: skip
     if with_mixture:
         found.append(track(SOURCE_NAME, "source", MIXTURE_FILE, SOURCE_COLOR, True, about.stems))
     return found
@@ -204,42 +224,6 @@ def level_fields(measured: Levels | AudioFile, gain_db: float = 0.0) -> dict[str
     return {name: None if value is None else value + gain_db for name, value in values}
 
 
-@dataclass(frozen=True)
-class _DryTrack:
-    """A stem without effects, or the sum of several."""
-
-    name: str
-    sources: tuple[str, ...]
-    delivered: bool = True
-    folders: tuple[str, ...] = ()
-    muted: bool = False
-
-
-def _dry_tracks(
-    tree: StemTree, chosen: tuple[str, ...] | None, with_residual: bool, every_stem: bool
-) -> list[_DryTrack]:
-    """List the dry stems in the model's order, each followed by its parts; then the rest; then the residuals."""
-    names = tree.names
-    chosen = names if chosen is None else chosen
-    muted, tracks = tree.muted(chosen), []
-    for stem in names:
-        if stem in chosen or (every_stem and stem in tree.stems):
-            apart = any(part in chosen for part in tree.inside(stem))
-            folders = (*tree.wholes(stem), stem) if apart else tree.wholes(stem)
-            tracks.append(_DryTrack(stem, (stem,), stem in chosen, folders, stem in muted))
-    if REST in chosen:
-        named = [stem for stem in names if stem in chosen]
-        name = f"no_{named[0]}" if len(named) == 1 else REST
-        tracks.append(_DryTrack(name, remainder(tree.stems, named, tree.parts)))
-    if with_residual:
-        for step in tree.passes:
-            if set(step.parts) & set(chosen):
-                folders = (*tree.wholes(step.stem), step.stem)
-                tracks.append(_DryTrack(step.residual, (step.residual,), True, folders, step.residual in muted))
-        tracks.append(_DryTrack(RESIDUAL, (RESIDUAL,)))
-    return tracks
-
-
 def dry_names(stems: Sequence[str], taken: set[str]) -> list[str]:
     """Return the file names of the dry stems: their own, or "vocals (dry)" if an output has the same name."""
     lower = {name.casefold() for name in taken}
@@ -253,3 +237,150 @@ def stem_color(stem: str, place: int) -> str:
 def _residual_db(energy: float, about: Separation) -> float | None:
     rms = np.sqrt(energy / max(1, about.samples * about.channels))
     return db(rms / about.mixture_rms) if about.mixture_rms else None
+
+
+def shared_gain(
+    delivery: DeliveryOptions, mixture: AudioFile | Levels | None, files: Iterable[AudioFile | Levels]
+) -> tuple[float, tuple[str, ...]]:
+    """Compute the gain that all files of a song get.
+
+    With a loudness target, the gain brings the mixture to the target, or as close as possible with no true peak above
+    -1 dBTP. Without one, it is 0 dB, unless the format would clip a peak: then it lowers the true peak to -1 dBTP.
+
+    Args:
+        delivery: The delivery options.
+        mixture: Levels of the song; None if there is no target.
+        files: Levels of all delivered files, and of the sum of the stems.
+
+    Returns:
+        The gain in dB, and warnings.
+    """
+    levels = [*files, *([mixture] if mixture else [])]
+    true_peak_db = max((level.true_peak_db for level in levels if level.true_peak_db is not None), default=None)
+    sample_peak_db = max((level.sample_peak_db for level in levels if level.sample_peak_db is not None), default=None)
+    if true_peak_db is None:
+        return 0.0, ()
+    room_db = CEILING_DB - true_peak_db
+    if delivery.loudness_lufs is None:
+        if delivery.format in UNLIMITED or sample_peak_db is None or sample_peak_db <= 0:
+            return 0.0, ()
+        return room_db, (f"All files are {-room_db:.1f} dB lower, because {delivery.format} would clip their peaks.",)
+    target = f"The loudness of {delivery.loudness_lufs:g} LUFS"
+    if mixture is None or mixture.loudness_lufs is None:
+        return min(0.0, room_db), (f"{target} cannot be reached: the song is too short or too quiet to have one.",)
+    wanted_db = delivery.loudness_lufs - mixture.loudness_lufs
+    if wanted_db <= room_db + 0.05:  # a difference that would be shown as 0.0 dB
+        return min(wanted_db, room_db), ()
+    return room_db, (f"{target} is missed by {wanted_db - room_db:.1f} dB to keep all peaks below -1 dBTP.",)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Settings that all files of a song share.
+
+    Attributes:
+        format: One of the delivery formats, see `audio.encoders`.
+        gain_db: Gain for every file.
+        time_reference_samples: Position of the song in its session.
+        song: Name, tags and analysis of the song.
+        tags: Tags of the source; every file gets them, with its own title.
+    """
+
+    format: str
+    gain_db: float
+    time_reference_samples: int
+    song: SongInfo
+    tags: Tags
+
+    @property
+    def song_tags(self) -> Tags:
+        """The source's tags, with artist and title from the file name if they are missing."""
+        return replace(self.tags, title=self.song.title, artist=self.song.artist)
+
+    def encode(
+        self, raw: Path, rendered: AudioFile, path: Path, *, report: Callable[[int], None], context: JobContext
+    ) -> tuple[AudioFile, tuple[str, ...]]:
+        """Encode one file.
+
+        Args:
+            raw: The rendered file.
+            rendered: Its description, with its levels.
+            path: The file to write.
+            report: Called with the number of samples encoded since the last call.
+            context: Checked for cancellation between blocks.
+
+        Returns:
+            The delivered file, and warnings about it.
+
+        Raises:
+            OutputError, NoSpaceLeft, JobCancelled
+        """
+        key, (tempo_bpm, beats_per_bar) = self.song.sure_key, self._tempo()
+        with soundfile.SoundFile(raw) as file, open_writer(
+            path, self.format, file.samplerate, file.channels,
+            time_reference_samples=self.time_reference_samples,
+            description=f"{rendered.name} of {self.song.song}",
+            tempo_bpm=tempo_bpm,
+            beats_per_bar=beats_per_bar,
+            key=key.name if key else None,
+            labels=self._labels(rendered),
+        ) as writer:  # fmt: skip
+            for block in _encoded_blocks(file, self.gain_db):
+                context.check_cancelled()
+                writer.write(block)
+                report(block.shape[1])
+            rate, asked = writer.sample_rate, file.samplerate
+        warnings: tuple[str, ...] = ()
+        if writer.label_problem:
+            log.warning("%s gets no tags: %s", path, writer.label_problem)
+            warnings = ("The files have no tags, because the source's tags could not be copied.",)
+        if rate != asked:
+            container = delivery_format(self.format).container
+            warnings += (f"The {container} files have {rate} Hz, because {container} does not support {asked} Hz.",)
+        return delivered_file(rendered, path, self.gain_db, writer.sha256), warnings
+
+    def _tempo(self) -> tuple[float | None, int]:
+        """Return tempo and beats per bar, from which DAWs may stretch the file; no tempo unless it is steady."""
+        analysis, bpm = self.song.analysis, self.song.sure_bpm
+        if analysis is None or bpm is None or not analysis.tempo.steady:
+            return None, BEATS_PER_BAR
+        beats = analysis.beats
+        return bpm, BEATS_PER_BAR if beats.meter_doubtful else beats.beats_per_bar or BEATS_PER_BAR
+
+    def _labels(self, rendered: AudioFile) -> Labels:
+        tags = self.song_tags
+        if rendered.kind != "source":
+            tags = replace(tags, title=f"{tags.title} ({rendered.name})")
+        bpm, key = self.song.sure_bpm, self.song.sure_key
+        return Labels(tags, bpm, short_key(key) if key else None)
+
+
+def delivered_file(rendered: AudioFile, path: Path, gain_db: float = 0.0, sha256: str | None = None) -> AudioFile:
+    """Describe a delivered file.
+
+    Args:
+        rendered: The rendered file with its measured levels.
+        path: The delivered file.
+        gain_db: Gain applied since the levels were measured.
+        sha256: Hash of the delivered file; None to compute it.
+    """
+    levels = level_fields(rendered, gain_db)
+    written = {"file": path.name, "size_bytes": path.stat().st_size, "sha256": sha256 or file_sha256(path)}
+    return rendered.model_copy(update=levels | written)
+
+
+def format_for(fmt: str, channels: int) -> tuple[str, tuple[str, ...]]:
+    """Return the requested format, or `FALLBACK` if that cannot hold so many channels, and warnings."""
+    container = delivery_format(fmt).container
+    if channels <= MOST_CHANNELS.get(container, channels):
+        return fmt, ()
+    return FALLBACK, (f"The files are {FALLBACK} and not {fmt}, which cannot hold {channels} channels.",)
+
+
+def _encoded_blocks(file: soundfile.SoundFile, gain_db: float) -> Iterator[np.ndarray]:
+    factor = np.float32(gain(gain_db))
+    while True:
+        block = file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True).T
+        if not block.shape[1]:
+            return
+        yield block * factor if gain_db else block
