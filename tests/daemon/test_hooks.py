@@ -17,7 +17,7 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.watch.folders import WatchFolder
 from tsbs_daw.watch.hooks import Hook
 from tsbs_daw.watch.rules import After
-from tsbs_daw.web.views import QueueReader
+from tsbs_daw.web.queue import QueueReader
 
 KEEPS = "import sys; open(sys.argv[1], 'a').write(' '.join(sys.stdin.read().split()) + chr(10))"
 

@@ -25,11 +25,10 @@ from tsbs_daw.batch.page import joined_parts
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError, UsageError
 from tsbs_daw.queue.spool import MOVES, request_cancel, request_move, request_retry
-from tsbs_daw.web import files, views
+from tsbs_daw.web import queue
 from tsbs_daw.web.access import COOKIE_LIFE_S, Access, Guard, Refused, Scope
-from tsbs_daw.web.files import Uploads
-from tsbs_daw.web.songs import Songs
-from tsbs_daw.web.views import QueueReader, stream
+from tsbs_daw.web.queue import QueueReader, Uploads, stream
+from tsbs_daw.web.songs import PLAYED, Songs, send_archive, send_audio, send_download
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +171,7 @@ class Page:
         return JSONResponse({"id": job.id, "song": job.song}, 201)
 
     async def choices(self, request: Request) -> Response:
-        return JSONResponse(await anyio.to_thread.run_sync(views.choices, self._options))
+        return JSONResponse(await anyio.to_thread.run_sync(queue.choices, self._options))
 
     # Songs
 
@@ -185,15 +184,15 @@ class Page:
 
     async def audio(self, request: Request) -> Response:
         path = await self._file(request)
-        return files.send_audio(path, request.headers.get("range"), request.headers.get("if-range"))
+        return send_audio(path, request.headers.get("range"), request.headers.get("if-range"))
 
     async def save(self, request: Request) -> Response:
-        return files.send_download(await self._file(request))
+        return send_download(await self._file(request))
 
     async def archive(self, request: Request) -> Response:
         row = await self._row(request)
         entries = await anyio.to_thread.run_sync(self._songs.everything, row)
-        return files.send_archive(entries[0][0].partition("/")[0], entries)
+        return send_archive(entries[0][0].partition("/")[0], entries)
 
     async def _file(self, request: Request) -> Path:
         row = await self._row(request)
@@ -210,10 +209,10 @@ class Page:
     # Watch folders, models, catalogues
 
     async def folders(self, request: Request) -> Response:
-        return JSONResponse(await self._reader.ask(partial(views.folders, self._settings)))
+        return JSONResponse(await self._reader.ask(partial(queue.folders, self._settings)))
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(await anyio.to_thread.run_sync(views.models, self._settings))
+        return JSONResponse(await anyio.to_thread.run_sync(queue.models, self._settings))
 
     async def doctor(self, request: Request) -> Response:
         """The checks of `tsbs-daw doctor`, in a process of its own; one at a time."""
@@ -244,9 +243,9 @@ class Page:
     async def catalogue_file(self, request: Request) -> Response:
         found = await self._catalogue(request)
         path = await anyio.to_thread.run_sync(self._songs.catalogue_file, found, request.path_params["file"])
-        if path.suffix.lower() in files.PLAYED:
-            return files.send_audio(path, request.headers.get("range"), request.headers.get("if-range"))
-        return files.send_download(path)
+        if path.suffix.lower() in PLAYED:
+            return send_audio(path, request.headers.get("range"), request.headers.get("if-range"))
+        return send_download(path)
 
     async def _catalogue(self, request: Request) -> Any:
         wanted = request.path_params["catalogue"]

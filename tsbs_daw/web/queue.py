@@ -1,8 +1,12 @@
-"""What the page shows, as JSON: the queue and its changes as server-sent events, watch folders, models and choices.
+"""The queue on the page: itself and its changes as server-sent events, watch folders, models, choices, and uploads.
 
 An event's id is a hash of everything the page shows after it. A page that reconnects sends the last id it saw
 (Last-Event-ID): if nothing has changed since, nothing is sent; else everything, once. The server keeps no state for it,
 and a page is right again after any interruption, whichever side was restarted.
+
+An upload is streamed to where a DAW puts audio of its own, `inbox/<id>/source/<name>`; job.json turns the folder into a
+request. The daemon decides whether the file can be separated, so a refusal shows up in the queue, in the log and in
+`tsbs-daw jobs show` too.
 """
 
 from __future__ import annotations
@@ -11,24 +15,34 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
+import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tsbs_daw.contracts.job import State
+import anyio.to_thread
+from pydantic import ValidationError
+
+from tsbs_daw.contracts.job import Job, Source, State, new_job_id
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import DaemonError, JobFormatError
-from tsbs_daw.core.filenames import source_name
+from tsbs_daw.core.errors import DaemonError, JobFormatError, first_problem
+from tsbs_daw.core.filenames import safe_name, source_name
+from tsbs_daw.core.files import disk_is_full
 from tsbs_daw.core.locks import watching_process
 from tsbs_daw.models.registry import list_models
+from tsbs_daw.presets.delivery import DeliveryOptions
 from tsbs_daw.presets.preset import preset_files
 from tsbs_daw.queue.errands import notes
 from tsbs_daw.queue.jobs import describe, unclaimed
 from tsbs_daw.queue.records import JobRow
-from tsbs_daw.queue.spool import Spool, living_daemon, read_progress
+from tsbs_daw.queue.spool import SOURCE, Spool, complete_request, living_daemon, read_progress
 from tsbs_daw.queue.store import JobStore
+from tsbs_daw.web.access import Refused
+from tsbs_daw.web.songs import brief
 
 if TYPE_CHECKING:
     from tsbs_daw.web.app import Options
@@ -136,34 +150,6 @@ class QueueReader:
         return found
 
 
-def brief(job: dict[str, Any], afterwards: Sequence[str] = ()) -> dict[str, Any]:
-    """What the list of jobs shows.
-
-    Args:
-        job: From `listing.describe`.
-        afterwards: What became of the song's file, and of the hooks.
-    """
-    request, result = job["request"] or {}, job["result"] or {}
-    return {
-        "id": job["id"],
-        "state": job["state"],
-        "song": job["song"],
-        "source": Path(job["source"]).name if job["origin"] == "web" else job["source"],  # not its place in the spool
-        "origin": job["origin"],
-        "fraction": round(job["fraction"] or 0.0, 3),
-        "message": job["message"] or "",
-        "error": job["error"] or "",
-        "warnings": list(result.get("warnings", ())),
-        "afterwards": list(afterwards),
-        "attempts": job["attempts"],
-        "created": job["created_unix_s"],
-        "finished": job["finished_unix_s"],
-        "preset": request.get("preset", ""),
-        "model": request.get("model", ""),
-        "playable": job["state"] in ("done", "duplicate") and bool(result.get("folder")),
-    }
-
-
 async def stream(reader: QueueReader, last_id: str, stopped: Callable[[], bool]) -> AsyncIterator[str]:
     """Server-sent events: "all" first, then "change" with what is different.
 
@@ -269,3 +255,136 @@ def folders(settings: Settings, store: JobStore | None) -> list[dict[str, Any]]:
 
 def _output(job_json: str) -> str:
     return str(json.loads(job_json).get("output", "")) if job_json else ""
+
+
+# ---- uploads ---------------------------------------------------------------------------------------------------------
+
+MOST_AT_ONCE = 4
+SPARE_BYTES = 512 << 20  # what an upload leaves free on the disk
+_SILENT_S = 30.0  # a sender that sends nothing for so long has gone
+_LEFT_OVER_S = 86400.0
+_PREFIX = "web-"
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
+
+_NO_ROOM = "The disk is too full for this file; free some space and drop it again."
+
+
+class Uploads:
+    """Takes files in.
+
+    Args:
+        out: Where their stems go
+        most_bytes: Of one file
+    """
+
+    def __init__(self, settings: Settings, out: Path, most_bytes: int):
+        self._settings, self._out, self._most_bytes = settings, out, most_bytes
+        self._running = 0
+        self._sweep()
+
+    async def receive(self, name: str, preset: str, model: str, length: int | None, body: AsyncIterator[bytes]) -> Job:
+        """Write a file into the spool and ask for its separation.
+
+        Args:   name: the file's own name; length: what the sender says
+        Raises: Refused: a name that is not known, too large, too many, too slow, cut off, or no room
+        """
+        # Models and presets are known by name here: a path would let the page read any file.
+        if preset not in preset_files(self._settings.presets):
+            raise Refused(400, "This preset is not known here.")
+        if model not in {entry.name for entry in list_models(self._settings)}:
+            raise Refused(400, "This model is not known here.")
+        self._check_size(length or 0)
+        if self._running >= MOST_AT_ONCE:
+            raise Refused(503, f"{MOST_AT_ONCE} files are being sent already; wait for one of them.")
+        self._running += 1
+        folder = self._settings.spool / "inbox" / f"{_PREFIX}{new_job_id()}"
+        try:
+            return await self._receive(folder, name, preset, model, length, body)
+        except BaseException as error:
+            await anyio.to_thread.run_sync(shutil.rmtree, folder, True)
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise Refused(
+                    507, _NO_ROOM if disk_is_full(error) else f"Cannot write it: {error.strerror}."
+                ) from error
+            raise
+        finally:
+            self._running -= 1
+
+    async def _receive(
+        self, folder: Path, name: str, preset: str, model: str, length: int | None, body: AsyncIterator[bytes]
+    ) -> Job:
+        stem, suffix = _split(name)
+        path = folder / SOURCE / f"{stem}{suffix}"
+        job = self._job(folder.name, path, stem, preset, model)
+        await anyio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True))
+        received = 0
+        with path.open("xb") as file:
+            async for block in _in_time(body):
+                received += len(block)
+                if received > self._most_bytes or received % (64 << 20) < len(block):
+                    self._check_size(received)
+                await anyio.to_thread.run_sync(file.write, block)
+        if received == 0:
+            raise Refused(400, f"{stem}{suffix} is empty; choose another file.")
+        if length is not None and received != length:
+            raise Refused(400, f"{stem}{suffix} arrived incomplete; drop it again.")
+        await anyio.to_thread.run_sync(complete_request, folder, job)
+        log.info("job %s: %s arrived through the page (%d bytes)", job.id, path.name, received)
+        return job
+
+    def _job(self, job_id: str, path: Path, stem: str, preset: str, model: str) -> Job:
+        # Where the file will be when the daemon has claimed the folder.
+        source = self._settings.spool / "jobs" / job_id / SOURCE / path.name
+        try:
+            return Job(
+                id=job_id,
+                source=Source(path=source),
+                output=self._out,
+                song=stem,
+                preset=preset,
+                model=model,
+                origin="web",
+                delivery=DeliveryOptions(source="copy"),  # to compare with, once the spool's is gone
+            )
+        except ValidationError as error:
+            raise Refused(400, f"This cannot be asked for: {first_problem(error).clause}.") from error
+
+    def _check_size(self, size_bytes: int) -> None:
+        """Raises: Refused: too large, or more than the disk has room for"""
+        if size_bytes > self._most_bytes:
+            raise Refused(
+                413, f"This file is larger than {self._most_bytes / 1e9:.1f} GB; use `tsbs-daw submit` for it."
+            )
+        root = next(place for place in (self._settings.spool, *self._settings.spool.parents) if place.is_dir())
+        if shutil.disk_usage(root).free < SPARE_BYTES + (size_bytes if not self._running else 0):
+            raise Refused(507, _NO_ROOM)
+
+    def _sweep(self) -> None:
+        """Remove what a server that was killed was just receiving."""
+        for folder in (self._settings.spool / "inbox").glob(f"{_PREFIX}*"):
+            try:
+                old = time.time() - folder.stat().st_mtime > _LEFT_OVER_S
+                if old and not (folder / "job.json").exists():
+                    shutil.rmtree(folder, ignore_errors=True)
+            except OSError:  # claimed just now
+                continue
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A sender's file name as one that this system accepts: the song, and the ending."""
+    base = name.replace("\\", "/").rpartition("/")[2]
+    dot = base.rfind(".")
+    suffix = base[dot:] if dot > 0 and _SUFFIX.fullmatch(base[dot:]) else ""
+    return safe_name(base.removesuffix(suffix)), suffix
+
+
+async def _in_time(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Raises: Refused: nothing came for too long"""
+    while True:
+        try:
+            block = await asyncio.wait_for(anext(body), _SILENT_S)
+        except StopAsyncIteration:
+            return
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise Refused(408, "The file stopped arriving; drop it again.") from error
+        yield block
