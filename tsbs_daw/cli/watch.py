@@ -257,7 +257,7 @@ def web(
     Example: tsbs-daw web --open
     """
     from tsbs_daw.core.config import Settings
-    from tsbs_daw.web.app import Options
+    from tsbs_daw.web.queue import Options
     from tsbs_daw.web.server import Address, link_to_running, page_server
 
     settings = Settings.from_environment()

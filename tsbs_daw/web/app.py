@@ -9,7 +9,6 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,12 @@ from starlette.routing import Route
 from tsbs_daw.batch.page import joined_parts
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError, UsageError
+from tsbs_daw.core.filenames import source_name
+from tsbs_daw.models.registry import list_models
+from tsbs_daw.presets.preset import preset_files
 from tsbs_daw.queue.spool import MOVES, request_cancel, request_move, request_retry
-from tsbs_daw.web import queue
 from tsbs_daw.web.access import COOKIE_LIFE_S, Access, Guard, Refused, Scope
-from tsbs_daw.web.queue import QueueReader, Uploads, stream
+from tsbs_daw.web.queue import Options, QueueReader, Uploads, folders, stream
 from tsbs_daw.web.songs import PLAYED, Songs, send_archive, send_audio, send_download
 
 log = logging.getLogger(__name__)
@@ -39,20 +40,6 @@ _DOCTOR_S = 600.0
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SHARED = ("words", "music", "picture", "player", "deck", "details")  # of the catalogue's page
 _OWN = ("api", "queue", "song", "drop", "places", "main")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the page may do.
-
-    Attributes:
-        out: Where the stems of files go that are dropped onto it.
-        most_bytes: Of one file.
-    """
-
-    settings: Settings
-    out: Path
-    most_bytes: int = 4 << 30
 
 
 def make_app(options: Options, access: Access, hosts: frozenset[str], *, stopped: Callable[[], bool]) -> Any:
@@ -171,7 +158,7 @@ class Page:
         return JSONResponse({"id": job.id, "song": job.song}, 201)
 
     async def choices(self, request: Request) -> Response:
-        return JSONResponse(await anyio.to_thread.run_sync(queue.choices, self._options))
+        return JSONResponse(await anyio.to_thread.run_sync(_choices, self._options))
 
     # Songs
 
@@ -209,10 +196,10 @@ class Page:
     # Watch folders, models, catalogues
 
     async def folders(self, request: Request) -> Response:
-        return JSONResponse(await self._reader.ask(partial(queue.folders, self._settings)))
+        return JSONResponse(await self._reader.ask(partial(folders, self._settings)))
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(await anyio.to_thread.run_sync(queue.models, self._settings))
+        return JSONResponse(await anyio.to_thread.run_sync(_models, self._settings))
 
     async def doctor(self, request: Request) -> Response:
         """The checks of `tsbs-daw doctor`, in a process of its own; one at a time."""
@@ -254,6 +241,29 @@ class Page:
             if one.id == wanted:
                 return one
         raise Refused(404, "This catalogue is not known here.")
+
+
+def _choices(options: Options) -> dict[str, Any]:
+    """Presets and models by name, and where the stems of a dropped file go."""
+    return {
+        "presets": list(preset_files(options.settings.presets)),
+        "models": [entry.name for entry in list_models(options.settings) if entry.path is not None],
+        "out": source_name(options.out),
+        "mostBytes": options.most_bytes,
+    }
+
+
+def _models(settings: Settings) -> list[dict[str, Any]]:
+    """Every model, as `tsbs-daw models list` has them."""
+    return [
+        {
+            "name": entry.name,
+            "state": entry.state,
+            "description": entry.known.description if entry.known else source_name(entry.path or ""),
+            "size": entry.path.stat().st_size if entry.path and entry.path.is_file() else None,
+        }
+        for entry in list_models(settings)
+    ]
 
 
 async def _no_icon(request: Request) -> Response:

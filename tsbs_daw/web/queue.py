@@ -1,4 +1,4 @@
-"""The queue on the page: itself and its changes as server-sent events, watch folders, models, choices, and uploads.
+"""The queue on the page: itself and its changes as server-sent events, watch folders, and uploads.
 
 An event's id is a hash of everything the page shows after it. A page that reconnects sends the last id it saw
 (Last-Event-ID): if nothing has changed since, nothing is sent; else everything, once. The server keeps no state for it,
@@ -21,8 +21,9 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from pydantic import ValidationError
@@ -44,9 +45,6 @@ from tsbs_daw.queue.store import JobStore
 from tsbs_daw.web.access import Refused
 from tsbs_daw.web.songs import brief
 
-if TYPE_CHECKING:
-    from tsbs_daw.web.app import Options
-
 log = logging.getLogger(__name__)
 
 LIVE_JOBS = 300  # of those that wait; the page says how many more there are
@@ -56,6 +54,20 @@ _PING_EVERY = 30  # looks without news; a connection that is dead shows by it
 _FINISHED = tuple(state for state in State if state.finished)
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the page may do.
+
+    Attributes:
+        out: Where the stems of files go that are dropped onto it.
+        most_bytes: Of one file.
+    """
+
+    settings: Settings
+    out: Path
+    most_bytes: int = 4 << 30
 
 
 class QueueReader:
@@ -190,29 +202,6 @@ def _changed_unix_s(path: Path) -> float | None:
 
 
 _FILES_SHOWN = 200  # of a folder
-
-
-def choices(options: Options) -> dict[str, Any]:
-    """Presets and models by name, and where the stems of a dropped file go."""
-    return {
-        "presets": list(preset_files(options.settings.presets)),
-        "models": [entry.name for entry in list_models(options.settings) if entry.path is not None],
-        "out": source_name(options.out),
-        "mostBytes": options.most_bytes,
-    }
-
-
-def models(settings: Settings) -> list[dict[str, Any]]:
-    """Every model, as `tsbs-daw models list` has them."""
-    return [
-        {
-            "name": entry.name,
-            "state": entry.state,
-            "description": entry.known.description if entry.known else source_name(entry.path or ""),
-            "size": entry.path.stat().st_size if entry.path and entry.path.is_file() else None,
-        }
-        for entry in list_models(settings)
-    ]
 
 
 def folders(settings: Settings, store: JobStore | None) -> list[dict[str, Any]]:

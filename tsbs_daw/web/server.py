@@ -21,7 +21,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DaemonError, UsageError
 from tsbs_daw.web.access import Access, access_path, new_token, read_access, write_access
-from tsbs_daw.web.app import Options, make_app
+from tsbs_daw.web.app import make_app
+from tsbs_daw.web.queue import Options
 
 DEFAULT_PORT = 8765
 REQUEST_S = 15.0  # for the head of a request, which is sent at once by every browser
