@@ -7,6 +7,7 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from harness.stage import settings_in, wav_bytes, write_song
@@ -61,9 +62,10 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path):
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "in").mkdir()
     watched = Watched(tmp_path)
+    monkeypatch.setattr(watcher, "time", SimpleNamespace(monotonic=lambda: watched.now, thread_time=lambda: 0.0))
     yield watched
     watched.store.close()
 
