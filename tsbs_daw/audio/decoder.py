@@ -48,6 +48,7 @@ from tsbs_daw.core.errors import DecoderKilled, UnreadableAudio, shown
 
 if TYPE_CHECKING:
     import soundfile
+    from _typeshed import WriteableBuffer
 
 log = logging.getLogger(__name__)
 
@@ -169,17 +170,18 @@ class WindowFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        target = memoryview(buffer)
         if self.position < len(self.prefix):
-            found = self.prefix[self.position : self.position + len(buffer)]
+            found = self.prefix[self.position : self.position + len(target)]
         elif self.position < self.size:
             number = bisect.bisect_right(self.begins, self.position) - 1
             inside = self.position - self.begins[number]
             self.file.seek(self.parts[number][0] + inside)
-            found = self.file.read(min(len(buffer), self.begins[number + 1] - self.position))
+            found = self.file.read(min(len(target), self.begins[number + 1] - self.position))
         else:
             found = b""
-        buffer[: len(found)] = found
+        target[: len(found)] = found
         self.position += len(found)
         return len(found)
 
@@ -203,7 +205,7 @@ def open_source(plan: dict) -> io.FileIO:
     return io.FileIO(descriptor)
 
 
-def as_pipe(window: WindowFile) -> int:
+def as_pipe(window: io.RawIOBase) -> int:
     """A descriptor that yields the bytes of the window without stating how many there are."""
     outlet, inlet = os.pipe()
 
@@ -236,7 +238,7 @@ def open_stream(whole: io.RawIOBase, pipe: bool) -> soundfile.SoundFile:
             """Always False: otherwise soundfile seeks after each read, which restarts the decoder for nothing."""
             return False
 
-    source = whole
+    source: io.RawIOBase | int = whole
     if sys.platform != "win32":
         source = as_pipe(whole) if pipe else whole.fileno() if isinstance(whole, io.FileIO) else whole
     try:
@@ -253,7 +255,8 @@ def decode(plan: dict) -> None:
     """
     start, window = plan["start_samples"], plan["window"]
     with open_source(plan) as file:
-        whole, size = file, os.fstat(file.fileno()).st_size
+        whole: io.RawIOBase = file
+        size = os.fstat(file.fileno()).st_size
         if window:
             whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["parts"])
             size = whole.size

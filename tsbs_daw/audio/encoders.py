@@ -233,6 +233,11 @@ class EncodedWriter(Writer):
             raise self._failed(error) from error
 
     @property
+    def _opened(self) -> tuple[CodecFile, soundfile.SoundFile]:
+        assert self._file is not None and self._stream is not None, "a writer without a file was never made"
+        return self._file, self._stream
+
+    @property
     def clipped_samples(self) -> int:
         """Number of samples beyond full scale. Integer formats clip them; MP3 leaves that to the player."""
         return self._quantiser.clipped_samples if self._quantiser else self._beyond
@@ -253,10 +258,11 @@ class EncodedWriter(Writer):
         import soundfile
 
         self._encode(self._resampler.process(np.zeros((self.channels, 0), np.float32), last=True))
+        file, stream = self._opened
         try:
-            self._stream.close()
+            stream.close()
             self._write_labels()
-            self._stored, self.sha256 = self._file.finish()
+            self._stored, self.sha256 = file.finish()
         except (OSError, soundfile.LibsndfileError) as error:
             raise self._failed(error) from error
 
@@ -267,28 +273,30 @@ class EncodedWriter(Writer):
         """Write all labels, or those of the session alone if the format cannot hold the others."""
         if not self.labels:
             return
+        file, _ = self._opened
         try:
-            self._file.label(self.fmt.container, self.labels)
+            file.label(self.fmt.container, self.labels)
         except OutputError as error:
             self.label_problem = str(error)
             if self.fmt.container == "FLAC":
-                self._file.label("FLAC", Labels(session=self.labels.session))
+                file.label("FLAC", Labels(session=self.labels.session))
 
     def _expected_samples(self) -> int:
         return resampled_length(self.samples, self.source_rate, self.sample_rate)
 
     def _encode(self, block: np.ndarray) -> None:
         """Encode (channels, samples) at the file's sample rate."""
+        file, stream = self._opened
         for start in range(0, block.shape[1], PIECE_SAMPLES):
             frames = np.ascontiguousarray(block[:, start : start + PIECE_SAMPLES].T)
-            if self._quantiser:
+            if self._quantiser and self.fmt.bits:
                 # libsndfile takes the upper bits of a 32-bit integer, all of them exactly.
                 frames = self._quantiser.quantise(frames) << (32 - self.fmt.bits)
             else:
                 self._beyond += int((np.abs(frames) > 1.0).sum())
             try:
-                self._stream.write(frames)
-                self._file.check()
+                stream.write(frames)
+                file.check()
             except (OSError, RuntimeError, AssertionError) as error:  # soundfile asserts that everything was written
                 raise self._failed(error) from error
 

@@ -14,6 +14,7 @@ FFmpeg removes the encoder delay by the file's edit list or codec delay.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ def decode(plan: dict) -> None:
 
     window = plan["window"]
     with open_source(plan) as file:
-        whole, size = file, os.fstat(file.fileno()).st_size
+        whole: io.RawIOBase = file
+        size = os.fstat(file.fileno()).st_size
         if window:
             whole = WindowFile(file, bytes.fromhex(window["prefix"]), window["parts"])
             size = whole.size
@@ -176,7 +178,7 @@ class Sender:
     def flush(self) -> None:
         if self.waiting:
             block = np.ascontiguousarray(np.concatenate(self.waiting), np.float32)
-            send(b"D", memoryview(block).cast("B"))
+            send(b"D", block.data.cast("B"))
         self.waiting = []
 
 

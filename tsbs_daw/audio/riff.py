@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import UNKNOWN_32, Chunk, Refused, riff_chunks
+from tsbs_daw.audio.headers.common import UNKNOWN_32, ByteSource, Chunk, Refused, riff_chunks
 from tsbs_daw.core.errors import OutputError, shown
 from tsbs_daw.core.files import sync_file, write_error
 
@@ -33,7 +33,7 @@ PITCH_CLASSES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 MIDDLE_C = 60
 
 
-def list_type(file: BinaryIO, chunk: Chunk) -> bytes:
+def list_type(file: ByteSource, chunk: Chunk) -> bytes:
     """The type of a LIST chunk, such as `INFO`; the name of any other chunk."""
     return _bytes(file, chunk.body, 4) if chunk.name == b"LIST" else chunk.name
 
@@ -153,7 +153,7 @@ def _replace_tail(file: BinaryIO, end: int, tail: bytes, ds64: int | None) -> No
         raise
 
 
-def _bytes(file: BinaryIO, offset: int, count: int) -> bytes:
+def _bytes(file: ByteSource, offset: int, count: int) -> bytes:
     file.seek(offset)
     return file.read(count)
 

@@ -93,7 +93,7 @@ def read_tags(path: Path | str) -> Tags:
         request = {"path": str(Path(path).absolute()), "memory_bytes": READ_MEMORY_BYTES, "places": places}
         document = child.ask(child.python("tsbs_daw.audio.tag_child"), request, limit_s=READ_S)
         cover = base64.b64decode(document.pop("cover", ""), validate=True)
-        texts = {name: repaired(text) for name, text in document.items()}
+        texts: dict[str, Any] = {name: repaired(text) for name, text in document.items()}
     except (OSError, Refused, child.ChildError, ValueError, binascii.Error) as error:
         log.info("no tags of %s: %s", shown(path), error)
         return Tags()
@@ -347,7 +347,8 @@ def _label_flac(file: BinaryIO, labels: Labels) -> None:
 def _label_mp4(file: BinaryIO, labels: Labels) -> None:
     from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm
 
-    found, tags = MP4(file), labels.tags
+    found: Any = MP4(file)  # which mutagen has no types for
+    tags = labels.tags
     if found.tags is None:
         found.add_tags()
     for name, text in tags.texts().items():

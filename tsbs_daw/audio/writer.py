@@ -228,19 +228,24 @@ class AudioWriter(Writer):
     def frame_bytes(self) -> int:
         return self.channels * SUBTYPES[self.subtype][1]
 
+    @property
+    def _opened(self) -> BinaryIO:
+        assert self._file is not None, "a writer without a file was never made"
+        return self._file
+
     def _append(self, block: np.ndarray) -> None:
         with self._guarded():
-            self._file.write(self._encode(np.ascontiguousarray(block.T)))
+            self._opened.write(self._encode(np.ascontiguousarray(block.T)))
 
     def _finish(self) -> None:
         with self._guarded():
             if self.samples * self.frame_bytes % 2:
-                self._file.write(b"\0")
-            self._file.seek(0)
-            self._file.write(self._head())
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+                self._opened.write(b"\0")
+            self._opened.seek(0)
+            self._opened.write(self._head())
+            self._opened.flush()
+            os.fsync(self._opened.fileno())
+            self._opened.close()
 
     def _label(self) -> None:
         try:
@@ -282,10 +287,10 @@ class AudioWriter(Writer):
     def _encode(self, frames: np.ndarray) -> memoryview:
         """The bytes of frames, (samples, channels)."""
         if self.subtype == "FLOAT":
-            return memoryview(frames.astype("<f4", copy=False)).cast("B")
+            return frames.astype("<f4", copy=False).data.cast("B")
         width = SUBTYPES[self.subtype][1]
         whole = self._quantiser.quantise(frames).astype("<i4")
-        return memoryview(np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4)[:, :width])).cast("B")
+        return np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4)[:, :width]).data.cast("B")
 
     @contextlib.contextmanager
     def _guarded(self):

@@ -86,7 +86,7 @@ def read_wav(file: BinaryIO, size: int) -> Header:
     chunks.riff_end = 8 + unpack_at(file, 4, f"{chunks.order}I")[0]
     _walk_riff(file, chunks)
     if bytes_at(file, 8, 4) == b"RMP3" and chunks.data_at is not None:
-        return _wrapped_mpeg(file, chunks)
+        return _wrapped_mpeg(file, chunks, chunks.data_at, chunks.data_bytes)
     return _judge(file, chunks, must_rewrite=magic == b"BW64" or chunks.unpadded)
 
 
@@ -150,7 +150,7 @@ def _judge(file: BinaryIO, chunks: Chunks, must_rewrite: bool = False) -> Header
     if tag == EXTENSIBLE and len(chunks.format) >= 26:
         tag = struct.unpack_from(f"{chunks.order}H", chunks.format, 24)[0]
     frame = _frame_bytes(tag, channels, block, bits)
-    data_bytes, fault, warnings = _data_bytes(file, chunks, frame or block or 1)
+    data_bytes, fault, warnings = _data_bytes(file, chunks, chunks.data_at, frame or block or 1)
     if chunks.is_joined and not fault:
         fault = joined(f"{chunks.container}s", data_bytes / (frame * rate) if frame and rate else None)
         must_rewrite = True
@@ -158,12 +158,10 @@ def _judge(file: BinaryIO, chunks: Chunks, must_rewrite: bool = False) -> Header
         warnings = (*warnings, UNPADDED)
     reference = chunks.reference
     if reference > LONGEST_REFERENCE_S * rate:
-        reference, warnings = (
-            0,
-            (*warnings, f"has an implausible time reference ({reference} samples); 0 is used"),
-        )
+        warnings = (*warnings, f"has an implausible time reference ({reference} samples); 0 is used")
+        reference = 0
     if tag in MPEG and data_bytes:
-        inner = _wrapped_mpeg(file, chunks, data_bytes)
+        inner = _wrapped_mpeg(file, chunks, chunks.data_at, data_bytes)
         return replace(
             inner,
             time_reference_samples=reference,
@@ -181,22 +179,21 @@ def _judge(file: BinaryIO, chunks: Chunks, must_rewrite: bool = False) -> Header
         time_reference_samples=reference,
         warnings=warnings,
         fault=fault,
-        window=_rewritten(chunks, data_bytes) if rewrite else None,
+        window=_rewritten(chunks.order, chunks.format, chunks.data_at, data_bytes) if rewrite else None,
     )
 
 
-def _wrapped_mpeg(file: BinaryIO, chunks: Chunks, data_bytes: int | None = None) -> Header:
+def _wrapped_mpeg(file: BinaryIO, chunks: Chunks, data_at: int, data_bytes: int) -> Header:
     """The header of the MP3 in the `data` chunk. Raises: Refused"""
-    size = chunks.data_bytes if data_bytes is None else data_bytes
-    section = Section(file, chunks.data_at, min(chunks.data_at + size, chunks.size))
-    start = skip_padding(section, 0)
-    start = (
-        start if looks_like_mpeg(section, start) else FrameReader(section, section.size, parse_frame, 4).next_chain(0)
-    )
+    section = Section(file, data_at, min(data_at + data_bytes, chunks.size))
+    begin = skip_padding(section, 0)
+    reader = FrameReader(section, section.size, parse_frame, 4)
+    start = begin if looks_like_mpeg(section, begin) else reader.next_chain(0)
     if start is None:
         raise Refused(UnreadableAudio, "has an MP3 header and no MP3 frames; copy it again")
     header = read_mpeg(section, section.size, start)
-    return replace(header, container=chunks.container, window=header.window.shifted(chunks.data_at))
+    window = header.window and header.window.shifted(data_at)
+    return replace(header, container=chunks.container, window=window)
 
 
 def _coded_samples(chunks: Chunks, tag: int, channels: int, block: int, data_bytes: int) -> int | None:
@@ -222,9 +219,9 @@ def _frame_bytes(tag: int, channels: int, block: int, bits: int) -> int | None:
     return frame or None
 
 
-def _data_bytes(file: BinaryIO, chunks: Chunks, frame: int) -> tuple[int, Fault | None, tuple[str, ...]]:
+def _data_bytes(file: BinaryIO, chunks: Chunks, data_at: int, frame: int) -> tuple[int, Fault | None, tuple[str, ...]]:
     """The real number of bytes of audio, the fault if there is one, and warnings."""
-    declared, present = chunks.data_bytes, chunks.size - chunks.data_at
+    declared, present = chunks.data_bytes, chunks.size - data_at
     if declared in PLACEHOLDERS and present != declared:
         return present, None, ("does not state its length; it is read to the end of the file",)
     if declared == 0 and present >= frame:
@@ -240,7 +237,7 @@ def _data_bytes(file: BinaryIO, chunks: Chunks, frame: int) -> tuple[int, Fault 
     stray = not chunks.is_joined and (not chunks.names_are_sane or chunks.end > chunks.size + 1)
     if not stray or beyond <= STRAY_BYTES:
         return declared, None, ()
-    if not _is_tag(bytes_at(file, chunks.data_at + declared, 16)):
+    if not _is_tag(bytes_at(file, data_at + declared, 16)):
         what = f"counts {declared} of its {present} bytes of audio"
         if chunks.riff_end >= chunks.size - 1 or chunks.riff_end <= 8:
             return present, None, (f"has a header that {what}; all of them are read",)
@@ -254,20 +251,19 @@ def _is_tag(head: bytes) -> bool:
     return head[:3] in (b"TAG", b"ID3") or head[:8] == b"APETAGEX" or not any(head)
 
 
-def _rewritten(chunks: Chunks, data_bytes: int) -> Window:
-    """The audio with a header that states its real length."""
-    size = struct.pack(f"{chunks.order}I", len(chunks.format))
-    fmt = b"fmt " + size + chunks.format + b"\0" * (len(chunks.format) % 2)
+def _rewritten(order: str, form: bytes, data_at: int, data_bytes: int) -> Window:
+    """The audio with a header that states its real length. Args: form: body of the `fmt` chunk"""
+    size = struct.pack(f"{order}I", len(form))
+    fmt = b"fmt " + size + form + b"\0" * (len(form) % 2)
     whole = 4 + len(fmt) + 8 + data_bytes
     if whole < 1 << 32:
-        order = chunks.order
         start = (b"RIFX" if order == ">" else b"RIFF") + struct.pack(f"{order}I", whole) + b"WAVE"
         prefix = start + fmt + b"data" + struct.pack(f"{order}I", data_bytes)
     else:
         long = b"ds64" + struct.pack("<IQQQI", 28, whole + 36, data_bytes, 0, 0)
         start = b"RF64" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE"
         prefix = start + long + fmt + b"data" + struct.pack("<I", 0xFFFFFFFF)
-    return Window(((chunks.data_at, chunks.data_at + data_bytes),), prefix)
+    return Window(((data_at, data_at + data_bytes),), prefix)
 
 
 # AIFC compression types whose sample size is the one that COMM states.

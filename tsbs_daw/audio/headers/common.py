@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnsupportedAudio
 
@@ -98,10 +98,18 @@ class Header:
     length_s: Fraction | None = None
 
 
+class ByteSource(Protocol):
+    """What headers are read from: a file, or a `Section` of one."""
+
+    def seek(self, offset: int, whence: int = ..., /) -> int: ...
+
+    def read(self, count: int = ..., /) -> bytes: ...
+
+
 class Section(io.RawIOBase):
     """A part of a file as a file of its own: what lies before `start` or after `end` does not exist."""
 
-    def __init__(self, file: BinaryIO, start: int, end: int):
+    def __init__(self, file: ByteSource, start: int, end: int):
         super().__init__()
         self._file, self._start, self.size, self._position = file, start, max(end - start, 0), 0
 
@@ -121,7 +129,7 @@ class Section(io.RawIOBase):
         return data
 
 
-def bytes_at(file: BinaryIO, offset: int, count: int) -> bytes:
+def bytes_at(file: ByteSource, offset: int, count: int) -> bytes:
     """Read `count` bytes at `offset`.
 
     Raises:
@@ -134,7 +142,7 @@ def bytes_at(file: BinaryIO, offset: int, count: int) -> bytes:
     return data
 
 
-def unpack_at(file: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
+def unpack_at(file: ByteSource, offset: int, layout: str) -> tuple[Any, ...]:
     """Read the values at `offset` by a `struct` layout.
 
     Raises:
@@ -189,7 +197,7 @@ class Chunk:
         return self.body + self.size + (self.size % 2 if self.padded else 0)
 
 
-def riff_chunks(file: BinaryIO, size: int, order: str = "<") -> Iterator[Chunk]:
+def riff_chunks(file: ByteSource, size: int, order: str = "<") -> Iterator[Chunk]:
     """Walk the chunks of a RIFF, RIFX, RF64, BW64 or IFF file; the last one may claim to end after the file does.
 
     The size of `data` in a 64-bit file is taken from `ds64`.
@@ -216,7 +224,7 @@ def riff_chunks(file: BinaryIO, size: int, order: str = "<") -> Iterator[Chunk]:
         position = found.end
 
 
-def _is_padded(file: BinaryIO, size: int, end: int, order: str) -> bool:
+def _is_padded(file: ByteSource, size: int, end: int, order: str) -> bool:
     """Whether a pad byte follows a chunk that ends at the odd offset `end`.
 
     No chunk's name starts with the zero that pads, so a zero is a pad byte. Anything else is one only if what follows
@@ -230,7 +238,7 @@ def _is_padded(file: BinaryIO, size: int, end: int, order: str) -> bool:
     return _likelihood(file, size, end + 1, order) >= _likelihood(file, size, end, order)
 
 
-def _likelihood(file: BinaryIO, size: int, position: int, order: str) -> int:
+def _likelihood(file: ByteSource, size: int, position: int, order: str) -> int:
     """How likely a chunk starts at `position`: 0: not at all, 1: its name is printable and it fits, 2: it is known."""
     file.seek(position)
     head = file.read(8)

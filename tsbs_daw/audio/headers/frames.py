@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import id3v2_bytes
+from tsbs_daw.audio.headers.common import ByteSource, id3v2_bytes
 
 BLOCK_BYTES = 1 << 20
 CHAIN = 4  # frames that must follow each other before a place found by searching counts as audio
@@ -87,7 +86,7 @@ class FrameReader:
         head_bytes: how many bytes `parse` needs
     """
 
-    def __init__(self, file: BinaryIO, end: int, parse: Callable[[bytes], Frame | None], head_bytes: int):
+    def __init__(self, file: ByteSource, end: int, parse: Callable[[bytes], Frame | None], head_bytes: int):
         self.end, self._file, self._parse, self._head_bytes = end, file, parse, head_bytes
         self._start, self._block = 0, b""
         self._searched_bytes, self._candidates = 0, 0

@@ -10,9 +10,8 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import BinaryIO
 
-from tsbs_daw.audio.headers.common import EMPTY_TAIL_BYTES, Fault, Header, Refused, Window, bytes_at, cut
+from tsbs_daw.audio.headers.common import EMPTY_TAIL_BYTES, ByteSource, Fault, Header, Refused, Window, bytes_at, cut
 from tsbs_daw.audio.headers.frames import MOST_PADDING_BYTES, Frame, FrameReader, Walk, walk_frames
 from tsbs_daw.audio.headers.mp4 import LATE
 from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
@@ -57,7 +56,7 @@ def parse_frame(head: bytes) -> Frame | None:
     return Frame((version, layer, rate, channels), rate, channels, length, samples)
 
 
-def looks_like_mpeg(file: BinaryIO, start: int) -> bool:
+def looks_like_mpeg(file: ByteSource, start: int) -> bool:
     """Whether two frames of one kind follow each other at `start`; a single header proves too little."""
     first = parse_frame(_some(file, start, 4))
     if first is None:
@@ -68,7 +67,7 @@ def looks_like_mpeg(file: BinaryIO, start: int) -> bool:
     return second is not None and second.kind == first.kind
 
 
-def _repeats(file: BinaryIO, start: int, first: Frame) -> bool:
+def _repeats(file: ByteSource, start: int, first: Frame) -> bool:
     """Whether frames of a free bit rate start here: they do not state their length, but all have the same."""
     found = _some(file, start, 2 * MAX_FREE_BYTES + 8)
     for length in range(MIN_FREE_BYTES, MAX_FREE_BYTES):
@@ -80,13 +79,13 @@ def _repeats(file: BinaryIO, start: int, first: Frame) -> bool:
     return False
 
 
-def skip_padding(file: BinaryIO, start: int) -> int:
+def skip_padding(file: ByteSource, start: int) -> int:
     """The offset after the zeros that some taggers leave before the first frame."""
     found = _some(file, start, MAX_PADDING_BYTES)
     return start + len(found) - len(found.lstrip(b"\0"))
 
 
-def read_mpeg(file: BinaryIO, size: int, start: int = 0) -> Header:
+def read_mpeg(file: ByteSource, size: int, start: int = 0) -> Header:
     """Read an MP3 file whose first frame is at `start`, from its first frame to its last. Raises: Refused"""
     first = parse_frame(bytes_at(file, start, 4))
     if first is None:
@@ -97,12 +96,11 @@ def read_mpeg(file: BinaryIO, size: int, start: int = 0) -> Header:
     count = read_count(bytes_at(file, start, min(first.bytes, size - start)), first)
     reader = FrameReader(file, end, parse_frame, 4)
     begin = start + first.bytes if count else start
-    if count and not reader.frame(begin):
-        begin = reader.next_chain(begin)
-        if begin is None:
-            raise Refused(TruncatedAudio, "ends after its header; copy it again")
-    first = reader.frame(begin)
-    walk = walk_frames(reader, begin, lambda head: bool(read_count(head, first)))
+    audio_at = reader.next_chain(begin) if count and not reader.frame(begin) else begin
+    first = None if audio_at is None else reader.frame(audio_at)
+    if audio_at is None or first is None:
+        raise Refused(TruncatedAudio, "ends after its header; copy it again")
+    walk = walk_frames(reader, audio_at, lambda head: bool(read_count(head, first)))
     fault = change_of(walk, first) or damage_of(walk, "MP3") or (count and _cut(walk, count, end - start))
     is_whole = count and count.frames and count.frames <= walk.frames
     fault = fault or (None if is_whole else zeros_of(walk)) or None
@@ -195,8 +193,8 @@ def _cut(walk: Walk, count: Count, present_bytes: int) -> Fault | None:
             TruncatedAudio,
             f"is cut short: its header promises {count.frames} frames of audio and the file has {walk.frames}",
         )
-    if not count.frames and count.bytes > present_bytes + count.frame.bytes:
-        return cut(count.bytes, present_bytes)
+    if not count.frames and count.stated_bytes > present_bytes + count.frame.bytes:
+        return cut(count.stated_bytes, present_bytes)
     return None
 
 
@@ -213,7 +211,7 @@ class Count:
     raw: bytes
     is_xing: bool
     frames: int
-    bytes: int
+    stated_bytes: int
     lame: bytes
 
     def rewritten(self, frames: int) -> bytes:
@@ -260,13 +258,13 @@ def _side_bytes(frame: Frame) -> int:
     return 9 if frame.channels == 1 else 17
 
 
-def _some(file: BinaryIO, offset: int, count: int) -> bytes:
+def _some(file: ByteSource, offset: int, count: int) -> bytes:
     """Up to `count` bytes at `offset`."""
     file.seek(offset)
     return file.read(count)
 
 
-def _without_tags(file: BinaryIO, start: int, size: int) -> int:
+def _without_tags(file: ByteSource, start: int, size: int) -> int:
     """The offset at which the audio ends and the tags at the end of the file begin (ID3v1, APE)."""
     end = size
     if end - start > 128 and _some(file, end - 128, 3) == b"TAG":
@@ -291,13 +289,13 @@ def parse_adts(head: bytes) -> Frame | None:
     return Frame((rate, layout), rate, channels, length, 1024 * ((head[6] & 3) + 1))
 
 
-def looks_like_adts(file: BinaryIO, start: int) -> bool:
+def looks_like_adts(file: ByteSource, start: int) -> bool:
     """Whether two ADTS frames follow each other at `start`."""
     first = parse_adts(_some(file, start, 7))
     return first is not None and parse_adts(_some(file, start + first.bytes, 7)) is not None
 
 
-def read_adts(file: BinaryIO, size: int, start: int = 0) -> Header:
+def read_adts(file: ByteSource, size: int, start: int = 0) -> Header:
     """Read raw AAC whose first frame is at `start`, from its first frame to its last."""
     first = parse_adts(bytes_at(file, start, 7))
     if first is None:
