@@ -119,15 +119,15 @@ def _heard(analysis: Analysis | None) -> dict[str, Any]:
 
 
 def _tempo(tempo: Tempo) -> dict[str, Any]:
-    speeds = [change.bpm for change in tempo.changes] or [tempo.bpm]
+    speeds = [change.bpm for change in tempo.changes] or ([] if tempo.bpm is None else [tempo.bpm])
     return {
         "bpm": _number(tempo.bpm),
         "confidence": tempo.confidence,
         "doubtful": tempo.doubtful,
         "steady": tempo.steady,
         "source": tempo.source,
-        "slowest": _number(min(speeds)),
-        "fastest": _number(max(speeds)),
+        "slowest": _number(min(speeds, default=None)),
+        "fastest": _number(max(speeds, default=None)),
     }
 
 

@@ -220,9 +220,10 @@ class Queue:
             progress = read_progress(self._settings.spool, job_id)
         except (OSError, JobFormatError):
             progress = None
-        known = progress is not None and progress.updated_unix_s >= self._since_unix_s  # else of a daemon that died
-        if not known or progress.state is not State.RUNNING:
-            return JobStatus(JobPlace.WAITING, message=progress.message if known else "")
+        if progress is None or not progress.updated_unix_s >= self._since_unix_s:  # of a daemon that died
+            return JobStatus(JobPlace.WAITING)
+        if progress.state is not State.RUNNING:
+            return JobStatus(JobPlace.WAITING, message=progress.message)
         return JobStatus(JobPlace.RUNNING, progress.fraction, progress.message)
 
     def _result(self, job_id: str) -> Result | None:

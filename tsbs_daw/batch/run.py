@@ -279,6 +279,7 @@ class Batch:
 
     def _note(self, song: Song, status: JobStatus) -> None:
         if status.place is JobPlace.ENDED:
+            assert status.result is not None, "a job that ended has a result"
             song.job = ""
             self._conclude(song, status.result)
         elif status.place is JobPlace.GONE:

@@ -46,7 +46,7 @@ class _Cells:
     def __init__(self) -> None:
         self.step = _FIRST_STEP
         self.samples = 0
-        self._rest = np.empty(0, np.float32), np.empty(0, np.float32)
+        self._rest: tuple[np.ndarray, ...] = np.empty(0, np.float32), np.empty(0, np.float32)
         self._cells: list[np.ndarray] = []  # each (2, n): highest, mean square
         self._count = 0
 
