@@ -18,8 +18,9 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 import tsbs_daw
 from tsbs_daw.contracts.job import Heartbeat, State
@@ -381,7 +382,7 @@ class Daemon:
         self._wake.wait(seconds)
         self._wake.clear()
 
-    def _catch_signals(self) -> dict[int, object]:
+    def _catch_signals(self) -> dict[int, Callable[[int, FrameType | None], Any] | int | None]:
         """Install handlers that call `stop`, and return the previous ones. Ignored signals stay ignored (`nohup`)."""
 
         def count(number: int, frame: FrameType | None) -> None:

@@ -78,7 +78,9 @@ class Dispatcher:
         for _, job_id in waiting:
             with self._lifecycle.confine(job_id):
                 if self._spool.cancel_wanted(job_id):
-                    self._end_unwanted(self._store.get(job_id), State.CANCELLED)
+                    row = self._store.get(job_id)
+                    assert row is not None, "it is waiting"
+                    self._end_unwanted(row, State.CANCELLED)
                 elif where := self._spool.take_move(job_id):
                     self._store.move(job_id, where)
 

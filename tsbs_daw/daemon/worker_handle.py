@@ -49,6 +49,8 @@ class WorkerProcess:
                 stderr=stderr,
                 env=worker_environment(os.environ),
             )
+        assert self._process.stdin is not None and self._process.stdout is not None, "both are pipes"
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=f"worker-{self.pid}", daemon=True)
         self._writer = threading.Thread(target=self._write, name=f"worker-{self.pid}-orders", daemon=True)
@@ -100,19 +102,19 @@ class WorkerProcess:
         self._writer.join(patience_s)
         self._reader.join(patience_s)
         if not self._reader.is_alive():  # if it is alive, a grandchild still holds the pipe, which stays open
-            self._process.stdout.close()
+            self._stdout.close()
 
     def _write(self) -> None:
         """Write orders in a thread, because a pipe holds only 64 KiB and the worker may not be reading."""
         with contextlib.suppress(OSError, ValueError):
             while (order := self._orders.get()) is not None:
-                self._process.stdin.write(json.dumps(order).encode() + b"\n")
-                self._process.stdin.flush()
+                self._stdin.write(json.dumps(order).encode() + b"\n")
+                self._stdin.flush()
         with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.close()
+            self._stdin.close()
 
     def _read(self) -> None:
-        for line in self._process.stdout:
+        for line in self._stdout:
             try:
                 event = json.loads(line)
             except (ValueError, RecursionError):
@@ -249,6 +251,7 @@ class WorkerHandle:
         job = row.job.model_dump(mode="json", by_alias=True)
         # The worker needs only "watched"; the other values of `deliver` are copied from the row to the result.
         job["deliver"] = {name: job["deliver"][name] for name in ("watched",) if name in job["deliver"]}
+        assert self.process is not None, "only a ready worker is given jobs"
         self.process.send(
             {
                 "job": job,
@@ -273,7 +276,7 @@ class WorkerHandle:
         for event in self.process.events():
             self._handle_event(event, now)
         if dead:
-            self._reap(now)
+            self._reap(self.process, now)
         elif self.leases:
             self._check_timeouts(now)
         elif self.ready:
@@ -348,8 +351,8 @@ class WorkerHandle:
             log.error("job %s: its worker died: %s", lease.row.id, error)
             lease.outcome = Outcome("crashed", error=error, blameless=blameless, shared=len(crashed) > 1)
 
-    def _reap(self, now: float) -> None:
-        process, ready = self.process, self.ready
+    def _reap(self, process: WorkerProcess, now: float) -> None:
+        ready = self.ready
         ended, blameless = process.exit_text, process.was_terminated
         self.close()
         self._crashed(ended, blameless=blameless)

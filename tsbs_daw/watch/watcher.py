@@ -281,7 +281,7 @@ class Watcher:
     def _is_left_behind(self, relative: str, now: float) -> bool:
         """Whether a file that changed a moment ago has been waited for long enough."""
         patience_s, timings = self._context.patience_s, self._context.timings
-        if patience_s is None or now - self._started <= patience_s:
+        if patience_s is None or self._started is None or now - self._started <= patience_s:
             return False
         return self._tracker.still_for_s(relative, now) < timings.span_s
 
@@ -303,6 +303,7 @@ class Watcher:
             self._ignore(found, f"Unexpected error ({described(error)}); see the log for details.")
         else:
             self._spool_works()
+            assert new_job.file is not None, "it was copied from one"
             self._seen[found.relative] = new_job.file
             self._accepted[self.folder.rule_for(found.relative).path].add(new_job.file.settings_hash)
             self._news.put(new_job)  # before it is pending no more: `settled` must not see neither
