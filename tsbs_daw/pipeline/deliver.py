@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -97,6 +98,7 @@ def write_loops(audio: Sequence[StemAudio], info: SongInfo, folder: Path, bars: 
     """
     from tsbs_daw.pipeline.loops import cut_loops  # imported only if loops are requested
 
+    assert info.analysis is not None, "loops are cut by its beats"
     into = folder / LOOPS
     into.mkdir(exist_ok=True)
     stems = {stem.name: stem.path for stem in audio}
@@ -175,6 +177,12 @@ class Delivery:
         return raw_folder(self.resolved, self.folder)
 
     @property
+    def mixture(self) -> AudioFile:
+        """The rendered mixture, for a delivery that needs it."""
+        assert self.rendering.mixture is not None, "the delivery asked for it"
+        return self.rendering.mixture
+
+    @property
     def start_samples(self) -> int:
         return self.separated.about.time_reference_samples + self.resolved.job.source.start_samples
 
@@ -240,7 +248,7 @@ class Delivery:
         found = kept.find(key)
         if found is None:
             found = analyse.analyse_apart(
-                self.raw / rendering.mixture.file,
+                self.raw / self.mixture.file,
                 {stem: self.raw / rendering.dry[stem].file for stem in about.stems},
                 about.samples / about.sample_rate,
                 report=report,
@@ -255,11 +263,10 @@ class Delivery:
         """Encode every delivered file, and remove each rendered file right after it to save disk space."""
         delivery, rendering = self.resolved.delivery, self.rendering
         fmt, complaint = format_for(delivery.format, self.separated.about.channels)
-        mixture = rendering.mixture
         levels = [*rendering.files] + ([rendering.stems_sum] if rendering.stems_sum else [])
-        gain_db, remark = shared_gain(delivery.model_copy(update={"format": fmt}), mixture, levels)
+        gain_db, remark = shared_gain(delivery.model_copy(update={"format": fmt}), rendering.mixture, levels)
         self.warnings.extend((*complaint, *remark))
-        files = [*rendering.files, *([mixture] if delivery.source == "copy" else [])]
+        files = [*rendering.files, *([self.mixture] if delivery.source == "copy" else [])]
         names = file_names(delivery.names or "{stem}", info.fields, [file.name for file in files], file_ending(fmt))
         encoding = Encoding(fmt, gain_db, self.start_samples, info, tags)
         done, total = 0, max(1, len(files) * self.separated.about.samples)
@@ -316,7 +323,7 @@ class Delivery:
             path = self.folder / f"{self.resolved.song}{SESSION_ENDINGS[kind]}"
             if kind == "rpp":
                 write_rpp(session, path)
-            elif not self._try("DAWproject", lambda path=path: self._write_dawproject(session, path)):
+            elif not self._try("DAWproject", partial(self._write_dawproject, session, path)):
                 continue
             written.append(path.name)
         return tuple(written)
@@ -334,22 +341,26 @@ class Delivery:
         if delivery.loops and info.analysis is not None:
             name = song_name(delivery.names or DEFAULT_NAMES, info.fields, info.song)
             for bars in delivery.loops:
-                loops = self._try(
-                    f"set of loops of {bars} bars", lambda bars=bars: write_loops(dry, info, folder, bars, name)
-                )
+                cut = partial(write_loops, dry, info, folder, bars, name)
+                loops = self._try(f"set of loops of {bars} bars", cut)
                 found += [OtherFile(kind="loop", file=file) for file in loops or ()]
         if delivery.stem_mp4:
             copied = (folder / file.file for file in made if file.kind == "source")
             master = next(copied, None) or self._master(encoding)
             path = folder / f"{info.song}.stem.mp4"
             wholes = [audio for audio, file in zip(dry, stems, strict=True) if not beside_its_whole(file, stems)]
-            if self._try(".stem.mp4", lambda: write_stems(path, master, wholes, info, encoding.song_tags) or True):
+
+            def write() -> bool:
+                write_stems(path, master, wholes, info, encoding.song_tags)
+                return True
+
+            if self._try(".stem.mp4", write):
                 found.append(OtherFile(kind="stem.mp4", file=path.name))
         return tuple(found)
 
     def _master(self, encoding: Encoding) -> Path:
         """Write the mixture at the level of the stems, as an intermediate file."""
-        mixture = self.rendering.mixture
+        mixture = self.mixture
         path = self.raw / "master.wav"
         replace(encoding, format="wav32f").encode(
             self.raw / mixture.file, mixture, path, report=lambda samples: None, context=self.context

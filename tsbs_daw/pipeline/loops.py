@@ -143,6 +143,7 @@ def _cut_stem(
     stem: str, path: Path, beats: Beats, bars: int, folder: Path, name: str, key: str | None, made: list[Path]
 ) -> None:
     """Write the loops of one stem; each is added to `made` once it is written."""
+    assert beats.beats_per_bar is not None, "cut_loops has checked it"
     taken = {entry.name.casefold() for entry in folder.iterdir()}
     with open_audio(path) as reader:
         info = reader.info

@@ -246,7 +246,8 @@ class _Tee:
     """Passes a stream of blocks through, and keeps the samples until `take` returns them a second time."""
 
     def __init__(self, blocks: Iterable[np.ndarray]):
-        self._blocks, self._kept = blocks, None
+        self._blocks = blocks
+        self._kept: np.ndarray | None = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for block in self._blocks:
@@ -254,7 +255,10 @@ class _Tee:
             yield block
 
     def take(self, samples: int) -> np.ndarray:
-        taken, self._kept = self._kept[:, :samples], self._kept[:, samples:]
+        kept = self._kept
+        assert kept is not None, "the samples have passed"
+        taken: np.ndarray = kept[:, :samples]
+        self._kept = kept[:, samples:]
         return taken
 
 

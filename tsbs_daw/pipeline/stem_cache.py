@@ -19,11 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 import soundfile
 
-from tsbs_daw.audio.read import AudioReader
+from tsbs_daw.audio.read import AudioInfo
 from tsbs_daw.audio.writer import AudioWriter, file_samples
 from tsbs_daw.contracts import Document
 from tsbs_daw.core.errors import JobFormatError, OutputError, OutputUnavailable, shown
@@ -39,6 +41,13 @@ RESIDUAL = "residual"
 _FILE = "separation.json"
 _LOCK = ".lock"  # held while a folder is being written
 _IN_USE_S = 3600.0  # a folder touched within this time may still be being read
+
+
+class StemSource(Protocol):
+    """What stems are separated from: an `AudioReader`, or a stem for a pass."""
+
+    @property
+    def info(self) -> AudioInfo: ...
 
 
 class Separation(Document):
@@ -128,7 +137,7 @@ class StemCache:
         return CachedStems(folder, about)
 
     @contextmanager
-    def writing(self, key: str, stems: tuple[str, ...], source: AudioReader) -> Iterator[StemWriter]:
+    def writing(self, key: str, stems: tuple[str, ...], source: StemSource) -> Iterator[StemWriter]:
         """Open a writer whose folder becomes `key` if the block succeeds, and is removed if it raises."""
         self.remove_abandoned()
         temporary, lock = self._begin()
@@ -210,7 +219,7 @@ def _remove_lock(lock: LockFile) -> None:
 class StemWriter:
     """Writes the stems and the residual of one mixture, block by block."""
 
-    def __init__(self, folder: Path, stems: tuple[str, ...], source: AudioReader):
+    def __init__(self, folder: Path, stems: tuple[str, ...], source: StemSource):
         if any(Path(name).name != name or "\\" in name or name == RESIDUAL for name in stems):
             raise OutputError(f"A model's stems cannot be named {', '.join(map(repr, stems))}; use plain names.")
         self.stems, self.source = stems, source
@@ -228,8 +237,10 @@ class StemWriter:
     def __enter__(self) -> StemWriter:
         return self
 
-    def __exit__(self, *failure: object) -> None:
-        self._files.__exit__(*failure)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, trace)
 
     def write(self, stems: np.ndarray, mixture: np.ndarray) -> None:
         """Write a block.

@@ -126,10 +126,12 @@ class _Document:
         # The song's own, not the lead-in's: a DAW that reads no tempo map uses this alone.
         bpm, bar = (self.changes[0].bpm, self.changes[0].bar) if self.changes else (DEFAULT_BPM, None)
         beats, unit = bar or (DEFAULT_BEATS, 4)
-        tempos = [step.bpm for step in self.steps]
-        limits = {"max": number(max([666, *tempos])), "min": number(min([20, *tempos]))}
+        tempos: list[Fraction | float] = [step.bpm for step in self.steps]
+        fast: list[Fraction | float] = [666, *tempos]
+        slow: list[Fraction | float] = [20, *tempos]
+        limits = {"max": number(max(fast)), "min": number(min(slow))}
         transport = ET.SubElement(root, "Transport")
-        ET.SubElement(transport, "Tempo", **limits, unit="bpm", value=number(bpm), id=self._tempo, name="Tempo")
+        ET.SubElement(transport, "Tempo", limits, unit="bpm", value=number(bpm), id=self._tempo, name="Tempo")
         ET.SubElement(transport, "TimeSignature", denominator=str(unit), numerator=str(beats), id=self._bar)
 
     def _structure(self, root: ET.Element) -> None:
@@ -155,20 +157,18 @@ class _Document:
         return folders[path]
 
     def _track(self, parent: ET.Element, name: str, color: str, content: str) -> ET.Element:
-        about = {"name": one_line(name), "color": color.lower()}
-        return ET.SubElement(parent, "Track", contentType=content, loaded="true", id=next(self._ids), **about)
+        about = {"contentType": content, "loaded": "true", "id": next(self._ids)}
+        return ET.SubElement(parent, "Track", about, name=one_line(name), color=color.lower())
 
     def _channel(self, track: ET.Element, role: str, destination: str | None, *, muted: bool = False) -> str:
         own = next(self._ids) if destination else self._master
-        route = {"destination": destination} if destination else {}
-        channel = ET.SubElement(
-            track, "Channel", audioChannels=str(self.session.channels), **route, role=role, solo="false", id=own
-        )
+        about = {"audioChannels": str(self.session.channels)} | ({"destination": destination} if destination else {})
+        channel = ET.SubElement(track, "Channel", about, role=role, solo="false", id=own)
         middle = {"max": "1", "min": "0", "unit": "normalized", "value": "0.5"}
         unchanged = {"max": "2", "min": "0", "unit": "linear", "value": "1"}
         ET.SubElement(channel, "Mute", value="true" if muted else "false", id=next(self._ids), name="Mute")
-        ET.SubElement(channel, "Pan", **middle, id=next(self._ids), name="Pan")
-        ET.SubElement(channel, "Volume", **unchanged, id=next(self._ids), name="Volume")
+        ET.SubElement(channel, "Pan", middle, id=next(self._ids), name="Pan")
+        ET.SubElement(channel, "Volume", unchanged, id=next(self._ids), name="Volume")
         return own
 
     def _arrangement(self, root: ET.Element) -> None:
@@ -209,7 +209,7 @@ class _Document:
             id=next(self._ids),
         )
         external = {"external": "true"} if self.external else {}
-        ET.SubElement(audio, "File", path=self.paths[track.file], **external)
+        ET.SubElement(audio, "File", {"path": self.paths[track.file], **external})
 
     def _tempo_map(self, arrangement: ET.Element, found: Sequence[TimelineChange]) -> None:
         tempos = ET.SubElement(arrangement, "TempoAutomation", timeUnit="beats", unit="bpm", id=next(self._ids))
