@@ -136,7 +136,7 @@ def test_a_command_reads_the_document_and_sees_no_shell(tmp_path):
     ("code", "clause"),
     {
         "raise SystemExit(3)": "ended with exit code 3",
-        "import sys; print('first', flush=True); sys.exit('no room\\x1b[0m')": r"ended with exit code 1: no room\\x1b\[0m",
+        "import sys; print('first', flush=1); sys.exit('no room\\x1b[0m')": r"ended with exit code 1: no room\\x1b\[0m",
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": "signal SIGKILL",
         "print('x' * 10**7); raise SystemExit(2)": "ended with exit code 2: x{200}$",
         "import os; os.close(0); raise SystemExit(4)": "ended with exit code 4",
