@@ -8,9 +8,9 @@ translation are copies along that list.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,7 @@ from torch import Tensor
 from tsbs_daw.core.errors import CheckpointError, shown
 from tsbs_daw.network.blocks import DualNet, SequenceUnit
 from tsbs_daw.network.config import ModelConfig
-from tsbs_daw.network.network import BandSplit, Estimator, TwoStageSeparator
+from tsbs_daw.network.network import BandSplit, Estimator, GroupSplit, TwoStageSeparator
 from tsbs_daw.network.seam import NetworkConfig, SeparationNetwork
 
 FORMAT = "tsbs-daw-1"
@@ -120,7 +120,7 @@ def reference_views(model: TwoStageSeparator) -> Iterator[View]:
     yield from _split("BN_mask", model.mask_split)
     yield from _split("BN_map", model.map_split)
     for stage, blocks in (("mask", model.mask_blocks), ("map", model.map_blocks)):
-        for index, block in enumerate(blocks):
+        for index, block in enumerate(cast("Iterable[DualNet]", blocks)):
             yield from _block(f"separator_{stage}.{index}", block)
     yield _view("in_conv.weight", model.fusion.weight, 1)
     yield _view("in_conv.bias", model.fusion.bias)
@@ -159,7 +159,7 @@ def _view(name: str, part: Tensor, trailing_ones: int = 0) -> View:
 
 
 def _split(prefix: str, split: BandSplit) -> Iterator[View]:
-    for group in split.groups:
+    for group in cast("Iterable[GroupSplit]", split.groups):
         for offset in range(group.group.count):
             name = f"{prefix}.{group.group.first_band + offset}"
             yield _view(f"{name}.0.weight", group.norm_weight[offset])

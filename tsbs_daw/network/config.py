@@ -50,7 +50,7 @@ class BandGroup(NamedTuple):
 
     first_band: int
     first_bin: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides `tuple.count`, which nobody needs of four numbers
     band_width: int
 
 
@@ -164,7 +164,10 @@ class ModelConfig:
         known = {field.name for field in fields(cls)}
         if unknown := set(values) - known:
             raise TypeError(f"unknown fields of ModelConfig: {sorted(unknown)}")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        options: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**options)
 
 
 def check_stems(stems: object) -> None:

@@ -228,6 +228,18 @@ def for_gpu(network: TwoStageSeparator, dtype: torch.dtype) -> TwoStageSeparator
 class KernelSequenceUnit(nn.Module):
     """`blocks.SequenceUnit`, in place."""
 
+    in_weight: Tensor
+    conv_weight: Tensor
+    conv_bias: Tensor
+    dt_bias: Tensor
+    rate: Tensor
+    D: Tensor
+    out_weight: Tensor
+    skip_weight: Tensor
+    skip_bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+
     def __init__(self, unit: SequenceUnit, dtype: torch.dtype):
         super().__init__()
         mamba = unit.mamba.mamba
@@ -293,6 +305,16 @@ class KernelSequenceUnit(nn.Module):
 
 class KernelChannelStep(nn.Module):
     """`blocks.TransformAverageConcatenate`, in place."""
+
+    transform_weight: Tensor
+    transform_bias: Tensor
+    average_weight: Tensor
+    average_bias: Tensor
+    own_weight: Tensor
+    shared_weight: Tensor
+    concatenate_bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
 
     def __init__(self, step: TransformAverageConcatenate, dtype: torch.dtype):
         super().__init__()

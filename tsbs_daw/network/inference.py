@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from tsbs_daw.network.blocks import DualNet, group_norm
 from tsbs_daw.network.mamba2 import fused_available
-from tsbs_daw.network.network import STFT, BandSplit, Estimator, Separation, TwoStageSeparator
+from tsbs_daw.network.network import BandSplit, Estimator, GroupSplit, Separation, Transform, TwoStageSeparator
 from tsbs_daw.network.tiles import TILE_BYTES, TiledDualNet, for_each, keep_freed_memory, side_by_side, tanh
 
 
-def variants(network: TwoStageSeparator, device: torch.device) -> dict[str, Callable[[torch.dtype], nn.Module]]:
+def variants(network: TwoStageSeparator, device: torch.device) -> dict[str, Callable[[torch.dtype], TwoStageSeparator]]:
     """Tiles on a processor; Triton's kernels, or those of mamba-ssm, on CUDA. What builds each, the fastest first."""
     if device.type == "cpu":
         return {"tiles": lambda dtype: for_inference(network, dtype)}
-    found: dict[str, Callable[[torch.dtype], nn.Module]] = {}
+    found: dict[str, Callable[[torch.dtype], TwoStageSeparator]] = {}
     if importlib.util.find_spec("triton"):
         from tsbs_daw.network.gpu_inference import for_gpu, supports
 
@@ -64,7 +64,7 @@ class LeanSeparator(TwoStageSeparator):
 class TiledSTFT(nn.Module):
     """`network.STFT`; its inverse, of which there are many, one waveform at a time."""
 
-    def __init__(self, stft: STFT):
+    def __init__(self, stft: Transform):
         super().__init__()
         self.stft = copy.deepcopy(stft)
 
@@ -92,18 +92,26 @@ class TiledSplit(nn.Module):
     def forward(self, spectrum: Tensor) -> Tensor:
         """(B, T, F), complex -> (K, B, T, N)."""
         parts = torch.view_as_real(spectrum)
-        bands, features = sum(part.group.count for part in self.groups), self.groups[0].weight.shape[1]
+        groups = cast("Sequence[GroupSplit]", self.groups)
+        bands, features = sum(part.group.count for part in groups), groups[0].weight.shape[1]
         found = parts.new_empty(bands, *parts.shape[:2], features)
 
-        def one(part: nn.Module) -> None:
+        def one(part: GroupSplit) -> None:
             found[part.group.first_band :][: part.group.count] = part(parts)
 
-        for_each(one, reversed(self.groups))  # the widest first, so that none is left to one thread alone
+        for_each(one, reversed(groups))  # the widest first, so that none is left to one thread alone
         return found
 
 
 class TiledEstimator(nn.Module):
     """`network.Estimator`, some neighbouring bands of one width at a time, written straight to their place."""
+
+    norm_weight: Tensor
+    norm_bias: Tensor
+    weight1: Tensor
+    bias1: Tensor
+    weight2: Tensor
+    bias2: Tensor
 
     def __init__(self, estimator: Estimator, dtype: torch.dtype):
         super().__init__()
@@ -121,7 +129,7 @@ class TiledEstimator(nn.Module):
         _, batch, frames, _ = x.shape
         found = x.new_empty(batch, len(self.config.stems), frames, self.config.bins, 2)
         # The widest first, so that none is left to one thread alone.
-        for_each(lambda run: self._run(x, *run, found), reversed(self._runs(batch * frames)))
+        for_each(lambda run: self._run(x, run[0], run[1], found), reversed(self._runs(batch * frames)))
         return torch.view_as_complex(found)
 
     def _runs(self, tokens: int) -> list[tuple[int, slice]]:

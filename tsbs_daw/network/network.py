@@ -9,7 +9,8 @@ tells no channels apart; its B is batch x channels.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,14 @@ class Separation(NamedTuple):
     mask_estimates: Tensor
 
 
+class Transform(Protocol):
+    """A short-time Fourier transform: `STFT`, or what computes the same."""
+
+    def __call__(self, waveform: Tensor) -> Tensor: ...
+
+    def inverse(self, spectrum: Tensor, samples: int) -> Tensor: ...
+
+
 class TwoStageSeparator(SeparationNetwork):
     """mask stage -> fusion -> map stage. `checkpointing` trades time for memory in training."""
 
@@ -40,7 +49,7 @@ class TwoStageSeparator(SeparationNetwork):
         super().__init__()
         self.config = config
         self.checkpointing = False
-        self.stft = STFT(config.n_fft, config.hop_length)
+        self.stft: Transform = STFT(config.n_fft, config.hop_length)
         self.mask_split, self.map_split = BandSplit(config), BandSplit(config)
         self.mask_blocks = nn.ModuleList(DualNet(config) for _ in range(config.mask_blocks))
         self.map_blocks = nn.ModuleList(DualNet(config) for _ in range(config.map_blocks))
@@ -109,7 +118,7 @@ class TwoStageSeparator(SeparationNetwork):
         return rearrange(waveforms, "(b c s) l -> b s c l", b=batch, s=spectra.shape[1])
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, channels: int) -> Tensor:
-        for block in blocks:
+        for block in cast("Iterable[DualNet]", blocks):
             block.checkpointing = self.checkpointing and self.training
             if self.training:  # one layout and type for every block, so that one compilation serves them all
                 x = (x.float() if x.dtype == torch.bfloat16 else x).contiguous()
@@ -133,6 +142,8 @@ class STFT(nn.Module):
 
     Centred with reflect padding, periodic Hann window, no normalisation: the transform of the published weights.
     """
+
+    window: Tensor
 
     def __init__(self, n_fft: int, hop_length: int):
         super().__init__()
@@ -185,7 +196,8 @@ class STFT(nn.Module):
         """(b, T, n_fft) -> (b, (T - 1) x hop + n_fft): as many shifted sums as frames overlap."""
         overlap = self.n_fft // self.hop_length
         parts = frames.unflatten(-1, (overlap, self.hop_length))
-        return sum(F.pad(parts[:, :, k], (0, 0, k, overlap - 1 - k)) for k in range(overlap)).flatten(1)
+        shifted = (F.pad(parts[:, :, k], (0, 0, k, overlap - 1 - k)) for k in range(overlap))
+        return cast("Tensor", sum(shifted)).flatten(1)
 
     def _window(self, dtype: torch.dtype) -> Tensor:
         # Made anew in double precision: a float32 window converted would cost the last digits of a float64 run.
@@ -202,7 +214,7 @@ class BandSplit(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.groups = nn.ModuleList(_GroupSplit(group, config.feature_dim) for group in config.band_groups)
+        self.groups = nn.ModuleList(GroupSplit(group, config.feature_dim) for group in config.band_groups)
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """
@@ -213,7 +225,9 @@ class BandSplit(nn.Module):
         return torch.cat([group(parts) for group in self.groups])
 
 
-class _GroupSplit(nn.Module):
+class GroupSplit(nn.Module):
+    """The part of `BandSplit` for the bands of one width."""
+
     def __init__(self, group: BandGroup, feature_dim: int):
         super().__init__()
         self.group = group

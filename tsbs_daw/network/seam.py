@@ -80,7 +80,7 @@ class SeparationNetwork(nn.Module):
         """
         raise NotImplementedError
 
-    def variants(self, device: torch.device) -> Mapping[str, Callable[[torch.dtype], nn.Module]]:
+    def variants(self, device: torch.device) -> Mapping[str, Callable[[torch.dtype], SeparationNetwork]]:
         """Other forms that compute the same on this device, the fastest first, by what builds each in a format."""
         return importlib.import_module(self.variants_in).variants(self, device) if self.variants_in else {}
 

@@ -123,6 +123,20 @@ def tanh(x: Tensor) -> Tensor:
 class TiledSequenceUnit(nn.Module):
     """`blocks.SequenceUnit`, in place. `dtype` is of the matrix products; norms, decays and sums are float32."""
 
+    z_weight: Tensor
+    xBC_weight: Tensor
+    dt_weight: Tensor
+    dt_bias: Tensor
+    conv_weight: Tensor
+    conv_bias: Tensor
+    rate: Tensor
+    D: Tensor
+    out_weight: Tensor
+    skip_weight: Tensor
+    skip_bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+
     def __init__(self, unit: SequenceUnit, dtype: torch.dtype):
         super().__init__()
         mamba = unit.mamba.mamba
@@ -238,6 +252,16 @@ def _row_blocks(length: int) -> list[tuple[int, int]]:
 
 class TiledChannelStep(nn.Module):
     """`blocks.TransformAverageConcatenate`, in place."""
+
+    transform_weight: Tensor
+    transform_bias: Tensor
+    average_weight: Tensor
+    average_bias: Tensor
+    own_weight: Tensor
+    shared_weight: Tensor
+    concatenate_bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
 
     def __init__(self, step: TransformAverageConcatenate, dtype: torch.dtype):
         super().__init__()

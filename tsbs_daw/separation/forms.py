@@ -22,10 +22,10 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsbs_daw.core.errors import UsageError, described
 from tsbs_daw.network import ModelConfig
@@ -108,7 +108,7 @@ class Form:
 
     def chunk_bytes(self) -> int:
         return (
-            kernel_chunk_bytes(self.network.config, self.dtype)
+            kernel_chunk_bytes(cast("ModelConfig", self.network.config), self.dtype)
             if self.name == "kernels"
             else self.network.chunk_bytes()
         )
@@ -169,14 +169,14 @@ def _first_that_works(plain: Form, precision: str) -> Form:
         except Exception as error:  # whatever a compiler or a package of another version raises
             log.warning("the form %s cannot be used here (%s)", name, described(error))
             continue
-        error = float((found - wanted).norm() / wanted.norm())
-        if not error <= LARGEST_ERROR:
-            log.warning("the form %s in %s is off by %.1e here and not used", name, form.format_name, error)
+        off = float((found - wanted).norm() / wanted.norm())
+        if not off <= LARGEST_ERROR:
+            log.warning("the form %s in %s is off by %.1e here and not used", name, form.format_name, off)
         elif name != "plain" and seconds > plain_s:
             log.info("the form %s is slower than plain torch here and not used", name)
         else:
-            chosen = Form(name, form.network, dtype, tf32, error, plain_s / seconds)
-            told = (name, chosen.format_name, error, chosen.speed)
+            chosen = Form(name, form.network, dtype, tf32, off, plain_s / seconds)
+            told = (name, chosen.format_name, off, chosen.speed)
             log.info("form %s in %s: off by %.1e, %.1f times as fast as plain float32", *told)
             return chosen
     return exact
@@ -191,7 +191,7 @@ def _candidates(precision: str, network: SeparationNetwork) -> Iterator[tuple[st
         yield from ((name, dtype, tf32) for name in names if not (strict and name == "kernels"))
 
 
-def _network(name: str, network: SeparationNetwork, dtype: torch.dtype) -> nn.Module:
+def _network(name: str, network: SeparationNetwork, dtype: torch.dtype) -> SeparationNetwork:
     return network if name == "plain" else network.variants(torch.device("cuda"))[name](dtype)
 
 
@@ -255,15 +255,16 @@ class GraphedForm:
             if len(self._recordings) < MOST_SHAPES:
                 self._recordings[key] = None
             return self.form(mixture, stage)
-        if self._recordings[key] is None:
+        recording = self._recordings[key]
+        if recording is None:
             return self._record_and_check(key, mixture, stage)
-        return _replay(self._recordings[key], mixture)
+        return _replay(recording, mixture)
 
     def _record_and_check(self, key: tuple, mixture: Tensor, stage: str) -> Tensor:
         """Record this shape. What comes out once it is replayed must be what came out before."""
         wanted = self.form(mixture, stage)
         if self._record(key, mixture, stage):
-            found = _replay(self._recordings[key], mixture)
+            found = _replay(cast("Recording", self._recordings[key]), mixture)
             if not float((found - wanted).norm()) <= LARGEST_REPLAY_ERROR * float(wanted.norm()):
                 self._give_up("a replay gives something else")
         return wanted
