@@ -296,9 +296,11 @@ def extract_stream(
         take(block, False)
     take(np.zeros((channels, 0), np.float32), True)
     extracted = iter(np.concatenate(rows[1], axis=2) if wanted.any() else ())
+    high, low = (next(extracted) if want else np.zeros((PITCH_STEPS, 0), np.float32) for want in wanted)
     features = Features(
         np.concatenate(rows[0], axis=1),
-        *(next(extracted) if want else np.zeros((PITCH_STEPS, 0), np.float32) for want in wanted),
+        high,
+        low,
         np.concatenate(rows[2]),
         levels.frame_samples / sample_rate,
         samples / sample_rate,

@@ -61,7 +61,7 @@ def _describe_bars(mixture: Features, stems: Mapping[str, Features], edges: np.n
     parts = list(stems.values()) or [mixture]
     columns = [_level_db(part, edges) / STEP_DB for part in parts]
     tonal = [stems[name] for name in ("other", "bass") if name in stems] or [mixture]
-    chroma = fold(sum(part.pitches for part in tonal))
+    chroma = fold(np.asarray(sum(part.pitches for part in tonal)))
     chroma = chroma / (np.linalg.norm(chroma, axis=0) + 1e-2 * np.linalg.norm(chroma, axis=0).max(initial=0) + 1e-9)
     frames = np.clip((edges / PITCH_S).astype(int), 0, chroma.shape[1])
     mean = [chroma[:, first : max(last, first + 1)].mean(axis=1) if first < chroma.shape[1] else np.zeros(12)
@@ -189,7 +189,7 @@ def describe_chroma(chroma: Mapping[str, np.ndarray], openings_s: Sequence[float
     if not chroma:
         return None
     frames = min(part.shape[1] for part in chroma.values())
-    total = sum(SHARES[name] * part[:, :frames] for name, part in chroma.items())
+    total = np.asarray(sum(SHARES[name] * part[:, :frames] for name, part in chroma.items()))
     profile = total.mean(axis=1) / total.mean(axis=1).sum()
     if profile.max() - profile.min() < PLAIN:
         return None

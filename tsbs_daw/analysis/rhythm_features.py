@@ -180,7 +180,7 @@ class RhythmFeatures:
         if first:  # what begins here is the song, and no stem that enters
             rows["entries"][: round(2 * ENTRY_S / ATTACK_S)] = 0
         pulse = np.sum([weight * rows[name] for name, weight in PULSE_WEIGHTS.items()], axis=0, dtype=np.float64)
-        return RhythmFeatures(rows, pulse, seconds, self.source, end_s - start_s), start_s
+        return RhythmFeatures(rows, np.asarray(pulse), seconds, self.source, end_s - start_s), start_s
 
     def near(self, names: Sequence[str], times_s: np.ndarray) -> np.ndarray:
         """The strongest attack near each time, (names, times).
@@ -215,7 +215,8 @@ def rhythm_features(mixture: Features, stems: Mapping[str, Features]) -> RhythmF
     for row, band in MIXTURE_ROWS.items():  # separation blurs some attacks and loses others
         put(row, mixture.attack(band))
     tonal = [sounding[name] for name in ("other", "bass") if name in sounding] if stems else [mixture]
-    put("chords", _harmony_changes(sum(part.pitches for part in tonal), frames) if tonal else np.zeros(frames))
+    pitches = np.asarray(sum(part.pitches for part in tonal))
+    put("chords", _harmony_changes(pitches, frames) if tonal else np.zeros(frames))
     # Harmony locates a change within half a second; the attack that coincides with it, within a hundredth.
     put("changes", rows["chords"] * (rows["bass"] + rows["other"]))
     heard = heard_seconds(pulse, mixture.attack("full"))

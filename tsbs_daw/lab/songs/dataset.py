@@ -115,11 +115,11 @@ def write_song(folder: Path, score: Score, stems: dict[str, np.ndarray], subtype
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if subtype == "PCM_16":
-            whole = {name: np.round(stems[name] * 32767.0).astype(np.int16) for name in STEMS}
+            whole: dict[str, np.ndarray] = {name: np.round(stems[name] * 32767.0).astype(np.int16) for name in STEMS}
             total = sum(stem.astype(np.int32) for stem in whole.values())
             whole["mixture"] = np.clip(total, -32768, 32767).astype(np.int16)
         else:
-            whole = {**stems, "mixture": sum(stems[name] for name in STEMS)}
+            whole = {**stems, "mixture": np.asarray(sum(stems[name] for name in STEMS))}
         for name, audio in whole.items():
             sf.write(folder / f"{name}.wav", audio.T, SAMPLE_RATE, subtype=subtype)
         write_atomically(folder / "song.json", json.dumps(truth_of(score), indent=1))

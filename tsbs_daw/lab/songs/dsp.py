@@ -15,7 +15,7 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import overload
+from typing import Protocol, overload
 from zipfile import BadZipFile
 
 import numpy as np
@@ -140,7 +140,13 @@ def frames_of(signal: np.ndarray) -> int:
     return (len(signal) + HOP - 1) // HOP + 1
 
 
-def filter_frames(signal: np.ndarray, response: np.ndarray, rows: np.ndarray) -> np.ndarray:
+class FrameResponses(Protocol):
+    """Responses of a filter, frame by frame: an array, or what makes a block of them when it is asked for."""
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
+def filter_frames(signal: np.ndarray, response: FrameResponses, rows: np.ndarray) -> np.ndarray:
     """Apply a time-varying filter: response[i] to the frame centred on sample rows[i] * HOP; other frames are silent.
 
     Shape:

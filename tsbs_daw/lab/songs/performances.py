@@ -5,7 +5,7 @@ Every kind is drawn by seed; `KINDS` says how much of a bank each one fills.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -109,7 +109,7 @@ def _melody(score: Score, low: int, high: int, rng: np.random.Generator) -> list
     return line
 
 
-def _notes(line: list[Sung], score: Score) -> list[tuple[float, float, float]]:
+def _notes(line: Sequence[Sung], score: Score) -> list[tuple[float, float, float]]:
     return [
         (round(score.seconds(n.beat), 3), round(score.seconds(n.beat + n.beats), 3), round(float(n.pitch), 2))
         for n in line
@@ -145,7 +145,7 @@ def _breaths(line: list[Sung], score: Score, voice: np.ndarray, cast: _Cast, rng
     return breaths
 
 
-def _finish(kind: str, audio: np.ndarray, cast: _Cast, score: Score | None, line: list[Sung] = ()) -> Performance:
+def _finish(kind: str, audio: np.ndarray, cast: _Cast, score: Score | None, line: Sequence[Sung] = ()) -> Performance:
     notes = _notes(line, score) if score is not None else []
     return Performance(kind, audio, [r.path for r in cast.recordings], cast.speaker.name, score, notes)
 
@@ -319,6 +319,7 @@ def _chopped(speakers: Speakers, seed: int, rng: np.random.Generator) -> Perform
     """A sung line cut into pieces that repeat on the grid, some pitched, some backwards."""
     done = _sung(speakers, seed, rng)
     score = done.score
+    assert score is not None
     step = 15.0 / score.tempo_bpm
     starts = [start for start, end, _ in done.notes if end - start > 0.15 and end < score.duration_s - 0.5]
     if not starts:
@@ -357,9 +358,8 @@ def _vocoded(speakers: Speakers, seed: int, rng: np.random.Generator) -> Perform
             classes = score.chord_at(note.beat).pitch_classes
             pitch = 12 * (cast.low // 12) + classes[voice % len(classes)] + 12 * (voice > 2)
             chord.append(replace(note, pitch=float(pitch if pitch >= cast.low - 5 else pitch + 12)))
-        samples = len(total)
         total += sing_recorded(
-            chord, cast.syllables, cast.delivery, cast.singer, score, samples, stream(seed, "vocoder"), 0.0
+            chord, cast.syllables, cast.delivery, cast.singer, score, len(total), stream(seed, "vocoder"), 0.0
         )
     return _finish("vocoded", total, cast, score)
 
@@ -369,6 +369,7 @@ def _pitched(speakers: Speakers, seed: int, rng: np.random.Generator) -> Perform
     done = _sung(speakers, seed, rng)
     semitones = float(rng.choice([-5, -4, -3, 3, 4, 5, 7]))
     factor = 2.0 ** (semitones / 12)
+    assert done.score is not None
     score = replace(done.score, tempo_bpm=done.score.tempo_bpm * factor, tonic=int((done.score.tonic + semitones) % 12))
     return replace(done, kind="pitched", audio=resampled(done.audio, factor), score=score, notes=[], companions={})
 

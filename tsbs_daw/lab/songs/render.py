@@ -224,7 +224,7 @@ def _master(
         centre, spread = TYPICAL_LUFS[name]
         level = centre + float(np.clip(rng.normal(0, spread), -6, 6))
         balanced[name] = mixing.level_to(stems[name], level + (offsets[name] if offsets else 0.0))
-    mixture = sum(balanced.values())
+    mixture = np.asarray(sum(balanced.values()))
     target_lufs = float(rng.uniform(*lufs))
     lift = gain(target_lufs - mixing.loudness_lufs(mixture))
     heard = [signal * np.float32(lift) for signal in (mixture, *balanced.values())]

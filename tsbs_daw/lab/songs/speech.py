@@ -309,7 +309,7 @@ class _Responses:
     def __init__(self, cepstra: np.ndarray):
         self._cepstra = cepstra
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: slice) -> np.ndarray:
         folded = self._cepstra[rows].copy()
         folded[:, 1:] *= 2.0
         return np.exp(np.fft.rfft(folded, n=N_FFT, axis=1)).astype(np.complex64)

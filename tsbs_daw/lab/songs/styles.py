@@ -48,11 +48,11 @@ def _style(
     for line in comps.strip().splitlines():
         figure, families = line.split(":")
         figures.append((figure.strip(), tuple(families.split())))
-    words = [tuple(text.split()) for text in (grooves, kits, lines, basses)]
+    groove_words, kit_words, line_words, bass_words = (tuple(text.split()) for text in (grooves, kits, lines, basses))
     mode_names = tuple(name.replace("-", " ") for name in modes.split())
     return Style(
-        tempo, tuple(meters.split()), mode_names, swing, swing_unit, *words, tuple(figures), tuple(colours.split()),
-        tuple(vocal.split()), weight,
+        tempo, tuple(meters.split()), mode_names, swing, swing_unit, groove_words, kit_words, line_words, bass_words,
+        tuple(figures), tuple(colours.split()), tuple(vocal.split()), weight,
     )  # fmt: skip
 
 
