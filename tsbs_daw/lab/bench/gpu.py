@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tsbs_daw.core.errors import described
 from tsbs_daw.lab.bench.networks import SIZES, as_reference, own_macs, random_network
 from tsbs_daw.network import ModelConfig, TwoStageSeparator
 from tsbs_daw.network.mamba2 import fused_available
+from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.forms import Form, GraphedForm
 
 NEW_SHARE = 0.75  # share of a chunk that does not overlap its neighbour
@@ -43,7 +45,7 @@ def measure(
     """
     sizes = {"full": SIZES["full"], "tiny": SIZES["tiny"]}
     if quick:
-        short = {"chunk_s": 0.5, "feature_dim": 16, "headdim": 16, "mask_blocks": 1}
+        short: dict[str, Any] = {"chunk_s": 0.5, "feature_dim": 16, "headdim": 16, "mask_blocks": 1}
         sizes = {name: replace(SIZES["tiny"], **short) for name in sizes}
     batches = (1, 2) if quick else (1, 16)
     yield ceilings(device, quick)
@@ -89,7 +91,7 @@ def ceilings(device: torch.device, quick: bool = False) -> Row:
     for name, dtype, tf32 in (("bfloat16", BFLOAT16, False), ("tf32", FLOAT32, True), ("float32", FLOAT32, False)):
         torch.backends.cuda.matmul.allow_tf32 = tf32
         matrix = torch.randn(size, size, device=device).to(dtype)
-        row[f"{name}_tflop_per_s"] = 2e-12 * size**3 / _median_s(lambda m=matrix: m @ m, device)
+        row[f"{name}_tflop_per_s"] = 2e-12 * size**3 / _median_s(partial(torch.matmul, matrix, matrix), device)
     torch.backends.cuda.matmul.allow_tf32 = False
     small = torch.randn(16, device=device)
     _synchronize(device)
@@ -126,7 +128,7 @@ class _SizeOnDevice:
         """
         if self._plain is None:
             self._plain = random_network(self.config, self.device)
-        network: torch.nn.Module = self._plain
+        network: SeparationNetwork = self._plain
         if name == "kernels":
             from tsbs_daw.network.gpu_inference import for_gpu
 
@@ -227,6 +229,7 @@ def _song(folder: Path, config: ModelConfig, device: torch.device, seconds: floa
         began = time.perf_counter()
         result = run_job(job, settings=settings, fence=1, attempt=1, progress=lambda *_: None, cancelled=lambda: False)
         walls.append(time.perf_counter() - began)
+    assert result.manifest is not None
     timings = json.loads(result.manifest.read_text(encoding="utf-8"))["timings_s"]
     return {"first_wall_s": walls[0], "wall_s": walls[1], "timings_s": timings}
 

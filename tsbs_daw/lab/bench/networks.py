@@ -24,7 +24,7 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,7 +206,7 @@ LONG_S = 15.0  # a longer run needs no warm-up, and is not repeated
 
 
 def time_in_turn(
-    runs: dict[str, tuple[Callable[[], Any], float]], device: torch.device, rounds: int
+    runs: Mapping[str, tuple[Callable[[], Any], float]], device: torch.device, rounds: int
 ) -> dict[str, float]:
     """Time several runs in turn.
 

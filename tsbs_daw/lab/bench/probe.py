@@ -61,7 +61,8 @@ def song(request: dict[str, Any]) -> dict[str, Any]:
     from tsbs_daw.lab.songs.render import render
 
     path = Path(request["folder"]).absolute() / f"{request['file']}.wav"
-    mixture = sum(render(compose(SONG_SEED, 5.0 if request["quick"] else SONG_S, complete=True)).values())
+    stems = render(compose(SONG_SEED, 5.0 if request["quick"] else SONG_S, complete=True))
+    mixture = np.asarray(sum(stems.values()))
     left = round(request["seconds"] * SAMPLE_RATE)
     with AudioWriter(path, SAMPLE_RATE, 2) as writer:
         while left > 0:
@@ -89,7 +90,7 @@ def separate(request: dict[str, Any]) -> dict[str, Any]:
 
     folder = Path(request["folder"]).absolute()
     settings = Settings(folder / "home", folder / "cache", Settings.from_environment().models)
-    options = {"fence": 1, "attempt": 1}
+    options: dict[str, Any] = {"fence": 1, "attempt": 1}
     options |= {"progress": lambda fraction, message: None, "cancelled": lambda: False}
     named = {"output": folder / "out", "preset": request["preset"], "model": request["model"]}
     with ChildrenPeak() as children:
@@ -99,6 +100,7 @@ def separate(request: dict[str, Any]) -> dict[str, Any]:
             result = run_job(job, settings=settings, **options)
             wall_s = time.perf_counter() - began
     own_bytes = machine.own_peak_bytes()
+    assert result.manifest is not None
     manifest = json.loads(result.manifest.read_text(encoding="utf-8"))
     return {
         "seconds": result.samples / result.sample_rate,
@@ -215,6 +217,7 @@ def reference(request: dict[str, Any]) -> dict[str, Any]:
 def stems(request: dict[str, Any]) -> dict[str, Any]:
     """Time the bundled size with 1, 2, 4 and 8 stems, in seconds per second of audio."""
     from dataclasses import replace
+    from functools import partial
 
     from tsbs_daw.lab.bench.networks import SIZES, random_chunk, random_engine, time_in_turn
     from tsbs_daw.separation.devices import choose_device
@@ -223,7 +226,7 @@ def stems(request: dict[str, Any]) -> dict[str, Any]:
     for count in (1, 2, 4, 8):
         config = replace(SIZES["tiny"], stems=tuple(f"stem {index}" for index in range(count)))
         engine, chunk = random_engine(config, device), random_chunk(config, device)
-        runs[str(count)] = (lambda engine=engine, chunk=chunk: engine.run(chunk), config.chunk_s)
+        runs[str(count)] = (partial(engine.run, chunk), config.chunk_s)
     return time_in_turn(runs, device, _rounds(request, 5))
 
 
@@ -253,7 +256,7 @@ def _overlap_point(
     separator.fade_samples = round(part * separator.chunk_samples)
     scores, began = [], time.perf_counter()
     for targets in songs:
-        estimates = separator.separate(sum(targets.values()), SAMPLE_RATE)
+        estimates = separator.separate(np.asarray(sum(targets.values())), SAMPLE_RATE)
         scores += [usdr(target, estimates[stem]) for stem, target in targets.items()]
     seconds = time.perf_counter() - began
     audio_s = sum(next(iter(targets.values())).shape[-1] for targets in songs) / SAMPLE_RATE

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -87,9 +87,11 @@ def extract_song(song: Path, separator: Separator | None, listening: Listening) 
     audio, sample_rate = _read(song / "mixture.wav", cut_of(song))
     parts = {"": audio}
     if listening == "separated":
+        assert separator is not None
         parts |= separator.separate(audio, sample_rate)
     elif listening == "true":
-        parts |= {stem: _read(stem_file(song, stem), cut_of(song))[0] for stem in STEMS}
+        files = {stem: cast("Path", stem_file(song, stem)) for stem in STEMS}  # a generated song has them all
+        parts |= {stem: _read(file, cut_of(song))[0] for stem, file in files.items()}
     return {name: extract_stream([part], sample_rate, len(part)) for name, part in parts.items()}
 
 
@@ -291,7 +293,7 @@ def _ranges(seeds: Sequence[int]) -> list[str]:
 
 
 def _keep(extracted: SongFeatures, path: Path) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{name}/{field.name}": np.asarray(getattr(features, field.name))
         for name, (features, _) in extracted.items()
         for field in fields(Features)
@@ -304,6 +306,6 @@ def _load(path: Path) -> SongFeatures:
     with np.load(path, allow_pickle=False) as known:
         for name in dict.fromkeys(key.split("/")[0] for key in known.files):
             values = {field.name: known[f"{name}/{field.name}"] for field in fields(Features)}
-            plain = {key: value if value.ndim else float(value) for key, value in values.items()}
+            plain: dict[str, Any] = {key: value if value.ndim else float(value) for key, value in values.items()}
             extracted[name] = Features(**plain), UNMEASURED
     return extracted

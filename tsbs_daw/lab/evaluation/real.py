@@ -132,7 +132,7 @@ def _decode(data: bytes, path: str) -> tuple[np.ndarray, int]:
             return _stereo(audio.T), rate
         import av
 
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), "r") as container:
             stream = container.streams.audio[0]
             resampler = av.AudioResampler(format="fltp", layout="stereo", rate=stream.rate)
             blocks = [

@@ -245,7 +245,7 @@ def finished_songs(folders: Sequence[Path]) -> list[Path]:
     return finished or list(folders)
 
 
-def require_whole(problems: Sequence[SongProblem], folder: Path) -> None:
+def require_whole(problems: Sequence[SongProblem], folder: Path | Sequence[Path]) -> None:
     """Check that there are no problems.
 
     Raises:

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -25,10 +26,12 @@ from torch import nn
 from tsbs_daw.network import ModelConfig, TwoStageSeparator
 from tsbs_daw.network.blocks import DualNet
 
+FabricPrecision = Literal["32-true", "bf16-mixed"]
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
-def choose_precision(wanted: str, accelerator: str) -> str:
+def choose_precision(wanted: Literal["auto", FabricPrecision], accelerator: str) -> FabricPrecision:
     """Return Fabric's name of a precision; `auto` chooses bfloat16 if the hardware multiplies it."""
     if wanted != "auto":
         return wanted

@@ -195,13 +195,14 @@ class SongBank:
     def on_disk(cls, path: Path, stems: Sequence[str], rate: int) -> SongBank:
         """Open or create the bank at `path` (without suffix). Raises DatasetError if it is damaged or does not fit."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        bank = cls(FileStore(path.with_suffix(".pcm"), len(stems)), stems, rate, path.with_suffix(".json"))
-        if bank.index.is_file():
-            bank.songs = bank._read_index()
+        store, index = FileStore(path.with_suffix(".pcm"), len(stems)), path.with_suffix(".json")
+        bank = cls(store, stems, rate, index)
+        if index.is_file():
+            bank.songs = bank._read_index(index, store)
             # Overwrites a song that a crash left incomplete.
-            bank.store.used = max((song.end for song in bank.songs), default=0)
+            store.used = max((song.end for song in bank.songs), default=0)
         else:
-            bank.store.used = 0
+            store.used = 0
         return bank
 
     def add(self, song: SongAudio) -> bool:
@@ -235,7 +236,7 @@ class SongBank:
                     if song is not None and not self.add(song):
                         logger.warning("the bank is full; %s is left out", folder)
         if self.index is not None:
-            self._write_index()
+            self._write_index(self.index)
         return problems
 
     def _read(self, folder: Path) -> tuple[SongAudio | None, list[str]]:
@@ -255,27 +256,27 @@ class SongBank:
         found = self.store.gather(where.to(device), torch.full_like(where, song.end).to(device), samples)
         return found[0].cpu().numpy()
 
-    def _write_index(self) -> None:
+    def _write_index(self, index: Path) -> None:
         document = {"format": FORMAT, "stems": self.stems, "sample_rate": self.sample_rate}
         document["songs"] = [asdict(song) for song in self.songs]
-        temporary = self.index.with_name(self.index.name + ".tmp")
+        temporary = index.with_name(index.name + ".tmp")
         temporary.write_text(json.dumps(document), encoding="utf-8")
-        temporary.replace(self.index)
+        temporary.replace(index)
 
-    def _read_index(self) -> tuple[BankSong, ...]:
-        again = f"delete {self.index} and the songs are read again"
+    def _read_index(self, index: Path, store: FileStore) -> tuple[BankSong, ...]:
+        again = f"delete {index} and the songs are read again"
         try:
-            document = json.loads(self.index.read_text(encoding="utf-8"))
+            document = json.loads(index.read_text(encoding="utf-8"))
             made_for = (document["format"], tuple(document["stems"]), document["sample_rate"])
             songs = tuple(BankSong(**song) for song in document["songs"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DatasetError(f"the index of songs {self.index} cannot be read ({error}); {again}") from error
+            raise DatasetError(f"the index of songs {index} cannot be read ({error}); {again}") from error
         if made_for != (FORMAT, self.stems, self.sample_rate):
-            raise DatasetError(f"the bank of songs {self.index} was made for other stems or another rate; {again}")
+            raise DatasetError(f"the bank of songs {index} was made for other stems or another rate; {again}")
         for song in songs:
-            part = self.store.frames[song.first : song.end]
+            part = store.frames[song.first : song.end]
             if len(part) != song.samples or zlib.crc32(part.tobytes()) != song.checksum:
-                raise DatasetError(f"the bank of songs {self.index} is damaged in {song.name}; {again}")
+                raise DatasetError(f"the bank of songs {index} is damaged in {song.name}; {again}")
         return songs
 
 

@@ -54,7 +54,7 @@ def mix_stems(
         excerpts: (B, S, 2, m)
         result: (B, S, 2, samples)
     """
-    x = excerpts * stem_gains(*excerpts.shape[:2], settings, generator)
+    x = excerpts * stem_gains(excerpts.shape[0], excerpts.shape[1], settings, generator)
     swapped = uniform(generator, *x.shape[:2], 1, 1) < settings.swap_channels
     x = torch.where(swapped, x.flip(2), x)
     if settings.equaliser or settings.bus_equaliser or settings.low_pass or x.shape[-1] != samples:
@@ -195,9 +195,9 @@ class Places:
         sounding = np.where(levels > data.active_above_db, 1.0, QUIET_WEIGHT)
         share = data.active_share
         chances = share * sounding / sounding.sum(1, keepdims=True) + (1 - share) / levels.shape[1]
-        frames = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (second, begin, end))
+        frames = [torch.from_numpy(part.astype(np.int64)).to(device) for part in (second, begin, end)]
         cumulative = torch.from_numpy(chances.cumsum(1).astype(np.float32)).to(device)
-        return cls(len(songs), *frames, cumulative)
+        return cls(len(songs), frames[0], frames[1], frames[2], cumulative)
 
 
 class TrainingExcerpts:

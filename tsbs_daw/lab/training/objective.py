@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -176,11 +177,11 @@ def validate(model: nn.Module, targets: np.ndarray, stems: Sequence[str], fabric
         triple = (output.estimates, output.mask_estimates, mixture[:, None])
         scores = [torch.where(sounds, sdr_db(wanted, part.float()), 0.0) for part in triple]
         sums += torch.stack([*scores, sounds.float()], dim=-1).sum(0)
-    sums = fabric.all_reduce(sums, reduce_op="sum").cpu()
+    sums = cast("Tensor", fabric.all_reduce(sums, reduce_op="sum")).cpu()  # whose type is that of any collection
     means = sums[:, :3] / sums[:, 3:]
     sounding = [index for index in range(len(stems)) if sums[index, 3] > 0]
-    final, mask, mixture = ({stems[index]: float(means[index, kind]) for index in sounding} for kind in range(3))
-    return ValidationScore(final, mask, mixture)
+    final, mask, untouched = ({stems[index]: float(means[index, kind]) for index in sounding} for kind in range(3))
+    return ValidationScore(final, mask, untouched)
 
 
 def sdr_db(targets: Tensor, estimates: Tensor) -> Tensor:

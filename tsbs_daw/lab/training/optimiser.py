@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import numpy as np
 import torch
@@ -70,7 +71,8 @@ def _scale(model: nn.Module, name: str, map_levels: Tensor | None) -> Tensor | N
     """
     if map_levels is None or not name.startswith(("map_estimator.weight3.", "map_estimator.bias3.")):
         return None
-    parameter, group = model.get_parameter(name), model.config.band_groups[int(name.rsplit(".", 1)[1])]
+    groups = cast("TwoStageSeparator", model).config.band_groups  # nothing else has a map stage
+    parameter, group = model.get_parameter(name), groups[int(name.rsplit(".", 1)[1])]
     scale = torch.ones_like(parameter)
     outputs = scale.flatten(1, 2)  # for all stems together, the first half are values
     levels = map_levels[group.first_band : group.first_band + group.count].to(scale)
@@ -104,7 +106,7 @@ class Muon(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
         stacks: dict[tuple, list[tuple[nn.Parameter, dict]]] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -113,7 +115,8 @@ class Muon(torch.optim.Optimizer):
                     settings = (group["lr"], group["weight_decay"], group["momentum"], group["betas"], group["eps"])
                     stacks.setdefault((shape, *settings), []).append((parameter, group))
         for (shape, *_), members in stacks.items():
-            parameters, group = [parameter for parameter, _ in members], members[0][1]
+            parameters: list[Tensor] = [parameter for parameter, _ in members]
+            group = members[0][1]
             changes = self._by_adam(parameters, group) if shape is None else self._by_direction(parameters, group)
             changes = [change if own["scale"] is None else change * self._scale_of(own, parameter)
                        for change, (parameter, own) in zip(changes, members, strict=True)]  # fmt: skip
@@ -121,11 +124,11 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, changes, alpha=-group["lr"])
 
-    def _by_direction(self, parameters: list[nn.Parameter], group: dict) -> list[Tensor]:
+    def _by_direction(self, parameters: list[Tensor], group: dict) -> list[Tensor]:
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         momenta = [self.state[parameter]["momentum"] for parameter in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's
@@ -134,12 +137,12 @@ class Muon(torch.optim.Optimizer):
         parts = turned.split([part[..., 0, 0].numel() for part in ahead])
         return [part.reshape(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
 
-    def _by_adam(self, parameters: list[nn.Parameter], group: dict) -> list[Tensor]:
+    def _by_adam(self, parameters: list[Tensor], group: dict) -> list[Tensor]:
         for parameter in parameters:
             if not (state := self.state[parameter]):
                 state.update(step=torch.zeros(()), mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
         states = [self.state[parameter] for parameter in parameters]
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         means, squares = [state["mean"] for state in states], [state["square"] for state in states]
         for state in states:
             state["step"] += 1  # on the CPU, wherever the parameters are
@@ -180,7 +183,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
         The norm before scaling.
     """
     members = [parameter for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([parameter.grad.flatten() for parameter in members])
+    flat = torch.cat([parameter.grad.flatten() for parameter in members if parameter.grad is not None])
     norm = torch.linalg.vector_norm(flat)
     scale = torch.where(norm.isfinite(), (max_norm / (norm + 1e-6)).clamp(max=1.0), 0.0)
     flat.nan_to_num_(0.0, 0.0, 0.0).mul_(scale)

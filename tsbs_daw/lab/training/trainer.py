@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -142,7 +143,9 @@ class Trainer:
         self.parameters = [part for part in self.raw_model.parameters() if part.requires_grad]
         self.ema = copy.deepcopy(self.raw_model).requires_grad_(False).eval()
         self.loss = TwoStageLoss(recipe.loss, self.config.sample_rate).to(fabric.device)
-        self.progress, self.clock, self.board = Progress(), None, None
+        self.progress = Progress()
+        self.clock: Clock | None = None
+        self.board: Board | None = None
         if options.resume and self.state_path.exists():
             self.progress = load_state(self.state_path, self.raw_model, self.ema, self.raw_optimiser)
         self._note_songs()
@@ -165,8 +168,7 @@ class Trainer:
         """Load the weights of a model to start from. Raises CheckpointError if the file is not a model."""
         from tsbs_daw.network import checkpoint
 
-        loaded = checkpoint.load(path)
-        if loaded.config == self.config:
+        if (loaded := checkpoint.load(path)).config == self.config:
             self.raw_model.load_state_dict(loaded.state_dict())
         else:
             logger.warning("%s is a network of another shape than the recipe's; training begins from random", path)
@@ -191,8 +193,7 @@ class Trainer:
 
     def follow_clock(self, deadline: float) -> None:
         """Use the clock instead of `total_steps`: steps, the last validation and all writing end by `deadline`."""
-        self.clock = Clock(deadline, self.progress.trained_s)
-        self._reserved_s = LAST_LOOK_S
+        self.clock, self._reserved_s = Clock(deadline, self.progress.trained_s), LAST_LOOK_S
         self.clock.reserve(self._reserved_s)
 
     def run(self, stop: Callable[[], bool]) -> Progress:
@@ -233,7 +234,7 @@ class Trainer:
             return self._agree(time.monotonic() - self._looked >= part.every_s)
         return step % part.every_steps == 0 or step == self.recipe.optimiser.total_steps
 
-    def _step_or_fall_back(self) -> tuple[LossTerms | None, Tensor | None]:
+    def _step_or_fall_back(self) -> tuple[LossTerms, Tensor]:
         """Train one step. On CUDA, retry a failed step with lower demands on the GPU."""
         if self.compiler is not None:
             self.compiler.poll()
@@ -282,7 +283,7 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         update_average(self.ema, self.raw_model, ema_decay(step, settings))
-        self._recent.append(total)
+        self._recent.append(cast("Tensor", total))  # after one pass at least
         self.progress.step = step + 1
         return terms, norm
 
@@ -322,7 +323,7 @@ class Trainer:
                 self.progress.best_sdr_db, self.progress.best_step = score.mean_db, step
                 self._save_average(self.out / "best.safetensors", score.mean_db)
             if self.board is not None:
-                self._sound(step)
+                self._sound(step, self.board)
             self._note("validation", step, seconds=round(time.monotonic() - begin, 2), **score.as_row())
         if self.clock is not None:
             self._save()
@@ -332,13 +333,13 @@ class Trainer:
                 self.clock.reserve(more)
 
     @torch.no_grad()
-    def _sound(self, step: int) -> None:
+    def _sound(self, step: int, board: Board) -> None:
         """Add the stems of the first validation excerpt to the board as audio."""
         mixture = torch.from_numpy(self.validation_targets[0].sum(axis=0))[None].to(self.fabric.device)
         with self.fabric.autocast():
             estimates = self.ema(mixture).estimates[0].float().cpu().numpy()
         for stem, audio in zip(self.config.stems, estimates, strict=True):
-            self.board.add_audio(f"estimate/{stem}", audio, self.config.sample_rate, step)
+            board.add_audio(f"estimate/{stem}", audio, self.config.sample_rate, step)
 
     def _note_step(self, step: int, terms: LossTerms, norm: Tensor, *, seconds: float) -> None:
         losses = torch.stack(self._recent)
@@ -389,7 +390,7 @@ class Trainer:
         if self.fabric.world_size == 1:
             return stop
         stops = torch.tensor(float(stop), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(stops, reduce_op="sum") > 0)
+        return bool(cast("Tensor", self.fabric.all_reduce(stops, reduce_op="sum")) > 0)
 
     def _note_songs(self) -> None:
         songs = [song for bank in self.sources.banks for song in bank.songs]
