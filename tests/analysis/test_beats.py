@@ -28,6 +28,37 @@ def test_a_steady_tempo_is_found_to_a_thousandth_and_its_beats_to_a_hundredth_of
     assert found.tempo.changes[0].at_s == pytest.approx(found.beats.times_s[0], abs=1e-4)
 
 
+def each_at(beats: np.ndarray, sound: np.ndarray) -> np.ndarray:
+    """The same sound on every beat, over faint noise: mono (1, samples)."""
+    whole = 1e-4 * noise(round((DURATION_S + 1) * RATE), channels=1)
+    for beat in beats:
+        start = round(beat * RATE)
+        whole[0, start : start + len(sound)] += sound
+    return whole[:, : round(DURATION_S * RATE)]
+
+
+TIME_S = np.arange(round(0.25 * RATE)) / RATE
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        pytest.param(
+            np.sin(2 * np.pi * (50 * TIME_S + 12 * (1 - np.exp(-30 * TIME_S)))) * np.exp(-14 * TIME_S), id="kick"
+        ),
+        pytest.param(np.sin(2 * np.pi * 440 * TIME_S) * np.exp(-8 * TIME_S), id="note"),
+        pytest.param(0.3 * noise(len(TIME_S), channels=1)[0] * np.exp(-22 * TIME_S), id="noise"),
+        pytest.param(np.hanning(88), id="click"),
+    ],
+)
+@pytest.mark.parametrize(("bpm", "offset_s"), [(118.0, 0.123), (126.0, 0.31), (97.3, 0.05)])
+def test_the_grid_lies_within_3_ms_of_the_attacks_whatever_makes_them(bpm, offset_s, sound):
+    beats = beats_at(bpm, offset_s)
+    mixture = each_at(beats, sound.astype(np.float32))
+    found = analyse_sounds(mixture, drums=mixture)
+    assert np.median(nearest_s(beats, found.beats.times_s)) < 0.003
+
+
 def soft_drums(beats: np.ndarray, duration_s: float, rise_s: float) -> np.ndarray:
     """A boom on every beat that is loudest `rise_s` after it: mono (1, samples)."""
     time = np.arange(round(0.15 * RATE)) / RATE

@@ -15,12 +15,14 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tsbs_daw.analysis.alignment import aligned, on_the_attacks
 from tsbs_daw.analysis.beats import METERS, Pulse, find_bars
 from tsbs_daw.analysis.features import Features, extract, weights
 from tsbs_daw.analysis.key_and_sections import SHARES, find_key, find_sections
@@ -37,9 +39,6 @@ SAME_TEMPO = 0.02
 EQUAL_TEMPO = 1e-4  # changes of less are none
 UNCLEAR, NO_PULSE = 0.12, 0.04  # clarity below which a pulse is doubtful, and below which there is none
 SHORT_S = 8.0  # too little to be sure of a tempo, a bar or a key
-# An attack is detected where it rises fastest, but grids and loops are cut where it begins, which is this much earlier:
-# otherwise a loop would begin after its first kick and end with the next one (measured on generated songs).
-RISE_S = 0.006
 
 
 def analyse(mixture: Path, stems: Mapping[str, Path], *, sample_rate_hint: int | None = None) -> Analysis:
@@ -85,7 +84,10 @@ def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Featu
     candidates = find_pulses(rhythm)
     if candidates and candidates[0].clarity < NO_PULSE:
         candidates = []
-    tempo, beats = _tempo(candidates, rhythm), _beats(candidates, rhythm)
+    if candidates:
+        candidates[0] = replace(candidates[0], pulse=on_the_attacks(candidates[0].pulse, rhythm, song))
+    grid = aligned(candidates[0].pulse, rhythm, song, parts) if candidates else None
+    tempo, beats = _tempo(candidates, grid, rhythm), _beats(candidates, grid, rhythm)
     sections = find_sections(song, parts, beats.downbeats_s or beats.times_s[::4], song.duration_s)
     short = song.duration_s < SHORT_S
     key = find_key(song, parts, [section.start_s for section in sections], 1.01 if short else weights().doubt["key"])
@@ -106,13 +108,13 @@ def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Featu
     return analysis
 
 
-def _tempo(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Tempo:
-    if not candidates:
+def _tempo(candidates: list[PulseCandidate], grid: Pulse | None, rhythm: RhythmFeatures) -> Tempo:
+    if not candidates or grid is None:
         return Tempo(bpm=None, confidence=0.0, doubtful=True, source=rhythm.source)
     best = candidates[0]
     confidence = _tempo_confidence(candidates)
     return Tempo(
-        bpm=round(best.pulse.bpm, 3),
+        bpm=round(grid.bpm, 3),
         confidence=confidence,
         doubtful=confidence < weights().doubt["tempo"]
         or best.clarity < UNCLEAR
@@ -120,7 +122,7 @@ def _tempo(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Tempo:
         or rhythm.duration_s < SHORT_S,
         steady=best.pulse.steady,
         source=rhythm.source,
-        changes=_changes(best.pulse, rhythm.duration_s),
+        changes=_changes(grid, rhythm.duration_s),
     )
 
 
@@ -136,8 +138,8 @@ def _changes(pulse: Pulse, duration_s: float) -> tuple[TempoChange, ...]:
     numbers = pulse.numbers(duration_s)
     if not len(numbers):
         return ()
-    first_s = max(float(pulse.at(numbers[:1])[0]) - RISE_S, 0.0)
-    starts = pulse.seconds_at_knots[:-1] - RISE_S
+    first_s = max(float(pulse.at(numbers[:1])[0]), 0.0)
+    starts = pulse.seconds_at_knots[:-1]
     inside = [(first_s, pulse.tempi_bpm[max(int(np.searchsorted(starts, first_s, side="right")) - 1, 0)])]
     inside += [(at, bpm) for at, bpm in zip(starts, pulse.tempi_bpm, strict=True) if first_s < at < duration_s]
     if pulse.steady:
@@ -147,12 +149,13 @@ def _changes(pulse: Pulse, duration_s: float) -> tuple[TempoChange, ...]:
     return tuple(change for change, is_new in zip(changes, new, strict=True) if is_new)
 
 
-def _beats(candidates: list[PulseCandidate], rhythm: RhythmFeatures) -> Beats:
-    if not candidates:
+def _beats(candidates: list[PulseCandidate], grid: Pulse | None, rhythm: RhythmFeatures) -> Beats:
+    if not candidates or grid is None:
         return Beats()
     best = candidates[0]
-    times = np.maximum(best.pulse.at(best.pulse.numbers(rhythm.duration_s)), 0.0)
-    rounded = tuple(np.round(np.maximum(times - RISE_S, 0.0), 6).tolist())
+    numbers = best.pulse.numbers(rhythm.duration_s)
+    times = np.maximum(best.pulse.at(numbers), 0.0)
+    rounded = tuple(np.round(np.maximum(grid.at(numbers), 0.0), 6).tolist())
     core, start_s = rhythm.core()
     inside = np.flatnonzero((times >= start_s) & (times < start_s + core.duration_s))
     bars = find_bars(core, times[inside] - start_s)

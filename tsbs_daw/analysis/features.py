@@ -1,6 +1,6 @@
 """The features that the analysis works on, computed block by block, and the classifier that decides by them.
 
-Features are attacks, pitches and levels over time. They take at most 5 kB per second of audio, so two hours fit into
+Features are attacks, pitches and levels over time. They take at most 7 kB per second of audio, so two hours fit into
 memory. The result does not depend on how the stream is cut into blocks. Frame f is at f * hop / rate seconds.
 
 Axes: F frames; audio is (channels, samples), float32. Powers are means over the channels, so nothing cancels out.
@@ -36,6 +36,8 @@ ATTACK_HOP, ATTACK_FFT = 256, 1024
 PITCH_HOP, PITCH_FFT = 2048, 8192
 ATTACK_S, PITCH_S = ATTACK_HOP / RATE_HZ, PITCH_HOP / RATE_HZ
 LEVEL_S = 0.01
+FINE_S = 0.001  # to say where an attack begins, which a spectrum blurs
+FINE_FLOOR = 1e-10  # mean square, so that silence has a level in dB
 
 BANDS = ("full", "low", "mid", "high")
 MELS = 48
@@ -62,6 +64,7 @@ class Features:
         pitches: (36, F) strength of each third of a semitone, from A upwards, PITCH_S apart; no frames if not extracted
         low_pitches: (36, F) the same for notes below 250 Hz
         levels: (F,) mean square, level_s apart; the last frame may have fewer samples
+        fine_db: (F,) float16, level in dB re full scale, fine_s apart
     """
 
     attacks: np.ndarray
@@ -69,6 +72,8 @@ class Features:
     low_pitches: np.ndarray
     levels: np.ndarray
     level_s: float
+    fine_db: np.ndarray
+    fine_s: float
     duration_s: float
 
     def attack(self, band: str) -> np.ndarray:
@@ -115,8 +120,8 @@ class PitchStream:
 class LevelStream:
     """Computes the mean squares of a stream at any sample rate."""
 
-    def __init__(self, sample_rate: int):
-        self.frame_samples = max(round(LEVEL_S * sample_rate), 1)
+    def __init__(self, sample_rate: int, frame_s: float):
+        self.frame_samples = max(round(frame_s * sample_rate), 1)
         self._rest = np.zeros(0, np.float32)
 
     def add(self, block: np.ndarray, last: bool = False) -> np.ndarray:
@@ -277,10 +282,11 @@ def extract_stream(
         blocks: (channels, n) each, n > 0
     """
     resampler = Resampler(sample_rate, RATE_HZ, channels)
-    attacks, pitched, levels = AttackStream(channels), PitchStream(channels), LevelStream(sample_rate)
+    attacks, pitched = AttackStream(channels), PitchStream(channels)
+    levels, fine = LevelStream(sample_rate, LEVEL_S), LevelStream(sample_rate, FINE_S)
     wanted = np.asarray([pitches, low_pitches])
     meter = LoudnessMeter(sample_rate, channels)
-    rows: tuple[list[np.ndarray], ...] = ([], [], [])
+    rows: tuple[list[np.ndarray], ...] = ([], [], [], [])
     samples = 0
 
     def take(block: np.ndarray, last: bool) -> None:
@@ -289,6 +295,7 @@ def extract_stream(
         if wanted.any():
             rows[1].append(pitched.add(slow, last)[wanted])
         rows[2].append(levels.add(block, last))
+        rows[3].append((10 * np.log10(np.maximum(fine.add(block, last), FINE_FLOOR))).astype(np.float16))
 
     for block in blocks:
         samples += block.shape[1]
@@ -303,6 +310,8 @@ def extract_stream(
         low,
         np.concatenate(rows[2]),
         levels.frame_samples / sample_rate,
+        np.concatenate(rows[3]),
+        fine.frame_samples / sample_rate,
         samples / sample_rate,
     )
     return features, meter.loudness()
