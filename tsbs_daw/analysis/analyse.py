@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from tsbs_daw.analysis.alignment import aligned, on_the_attacks
 from tsbs_daw.analysis.beats import METERS, Pulse, find_bars
 from tsbs_daw.analysis.features import Features, extract, weights
 from tsbs_daw.analysis.key_and_sections import SHARES, find_key, find_sections
 from tsbs_daw.analysis.rhythm_features import RhythmFeatures, rhythm_features
-from tsbs_daw.analysis.tempo import PulseCandidate, find_pulses
+from tsbs_daw.analysis.tempo import PulseCandidate, aligned, find_pulses, on_the_attacks
 from tsbs_daw.contracts.analysis import Analysis, Beats, Loudness, Span, StemSound, Tempo, TempoChange
 from tsbs_daw.core import child
 from tsbs_daw.core.errors import AnalysisError, AudioError, JobCancelled
