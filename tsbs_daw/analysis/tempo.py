@@ -53,8 +53,8 @@ DRIFT = 0.04  # of the tempo; more counts as a tempo change
 QUIET_S, BEFORE_S, AFTER_S, LOUD_S = 0.045, 0.02, 0.012, 0.03
 CLEAR_DB = 6.0  # an attack is at least this much louder than what was there before it
 BEGUN = 0.1  # of the rise in power
-EARLY_S = 0.0005  # rather before an attack than within it
-FEWEST = 8  # clear attacks from which the grid follows them
+EARLY_S = 0.0005  # the grid is this much before an attack, rather than within it
+FEWEST_CLEAR = 8  # clear attacks from which the grid follows them
 UNCLEAR_S = 0.006  # how much earlier attacks begin where none is clear (measured on generated songs)
 AGREE_S, FEWEST_OF_LINE = 0.004, 24  # attacks that a line is drawn through
 SILENT_SHARE, PLAYED_SHARE = 0.05, 0.6  # of the beats with a clear attack, at most and at least
@@ -282,17 +282,17 @@ def aligned(pulse: Pulse, rhythm: RhythmFeatures, song: Features, stems: Mapping
     """Move a pulse to where attacks begin, and a steady one to their exact tempo.
 
     Args:
-        pulse: as tracked in the rhythm features
+        pulse: the pulse as tracked
         rhythm: the features that it was tracked in
         song: the features of the mixture
-        stems: of the drums, if there are any
+        stems: the features of the stems, by name; only the drums are used, if they have more clear attacks
     """
     numbers = _numbers_heard(pulse, rhythm)
     times_s = pulse.at(numbers)
     found = [attack_starts(part, times_s) for part in (song, stems.get("drums")) if part is not None]
     starts_s = max(found, key=lambda each: np.isfinite(each).sum())
     clear = np.isfinite(starts_s)
-    if clear.sum() < FEWEST:
+    if clear.sum() < FEWEST_CLEAR:
         return pulse.later(-UNCLEAR_S)
     offset_s = float(np.median(starts_s[clear] - times_s[clear]))
     moved = pulse.later(offset_s - EARLY_S)
@@ -312,12 +312,13 @@ def on_the_attacks(pulse: Pulse, rhythm: RhythmFeatures, song: Features) -> Puls
     on_beats, off_beats = (
         np.isfinite(attack_starts(song, each.at(_numbers_heard(each, rhythm)))) for each in (pulse, between)
     )
-    if off_beats.sum() < FEWEST or on_beats.mean() > SILENT_SHARE or off_beats.mean() < PLAYED_SHARE:
+    if off_beats.sum() < FEWEST_CLEAR or on_beats.mean() > SILENT_SHARE or off_beats.mean() < PLAYED_SHARE:
         return pulse
     return between
 
 
 def _numbers_heard(pulse: Pulse, rhythm: RhythmFeatures) -> np.ndarray:
+    """The numbers of the beats that are where beats are heard."""
     numbers = pulse.numbers(rhythm.duration_s)
     return numbers[rhythm.beats_heard(pulse.at(numbers))]
 
