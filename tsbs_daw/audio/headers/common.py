@@ -1,4 +1,4 @@
-"""What every header reader returns, and how the readers read."""
+"""Types and byte-level helpers that all header readers share."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from tsbs_daw.core.errors import AudioError, TruncatedAudio, UnsupportedAudio
 
-MAX_CHUNKS = 10_000  # a real file has a dozen; an endless row of empty ones would take for ever to walk
+MAX_CHUNKS = 10_000  # a real file has a dozen; walking an endless row of empty chunks would never finish
 UNKNOWN_32 = 0xFFFFFFFF  # the size of a chunk whose real size is in `ds64`
 KNOWN_CHUNKS = re.compile(
     rb"fmt |fact|data|ds64|LIST|bext|iXML|id3 |ID3 |axml|cue |smpl|inst|acid|PEAK|JUNK|junk|PAD |FLLR|chna|umid|cart"
     rb"|_PMX|RIFF|RF64|FORM|COMM|SSND|FVER|MARK|INST|NAME|AUTH|ANNO|\(c\) |APPL|AESD|CHAN|COMT"
 )
-EMPTY_TAIL_BYTES = 1 << 16  # no coded audio ends in so many zeros, but a file that is preallocated while it is copied
+EMPTY_TAIL_BYTES = 1 << 16  # coded audio never ends in this many zeros; a file preallocated by an unfinished copy does
 LONGEST_REFERENCE_S = 7 * 86400  # BWF counts from midnight; more than a week is an uninitialised field
 
 
@@ -26,8 +26,8 @@ class Refused(Exception):
     """A header that cannot be used.
 
     Args:
-        kind: the error to raise
-        what: the rest of a sentence that starts with the file's name
+        kind: Class of the error to raise.
+        what: Rest of a sentence that starts with the file's name.
     """
 
     def __init__(self, kind: type[AudioError], what: str):
@@ -37,7 +37,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """A defect that `salvage` tolerates. `kind` and `what` as in `Refused`; `remedy` is what the user can do."""
+    """A defect that `salvage` tolerates.
+
+    Attributes:
+        kind: As in `Refused`.
+        what: As in `Refused`.
+        remedy: What the user can do about it.
+    """
 
     kind: type[AudioError]
     what: str
@@ -46,9 +52,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Window:
-    """What the decoder reads instead of the whole file: `prefix`, then the `parts` of the file, (start, end) in bytes.
+    """What the decoder reads instead of the whole file.
 
-    With `pipe` the decoder gets a stream without a length, so that it cannot guess one.
+    Attributes:
+        parts: Parts of the file, (start, end) in bytes.
+        prefix: Bytes to put before the parts.
+        pipe: Feed the decoder a stream without a length, so that it cannot guess one.
     """
 
     parts: tuple[tuple[int, int], ...]
@@ -56,11 +65,11 @@ class Window:
     pipe: bool = False
 
     def to_plan(self) -> dict[str, Any]:
-        """The window as the decoder's plan has it."""
+        """Return the window in the form that the decoder's plan uses."""
         return {"parts": self.parts, "prefix": self.prefix.hex(), "pipe": self.pipe}
 
     def shifted(self, by: int) -> Window:
-        """The same window of a file that has `by` more bytes at its start."""
+        """Return the same window for a file with `by` more bytes at its start."""
         return replace(self, parts=tuple((start + by, end + by) for start, end in self.parts))
 
 
@@ -68,17 +77,23 @@ class Window:
 class Header:
     """What a file's header says, checked against the file's size.
 
-    container:     "WAV", "RF64", ...
-    channels, sample_rate: None if only the decoder can tell
-    samples:       per channel, as many as the file really holds; None if only the decoder can tell
-    seekable:      every sample has a fixed place, so that seeking is exact
-    slack_samples: how many samples may be missing before the file counts as cut
-    length_samples: where the audio ends, if the codec's last block is padded
-    least_s:       duration that the compressed frames hold at least; a decoder that delivers less has failed
-    warnings:      each the rest of a sentence that starts with the file's name
-    demuxer:       FFmpeg's name for the container if FFmpeg decodes it; None: libsndfile does
-    resume:        where to go on after a decoding error, from the samples before it: the first sample, and a window
-    length_s:      the duration, if the sample rate after decoding is not known yet
+    Attributes:
+        container: "WAV", "RF64", ...
+        channels: None if only the decoder can tell.
+        sample_rate: In Hz; None if only the decoder can tell.
+        samples: Samples per channel that the file really holds; None if only the decoder can tell.
+        seekable: Every sample has a fixed position, so seeking is exact.
+        slack_samples: How many samples may be missing before the file counts as cut short.
+        length_samples: Where the audio ends, if the codec pads its last block.
+        least_s: Minimum duration of the compressed frames; a decoder that delivers less has failed.
+        time_reference_samples: BWF time reference: where the audio starts in its session.
+        warnings: Each the rest of a sentence that starts with the file's name.
+        fault: The defect, if there is one that `salvage` tolerates.
+        window: What to decode; None for the whole file.
+        resume: Maps the number of samples before a decoding error to where decoding resumes: the first sample, and a
+            window.
+        demuxer: FFmpeg's name for the container; None if libsndfile decodes it.
+        length_s: Duration, if the sample rate after decoding is not known yet.
     """
 
     container: str
@@ -99,7 +114,7 @@ class Header:
 
 
 class ByteSource(Protocol):
-    """What headers are read from: a file, or a `Section` of one."""
+    """Source of header bytes: a file, or a `Section` of one."""
 
     def seek(self, offset: int, whence: int = ..., /) -> int: ...
 
@@ -107,7 +122,7 @@ class ByteSource(Protocol):
 
 
 class Section(io.RawIOBase):
-    """A part of a file as a file of its own: what lies before `start` or after `end` does not exist."""
+    """A part of a file that reads like a file of its own; bytes before `start` and after `end` are hidden."""
 
     def __init__(self, file: ByteSource, start: int, end: int):
         super().__init__()
@@ -133,7 +148,7 @@ def bytes_at(file: ByteSource, offset: int, count: int) -> bytes:
     """Read `count` bytes at `offset`.
 
     Raises:
-        Refused: the file ends before that
+        Refused: The file ends before that.
     """
     file.seek(offset)
     data = file.read(count)
@@ -143,16 +158,16 @@ def bytes_at(file: ByteSource, offset: int, count: int) -> bytes:
 
 
 def unpack_at(file: ByteSource, offset: int, layout: str) -> tuple[Any, ...]:
-    """Read the values at `offset` by a `struct` layout.
+    """Unpack the values at `offset` with a `struct` layout.
 
     Raises:
-        Refused: the file ends before that
+        Refused: The file ends before that.
     """
     return struct.unpack(layout, bytes_at(file, offset, struct.calcsize(layout)))
 
 
 def cut(promised_bytes: int, present_bytes: int) -> Fault:
-    """The fault of a file whose audio ends too early."""
+    """Return the fault of a file whose audio is shorter than its header promises."""
     return Fault(
         TruncatedAudio,
         f"is cut short: its header promises {promised_bytes} bytes of audio and the file has {present_bytes}",
@@ -160,7 +175,7 @@ def cut(promised_bytes: int, present_bytes: int) -> Fault:
 
 
 def id3v2_bytes(head: bytes) -> int:
-    """The length of the ID3v2 tag that starts with these ten bytes; 0 if they start none."""
+    """Return the length in bytes of the ID3v2 tag that starts with these ten bytes; 0 if they are not an ID3v2 tag."""
     if len(head) < 10 or head[:3] != b"ID3" or any(byte & 0x80 for byte in head[6:10]):
         return 0
     footer = 10 if head[5] & 0x10 else 0
@@ -168,7 +183,7 @@ def id3v2_bytes(head: bytes) -> int:
 
 
 def joined(name: str, seconds: float | None = None) -> Fault:
-    """The fault of several files end to end, of which a decoder would read the first without a word."""
+    """Return the fault of several files end to end; a decoder would silently read only the first."""
     place = "" if seconds is None else f", the second at {seconds:.1f} s"
     return Fault(
         UnsupportedAudio, f"consists of several {name} end to end{place}; only the first is read", "convert it to WAV"
@@ -177,9 +192,13 @@ def joined(name: str, seconds: float | None = None) -> Fault:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A RIFF or IFF chunk in a file: its name, the offset of its 8-byte header, and the size of its body in bytes.
+    """A RIFF or IFF chunk in a file.
 
-    Bodies are padded to an even length. Some programs forget that; `padded` is False for such a chunk.
+    Attributes:
+        name: Four bytes.
+        start: Offset of the chunk's 8-byte header.
+        size: Size of its body in bytes.
+        padded: The body is padded to an even length, as it should be; some programs forget that.
     """
 
     name: bytes
@@ -203,11 +222,15 @@ def riff_chunks(file: ByteSource, size: int, order: str = "<") -> Iterator[Chunk
     The size of `data` in a 64-bit file is taken from `ds64`.
 
     Args:
-        size: of the file, in bytes
-        order: byte order as in `struct`, ">" for RIFX and IFF
+        file: The file.
+        size: Size of the file in bytes.
+        order: Byte order as in `struct`, ">" for RIFX and IFF.
+
+    Yields:
+        The chunks in order.
 
     Raises:
-        Refused: the file ends inside a chunk's header
+        Refused: The file ends inside a chunk's header.
     """
     position, data_bytes = 12, None
     for _ in range(MAX_CHUNKS):
@@ -219,16 +242,16 @@ def riff_chunks(file: ByteSource, size: int, order: str = "<") -> Iterator[Chunk
         elif name == b"data" and length == UNKNOWN_32 and data_bytes is not None:
             length = data_bytes
         padded = length % 2 == 0 or _is_padded(file, size, position + 8 + length, order)
-        found = Chunk(name, position, length, padded)
-        yield found
-        position = found.end
+        chunk = Chunk(name, position, length, padded)
+        yield chunk
+        position = chunk.end
 
 
 def _is_padded(file: ByteSource, size: int, end: int, order: str) -> bool:
     """Whether a pad byte follows a chunk that ends at the odd offset `end`.
 
-    No chunk's name starts with the zero that pads, so a zero is a pad byte. Anything else is one only if what follows
-    it looks more like a chunk than what starts with it.
+    A pad byte is zero and no chunk name starts with a zero, so a zero is a pad byte. Any other byte counts as one
+    unless a chunk more likely starts with that byte than after it.
     """
     if end >= size:
         return True
@@ -239,7 +262,7 @@ def _is_padded(file: ByteSource, size: int, end: int, order: str) -> bool:
 
 
 def _likelihood(file: ByteSource, size: int, position: int, order: str) -> int:
-    """How likely a chunk starts at `position`: 0: not at all, 1: its name is printable and it fits, 2: it is known."""
+    """Rate how likely a chunk starts at `position`: 0 not at all, 1 a printable name and it fits, 2 a known name."""
     file.seek(position)
     head = file.read(8)
     if len(head) < 8 or not all(32 <= byte < 127 for byte in head[:4]):

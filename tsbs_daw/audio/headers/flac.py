@@ -1,4 +1,4 @@
-"""FLAC: STREAMINFO, the place in the session (a Vorbis comment), and the frame headers that tell a cut file.
+"""FLAC: STREAMINFO, the position in the session (a Vorbis comment), and the frame headers that reveal a cut file.
 
 Bit fields as in RFC 9639, sections 8 and 9.
 """
@@ -26,8 +26,8 @@ from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAud
 
 MAX_BLOCKS = 10_000
 COMMENTS, MAX_COMMENT_BYTES = 4, 1 << 20
-TIME_REFERENCE = re.compile(rb"TIME_REFERENCE=(\d{1,18})(?!\d)", re.IGNORECASE)  # FFmpeg's name for that of a BWF
-SMALLEST_FRAME_BYTES = 10  # header 6, one constant subframe 2, checksum 2
+TIME_REFERENCE = re.compile(rb"TIME_REFERENCE=(\d{1,18})(?!\d)", re.IGNORECASE)  # FFmpeg's name for BWF's
+SMALLEST_FRAME_BYTES = 10  # header: 6, one constant subframe: 2, checksum: 2
 MAX_SYNCS = 2000  # a hostile file may consist of nothing but frame syncs
 FRAME_SYNC = (b"\xff\xf8", b"\xff\xf9")  # blocks of one size, blocks of different sizes
 TAIL_BYTES = 1 << 18
@@ -41,9 +41,12 @@ RATES_HZ = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 4
 class Metadata:
     """The metadata blocks of a stream.
 
-    samples:    per channel; 0: unknown
-    comments:   the body of the VORBIS_COMMENT block
-    frames_at:  the offset in the file at which the metadata ends and the frames begin
+    Attributes:
+        samples: Samples per channel; 0: unknown.
+        largest_block_samples: Most samples per channel in a frame.
+        smallest_frame_bytes: Fewest bytes in a frame.
+        comments: Body of the VORBIS_COMMENT block.
+        frames_at: Offset in the file at which the metadata ends and the frames begin.
     """
 
     sample_rate: int
@@ -62,11 +65,12 @@ def read_flac(file: BinaryIO, size: int, start: int = 0) -> Header:
     has a minimum size and a maximum number of samples. Smaller lies show once the audio is decoded.
 
     Args:
-        size: of the file, in bytes
-        start: offset of the stream in the file
+        file: The file.
+        size: Size of the file in bytes.
+        start: Offset of the stream in the file.
 
     Raises:
-        Refused: the metadata is damaged or incomplete
+        Refused: The metadata is damaged or incomplete.
     """
     metadata = read_metadata(file, size, start)
     if metadata.frames_at >= size:
@@ -111,16 +115,21 @@ def read_flac(file: BinaryIO, size: int, start: int = 0) -> Header:
 
 
 def _with_samples(info: bytes, samples: int) -> bytes:
-    """The start of a stream with STREAMINFO as its only metadata, which states this number of samples (0: unknown)."""
+    """Return the start of a stream whose only metadata is a STREAMINFO with this number of samples (0: unknown)."""
     packed = int.from_bytes(info[18:26], "big") >> 36 << 36 | samples
     return info[:4] + b"\x80" + info[5:18] + packed.to_bytes(8, "big") + info[26:42]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame's header: its offset in the file, its first sample and the first after it, its rate and channels.
+    """The header of a frame.
 
-    `rate_hz` is 0 if the header leaves it to STREAMINFO.
+    Attributes:
+        at: Offset of the frame in the file.
+        first: Number of its first sample.
+        end: Number of the first sample after it.
+        rate_hz: Sample rate; 0 if the header leaves it to STREAMINFO.
+        channels: Number of channels.
     """
 
     at: int
@@ -132,13 +141,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class FrameWalk:
-    """What the frame headers of a stream tell.
+    """What the frame headers of a stream reveal.
 
     Attributes:
-        samples: up to the end of the last frame that follows from the first
-        parts: the bytes of the frames, without what is damaged
-        frames: first sample and offset of each frame, if nothing is wrong with their order
-        fault: the stream changes, another follows it, or frames are missing
+        samples: Samples up to the end of the last valid frame.
+        parts: The bytes of the frames, (start, end), without damaged ones.
+        fault: The stream changes, another one follows it, or frames are missing.
+        frames: First sample and offset of each frame; empty if there is a fault.
     """
 
     samples: int
@@ -150,8 +159,8 @@ class FrameWalk:
 def walk_frames(file: BinaryIO, size: int, metadata: Metadata) -> FrameWalk:
     """Follow the frames by their numbers.
 
-    A frame does not state its length, and a header occurs by chance a few times in a file. So a header counts if it
-    continues the frames before it, or if two in a row agree.
+    A frame does not state its length in bytes, and bytes that look like a header occur by chance a few times in a file.
+    So a header only counts if it continues the frames before it, or if two in a row agree.
     """
     rate, begin = metadata.sample_rate, metadata.frames_at
     parts: list[tuple[int, int]] = []
@@ -179,7 +188,7 @@ def walk_frames(file: BinaryIO, size: int, metadata: Metadata) -> FrameWalk:
                 begin = other.at
             else:
                 frames = [(0, other.at), (frame.first - other.first, frame.at)]
-                base = other.first  # cut from a longer stream, as recorders of a radio do
+                base = other.first  # cut from a longer stream, as radio recorders do
             expected, last, other = frame.end, frame.at, None
         else:
             other = frame
@@ -191,7 +200,7 @@ def walk_frames(file: BinaryIO, size: int, metadata: Metadata) -> FrameWalk:
 
 
 def _frames(file: BinaryIO, size: int, metadata: Metadata) -> Iterator[Frame]:
-    """Every valid frame header in the file, whether it is one or only looks like one."""
+    """Yield everything in the file that is valid as a frame header, including what only looks like one by chance."""
     position, checked = metadata.frames_at, 0
     while position < size:
         file.seek(position)
@@ -209,10 +218,10 @@ def _frames(file: BinaryIO, size: int, metadata: Metadata) -> Iterator[Frame]:
 
 
 def has_last_frame(file: BinaryIO, size: int, start: int = 0) -> bool:
-    """Whether the last frame in the file is the last one that STREAMINFO announces; True if it announces no length.
+    """Whether the file holds the last frame that STREAMINFO announces; True if STREAMINFO states no length.
 
     Raises:
-        Refused: the metadata is damaged or incomplete
+        Refused: The metadata is damaged or incomplete.
     """
     metadata = read_metadata(file, size, start)
     if metadata.frames_at >= size:
@@ -233,10 +242,10 @@ def has_last_frame(file: BinaryIO, size: int, start: int = 0) -> bool:
 
 
 def read_metadata(file: BinaryIO, size: int, start: int) -> Metadata:
-    """Walk the metadata blocks.
+    """Read the metadata blocks.
 
     Raises:
-        Refused: STREAMINFO is not the first block, or the file ends inside the metadata
+        Refused: STREAMINFO is not the first block, or the file ends inside the metadata.
     """
     if bytes_at(file, start + 4, 1)[0] & 0x7F != 0:
         raise Refused(UnreadableAudio, "has a damaged header (no STREAMINFO); copy it again")
@@ -248,7 +257,7 @@ def read_metadata(file: BinaryIO, size: int, start: int) -> Metadata:
             break
         kind, *length = unpack_at(file, position, ">4B")
         block_bytes = int.from_bytes(bytes(length), "big")
-        if number and kind & 0x7F == 0:  # a second STREAMINFO: zeros where the metadata is still to be written
+        if number and kind & 0x7F == 0:  # a second STREAMINFO: zeros, because the metadata is not written yet
             break
         if kind & 0x7F == COMMENTS:
             comments = file.read(min(block_bytes, MAX_COMMENT_BYTES))
@@ -267,13 +276,13 @@ def read_metadata(file: BinaryIO, size: int, start: int) -> Metadata:
 
 
 def _frame_end(frame: bytes, fixed_block_samples: int) -> int | None:
-    """The number of the first sample after the frame that starts here; None if these bytes are not a frame header."""
+    """Return the number of the first sample after this frame; None if these bytes are not a frame header."""
     found = _frame_samples(frame, fixed_block_samples)
     return None if found is None else sum(found)
 
 
 def _frame_samples(frame: bytes, fixed_block_samples: int) -> tuple[int, int] | None:
-    """The first sample and the number of samples of the frame that starts here; None if no frame header does."""
+    """Return this frame's first sample and number of samples; None if these bytes are not a frame header."""
     if len(frame) < 6:
         return None
     variable, block_code, rate_code = frame[1] & 1, frame[2] >> 4, frame[2] & 15
@@ -289,7 +298,7 @@ def _frame_samples(frame: bytes, fixed_block_samples: int) -> tuple[int, int] | 
 
 
 def _rate(frame: bytes) -> int:
-    """The sample rate that a valid frame header states; 0 if it leaves it to STREAMINFO."""
+    """Return the sample rate that a valid frame header states; 0 if it leaves the rate to STREAMINFO."""
     code = frame[2] & 15
     if code < 12:
         return RATES_HZ[code]
@@ -312,7 +321,11 @@ def _block_samples(code: int, extra: bytes) -> int | None:
 
 
 def _coded_number(data: bytes) -> tuple[int | None, int]:
-    """A number in FLAC's extension of UTF-8 to 36 bits, and its length in bytes; (None, 0) if it is invalid."""
+    """Decode a number in FLAC's extension of UTF-8 to 36 bits.
+
+    Returns:
+        The number, and its length in bytes; (None, 0) if it is invalid.
+    """
     first = data[0]
     if first < 0x80:
         return first, 1

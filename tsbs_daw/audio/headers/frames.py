@@ -1,8 +1,8 @@
 """Walk a stream of self-describing frames (MPEG audio, ADTS) from end to end.
 
-What such a stream holds is what its frames hold: headers that count them may cover only the beginning, and a decoder
-ends without a word where the number of channels or the sample rate changes. The walk finds how long the audio is,
-where it changes, and where something that is not audio interrupts it.
+Only the frames tell what such a stream holds: a header that counts them may cover only the beginning, and a decoder
+silently stops where the number of channels or the sample rate changes. The walk finds how long the audio is, where it
+changes, and where something that is not audio interrupts it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tsbs_daw.audio.headers.common import ByteSource, id3v2_bytes
 
 BLOCK_BYTES = 1 << 20
 CHAIN = 4  # frames that must follow each other before a place found by searching counts as audio
-MAX_SEARCH_BYTES = 64 << 20  # of all that is searched for the next frame, so that a hostile file costs bounded time
+MAX_SEARCH_BYTES = 64 << 20  # searched for frames in one file, so that a hostile file costs bounded time
 MAX_CANDIDATES = 500_000
 MAX_PARTS = 1000
-HEADER_BYTES = 64  # of a frame; more than its side information and the name that follows it
+HEADER_BYTES = 64  # of a frame; more than its side information and the name of a Xing header after it
 MAX_LYRICS_BYTES = 1 << 16
 MAX_FRAMES = 4_000_000  # a day
-MOST_PADDING_BYTES = 4096  # zeros that taggers and encoders leave between frames; more stand in the place of audio
+MOST_PADDING_BYTES = 4096  # zeros that taggers and encoders leave between frames; longer runs have replaced audio
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,11 @@ class Frame:
     """The header of a frame.
 
     Attributes:
-        kind: equal for all frames of a stream that one decoder can play
-        bytes: of the whole frame; 0 for a free bit rate, whose frames do not state their length
-        samples: per channel
+        kind: Equal for all frames of a stream that one decoder can play.
+        rate_hz: Sample rate.
+        channels: Number of channels.
+        bytes: Length of the whole frame; 0 for a free bit rate, whose frames do not state their length.
+        samples: Samples per channel.
     """
 
     kind: tuple[int, ...]
@@ -42,7 +44,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Damage:
-    """Bytes between frames that are no frames, tags or padding: where, how many, and how much audio came before."""
+    """Bytes between frames that are neither frames nor tags nor padding.
+
+    Attributes:
+        at_bytes: Offset in the file.
+        bytes: How many.
+        at_samples: Samples of audio before them.
+    """
 
     at_bytes: int
     bytes: int
@@ -54,15 +62,18 @@ class Walk:
     """What a walk found.
 
     Attributes:
-        parts: the bytes of the frames, (start, end)
-        frames, samples: in those parts, without frames that carry no audio
-        headers: number of frames that only count others
-        damages: interruptions in which audio may have been lost
-        change: the first frame of another kind, where the walk ended; None if there is none
-        end: where the last part ends
-        is_cut: the file ends inside a frame
-        trailing_bytes: after the last frame, up to the end or the change; neither frames nor tags nor zeros
-        trailing_zeros: at the end, right after the last frame
+        rate_hz: Sample rate of the first frame.
+        parts: The bytes of the frames, (start, end).
+        frames: Number of frames in those parts, without those that carry no audio.
+        samples: Samples per channel in those frames.
+        headers: Number of frames that only count others.
+        damages: Interruptions in which audio may have been lost.
+        change: First frame of another kind, where the walk ended; None if there is none.
+        end: Where the last part ends.
+        is_cut: The file ends inside a frame.
+        trailing_bytes: Bytes between the last frame and the end or the change that are neither frames nor tags nor
+            padding.
+        trailing_zeros: Zeros between the last frame and the end, if there is nothing else.
     """
 
     rate_hz: int
@@ -79,11 +90,13 @@ class Walk:
 
 
 class FrameReader:
-    """The frames of a file by offset, read in large blocks.
+    """Reads the frames of a file by offset, in large blocks.
 
     Args:
-        parse: returns the frame that starts with these bytes, or None
-        head_bytes: how many bytes `parse` needs
+        file: The file.
+        end: Offset at which the frames end.
+        parse: Returns the frame that starts with these bytes, or None.
+        head_bytes: How many bytes `parse` needs.
     """
 
     def __init__(self, file: ByteSource, end: int, parse: Callable[[bytes], Frame | None], head_bytes: int):
@@ -92,7 +105,7 @@ class FrameReader:
         self._searched_bytes, self._candidates = 0, 0
 
     def at(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes at `offset`."""
+        """Return up to `count` bytes at `offset`."""
         inside = offset - self._start
         if inside < 0 or inside + count > len(self._block):
             self._file.seek(offset)
@@ -101,7 +114,7 @@ class FrameReader:
         return self._block[inside : inside + count]
 
     def frame(self, offset: int) -> Frame | None:
-        """The frame whose header is at `offset`; it may be of any kind, and end after the file does."""
+        """Return the frame whose header is at `offset`; it may be of any kind, and may end after the file does."""
         return self._parse(self.at(offset, self._head_bytes))
 
     def starts_chain(self, offset: int, length: int = CHAIN) -> bool:
@@ -120,7 +133,11 @@ class FrameReader:
         return position <= self.end
 
     def next_chain(self, offset: int, limit: int | None = None) -> int | None:
-        """The first offset from `offset` on at which a chain of frames starts; None if none does before `limit`."""
+        """Return the first offset, at or after `offset`, at which a chain of frames starts.
+
+        Returns:
+            None if no chain starts before `limit`, or the limits on searching are reached.
+        """
         stop = self.end if limit is None else min(limit, self.end)
         while offset < stop and self._searched_bytes < MAX_SEARCH_BYTES and self._candidates < MAX_CANDIDATES:
             block = self.at(offset, min(BLOCK_BYTES, stop - offset))
@@ -141,14 +158,16 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
     """Walk the frames from `start` to the reader's end.
 
     Args:
-        is_header: tells from a frame's first bytes whether it only counts others and carries no audio
+        reader: Reads the frames.
+        start: Offset of the first frame.
+        is_header: Tells from a frame's first bytes whether it only counts others and carries no audio.
     """
     first = reader.frame(start)
     if first is None:
         return Walk(rate_hz=1, end=start)
     walk, kind = Walk(first.rate_hz, end=start), first.kind
     position = part = start
-    last: tuple[int, int] | None = None  # start and samples of the frame before `position`
+    last: tuple[int, int] | None = None  # offset and samples of the frame before `position`
 
     def close(end: int) -> None:
         if end > part:
@@ -156,7 +175,7 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
             walk.end = end
 
     def goes_on(offset: int) -> bool:
-        """Whether audio of the same stream follows; not a tag, nor the header of another stream."""
+        """Whether audio of the same stream follows, rather than a tag or the header of another stream."""
         frame = reader.frame(offset)
         if frame is None:
             return offset < reader.end and not _tag_bytes(reader, offset)
@@ -184,7 +203,7 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
             continue
         found = position if reader.starts_chain(position) else reader.next_chain(position + 1)
         if found is None:
-            if frame and not frame.bytes:  # a free bit rate: where such frames end, they do not state
+            if frame and not frame.bytes:  # a free bit rate: such frames do not state where they end
                 walk.change = frame
             break
         following = reader.frame(found)
@@ -206,13 +225,13 @@ def walk_frames(reader: FrameReader, start: int, is_header: Callable[[bytes], bo
 
 
 def _padding(reader: FrameReader, position: int, goes_on: Callable[[int], bool]) -> int:
-    """The length of the padding at `position`: zeros, unless there are many and audio of the same stream follows."""
+    """Return the length of the padding at `position`: zeros, unless they are many and audio of this stream follows."""
     zeros = _zeros(reader, position)
     return zeros if zeros <= MOST_PADDING_BYTES or not goes_on(position + zeros) else 0
 
 
 def _tag_bytes(reader: FrameReader, position: int) -> int:
-    """The length of the tag at `position`; 0 if there is none. Nothing is lost where it is left out."""
+    """Return the length of the tag at `position`; 0 if there is none. Tags can be skipped without losing audio."""
     head = reader.at(position, 32)
     if length := id3v2_bytes(head[:10]):
         return length
@@ -230,7 +249,7 @@ def _tag_bytes(reader: FrameReader, position: int) -> int:
 
 
 def _zeros(reader: FrameReader, position: int) -> int:
-    """How many zeros follow each other at `position`."""
+    """Count the zeros in a row at `position`."""
     begin = position
     while position < reader.end:
         block = reader.at(position, min(BLOCK_BYTES, reader.end - position))

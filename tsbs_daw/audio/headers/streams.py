@@ -1,7 +1,7 @@
 """Streams of pages and elements: Ogg, and Matroska with WebM.
 
-A complete Ogg stream marks its last page as the last. In Matroska, elements follow each other without a gap, so that a
-place where none starts is damaged; a decoder goes on with the next cluster, without a word.
+A complete Ogg stream flags its last page as the last. In Matroska, elements follow each other without a gap, so a
+place where no element starts is damaged; a decoder silently resumes at the next cluster.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ LARGEST_PAGE_BYTES = PAGE_BYTES + 255 + 255 * 255
 FIRST, LAST = 2, 4
 MAX_PAGES = 2_000_000
 MAX_GAP_BYTES = 16 << 20
-# How the first packet starts.
+# By the first bytes of the first packet.
 CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC", b"Speex   ": "Speex"}
 
 
 def read_ogg(file: BinaryIO, size: int, start: int = 0) -> Header:
-    """Read the header of an Ogg stream that starts at `start`. Raises: Refused"""
+    """Read the header of an Ogg stream that starts at `start`.
+
+    Raises:
+        Refused: The header is damaged or incomplete, or the codec is not supported.
+    """
     _, version, flags, _, serial, _, _, segments = unpack_at(file, start, PAGE)
     if version != 0 or not flags & FIRST:
         raise Refused(UnreadableAudio, "does not start with the first page of its Ogg stream; copy it again")
@@ -40,12 +44,12 @@ def read_ogg(file: BinaryIO, size: int, start: int = 0) -> Header:
         fault = Fault(TruncatedAudio, "is cut short: its Ogg stream has no last page")
     elif not fault and last and last[1] != serial:
         fault = joined("Ogg streams")
-    demuxer = "ogg" if codec == "FLAC" else None  # libsndfile knows no FLAC in Ogg
+    demuxer = "ogg" if codec == "FLAC" else None  # libsndfile does not read FLAC in Ogg
     return Header("OGG", seekable=False, fault=fault, window=window, demuxer=demuxer)
 
 
 def _ogg_rate(codec: str, packet: bytes) -> int | None:
-    """Samples per second that an Ogg stream counts in; None if it is not known."""
+    """Return the rate in Hz at which an Ogg stream counts samples; None if it is not known."""
     if codec == "Opus":
         return 48000
     if codec == "FLAC":
@@ -54,9 +58,10 @@ def _ogg_rate(codec: str, packet: bytes) -> int | None:
 
 
 def _walk_pages(file: BinaryIO, size: int, start: int, rate: int | None) -> tuple[Fault | None, Window | None]:
-    """What the order of the pages tells: streams end to end, and pages that are damaged or missing.
+    """Follow the pages to find streams end to end, and pages that are damaged or missing.
 
-    Streams may be chained under one serial number, so the last page does not tell. The window ends before the second.
+    Streams may be chained under one serial number, so the last page alone does not reveal them. The window ends before
+    the second stream.
     """
     expected: dict[int, int] = {}
     position, granule, began, damage = start, 0, False, None
@@ -88,14 +93,14 @@ def _walk_pages(file: BinaryIO, size: int, start: int, rate: int | None) -> tupl
 
 
 def _next_page(file: BinaryIO, position: int) -> int | None:
-    """The offset of the next capture pattern, as far as it is worth looking; None if there is none."""
+    """Return the offset of the next capture pattern within MAX_GAP_BYTES; None if there is none."""
     file.seek(position)
     found = file.read(MAX_GAP_BYTES).find(b"OggS")
     return None if found < 0 else position + found
 
 
 def _last_page(file: BinaryIO, start: int, size: int) -> tuple[int, int] | None:
-    """Flags and serial number of the last page; None if the file ends inside a page."""
+    """Return the flags and serial number of the last page; None if the file ends inside a page."""
     begin = max(start, size - 2 * LARGEST_PAGE_BYTES)
     tail = bytes_at(file, begin, size - begin)
     position = len(tail)
@@ -118,15 +123,15 @@ EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 CLUSTER, INFO, TICK_NS = b"\x1f\x43\xb6\x75", b"\x15\x49\xa9\x66", b"\x2a\xd7\xb1"
 TIMESTAMP, SIMPLE_BLOCK = b"\xe7", b"\xa3"
 VOID, CHECKSUM = b"\xec", b"\xbf"
-# SeekHead, Tracks, Cues, Attachments, Chapters, Tags; and what clusters hold beside blocks and their time.
+# SeekHead, Tracks, Cues, Attachments, Chapters, Tags; and what clusters hold besides blocks and their time.
 ON_TOP = {CLUSTER, INFO, VOID, CHECKSUM}
 ON_TOP |= {bytes.fromhex(name) for name in ("114d9b74", "1654ae6b", "1c53bb6b", "1941a469", "1043a770", "1254c367")}
 IN_CLUSTER = {TIMESTAMP, SIMPLE_BLOCK, VOID, CHECKSUM, b"\xa0", b"\xa7", b"\xab", b"\xaf", b"\x58\x54"}
 LARGEST_HEAD_BYTES = 12  # of an element: its name and its length
-READ_BYTES = 1 << 12  # at a time: blocks of pictures are skipped
+READ_BYTES = 1 << 12  # at a time; small, because blocks of video are skipped
 MAX_ELEMENTS = 20_000_000  # two days
 MAX_DAMAGES = 1000
-LEAST_GAP_S = 0.5  # between the starts of two blocks; none holds as much
+LEAST_GAP_S = 0.5  # between the starts of two blocks; no block is that long
 
 
 def read_matroska(file: BinaryIO, size: int) -> Header:
@@ -135,14 +140,14 @@ def read_matroska(file: BinaryIO, size: int) -> Header:
     The Segment states its length in bytes, unless the file was streamed live.
 
     Raises:
-        Refused: the header is damaged or incomplete
+        Refused: The header is damaged or incomplete.
     """
     head_bytes, width = _ebml_size(file, 4)
     position = 4 + width + (head_bytes or 0)
     if position + 12 > size:
         raise Refused(TruncatedAudio, "ends inside its header; copy it again")
     if bytes_at(file, position, 4) != SEGMENT:
-        raise Refused(UnreadableAudio, "has a damaged header (no Segment follows it); copy it again")
+        raise Refused(UnreadableAudio, "has a damaged header (no Segment follows); copy it again")
     length, width = _ebml_size(file, position + 4)
     body = position + 4 + width
     warnings: tuple[str, ...] = ()
@@ -158,7 +163,7 @@ def read_matroska(file: BinaryIO, size: int) -> Header:
     )
     walk.run(body)
     damage = walk.fault()
-    if damage and fault:  # bytes that are missing, as after a bad transfer: the place says more than their number
+    if damage and fault:  # bytes are missing, as after a bad transfer: their place says more than their number
         fault = Fault(fault.kind, damage.what)
     fault = joined("Matroska files") if second else fault or damage
     warnings += walk.gaps()
@@ -166,11 +171,12 @@ def read_matroska(file: BinaryIO, size: int) -> Header:
 
 
 class _ElementWalk:
-    """Follows the elements of a Segment, those in its clusters too.
+    """Follows the elements of a Segment, including those in its clusters.
 
     Args:
-        end: of the Segment, or of what is there of it
-        is_cut: the file ends before the Segment, or nobody knows
+        file: The file.
+        end: Offset at which the Segment ends, or the file if that is shorter.
+        is_cut: The file ends before the Segment does, or the Segment does not state its length.
     """
 
     def __init__(self, file: BinaryIO, end: int, *, is_cut: bool):
@@ -183,7 +189,7 @@ class _ElementWalk:
         self._damages: list[tuple[float, float]] = []  # from the last block before it to the first after it, in seconds
 
     def fault(self) -> Fault | None:
-        """The fault of a Segment that is damaged, with the first place and what is lost."""
+        """Return the fault of a damaged Segment, with the first place and how much is lost; None if it is whole."""
         if not self._damages:
             return None
         lost_s = sum(max(after - before, 0.0) for before, after in self._damages)
@@ -192,7 +198,7 @@ class _ElementWalk:
         return Fault(UnreadableAudio, what)
 
     def gaps(self) -> tuple[str, ...]:
-        """What to warn about where nothing is damaged and yet blocks are missing, as in a recording that was paused."""
+        """Return a warning if nothing is damaged and yet blocks are missing, as in a recording that was paused."""
         if not self._gaps or self._damages or len(self._tracks) > 1:
             return ()
         before, after = self._gaps[0]
@@ -233,9 +239,9 @@ class _ElementWalk:
                 position, cluster_end = found, None
 
     def _enter(self, position: int) -> None:
-        """Note the time of the cluster that starts here."""
+        """Note the timestamp of the cluster at `position`."""
         _, _, body = self._element(position)
-        for _ in range(4):  # its time may follow a checksum and the size of the one before
+        for _ in range(4):  # the timestamp may follow a checksum and the previous cluster's size
             name, length, inner = self._element(body)
             if length is None or name not in IN_CLUSTER:
                 return
@@ -245,7 +251,7 @@ class _ElementWalk:
             body = inner + length
 
     def _note(self, name: bytes, body: int, length: int) -> None:
-        """Note what an element says of the time."""
+        """Note what an element says about time: the tick, a cluster's timestamp, or a block's."""
         if name == TIMESTAMP:
             self._cluster_s = self._now_s = int.from_bytes(self._at(body, min(length, 8)), "big") * self._tick_s
         elif name == SIMPLE_BLOCK:
@@ -263,7 +269,10 @@ class _ElementWalk:
                 self._tick_s = int.from_bytes(found[1 : found[0] - 0x7F], "big") / 1e9
 
     def _element(self, position: int) -> tuple[bytes, int | None, int]:
-        """Name and length of the element that starts here, and the offset of its body; no name if none can start."""
+        """Return the name, length and body offset of the element at `position`; an empty name if none can start there.
+
+        The length is None if the element does not state it.
+        """
         head = self._at(position, LARGEST_HEAD_BYTES)
         width = 9 - head[0].bit_length() if head else 9
         if width > 4 or len(head) <= width:
@@ -275,7 +284,7 @@ class _ElementWalk:
         return head[:width], None if length == (1 << 7 * wide) - 1 else length, position + width + wide
 
     def _next_cluster(self, position: int) -> int | None:
-        """Where the next cluster starts."""
+        """Return the offset of the next cluster from `position` on; None if there is none."""
         while position < self._end:
             block = self._at(position, BLOCK_BYTES)
             place = block.find(CLUSTER)
@@ -290,7 +299,7 @@ class _ElementWalk:
         return None
 
     def _at(self, position: int, count: int) -> bytes:
-        """Up to `count` bytes."""
+        """Read up to `count` bytes at `position`."""
         inside = position - self._block_at
         if inside < 0 or inside + count > len(self._block):
             self._file.seek(position)
@@ -300,7 +309,14 @@ class _ElementWalk:
 
 
 def _second_matroska(file: BinaryIO, size: int, end: int, search_from: int | None) -> int | None:
-    """Where another file starts: after the Segment, or anywhere after `search_from` if it has no length."""
+    """Return the offset at which a second file starts; None if there is none.
+
+    Args:
+        file: The file.
+        size: Size of the file in bytes.
+        end: Offset at which the Segment ends.
+        search_from: Where to start searching if the Segment does not state its length; None to look only at `end`.
+    """
     if search_from is None:
         file.seek(end)
         return end if end < size and file.read(4) in (EBML, SEGMENT) else None
@@ -315,7 +331,14 @@ def _second_matroska(file: BinaryIO, size: int, end: int, search_from: int | Non
 
 
 def _ebml_size(file: BinaryIO, position: int) -> tuple[int | None, int]:
-    """An EBML size (None: unknown), and the number of bytes that it takes. Raises: Refused"""
+    """Read an EBML size.
+
+    Returns:
+        The size (None: unknown), and the number of bytes that encode it.
+
+    Raises:
+        Refused: The file ends here, or the bytes encode no size.
+    """
     first = bytes_at(file, position, 1)[0]
     width = 9 - first.bit_length()
     if width > 8:
