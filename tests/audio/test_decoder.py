@@ -38,7 +38,7 @@ def test_a_decoder_that_hangs_is_killed_and_reported(tmp_path):
         reader._decoder.stall_s = 1.0  # not while it starts, which may take longer on a busy machine
         process = reader._decoder.process
         os.kill(process.pid, signal.SIGSTOP)
-        with pytest.raises(UnreadableAudio, match=r"nothing came for 1 s"):
+        with pytest.raises(UnreadableAudio, match=r"sent nothing for 1 s"):
             for _ in reader.blocks():
                 pass
         assert process.poll() == -signal.SIGKILL
@@ -61,7 +61,7 @@ def test_a_decoder_that_crashes_is_reported(tmp_path, number):
     with open_audio(large_wav(tmp_path / "song.wav")) as reader:
         reader.read(1000)
         os.kill(reader._decoder.process.pid, getattr(signal, number))
-        with pytest.raises(UnreadableAudio, match=r"decoder (crashed on it|was killed from outside)"):
+        with pytest.raises(UnreadableAudio, match=r"decoder (crashed|was killed)"):
             for _ in reader.blocks():
                 pass
 

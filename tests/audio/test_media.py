@@ -201,7 +201,7 @@ def test_a_decoder_that_hangs_is_killed_and_reported(tmp_path):
         reader.read(1000)
         reader._decoder.stall_s = 1.0
         os.kill(reader._decoder.process.pid, signal.SIGSTOP)
-        with pytest.raises(UnreadableAudio, match=r"nothing came for 1 s"):
+        with pytest.raises(UnreadableAudio, match=r"sent nothing for 1 s"):
             for _ in reader.blocks():
                 pass
     assert reader._decoder.process.poll() == -signal.SIGKILL

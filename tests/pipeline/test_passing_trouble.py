@@ -101,7 +101,7 @@ def test_a_decoder_that_the_system_kills_is_not_the_files_fault(tmp_path, monkey
         open_audio(path)
     assert refusal.value.retryable is retryable
     assert isinstance(refusal.value, DecoderKilled) is retryable
-    assert ("killed from outside" in str(refusal.value)) is retryable
+    assert ("decoder was killed" in str(refusal.value)) is retryable
 
 
 class Killer:

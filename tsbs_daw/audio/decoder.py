@@ -1,30 +1,31 @@
-"""The decoder: a separate program that decodes a file to float32 samples, and `DecoderProcess`, its parent's side.
+"""The decoder, a separate program that decodes a file to float32 samples, and `DecoderProcess`, which runs it.
 
-It runs as a child process because codecs are written in C and files come from anywhere: whatever a file does to memory,
-time or the codec stays in that process, which sets its own limits first.
+The decoder is a child process because codecs are written in C and files are untrusted. If a file crashes the codec,
+hangs it or exhausts memory, only the child is affected. It limits its own resources before it opens the file.
 
     python -m tsbs_daw.audio.decoder PLAN
 
 PLAN is a JSON object:
 
-    path            the file
-    start_samples   the first sample to send
-    discard         reach it by decoding (exact in every codec), not by seeking
+    path            file to decode
+    start_samples   first sample to send
+    discard         true: reach start_samples by decoding, which is exact in every codec; false: by seeking
     block_samples   samples per message
-    step_samples    samples per call of the codec: the most that an error loses
-    memory_bytes    limit of the address space (POSIX); 0: none
-    window          null, or what to decode instead of the whole file: {prefix (hex), parts ([start, end]), pipe}
+    step_samples    samples per call of the codec; an error loses at most this many
+    memory_bytes    limit of the address space (POSIX); 0: no limit
+    window          null, or the parts of the file to decode: {prefix (hex), parts ([start, end]), pipe}
 
 Messages, see `core.conversation`:
 
-    H  header, JSON: samples, sample_rate, channels, container, subtype; state of the file that is open
-    D  interleaved float32 samples, native order
-    E  end, JSON: samples decoded, counted from the first of the file; left_bytes, the unread rest of the file
-    X  failure, JSON: kind (open, decode, change, memory, internal), message, samples, at_end of the file
+    H  header, JSON: samples, sample_rate, channels, container, subtype; state, the identity of the open file
+    D  interleaved float32 samples in native byte order
+    E  end, JSON: samples decoded, counted from the start of the file; left_bytes, the unread rest of the file
+    X  failure, JSON: kind (open, decode, change, memory, internal), message, samples, at_end (the file was read to its
+       end)
 
-Standard input carries nothing: when it closes, the parent has ended, and so does the decoder. `media_decoder` takes the
-same plan for the formats that libsndfile does not know. Codecs are imported where they are used, so that the parent
-loads none.
+Nothing is sent over standard input. When it closes, the parent has exited, and the decoder exits too. `media_decoder`
+takes the same plan for formats that libsndfile does not support. Codecs are imported where they are used, so that the
+parent does not load them.
 """
 
 from __future__ import annotations
@@ -61,17 +62,17 @@ class DecoderProcess:
     """A decoder process for one file.
 
     Args:
-        path: of the file
-        plan: as described above, without path and memory limit
-        stall_s: how long the decoder may be silent while the parent waits for it
-        memory_bytes: limit of its address space
+        path: File to decode.
+        plan: The plan described above, without `path` and `memory_bytes`.
+        stall_s: Seconds to wait for a message before the decoder is killed.
+        memory_bytes: Limit of the decoder's address space.
     """
 
     def __init__(self, path: Path, plan: dict[str, Any], *, stall_s: float = STALL_S, memory_bytes: int = MEMORY_BYTES):
         self.path, self.stall_s = path, stall_s
         module = "media_decoder" if plan.get("demuxer") else "decoder"
         whole_plan = json.dumps(plan | {"path": str(path.absolute()), "memory_bytes": memory_bytes})
-        # One thread: OpenBLAS reserves address space for each. The others keep the start short and quiet.
+        # OpenBLAS reserves address space for each thread, so use one. The other variables make startup fast and quiet.
         variables = {"OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": "1"}
         self._decoder = conversation.Conversation(
             child.python(f"tsbs_daw.audio.{module}", whole_plan),
@@ -81,50 +82,54 @@ class DecoderProcess:
         self.process = self._decoder.process
 
     def receive(self) -> tuple[bytes, bytearray]:
-        """Receive the next message: tag and body.
+        """Receive the next message.
+
+        Returns:
+            The tag and the body.
 
         Raises:
-            DecoderKilled: from outside, or because it was silent for too long
-            UnreadableAudio: the decoder crashed, or sent an invalid message
+            DecoderKilled: The system killed the decoder, or it sent nothing for `stall_s` seconds.
+            UnreadableAudio: The decoder crashed, or sent an invalid message.
         """
         name = shown(self.path)
         try:
             return self._decoder.receive(self.stall_s)
         except child.ChildTimeout as error:
-            log.warning("decoder of %s killed after %g s without a sample", name, self.stall_s)
+            log.warning("killed the decoder of %s after %g s without output", name, self.stall_s)
             raise DecoderKilled(
-                f"Cannot decode {name}: nothing came for {self.stall_s:g} s. "
+                f"Cannot decode {name}: the decoder sent nothing for {self.stall_s:g} s. "
                 "Check the disk or network share, or convert the file to WAV."
             ) from error
         except child.ChildFailed as error:
-            log.warning("decoder of %s ended: %s", name, error.exit_text)
-            raise self._lost(error) from error
+            log.warning("the decoder of %s ended: %s", name, error.exit_text)
+            raise self._failure(error) from error
 
-    def _lost(self, error: child.ChildFailed) -> UnreadableAudio:
+    def _failure(self, error: child.ChildFailed) -> UnreadableAudio:
+        """Translate the end of the child into an error for the user."""
         name = shown(self.path)
         if error.exit_text == conversation.GARBLED:
-            return UnreadableAudio(f"The decoder of {name} sent an invalid message; the file is not usable.")
+            return UnreadableAudio(f"The decoder of {name} sent an invalid message. Convert the file to WAV.")
         if sys.platform != "win32" and error.code == -signal.SIGKILL:
             return DecoderKilled(
-                f"Cannot decode {name}: the decoder was killed from outside, as the system does when memory is short. "
+                f"Cannot decode {name}: the decoder was killed, probably because memory ran out. "
                 "Close other programs and try again, or convert the file to WAV."
             )
-        return UnreadableAudio(f"Cannot decode {name}: the decoder crashed on it. Convert the file to WAV.")
+        return UnreadableAudio(f"Cannot decode {name}: the decoder crashed. Convert the file to WAV.")
 
     def close(self) -> None:
-        """Stop the child and close its pipes. May be called again."""
+        """Stop the child and close its pipes. May be called more than once."""
         self._decoder.close()
 
 
 def document(body: bytearray) -> dict[str, Any]:
-    """The JSON object that a message holds."""
-    found: dict[str, Any] = json.loads(bytes(body))
-    return found
+    """Parse the JSON object in the body of a message."""
+    parsed: dict[str, Any] = json.loads(bytes(body))
+    return parsed
 
 
 # ---- the program -----------------------------------------------------------------------------------------------------
 
-CHANNEL: BinaryIO | None = None  # the stream that messages are written to
+CHANNEL: BinaryIO | None = None  # the stream for messages to the parent
 
 
 class Failure(Exception):
@@ -137,21 +142,28 @@ class Failure(Exception):
 
 def send(tag: bytes, body: bytes | memoryview) -> None:
     """Send a message to the parent."""
-    assert CHANNEL is not None, "main has claimed the output"
+    assert CHANNEL is not None, "main sets the channel"
     conversation.send(CHANNEL, tag, body)
 
 
 def send_json(tag: bytes, document: dict) -> None:
+    """Send a message whose body is JSON."""
     send(tag, json.dumps(document).encode("ascii"))
 
 
 class WindowFile(io.RawIOBase):
-    """A file object that consists of a prefix and parts of a file."""
+    """A read-only file object: a prefix, followed by parts of another file.
+
+    Args:
+        file: File that holds the parts.
+        prefix: First bytes of the window.
+        parts: Start and end of each part in `file`, in bytes.
+    """
 
     def __init__(self, file: io.FileIO, prefix: bytes, parts: list[tuple[int, int]]):
         super().__init__()
         self.file, self.prefix, self.parts = file, prefix, parts
-        # Where each part begins here: part i holds the bytes from begins[i] to begins[i + 1].
+        # Offsets in the window: part i covers the bytes from begins[i] to begins[i + 1].
         self.begins = [*itertools.accumulate((end - start for start, end in parts), initial=len(prefix))]
         self.size = self.begins[-1]
         self.position = 0
@@ -173,24 +185,24 @@ class WindowFile(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         target = memoryview(buffer)
         if self.position < len(self.prefix):
-            found = self.prefix[self.position : self.position + len(target)]
+            data = self.prefix[self.position : self.position + len(target)]
         elif self.position < self.size:
             number = bisect.bisect_right(self.begins, self.position) - 1
             inside = self.position - self.begins[number]
             self.file.seek(self.parts[number][0] + inside)
-            found = self.file.read(min(len(target), self.begins[number + 1] - self.position))
+            data = self.file.read(min(len(target), self.begins[number + 1] - self.position))
         else:
-            found = b""
-        target[: len(found)] = found
-        self.position += len(found)
-        return len(found)
+            data = b""
+        target[: len(data)] = data
+        self.position += len(data)
+        return len(data)
 
 
 def open_source(plan: dict) -> io.FileIO:
-    """Open the file, which must be a regular one, and note in the plan what it is (see `core.files.content_state`).
+    """Open the file of a plan, and store its identity as `state` in the plan (see `core.files.content_state`).
 
     Raises:
-        Failure: it cannot be opened
+        Failure: The file cannot be opened, or is not a regular file.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -206,7 +218,7 @@ def open_source(plan: dict) -> io.FileIO:
 
 
 def as_pipe(window: io.RawIOBase) -> int:
-    """A descriptor that yields the bytes of the window without stating how many there are."""
+    """Feed the bytes of the window to a pipe, which has no size, and return its read descriptor."""
     outlet, inlet = os.pipe()
 
     def feed() -> None:
@@ -225,17 +237,21 @@ def as_pipe(window: io.RawIOBase) -> int:
 def open_stream(whole: io.RawIOBase, pipe: bool) -> soundfile.SoundFile:
     """Open a file with libsndfile.
 
-    It is opened by descriptor, so that neither the name nor its ending matters. C runtimes on Windows do not share
-    descriptors, so there it is opened by file object.
+    The file is opened by descriptor, so that neither its name nor its extension matters. C runtimes on Windows do not
+    share descriptors, so there it is opened as a file object.
+
+    Args:
+        whole: The file, or a window of it.
+        pipe: Hide the size of the window from libsndfile. Ignored on Windows.
 
     Raises:
-        Failure: libsndfile cannot open it
+        Failure: libsndfile cannot open the file.
     """
     import soundfile
 
     class Stream(soundfile.SoundFile):
         def seekable(self) -> bool:
-            """Always False: otherwise soundfile seeks after each read, which restarts the decoder for nothing."""
+            """Return False: otherwise soundfile seeks after each read, which needlessly restarts the decoder."""
             return False
 
     source: io.RawIOBase | int = whole
@@ -248,10 +264,10 @@ def open_stream(whole: io.RawIOBase, pipe: bool) -> soundfile.SoundFile:
 
 
 def decode(plan: dict) -> None:
-    """Decode a file by its plan and send the samples.
+    """Decode a file according to its plan and send the samples.
 
     Raises:
-        Failure: the error of libsndfile, with the number of samples decoded so far
+        Failure: libsndfile failed; the failure holds the number of samples decoded so far.
     """
     start, window = plan["start_samples"], plan["window"]
     with open_source(plan) as file:
@@ -280,10 +296,22 @@ def decode(plan: dict) -> None:
 
 
 def blocks(stream: soundfile.SoundFile, done: int, block: int, step: int) -> Iterator[tuple[int, memoryview]]:
-    """Decode from sample `done` to the end. Yields the number of samples and their bytes, valid until the next step.
+    """Decode from sample `done` to the end of the audio.
 
-    It asks for no more samples than the header promises, because decoders stumble over tags after the audio. What was
-    decoded before an error is yielded before the error is raised.
+    Requests no more samples than the header states, because decoders fail on tags after the audio. Samples decoded
+    before an error are yielded before the error is raised.
+
+    Args:
+        stream: Open stream, positioned at sample `done`.
+        done: Number of samples before that position.
+        block: Samples per block.
+        step: Samples per call of the codec.
+
+    Yields:
+        The number of samples in the block, and their bytes, which stay valid until the next block is requested.
+
+    Raises:
+        RuntimeError: The codec failed.
     """
     frame_bytes = 4 * stream.channels
     buffer = memoryview(bytearray(block * frame_bytes))
@@ -305,6 +333,15 @@ def blocks(stream: soundfile.SoundFile, done: int, block: int, step: int) -> Ite
 
 
 def main(arguments: list[str], decode: Callable[[dict], None] = decode) -> int:
+    """Run the decoder program and report failures to the parent.
+
+    Args:
+        arguments: The plan, as one JSON argument.
+        decode: Function that decodes a file according to its plan.
+
+    Returns:
+        The exit status.
+    """
     global CHANNEL
     plan = json.loads(arguments[0])
     CHANNEL = child.keep_stdout()
@@ -325,5 +362,5 @@ def main(arguments: list[str], decode: Callable[[dict], None] = decode) -> int:
 
 if __name__ == "__main__":
     status = main(sys.argv[1:])
-    # Not sys.exit: shutting down the interpreter takes time, and C libraries may crash during it.
+    # Not sys.exit: interpreter shutdown takes time, and C libraries may crash during it.
     os._exit(status)
