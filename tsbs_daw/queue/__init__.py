@@ -1,1 +1,1 @@
-"""The durable queue: jobs in SQLite, and the spool's folders in which they come and go."""
+"""The durable queue: jobs in SQLite, and the spool folders that hold their requests and results."""

@@ -1,10 +1,10 @@
-"""The database file under the queue: opened safely, written in whole transactions, able to report a full disk.
+"""The queue's SQLite database: safe opening, atomic transactions, and a reserve for a full disk.
 
-SQLite before 3.51.3 can reset a write-ahead log that is still needed, so there the rollback journal is used, with
-synchronous=EXTRA: the directory is synced too, and a commit survives a power cut.
+SQLite before 3.51.3 can reset a write-ahead log that is still needed. With those versions the rollback journal is used
+with synchronous=EXTRA, which also syncs the directory, so a commit survives a power cut.
 
-A ballast file of 8 MiB lies beside the database. When the disk is full it is deleted, which leaves room to write down
-what happened; until it can be put back, `short_of_space` asks the daemon to start nothing new.
+A ballast file of 8 MiB lies beside the database. When the disk is full, it is deleted to make room for pending writes.
+Until it has been restored, `short_of_space` is true and the daemon starts no jobs.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from tsbs_daw.core.files import private_folder
 log = logging.getLogger(__name__)
 
 BALLAST_BYTES = 8 * 1024 * 1024
-BUSY_TIMEOUT_S = 10.0  # what PRAGMA busy_timeout is set to
+BUSY_TIMEOUT_S = 10.0  # for PRAGMA busy_timeout
 _SAFE_WAL = (3, 51, 3)
 
 Outcome = TypeVar("Outcome")
 
 
 class Database:
-    """One connection. The daemon holds the only one that writes.
+    """A connection to the database. Only the daemon's connection writes.
 
-    rebuilt: there was no file, or a damaged one that has been put aside; its content must be gathered again
+    Attributes:
+        path: The database file.
+        rebuilt: Whether the file was missing or damaged and a new one was created, to be filled from the spool.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, *, rebuilt: bool = False):
@@ -45,24 +47,24 @@ class Database:
     def open(
         cls, path: Path, tables: str, version: int, columns: Mapping[str, Iterable[str]] | None = None
     ) -> Database:
-        """Open for writing; create what is missing; put a damaged file aside and begin a new one.
+        """Open the database for writing. Creates missing tables; replaces a damaged file and keeps a backup of it.
 
         Args:
-            path: The file.
-            tables: SQL that creates the tables where they do not exist.
-            version: Of these tables.
-            columns: By table, those that it must have.
+            path: The database file.
+            tables: SQL that creates the tables if they do not exist.
+            version: Version of these tables.
+            columns: The columns that each table must have.
 
         Raises:
-            DaemonError: It was written by another version.
-            NoSpaceLeft: Not even an empty database fits.
+            DaemonError: Another version wrote the file, or it cannot be opened.
+            NoSpaceLeft: The disk is full.
         """
         private_folder(path.parent, repair=False)
         damaged = not _is_healthy(path)
         if damaged:
             _put_aside(path)
         rebuilt = damaged or not path.exists() or not path.stat().st_size
-        with contextlib.suppress(FileExistsError):  # it holds names and paths; SQLite's other files take its mode
+        with contextlib.suppress(FileExistsError):  # it holds private paths; SQLite's other files inherit its mode
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = _connect(path)
         for pragma in durability_pragmas(sqlite3.sqlite_version_info):
@@ -72,8 +74,8 @@ class Database:
         if found > version:
             database.close()
             raise DaemonError(
-                f"{shown(path)} was written by a newer version of tsbs-daw (tables {found}, this one knows {version}); "
-                "update tsbs-daw."
+                f"{shown(path)} was written by a newer version of tsbs-daw (tables {found}, this one knows {version}). "
+                "Update tsbs-daw."
             )
         database._check_columns(columns or {}, found, version)
         database.restore_ballast()
@@ -84,10 +86,21 @@ class Database:
     def open_for_reading(
         cls, path: Path, version: int = 1, columns: Mapping[str, Iterable[str]] | None = None
     ) -> Database | None:
-        """For everyone but the daemon; None when there is no database yet, or its tables are being made.
+        """Open the database for reading, in any process other than the daemon.
 
-        It is opened writable, because only such a connection may roll back what a killed daemon left, and then told
-        to write nothing. Raises: DaemonError: damaged, or not to be opened
+        The file is opened writable, because only a writable connection can roll back what a killed daemon left. The
+        connection is then switched to read-only.
+
+        Args:
+            path: The database file.
+            version: Version of the tables that this program knows.
+            columns: The columns that each table must have.
+
+        Returns:
+            The database; None if it does not exist yet or its tables are still being created.
+
+        Raises:
+            DaemonError: The database is damaged, cannot be opened, or was written by another version.
         """
         if not path.is_file():
             return None
@@ -99,13 +112,17 @@ class Database:
                 return database
         except sqlite3.DatabaseError as error:
             raise DaemonError(
-                f"The job database {shown(path)} cannot be read ({error}); the daemon repairs it when it starts."
+                f"Cannot read the job database {shown(path)} ({error}). The daemon repairs it at its next start."
             ) from error
         database.close()
         return None
 
     def _check_columns(self, columns: Mapping[str, Iterable[str]], found: int, version: int) -> None:
-        """Raises: DaemonError: a table of that name is there, and lacks some"""
+        """Check that existing tables have these columns.
+
+        Raises:
+            DaemonError: A table exists but lacks some of its columns.
+        """
         for table, needed in columns.items():
             there = {row["name"] for row in self.read(f"PRAGMA table_info({table})")}
             missing = sorted(set(needed) - there) if there else []
@@ -113,8 +130,8 @@ class Database:
                 self.close()
                 raise DaemonError(
                     f"{shown(self.path)} was written by another version of tsbs-daw (tables {found}, this one writes "
-                    f"{version}): `{table}` lacks {', '.join(missing)}. Use the other version, or move the file away; "
-                    "the queue is then built again from the spool."
+                    f"{version}): `{table}` lacks {', '.join(missing)}. Use that version, or move the file away to "
+                    "rebuild the queue from the spool."
                 )
 
     def close(self) -> None:
@@ -122,7 +139,7 @@ class Database:
 
     @property
     def writable(self) -> bool:
-        """Whether a transaction reaches the disk now."""
+        """Whether a transaction can be committed now. Tries one."""
         try:
             version = self.read("PRAGMA user_version")[0][0]
             self.write(lambda connection: connection.execute(f"PRAGMA user_version={version}"))
@@ -134,23 +151,30 @@ class Database:
         return self._connection.execute(sql, parameters).fetchall()
 
     def write(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
-        """Run `work` in one transaction: all of it is on the disk when this returns, or nothing is.
+        """Run `work` in one transaction. When this returns, its changes are on the disk; if it raises, none are.
 
-        Raises: NoSpaceLeft: the disk is full, even without the ballast
+        Args:
+            work: Receives the connection. If the disk is full, it is called again after the ballast is deleted.
+
+        Returns:
+            The return value of `work`.
+
+        Raises:
+            NoSpaceLeft: The disk is full, even without the ballast.
         """
         try:
             return self._transaction(work)
         except sqlite3.OperationalError as error:
             if not _is_full(error):
                 raise
-            log.error("%s: the disk is full; the ballast is dropped to write this down", self.path)
+            log.error("%s: the disk is full; deleting the ballast file to make room", self.path)
         self.ballast.unlink(missing_ok=True)
         try:
             return self._transaction(work)
         except sqlite3.OperationalError as error:
             if _is_full(error):
                 raise NoSpaceLeft(
-                    f"The disk of {shown(self.path)} is full. Free some space; the queue waits for it."
+                    f"The disk of {shown(self.path)} is full. Free some space; the queue waits until then."
                 ) from error
             raise
 
@@ -161,7 +185,7 @@ class Database:
             self._connection.execute("COMMIT")
             return outcome
         except BaseException:
-            if self._connection.in_transaction:  # a full disk may have rolled it back already
+            if self._connection.in_transaction:  # SQLite may have rolled back already, for example on a full disk
                 self._connection.execute("ROLLBACK")
             raise
 
@@ -174,7 +198,7 @@ class Database:
         return not self.ballast.exists()
 
     def restore_ballast(self) -> bool:
-        """Put the ballast back if there is room for it twice over."""
+        """Restore the ballast file if at least twice its size is free. Return whether it exists."""
         if self.ballast.exists():
             return True
         if shutil.disk_usage(self.path.parent).free < 2 * BALLAST_BYTES:
@@ -188,7 +212,7 @@ class Database:
                 os.fsync(file.fileno())
             temporary.replace(self.ballast)
         except OSError as error:
-            log.warning("the ballast beside %s cannot be written: %s", self.path, error)
+            log.warning("cannot write the ballast file beside %s: %s", self.path, error)
             temporary.unlink(missing_ok=True)
             return False
         return True
@@ -201,7 +225,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def durability_pragmas(sqlite_version: tuple[int, ...]) -> tuple[str, str]:
-    """Journal and syncing such that a commit survives a power cut, with this SQLite."""
+    """Return the pragmas that make a commit survive a power cut with this version of SQLite."""
     if sqlite_version >= _SAFE_WAL:
         return "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"
     return "PRAGMA journal_mode=DELETE", "PRAGMA synchronous=EXTRA"
@@ -224,7 +248,7 @@ def _is_healthy(path: Path) -> bool:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # locked, or not permitted: not damaged
             raise DaemonError(
-                f"The job database {shown(path)} cannot be opened ({error}). Check whether another program uses it."
+                f"Cannot open the job database {shown(path)} ({error}). Check whether another program is using it."
             ) from error
         return False
     finally:
@@ -233,16 +257,16 @@ def _is_healthy(path: Path) -> bool:
 
 
 def _put_aside(path: Path) -> None:
-    """Keep the damaged file, and its journal, for whoever wants to look into it."""
+    """Rename the damaged file and its journal files, to keep them for inspection."""
     suffix = f".damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     for part in (path, *(path.with_name(path.name + ending) for ending in ("-journal", "-wal", "-shm"))):
         if part.exists():
             part.replace(part.with_name(part.name + suffix))
-    log.error("%s is damaged; it is kept as %s%s and built again from the spool", path, path.name, suffix)
+    log.error("%s is damaged; keeping it as %s%s and rebuilding the queue from the spool", path, path.name, suffix)
 
 
 def comes_and_goes(error: sqlite3.DatabaseError) -> bool:
-    """Whether SQLite tells of its disk, not of its file: full, read-only, failing, or gone for a while."""
+    """Whether an error concerns the disk and may be temporary: full, read-only, failing, unavailable, or locked."""
     passing = ("full", "disk I/O error", "readonly database", "unable to open database file", "locked")
     return isinstance(error, sqlite3.OperationalError) and any(words in str(error) for words in passing)
 

@@ -28,7 +28,7 @@ class Errand:
         job_id: Id of the job.
         event_id: Id of the event for hooks; the same for every attempt.
         file: The watched file as it was when it was copied.
-        tell: Whether to call a hook; not for a file that came back unchanged, and not once it has been called.
+        tell: Whether to call a hook. False for a file that came back unchanged, and once the hook has been called.
         note: The outcome so far, for the user.
     """
 
@@ -40,7 +40,15 @@ class Errand:
 
 
 def note(connection: sqlite3.Connection, job_id: str, state: State, roots: Collection[str], *, tell: bool) -> None:
-    """Store an errand, if the job's file is in one of these folders and its state requires one."""
+    """Store an errand for a job that has ended, if its file is in one of `roots` and its state requires one.
+
+    Args:
+        connection: Connection with an open transaction.
+        job_id: Id of the job.
+        state: State in which the job ended.
+        roots: Watch folders whose jobs have errands.
+        tell: Whether to call a hook.
+    """
     if not roots or state not in _NOTED or not (tell or state in _ENDED_WELL):
         return
     marks = ", ".join("?" * len(roots))
@@ -57,7 +65,7 @@ def note(connection: sqlite3.Connection, job_id: str, state: State, roots: Colle
 
 
 def note_return(connection: sqlite3.Connection, file: SeenFile, roots: Collection[str]) -> None:
-    """Store an errand for the file of a finished song that was put into its folder again. It calls no hook."""
+    """Store an errand without a hook for a finished song whose file was put into its folder again."""
     known = recall(connection, file.root, file.relative)
     if known is not None and known.job_id is not None:
         row = connection.execute("SELECT state FROM jobs WHERE id = ?", (known.job_id,)).fetchone()
@@ -65,7 +73,7 @@ def note_return(connection: sqlite3.Connection, file: SeenFile, roots: Collectio
 
 
 def pending(database: Database, roots: Collection[str], limit: int) -> list[Errand]:
-    """Return pending errands of these folders."""
+    """Return at most `limit` pending errands of these watch folders."""
     marks = ", ".join("?" * len(roots))
     sql = f"SELECT * FROM errands WHERE pending AND root IN ({marks}) ORDER BY job_id LIMIT {int(limit)}"
     return [_from_row(row) for row in database.read(sql, tuple(map(os.fsencode, roots)))]

@@ -1,9 +1,9 @@
-"""Jobs and watched files as the queue stores them, and a new job in its folder.
+"""Records of jobs and watched files in the database, and of a new job in its folder.
 
-For a watched file, intake.json lies beside job.json: which file the copy in the folder was made from, and the hash of
-its content. With it, the queue can be rebuilt from the folders alone. It is ASCII; bytes that are not text are escaped.
-What was done with each watched file outlives the daemon, so that a restart neither repeats nor forgets anything. Paths
-are stored as bytes, because not every file name is text.
+For a watched file, intake.json lies beside job.json. It records which file the copy in the folder was made from and the
+hash of its content, so the queue can be rebuilt from the folders alone. It is ASCII; bytes that are not valid UTF-8 are
+escaped. The outcome for each watched file is stored, so a restart neither repeats nor loses work. Paths are stored as
+bytes, because not every file name is valid UTF-8.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CREATE TABLE IF NOT EXISTS files (
     root BLOB NOT NULL,             -- the watch folder
     relative BLOB NOT NULL,         -- the file in it
     state TEXT NOT NULL,            -- device:inode:size:mtime_ns:ctime_ns
-    settings_hash TEXT NOT NULL,    -- preset and model with which it was dealt with
-    input_hash TEXT,                -- SHA-256 of the content; NULL when it was ignored
+    settings_hash TEXT NOT NULL,    -- fingerprint of preset and options that applied
+    input_hash TEXT,                -- SHA-256 of the content; NULL if ignored
     job_id TEXT,
-    reason TEXT,                    -- why it was ignored
+    reason TEXT,                    -- why it was ignored; NULL if it was not
     PRIMARY KEY (root, relative)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_job ON files (job_id);
@@ -40,21 +40,31 @@ CREATE INDEX IF NOT EXISTS files_by_job ON files (job_id);
 ERRAND_TABLES = """
 CREATE TABLE IF NOT EXISTS errands (
     job_id TEXT PRIMARY KEY,
-    event_id TEXT NOT NULL,         -- the same however often it is tried
+    event_id TEXT NOT NULL,         -- the same for every attempt
     root BLOB NOT NULL,             -- the watched file, as in `files`
     relative BLOB NOT NULL,
     state TEXT NOT NULL,
     input_hash TEXT,
-    tell INTEGER NOT NULL,          -- whether hooks are due
+    tell INTEGER NOT NULL,          -- whether a hook is still to be called
     pending INTEGER NOT NULL,
-    note TEXT NOT NULL              -- what came of it, for people
+    note TEXT NOT NULL              -- the outcome so far, for the user
 ) WITHOUT ROWID;
 """
 
 
 @dataclass(frozen=True)
 class SeenFile:
-    """One file of a watch folder, and what became of it: a job, or a reason why not."""
+    """A file of a watch folder and its outcome: a job, or the reason it was ignored.
+
+    Attributes:
+        root: The watch folder.
+        relative: Path below `root`.
+        state: Device, inode, size and times, as `scan.file_state` returns them.
+        settings_hash: Fingerprint of the preset and options that applied; empty if the file was ignored.
+        input_hash: SHA-256 of the content; None if the file was ignored.
+        job_id: Id of its job; None if the file was ignored.
+        reason: Why the file was ignored, as a sentence; None if it was not.
+    """
 
     root: str
     relative: str
@@ -66,7 +76,7 @@ class SeenFile:
 
 
 def remember(connection: sqlite3.Connection, file: SeenFile) -> None:
-    """Note what became of a file, in place of what was known of it."""
+    """Store the outcome for a file, replacing its previous record."""
     connection.execute(
         "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
@@ -82,7 +92,7 @@ def remember(connection: sqlite3.Connection, file: SeenFile) -> None:
 
 
 def recall(connection: sqlite3.Connection, root: str, relative: str) -> SeenFile | None:
-    """What is known of a file."""
+    """Return the record of a file, or None if there is none."""
     row = connection.execute(
         "SELECT * FROM files WHERE root = ? AND relative = ?", (os.fsencode(root), os.fsencode(relative))
     ).fetchone()
@@ -90,19 +100,19 @@ def recall(connection: sqlite3.Connection, root: str, relative: str) -> SeenFile
 
 
 def files_of(database: Database, root: str) -> dict[str, SeenFile]:
-    """All that is known of one watch folder, by relative path."""
+    """Return the records of all files of a watch folder, by relative path."""
     rows = database.read("SELECT * FROM files WHERE root = ?", (os.fsencode(root),))
     return {file.relative: file for file in map(_from_row, rows)}
 
 
 def running_of_roots(database: Database) -> dict[str, int]:
-    """How many jobs of each watch folder run now."""
+    """Return the number of running jobs of each watch folder that has any."""
     sql = "SELECT root, COUNT(*) FROM files JOIN jobs ON jobs.id = job_id WHERE jobs.state = 'running' GROUP BY root"
     return {os.fsdecode(root): count for root, count in database.read(sql)}
 
 
 def ignored_files(database: Database) -> list[SeenFile]:
-    """Those of all watch folders that are no jobs."""
+    """Return the records of all ignored files, from every watch folder."""
     return [_from_row(row) for row in database.read("SELECT * FROM files WHERE reason IS NOT NULL")]
 
 
@@ -115,17 +125,34 @@ def _from_row(row: sqlite3.Row) -> SeenFile:
 class JobRow:
     """A row of the table `jobs`.
 
-    seq:              order of arrival
-    attempts:         how often a worker took it up; retries: how often in vain, for a reason that may pass;
-    crashes:          how often the worker died of it
-    fence:            number of the latest lease; a result of an earlier one is dropped
-    owner:            the daemon's run that holds the lease
-    lease_until, not_before: seconds of the monotonic clock of that run, so that no wall clock can end them;
-                      another run knows neither, and starts without
-    cancel_requested: empty, or the state that the job shall end in: "cancelled" or "superseded"
-    source_key:       the file it is about, for people and for superseding; escaped where it is not text
-    job_json:         empty when the request could not be read
-    source_bytes:     size of the copy of the source that lies in the spool; 0 without a copy
+    Attributes:
+        seq: Order of arrival; `JobStore.move` renumbers waiting jobs.
+        id: Id of the job, and the name of its folder.
+        state: Current state.
+        priority: 0 for interactive jobs, 1 for batch jobs; lower values run first.
+        attempts: How often a worker started the job.
+        retries: How many attempts ended in an error that may be temporary.
+        crashes: How many attempts ended because the worker died or hung.
+        fence: Number of the latest lease; results of earlier leases are dropped.
+        owner: The run of the daemon that holds the lease; empty if there is no lease.
+        lease_until: When the lease expires, in seconds of the owner's monotonic clock, so that changes of the wall
+            clock do not affect it. The next run resets it.
+        not_before: Earliest start of the next attempt, on the same clock. The next run resets it.
+        cancel_requested: Empty, or the state that the job should end in: "cancelled" or "superseded".
+        progress: Completed fraction, 0 to 1.
+        message: Latest progress message.
+        error: Latest error, as a sentence for the user.
+        source_key: Path of the source file, for display and for superseding; bytes that are not UTF-8 are escaped.
+        song: Name of the song.
+        origin: What submitted the job, such as "watch".
+        input_hash: SHA-256 of a watched file's content; None for other jobs, or if the result has been deleted.
+        preset_hash: Fingerprint of preset and options; None for jobs that do not come from a watch folder.
+        model_hash: Fingerprint of the model; None for jobs that do not come from a watch folder.
+        source_bytes: Size of the source's copy in the spool; 0 if there is no copy.
+        created_unix_s: When the job was enqueued.
+        finished_unix_s: When the job ended; 0 if it has not.
+        job_json: The request; empty if it could not be read.
+        result_json: The result; None if there is none.
     """
 
     seq: int
@@ -169,7 +196,11 @@ class JobRow:
 
     @classmethod
     def from_sql(cls, row: sqlite3.Row) -> JobRow:
-        """Raises: JobFormatError: the state is one that this version does not know"""
+        """Convert a row of the database.
+
+        Raises:
+            JobFormatError: This version does not know the job's state.
+        """
         values = {name.name: row[name.name] for name in fields(cls)}
         try:
             values["state"] = State(values["state"])
@@ -183,11 +214,14 @@ class JobRow:
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job on its way into the queue.
+    """A job that is not in the queue yet.
 
-    file:         the watched file it came from; its `input_hash` is that of the copy in the spool
-    source_bytes: size of that copy
-    model_hash:   fingerprint of the model; that of the preset and the folder's options is in `file.settings_hash`
+    Attributes:
+        job: The request.
+        source_key: Path of the source file, for display and for superseding; empty: the path in `job`.
+        file: The watched file it was made from; `input_hash` is the hash of the copy in the spool.
+        model_hash: Fingerprint of the model; preset and options are covered by `file.settings_hash`.
+        source_bytes: Size of the copy in the spool; 0 if there is no copy.
     """
 
     job: Job
@@ -199,10 +233,12 @@ class NewJob:
 
 @dataclass
 class Enqueued:
-    """What a batch of arrivals came to, by job id.
+    """Outcome of enqueuing a batch of new jobs, as job ids.
 
-    unchanged:  nothing to do: the same content is already queued or done under the same name
-    superseded: waiting jobs that a newer version of their file has ended
+    Attributes:
+        queued: Jobs that are in the queue.
+        unchanged: Jobs that were not enqueued: the same content is already queued or done under the same name.
+        superseded: Waiting jobs to end, because a newer version of their file was enqueued.
     """
 
     queued: list[str] = field(default_factory=list)
@@ -258,12 +294,12 @@ COLUMNS = {
 
 
 def song_name(job: Job) -> str:
-    """What the job's song is called, as text that any file can hold."""
+    """Return the name of a job's song; bytes that are not UTF-8 are escaped."""
     return source_name(job.song if job.song is not None else job.source.path.stem)
 
 
 def columns_of(new_job: NewJob) -> dict[str, object]:
-    """A queued job's columns, as far as they are not the table's defaults."""
+    """Return the columns of a newly queued job that differ from the table's defaults."""
     job, file = new_job.job, new_job.file
     return {
         "id": job.id,
@@ -286,7 +322,7 @@ SCHEMA = 1
 
 
 def write_new_job(folder: Path, new_job: NewJob) -> None:
-    """Both notes, synced; job.json last, because it makes the folder complete."""
+    """Write intake.json and job.json, synced; job.json comes last, because it marks the folder as complete."""
     if new_job.file is not None:
         note = {"schema": SCHEMA, "file": asdict(new_job.file)}
         note |= {"model_hash": new_job.model_hash, "source_bytes": new_job.source_bytes}
@@ -295,10 +331,18 @@ def write_new_job(folder: Path, new_job: NewJob) -> None:
 
 
 def read_new_job(folder: Path, job: Job, *, finished: bool = False) -> NewJob:
-    """What arrived in this folder, whose job.json has been read.
+    """Read the intake.json of a job's folder.
 
-    Args:   finished: the job will not run, so it does not matter whether its source is still there
-    Raises: JobFormatError: the note is damaged, or neither the copy of the source nor the source is there any more
+    Args:
+        folder: The job's folder.
+        job: The job, as read from its job.json.
+        finished: Whether the job is finished and therefore does not need its source.
+
+    Returns:
+        The new job; for one without intake.json, just the request.
+
+    Raises:
+        JobFormatError: intake.json is damaged, or both the source and its copy are missing.
     """
     path = folder / INTAKE
     if not os.path.lexists(path):
@@ -307,20 +351,26 @@ def read_new_job(folder: Path, job: Job, *, finished: bool = False) -> NewJob:
         new_job = _new_job_of(job, json.loads(read_small(path, REQUEST_BYTES)))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         why = printable(getattr(error, "strerror", None) or str(error))[:300]
-        raise JobFormatError(f"{shown(path)} is damaged ({why}); drop the song into its folder again.") from error
+        raise JobFormatError(f"{shown(path)} is damaged ({why}). Drop the song into its watch folder again.") from error
     if finished or (folder / SOURCE / job.source.path.name).is_file():
         return new_job
     return _from_original(new_job)
 
 
 def _new_job_of(job: Job, note: Any) -> NewJob:
-    """Raises: KeyError, TypeError, ValueError: not a note of ours"""
+    """Convert the content of intake.json.
+
+    Raises:
+        KeyError: A key is missing.
+        TypeError: A value has the wrong type.
+        ValueError: A value is invalid.
+    """
     file = SeenFile(**note["file"])
     for column in fields(file):
         value = getattr(file, column.name)
         if not isinstance(value, str) and (value is not None or column.default is not None):
             raise TypeError(f"{column.name} is not a text")
-        # Paths may hold what is not text, as the system hands it out; nothing else may.
+        # Only paths may hold surrogates, which stand for bytes that are not UTF-8.
         codec = os.fsencode if column.name in ("root", "relative") else str.encode
         if value is not None and b"\0" in codec(value):
             raise ValueError(f"{column.name} holds a NUL")
@@ -333,12 +383,16 @@ def _new_job_of(job: Job, note: Any) -> NewJob:
 
 
 def _from_original(new_job: NewJob) -> NewJob:
-    """The copy left with an earlier run: use the file itself, whatever is in it by now."""
+    """Use the watched file itself, whatever its current content: its copy was deleted after an earlier run.
+
+    Raises:
+        JobFormatError: The file is missing.
+    """
     assert new_job.file is not None, "only files of watch folders are copied"
     original = Path(new_job.file.root, new_job.file.relative)
     try:
         original.stat()
         source = Source(**(new_job.job.source.model_dump() | {"path": original}))
     except (OSError, ValueError) as error:
-        raise JobFormatError(f"{shown(new_job.source_key)} is gone, so it cannot run again; put it back.") from error
+        raise JobFormatError(f"{shown(new_job.source_key)} is missing, so its job cannot run. Put it back.") from error
     return NewJob(new_job.job.model_copy(update={"source": source}), source_key=new_job.source_key)
