@@ -253,7 +253,7 @@ def test_a_done_watched_file_is_retried_from_the_file_or_not_at_all(tmp_path, se
     path.unlink()
     request_retry(settings.spool, row.id)
     run(settings)
-    assert "is gone" in json.loads((settings.spool / "done" / row.id / "result.json").read_text())["error"]
+    assert "is missing" in json.loads((settings.spool / "done" / row.id / "result.json").read_text())["error"]
 
 
 def test_a_copy_whose_twin_was_separated_is_a_duplicate_with_the_same_stems(tmp_path, settings):

@@ -73,7 +73,7 @@ def test_a_request_that_a_daemon_takes_at_once_is_no_error_of_the_one_who_sent_i
 
 def test_the_same_id_cannot_be_submitted_twice(spool, job):
     submit(spool.root, job)
-    with pytest.raises(DaemonError, match="already there"):
+    with pytest.raises(DaemonError, match="already exists"):
         submit(spool.root, job)
 
 
@@ -152,7 +152,7 @@ def test_cancelling_reaches_a_job_wherever_it_is(spool, job):
     spool.claim(folder)
     assert spool.cancel_wanted(job.id)
     settled(spool, job, State.CANCELLED)
-    with pytest.raises(DaemonError, match="finished already"):
+    with pytest.raises(DaemonError, match="already finished"):
         request_cancel(spool.root, job.id)
 
 
