@@ -1,13 +1,13 @@
-"""Jobs as a whole: each lies both in the store and in the spool, which are kept in step and read together here.
+"""State changes and listings of jobs, which exist both in the store and in the spool.
 
-`JobLifecycle` changes the state of a job: the store first, then result.json, then the folder's move to done/; then it
-tells the listener. The store is always updated first, so the next start repairs a crash between two steps. Everything
-the daemon does about one job runs inside `JobLifecycle.confine`: an error there ends that job, with a sentence in its
-result, and nothing else.
+`JobLifecycle` keeps the two in step. It ends a job in the store, writes result.json, moves the folder to done/, and
+notifies the listener. The store is always updated first, so the next start can repair a crash between two steps.
+Everything the daemon does for a single job runs inside `JobLifecycle.confine`: an error there ends only that job, with
+a sentence in its result.
 
-`list_jobs` reads jobs as they are shown to people, on the command line and on the web page. Requests that no daemon has
-claimed yet lie in the spool's inbox, everything else in the store. A finished job that waits for a retry is in both;
-then it is listed as a request.
+`list_jobs` lists jobs for the user, on the command line and on the web page. Requests that no daemon has claimed yet
+are in the spool's inbox, all other jobs in the store. A finished job that waits for a retry is in both and is listed as
+a request.
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Event:
-    """Something that the program running the daemon may want to show.
+    """An event that the program running the daemon may show.
 
-    kind: "queued", "started", "progress", "retrying", or the state that a job ended in;
-          about watch folders: "ignored", "waiting", "left", "offline", "online", "held";
-          about a song's file afterwards: "after", "kept", "hook";
-          about the daemon: "paused", "resumed", "worker"
-    id, song, file: of the job, `file` being the path of its source; empty for events about something else
-    message:  one phrase or sentence
-    result:   of a job that has ended
+    Attributes:
+        kind: Of a job: "queued", "started", "progress", "retrying", or the state that it ended in. Of a watch folder:
+            "ignored", "waiting", "left", "offline", "online", "held". Of the file of a finished song: "after",
+            "kept", "hook". Of the daemon: "paused", "resumed", "worker".
+        id: Id of the job; empty if the event is not about a job.
+        song: Name of the song, or path of a file below its watch folder; may be empty.
+        file: Path of the source file; may be empty.
+        fraction: Completed fraction of the job, 0 to 1.
+        message: A phrase or a sentence.
+        result: Result of a job that has ended.
     """
 
     kind: str
@@ -58,9 +61,12 @@ Listener = Callable[[Event], None]
 
 
 class JobLifecycle:
-    """Through which the daemon's parts change the state of a job and report it.
+    """Changes the states of jobs in the store and the spool, and reports the changes.
 
-    ended: how many jobs ended in which state since the start
+    Attributes:
+        store: The store.
+        spool: The spool.
+        ended: Number of jobs that ended since the start, by state.
     """
 
     def __init__(self, store: JobStore, spool: Spool, listener: Listener | None = None):
@@ -75,11 +81,14 @@ class JobLifecycle:
 
     @contextlib.contextmanager
     def confine(self, job_id: str) -> Iterator[None]:
-        """Let an error about one job end that job, and not its caller.
+        """Context in which an error ends the given job instead of propagating.
 
         Raises:
-            NoSpaceLeft, DaemonError, sqlite3.DatabaseError, OSError: the trouble is that of the queue or of the spool,
-                and so not this job's; MemoryError
+            NoSpaceLeft: The disk of the queue is full.
+            DaemonError: The daemon cannot continue.
+            sqlite3.DatabaseError: The database failed.
+            OSError: The spool is not writable, or the output pipe is closed.
+            MemoryError: The process is out of memory.
         """
         try:
             yield
@@ -90,15 +99,15 @@ class JobLifecycle:
             self._fail_job(job_id, error)
 
     def affects_all_jobs(self, error: Exception) -> bool:
-        """Whether an error is that of the queue, the spool or this process, and so no single job's."""
+        """Whether an error concerns the queue, the spool or this process instead of a single job."""
         if isinstance(error, OSError):
-            return isinstance(error, BrokenPipeError) or not self.spool.usable  # nobody reads our output any more
-        if isinstance(error, sqlite3.DatabaseError):  # what is wrong with one row's values has classes of its own
+            return isinstance(error, BrokenPipeError) or not self.spool.usable  # the reader of our output is gone
+        if isinstance(error, sqlite3.DatabaseError):  # errors in a single row's values have their own subclasses
             return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
         return isinstance(error, (NoSpaceLeft, DaemonError, MemoryError))
 
     def _fail_job(self, job_id: str, error: Exception) -> None:
-        """Fail a job after an unexpected error; if even that fails, abandon it in the store."""
+        """Fail a job after an error; if that fails too, abandon the job in the store."""
         sentence = str(error) if isinstance(error, TsbsDawError) else _unexpected(job_id, error)
         try:
             row = self.store.get(job_id)
@@ -122,31 +131,38 @@ class JobLifecycle:
     ) -> bool:
         """End a job.
 
-        Args:    fence: of the lease that is ended; None for a job that waits
-                 result: what a worker, or an equal job, delivered; its id, state and time are set here
-        Returns: False when the lease was another's: nothing has changed
+        Args:
+            row: The job.
+            state: State that the job ends in.
+            fence: Number of the lease to end; None for a waiting job.
+            error: The error as a sentence for the user; None if there is none.
+            retryable: Whether the error may be temporary.
+            result: Result of the worker or of an equal job; its id, state and time are replaced.
+
+        Returns:
+            False if the lease is no longer the current one; nothing has changed then.
         """
         error = printable(_in_the_words_of_the_user(row, error)) if error else None
         deliver = _deliver_of(row)
-        known: dict[str, Any] = {
+        changes: dict[str, Any] = {
             "id": row.id,
             "state": state,
             "error": error,
             "retryable": retryable,
             "deliver": deliver,
         }
-        known["finished_unix_s"] = time.time()
-        known["schema_"] = _schema_of(row)  # an equal job may have asked in another one
-        final = (result or Result(id=row.id, state=state)).model_copy(update=known)
+        changes["finished_unix_s"] = time.time()
+        changes["schema_"] = _schema_of(row)  # an equal job's request may use another schema
+        final = (result or Result(id=row.id, state=state)).model_copy(update=changes)
         if not self.store.finish(final, fence):
-            log.warning("job %s: the result of lease %s is dropped: it is not the current one", row.id, fence)
+            log.warning("job %s: dropping the result of lease %s, which is not the current one", row.id, fence)
             return False
         self.settle(final)
         self.announce(final, row.song, row.source_key)
         return True
 
     def announce(self, result: Result, song: str = "", file: str = "") -> None:
-        """Count and report an ending that the store knows."""
+        """Count and report a job that has ended in the store."""
         self.ended[result.state] += 1
         level = logging.WARNING if result.state in (State.FAILED, State.DEAD) else logging.INFO
         detail = f" -> {result.folder}" if result.folder else f": {result.error}" if result.error else ""
@@ -155,13 +171,13 @@ class JobLifecycle:
         self.publish(Event(result.state.value, result.id, song, file, fraction, result.error or "", result))
 
     def settle(self, result: Result) -> None:
-        """Let the result appear in done/; on a full disk, later."""
+        """Write the result to done/. If that fails, as on a full disk, keep it for `settle_unsettled`."""
         try:
             self.spool.settle(result.id, result)
             self._unsettled.pop(result.id, None)
         except OSError as error:
             if result.id not in self._unsettled:
-                log.error("job %s: its result cannot be written yet: %s", result.id, error)
+                log.error("job %s: cannot write the result yet: %s", result.id, error)
             self._unsettled[result.id] = result
 
     def settle_unsettled(self) -> None:
@@ -178,7 +194,7 @@ class JobLifecycle:
 
 
 def _in_the_words_of_the_user(row: JobRow, error: str) -> str:
-    """A watched file is read from its copy in the spool; the user knows it by its own path."""
+    """Replace the path of a watched file's copy in the spool with the path that the user knows."""
     if not row.from_watch_folder:
         return error
     try:
@@ -188,7 +204,7 @@ def _in_the_words_of_the_user(row: JobRow, error: str) -> str:
 
 
 def _schema_of(row: JobRow) -> int:
-    """The schema that the request was written in; 1 for one that cannot be read."""
+    """Return the schema version of the request, or 1 if the request cannot be read."""
     try:
         return row.job.schema_ if row.job_json else 1
     except JobFormatError:
@@ -196,7 +212,7 @@ def _schema_of(row: JobRow) -> int:
 
 
 def _deliver_of(row: JobRow) -> dict[str, Any]:
-    """The client's own `deliver` keys, even of a request that only another version understands."""
+    """Return the client's `deliver` keys, even if the request needs another version of tsbs-daw."""
     try:
         return row.job.deliver if row.job_json else {}
     except JobFormatError:
@@ -215,7 +231,7 @@ def _unexpected(job_id: str, error: Exception) -> str:
     )
 
 
-# ---- jobs as they are shown to people --------------------------------------------------------------------------------
+# ---- listings for the user -------------------------------------------------------------------------------------------
 
 SUBMITTED = "submitted"
 
@@ -223,15 +239,22 @@ SUBMITTED = "submitted"
 def list_jobs(
     store: JobStore | None, spool: Spool, states: Iterable[State] = tuple(State), limit: int = -1
 ) -> list[dict[str, Any]]:
-    """Requests, then at most `limit` jobs in these states; newest first. store: None when no daemon has ever run."""
+    """List requests, then at most `limit` jobs in these states, newest first, in the form of `describe`.
+
+    Args:
+        store: The store; None if no daemon has ever run.
+        spool: The spool.
+        states: States of the jobs to list.
+        limit: Maximum number of jobs; negative for all.
+    """
     requests = unclaimed(spool)
-    again = {job["id"] for job in requests}
+    requested = {job["id"] for job in requests}
     stored = [describe(row) for row in store.rows(states, limit)] if store is not None else []
-    return requests + [job for job in stored if job["id"] not in again]
+    return requests + [job for job in stored if job["id"] not in requested]
 
 
 def describe(row: JobRow) -> dict[str, Any]:
-    """A job of the store, ready for JSON."""
+    """Return a job of the store as a dictionary for JSON."""
     return {
         "id": row.id,
         "state": row.state.value,
@@ -250,7 +273,7 @@ def describe(row: JobRow) -> dict[str, Any]:
 
 
 def unclaimed(spool: Spool, limit: int = -1) -> list[dict[str, Any]]:
-    """The newest `limit` requests that no daemon has claimed yet, in the form of `describe`; newest first."""
+    """Return the newest `limit` unclaimed requests in the form of `describe`, newest first."""
     if not spool.inbox.is_dir():
         return []
     folders = spool.waiting()[::-1]
@@ -262,7 +285,7 @@ def unclaimed(spool: Spool, limit: int = -1) -> list[dict[str, Any]]:
             entry["created_unix_s"] = (folder / "job.json").lstat().st_mtime
             job = spool.read_request(folder)
         except OSError:
-            continue  # claimed in the meantime; the store has it now
+            continue  # claimed in the meantime, so the store has it
         except JobFormatError as error:
             entry |= {"song": "?", "source": "?", "origin": "?", "error": str(error)}
         else:

@@ -2,13 +2,13 @@
 
     queued ──lease──> running ──finish──> done, failed, cancelled, superseded
       ^                  │
-      └──── requeue ─────┘   after a crash, a retryable error, or a daemon that went away
+      └──── requeue ─────┘   after a crash, a retryable error, or the end of the daemon
     queued ──finish──> cancelled, superseded, duplicate, dead
 
-A lease is numbered (`fence`); whoever comes back with an old number is not listened to. Order: interactive before
-batch, then those with fewer attempts, so that a job which keeps failing does not hold up the others, then by arrival.
+Every lease has a number (`fence`); updates that carry an old number are rejected. Order: interactive jobs before batch
+jobs, then jobs with fewer attempts, so that a job that keeps failing does not delay the others, then by arrival.
 
-How a job comes into the queue's table: new, again, instead of an older version, or not at all.
+`enqueue_one` decides whether a new job is inserted, runs again, replaces an older version, or is not needed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tsbs_daw.queue.records import (
 
 
 def enqueue_one(connection: sqlite3.Connection, new_job: NewJob, outcome: Enqueued) -> None:
-    """A job that is known runs again if it is finished, and is left alone if it is not."""
+    """Enqueue a job. A finished job with the same id runs again; a live one is left unchanged."""
     job, file = new_job.job, new_job.file
     known = connection.execute("SELECT state FROM jobs WHERE id = ?", (job.id,)).fetchone()
     if known is not None:
@@ -53,7 +53,7 @@ def enqueue_one(connection: sqlite3.Connection, new_job: NewJob, outcome: Enqueu
         return
     if file is not None:
         before = recall(connection, file.root, file.relative)
-        if before and _dealt_with(connection, before, file):
+        if before and _is_unchanged(connection, before, file):
             remember(connection, replace(file, job_id=before.job_id))
             outcome.unchanged.append(job.id)
             return
@@ -63,8 +63,8 @@ def enqueue_one(connection: sqlite3.Connection, new_job: NewJob, outcome: Enqueu
     outcome.queued.append(job.id)
 
 
-def _dealt_with(connection: sqlite3.Connection, before: SeenFile, file: SeenFile) -> bool:
-    """Whether the file only looks new: touched, linked, or its rights changed, and its job is well."""
+def _is_unchanged(connection: sqlite3.Connection, before: SeenFile, file: SeenFile) -> bool:
+    """Whether content and settings are the same as for an earlier job that is live or done."""
     if (before.input_hash, before.settings_hash) != (file.input_hash, file.settings_hash):
         return False
     row = connection.execute("SELECT state FROM jobs WHERE id = ?", (before.job_id,)).fetchone()
@@ -72,7 +72,7 @@ def _dealt_with(connection: sqlite3.Connection, before: SeenFile, file: SeenFile
 
 
 def _supersede(connection: sqlite3.Connection, new_job: NewJob) -> list[str]:
-    """End waiting jobs about an older version of the file; ask running ones to end. Returns those that waited."""
+    """Request the end of live jobs for older versions of the file. Return the ids of those that are waiting."""
     older = (new_job.source_key, new_job.job.id)
     where = "source_key = ? AND id != ? AND input_hash IS NOT NULL AND cancel_requested = ''"
     connection.execute(
@@ -86,7 +86,7 @@ def _supersede(connection: sqlite3.Connection, new_job: NewJob) -> list[str]:
 
 
 def _run_again(connection: sqlite3.Connection, columns: dict[str, object]) -> None:
-    """A finished job is asked for once more: as new, but its number goes on counting."""
+    """Queue a finished job again with all its counters reset, except `fence`, which keeps increasing."""
     fresh = {
         "attempts": 0,
         "retries": 0,
@@ -102,7 +102,7 @@ def _run_again(connection: sqlite3.Connection, columns: dict[str, object]) -> No
 
 
 def insert(connection: sqlite3.Connection, verb: str, columns: dict[str, object]) -> None:
-    """Add a row to `jobs`. Args: verb: INSERT, or INSERT OR IGNORE"""
+    """Add a row to `jobs`; `verb` is INSERT or INSERT OR IGNORE."""
     names = ", ".join(columns)
     connection.execute(f"{verb} INTO jobs ({names}) VALUES ({', '.join(':' + name for name in columns)})", columns)
 
@@ -115,25 +115,24 @@ AND NOT EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id AND files.root 
 ORDER BY {order} LIMIT 1
 """
 _ORDER = "priority, attempts, seq"
-
-
 _UNREADABLE = {"priority": 1, "source_key": "", "song": "", "origin": "?", "job_json": ""}
 
 
 class Requeued(Enum):
-    """Why a lease ended without a result, and therefore what it counts as."""
+    """Why a lease ended without a result, which decides the counter that increases."""
 
-    RELEASED = "the daemon was asked to stop: as if it had not begun"
-    RETRIED = "something that may pass by itself"
+    RELEASED = "the daemon was asked to stop; the attempt does not count"
+    RETRIED = "a possibly temporary error"
     CRASHED = "the worker died or hung"
 
 
 class JobStore:
-    """The queue. Only the daemon opens it for writing; everyone else uses `open_for_reading`.
+    """The queue. Only the daemon opens it for writing; other processes use `open_for_reading`.
 
     Attributes:
-        attended, closed: Watch folders of whose jobs errands are written down, and those whose jobs wait for the hour.
-        limits: How many jobs of a watch folder may run at once.
+        attended: Watch folders whose jobs have errands.
+        closed: Watch folders outside their `hours`, whose jobs must wait.
+        limits: Maximum number of concurrent jobs of a watch folder.
     """
 
     def __init__(self, database: Database):
@@ -144,12 +143,12 @@ class JobStore:
 
     @classmethod
     def open(cls, path: Path) -> JobStore:
-        """Raises: DaemonError, NoSpaceLeft; see `Database.open`"""
+        """Open or create the queue. Raises DaemonError and NoSpaceLeft as `Database.open` does."""
         return cls(Database.open(path, TABLES, VERSION, COLUMNS))
 
     @classmethod
     def open_for_reading(cls, path: Path) -> JobStore | None:
-        """None when no daemon has ever run here."""
+        """Open the queue for reading, or return None if no daemon has ever run."""
         database = Database.open_for_reading(path, VERSION, COLUMNS)
         return cls(database) if database else None
 
@@ -167,12 +166,12 @@ class JobStore:
         return [row for part in parts for row in self._rows(f"id IN ({_marks(part)})", part)]
 
     def rows(self, states: Iterable[State] = tuple(State), limit: int = -1) -> list[JobRow]:
-        """Jobs in these states, newest first."""
+        """Return jobs in these states, newest first."""
         names = tuple(state.value for state in states)
         return self._rows(f"state IN ({_marks(names)}) ORDER BY seq DESC LIMIT {int(limit)}", names)
 
     def counts(self) -> dict[State, int]:
-        known = {state.value: state for state in State}  # a newer version may have more
+        known = {state.value: state for state in State}  # a newer version may have written others
         found = self.database.read("SELECT state, COUNT(*) FROM jobs GROUP BY 1")
         return {known[state]: count for state, count in found if state in known}
 
@@ -180,49 +179,49 @@ class JobStore:
         return self._rows("state IN ('queued', 'running') ORDER BY seq")
 
     def waiting_after(self, seq: int, limit: int) -> list[tuple[int, str]]:
-        """(seq, id) of jobs that wait, in order of arrival, beginning after `seq`."""
+        """Return (seq, id) of waiting jobs after `seq`, in order of arrival."""
         sql = "SELECT seq, id FROM jobs WHERE state = 'queued' AND seq > ? ORDER BY seq LIMIT ?"
         return [tuple(row) for row in self.database.read(sql, (seq, limit))]
 
     def in_order(self, limit: int) -> list[JobRow]:
-        """Running jobs, then those that wait, in the order in which they will run."""
+        """Return running jobs, then waiting jobs in the order in which they will run."""
         return self._rows(f"state IN ('running', 'queued') ORDER BY state != 'running', {_ORDER} LIMIT ?", (limit,))
 
     def live_count(self) -> int:
         return int(self.database.read("SELECT COUNT(*) FROM jobs WHERE state IN ('queued', 'running')")[0][0])
 
     def live_source_bytes(self) -> int:
-        """How much the copies of sources that still wait weigh."""
+        """Return the total size in bytes of the source copies of unfinished jobs."""
         sql = "SELECT TOTAL(source_bytes) FROM jobs WHERE state IN ('queued', 'running')"
         return int(self.database.read(sql)[0][0])
 
     def next(self, now: float) -> JobRow | None:
-        """The job to run next; not one whose content is being computed under another name."""
+        """Return the job to run next, skipping held folders and content that another job is computing now."""
         running = running_of_roots(self.database) if self.limits else {}
         held = (*self.closed, *(root for root, limit in self.limits.items() if running.get(root, 0) >= limit))
         found = self.database.read(_NEXT.format(order=_ORDER, held=_marks(held)), (now, *map(os.fsencode, held)))
         return JobRow.from_sql(found[0]) if found else None
 
     def done_duplicate(self, row: JobRow) -> JobRow | None:
-        """The finished job with the same content, preset and model."""
+        """Return a finished job with the same content, preset and model, or None."""
         key = (row.input_hash, row.preset_hash, row.model_hash)
         found = self._rows("state = 'done' AND input_hash = ? AND preset_hash = ? AND model_hash = ?", key)
         return found[0] if found else None
 
     def ignored(self) -> list[SeenFile]:
-        """Files of watch folders that are no jobs, and why."""
+        """Return the ignored files of all watch folders, with the reasons."""
         return ignored_files(self.database)
 
     def files_of(self, root: str) -> dict[str, SeenFile]:
-        """Files of a watch folder that have been dealt with, by relative path."""
+        """Return the known files of a watch folder, by relative path."""
         return files_of(self.database, root)
 
     def roots(self) -> list[str]:
-        """Every folder that was ever watched."""
+        """Return every watch folder that has known files."""
         return [os.fsdecode(row[0]) for row in self.database.read("SELECT DISTINCT root FROM files")]
 
     def outputs(self, origin: str) -> list[Path]:
-        """The output folders of all jobs that came from `origin`."""
+        """Return the output folders of all jobs of an origin."""
         sql = "SELECT DISTINCT json_extract(job_json, '$.output') FROM jobs WHERE origin = ? AND job_json != ''"
         return [Path(row[0]) for row in self.database.read(sql, (origin,)) if row[0]]
 
@@ -232,7 +231,7 @@ class JobStore:
     # Arriving
 
     def enqueue(self, new_jobs: Iterable[NewJob]) -> Enqueued:
-        """Take jobs into the queue, in one transaction with the memory of their files."""
+        """Enqueue jobs and store the records of their files, in one transaction."""
         new_jobs = list(new_jobs)
 
         def work(connection: sqlite3.Connection) -> Enqueued:
@@ -255,7 +254,7 @@ class JobStore:
         self.database.write(work)
 
     def record_finished(self, new_job: NewJob | None, result: Result) -> None:
-        """Keep a job that ended elsewhere; None: its request could not be read. A known id is left alone."""
+        """Insert a finished job unless its id exists; `new_job` is None if the request could not be read."""
         columns = columns_of(new_job) if new_job else dict(_UNREADABLE, id=result.id, created_unix_s=time.time())
         columns |= {"state": result.state.value, "error": result.error, "result_json": result.to_json()}
         columns |= {"finished_unix_s": result.finished_unix_s, "source_bytes": 0}
@@ -270,7 +269,7 @@ class JobStore:
     # Running
 
     def lease(self, row: JobRow, owner: str, until: float) -> JobRow | None:
-        """Give a queued job to a worker, under a new number. None when it is not queued any more."""
+        """Lease a queued job to a worker under a new number. Return None if the job is no longer queued."""
         changed = self._update(
             "state = 'running', owner = ?, lease_until = ?, fence = fence + 1, attempts = attempts + 1, "
             "progress = 0, message = '', error = NULL",
@@ -281,7 +280,7 @@ class JobStore:
         return self.get(row.id) if changed else None
 
     def extend(self, job_id: str, fence: int, until: float, progress: float, message: str) -> bool:
-        """The worker lives; note how far it is. False when the lease is another's by now."""
+        """Extend a lease and store the progress. Return False if the lease is no longer the current one."""
         return self._update(
             "lease_until = ?, progress = MAX(progress, ?), message = ?",
             (until, progress, message),
@@ -292,7 +291,7 @@ class JobStore:
     def requeue(
         self, job_id: str, fence: int, why: Requeued, *, not_before: float = 0.0, error: str | None = None
     ) -> bool:
-        """End a lease without a result. Args: not_before: when the job may run again; error: for people"""
+        """End a lease without a result. The job may run again at `not_before`; `error` is for the user."""
         return self._update(
             "state = 'queued', owner = '', lease_until = 0, progress = 0, message = '', not_before = ?, error = ?, "
             "crashes = crashes + ?, retries = retries + ?, attempts = attempts - ?",
@@ -308,19 +307,19 @@ class JobStore:
         )
 
     def finish(self, result: Result, fence: int | None = None) -> bool:
-        """End a job for good.
+        """End a job. `fence` is the number of the lease that the result belongs to, or None for a waiting job.
 
-        Args:    fence: of the lease under which the result was made; None for a job that was not running
-        Returns: False when that lease is not the current one, or the job is finished already: nothing has changed
+        Returns:
+            False if the lease is not the current one or the job is already finished; nothing has changed then.
         """
         live = "id = ? AND state = 'queued'" if fence is None else "id = ? AND state = 'running' AND fence = ?"
         changes = "state = ?, error = ?, result_json = ?, finished_unix_s = ?, owner = '', progress = ?"
         progress = 1.0 if result.state is State.DONE else 0.0
-        said = (result.state.value, result.error, result.to_json(), result.finished_unix_s, progress)
+        values = (result.state.value, result.error, result.to_json(), result.finished_unix_s, progress)
         which = (result.id,) if fence is None else (result.id, fence)
 
         def work(connection: sqlite3.Connection) -> bool:
-            changed = connection.execute(f"UPDATE jobs SET {changes} WHERE {live}", (*said, *which)).rowcount > 0
+            changed = connection.execute(f"UPDATE jobs SET {changes} WHERE {live}", (*values, *which)).rowcount > 0
             if changed:
                 errands.note(connection, result.id, result.state, self.attended, tell=True)
             return changed
@@ -328,7 +327,7 @@ class JobStore:
         return self.database.write(work)
 
     def abandon(self, job_id: str, error: str) -> None:
-        """End a job whose result cannot be stored, so that it is never picked up again."""
+        """Fail a job whose result cannot be written, so that it is never started again."""
         self._update(
             "state = 'failed', error = ?, result_json = NULL, owner = '', finished_unix_s = ?",
             (error, time.time()),
@@ -337,7 +336,7 @@ class JobStore:
         )
 
     def request_cancel(self, job_id: str, end_as: State) -> bool:
-        """Note that a live job shall end as `cancelled` or `superseded`. The first wish counts."""
+        """Request that a live job end as `cancelled` or `superseded`. Only the first request counts."""
         return self._update(
             "cancel_requested = ?",
             (end_as.value,),
@@ -346,14 +345,13 @@ class JobStore:
         )
 
     def move(self, job_id: str, where: str) -> bool:
-        """Change a waiting job's place among those that wait.
+        """Change a waiting job's place in the queue to `where`, one of `spool.MOVES`.
 
-        The job takes over the priority and the attempts of whose place it takes, and the numbers of arrival of all
-        that wait are dealt out anew in the new order; so nothing else is needed to keep it, and what arrives later
-        comes after it as ever.
+        The job takes the priority and attempts of the job whose place it takes. The `seq` numbers of all waiting jobs
+        are then reassigned in the new order, so that no separate order has to be stored.
 
-        Args:    where: one of `spool.MOVES`
-        Returns: False when the job does not wait
+        Returns:
+            False if the job is not waiting.
         """
 
         def work(connection: sqlite3.Connection) -> bool:
@@ -371,20 +369,21 @@ class JobStore:
             connection.execute(change, (priority, attempts, job_id))
             numbers = sorted(row[3] for row in waiting)
             renumbered = [(number, row[0]) for number, row in zip(numbers, order, strict=True) if number != row[3]]
-            for sign in (-1, 1):  # no two may have the same number, not even for a moment
+            for sign in (-1, 1):  # `seq` must be unique after every single update
                 connection.executemany("UPDATE jobs SET seq = ? WHERE id = ?", [(sign * n, i) for n, i in renumbered])
             return True
 
         return self.database.write(work)
 
     def forget_content(self, job_id: str) -> None:
-        """The result of this job is gone from the disk: the same content may be computed again."""
+        """Clear a job's `input_hash`, so that its content can be computed again: its result has been deleted."""
         self._update("input_hash = NULL", (), "id = ?", (job_id,))
 
     def take_over(self) -> list[str]:
-        """At the start of a run: no other daemon lives, so what is running is not, and no time of its clock counts.
+        """Requeue the running jobs of an earlier daemon and reset the times of its clock. Called once at the start.
 
-        Returns: the jobs that were interrupted. Their attempt counts, but not as a crash: it was not they who fell.
+        Returns:
+            Ids of the interrupted jobs. Their attempt counts, but not as a crash, because they did not cause it.
         """
         interrupted = [row.id for row in self._rows("state = 'running'")]
         self._update("state = 'queued', owner = '', lease_until = 0, progress = 0", (), "state = 'running'", ())
