@@ -28,9 +28,10 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from tsbs_daw.network.blocks import EPS, DualNet, SequenceUnit, TransformAverageConcatenate
+from tsbs_daw.network.blocks import EPS, DualNet, SequenceUnit
 from tsbs_daw.network.config import ModelConfig
 from tsbs_daw.network.network import TwoStageSeparator
+from tsbs_daw.network.tiles import Prepared, PreparedChannelStep, merged_output
 
 BLOCK = 64  # steps of a sequence a program takes at a time
 
@@ -225,7 +226,7 @@ def for_gpu(network: TwoStageSeparator, dtype: torch.dtype) -> TwoStageSeparator
     return lean.eval().requires_grad_(False)
 
 
-class KernelSequenceUnit(nn.Module):
+class KernelSequenceUnit(Prepared):
     """`blocks.SequenceUnit`, in place."""
 
     in_weight: Tensor
@@ -248,17 +249,12 @@ class KernelSequenceUnit(nn.Module):
         for name in ("conv_weight", "conv_bias", "dt_bias", "D"):
             self._keep(name, getattr(mamba, name))
         self._keep("rate", -mamba.A_log.double().exp())
-        # proj(cat(out_proj_g(norm_weight_g y_g) + u)) = sum_g (proj_g out_proj_g norm_weight_g) y_g + (sum_g proj_g) u
-        proj = unit.proj.weight.double().unflatten(1, (self.directions, -1)).transpose(0, 1)
-        out = proj @ (mamba.out_proj.double() * mamba.norm_weight.double()[:, None])
+        out, skip = merged_output(unit)
         self._keep("out_weight", out.mT.flatten(0, 1), dtype)  # (G x I, N)
-        self._keep("skip_weight", proj.sum(0).mT, dtype)
+        self._keep("skip_weight", skip.mT, dtype)
         self._keep("skip_bias", unit.proj.bias)
         self._keep("norm_weight", unit.norm_weight)
         self._keep("norm_bias", unit.norm_bias)
-
-    def _keep(self, name: str, tensor: Tensor, dtype: torch.dtype = torch.float32) -> None:
-        self.register_buffer(name, tensor.detach().to(dtype, copy=True).contiguous())
 
     def forward(self, x: Tensor, sequences: int, strides: tuple[int, int]) -> None:
         """
@@ -303,33 +299,8 @@ class KernelSequenceUnit(nn.Module):
         )  # fmt: skip
 
 
-class KernelChannelStep(nn.Module):
+class KernelChannelStep(PreparedChannelStep):
     """`blocks.TransformAverageConcatenate`, in place."""
-
-    transform_weight: Tensor
-    transform_bias: Tensor
-    average_weight: Tensor
-    average_bias: Tensor
-    own_weight: Tensor
-    shared_weight: Tensor
-    concatenate_bias: Tensor
-    norm_weight: Tensor
-    norm_bias: Tensor
-
-    def __init__(self, step: TransformAverageConcatenate, dtype: torch.dtype):
-        super().__init__()
-        self.dtype = dtype
-        own, shared = step.concatenate.weight.detach().chunk(2, dim=1)
-        weights = {"transform": step.transform.weight, "average": step.average.weight, "own": own, "shared": shared}
-        for name, weight in weights.items():
-            self.register_buffer(f"{name}_weight", weight.detach().to(dtype, copy=True).contiguous())
-        for name in ("transform", "average", "concatenate"):
-            self.register_buffer(f"{name}_bias", getattr(step, name).bias.detach().to(dtype, copy=True))
-        slopes = getattr(step, "slopes", None)  # of PReLU, one a layer; None: tanh
-        self.slopes = None if slopes is None else slopes.tolist()
-        self.register_buffer("norm_weight", step.norm_weight.detach().float().clone())
-        self.register_buffer("norm_bias", step.norm_bias.detach().float().clone())
-        self.slopes = None if step.slopes is None else step.slopes.tolist()
 
     def forward(self, x: Tensor, channels: int) -> None:
         """x: (K, B, T, N) with B = batch x channels, channels fastest; float32 and contiguous, changed in place."""

@@ -120,7 +120,27 @@ def tanh(x: Tensor) -> Tensor:
     return x.float().mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
-class TiledSequenceUnit(nn.Module):
+class Prepared(nn.Module):
+    """Base class of a block's steps for inference: their weights are copies, in the formats that they are read in."""
+
+    def _keep(self, name: str, tensor: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        self.register_buffer(name, tensor.detach().to(dtype, copy=True).contiguous())
+
+
+def merged_output(unit: SequenceUnit) -> tuple[Tensor, Tensor]:
+    """Merge a unit's linear layer with the output projection of its Mamba-2 and the weight of its gated norm.
+
+    proj(cat(out_proj_g(norm_weight_g y_g) + u)) = sum_g (proj_g out_proj_g norm_weight_g) y_g + (sum_g proj_g) u
+
+    Returns:
+        The matrix of each direction, (G, N, I), and that of the unit's normalised input, (N, N); in double precision.
+    """
+    mamba = unit.mamba.mamba
+    proj = unit.proj.weight.double().unflatten(1, (unit.mamba.directions, -1)).transpose(0, 1)
+    return proj @ (mamba.out_proj.double() * mamba.norm_weight.double()[:, None]), proj.sum(0)
+
+
+class TiledSequenceUnit(Prepared):
     """`blocks.SequenceUnit`, in place. `dtype` is of the matrix products; norms, decays and sums are float32."""
 
     z_weight: Tensor
@@ -156,16 +176,12 @@ class TiledSequenceUnit(nn.Module):
         self._keep("rate", -mamba.A_log.double().exp() * math.log2(math.e), torch.float64)  # for exp2
         self._keep("D", mamba.D.repeat_interleave(config.headdim, 1), dtype)
 
-        # proj(cat(out_proj_g(norm_weight_g y_g) + u)) = sum_g (proj_g out_proj_g norm_weight_g) y_g + (sum_g proj_g) u
-        proj = unit.proj.weight.double().unflatten(1, (self.directions, config.feature_dim)).transpose(0, 1)
-        self._keep("out_weight", proj @ (mamba.out_proj.double() * mamba.norm_weight.double()[:, None]), dtype)
-        self._keep("skip_weight", proj.sum(0), dtype)
+        out, skip = merged_output(unit)
+        self._keep("out_weight", out, dtype)
+        self._keep("skip_weight", skip, dtype)
         self._keep("skip_bias", unit.proj.bias)
         self._keep("norm_weight", unit.norm_weight)
         self._keep("norm_bias", unit.norm_bias)
-
-    def _keep(self, name: str, tensor: Tensor, dtype: torch.dtype = torch.float32) -> None:
-        self.register_buffer(name, tensor.detach().to(dtype, copy=True).contiguous())
 
     def forward(self, x: Tensor) -> None:
         """x: (S, L, N) with any strides, changed along L in place."""
@@ -250,8 +266,13 @@ def _row_blocks(length: int) -> list[tuple[int, int]]:
     return [(begin, min(begin + size, length)) for begin in range(0, length, size)]
 
 
-class TiledChannelStep(nn.Module):
-    """`blocks.TransformAverageConcatenate`, in place."""
+class PreparedChannelStep(Prepared):
+    """The weights of `blocks.TransformAverageConcatenate`; the last layer's in two halves, of each channel and shared.
+
+    Args:
+        step: The step to compute.
+        dtype: Of the matrix products; the norm is float32.
+    """
 
     transform_weight: Tensor
     transform_bias: Tensor
@@ -266,15 +287,19 @@ class TiledChannelStep(nn.Module):
     def __init__(self, step: TransformAverageConcatenate, dtype: torch.dtype):
         super().__init__()
         self.dtype = dtype
-        own, shared = step.concatenate.weight.detach().chunk(2, dim=1)
+        own, shared = step.concatenate.weight.chunk(2, dim=1)
         weights = {"transform": step.transform.weight, "average": step.average.weight, "own": own, "shared": shared}
         for name, weight in weights.items():
-            self.register_buffer(f"{name}_weight", weight.detach().to(dtype, copy=True).contiguous())
+            self._keep(f"{name}_weight", weight, dtype)
         for name in ("transform", "average", "concatenate"):
-            self.register_buffer(f"{name}_bias", getattr(step, name).bias.detach().to(dtype, copy=True))
-        self.register_buffer("norm_weight", step.norm_weight.detach().clone())
-        self.register_buffer("norm_bias", step.norm_bias.detach().clone())
-        self.slopes = None if step.slopes is None else step.slopes.tolist()
+            self._keep(f"{name}_bias", getattr(step, name).bias, dtype)
+        self._keep("norm_weight", step.norm_weight)
+        self._keep("norm_bias", step.norm_bias)
+        self.slopes = None if step.slopes is None else step.slopes.tolist()  # of PReLU, one a layer; None: tanh
+
+
+class TiledChannelStep(PreparedChannelStep):
+    """`blocks.TransformAverageConcatenate`, in place."""
 
     def forward(self, x: Tensor, channels: int) -> None:
         """x: (K, B, T, N) with B = batch x channels, channels fastest; changed in place."""
