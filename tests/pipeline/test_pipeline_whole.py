@@ -19,8 +19,8 @@ from tsbs_daw.contracts.manifest import read_manifest
 from tsbs_daw.core.config import DaemonOptions
 from tsbs_daw.lab.songs.casting import cast
 from tsbs_daw.lab.songs.compose import compose
-from tsbs_daw.lab.songs.dataset import truth_of
 from tsbs_daw.lab.songs.render import render
+from tsbs_daw.lab.songs.score import truth_of
 from tsbs_daw.models.registry import BUNDLED
 from tsbs_daw.watch.folders import WatchFolder
 

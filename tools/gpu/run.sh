@@ -33,7 +33,7 @@ if [ -z "$songs" ]; then
   [ -d "$carried/material" ] && sources+=(--material "$carried/material")
   [ -d "$carried/voices" ] && sources+=(--voices "$carried/voices")
   render() {  # first seed, songs, seconds
-    OMP_NUM_THREADS=1 nice -n 19 python3 -m tsbs_daw.lab.songs render "$songs" --songs "$2" --start-seed "$1" \
+    OMP_NUM_THREADS=1 nice -n 19 python3 -m tsbs_daw.lab render "$songs" --songs "$2" --start-seed "$1" \
       --seconds "$3" "${sources[@]}" >>"$OUT/.render.txt" 2>&1 &
     renderers+=($!)
   }

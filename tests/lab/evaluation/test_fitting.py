@@ -64,7 +64,7 @@ def test_the_bundled_weights_say_how_they_came_about():
 
     known = json.loads((files("tsbs_daw.analysis") / "weights.json").read_text(encoding="utf-8"))
     assert set(known["doubt"]) == {"tempo", "bars", "key"}
-    assert known["how"]["command"].startswith("python -m tsbs_daw.lab.evaluation fit")
+    assert known["how"]["command"].startswith("python -m tsbs_daw.lab fit")
     assert all(int(part.split("-")[1]) < 9500 for part in known["how"]["seeds"])
     assert known["unseen"]["separated"]["songs"] == known["how"]["songs"]
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile as sf
 
 from tsbs_daw.core.errors import UsageError
-from tsbs_daw.lab.songs.__main__ import main
-from tsbs_daw.lab.songs.dataset import SPLITS, render_dataset, split_of
+from tsbs_daw.lab.__main__ import main
+from tsbs_daw.lab.songs.render import SPLITS, render_dataset, split_of
 from tsbs_daw.lab.songs.score import STEMS
 
 

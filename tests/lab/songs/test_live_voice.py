@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from spoken_pack import write_pack
 
-from tsbs_daw.lab.songs import casting, compose, dataset, dsp, render
+from tsbs_daw.lab.songs import casting, compose, dsp, render
 from tsbs_daw.lab.songs.casting import cast_live
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, stream
 from tsbs_daw.lab.songs.material import open_material
 from tsbs_daw.lab.songs.recorded_voice import sing_live
+from tsbs_daw.lab.songs.render import ANALYSES, render_dataset
 from tsbs_daw.lab.songs.speakers import open_speakers
 from tsbs_daw.lab.songs.voice import FRAME_S
 
@@ -69,8 +70,8 @@ def test_a_song_is_the_same_every_time(speakers, always):
 
 def test_a_data_set_keeps_the_analyses(tmp_path, always):
     pack = write_pack(tmp_path / "pack", 1)
-    dataset.render_dataset(tmp_path / "songs", 1, 1002, 3.0, material=pack)
-    assert list((tmp_path / "songs" / dataset.ANALYSES).glob("*.npz"))
+    render_dataset(tmp_path / "songs", 1, 1002, 3.0, material=pack)
+    assert list((tmp_path / "songs" / ANALYSES).glob("*.npz"))
 
 
 def test_without_pyworld_songs_are_sung_as_before(tmp_path, monkeypatch):

@@ -10,8 +10,8 @@ import soundfile as sf
 from lab.songs.pack import RATE, PackWriter, write_pack
 
 from tsbs_daw.core.errors import UsageError
+from tsbs_daw.lab.__main__ import main
 from tsbs_daw.lab.songs import compose, render
-from tsbs_daw.lab.songs.__main__ import main
 from tsbs_daw.lab.songs.casting import SHARES, cast
 from tsbs_daw.lab.songs.instruments import BASS_PLAYERS, BASSES, OTHER_PLAYERS, OTHERS
 from tsbs_daw.lab.songs.material import open_material

@@ -11,8 +11,8 @@ import soundfile as sf
 from spoken_pack import write_pack
 
 from tsbs_daw.core.errors import UsageError
+from tsbs_daw.lab.__main__ import main
 from tsbs_daw.lab.songs import compose, dsp, render, voice_bank
-from tsbs_daw.lab.songs.__main__ import main
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
 from tsbs_daw.lab.songs.material import open_material
 from tsbs_daw.lab.songs.performances import KINDS, perform

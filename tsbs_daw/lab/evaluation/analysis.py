@@ -22,7 +22,7 @@ from tsbs_daw.audio.read import open_audio
 from tsbs_daw.contracts.analysis import Analysis, Loudness
 from tsbs_daw.core.errors import DatasetError, UsageError, shown
 from tsbs_daw.lab.evaluation.songs import Truth, find_test_songs, read_truth, stem_file
-from tsbs_daw.lab.songs.dataset import SPLITS
+from tsbs_daw.lab.songs.render import SPLITS
 from tsbs_daw.separation.separator import Separator
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,12 @@ A symbolic song consists of the pitch features of a generated score, computed wi
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from tsbs_daw.analysis.features import PITCH_S, Features, Weights, using
 from tsbs_daw.analysis.key_and_sections import KEYS, Mode, describe_chroma, describe_keys, find_sections
 from tsbs_daw.analysis.rhythm_features import rhythm_features
 from tsbs_daw.analysis.tempo import Described, describe_pulses, with_bars
-from tsbs_daw.lab.evaluation.analysis import SongFeatures, compare, summarise
+from tsbs_daw.lab.evaluation.analysis import SongFeatures, compare, extract_songs, summarise
 from tsbs_daw.lab.evaluation.songs import MAJOR_MODES, Truth
 from tsbs_daw.lab.songs.compose import compose
 from tsbs_daw.lab.songs.dsp import stream
@@ -39,7 +41,43 @@ FOLDS = 6
 WRONG = 0.05  # largest share of wrong figures among those not marked doubtful
 NO_DOUBT = {"tempo": 0.0, "bars": 0.0, "key": 0.0}
 
+COMMAND = "python -m tsbs_daw.lab fit SONGS --out tsbs_daw/analysis/weights.json"
+
 Example = tuple[np.ndarray, np.ndarray]  # (candidates, features), and a boolean mask of the true ones (candidates,)
+
+
+def write_weights(folders: Sequence[Path], out: Path, model: str, symbolic_songs: int, kept: Path | None) -> dict:
+    """Fit the weights, and write weights.json.
+
+    Args:
+        folders: Folders of songs with song.json.
+        out: The file to write.
+        model: Model that separates the stems.
+        symbolic_songs: Number of symbolic songs for keys.
+        kept: Folder to cache extracted features in.
+
+    Returns:
+        Result of `learn`.
+    """
+    from tsbs_daw.separation.separator import Separator
+
+    separator = Separator.load(model, "cpu")
+    songs, seeds = extract_songs(folders, separator, kept)
+    learned = learn(songs, symbolic_songs)
+    facts = {"model_hash": separator.model_hash, "songs": len(songs), "seeds": seeds, "sketches": symbolic_songs}
+    out.write_text(_laid_out({**learned, "how": {"command": COMMAND, **facts}}), encoding="utf-8")
+    return learned
+
+
+def _laid_out(document: dict[str, dict]) -> str:
+    """Format JSON with one line per question, so that a diff shows what changed."""
+    parts = [
+        f" {json.dumps(part)}: {{\n"
+        + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
+        + "\n }"
+        for part, values in document.items()
+    ]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 @dataclass(frozen=True)

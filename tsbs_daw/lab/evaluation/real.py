@@ -10,7 +10,7 @@ leak        level of the estimate of a silent stem, relative to the mixture
 The songs are made from clones of their public repositories:
 
     git clone https://github.com/mdn/webaudio-examples
-    python -m tsbs_daw.lab.evaluation real-songs OUT --clone webaudio-examples
+    python -m tsbs_daw.lab real-songs OUT --clone webaudio-examples
 
 Files are read from the commit that `real_songs.yaml` pins, whatever is checked out; its hash covers every byte.
 """
@@ -240,7 +240,7 @@ def read_real_songs(data: Path, stems: tuple[str, ...]) -> Iterator[KnownSong]:
     if not folders:
         raise DatasetError(
             f"The folder {data} holds no songs; give a folder of song/{stems[0]}.wav files, or make the "
-            "benchmark's with: python -m tsbs_daw.lab.evaluation real-songs"
+            "benchmark's with: python -m tsbs_daw.lab real-songs"
         )
     for folder in folders:
         yield read_song(folder, stems)

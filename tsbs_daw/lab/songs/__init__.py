@@ -13,9 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from tsbs_daw.lab.songs.compose import compose
-from tsbs_daw.lab.songs.dataset import render_dataset
 from tsbs_daw.lab.songs.dsp import SAMPLE_RATE, stream
-from tsbs_daw.lab.songs.render import render
+from tsbs_daw.lab.songs.render import render, render_dataset
 
 __all__ = ["compose", "compose_demo", "render", "render_dataset"]
 

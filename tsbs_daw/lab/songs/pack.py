@@ -1,7 +1,7 @@
 """Make a material pack out of clones of the public repositories that the recordings come from.
 
     git clone https://github.com/sfzinstruments/karoryfer.growlybass
-    python -m tsbs_daw.lab.songs pack OUT --clone karoryfer.growlybass
+    python -m tsbs_daw.lab pack OUT --clone karoryfer.growlybass
 
 `recipes.yaml` says what is cut from where. Files are read from the commit that `sources.yaml` pins, whatever is checked
 out: a commit's hash covers every byte. The clone must state the licence that `sources.yaml` names.

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tsbs_daw.lab.songs.dsp import SAMPLE_RATE
+
 STEMS = ("vocals", "drums", "bass", "other")
 
 
@@ -220,3 +222,46 @@ def scale_step(scale: tuple[int, ...], pitch: int, steps: int) -> int:
         while pitch % 12 not in scale:
             pitch += direction
     return pitch
+
+
+def truth_of(score: Score) -> dict:
+    """What is known of a song: seed, key, tempo, beats, chords, sections and timbres; times in seconds."""
+    beats = int(score.duration_s * score.tempo_bpm / 60.0)
+    beat_s = 60.0 / score.tempo_bpm
+    return {
+        "schema": 1,
+        "seed": score.seed,
+        "sample_rate": SAMPLE_RATE,
+        "duration_s": score.duration_s,
+        "style": score.style,
+        "key": f"{NOTE_NAMES[score.tonic]} {score.mode}",
+        "tonic": score.tonic,
+        "mode": score.mode,
+        "tempo_bpm": score.tempo_bpm,
+        "meter": score.meter,
+        "swing": score.swing,
+        "beats_s": [round(number * beat_s, 6) for number in range(beats + 1)],
+        "downbeats_s": [round(number * beat_s, 6) for number in range(0, beats + 1, score.bar_beats)],
+        "chords": [
+            {
+                "start_s": round(chord.beat * beat_s, 6),
+                "end_s": round((chord.beat + chord.beats) * beat_s, 6),
+                "name": chord.name,
+            }
+            for chord in score.chords
+        ],
+        "sections": [
+            {
+                "name": section.name,
+                "start_s": round(section.bar * score.bar_beats * beat_s, 6),
+                "bars": section.bars,
+                "playing": sorted(section.playing),
+            }
+            for section in score.sections
+        ],
+        "parts": [
+            {"name": part.name, "stem": part.stem, "events": len(part.events), **part.timbre}
+            for part in score.parts
+            if part.events
+        ],
+    }

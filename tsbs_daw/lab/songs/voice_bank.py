@@ -68,7 +68,7 @@ def open_bank(material: Material) -> Material:
         UsageError: it holds no takes
     """
     if not any(_is_lead(take) for take in material.recordings):
-        raise UsageError(f"{material.folder} holds no voice bank; make one with `python -m tsbs_daw.lab.songs voices`.")
+        raise UsageError(f"{material.folder} holds no voice bank; make one with `python -m tsbs_daw.lab voices`.")
     return material
 
 
