@@ -52,7 +52,7 @@ def test_a_cut_file_is_refused_and_can_be_salvaged(tmp_path, files, ending, kept
     assert warnings == ()
     path.write_bytes(files[ending][: int(kept * len(files[ending]))])
     with pytest.raises(
-        TruncatedAudio, match=r"cut short: .* copy it again, or use what is there with `--salvage`\.$"
+        TruncatedAudio, match=r"cut short: .* copy it again, or use the readable part with `--salvage`\.$"
     ) as no:
         read_all(path)
     assert str(path) in str(no.value)
@@ -230,7 +230,7 @@ def test_a_header_that_can_be_understood_in_two_ways_is_refused(tmp_path):
         (b"RIFF", "not audio|too short"),
         (b"\n<!DOCTYPE html>\n<html><body>404</body></html>" + bytes(100), "a web page: the download failed"),
         (bytes(100_000), "nothing but zeros"),
-        (np.random.default_rng(1).bytes(100_000), "is not audio, or in an unknown format"),
+        (np.random.default_rng(1).bytes(100_000), "is not audio, or has an unknown format"),
         (b"PK\x03\x04" + bytes(100), "a ZIP archive"),
         (b"ID3\x03\0\0\0\0\1\0" + bytes(128), "tags but no audio"),
         (b"RIFF\x24\0\0\0WAVE" + signals.chunk(b"fmt ", bytes(16)), r"no `data` chunk"),

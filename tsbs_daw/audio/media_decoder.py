@@ -1,15 +1,17 @@
-"""The decoder for formats that libsndfile does not know: AAC, ALAC and the audio of video files, by FFmpeg (PyAV).
+"""The FFmpeg decoder (PyAV) for formats that libsndfile does not support: AAC, ALAC and the audio of video files.
 
-A child process like `decoder`, with the same plan, messages, limits and end. The plan has three more entries:
+Like `decoder`, it is a child process, with the same plan, messages, limits and shutdown. The plan has three more
+entries:
 
-    demuxer    FFmpeg's name of the container, so that FFmpeg does not guess and opens no other file
-    resume     go on after a packet that cannot be decoded
-    length_s   null, or the duration of the audio as [numerator, denominator]: the last frame may be padded
+    demuxer    FFmpeg's name for the container, so that FFmpeg neither guesses the format nor opens other files
+    resume     continue after a packet that cannot be decoded
+    length_s   null, or the duration of the audio as [numerator, denominator], needed where the last frame is padded
 
-and the header message has two more: late_s, how long after the rest of the file the audio starts; held_s, the duration
-that the container states, if the audio is all that it holds. The end message has losses and lost_s, see `resume`.
+The header message has two more entries: late_s, the delay of the audio relative to the start of the container, and
+held_s, the duration that the container states, present only if the audio is its only stream. The end message has two
+more: losses, the number of packets skipped because of `resume`, and lost_s, their duration.
 
-FFmpeg removes the encoder delay by the file's edit list or codec delay.
+FFmpeg removes the encoder delay according to the file's edit list or codec delay.
 """
 
 from __future__ import annotations
@@ -26,13 +28,17 @@ from tsbs_daw.audio import decoder
 from tsbs_daw.audio.decoder import Failure, WindowFile, open_source, send, send_json
 
 UNKNOWN_SAMPLES = 1 << 63
-SHORTEST_PACKET_BYTES = 16  # shorter ones may be zeros, as where Opus sends nothing
+SHORTEST_PACKET_BYTES = 16  # a shorter packet may validly be all zeros, for example where Opus sends nothing
 MAX_UNREADABLE = 10_000  # packets in a row
 FULL_SCALE = {"uint8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31, "int64": 1 << 63}
 
 
 def decode(plan: dict) -> None:
-    """Decode a file by its plan and send the samples. Raises: Failure"""
+    """Decode a file according to its plan and send the samples.
+
+    Raises:
+        Failure: The file cannot be opened or decoded, or has no audio.
+    """
     import av
 
     window = plan["window"]
@@ -53,12 +59,17 @@ def decode(plan: dict) -> None:
 
 
 class Sender:
-    """Decodes the first audio stream and sends it in blocks."""
+    """Decodes the first audio stream and sends it in blocks.
+
+    Args:
+        container: Open PyAV container with at least one audio stream.
+        plan: The plan described above.
+    """
 
     def __init__(self, container, plan: dict):
         self.container, self.plan = container, plan
         self.stream = container.streams.audio[0]
-        self.stream.codec_context.thread_count = 1  # threads reserve address space, and audio does not need them
+        self.stream.codec_context.thread_count = 1  # each thread reserves address space, and audio needs only one
         self.start, self.done, self.end = plan["start_samples"], 0, None
         self.is_pcm = self.stream.codec_context.name.startswith("pcm_")
         self.kind: tuple[int, int] | None = None
@@ -66,10 +77,13 @@ class Sender:
         self.losses, self.lost_s = 0, 0.0
 
     def run(self, at_end) -> None:
-        """Decode and send everything.
+        """Decode the stream and send all of it.
+
+        Args:
+            at_end: Function that returns whether the file was read to its end.
 
         Raises:
-            Failure: the error of FFmpeg, after everything before it has been sent
+            Failure: FFmpeg failed. Everything before the failure has been sent.
         """
         import av
 
@@ -90,7 +104,14 @@ class Sender:
         send_json(b"E", {"samples": self.done, "left_bytes": 0} | losses)
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Yield decoded frames, (samples, channels) float32. Sends the header before the first."""
+        """Yield decoded frames, and send the header before the first.
+
+        Raises:
+            Failure: The sample rate or the number of channels changes.
+
+        Shape:
+            yields: (samples, channels), float32
+        """
         for frame in self.decoded():
             channels = len(frame.layout.channels)
             if self.kind is None:
@@ -98,20 +119,20 @@ class Sender:
             elif self.kind != (frame.sample_rate, channels):
                 self.flush()
                 raise Failure("change", changed(self.kind, frame.sample_rate, channels), self.done)
-            found = frame.to_ndarray()
-            found = found.T if frame.format.is_planar else found.reshape(-1, channels)
-            yield as_float(found)
+            samples = frame.to_ndarray()
+            samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+            yield as_float(samples)
 
     def decoded(self) -> Iterator:
-        """Yield FFmpeg's frames. With `resume` in the plan, packets that cannot be decoded are left out and counted."""
+        """Yield FFmpeg's frames. With `resume` in the plan, skip and count packets that cannot be decoded."""
         import av
 
         for packet in self.packets():
             try:
                 if packet.is_corrupt:
-                    raise ValueError("a part of a packet is missing")
+                    raise ValueError("part of a packet is missing")
                 if packet.size >= SHORTEST_PACKET_BYTES and not self.is_pcm and not any(bytes(packet)):
-                    raise ValueError("zeros stand in the place of its audio")
+                    raise ValueError("a packet contains only zeros")
                 yield from packet.decode()
             except (av.error.FFmpegError, ValueError):
                 if not self.plan["resume"] or self.kind is None:
@@ -120,23 +141,23 @@ class Sender:
                 self.losses += 1
 
     def packets(self) -> Iterator:
-        """Yield the stream's packets, then one without content, which asks the codec for what it still holds.
+        """Yield the stream's packets, then an empty packet, which flushes the codec.
 
-        With `resume` in the plan, go on with the next packet after one that cannot be read: FFmpeg then reports an
-        error, or the end of the file, and continues when it is asked again.
+        With `resume` in the plan, continue after a packet that cannot be read. FFmpeg reports such a packet as an error
+        or as the end of the file, and resumes with the next packet when demuxing is started again.
         """
         import av
 
-        found, unreadable, flush = 0, 0, None
+        readable, unreadable, flush = 0, 0, None
         while unreadable < MAX_UNREADABLE:
             try:
                 for packet in self.container.demux(self.stream):
                     if packet.size:
-                        found, unreadable = found + 1, 0
+                        readable, unreadable = readable + 1, 0
                         yield packet
                     else:
                         flush = packet
-                if not self.plan["resume"] or found + self.losses >= self.stream.frames:
+                if not self.plan["resume"] or readable + self.losses >= self.stream.frames:
                     break
             except av.error.InvalidDataError:
                 if not self.plan["resume"] or self.kind is None:
@@ -147,6 +168,7 @@ class Sender:
             yield flush
 
     def announce(self, frame, channels: int) -> None:
+        """Send the header, with the properties of the first frame."""
         rate, length_s = frame.sample_rate, self.plan["length_s"]
         if length_s:
             self.end = round(Fraction(*length_s) * rate)
@@ -156,6 +178,7 @@ class Sender:
         self.send_header(rate, channels, UNKNOWN_SAMPLES if self.end is None else self.end, late_s)
 
     def send_header(self, rate: int, channels: int, samples: int, late_s: float) -> None:
+        """Send the header message."""
         self.kind = (rate, channels)
         info = {"samples": samples, "sample_rate": rate, "channels": channels, "late_s": late_s}
         info["state"] = self.plan["state"]
@@ -165,7 +188,11 @@ class Sender:
         send_json(b"H", info | names)
 
     def take(self, frames: np.ndarray) -> None:
-        """Keep the samples of the portion, and send them once they fill a block."""
+        """Buffer the frames' samples that belong to the requested portion, and send them once they fill a block.
+
+        Shape:
+            frames: (samples, channels)
+        """
         if self.end is not None:
             frames = frames[: self.end - self.done]
         skip = min(max(self.start - self.done, 0), len(frames))
@@ -176,6 +203,7 @@ class Sender:
             self.flush()
 
     def flush(self) -> None:
+        """Send the buffered samples."""
         if self.waiting:
             block = np.ascontiguousarray(np.concatenate(self.waiting), np.float32)
             send(b"D", block.data.cast("B"))
@@ -183,14 +211,14 @@ class Sender:
 
 
 def changed(kind: tuple[int, int], rate: int, channels: int) -> str:
-    """What a stream changes to, for the end of a sentence."""
+    """Describe the new sample rate and number of channels of a stream that changes, as "44100 Hz and 1 channel"."""
     new = [f"{rate} Hz"] if rate != kind[0] else []
     new += [f"{channels} channel{'s' if channels != 1 else ''}"] if channels != kind[1] else []
     return " and ".join(new)
 
 
 def as_float(samples: np.ndarray) -> np.ndarray:
-    """Scale integers of any width to full scale 1.0; floating point stays as it is."""
+    """Convert samples to float32. Integers of any width are scaled to full scale 1.0; floats keep their values."""
     full = FULL_SCALE.get(samples.dtype.name)
     if full is None:
         return samples.astype(np.float32)

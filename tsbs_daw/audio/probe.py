@@ -1,6 +1,7 @@
-"""Identify a file by its content and check that it is complete, before anything decodes it.
+"""Identify a file by its content and check that it is complete, before it is decoded.
 
-Allocates nothing that a file asks for, reads a bounded part of it, and needs neither numpy nor a decoder.
+Memory use does not depend on sizes that the file states, only a bounded part of the file is read, and neither numpy nor
+a decoder is needed.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ from tsbs_daw.core.files import is_gone, may_pass, open_regular
 MAX_CHANNELS = 32
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 384_000
 MAX_ID3_TAGS = 16
-MAX_JUNK_BYTES = 1 << 20  # before the audio
+MAX_JUNK_BYTES = 1 << 20  # foreign data before the audio
 TAGGED = ("MP3", "AAC", "FLAC")  # formats that usually have ID3v2 tags before their audio
-# Magic bytes, and as much of what must follow them as keeps them from occurring by chance.
+# Magic bytes, with enough of the bytes that must follow them to make a match by chance unlikely.
 SIGNATURE = re.compile(
     rb"(?:RIFF|RIFX|RF64|BW64).{4}(?:WAVE|RMP3)|FORM.{4}AIF[FC]|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02"
     rb"|caff\x00\x01\x00\x00desc|\.snd\x00\x00|\x1a\x45\xdf\xa3[\x01\x80-\xff]|.{4}ftyp|" + re.escape(W64_RIFF),
     re.DOTALL,
 )
 HEAD_BYTES = 4096
-MAY_END_IN_ZEROS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"dns.", W64_RIFF)  # as silence
+MAY_END_IN_ZEROS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"dns.", W64_RIFF)  # silence
 
-# The usual endings of each container. A file with another ending is read anyway, with a warning.
+# The usual extensions of each container. A file with another container's extension is read anyway, with a warning.
 SUFFIXES = {
     "WAV": (".wav", ".wave", ".bwf", ".rf64"),
     "RF64": (".wav", ".wave", ".bwf", ".rf64", ".bw64"),
@@ -69,7 +70,7 @@ SUFFIXES = {
 }
 AUDIO_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
-# Magic bytes of unsupported files, so that the error can name them.
+# Magic bytes of unsupported files (at an offset), so that the error can name the format.
 OTHER_SOUND = {
     (0, b"\x30\x26\xb2\x75"): "a Windows Media file",
     (0, b"MAC "): "a Monkey's Audio file",
@@ -102,23 +103,27 @@ def inspect(path: Path, *, salvage: bool = False) -> Header:
     """Read and check a file's header.
 
     Args:
-        path: of the file
-        salvage: accept an incomplete file, with a warning
+        path: File to inspect.
+        salvage: Accept an incomplete or damaged file, with a warning.
 
     Returns:
-        A Header whose warnings are complete sentences. With `salvage`, the fault is among them.
+        The header. Its warnings are complete sentences; with `salvage`, they include the fault.
 
     Raises:
-        UnreadableAudio: not audio, empty, damaged, or not a file
-        TruncatedAudio: shorter than the header promises
-        UnsupportedAudio: a format, number of channels or sample rate that cannot be separated
+        UnreadableAudio: The file is empty, damaged, not audio, not a regular file, or cannot be opened.
+        TruncatedAudio: The file is shorter than its header promises.
+        UnsupportedAudio: The format, number of channels or sample rate is not supported.
     """
     with open_source(path) as file:
         return inspect_open(file, path, salvage=salvage)
 
 
 def open_source(path: Path) -> BinaryIO:
-    """Open a file that should be audio. Raises: AudioError: see `cannot_open`"""
+    """Open an audio file for reading.
+
+    Raises:
+        AudioError: The file cannot be opened; see `cannot_open`.
+    """
     try:
         return open_regular(path)
     except OSError as error:
@@ -126,7 +131,7 @@ def open_source(path: Path) -> BinaryIO:
 
 
 def inspect_open(file: BinaryIO, path: Path, *, salvage: bool = False) -> Header:
-    """Read and check the header of an open file; otherwise as `inspect`. Leaves the file at any position."""
+    """Read and check the header of an open file, like `inspect`. The file position afterwards is undefined."""
     name = shown(path)
     try:
         header = _read(file, os.fstat(file.fileno()).st_size)
@@ -139,9 +144,9 @@ def inspect_open(file: BinaryIO, path: Path, *, salvage: bool = False) -> Header
     if header.fault:
         if not salvage:
             fault = header.fault
-            way_out = f"{fault.remedy}, or use what is there with `--salvage`"
-            raise fault.kind(f"{name} {fault.what}; {way_out}.")
-        rest = "; what follows is left out" if header.fault.what.startswith("changes to") else ""
+            advice = f"{fault.remedy}, or use the readable part with `--salvage`"
+            raise fault.kind(f"{name} {fault.what}; {advice}.")
+        rest = "; the rest is left out" if header.fault.what.startswith("changes to") else ""
         warnings.append(header.fault.what + rest)
     suffix = path.suffix.lower()
     if suffix in AUDIO_SUFFIXES and suffix not in SUFFIXES[header.container]:
@@ -150,13 +155,13 @@ def inspect_open(file: BinaryIO, path: Path, *, salvage: bool = False) -> Header
 
 
 def seems_unfinished(path: Path) -> bool:
-    """Whether more of a file is to be expected: it is empty, preallocated, or shorter than its header promises.
+    """Whether a file is probably still being written: empty, preallocated, or shorter than its header promises.
 
-    A cheap check without decoding, for files that are being copied. It never refuses a file: the reader reports later
-    what is wrong with it.
+    This is a cheap check without decoding, for files that are being copied. It reports no faults; the reader does that
+    later.
 
     Raises:
-        OSError: the file cannot be opened
+        OSError: The file cannot be opened.
     """
     with open_regular(path) as file:
         size = file.seek(0, 2)
@@ -183,7 +188,7 @@ def seems_unfinished(path: Path) -> bool:
 
 
 def cannot_open(path: Path, error: OSError) -> AudioError:
-    """Translate an OSError from opening or reading `path`."""
+    """Translate an OSError from opening or reading `path` into the error to raise."""
     name = shown(path)
     if error.errno in (errno.EISDIR, errno.EINVAL):
         kind = "a folder" if error.errno == errno.EISDIR else "not a regular file"
@@ -195,10 +200,10 @@ def cannot_open(path: Path, error: OSError) -> AudioError:
 
 
 def check_limits(channels: int | None, sample_rate: int | None) -> None:
-    """Check the number of channels and the sample rate, if they are known.
+    """Check the number of channels and the sample rate, where they are known.
 
     Raises:
-        Refused: they cannot be separated
+        Refused: One of them is outside the supported range.
     """
     if channels is not None and not 1 <= channels <= MAX_CHANNELS:
         raise Refused(UnsupportedAudio, f"has {channels} channels; between 1 and {MAX_CHANNELS} are supported")
@@ -210,7 +215,11 @@ def check_limits(channels: int | None, sample_rate: int | None) -> None:
 
 
 def _read(file: BinaryIO, size: int) -> Header:
-    """Read the header with the reader for the file's magic bytes, wherever the audio starts. Raises: Refused"""
+    """Find the start of the audio and read the header with the reader for its format.
+
+    Raises:
+        Refused: The file is empty, has no audio that a reader supports, or has an invalid header.
+    """
     if size == 0:
         raise Refused(UnreadableAudio, "is empty (0 bytes); copy it again")
     tags_end, start = audio_start(file, size)
@@ -224,17 +233,24 @@ def _read(file: BinaryIO, size: int) -> Header:
     padded = tags_end > 0 and not any(bytes_at(file, tags_end, start - tags_end))
     usual = header.container in TAGGED and (start == tags_end or padded)
     skipped = () if usual else (f"has {start} bytes before its audio; they are skipped",)
-    found = header.resume
+    section_resume = header.resume
 
     def resume(samples: int) -> tuple[int, Window] | None:
-        place = found(samples) if found else None
+        place = section_resume(samples) if section_resume else None
         return place and (place[0], place[1].shifted(start))
 
     return replace(header, window=window.shifted(start), resume=resume, warnings=(*skipped, *header.warnings))
 
 
 def audio_start(file: BinaryIO, size: int) -> tuple[int, int]:
-    """Where the tags at the start of the file end, and where its audio starts. Raises: Refused"""
+    """Find the audio of a file.
+
+    Returns:
+        The offset after the ID3v2 tags at the start of the file, and the offset of the audio.
+
+    Raises:
+        Refused: The file has no audio that a reader supports.
+    """
     tags_end = _after_id3(file, size)
     for start in (tags_end, skip_padding(file, tags_end)):
         if _reader_at(file, start):
@@ -248,7 +264,7 @@ def audio_start(file: BinaryIO, size: int) -> tuple[int, int]:
 
 
 def _reader_at(file: BinaryIO, start: int) -> Callable[[BinaryIO, int], Header] | None:
-    """The reader for the format that starts at this offset; None if none does."""
+    """The reader for the format that starts at this offset; None if no known format does."""
     file.seek(start)
     reader = _reader(file.read(16))
     if reader is None and looks_like_mpeg(file, start):
@@ -257,7 +273,7 @@ def _reader_at(file: BinaryIO, start: int) -> Callable[[BinaryIO, int], Header] 
 
 
 def _reader(magic: bytes) -> Callable[[BinaryIO, int], Header] | None:
-    """The reader for a format with magic bytes; None for other formats."""
+    """The reader for the format with these magic bytes; None if they are unknown."""
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] in (b"WAVE", b"RMP3"):
         return read_wav
     if looks_like_mp4(magic):
@@ -271,8 +287,8 @@ def _reader(magic: bytes) -> Callable[[BinaryIO, int], Header] | None:
 
 
 def _find_audio(file: BinaryIO, start: int, size: int) -> int | None:
-    """The offset of the first audio after `start`, as far as players look for it; None if there is none."""
-    start = start if start < size else 0  # a tag that claims the whole file states a wrong length
+    """The offset of the first audio within `MAX_JUNK_BYTES` after `start`; None if there is none."""
+    start = start if start < size else 0  # a tag that claims to fill the whole file states a wrong length
     file.seek(start)
     match = SIGNATURE.search(file.read(MAX_JUNK_BYTES))
     limit = start + (match.start() if match else MAX_JUNK_BYTES)
@@ -296,7 +312,7 @@ def _after_id3(file: BinaryIO, size: int) -> int:
 
 
 def _something_else(file: BinaryIO) -> Refused | None:
-    """The refusal of a file whose first bytes say that it is something else."""
+    """The error for a file whose first bytes identify it as something other than supported audio; None otherwise."""
     file.seek(0)
     start = file.read(HEAD_BYTES)
     for (offset, magic), what in OTHER_SOUND.items():
@@ -309,7 +325,7 @@ def _something_else(file: BinaryIO) -> Refused | None:
 
 
 def _unknown(file: BinaryIO, size: int) -> Refused:
-    """The refusal of a file in which no reader finds audio."""
+    """The error for a file in which no reader finds audio."""
     file.seek(0)
     start = file.read(HEAD_BYTES)
     if not start.strip(b"\0"):
@@ -318,4 +334,4 @@ def _unknown(file: BinaryIO, size: int) -> Refused:
         return Refused(UnreadableAudio, "has tags but no audio; copy it again")
     if size < 44:
         return Refused(UnreadableAudio, f"is too short for audio ({size} bytes); copy it again")
-    return Refused(UnreadableAudio, "is not audio, or in an unknown format; convert it to WAV or FLAC")
+    return Refused(UnreadableAudio, "is not audio, or has an unknown format; convert it to WAV or FLAC")

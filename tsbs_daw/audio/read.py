@@ -1,8 +1,8 @@
 """Read audio files of any common format, in blocks of float32 (channels, samples).
 
 Two readers must agree before any sample is returned: `probe` reads the header and compares it with the file's size,
-and `decoder` decodes the audio in a separate process, where a hostile file can do no harm. Nothing is allocated from a
-number that a file claims.
+and `decoder` decodes the audio in a separate process, where a malicious file can do no harm. No allocation depends on a
+size that a file states.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from tsbs_daw.core.files import HashedFile, content_state
 log = logging.getLogger(__name__)
 
 BLOCK_SAMPLES = 65536
-MAX_RESUMPTIONS = 50  # after decoding errors of one file; each costs a process
+MAX_RESUMPTIONS = 50  # after decoding errors in one file; each starts a process
 UNKNOWN_SAMPLES = 1 << 62  # libsndfile reports something near 2^63 for an unknown length
-STEP_SAMPLES, SALVAGE_STEP_SAMPLES = 8192, 1024  # most that is lost to a decoding error
-STRAY_BYTES = 1 << 16  # after the last sample of a FLAC; tags are smaller, and decoders read ahead
-HELD_SLACK_S = 0.5  # by which the duration that a container states may exceed what it holds
-LATE_S = 0.001  # audio later than video; below it, containers merely count time coarsely
+STEP_SAMPLES, SALVAGE_STEP_SAMPLES = 8192, 1024  # a decoding error loses at most this many
+STRAY_BYTES = 1 << 16  # after the audio of a FLAC: more than this gets a warning; tags are smaller
+HELD_SLACK_S = 0.5  # a container may state a duration up to this much longer than its audio
+LATE_S = 0.001  # smallest delay of the audio that gets a warning; containers round times
 
 
 def media_is_installed() -> bool:
@@ -52,11 +52,11 @@ class AudioInfo:
     """The properties of an audio file.
 
     Attributes:
-        samples: per channel; None if only decoding can tell
-        container: by content: "WAV", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", "CAF", "AU", "MP4", "MATROSKA", "AAC"
-        subtype: sample format, in libsndfile's terms: "PCM_16", "FLOAT", "VORBIS", ...
-        time_reference_samples: start of the file in its session, from a BWF `bext` chunk; 0 without one
-        warnings: one sentence for each oddity that was tolerated
+        samples: Samples per channel; None if unknown before decoding.
+        container: "WAV", "RF64", "W64", "AIFF", "FLAC", "OGG", "MP3", "CAF", "AU", "MP4", "MATROSKA" or "AAC".
+        subtype: Sample format or codec: libsndfile's "PCM_16", "FLOAT", "VORBIS", ..., or FFmpeg's codec name.
+        time_reference_samples: Start of the file in its session, from a BWF `bext` chunk; 0 without one.
+        warnings: One sentence for each irregularity that was tolerated.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class AudioInfo:
 
 
 def probe(path: Path | str, *, salvage: bool = False) -> AudioInfo:
-    """The properties of a file, as far as opening it tells. Raises what `open_audio` raises."""
+    """The properties of a file that are known before decoding. Raises the same errors as `open_audio`."""
     with open_audio(path, salvage=salvage) as reader:
         return reader.info
 
@@ -89,33 +89,33 @@ def open_audio(
     memory_bytes: int = MEMORY_BYTES,
     source: HashedFile | None = None,
 ) -> AudioReader:
-    """Open a file, or a portion of it.
+    """Open an audio file, or a portion of it.
 
     Args:
-        path: of the file
-        start_samples: first sample of the portion, at the file's sample rate
-        length_samples: length of the portion; None: to the end of the file
-        salvage: read what is there of a cut or damaged file, with a warning, instead of refusing it
-        stall_s: seconds of silence after which the decoder is killed
-        memory_bytes: limit of the decoder's address space
-        source: what the file was when it was hashed; see `AudioReader.check_unchanged`
+        path: File to read.
+        start_samples: First sample of the portion, at the file's sample rate.
+        length_samples: Length of the portion; None for the rest of the file.
+        salvage: Read the intact part of a truncated or damaged file, with a warning, instead of refusing the file.
+        stall_s: Seconds without output after which the decoder is killed.
+        memory_bytes: Limit of the decoder's address space.
+        source: Identity of the file when it was hashed; see `AudioReader.check_unchanged`.
 
     Raises:
-        SourceChanged: the file is another one than `source`, or was replaced while it was opened
-        SourceUnavailable: the disk or share does not give the file now
-        UnreadableAudio: not audio, empty or damaged; or the decoder crashed or hung
-        TruncatedAudio: shorter than its header promises
-        UnsupportedAudio: unsupported channels, sample rate or format; or a portion outside the file
+        SourceChanged: The file is not the same as `source`, or was replaced while it was opened.
+        SourceUnavailable: The disk or network share is temporarily unavailable.
+        UnreadableAudio: The file is not audio, empty or damaged; or the decoder crashed or hung.
+        TruncatedAudio: The file is shorter than its header promises.
+        UnsupportedAudio: The format, channels or sample rate are not supported, or the portion is outside the file.
     """
     return AudioReader(Path(path), start_samples, length_samples, salvage, stall_s, memory_bytes, source)
 
 
 class AudioReader:
-    """An audio file being read. A context manager; `close` stops the decoder at any point.
+    """Reader of an audio file. A context manager; `close` may be called at any point and stops the decoder.
 
     Attributes:
-        info: properties of the whole file; reading may add warnings
-        samples: length of the portion; None if only decoding can tell
+        info: Properties of the whole file; reading may add warnings.
+        samples: Length of the portion; None if unknown before decoding.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class AudioReader:
         self._least_s = header.least_s
         self._resume, self._resumed_at, self._resumptions = header.resume if salvage else None, 0, 0
         self._plan = {
-            # Seeking is exact only if every sample has a fixed place; elsewhere it is a codec's best guess.
+            # Seeking is exact only if every sample has a fixed position; otherwise the codec estimates it.
             "discard": not header.seekable,
             "block_samples": BLOCK_SAMPLES,
             "step_samples": SALVAGE_STEP_SAMPLES if salvage else STEP_SAMPLES,
@@ -156,7 +156,7 @@ class AudioReader:
         self._stall_s, self._memory_bytes = stall_s, memory_bytes
         self._decoder = self._start_decoder(header.window, start_samples)
         try:
-            self.info = self._agree(header)
+            self.info = self._compare(header)
             self.samples = self._portion(start_samples, length_samples)
         except BaseException:
             self.close()
@@ -176,10 +176,10 @@ class AudioReader:
         self._file.close()
 
     def check_unchanged(self) -> None:
-        """Make sure that what was read is what was hashed, if `open_audio` got a hash. Call it after the last sample.
+        """Check that the file is still the one that was hashed, if `open_audio` got a `source`. Call it after reading.
 
         Raises:
-            SourceChanged: the file was written to after it was hashed
+            SourceChanged: The file was modified after it was hashed.
         """
         if self._source and not self._source.is_same(self._file):
             raise self._source.error()
@@ -188,15 +188,15 @@ class AudioReader:
         """Read the next samples.
 
         Args:
-            samples: maximum number
+            samples: Maximum number to return.
 
         Shape:
             returns: (channels, n), n <= samples; n is 0 only at the end
 
         Raises:
-            NonFiniteAudio: NaN or infinity; the message states where
-            TruncatedAudio: the audio ends too early
-            UnreadableAudio: the audio cannot be decoded further
+            NonFiniteAudio: A sample is NaN or infinite; the message states where.
+            TruncatedAudio: The audio ends too early.
+            UnreadableAudio: The rest of the audio cannot be decoded.
         """
         if self._wanted is not None:
             samples = min(samples, self._wanted - self._given)
@@ -209,7 +209,7 @@ class AudioReader:
         return np.ascontiguousarray(block.T)
 
     def blocks(self, samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
-        """The rest of the audio, in blocks of shape (channels, n), n <= samples."""
+        """Yield the rest of the audio in blocks of shape (channels, n), n <= samples."""
         while (block := self.read(samples)).shape[1]:
             yield block
 
@@ -217,13 +217,13 @@ class AudioReader:
         plan = self._plan | {"start_samples": start_samples, "window": window and window.to_plan()}
         return DecoderProcess(self._path, plan, stall_s=self._stall_s, memory_bytes=self._memory_bytes)
 
-    def _goes_on(self, message: dict) -> bool:
-        """Continue after a decoding error at the next place that the header reader knows. Whether there is one."""
+    def _resumes(self, message: dict) -> bool:
+        """Try to resume after a decoding error, at the next intact position in the file. Returns whether it did."""
         samples = message["samples"] + self._resumed_at
-        found = self._resume(samples) if self._resume and self._resumptions < MAX_RESUMPTIONS else None
-        if found is None:
+        place = self._resume(samples) if self._resume and self._resumptions < MAX_RESUMPTIONS else None
+        if place is None:
             return False
-        first, window = found
+        first, window = place
         self._decoder.close()
         self._decoder = self._start_decoder(window, max(self._start - first, 0))
         if self._decoder.receive()[0] != b"H":
@@ -234,8 +234,8 @@ class AudioReader:
         self._resumed_at, self._resumptions = first, self._resumptions + 1
         return True
 
-    def _agree(self, header: Header) -> AudioInfo:
-        """The properties of the file, if the header reader and the decoder agree."""
+    def _compare(self, header: Header) -> AudioInfo:
+        """Compare the decoder's header message with the header reader's result, and return the file's properties."""
         tag, body = self._decoder.receive()
         message = document(body)
         if tag == b"X":
@@ -249,7 +249,7 @@ class AudioReader:
             raise refused.kind(f"{name} {refused.what}.") from refused
         samples = message["samples"] if message["samples"] < UNKNOWN_SAMPLES else None
         if samples == 0:
-            raise UnreadableAudio(f"{name} has no audio: its header is followed by no samples.")
+            raise UnreadableAudio(f"{name} has no audio: no samples follow its header.")
         if self._least_s is None and message.get("held_s"):
             self._least_s = Fraction(max(message["held_s"] - HELD_SLACK_S, 0))
         claims = (header.samples, samples), (header.channels, channels), (header.sample_rate, rate)
@@ -265,7 +265,7 @@ class AudioReader:
             self._path,
             rate,
             channels,
-            # If the file may be cut, only the header reader's own count is reliable.
+            # If the file may be truncated, only the header reader's count is reliable.
             header.samples if self._salvage else samples,
             header.container,
             message["subtype"],
@@ -274,7 +274,7 @@ class AudioReader:
         )
 
     def _portion(self, start: int, length: int | None) -> int | None:
-        """The length of the portion; sets the limit for `read`."""
+        """Check the portion, set the limit for `read`, and return the portion's length; None if unknown."""
         total = self.info.samples
         self._wanted = length if length is not None or self._limit is None else self._limit - start
         if start < 0 or (length is not None and length < 1):
@@ -291,7 +291,7 @@ class AudioReader:
         return end - start
 
     def _receive(self) -> bool:
-        """Receive one message from the decoder; False at the end of the audio."""
+        """Receive one message from the decoder. Returns False at the end of the audio."""
         if self._ended:
             return False
         tag, body = self._decoder.receive()
@@ -303,7 +303,7 @@ class AudioReader:
             self._pending = np.concatenate((self._pending, block)) if len(self._pending) else block
             return True
         message = document(body)
-        if tag == b"X" and self._goes_on(message):
+        if tag == b"X" and self._resumes(message):
             return True
         self._ended = True
         if tag == b"X":
@@ -327,42 +327,43 @@ class AudioReader:
         )
 
     def _check_length(self, decoded: int, left_bytes: int) -> None:
-        """Compare the number of decoded samples, counted from the start of the file, with the header."""
+        """Compare the number of samples decoded since the start of the file with the header."""
         promised = self._promised
         if self.info.container == "FLAC" and left_bytes > STRAY_BYTES:
             self._warn(f"{shown(self._path)} has {left_bytes} bytes after its audio; they are ignored.")
-        if self._nothing_came and (promised is None or self._salvage):
+        if self._is_empty and (promised is None or self._salvage):
             raise UnreadableAudio(f"{shown(self._path)} has no readable audio; copy it again.")
         if promised is None:
             held = self._least_s or 0
             if decoded < held * self.info.sample_rate:
-                self._cut(f"its frames hold {float(held):.3f} s and the decoder found {decoded} samples")
+                self._truncated(f"its frames hold {float(held):.3f} s, but only {decoded} samples were decoded")
             return
         if promised - self._slack <= decoded < promised:
             self._warn(f"{shown(self._path)} has {decoded} samples, {promised - decoded} fewer than its header states.")
         elif decoded < promised:
-            self._cut(f"its header promises {promised} samples and the file has {decoded}")
+            self._truncated(f"its header promises {promised} samples, but the file has {decoded}")
 
     @property
-    def _nothing_came(self) -> bool:
+    def _is_empty(self) -> bool:
         return self._given + len(self._pending) == 0
 
     def _give_up(self, message: dict) -> None:
-        """Handle a decoding error: raise, or with `salvage` end the audio here."""
-        if not self._salvage or self._nothing_came:
+        """Handle a final decoding error: raise it, or with `salvage` warn and end the audio here."""
+        if not self._salvage or self._is_empty:
             raise self._failure(message)
         if message["kind"] == "change":
             at_s = message["samples"] / self.info.sample_rate
             self._warn(f"{shown(self._path)} changes to {message['message']} at {at_s:.1f} s; the rest is left out.")
         elif message["at_end"]:
-            self._cut(f"it ends after sample {message['samples']}")
+            self._truncated(f"it ends after sample {message['samples']}")
         else:
             self._warn(f"{shown(self._path)} is damaged after sample {message['samples']}; the rest is left out.")
 
-    def _cut(self, how: str) -> None:
+    def _truncated(self, how: str) -> None:
         name = shown(self._path)
         if not self._salvage:
-            raise TruncatedAudio(f"{name} is cut short: {how}; copy it again, or use what is there with `--salvage`.")
+            advice = "copy it again, or use the readable part with `--salvage`"
+            raise TruncatedAudio(f"{name} is cut short: {how}; {advice}.")
         if self._known_cut and self._promised and self._wanted is None:
             lost_s = max(self._promised - self._given - len(self._pending) - self._start, 0) / self.info.sample_rate
             self._warn(f"{name}: about {lost_s:.2f} s is lost.")
@@ -374,25 +375,25 @@ class AudioReader:
         self.info = replace(self.info, warnings=(*self.info.warnings, sentence))
 
     def _failure(self, message: dict) -> AudioError:
-        """Translate the decoder's failure message."""
+        """Translate the decoder's failure message into the error to raise."""
         name, reason = shown(self._path), message["message"].strip().rstrip(".")
         if message["kind"] == "change":
             return UnsupportedAudio(
                 f"{name} changes to {reason} at {message['samples'] / self.info.sample_rate:.1f} s; convert it to WAV, "
-                "or use what is there with `--salvage`."
+                "or use the part before that with `--salvage`."
             )
         if message["kind"] == "decode" and not message["samples"]:
-            return UnreadableAudio(f"{name} is damaged from the first sample on ({reason}); copy it again.")
+            return UnreadableAudio(f"{name} is damaged from the first sample ({reason}); copy it again.")
         if message["kind"] == "decode" and message["at_end"]:
             return TruncatedAudio(
                 f"{name} is cut short: it ends after sample {message['samples']}; "
-                "copy it again, or use what is there with `--salvage`."
+                "copy it again, or use the readable part with `--salvage`."
             )
         if message["kind"] == "decode":
             return UnreadableAudio(
                 f"{name} is damaged after sample {message['samples']} ({reason}); copy it again, "
-                "or use what comes before with `--salvage`."
+                "or use the part before that with `--salvage`."
             )
         if message["kind"] == "memory":
-            return UnreadableAudio(f"{name} needs more memory than any song; it is damaged or hostile.")
+            return UnreadableAudio(f"{name} needs too much memory to decode; it is probably damaged. Copy it again.")
         return UnreadableAudio(f"{name} cannot be decoded ({reason}); convert it to WAV or FLAC.")
