@@ -1,4 +1,4 @@
-"""What is watched: folders, each with its own output, preset and model; from the command line or from a YAML file.
+"""Watch folders and their settings, as given on the command line or in a YAML file such as this one.
 
 folders:
   - path: ~/Music/To separate          # relative paths start at the YAML file
@@ -8,7 +8,7 @@ folders:
     stage: full
     null: false
     salvage: false
-    delivery: {format: flac24}         # what differs from the preset
+    delivery: {format: flac24}         # overrides the preset
     recursive: true
     after: move ~/Music/Separated      # or keep, or delete
     include: ["*.wav"]
@@ -16,7 +16,7 @@ folders:
     hours: 22:00-06:00
     songs_at_once: 1
     subfolders:
-      karaoke: {preset: karaoke}       # what differs there
+      karaoke: {preset: karaoke}       # overrides for songs in this subfolder
 """
 
 from __future__ import annotations
@@ -45,16 +45,18 @@ class WatchFolder:
     """A folder whose songs are separated.
 
     Attributes:
-        path, output: Absolute. Songs of subfolders go to the subfolders of the same names in `output`.
-        treatment: What is done to the songs.
-        recursive: Whether to look into subfolders.
-        polling: Scan only, without waiting for events, as on a network share; None: find out.
-        after: What becomes of a song's file once its stems are published.
+        path: Folder to watch; absolute.
+        output: Folder for the stems; absolute. Songs of subfolders go to subfolders of the same names.
+        treatment: How the songs are separated and delivered.
+        recursive: Whether to watch subfolders too.
+        polling: Whether to scan at intervals instead of waiting for events, as on a network share; None: detect it.
+        after: What to do with a song's file after its stems are published.
         patterns: Which files are songs of this folder.
         hours: When its songs may start; None: always.
-        songs_at_once: How many of its songs may run at the same time; None: as many as the worker takes.
-        subfolders: What differs below subfolders. The nearest to a song counts.
-        on_done, on_failed: Whom to tell when a song is done, or has failed.
+        songs_at_once: Maximum number of its songs that run at the same time; None: no limit of its own.
+        subfolders: Rules that override `treatment` and `after` in subfolders. The nearest to a song applies.
+        on_done: Hook to call when a song is done.
+        on_failed: Hook to call when a song has failed.
     """
 
     path: Path
@@ -72,26 +74,26 @@ class WatchFolder:
 
     @property
     def attended(self) -> bool:
-        """Whether something is to be done after a song of this folder has ended."""
+        """Whether jobs of this folder need an errand: it has hooks, or songs to move or delete."""
         return bool(self.on_done or self.on_failed) or any(
             after.kind != "keep" for after in (self.after, *(rule.after for rule in self.subfolders))
         )
 
     def rule_for(self, relative: str) -> Subfolder:
-        """What holds for a song. Args: relative: its path below this folder"""
+        """Return the rule for a song. `relative` is its path below this folder."""
         rule = nearest(self.subfolders, PurePath(relative).parent.as_posix()) if self.subfolders else None
         return rule or Subfolder("", self.treatment, self.after)
 
 
 def nearest(rules: Sequence[Subfolder], folder: str) -> Subfolder | None:
-    """The rule whose place is the last one on the way to a folder; None if no rule's place is on it."""
+    """Return the rule for the folder itself or its closest ancestor; None if there is none."""
     steps = subfolder_key(folder) if folder not in ("", ".") else ()
     fitting = [rule for rule in rules if steps[: len(key := subfolder_key(rule.path))] == key]
     return max(fitting, key=lambda rule: len(subfolder_key(rule.path)), default=None)
 
 
 def _parsed(parse: Any) -> AfterValidator:
-    """Check a text by parsing it; the value is parsed again where its base is known."""
+    """Return a validator that parses a text only to check it; the final parse needs the base folder."""
 
     def check(text: str | None) -> str | None:
         if text is not None:
@@ -135,9 +137,11 @@ class _File(BaseModel):
 
 
 def load_folders(path: Path) -> tuple[WatchFolder, ...]:
-    """The folders of a YAML file.
+    """Read the watch folders of a YAML file.
 
-    Raises: SettingsError: not readable, not YAML, unknown, repeated or wrong keys; with file, line and column
+    Raises:
+        SettingsError: The file is unreadable or not YAML, has unknown, repeated or invalid keys, or lists folders that
+            `check_folders` refuses. The message has file, line and column where they are known.
     """
     from tsbs_daw.core.documents import Kind, read_model
 
@@ -150,7 +154,7 @@ def load_folders(path: Path) -> tuple[WatchFolder, ...]:
 
 
 def as_yaml(folders: Sequence[WatchFolder]) -> str:
-    """A file that `load_folders` reads as these folders."""
+    """Return the text of a file that `load_folders` reads as these folders."""
     hooks = {hook.url for folder in folders for hook in (folder.on_done, folder.on_failed) if hook}
     hosts = sorted({urlsplit(url).hostname or "" for url in hooks if url})
     return json.dumps({"webhook_hosts": hosts, "folders": list(map(_as_entry, folders))}, ensure_ascii=False)
@@ -185,26 +189,26 @@ def _as_values(treatment: Treatment) -> dict[str, Any]:
 
 
 def check_folders(folders: Sequence[WatchFolder]) -> None:
-    """Refuse what cannot work, before any work.
+    """Check watch folders before any work starts.
 
     Raises:
-        SettingsError: The same folder twice, one that is a file, a path that is not absolute, or songs that would be
-            moved back into a watched folder.
+        SettingsError: A folder is listed twice or is a file, a path is not absolute, an output is unusable, or songs
+            would be moved into a watched folder.
     """
     seen: set[Path] = set()
     for folder in folders:
         for path in (folder.path, folder.output):
             if not path.is_absolute():
-                raise SettingsError(f"{shown(path)} is not an absolute path; start it at the root.")
+                raise SettingsError(f"{shown(path)} is not an absolute path. Write it from the root.")
         if source_name(folder.output) != str(folder.output):
-            raise SettingsError(f"The name of {shown(folder.output)} is not valid UTF-8; choose another output folder.")
+            raise SettingsError(f"The name of {shown(folder.output)} is not valid UTF-8. Choose another output folder.")
         real = folder.path.resolve()
         if real in seen:
             raise SettingsError(
-                f"{shown(folder.path)} is listed twice; a folder can have one preset, so make it two folders."
+                f"{shown(folder.path)} is listed twice. A folder can have only one preset; use two folders instead."
             )
         if folder.path.exists() and not folder.path.is_dir():
-            raise SettingsError(f"{shown(folder.path)} is a file; name the folder that songs are dropped into.")
+            raise SettingsError(f"{shown(folder.path)} is a file. Give the folder that songs are dropped into.")
         if problem := folder_problem(folder.output, writable=False):
             raise SettingsError(f"Invalid output: {problem}.")
         seen.add(real)
@@ -214,20 +218,24 @@ def check_folders(folders: Sequence[WatchFolder]) -> None:
 
 
 def _check_target(after: After, folders: Sequence[WatchFolder]) -> None:
-    """Raises: SettingsError: songs cannot be moved there, or would be found again there"""
+    """Check the target of `after: move`.
+
+    Raises:
+        SettingsError: The target is unusable, or lies in a watched folder.
+    """
     if after.folder is None:
         return
     if problem := folder_problem(after.folder):
         raise SettingsError(f"Invalid `after: move`: {problem}.")
     if watched := watched_place(after.folder, folders):
         raise SettingsError(
-            f"Songs cannot be moved to {shown(after.folder)}, because it lies in the watched folder {shown(watched)}; "
-            "choose a folder outside."
+            f"Songs cannot be moved to {shown(after.folder)}, because it lies in the watched folder {shown(watched)}. "
+            "Choose a folder outside of it."
         )
 
 
 def watched_place(place: Path, folders: Sequence[WatchFolder]) -> Path | None:
-    """The watch folder that a place lies in, links resolved; None if it lies in none."""
+    """Return the watch folder that contains `place`, with links resolved; None if there is none."""
     real = place.resolve()
     for folder in folders:
         watched = folder.path.resolve()
@@ -255,7 +263,11 @@ def _folder(entry: _Entry, base: Path) -> WatchFolder:
 
 
 def _hooks(entry: _Entry, base: Path, file: _File, path: Path) -> dict[str, Any]:
-    """Raises: SettingsError: a hook that cannot work"""
+    """Parse the hooks of an entry.
+
+    Raises:
+        SettingsError: A hook is invalid.
+    """
     hooks: dict[str, Any] = {}
     for name in ("on_done", "on_failed"):
         if (value := getattr(entry, name)) is not None:
@@ -267,15 +279,15 @@ def _hooks(entry: _Entry, base: Path, file: _File, path: Path) -> dict[str, Any]
 
 
 def _subfolders(entries: Mapping[str, _Subfolder], top: Subfolder, base: Path) -> tuple[Subfolder, ...]:
-    """The rules, each with what it does not say taken over from the nearest one above.
+    """Parse the rules of subfolders. Each inherits what it does not set from the nearest rule above.
 
     Raises:
-        SettingsError: Two rules are about one place.
+        SettingsError: Two rules are for the same subfolder.
     """
     rules: list[Subfolder] = []
     for path, entry in sorted(entries.items(), key=lambda item: len(subfolder_key(item[0]))):
         if any(subfolder_key(rule.path) == subfolder_key(path) for rule in rules):
-            raise SettingsError(f"`subfolders` has two rules for {path!r}; make them one.")
+            raise SettingsError(f"`subfolders` has two rules for {path!r}. Merge them.")
         above = nearest(rules, path) or top
         stated = {name: getattr(entry, name) for name in entry.model_fields_set if name in Treatment.model_fields}
         treatment = _treatment(vars(above.treatment) | stated, base)
@@ -285,7 +297,7 @@ def _subfolders(entries: Mapping[str, _Subfolder], top: Subfolder, base: Path) -
 
 
 def _treatment(values: Mapping[str, Any], base: Path) -> Treatment:
-    """With the paths of preset and model from the root on."""
+    """Build a treatment, with relative paths of preset and model resolved against `base`."""
     values = dict(values)
 
     def resolved(name: str, endings: tuple[str, ...]) -> str:

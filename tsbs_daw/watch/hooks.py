@@ -1,8 +1,9 @@
-"""Hooks: a command of the user's, or a webhook, that is told when a job of a watch folder has ended.
+"""Hooks: a command or a webhook of the user that is called when a job of a watch folder has ended.
 
-A command is a list of arguments and sees no shell; the job comes as JSON on its stdin. A webhook is one POST of the
-same JSON to a host that the user allows: by https, or by http on this computer; redirects are not followed. Either has
-a time limit, and its failure is a sentence, never an error of the job. A URL may hold a password, so it is not quoted.
+A command is a list of arguments that runs without a shell and receives the job as JSON on its stdin. A webhook is one
+POST of the same JSON to a host that the user allows, by https, or by http to this computer; redirects are not followed.
+Both have a time limit. A failure is reported as a sentence and never fails the job. Messages do not quote URLs, because
+they may contain secrets.
 """
 
 from __future__ import annotations
@@ -28,42 +29,47 @@ from urllib.parse import SplitResult, urlsplit
 from tsbs_daw.core.child import describe_exit
 from tsbs_daw.core.errors import printable, shown
 
-_OUTPUT_BYTES = 2000  # of a command's output, its end
+_OUTPUT_BYTES = 2000  # how much of the end of a command's output is kept
 _POLL_S = 0.1
 _WEB = ("https://", "http://")
 
 
 class HookFailed(Exception):
-    """A clause that says what went wrong, for people."""
+    """A hook failed. The message is a clause for the user that follows the hook's name."""
 
 
 class HookStopped(Exception):
-    """The daemon stops; the hook is told again by the next one."""
+    """The daemon is stopping. The next daemon calls the hook again."""
 
 
 @dataclass(frozen=True)
 class Hook:
-    """Whom to tell. Args: command: arguments, the program's path first; url: of a webhook, if there is no command"""
+    """A command or a webhook.
+
+    Attributes:
+        command: Path of the program and its arguments; empty for a webhook.
+        url: URL of the webhook, if there is no command.
+    """
 
     command: tuple[str, ...] = ()
     url: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The hook's name in messages."""
         return shown(Path(self.command[0]).name) if self.command else f"the webhook at {urlsplit(self.url).hostname}"
 
     def tell(self, document: str, limit_s: float, stopping: threading.Event) -> None:
-        """Run the command, or send the document.
+        """Run the command, or send the document to the webhook.
 
         Args:
-            document: JSON.
-            limit_s: How long it may take altogether.
-            stopping: Set when the daemon does not wait any longer.
+            document: The job as JSON.
+            limit_s: Time limit for the whole call.
+            stopping: Set when the daemon is stopping.
 
         Raises:
-            HookFailed: One clause.
-            HookStopped: The daemon stops.
+            HookFailed: The hook failed or exceeded its time limit.
+            HookStopped: The daemon is stopping.
         """
         if self.command:
             _run(self.command, document.encode(), limit_s, stopping)
@@ -72,62 +78,70 @@ class Hook:
 
 
 def check_shape(value: Any) -> Any:
-    """What YAML may say of a hook, before paths and hosts are known. Raises: ValueError: one clause"""
+    """Check the form of a hook in YAML, without its paths and hosts, and return it unchanged.
+
+    Raises:
+        ValueError: The value is neither a command nor a URL. The message is a clause.
+    """
     if isinstance(value, str) and value.startswith(_WEB):
         _checked_url(value)
         return value
     if isinstance(value, list) and value and all(isinstance(part, str) and "\0" not in part for part in value):
         if not value[0].strip() or value[0].startswith(_WEB):
-            raise ValueError("a command begins with the name of a program; a webhook is written without brackets")
+            raise ValueError("a command starts with the name of a program; a webhook is written without brackets")
         return value
     raise ValueError(
-        "a hook is a list with a command and its arguments, such as [~/bin/tell-me, '5'], all of them texts, or a URL"
+        "a hook is a list of strings with a command and its arguments, such as [~/bin/tell-me, '5'], or a URL"
     )
 
 
 def parse_hook(value: Any, base: Path, hosts: Collection[str]) -> Hook:
-    """A hook that can work.
+    """Build a hook and check that it can be called.
 
     Args:
-        value: As `check_shape` lets it pass.
-        base: Where a relative path of a command starts.
-        hosts: Where webhooks may go, beside this computer.
+        value: A value that `check_shape` accepts.
+        base: Folder that a command's relative path starts at.
+        hosts: Hosts that webhooks may use in addition to this computer.
 
     Raises:
-        ValueError: The command is not there or cannot be run, or the host is not allowed; one clause.
+        ValueError: The command is missing or not executable, or the host is not allowed. The message is a clause.
     """
     if isinstance(value, str):
         host = _checked_url(value).hostname or ""
         if not _is_loopback(host) and host not in {host.casefold() for host in hosts}:
-            raise ValueError(f"webhooks may not go to {host!r}; add it to `webhook_hosts` if it is yours")
+            raise ValueError(f"webhooks to {host!r} are not allowed; add the host to `webhook_hosts` if it is yours")
         return Hook(url=value)
     program, *arguments = value
     if program.startswith("~") or "/" in program or os.sep in program:
         path = base / Path(program).expanduser()
         if not path.is_file():
-            raise ValueError(f"the command {shown(path)} is not there")
+            raise ValueError(f"the command {shown(path)} does not exist")
         if not os.access(path, os.X_OK):
             raise ValueError(f"the command {shown(path)} cannot be run; make it executable (`chmod +x`)")
         return Hook((str(path), *arguments))
     found = shutil.which(program)
     if found is None:
-        raise ValueError(f"the command {shown(program)} is not in PATH; give its whole path")
+        raise ValueError(f"the command {shown(program)} is not in PATH; give its full path")
     return Hook((found, *arguments))
 
 
 def _checked_url(url: str) -> SplitResult:
-    """Raises: ValueError: not a URL of a webhook; one clause that quotes nothing but the host"""
+    """Parse and check the URL of a webhook.
+
+    Raises:
+        ValueError: The URL is invalid or not allowed. The message is a clause that quotes at most the host.
+    """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise ValueError("the webhook's URL is not one; check its host and port") from error
+        raise ValueError("the webhook's URL is invalid; check its host and port") from error
     if not host or not url.isascii() or any(char <= " " or char == "\x7f" for char in url):
-        raise ValueError("the webhook's URL is not one; it has a host, and no spaces or letters beyond ASCII")
+        raise ValueError("the webhook's URL is invalid; it needs a host, and only ASCII characters without spaces")
     if parts.username or parts.password:
-        raise ValueError(f"the URL of the webhook at {host} has a user or a password before its host; use a token")
+        raise ValueError(f"the URL of the webhook at {host} contains a user name or a password; use a token instead")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError(f"the webhook at {host} needs https; http is for this computer alone")
+        raise ValueError(f"the webhook at {host} needs https; http is allowed only for this computer")
     return parts
 
 
@@ -173,7 +187,7 @@ def _run(command: tuple[str, ...], document: bytes, limit_s: float, stopping: th
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a command with everything that it started."""
+    """Kill a command and all processes that it started."""
     with contextlib.suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
@@ -183,7 +197,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Tail:
-    """Reads a command's output to its end, so that it never waits, and keeps the last of it."""
+    """Reads all output of a command, so that the command never blocks, and keeps the last part."""
 
     def __init__(self, process: subprocess.Popen[bytes]):
         self._process, self._kept = process, b""
@@ -197,7 +211,7 @@ class _Tail:
                 self._kept = (self._kept + block)[-_OUTPUT_BYTES:]
 
     def last_line(self) -> str:
-        """What it said last, in one line. Something that it left running may hold the pipe; that is not waited for."""
+        """Return the last line of output. Does not wait for child processes that still hold the pipe open."""
         self._thread.join(1.0)
         lines = self._kept.decode("utf-8", "replace").strip().splitlines()
         return printable(lines[-1].strip())[:200] if lines else ""
@@ -207,7 +221,7 @@ class _Tail:
 
 
 def _post(url: str, document: bytes, limit_s: float, stopping: threading.Event) -> None:
-    """No redirects, no proxy, no other credentials: what `http.client` alone does not do."""
+    """Send the document. Plain `http.client` follows no redirects and uses no proxies or stored credentials."""
     parts = urlsplit(url)
     if parts.scheme == "https":
         context = ssl.create_default_context()
@@ -231,12 +245,12 @@ def _post(url: str, document: bytes, limit_s: float, stopping: threading.Event) 
         if time.monotonic() - started >= limit_s:
             raise HookFailed(f"did not answer within {limit_s:g} s") from None
         why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-        raise HookFailed(f"cannot be reached ({printable(why)})") from None  # its text may quote the URL
+        raise HookFailed(f"cannot be reached ({printable(why)})") from None  # the cause may quote the URL
     finally:
         finished.set()
         connection.close()
     if 300 <= status < 400:
-        raise HookFailed(f"answered with a redirect ({status}), and none is followed")
+        raise HookFailed(f"answered with a redirect ({status}), which is not followed")
     if not 200 <= status < 300:
         raise HookFailed(f"answered {status}")
 
@@ -244,7 +258,7 @@ def _post(url: str, document: bytes, limit_s: float, stopping: threading.Event) 
 def _cut_off(
     connection: http.client.HTTPConnection, limit_s: float, finished: threading.Event, stopping: threading.Event
 ) -> None:
-    """End a conversation after so long, whatever the other side still sends: its timeout is for one silence only."""
+    """Shut down the connection at the time limit. Its own timeout only limits each wait for data."""
     until = time.monotonic() + limit_s
     while not finished.wait(_POLL_S):
         if stopping.is_set() or time.monotonic() >= until:

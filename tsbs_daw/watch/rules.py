@@ -1,9 +1,9 @@
-"""What a watch folder may ask for beside the treatment of its songs: small values, each parsed from one text.
+"""Settings of a watch folder besides the treatment of its songs: small values, most of them parsed from a text.
 
-After      what becomes of a song's file once its stems are published
+After      what to do with a song's file after its stems are published
 Hours      when songs of the folder may start
 Patterns   which files are songs of the folder
-Subfolder  what differs below a subfolder
+Subfolder  overrides for songs in a subfolder
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal
 
 from tsbs_daw.contracts.job import Treatment
 
-LEFT_OUT = "It is left out"  # how the reason of a file that the patterns leave out begins
+LEFT_OUT = "It is left out"  # start of the reason for a file that the patterns exclude; stored in the database
 
 _DAY_MIN = 24 * 60
 _SPAN = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
@@ -28,11 +28,11 @@ _LONGEST_PATTERN = 200
 
 @dataclass(frozen=True)
 class After:
-    """What becomes of a song's file once its stems are published and verified.
+    """What to do with a song's file after its stems are published and verified.
 
     Attributes:
-        kind: What is done.
-        folder: Where "move" moves it to, with the subfolders that it lay in; absolute.
+        kind: The action.
+        folder: Target of "move", in which the file keeps its subfolders; absolute. None for the other kinds.
     """
 
     kind: Literal["keep", "move", "delete"] = "keep"
@@ -43,14 +43,14 @@ class After:
 
     @classmethod
     def parse(cls, text: str, base: Path) -> After:
-        """`keep`, `move PATH` or `delete`.
+        """Parse `keep`, `move PATH` or `delete`.
 
         Args:
-            text: As the user wrote it.
-            base: Where relative paths start.
+            text: The user's text.
+            base: Folder that relative paths start at.
 
         Raises:
-            ValueError: It is none of the three; one clause.
+            ValueError: The text is none of the three. The message is a clause.
         """
         word, place = (*text.strip().split(None, 1), "", "")[:2]
         if word == "move" and not place:
@@ -67,20 +67,25 @@ KEEP = After()
 
 @dataclass(frozen=True)
 class Hours:
-    """The hours of the day in which songs may start, by the clock on the wall.
+    """The hours of the day in which songs may start, in local time.
 
-    Where clocks are put forward or back, the hours are those that the clock shows: one that is skipped does not come,
-    one that is shown twice counts twice.
+    When daylight saving time starts or ends, the displayed time counts: a skipped hour does not occur, and a repeated
+    hour counts twice.
 
     Attributes:
-        spans: Minutes of the day, from and to; the end is not included and may lie on the next day.
+        spans: First and last minute of the day; the last is exclusive. A span that ends before it starts runs past
+            midnight.
     """
 
     spans: tuple[tuple[int, int], ...]
 
     @classmethod
     def parse(cls, text: str) -> Hours:
-        """`22:00-06:00`, or several with commas. Raises: ValueError: one clause"""
+        """Parse `22:00-06:00`, or several spans separated by commas.
+
+        Raises:
+            ValueError: The text is not a list of spans. The message is a clause.
+        """
         return cls(tuple(_span(part.strip(), text) for part in text.split(",")))
 
     def open_at(self, unix_s: float) -> bool:
@@ -94,7 +99,7 @@ class Hours:
         return ", ".join("-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in span) for span in self.spans)
 
     def next_start(self, unix_s: float) -> str:
-        """When the next span begins, as the clock will show it: `22:00`."""
+        """Return the local time at which the next span starts, such as `22:00`."""
         minute = _minute_of_day(unix_s)
         start = min((start for start, _ in self.spans), key=lambda start: (start - minute - 1) % _DAY_MIN)
         return f"{start // 60:02}:{start % 60:02}"
@@ -114,20 +119,20 @@ def _span(part: str, text: str) -> tuple[int, int]:
     if max(minute, end_minute) > 59 or start >= _DAY_MIN or end > _DAY_MIN:
         raise ValueError(f"{part!r} has an invalid time; use 00:00 to 24:00")
     if start == end % _DAY_MIN:
-        raise ValueError(f"{part!r} is the whole day; leave `hours` out for that")
+        raise ValueError(f"{part!r} covers the whole day; omit `hours` instead")
     return start, end
 
 
 @dataclass(frozen=True)
 class Patterns:
-    """Which files of a folder are left out. Capitals do not count.
+    """Patterns for the files of a watch folder; case-insensitive.
 
-    A pattern without a slash is compared with the name of the file and of every folder that it lies in; one with a
-    slash with the path below the watch folder, and then it stands for everything in that place, too.
+    A pattern without a slash is matched against the name of the file and of each folder that contains it. A pattern
+    with a slash is matched against the path below the watch folder. A match of a folder covers everything in it.
 
     Attributes:
-        include: What one of them matches is a song of the folder; empty: everything is.
-        exclude: What one of them matches is not, whatever `include` says.
+        include: Files must match one of these; empty: every file is included.
+        exclude: Files must match none of these. Takes precedence over `include`.
     """
 
     include: tuple[str, ...] = ()
@@ -137,7 +142,7 @@ class Patterns:
         return bool(self.include or self.exclude)
 
     def reason(self, relative: str) -> str | None:
-        """Why a file is left out; None if it is not."""
+        """Return why a file is excluded, as a sentence; None if it is included."""
         steps = _steps(relative)
         for pattern in self.exclude:
             if _matches(steps, pattern):
@@ -147,7 +152,7 @@ class Patterns:
         return None
 
     def excludes(self, folder: str) -> bool:
-        """Whether everything in a folder is left out."""
+        """Whether a whole folder is excluded."""
         steps = _steps(folder)
         return any(_matches(steps, pattern) for pattern in self.exclude)
 
@@ -156,12 +161,16 @@ EVERYTHING = Patterns()
 
 
 def check_pattern(pattern: str) -> str:
-    """The pattern itself. Raises: ValueError: it cannot match anything; one clause"""
+    """Return a pattern unchanged if it can match anything.
+
+    Raises:
+        ValueError: The pattern is empty, too long, or leads out of the folder. The message is a clause.
+    """
     parts = pattern.replace(os.sep, "/").split("/")
     if not pattern.strip() or len(pattern) > _LONGEST_PATTERN:
         raise ValueError(f"a pattern has 1 to {_LONGEST_PATTERN} characters, such as *.wav")
     if parts[0] in ("", "~") or ".." in parts:
-        raise ValueError(f"the pattern {pattern!r} leads out of the folder; patterns start below it, such as demos/*")
+        raise ValueError(f"the pattern {pattern!r} leads out of the folder; use one below it, such as demos/*")
     return pattern
 
 
@@ -174,11 +183,11 @@ def _steps(relative: str) -> list[str]:
 
 
 def _matches(steps: list[str], pattern: str) -> bool:
-    """Whether a pattern matches a path, or a folder that leads to it."""
+    """Whether a pattern matches a path or one of its parent folders."""
     wanted = _plain(pattern.replace(os.sep, "/")).rstrip("/").split("/")
     if len(wanted) == 1 and wanted != ["**"]:
         return any(fnmatch.fnmatchcase(step, wanted[0]) for step in steps)
-    places = _skip_stars({0}, wanted)  # how much of the pattern may be used up after each step
+    places = _skip_stars({0}, wanted)  # numbers of pattern parts that may have been matched so far
     for step in steps:
         if len(wanted) in places:
             return True
@@ -189,7 +198,7 @@ def _matches(steps: list[str], pattern: str) -> bool:
 
 
 def _skip_stars(places: set[int], wanted: list[str]) -> set[int]:
-    """`**` also stands for no folder at all."""
+    """Add the places after each `**`, which also matches no folder at all."""
     for place, part in enumerate(wanted):
         if place in places and part == "**":
             places = places | {place + 1}
@@ -198,11 +207,12 @@ def _skip_stars(places: set[int], wanted: list[str]) -> set[int]:
 
 @dataclass(frozen=True)
 class Subfolder:
-    """A place below a watch folder whose songs are treated in a way of their own.
+    """A rule for the songs in a subfolder of a watch folder.
 
     Attributes:
-        path: Below the watch folder, with forward slashes.
-        treatment, after: What holds for its songs, whether this rule says it or the one above.
+        path: Path below the watch folder, with forward slashes; empty for the watch folder itself.
+        treatment: How the songs are treated, including inherited settings.
+        after: What to do with the songs' files, including the inherited setting.
     """
 
     path: str
@@ -211,12 +221,12 @@ class Subfolder:
 
 
 def subfolder_key(path: str) -> tuple[str, ...]:
-    """The names that lead to a subfolder, in the form in which they are compared.
+    """Return the names on the path to a subfolder, normalized for comparison.
 
     Raises:
-        ValueError: It is not a place below the folder; one clause.
+        ValueError: The path does not lead to a subfolder. The message is a clause.
     """
     parts = PurePosixPath(path.replace(os.sep, "/")).parts
     if not parts or parts[0] in ("/", "~") or ".." in parts or re.match(r"[A-Za-z]:", parts[0]):
-        raise ValueError(f"{path[:80]!r} is not a subfolder; write its path below the folder, such as karaoke")
+        raise ValueError(f"{path[:80]!r} is not a subfolder; write its path relative to the folder, such as karaoke")
     return tuple(unicodedata.normalize("NFC", os.path.normcase(part)) for part in parts)
