@@ -3,7 +3,7 @@
 Separation leaves traces of the other stems in each stem. A stem is therefore silent where it is far below its own loud
 passages, or inaudible; a stem that is far below the mixture everywhere never sounds.
 
-`analyse_apart` does this in a child process, so that a crash, a hang or a lack of memory there does not cost the stems.
+`analyse_apart` does this in a child process, so that a crash, a hang or running out of memory does not cost the stems.
 Results are cached, so delivering the same song under another name or in another format needs no second analysis.
 """
 
@@ -35,41 +35,42 @@ from tsbs_daw.core.files import write_atomically
 log = logging.getLogger(__name__)
 
 SAME_TEMPO = 0.02
-EQUAL_TEMPO = 1e-4  # changes of less are none
+EQUAL_TEMPO = 1e-4  # relative tempo changes below this are ignored
 UNCLEAR, NO_PULSE = 0.12, 0.04  # clarity below which a pulse is doubtful, and below which there is none
-SHORT_S = 8.0  # too little to be sure of a tempo, a bar or a key
+SHORT_S = 8.0  # shorter songs have a doubtful tempo, metre and key
 
 
 def analyse(mixture: Path, stems: Mapping[str, Path], *, sample_rate_hint: int | None = None) -> Analysis:
-    """Analyse a song. What cannot be determined is None or doubtful, with a note.
+    """Analyse a song. A value that cannot be determined is None or marked as doubtful, with a note.
 
     Args:
-        mixture: file of the song
-        stems: files by name; any of "vocals", "drums", "bass" and "other" helps
-        sample_rate_hint: ignored; files state their sample rate
+        mixture: File of the song.
+        stems: Files by stem name. Any of "vocals", "drums", "bass" and "other" improves the result.
+        sample_rate_hint: Ignored; the files state their sample rate.
 
     Raises:
-        AnalysisError: a file cannot be read
+        AnalysisError: A file cannot be read.
     """
     extracted: dict[str, tuple[Features, Loudness]] = {}
     for name, path in {"": mixture, **stems}.items():
         try:
-            extracted[name] = extract(Path(path), **_asked(name, stems))
+            extracted[name] = extract(Path(path), **_needed_pitches(name, stems))
         except AudioError as problem:
             raise AnalysisError(f"The song cannot be analysed: {problem}") from problem
     song, loudness = extracted.pop("")
     return conclude(song, loudness, extracted)
 
 
-def _asked(name: str, stems: Mapping[str, Path]) -> dict[str, bool]:
-    """Which pitches of a file `conclude` needs. Pitches take most of the memory and most of the time.
+def _needed_pitches(name: str, stems: Mapping[str, Path]) -> dict[str, bool]:
+    """Return the flags of `extract` for the pitches that `conclude` needs from a file.
 
-    Harmony and sections use those of accompaniment and bass, the key also those of the voice and the lowest of the
-    bass; the mixture replaces missing stems.
+    Pitches take most of the memory and most of the time. Harmony and sections use the pitches of accompaniment and
+    bass; the key also uses the pitches of the vocals and the low pitches of the bass. The mixture replaces missing
+    stems.
 
     Args:
-        name: of a stem; "" is the mixture
-        stems: all stems
+        name: Name of a stem; "" is the mixture.
+        stems: Files of all stems, by name.
     """
     if name:
         return {"pitches": name in SHARES, "low_pitches": name == "bass"}
@@ -77,7 +78,7 @@ def _asked(name: str, stems: Mapping[str, Path]) -> dict[str, bool]:
 
 
 def conclude(song: Features, loudness: Loudness, stems: Mapping[str, tuple[Features, Loudness]]) -> Analysis:
-    """Derive the analysis from features, without reading any file."""
+    """Derive the analysis from features and loudness, without reading any file."""
     parts = {name: features for name, (features, _) in stems.items()}
     rhythm = rhythm_features(song, parts)
     candidates = find_pulses(rhythm)
@@ -126,14 +127,14 @@ def _tempo(candidates: list[PulseCandidate], grid: Pulse | None, rhythm: RhythmF
 
 
 def _tempo_confidence(candidates: list[PulseCandidate]) -> float:
-    """The likelihood of the best candidate's tempo, regardless of its phase."""
+    """Return the likelihood of the best candidate's tempo, regardless of phase."""
     bpm = candidates[0].pulse.bpm
     same_tempo = [other.likelihood for other in candidates if abs(other.pulse.bpm / bpm - 1) < SAME_TEMPO]
     return round(min(sum(same_tempo), 1.0), 3)
 
 
 def _changes(pulse: Pulse, duration_s: float) -> tuple[TempoChange, ...]:
-    """The tempo map from the first beat."""
+    """Return the tempo map, starting at the first beat."""
     numbers = pulse.numbers(duration_s)
     if not len(numbers):
         return ()
@@ -206,20 +207,20 @@ def _notes(
 
 
 INAUDIBLE_DB = -60.0
-BELOW_LOUD_DB = 30.0  # below the loud passages of the stem: traces of other stems
-BELOW_MIXTURE_DB = 40.0  # below the mixture: a stem that consists of traces
+BELOW_LOUD_DB = 30.0  # sound this far below the loud passages of its stem is bleed from other stems
+BELOW_MIXTURE_DB = 40.0  # a stem this far below the mixture is nothing but bleed
 SHORTEST_SILENCE_S = 1.0
 SHORTEST_SOUND_S = 0.03  # a click does not end a silence
 LOUD_PERCENTILE = 95
 
 
 def stem_sound(stem: Features, mixture_power: float, loudness: Loudness) -> StemSound:
-    """Where a stem sounds and where it is silent.
+    """Find where a stem sounds and where it is silent.
 
     Args:
-        stem: features of the stem
-        mixture_power: mean square of the loud passages of the mixture
-        loudness: of the stem
+        stem: Features of the stem.
+        mixture_power: Mean square of the loud passages of the mixture.
+        loudness: Loudness of the stem.
     """
     sounding = is_sounding(stem.levels, stem.level_s, mixture_power)
     frames = np.flatnonzero(sounding)
@@ -237,14 +238,24 @@ def stem_sound(stem: Features, mixture_power: float, loudness: Loudness) -> Stem
 
 
 def loud_power(levels: np.ndarray) -> float:
-    """Mean square of the loud passages of a signal."""
+    """Return the mean square of the loud passages of a signal."""
     return float(np.percentile(levels, LOUD_PERCENTILE)) if len(levels) else 0.0
 
 
 def is_sounding(levels: np.ndarray, level_s: float, mixture_power: float) -> np.ndarray:
-    """Which frames sound, (F,) bool."""
+    """Tell which frames are not silent.
+
+    Args:
+        levels: Mean square of each frame.
+        level_s: Distance between frames, in seconds.
+        mixture_power: Mean square of the loud passages of the mixture; 0 skips the comparison with it.
+
+    Shape:
+        levels: (F,)
+        returns: (F,) bool
+    """
     audible = 10 ** (INAUDIBLE_DB / 10)
-    # Loud passages of the audible part: a stem that enters only briefly is judged by that moment.
+    # Only audible frames count, so that a stem that enters briefly is judged by that moment.
     loud = loud_power(levels[levels > audible])
     if loud < mixture_power * 10 ** (-BELOW_MIXTURE_DB / 10):
         return np.zeros(len(levels), bool)
@@ -256,7 +267,7 @@ def is_sounding(levels: np.ndarray, level_s: float, mixture_power: float) -> np.
 
 
 def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Start and end of each run of True values."""
+    """Return the start and end of each run of True values."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
@@ -266,10 +277,10 @@ def _share(silences: list[Span], duration_s: float) -> float:
     return round(min(max(1 - silent / duration_s, 0.0), 1.0), 4) if duration_s > 0 else 0.0
 
 
-# ---- in a process of its own -----------------------------------------------------------------------------------------
+# ---- in a child process ----------------------------------------------------------------------------------------------
 
 FILE_NAME = "analysis.json"
-# An analysis takes 5 s of CPU time plus a twentieth of the song's length; the first after an installation takes 20 s
+# An analysis takes 5 s of CPU time plus a twentieth of the song's length; the first one after installation takes 20 s
 # more. These limits still suffice if a busy machine gives it only a fifteenth of a core.
 LIMIT_S, LIMIT_FOR_EACH_S = 1800.0, 3.0
 REPORT_EVERY_S = 1.0
@@ -278,23 +289,26 @@ COMMAND = child.python("tsbs_daw.analysis.analyse")
 
 
 class AnalysisCache:
-    """A folder of analyses by cache key. A file that cannot be read counts as missing."""
+    """A folder of analyses, by cache key. An unreadable file counts as missing."""
 
     def __init__(self, folder: Path):
         self.folder = folder / "analyses"
 
     def find(self, key: str) -> Analysis | None:
-        """Return the analysis of this key, or None."""
+        """Return the analysis stored under a key, or None."""
         path = self.folder / f"{key}.json"
         try:
-            found = Analysis.model_validate_json(path.read_bytes())
+            analysis = Analysis.model_validate_json(path.read_bytes())
             os.utime(path)
         except (OSError, ValueError):
             return None
-        return found
+        return analysis
 
     def keep(self, key: str, analysis: Analysis) -> None:
-        """Store an analysis and drop the oldest beyond `MOST_KEPT`. Errors, such as a full disk, are ignored."""
+        """Store an analysis and delete the least recently used ones beyond `MOST_KEPT`.
+
+        Errors, such as a full disk, are ignored.
+        """
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / f"{key}.json", analysis.model_dump_json(by_alias=True))
@@ -317,9 +331,9 @@ def analyse_apart(
     Args:
         mixture: File of the song.
         stems: Files of its stems, by name.
-        duration_s: Length of the song, which sets the time limit and the pace of the progress.
-        report: Called with an estimated fraction below 1; the analysis does not report how far it is.
-        cancelled: Called several times a second.
+        duration_s: Length of the song. The time limit and the estimated progress depend on it.
+        report: Called with the progress, a fraction below 1. It is an estimate from the elapsed time.
+        cancelled: Called several times a second; returns True to cancel.
         limit_s: Time limit; None for half an hour plus three times the song's length.
 
     Raises:
@@ -350,7 +364,7 @@ def analyse_apart(
 
 
 def _answer(request: dict[str, Any]) -> Any:
-    """Analyse in the child process; see `core.child`."""
+    """Analyse a song inside the child process; see `core.child`."""
     stems = {name: Path(path) for name, path in request["stems"].items()}
     return json.loads(analyse(Path(request["mixture"]), stems).model_dump_json(by_alias=True))
 

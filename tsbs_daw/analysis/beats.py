@@ -1,11 +1,12 @@
 """Beats and metre.
 
-Beats are a map from beat numbers to seconds: straight for machines, piecewise linear for people. Beats tracked one by
-one are off by some milliseconds and sometimes jump to a neighbour. If one tempo explains most of them, the line through
-them is taken as the truth and their deviations as noise, so the grid stays exact to the end of the song. Otherwise the
-map has the fewest straight segments that stay within 20 ms of the tracked beats.
+The beat grid maps beat numbers to seconds: a straight line for sequenced music, piecewise linear for live playing.
+Individually tracked beats are off by some milliseconds and sometimes jump to a neighbouring attack. If one tempo
+explains most of them, the line through them is taken as the truth and their deviations as noise, so the grid stays
+exact to the end of the song. Otherwise the map has the fewest straight segments that stay within 20 ms of the beats.
 
-The metre is which beats begin a bar of three or four, by what kick, bass and chords do on one beat and not on others.
+The metre, three or four beats per bar, and the downbeats follow from what kick, bass and chords play on one beat of the
+bar and not on the others.
 """
 
 from __future__ import annotations
@@ -18,27 +19,30 @@ import numpy as np
 from tsbs_daw.analysis.features import ATTACK_HOP, ATTACK_S, RATE_HZ, likelihoods, weighted_sums
 from tsbs_daw.analysis.rhythm_features import STEP_S, RhythmFeatures
 
-LATE_S = 0.002  # attacks are detected this much early (measured on clicks, noise and drums)
+LATE_S = 0.002  # attacks are detected too early by this (measured on clicks, noise and drums)
 SNAP_FRAMES = 3
 STEADY_WITHIN_S = 0.025
-STEADY_SHARE = 0.35  # of the beats must be within that of one line
-LOCAL_BEATS, LOCAL_WITHIN, EVEN_SHARE = 9, 0.02, 0.75  # and the local tempo must agree around most beats
+STEADY_SHARE = 0.35  # share of the beats that must lie within STEADY_WITHIN_S of one line
+LOCAL_BEATS, LOCAL_WITHIN, EVEN_SHARE = 9, 0.02, 0.75  # and the local tempo must match the line around most beats
 SEARCHED, PHASE_STEP_S = 0.015, 0.01  # range and step of the search for the exact period
 BEND_S = 0.02
 NEIGHBOURS = 4
 TIGHTNESS = 100.0
-JOINT_S, NEAR_S = 5.0, 0.03  # where two tempi can meet around a leap, and how far apart one beat of both can be
-PAUSE_BEATS = 3  # without a beat make a pause
-FEWEST_OF_RUN = 8  # beats between two pauses that can be off the grid of the others
+JOINT_S, NEAR_S = 5.0, 0.03  # range around a tempo leap in which two pulses may meet; tolerance for a shared beat
+PAUSE_BEATS = 3  # a longer gap between beats is a pause
+FEWEST_OF_RUN = 8  # beats between two pauses; a shorter run cannot have a grid of its own
 SAME_PERIOD = 0.01
-MOVED_SHARE = 0.1  # more beats must lie on lines of their own than on one
+MOVED_SHARE = 0.1  # separate lines must explain this much more of the beats than one line does
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """Beat numbers and seconds at two or more knots, both increasing. The tempo is constant between and beyond them.
+    """A beat grid: a piecewise linear map from beat numbers to seconds, extrapolated at both ends.
 
-    paused: the tempo is one, but a pause has moved the beats
+    Attributes:
+        numbers_at_knots: Beat numbers of two or more knots, increasing. The tempo is constant between two knots.
+        seconds_at_knots: Their times, increasing.
+        paused: The tempo stays the same, but the beats resume off the grid after a pause.
     """
 
     numbers_at_knots: np.ndarray
@@ -51,41 +55,44 @@ class Pulse:
 
     @property
     def tempi_bpm(self) -> np.ndarray:
-        """The tempo of each segment between two knots."""
+        """Tempo of each segment between two knots."""
         return 60.0 * np.diff(self.numbers_at_knots) / np.diff(self.seconds_at_knots)
 
     @property
     def bpm(self) -> float:
-        """The median tempo, weighted by time."""
+        """Median tempo, weighted by time."""
         tempi, spans = self.tempi_bpm, np.diff(self.seconds_at_knots)
         order = np.argsort(tempi)
         middle = np.searchsorted(np.cumsum(spans[order]), spans.sum() / 2)
         return float(tempi[order[min(middle, len(order) - 1)]])
 
     def moved(self, beats: float) -> Pulse:
-        """The pulse shifted later by a fraction of a beat."""
+        """Return the pulse shifted later by a number of beats, which may be fractional."""
         return replace(self, numbers_at_knots=self.numbers_at_knots - beats)
 
     def later(self, seconds: float) -> Pulse:
-        """The pulse of a song that this one begins in after so many seconds."""
+        """Return the pulse shifted later by some seconds, for example from an excerpt's time to the song's."""
         return replace(self, seconds_at_knots=self.seconds_at_knots + seconds)
 
     def then(self, other: Pulse, strength: np.ndarray, near_s: float) -> Pulse:
-        """This pulse up to a moment, and another from there on.
+        """Join this pulse and another that takes over from it.
 
         Args:
-            other: a steady pulse, like this one
-            strength: of attacks, (F,): it decides which beat is the first of the other pulse
-            near_s: about where that is
+            other: The later pulse. Both pulses must be steady.
+            strength: Strength of attacks, which decides on the first beat of the later pulse.
+            near_s: Approximate time of that beat.
+
+        Shape:
+            strength: (F,)
         """
         begin, end = near_s - JOINT_S, near_s + JOINT_S
         mine, its = (pulse.at(pulse.numbers(end)) for pulse in (self, other))
         mine, its = mine[mine >= begin], its[its > begin + 2 * 60.0 / self.bpm]
-        told, tells = (_strengths(strength, times) - strength.mean() for times in (mine, its))
-        gains = np.asarray([told[mine < at - NEAR_S].sum() + tells[its >= at - NEAR_S].sum() for at in its])
+        old, new = (_strengths(strength, times) - strength.mean() for times in (mine, its))
+        gains = np.asarray([old[mine < at - NEAR_S].sum() + new[its >= at - NEAR_S].sum() for at in its])
         period = 60.0 / self.bpm
         before = np.asarray([mine[mine < at - NEAR_S][-1] for at in its])
-        # Of the moments that fit as well, the first one that a whole beat leads to.
+        # Of the moments that fit about equally well, prefer the first one that is a whole beat after the last beat.
         whole = (gains > np.max(gains) - 2 * strength.std()) & (np.abs(its - before - period) < NEAR_S)
         joint = int(np.argmax(whole if whole.any() else gains))
         last, first = before[joint], its[joint]
@@ -104,27 +111,27 @@ class Pulse:
         return Pulse(numbers, seconds)
 
     def at(self, numbers: np.ndarray) -> np.ndarray:
-        """The times of beats in seconds, by number, which may be fractional."""
+        """Return the times of beats in seconds; beat numbers may be fractional."""
         return _line(np.asarray(numbers, np.float64), self.numbers_at_knots, self.seconds_at_knots)
 
     def number_at(self, seconds: float) -> float:
         return float(_line(np.asarray([seconds]), self.seconds_at_knots, self.numbers_at_knots)[0])
 
     def numbers(self, duration_s: float) -> np.ndarray:
-        """The numbers of all beats within the song."""
+        """Return the numbers of all beats within the song."""
         first = int(np.ceil(self.number_at(0.0) - 1e-6))
         return np.arange(first, int(np.ceil(self.number_at(duration_s) - 1e-6)))
 
 
 def track(rhythm: RhythmFeatures, tempo: float | np.ndarray) -> Pulse | None:
-    """Track beats in an attack curve, where beats are heard. The rest follows from the tempo on either side.
+    """Track beats where beats are heard; elsewhere the grid continues at the neighbouring tempo.
 
     Args:
-        rhythm: the features of the song
-        tempo: in BPM, for the song or for windows STEP_S apart
+        rhythm: Features of the song.
+        tempo: In BPM, for the whole song or for windows STEP_S apart.
 
     Returns:
-        The pulse; None with less than four beats
+        The pulse; None if fewer than four beats are found.
 
     Shape:
         tempo: scalar or (windows,)
@@ -134,7 +141,7 @@ def track(rhythm: RhythmFeatures, tempo: float | np.ndarray) -> Pulse | None:
     per_frame = tempo
     pulse = rhythm.pulse
     if isinstance(tempo, np.ndarray):
-        # A window gives the tempo at its centre; the first and the last extend to the ends.
+        # A window gives the tempo at its centre; those of the first and the last window extend to the ends.
         middles = (rhythm.duration_s - (len(tempo) - 1) * STEP_S) / 2 + np.arange(len(tempo)) * STEP_S
         per_frame = np.interp(np.arange(len(pulse)) * ATTACK_S, middles, tempo)
     frames = beat_track(
@@ -147,7 +154,7 @@ def track(rhythm: RhythmFeatures, tempo: float | np.ndarray) -> Pulse | None:
     frames, seconds = frames[kept], seconds[kept]
     expected = 60.0 / (per_frame[frames[:-1]] if isinstance(per_frame, np.ndarray) else per_frame)
     numbers = np.concatenate(([0], np.cumsum(np.maximum(np.round(np.diff(seconds) / expected), 1))))
-    # A pause may end off the grid: the beats on either side then are lines of their own.
+    # The beats may resume off the grid after a pause; each side then has a line of its own.
     runs = np.split(np.arange(len(seconds)), np.flatnonzero(np.diff(seconds) > PAUSE_BEATS * np.median(expected)) + 1)
     lines = _lines(numbers, seconds, [run for run in runs if len(run) >= FEWEST_OF_RUN])
     if lines is not None:
@@ -158,9 +165,15 @@ def track(rhythm: RhythmFeatures, tempo: float | np.ndarray) -> Pulse | None:
 
 
 def _lines(numbers: np.ndarray, seconds: np.ndarray, runs: Sequence[np.ndarray]) -> Pulse | None:
-    """The pulse of a steady song: one line, or one for each run where a pause has moved the beats.
+    """Return the pulse of a steady song: one line, or one line per run if pauses moved the beats off a common grid.
 
-    Args: runs: indices of the beats between two pauses
+    Args:
+        numbers: Beat numbers.
+        seconds: Their times.
+        runs: Indices of the beats between two pauses, for each run.
+
+    Returns:
+        The pulse; None if the song does not keep one tempo.
     """
     line = _straight(numbers, seconds)
     if line is None:
@@ -187,19 +200,19 @@ def _lines(numbers: np.ndarray, seconds: np.ndarray, runs: Sequence[np.ndarray])
 
 
 def _strengths(strength: np.ndarray, times_s: np.ndarray) -> np.ndarray:
-    """The strongest attack within a frame or two of each time."""
+    """Return the strength of the strongest attack within two frames of each time."""
     frames = np.round(times_s / ATTACK_S).astype(np.int64)[:, None] + np.arange(-2, 3)
     return strength[np.clip(frames, 0, len(strength) - 1)].max(axis=1)
 
 
 def _share_near(seconds: np.ndarray, start: float, period: float) -> float:
-    """How many of these beats lie on a line."""
+    """Return the share of the beats that lie on a line."""
     away = (seconds - start) / period
     return float((np.abs(away - np.round(away)) * period < STEADY_WITHIN_S).mean())
 
 
 def _snapped(pulse: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Times of the attacks nearest to frames, in seconds, interpolated by a parabola through three frames."""
+    """Return the times of the strongest attacks near frames, in seconds, by parabolic interpolation."""
     near = frames[:, None] + np.arange(-SNAP_FRAMES, SNAP_FRAMES + 1)
     strengths = pulse[np.clip(near, 0, len(pulse) - 1)]
     best = np.clip(near[np.arange(len(frames)), strengths.argmax(axis=1)], 1, len(pulse) - 2)
@@ -211,9 +224,9 @@ def _snapped(pulse: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def _straight(numbers: np.ndarray, seconds: np.ndarray) -> tuple[float, float] | None:
-    """Start and period of the line of a steady tempo; None if the song does not keep one.
+    """Return start and period of the line of a steady tempo; None if the song does not keep one.
 
-    Tracking slips to an off-beat and back in breaks and fills; such beats are off the line and do not affect it.
+    In breaks and fills, tracking slips to the off-beats and back; such beats lie off the line and do not affect it.
     """
     from scipy.ndimage import median_filter
 
@@ -235,7 +248,7 @@ def _straight(numbers: np.ndarray, seconds: np.ndarray) -> tuple[float, float] |
 
 
 def _together(seconds: np.ndarray, period: float) -> tuple[int, float]:
-    """The largest number of beats with the same phase, and that phase in seconds."""
+    """Return the largest number of beats with the same phase, and that phase in seconds."""
     bins = max(int(period / STEADY_WITHIN_S), 4)
     counts = np.bincount((seconds / period % 1 * bins).astype(np.int64) % bins, minlength=bins)
     pairs = counts + np.roll(counts, -1)
@@ -256,7 +269,7 @@ def _smoothed(numbers: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 
 def _bent(numbers: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Indices of the fewest knots whose segments stay within BEND_S (Douglas-Peucker)."""
+    """Return the indices of the fewest knots whose segments stay within BEND_S of all beats (Douglas-Peucker)."""
     keep, spans = {0, len(numbers) - 1}, [(0, len(numbers) - 1)]
     while spans:
         first, last = spans.pop()
@@ -272,7 +285,7 @@ def _bent(numbers: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 
 def _line(x: np.ndarray, at: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """np.interp, extrapolated linearly beyond both ends."""
+    """Interpolate like `np.interp`, but extrapolate linearly beyond both ends."""
     inside = np.interp(x, at, value)
     first = value[0] + (x - at[0]) * (value[1] - value[0]) / (at[1] - at[0])
     last = value[-1] + (x - at[-1]) * (value[-1] - value[-2]) / (at[-1] - at[-2])
@@ -284,8 +297,8 @@ ROWS = ("low", "mid", "high", "bass", "other", "vocals", "chords", "mixture", "c
 FEWEST_BARS = 3
 ODD, LONGEST_LAG = (5, 7, 9, 11), 12
 ODD_ROWS = ("low", "mid", "high", "bass", "chords")
-# In generated songs of three and four beats, no odd distance is more alike than the usual ones; in odd bars it is 0.11
-# at least.
+# In generated songs with 3 or 4 beats per bar, no odd distance has a greater likeness than all usual ones. In songs
+# with odd bars, the odd distance leads by at least 0.11.
 ODD_LIKENESS, ODD_MARGIN, ODD_LIKELIHOOD = 0.2, 0.05, 0.4
 
 
@@ -294,10 +307,10 @@ class Bars:
     """The bars of a song.
 
     Attributes:
-        beats_per_bar: 3 or 4; 5, 7, 9 or 11 with a low likelihood
-        first: index of the first downbeat
-        likelihood: that both are right
-        of_meter: likelihood of beats_per_bar alone
+        beats_per_bar: 3 or 4; also 5, 7, 9 or 11, with a low likelihood.
+        first: Index of the first downbeat.
+        likelihood: Likelihood that both are right.
+        of_meter: Likelihood that beats_per_bar is right, whatever the downbeat.
     """
 
     beats_per_bar: int
@@ -307,7 +320,7 @@ class Bars:
 
 
 def find_bars(rhythm: RhythmFeatures, beats_s: np.ndarray) -> Bars | None:
-    """Find the bars; None if the beats do not fill three bars."""
+    """Find the bars; return None if the beats do not fill three bars."""
     candidates, features = describe_bars(rhythm, beats_s)
     if not candidates:
         return None
@@ -321,9 +334,9 @@ def find_bars(rhythm: RhythmFeatures, beats_s: np.ndarray) -> Bars | None:
 
 
 def _odd_bars(rhythm: RhythmFeatures, beats_s: np.ndarray) -> Bars | None:
-    """Bars of 5, 7, 9 or 11 beats, where the beats are clearly more alike at that distance than at any usual one.
+    """Find bars of 5, 7, 9 or 11 beats; None unless beats at that distance are clearly the most alike.
 
-    The likelihood stays low: no song that the weights were fitted on has such bars.
+    The likelihood stays low because no song that the weights were fitted to has such bars.
     """
     heard = rhythm.beats_heard(beats_s)
     strengths = _at_beats(rhythm, beats_s, heard)[[ROWS.index(row) for row in ODD_ROWS]] * heard
@@ -342,12 +355,12 @@ def _odd_bars(rhythm: RhythmFeatures, beats_s: np.ndarray) -> Bars | None:
 
 
 def best_bar(features: np.ndarray) -> float:
-    """The weighted sum of the likeliest candidate of `describe_bars`; 0 if there is none."""
+    """Return the weighted sum of the likeliest candidate of `describe_bars`; 0 if there is none."""
     return float(weighted_sums("bar", features).max()) if len(features) else 0.0
 
 
 def describe_bars(rhythm: RhythmFeatures, beats_s: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:
-    """Candidates (beats per bar, first downbeat), and their features, (candidates, features)."""
+    """Return candidates as (beats per bar, first downbeat), and their features, (candidates, features)."""
     if len(beats_s) < FEWEST_BARS * max(METERS):
         return [], np.zeros((0, 0))
     heard = rhythm.beats_heard(beats_s)
@@ -369,7 +382,7 @@ def describe_bars(rhythm: RhythmFeatures, beats_s: np.ndarray) -> tuple[list[tup
 
 
 def _at_beats(rhythm: RhythmFeatures, beats_s: np.ndarray, heard: np.ndarray) -> np.ndarray:
-    """Strength of each of ROWS at the beats, standardised over those that are heard: (rows, beats)."""
+    """Return the strength of ROWS at each beat, standardised over the beats that are heard: (rows, beats)."""
     at = np.log1p(rhythm.near(ROWS, beats_s))
     usual = at[:, heard]
     return (at - usual.mean(axis=1, keepdims=True)) / (usual.std(axis=1, keepdims=True) + 0.05)
