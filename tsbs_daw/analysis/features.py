@@ -1,17 +1,17 @@
-"""The features that the analysis works on, computed block by block, and the classifier that decides by them.
+"""The features of the analysis, computed block by block, and the classifier that decides by them.
 
 Features are attacks, pitches and levels over time. They take at most 7 kB per second of audio, so two hours fit into
 memory. The result does not depend on how the stream is cut into blocks. Frame f is at f * hop / rate seconds.
 
 Axes: F frames; audio is (channels, samples), float32. Powers are means over the channels, so nothing cancels out.
 
-`extract` computes them from a file in one pass, with loudness by EBU R 128: integrated, range and true peak. The range
-is defined over windows of three seconds, so a shorter signal has none.
+`extract` computes them from a file in one pass, together with the loudness by EBU R 128: integrated, range and true
+peak. The range is defined over windows of three seconds, so a shorter signal has none.
 
-The classifier is a softmax: it chooses among candidates (pulses, bars, keys) by a weighted sum of what describes each.
-The weights, and the confidences below which a figure is called doubtful, were fitted to songs of the project's
-generator with known truth; those for keys also to symbolic songs and plain cadences. `python -m tsbs_daw.lab.evaluation
-fit` writes weights.json, which states the data. Probabilities are calibrated for that data and are estimates elsewhere.
+The classifier is a softmax: it chooses among candidates (pulses, bars, keys) by a weighted sum of their features. The
+weights, and the confidences below which a figure is called doubtful, were fitted to songs of the project's generator
+with known truth; those for keys also to symbolic songs and plain cadences. `python -m tsbs_daw.lab.evaluation fit`
+writes weights.json, which names the data. Probabilities are calibrated for that data and are estimates elsewhere.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from tsbs_daw.audio.dsp import Meter, Resampler
 from tsbs_daw.audio.read import open_audio
 from tsbs_daw.contracts.analysis import Loudness
 
-RATE_HZ = 22_050  # attacks and pitches need nothing above 11 kHz
+RATE_HZ = 22_050  # nothing above 11 kHz matters for attacks and pitches
 ATTACK_HOP, ATTACK_FFT = 256, 1024
 PITCH_HOP, PITCH_FFT = 2048, 8192
 ATTACK_S, PITCH_S = ATTACK_HOP / RATE_HZ, PITCH_HOP / RATE_HZ
 LEVEL_S = 0.01
-FINE_S = 0.001  # to say where an attack begins, which a spectrum blurs
+FINE_S = 0.001  # fine enough to locate the beginning of an attack, which a spectrum blurs
 FINE_FLOOR = 1e-10  # mean square, so that silence has a level in dB
 
 BANDS = ("full", "low", "mid", "high")
 MELS = 48
 EDGES_HZ = (180.0, 3000.0)  # low: kick and bass; mid: snare, voices, chords; high: hats
-FLOOR_DB = -65.0  # of a mel band, re full scale; quieter sounds are no attack
-LAG = 2  # frames over which an attack rises
+FLOOR_DB = -65.0  # level of a mel band re full scale; quieter sounds do not count as attacks
+LAG = 2  # frames over which the rise of an attack is measured
 
-PITCH_STEPS = 36  # per octave, three per semitone, to detect the tuning of a song
+PITCH_STEPS = 36  # per octave: three per semitone, to detect the tuning of a song
 PITCH_LOWEST_HZ = 27.5
 PITCH_OCTAVES = 6
 PITCH_RANGES_HZ = ((55.0, 1600.0), (27.5, 250.0))  # for all pitched sound, and for the lowest notes
@@ -60,11 +60,11 @@ class Features:
     """The features of a signal. Each has its own number of frames F.
 
     Attributes:
-        attacks: (4, F) mean rise in dB in each of BANDS, ATTACK_S apart
-        pitches: (36, F) strength of each third of a semitone, from A upwards, PITCH_S apart; no frames if not extracted
-        low_pitches: (36, F) the same for notes below 250 Hz
-        levels: (F,) mean square, level_s apart; the last frame may have fewer samples
-        fine_db: (F,) float16, level in dB re full scale, fine_s apart
+        attacks: (4, F), mean rise in dB in each of BANDS, ATTACK_S apart.
+        pitches: (36, F), strength of each third of a semitone from A upwards, PITCH_S apart; (36, 0) if not extracted.
+        low_pitches: (36, F), the same for notes below 250 Hz.
+        levels: (F,), mean square, level_s apart; the last frame may have fewer samples.
+        fine_db: (F,) float16, level in dB re full scale, fine_s apart.
     """
 
     attacks: np.ndarray
@@ -88,7 +88,7 @@ class AttackStream:
         self._before = np.full((MELS, LAG), FLOOR_DB, np.float32)
 
     def add(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """Add a block and return the frames that are complete, (4, F)."""
+        """Add a block and return the frames that it completes, (4, F)."""
         from librosa.onset import onset_strength_multi
 
         found = [np.zeros((len(BANDS), 0), np.float32)]
@@ -109,7 +109,7 @@ class PitchStream:
         self._frames = _Frames(channels, PITCH_FFT, PITCH_HOP)
 
     def add(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """Add a block and return the frames that are complete, (2, 36, F), for each of PITCH_RANGES_HZ."""
+        """Add a block and return the frames that it completes, (2, 36, F): one row for each of PITCH_RANGES_HZ."""
         found = [np.zeros((len(PITCH_RANGES_HZ), PITCH_STEPS, 0), np.float32)]
         for power in self._frames.take(block, last):
             partials = _partials(power)
@@ -118,14 +118,14 @@ class PitchStream:
 
 
 class LevelStream:
-    """Computes the mean squares of a stream at any sample rate."""
+    """Computes the mean square of each frame of a stream at any sample rate."""
 
     def __init__(self, sample_rate: int, frame_s: float):
         self.frame_samples = max(round(frame_s * sample_rate), 1)
         self._rest = np.zeros(0, np.float32)
 
     def add(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """Add a block and return the frames that are complete, (F,)."""
+        """Add a block and return the frames that it completes, (F,)."""
         square = np.concatenate((self._rest, np.square(block, dtype=np.float32).mean(axis=0)))
         whole = len(square) // self.frame_samples * self.frame_samples
         levels = square[:whole].reshape(-1, self.frame_samples).mean(axis=1)
@@ -160,7 +160,7 @@ class _Frames:
 
 @lru_cache(maxsize=1)
 def _mel_filters() -> tuple[np.ndarray, list[slice]]:
-    """The mel filter bank, (MELS, bins), and the slice of its rows for each of BANDS."""
+    """Return the mel filter bank, (MELS, bins), and the slice of its rows for each of BANDS."""
     from librosa import filters, mel_frequencies
 
     bank = filters.mel(sr=RATE_HZ, n_fft=ATTACK_FFT, n_mels=MELS, fmin=30.0, norm=None)
@@ -170,7 +170,7 @@ def _mel_filters() -> tuple[np.ndarray, list[slice]]:
 
 
 def _partials(power: np.ndarray) -> np.ndarray:
-    """Amplitudes of partials by pitch: (bins, F) to (thirds of a semitone from PITCH_LOWEST_HZ, F)."""
+    """Turn spectra, (bins, F), into amplitudes of partials, (thirds of a semitone from PITCH_LOWEST_HZ, F)."""
     from librosa.core.pitch import piptrack
 
     highest_hz = max(high_hz for _, high_hz in PITCH_RANGES_HZ)
@@ -183,11 +183,11 @@ def _partials(power: np.ndarray) -> np.ndarray:
     steps = np.round(np.log2(partial_hz[bins, at] / PITCH_LOWEST_HZ) * PITCH_STEPS).astype(np.int64)
     kept = steps < rows
     found = np.bincount((at * rows + steps)[kept], weights=amplitude[bins, at][kept], minlength=frames * rows)
-    return found.astype(np.float64).reshape(frames, rows).T  # bincount of nothing returns integers
+    return found.astype(np.float64).reshape(frames, rows).T  # an empty bincount is an integer array
 
 
 def _pitch_classes(partials: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
-    """Strength of each pitch class in a range, without overtones: the sum of the roots of amplitudes, (36, F)."""
+    """Return the strength of each pitch class in a range, (36, F): the sum of square roots, without overtones."""
     first, last = (round(np.log2(edge / PITCH_LOWEST_HZ) * PITCH_STEPS) for edge in (low_hz, high_hz))
     kept = partials * (partials >= PITCH_THRESHOLD * partials[first:last].max(axis=0))
     near = np.maximum(kept, np.maximum(np.roll(kept, 1, axis=0), np.roll(kept, -1, axis=0)))
@@ -203,7 +203,7 @@ THIRDS = PITCH_STEPS // 12
 
 
 def fold(pitches: np.ndarray) -> np.ndarray:
-    """Fold pitches to chroma, whatever the song is tuned to: thirds of semitones from A to semitones from C.
+    """Fold pitches (thirds of a semitone, from A) into chroma (semitones, from C) and correct the tuning of the song.
 
     Shape:
         pitches: (36, F)
@@ -220,7 +220,7 @@ RANGE_NEEDS_S = 3.0
 
 
 class LoudnessMeter:
-    """Measures the loudness of a stream: `add` blocks of shape (channels, samples), then ask for `loudness` once."""
+    """Measures the loudness of a stream: `add` blocks of shape (channels, samples), then call `loudness` once."""
 
     def __init__(self, sample_rate: int, channels: int):
         import pyebur128
@@ -254,12 +254,12 @@ def extract(path: Path, *, pitches: bool = True, low_pitches: bool = True) -> tu
     """Extract the features and the loudness of a file.
 
     Args:
-        path: of the file
-        pitches: extract `Features.pitches`; otherwise they have no frames
-        low_pitches: extract `Features.low_pitches`; otherwise they have no frames
+        path: Path of the file.
+        pitches: Extract `Features.pitches`; otherwise they have no frames.
+        low_pitches: Extract `Features.low_pitches`; otherwise they have no frames.
 
     Raises:
-        AudioError: the file cannot be read
+        AudioError: The file cannot be read.
     """
     with open_audio(path) as reader:
         info = reader.info
@@ -325,8 +325,8 @@ class Weights:
     """Weights of the classifier.
 
     Attributes:
-        of: question to the weights of its features, in order
-        doubt: figure to the confidence below which it is doubtful
+        of: For each question, the weights of its features, in order.
+        doubt: For each figure, the confidence below which it is doubtful.
     """
 
     of: Mapping[str, np.ndarray]
@@ -337,13 +337,13 @@ _in_use: ContextVar[Weights | None] = ContextVar("weights", default=None)
 
 
 def weights() -> Weights:
-    """The weights in use: those of weights.json, except inside `using`."""
+    """Return the weights in use: those of weights.json, except inside `using`."""
     return _in_use.get() or _bundled()
 
 
 @contextmanager
 def using(other: Weights) -> Iterator[None]:
-    """Use other weights inside this context, while they are being fitted."""
+    """Use other weights inside this context; for fitting them."""
     token = _in_use.set(other)
     try:
         yield
@@ -358,7 +358,7 @@ def _bundled() -> Weights:
 
 
 def weighted_sums(question: str, features: np.ndarray) -> np.ndarray:
-    """The weighted sum of each candidate.
+    """Return the weighted sum of the features of each candidate.
 
     Shape:
         features: (candidates, features)
@@ -368,7 +368,7 @@ def weighted_sums(question: str, features: np.ndarray) -> np.ndarray:
 
 
 def likelihoods(question: str, features: np.ndarray) -> np.ndarray:
-    """The likelihood of each candidate; they sum to 1.
+    """Return the likelihood of each candidate; likelihoods sum to 1.
 
     Shape:
         features: (candidates, features)

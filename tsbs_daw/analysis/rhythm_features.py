@@ -2,8 +2,8 @@
 
 The row of a silent stem is zero, which is evidence neither for nor against any pulse.
 
-Beats are heard where attacks are strong, compared with the song, and repeat. A pad, a speaker, silence or room noise
-has attacks too, and some repeat by chance; these must not bend the grid of the song around them.
+Beats are heard where attacks repeat and are strong relative to the rest of the song. Pads, speech, silence and room
+noise have attacks too, and some repeat by chance; they must not bend the grid of the song around them.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ TEMPI_BPM = np.exp(np.arange(np.log(SLOWEST_BPM), np.log(FASTEST_BPM), 0.004))
 PERIODS_S = 60.0 / TEMPI_BPM
 STEP_S = 1.0
 
-STRENGTH_S = 3.0  # span that the strength of attacks is measured over
-REPEATS_S = 6.0  # span that they must repeat within: a speaker does so in shorter ones, by chance
-TYPICAL_S = 8  # so many seconds of a song are at least as strong, and as regular, as what it is measured by
-WEAK, IRREGULAR = 0.15, 0.5  # relative to these
-QUIETEST_DB = 0.05  # RMS of the rise of attacks: less is a sound without attacks
-SHORTEST_S = 3.0  # of a part with beats, and of one without
+STRENGTH_S = 3.0  # window in which the strength of attacks is measured
+REPEATS_S = 6.0  # window in which attacks must repeat; in shorter ones, speech repeats by chance
+TYPICAL_S = 8  # the reference strength and regularity of a song is reached or exceeded in so many seconds
+WEAK, IRREGULAR = 0.15, 0.5  # relative to the reference
+QUIETEST_DB = 0.05  # RMS of the rise of attacks; a sound below this has no attacks
+SHORTEST_S = 3.0  # shortest part with beats, and shortest part without
 
 
 def heard_seconds(pulse: np.ndarray, attack: np.ndarray) -> np.ndarray:
-    """Whether beats are heard, (seconds,) bool. Nowhere: the song has no attacks. Everywhere: it is short.
+    """Tell for each second whether beats are heard: never if the song has no attacks, always if it is short.
 
     Args:
-        pulse: strength of attacks, all rows combined
-        attack: rise of attacks in dB
+        pulse: Strength of attacks, all rows combined.
+        attack: Rise of attacks in dB.
 
     Shape:
         pulse, attack: (F,), ATTACK_S apart
+        returns: (seconds,) bool
     """
     second = round(STEP_S / ATTACK_S)
     count = max(-(-len(pulse) // second), 1)
@@ -58,7 +59,7 @@ def heard_seconds(pulse: np.ndarray, attack: np.ndarray) -> np.ndarray:
 
 
 def _regularity(pulse: np.ndarray, count: int) -> np.ndarray:
-    """How well the attacks repeat in the most regular window around each second, (count,)."""
+    """Return how well the attacks repeat in the most regular window around each second, (count,)."""
     windows = repetition(pulse, REPEATS_S).max(axis=1)
     reach = round(REPEATS_S / STEP_S)
     around = [windows[max(second - reach + 1, 0) : second + 1] for second in range(count)]
@@ -66,7 +67,7 @@ def _regularity(pulse: np.ndarray, count: int) -> np.ndarray:
 
 
 def _typical(values: np.ndarray) -> float:
-    """The value that TYPICAL_S seconds reach: a single crash or chance does not decide."""
+    """Return the value that TYPICAL_S seconds reach or exceed; a single crash or a coincidence has no effect."""
     return float(np.sort(values)[-min(TYPICAL_S, len(values))])
 
 
@@ -75,7 +76,7 @@ def _rms(row: np.ndarray) -> float:
 
 
 def _without_short_runs(flags: np.ndarray) -> np.ndarray:
-    """Fills gaps, and then removes runs, that are shorter than SHORTEST_S."""
+    """Fill gaps shorter than SHORTEST_S, then remove runs shorter than SHORTEST_S."""
     flags = flags.copy()
     for value in (False, True):
         edges = np.flatnonzero(np.diff(np.concatenate(([False], flags == value, [False])).astype(np.int8)))
@@ -86,12 +87,12 @@ def _without_short_runs(flags: np.ndarray) -> np.ndarray:
 
 
 def heard_at(heard: np.ndarray, times_s: np.ndarray) -> np.ndarray:
-    """Whether beats are heard at these times, (times,) bool."""
+    """Tell whether beats are heard at these times, (times,) bool."""
     return heard[np.clip((np.asarray(times_s) / STEP_S).astype(np.int64), 0, len(heard) - 1)]
 
 
 def share_heard(heard: np.ndarray, windows: int, window_s: float) -> np.ndarray:
-    """How much of each window of `repetition` has beats, (windows,)."""
+    """Return the share of each window of `repetition` in which beats are heard, (windows,)."""
     size = min(round(window_s / STEP_S), len(heard))
     sums = np.concatenate(([0.0], np.cumsum(heard, dtype=np.float64)))
     starts = np.minimum(np.arange(windows), len(heard) - size)
@@ -99,7 +100,7 @@ def share_heard(heard: np.ndarray, windows: int, window_s: float) -> np.ndarray:
 
 
 def repetition(row: np.ndarray, window_s: float) -> np.ndarray:
-    """How strongly a row repeats at each of PERIODS_S, in windows STEP_S apart, (windows, periods) float32."""
+    """Return how strongly a row repeats at each of PERIODS_S, in windows STEP_S apart, (windows, periods) float32."""
     from librosa.core import autocorrelate
     from scipy.ndimage import maximum_filter1d
 
@@ -133,9 +134,9 @@ MIXTURE_ROWS = {"mixture": "full", "mixture low": "low", "mixture high": "high"}
 PULSE_WEIGHTS = {"drums": 1.0, "bass": 0.5, "other": 0.5, "mixture": 0.5}
 SILENT = 1e-6  # mean square of an empty stem: -60 dB
 SLACK_FRAMES = 5  # an attack counts for a beat up to 23 ms away
-HARMONY_SPAN = 5  # pitch frames (0.5 s) to compare before and after a moment
-ENTRY_S, ENTRY_DB = 1.5, 20.0  # span to compare before and after a moment; a stem enters if it gets this much louder
-FEWEST_HEARD = 8  # beats that say anything about where the others lie
+HARMONY_SPAN = 5  # pitch frames (0.5 s) compared before and after a moment
+ENTRY_S, ENTRY_DB = 1.5, 20.0  # span compared before and after a moment; a stem enters if it gets this much louder
+FEWEST_HEARD = 8  # with fewer beats heard, all beats count as heard
 QUIET_DB = -60.0  # re full scale; below it a stem is absent
 
 
@@ -144,10 +145,10 @@ class RhythmFeatures:
     """The rhythm features of a song.
 
     Attributes:
-        rows: name to (F,) float32, ATTACK_S apart, each with an RMS of 1, or zero
-        pulse: (F,) float64, the rows combined, for beat tracking
-        heard: (seconds,) bool, whether beats are heard there
-        source: "drums", or "mixture" if no drums stem sounds
+        rows: Rows by name, each (F,) float32, ATTACK_S apart, with an RMS of 1; all zeros if silent.
+        pulse: (F,) float64, the rows combined, for beat tracking.
+        heard: (seconds,) bool, whether beats are heard in each second.
+        source: "drums", or "mixture" if there is no drums stem or it is silent.
     """
 
     rows: dict[str, np.ndarray]
@@ -157,35 +158,35 @@ class RhythmFeatures:
     duration_s: float
 
     def beats_heard(self, times_s: np.ndarray) -> np.ndarray:
-        """Which of these times are where beats are heard; all of them if hardly any is. (times,) bool"""
+        """Tell at which of these times beats are heard, (times,) bool; at all of them if at hardly any."""
         found = heard_at(self.heard, times_s)
         return found if found.sum() >= FEWEST_HEARD else np.ones(len(found), bool)
 
     def core(self) -> tuple[RhythmFeatures, float]:
-        """The features from the first second with beats to the last, as if that were the song, and where it begins."""
+        """Return the features from the first second with beats to the last, as a song of its own, and its start."""
         found = np.flatnonzero(self.heard)
         if not len(found):
             return self, 0.0
         return self.part(float(found[0]) * STEP_S, min(float(found[-1] + 1) * STEP_S, self.duration_s))
 
     def part(self, start_s: float, end_s: float) -> tuple[RhythmFeatures, float]:
-        """The features from `start_s` to `end_s`, in proportion to what sounds there, and where they really begin."""
+        """Return the features from `start_s` to `end_s`, normalised anew, and their exact start in seconds."""
         first, last = (round(at / ATTACK_S) for at in (start_s, end_s))
         if first == 0 and last >= len(self.pulse) - 1:
             return self, 0.0
         start_s = first * ATTACK_S
         seconds = self.heard[int(start_s / STEP_S) : max(int(np.ceil(end_s / STEP_S)), 1)]
         at = heard_at(seconds, np.arange(len(self.pulse[first:last])) * ATTACK_S)
-        rows = {name: _even(row[first:last], at).astype(np.float32) for name, row in self.rows.items()}
-        if first:  # what begins here is the song, and no stem that enters
+        rows = {name: _normalised(row[first:last], at).astype(np.float32) for name, row in self.rows.items()}
+        if first:  # a stem that already plays at the start of the part does not enter there
             rows["entries"][: round(2 * ENTRY_S / ATTACK_S)] = 0
         pulse = np.sum([weight * rows[name] for name, weight in PULSE_WEIGHTS.items()], axis=0, dtype=np.float64)
         return RhythmFeatures(rows, np.asarray(pulse), seconds, self.source, end_s - start_s), start_s
 
     def near(self, names: Sequence[str], times_s: np.ndarray) -> np.ndarray:
-        """The strongest attack near each time, (names, times).
+        """Return the strength of the strongest attack near each time, (names, times).
 
-        It is computed on demand: for every frame it would be as large as the rows.
+        It is computed on demand, because the result for every frame would take as much memory as the rows.
         """
         frames = np.round(times_s / ATTACK_S).astype(np.int64)
         last = len(self.pulse) - 1
@@ -201,14 +202,14 @@ def rhythm_features(mixture: Features, stems: Mapping[str, Features]) -> RhythmF
     rows, pulse = {}, np.zeros(frames)
 
     def put(name: str, row: np.ndarray) -> None:
-        even = _even(_fit(row, frames))
+        even = _normalised(_fit(row, frames))
         rows[name] = even.astype(np.float32)
         if name in PULSE_WEIGHTS:
             np.add(pulse, PULSE_WEIGHTS[name] * even, out=pulse)
 
     put("entries", _entries(list(sounding.values()) or [mixture], frames))
     for row, (stem, band, instead) in ROWS.items():
-        # A silent stem stays silent; only silent drums, which lead, are replaced by the mixture.
+        # The row of a silent stem stays zero, except that the mixture replaces silent drums, which matter most.
         silent = stem in stems and stem not in sounding and stem != "drums"
         attack = sounding[stem].attack(band) if stem in sounding else mixture.attack(instead)
         put(row, np.zeros(frames) if silent else attack)
@@ -217,19 +218,19 @@ def rhythm_features(mixture: Features, stems: Mapping[str, Features]) -> RhythmF
     tonal = [sounding[name] for name in ("other", "bass") if name in sounding] if stems else [mixture]
     pitches = np.asarray(sum(part.pitches for part in tonal))
     put("chords", _harmony_changes(pitches, frames) if tonal else np.zeros(frames))
-    # Harmony locates a change within half a second; the attack that coincides with it, within a hundredth.
+    # Harmony locates a change to within 0.5 s, the attack that coincides with it to within 0.01 s.
     put("changes", rows["chords"] * (rows["bass"] + rows["other"]))
     heard = heard_seconds(pulse, mixture.attack("full"))
     return RhythmFeatures(rows, pulse, heard, "drums" if "drums" in sounding else "mixture", mixture.duration_s)
 
 
 def sounds(stem: Features) -> bool:
-    """Whether a stem holds more than traces of other stems."""
+    """Tell whether a stem holds more than bleed from other stems."""
     return bool(len(stem.levels)) and float(np.percentile(stem.levels, 95)) > SILENT
 
 
-def _even(row: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
-    """A row with an RMS of 1 over all frames, or over some; zero if it is silent."""
+def _normalised(row: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
+    """Normalise a row to an RMS of 1 over all frames, or over those in `at`; a silent row becomes zero."""
     row = np.maximum(np.asarray(row, np.float64), 0)
     counted = row if at is None or not at.any() else row[at]
     strength = np.sqrt(np.mean(np.square(counted))) if row.size else 0.0
@@ -241,7 +242,7 @@ def _fit(row: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _harmony_changes(pitches: np.ndarray, frames: int) -> np.ndarray:
-    """How much the half second after each moment differs in pitch from the half second before, 0 to 1."""
+    """Return how much the pitches of the half second after each moment differ from those before it, 0 to 1."""
     chroma = fold(pitches)
     size = np.linalg.norm(chroma, axis=0)
     chroma = chroma / (size + 1e-3 * size.max(initial=0) + 1e-9)
@@ -257,7 +258,7 @@ def _harmony_changes(pitches: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _entries(parts: Sequence[Features], frames: int) -> np.ndarray:
-    """Attacks of stems where they enter or get much louder."""
+    """Return the attacks of stems where they enter or get much louder."""
     row = np.zeros(frames)
     for part in parts:
         span = max(round(ENTRY_S / part.level_s), 1)

@@ -4,9 +4,9 @@ Candidates are the periods at which the attacks repeat. Beats are tracked at eac
 bass and chords fit each pulse, its half and double tempo, and its off-beats. Listeners disagree about octaves of tempo,
 so the result has a confidence.
 
-Beats are tracked where attacks rise fastest, and the grid belongs where they begin. A spectrum blurs an attack over its
-window, by up to a hundredth of a second and by more for one sound than for another. So the beats near clear attacks are
-compared with the level of the sound itself, millisecond by millisecond. Otherwise a loop would begin after its first
+Beats are tracked where attacks rise fastest, but the grid belongs where they begin. A spectrum blurs an attack over its
+window, by up to a hundredth of a second and by a different amount for each sound. Beats near clear attacks are
+therefore aligned with the level of the signal in steps of a millisecond. Otherwise a loop would start after its first
 kick and end with the next one.
 """
 
@@ -38,31 +38,37 @@ PEAKS = 4
 ROWS = (
     "low", "mid", "high", "bass", "other", "vocals", "chords", "changes", "entries", "mixture low", "mixture high",
 )  # fmt: skip
-TURNS = ((2, ("low", "mid", "chords")), (4, ("low", "mid", "chords")), (3, ("low", "chords")))  # beats, and rows
+TURNS = ((2, ("low", "mid", "chords")), (4, ("low", "mid", "chords")), (3, ("low", "chords")))  # period in beats, rows
 REPEATING = ("drums", "low", "mid", "bass", "other")  # and the pulse
 SHIFTS = (0.0, 0.25, 0.5, 0.75)
-# Kick and snare between the beats of a pulse this slow, in standard deviations: songs whose tempo it is have 0.9 at
-# most in the weaker and 2.0 in both together (measured on generated songs), songs of twice the tempo 1.1 and 3.1 at
-# least.
+# Strength of kick and snare between the beats of a slow pulse, in standard deviations. Measured on generated songs: if
+# the pulse is right, the weaker of the two is at most 0.9 and their sum at most 2.0; if the song is twice as fast, they
+# are at least 1.1 and 3.1.
 SLOW_BPM, BETWEEN, BETWEEN_BOTH = 92.0, 1.0, 2.6
-# A leap: the local tempo stays for KEPT windows on both sides, and each part of the song is at least PART_S long.
+# A leap: the local tempo is stable for KEPT windows on either side, and both parts of the song last at least PART_S.
 KEPT, PART_S, MOST_LEAPS = 3, 6.0, 4
-MOSTLY = 0.75  # of a window with beats, from which it tells the tempo
-DRIFT = 0.04  # of the tempo; more counts as a tempo change
-# Where attacks begin, in the level of the sound
+MOSTLY = 0.75  # a window gives the tempo if beats are heard in more than this share of it
+DRIFT = 0.04  # relative; a larger difference counts as a tempo change
+# Search for the beginning of an attack in the level of the signal.
 QUIET_S, BEFORE_S, AFTER_S, LOUD_S = 0.045, 0.02, 0.012, 0.03
-CLEAR_DB = 6.0  # an attack is at least this much louder than what was there before it
-BEGUN = 0.1  # of the rise in power
-EARLY_S = 0.0005  # the grid is this much before an attack, rather than within it
-FEWEST_CLEAR = 8  # clear attacks from which the grid follows them
-UNCLEAR_S = 0.006  # how much earlier attacks begin where none is clear (measured on generated songs)
-AGREE_S, FEWEST_OF_LINE = 0.004, 24  # attacks that a line is drawn through
-SILENT_SHARE, PLAYED_SHARE = 0.05, 0.6  # of the beats with a clear attack, at most and at least
+CLEAR_DB = 6.0  # a clear attack is at least this much louder than the sound before it
+BEGUN = 0.1  # an attack begins at this fraction of its rise in power
+EARLY_S = 0.0005  # the grid lies this much before the attacks, not within them
+FEWEST_CLEAR = 8  # clear attacks needed to align the grid with them
+UNCLEAR_S = 0.006  # by how much the grid moves earlier if too few attacks are clear (measured on generated songs)
+AGREE_S, FEWEST_OF_LINE = 0.004, 24  # tolerance and fewest attacks for fitting a line through them
+SILENT_SHARE, PLAYED_SHARE = 0.05, 0.6  # share of beats with a clear attack: at most, at least
 
 
 @dataclass(frozen=True)
 class PulseCandidate:
-    """A pulse, its likelihood, and its clarity: how clearly the attacks repeat at its period, 0 to 1."""
+    """A possible pulse of a song.
+
+    Attributes:
+        pulse: The beat grid.
+        likelihood: Likelihood of tempo and phase.
+        clarity: How clearly the attacks repeat at its period, 0 to 1.
+    """
 
     pulse: Pulse
     likelihood: float
@@ -71,7 +77,14 @@ class PulseCandidate:
 
 @dataclass(frozen=True)
 class Described:
-    """A pulse with its features, (features,), and those of its possible bars, (bars, features)."""
+    """A pulse and its features.
+
+    Attributes:
+        pulse: The beat grid.
+        features: (features,), those of the pulse.
+        bars: (bars, features), those of its possible bars.
+        clarity: How clearly the attacks repeat at its period, 0 to 1.
+    """
 
     pulse: Pulse
     features: np.ndarray
@@ -80,7 +93,7 @@ class Described:
 
 
 def find_pulses(rhythm: RhythmFeatures) -> list[PulseCandidate]:
-    """The candidates, likeliest first; empty if nothing repeats."""
+    """Find the possible pulses, likeliest first; empty if nothing repeats."""
     if not rhythm.heard.any():
         return []
     ranked = _ranked(rhythm)
@@ -89,7 +102,7 @@ def find_pulses(rhythm: RhythmFeatures) -> list[PulseCandidate]:
 
 
 def _stepped(rhythm: RhythmFeatures) -> PulseCandidate | None:
-    """The pulse of a song that goes from one steady tempo to another at once; None if it does not."""
+    """Return the pulse of a song that jumps from one steady tempo to another; None if it does not."""
     for at_s in _leaps(rhythm):
         parts = [rhythm.part(0.0, at_s), rhythm.part(at_s, rhythm.duration_s)]
         (before, after), begin_s = (find_pulses(part) for part, _ in parts), parts[1][1]
@@ -105,7 +118,7 @@ def _stepped(rhythm: RhythmFeatures) -> PulseCandidate | None:
 
 
 def _leaps(rhythm: RhythmFeatures) -> list[float]:
-    """Where the local tempo leaps from one that it kept to another that it keeps, in seconds."""
+    """Return the times in seconds at which the local tempo leaps from one stable value to another."""
     if rhythm.duration_s < 2 * PART_S:
         return []
     local = repetition(rhythm.pulse, REPEATS_S)
@@ -120,7 +133,7 @@ def _leaps(rhythm: RhythmFeatures) -> list[float]:
 
 
 def _ranked(rhythm: RhythmFeatures) -> list[PulseCandidate]:
-    """The candidates for a song whose tempo stays, or changes slowly."""
+    """Return the candidates for a song whose tempo is constant or changes slowly, likeliest first."""
     core, start_s = rhythm.core()
     described = describe_pulses(core)
     if not described:
@@ -136,13 +149,13 @@ def _ranked(rhythm: RhythmFeatures) -> list[PulseCandidate]:
 
 
 def _drummed_between(one: Described) -> bool:
-    """Whether kick and snare are as strong between the beats as few songs have them: the pulse is half the song's."""
+    """Tell whether kick and snare are so strong between the beats that the pulse must be half the song's tempo."""
     between = one.features[len(ROWS) :][[ROWS.index("low"), ROWS.index("mid")]]
     return one.pulse.bpm < SLOW_BPM and between.min() > BETWEEN and between.sum() > BETWEEN_BOTH
 
 
 def _doubled(ranked: list[PulseCandidate]) -> list[PulseCandidate]:
-    """The candidates, those of twice the best one's tempo first; they take over the likelihood of its tempo."""
+    """Move the candidates at twice the best one's tempo to the front, and give them the likelihood of its tempo."""
     rates = [one.pulse.bpm / ranked[0].pulse.bpm for one in ranked]
     double = [one for one, rate in zip(ranked, rates, strict=True) if abs(rate / 2 - 1) < DRIFT]
     if not double:
@@ -155,11 +168,12 @@ def _doubled(ranked: list[PulseCandidate]) -> list[PulseCandidate]:
 
 
 def with_bars(described: Sequence[Described]) -> np.ndarray:
-    """The features of pulses, (pulses, features); the last is how well bars fit, by the weights in use."""
+    """Return the features of pulses, (pulses, features); the last one is how well bars fit, by the weights in use."""
     return np.asarray([np.append(one.features, best_bar(one.bars)) for one in described])
 
 
 def describe_pulses(rhythm: RhythmFeatures) -> list[Described]:
+    """Track the possible pulses of a song and return each with its features."""
     if not rhythm.pulse.any() or len(rhythm.pulse) * ATTACK_S < 1.5:
         return []
     tempi, clarity = _tempi(rhythm)
@@ -177,27 +191,27 @@ def describe_pulses(rhythm: RhythmFeatures) -> list[Described]:
 
 
 def _mean(rhythm: RhythmFeatures, local: np.ndarray) -> np.ndarray:
-    """The mean over the windows that have beats."""
+    """Return the mean over the windows that have beats."""
     weights = share_heard(rhythm.heard, len(local), WINDOW_S)
     weights = np.where(weights > MOSTLY, 1.0, 0.0) if (weights > MOSTLY).any() else weights
     return np.average(local.astype(np.float64), axis=0, weights=weights + 1e-6)
 
 
 def _tempi(rhythm: RhythmFeatures) -> tuple[list[float] | list[np.ndarray], np.ndarray]:
-    """Possible tempi in BPM, of the song or of each window, and how strongly the song repeats at PERIODS_S."""
+    """Return possible tempi in BPM, of the song or of each window, and how strongly the song repeats at PERIODS_S."""
     usual = 0.12 * np.square(np.log2(TEMPI_BPM / USUAL_BPM))
     local = repetition(rhythm.pulse, WINDOW_S)
     weights = share_heard(rhythm.heard, len(local), WINDOW_S)[:, None]
     mean, path = _mean(rhythm, local), _tempo_path(local * weights, usual * weights)
-    told = path[weights[:, 0] > MOSTLY] if (weights > MOSTLY).any() else path
-    if told.max() / told.min() > 1 + DRIFT:
-        rates = (rate for rate in (1.0, 2.0, 0.5) if SLOWEST_BPM < np.median(told) * rate < FASTEST_BPM)
+    heard = path[weights[:, 0] > MOSTLY] if (weights > MOSTLY).any() else path
+    if heard.max() / heard.min() > 1 + DRIFT:
+        rates = (rate for rate in (1.0, 2.0, 0.5) if SLOWEST_BPM < np.median(heard) * rate < FASTEST_BPM)
         return [path * rate for rate in rates], mean
     return _peaks(mean - usual), mean
 
 
 def _tracked(rhythm: RhythmFeatures, tempi: Sequence[float | np.ndarray]) -> list[Pulse]:
-    """The pulses tracked at each of the tempi."""
+    """Track a pulse at each of the tempi; drop those whose tempo is out of range or already found."""
     found: list[Pulse] = []
     for tempo in tempi:
         pulse = track(rhythm, tempo)
@@ -209,7 +223,7 @@ def _tracked(rhythm: RhythmFeatures, tempi: Sequence[float | np.ndarray]) -> lis
 
 
 def _peaks(score: np.ndarray) -> list[float]:
-    """The tempi at which the score peaks, best first, with their doubles and halves."""
+    """Return the tempi at which the score peaks, best first, with their doubles and halves."""
     inner = np.flatnonzero((score[1:-1] >= score[:-2]) & (score[1:-1] > score[2:])) + 1
     tempi: list[float] = []
     for index in sorted(inner, key=lambda index: -score[index])[:PEAKS]:
@@ -221,7 +235,7 @@ def _peaks(score: np.ndarray) -> list[float]:
 
 
 def _tempo_path(score: np.ndarray, cost: np.ndarray, stiffness: float = 30.0, reach: int = 12) -> np.ndarray:
-    """The likeliest tempo of each window in BPM, with a penalty for changes (Viterbi).
+    """Return the likeliest tempo of each window in BPM, with a penalty for changes (Viterbi).
 
     Shape:
         score: (windows, tempi)
@@ -249,7 +263,7 @@ def _tempo_path(score: np.ndarray, cost: np.ndarray, stiffness: float = 30.0, re
 
 
 def _usual(rhythm: RhythmFeatures) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the strongest attacks near each moment, (rows, 1) each."""
+    """Return mean and standard deviation of the strongest attacks near each moment, (rows, 1) each."""
     from scipy.ndimage import maximum_filter1d
 
     heard = heard_at(rhythm.heard, np.arange(len(rhythm.pulse)) * ATTACK_S)
@@ -263,7 +277,7 @@ def _usual(rhythm: RhythmFeatures) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fit(rhythm: RhythmFeatures, usual: tuple[np.ndarray, np.ndarray], pulse: Pulse) -> np.ndarray:
-    """How strong the rows are on the beats and between them, and whether they alternate every 2, 3 or 4 beats."""
+    """Return how strong the rows are on and between the beats, and how much they alternate every 2, 3 or 4 beats."""
     numbers, (mean, spread) = pulse.numbers(rhythm.duration_s), usual
     numbers = numbers[rhythm.beats_heard(pulse.at(numbers))]
     if len(numbers) < 2:
@@ -279,13 +293,13 @@ def _fit(rhythm: RhythmFeatures, usual: tuple[np.ndarray, np.ndarray], pulse: Pu
 
 
 def aligned(pulse: Pulse, rhythm: RhythmFeatures, song: Features, stems: Mapping[str, Features]) -> Pulse:
-    """Move a pulse to where attacks begin, and a steady one to their exact tempo.
+    """Align a pulse with the beginnings of attacks; a steady pulse also takes on their exact tempo.
 
     Args:
-        pulse: the pulse as tracked
-        rhythm: the features that it was tracked in
-        song: the features of the mixture
-        stems: the features of the stems, by name; only the drums are used, if they have more clear attacks
+        pulse: Pulse as tracked.
+        rhythm: Rhythm features that it was tracked in.
+        song: Features of the mixture.
+        stems: Features of the stems, by name. The drums replace the mixture if they have more clear attacks.
     """
     numbers = _numbers_heard(pulse, rhythm)
     times_s = pulse.at(numbers)
@@ -304,9 +318,9 @@ def aligned(pulse: Pulse, rhythm: RhythmFeatures, song: Features, stems: Mapping
 
 
 def on_the_attacks(pulse: Pulse, rhythm: RhythmFeatures, song: Features) -> Pulse:
-    """Move a pulse by half a beat if the attacks lie between its beats and none on them.
+    """Move a pulse by half a beat if the attacks lie between its beats and hardly any on them.
 
-    Beats and off-beats are told apart by what plays on each. A metronome plays nothing on one of them.
+    Tracking distinguishes beats from off-beats by what plays on each. With a metronome, nothing plays on one of them.
     """
     between = pulse.moved(-0.5)
     on_beats, off_beats = (
@@ -318,13 +332,13 @@ def on_the_attacks(pulse: Pulse, rhythm: RhythmFeatures, song: Features) -> Puls
 
 
 def _numbers_heard(pulse: Pulse, rhythm: RhythmFeatures) -> np.ndarray:
-    """The numbers of the beats that are where beats are heard."""
+    """Return the numbers of the beats of a pulse that are heard."""
     numbers = pulse.numbers(rhythm.duration_s)
     return numbers[rhythm.beats_heard(pulse.at(numbers))]
 
 
 def attack_starts(part: Features, times_s: np.ndarray) -> np.ndarray:
-    """Where the attack near each time begins, in seconds; NaN where none is clear.
+    """Return when the attack near each time begins, in seconds; NaN if there is no clear attack.
 
     Shape:
         times_s, returns: (times,)
