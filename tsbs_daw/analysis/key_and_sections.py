@@ -1,11 +1,11 @@
-"""Key and sections: what the pitches and levels of the stems tell once the bars are known.
+"""Key and sections, from the pitches and levels of the stems and the positions of the bars.
 
-A section begins where other stems play, or where levels or harmonies differ from the bars before.
+A section begins where the playing stems, their levels or the harmonies differ from the bars before.
 
-The key is that of 24 which fits the pitches of voice, bass and accompaniment best; it has a Camelot code. A key and its
-relative share their notes, and modes (dorian, mixolydian) share those of other keys. The features therefore include not
-only the pitch profile but also how often the tonic chord sounds, at the openings of sections too, and what the bass
-plays.
+The key is the one of 24 that fits the pitches of vocals, bass and accompaniment best; it has a Camelot code. A key and
+its relative share their notes, and modes (dorian, mixolydian) share those of other keys. The features therefore include
+not only the pitch profile but also how often the tonic chord sounds, overall and at the openings of sections, and what
+the bass plays.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tsbs_daw.analysis.features import PITCH_S, Features, fold, likelihoods
 from tsbs_daw.analysis.rhythm_features import sounds
 from tsbs_daw.contracts.analysis import Key, Section
 
-SPAN_BARS = 4  # to compare before and after a boundary
+SPAN_BARS = 4  # bars compared before and after a boundary
 SHORTEST_BARS = 4
-FLOOR_DB, STEP_DB = -50.0, 8.0  # a stem that gets STEP_DB louder weighs as much as new harmony
-BOUNDARY = 0.8  # distance above which something has changed
+FLOOR_DB, STEP_DB = -50.0, 8.0  # a stem that gets STEP_DB louder weighs as much as a new harmony
+BOUNDARY = 0.8  # novelty above which a section may begin
 ALIKE = 0.9  # distance below which two sections get the same label
 
 
@@ -32,22 +32,22 @@ def find_sections(
 ) -> tuple[Section, ...]:
     """Find the sections of a song; a song with fewer than eight bars has one section.
 
-    The confidence of a section is the amount of change at its start; the first has that of its end.
+    The confidence of a section is the amount of change at its start; for the first section, at its end.
 
     Args:
-        mixture: features of the mixture
-        stems: features by name
-        bars_s: where bars begin, ascending
-        duration_s: of the song
+        mixture: Features of the mixture.
+        stems: Features of the stems, by name.
+        bars_s: Start of each bar in seconds, ascending.
+        duration_s: Duration of the song.
     """
     edges = np.asarray([start for start in bars_s if start < duration_s - 0.5], np.float64)
     if len(edges) < 2 * SHORTEST_BARS:
         return (Section(start_s=0.0, end_s=duration_s, label="A", confidence=0.0),) if duration_s > 0 else ()
     bars = _describe_bars(mixture, stems, np.append(edges, duration_s))
-    news = _news(bars)
-    starts = [0, *_peaks(news), len(edges)]
+    novelty = _novelty(bars)
+    starts = [0, *_peaks(novelty), len(edges)]
     spans = [bars[first:last] for first, last in pairwise(starts)]
-    strength = [news[start] for start in starts[1:-1]] or [0.0]
+    strength = [novelty[start] for start in starts[1:-1]] or [0.0]
     confidences = np.clip(np.asarray([strength[0], *strength])[: len(spans)] / (3 * BOUNDARY), 0, 1)
     times = [0.0, *edges[starts[1:-1]].tolist(), duration_s]
     return tuple(
@@ -57,7 +57,7 @@ def find_sections(
 
 
 def _describe_bars(mixture: Features, stems: Mapping[str, Features], edges: np.ndarray) -> np.ndarray:
-    """The level of each stem and the chroma of pitched stems, bar by bar: (bars, features)."""
+    """Return the level of each stem and the chroma of the pitched stems for each bar, (bars, features)."""
     parts = list(stems.values()) or [mixture]
     columns = [_level_db(part, edges) / STEP_DB for part in parts]
     tonal = [stems[name] for name in ("other", "bass") if name in stems] or [mixture]
@@ -76,26 +76,27 @@ def _level_db(part: Features, edges: np.ndarray) -> np.ndarray:
     return np.maximum(10 * np.log10(np.maximum(mean, 1e-12)), FLOOR_DB)
 
 
-def _news(bars: np.ndarray) -> np.ndarray:
-    """How far the bars from each bar on differ from those before it, (bars,)."""
-    news = np.zeros(len(bars))
+def _novelty(bars: np.ndarray) -> np.ndarray:
+    """Return how much the bars from each bar onwards differ from the bars before it, (bars,)."""
+    novelty = np.zeros(len(bars))
     for bar in range(2, len(bars) - 1):
         before, after = bars[max(bar - SPAN_BARS, 0) : bar], bars[bar : bar + SPAN_BARS]
-        # One bar against one: an immediate change stands out against one that is still to come.
-        at_once = np.linalg.norm(bars[bar] - bars[bar - 1])
-        news[bar] = 0.7 * np.linalg.norm(after.mean(axis=0) - before.mean(axis=0)) + 0.3 * at_once
-    return news
+        # Adjacent bars count too, so that the peak lies at the change itself and not before it.
+        immediate = np.linalg.norm(bars[bar] - bars[bar - 1])
+        novelty[bar] = 0.7 * np.linalg.norm(after.mean(axis=0) - before.mean(axis=0)) + 0.3 * immediate
+    return novelty
 
 
-def _peaks(news: np.ndarray) -> list[int]:
+def _peaks(novelty: np.ndarray) -> list[int]:
+    """Return the bars at which the novelty peaks."""
     from scipy.signal import find_peaks
 
-    found = find_peaks(np.concatenate((news, [0.0])), height=BOUNDARY, distance=SHORTEST_BARS)[0]
-    return [int(bar) for bar in found if SHORTEST_BARS // 2 <= bar < len(news)]
+    found = find_peaks(np.concatenate((novelty, [0.0])), height=BOUNDARY, distance=SHORTEST_BARS)[0]
+    return [int(bar) for bar in found if SHORTEST_BARS // 2 <= bar < len(novelty)]
 
 
 def _labels(spans: list[np.ndarray]) -> list[str]:
-    """Label A for the first section and for those that sound like it; B, C, ... for new ones."""
+    """Label the sections: A for the first one and those that sound like it, then B, C, ... for new ones."""
     kinds: list[np.ndarray] = []
     labels = []
     for span in spans:
@@ -111,7 +112,7 @@ def _labels(spans: list[np.ndarray]) -> list[str]:
 
 
 def _letters(number: int) -> str:
-    """0: A, 25: Z, 26: AA."""
+    """Turn a number into letters: 0 is A, 25 is Z, 26 is AA."""
     return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
 
 
@@ -141,19 +142,19 @@ SCALES = {
 SHARES = {"other": 1.0, "bass": 0.7, "vocals": 0.5}
 CHORD_FRAMES = 8  # 0.7 s
 OPENING_S = 1.6
-PLAIN = 0.05  # a key requires one pitch class to exceed another by this share
+PLAIN = 0.05  # no key if the shares of the most and the least frequent pitch class differ by less than this
 
 
 def find_key(
     mixture: Features, stems: Mapping[str, Features], openings_s: Sequence[float], doubt_below: float
 ) -> Key | None:
-    """Find the key; None if nothing is pitched.
+    """Find the key; return None if nothing is pitched.
 
     Args:
-        mixture: features of the mixture
-        stems: features by name
-        openings_s: where sections begin
-        doubt_below: confidence below which the key is doubtful
+        mixture: Features of the mixture.
+        stems: Features of the stems, by name.
+        openings_s: Start of each section in seconds.
+        doubt_below: Confidence below which the key is doubtful.
     """
     features = describe_keys(mixture, stems, openings_s)
     if features is None:
@@ -169,13 +170,13 @@ def find_key(
 
 
 def camelot(tonic: int, mode: Mode) -> str:
-    """The Camelot code, in fifths: 8B is C major, 8A its relative A minor."""
+    """Return the Camelot code, which counts fifths: 8B is C major, 8A is its relative A minor."""
     major = tonic if mode == "major" else (tonic + 3) % 12
     return f"{(major * 7 + 7) % 12 + 1}{'B' if mode == 'major' else 'A'}"
 
 
 def describe_keys(mixture: Features, stems: Mapping[str, Features], openings_s: Sequence[float]) -> np.ndarray | None:
-    """The features of each of KEYS, (24, features); None if nothing is pitched."""
+    """Return the features of each of KEYS, (24, features); None if nothing is pitched."""
     sounding = {name: stems[name] for name in SHARES if name in stems and sounds(stems[name])}
     if not any(name in stems for name in SHARES):
         sounding = {"other": mixture, "bass": mixture}
@@ -184,7 +185,12 @@ def describe_keys(mixture: Features, stems: Mapping[str, Features], openings_s: 
 
 
 def describe_chroma(chroma: Mapping[str, np.ndarray], openings_s: Sequence[float]) -> np.ndarray | None:
-    """The features of each of KEYS from chroma, (12, F) for each stem."""
+    """Return the features of each of KEYS from the chroma of each stem; None if nothing is pitched.
+
+    Shape:
+        chroma: (12, F) for each stem
+        returns: (24, features)
+    """
     chroma = {name: part / part.sum(axis=0).mean() for name, part in chroma.items() if part.sum() > 0}
     if not chroma:
         return None
@@ -202,7 +208,7 @@ def describe_chroma(chroma: Mapping[str, np.ndarray], openings_s: Sequence[float
 
 
 def _describe_key(shares: list[np.ndarray], profile: np.ndarray, tonic: int, mode: Mode) -> np.ndarray:
-    """The features of one key.
+    """Return the features of one key.
 
     Shape:
         shares: (12,) each, by pitch class
@@ -212,13 +218,13 @@ def _describe_key(shares: list[np.ndarray], profile: np.ndarray, tonic: int, mod
     fits = [max(float(from_tonic[list(scale)].sum()) for scale in SCALES[mode])]
     fits += [float(np.corrcoef(from_tonic, of_mode)[0, 1]) for of_mode in PROFILES[mode]]
     degrees = np.concatenate([np.roll(share, -tonic) for share in shares])
-    # Each degree has its own weight in major and in minor.
+    # Major and minor have separate weights for each degree.
     apart = (degrees, np.zeros_like(degrees)) if mode == "major" else (np.zeros_like(degrees), degrees)
     return np.concatenate((fits, *apart, [float(mode == "major")]))
 
 
 def _opening(chroma: np.ndarray, openings_s: Sequence[float]) -> np.ndarray:
-    """The pitch classes at the beginning of the song and its sections, (12,); the sum is 1, or 0 if nothing sounds."""
+    """Return the shares of pitch classes at the start of the song and of its sections, (12,); zeros if it is silent."""
     span, total = round(OPENING_S / PITCH_S), np.zeros(12)
     first = np.flatnonzero(chroma.sum(axis=0) > 0.2 * chroma.sum(axis=0).mean())
     for start in {int(first[0]) if len(first) else 0, *(round(at / PITCH_S) for at in openings_s if at > 0)}:
@@ -228,7 +234,7 @@ def _opening(chroma: np.ndarray, openings_s: Sequence[float]) -> np.ndarray:
 
 
 def _chords(chroma: np.ndarray) -> np.ndarray:
-    """The share of time in which each major and each minor triad fits best, (2, 12)."""
+    """Return the share of time in which each major and each minor triad fits best, (2, 12)."""
     whole = max(chroma.shape[1] // CHORD_FRAMES, 1) * CHORD_FRAMES
     slow = np.pad(chroma, ((0, 0), (0, max(whole - chroma.shape[1], 0))))[:, :whole]
     slow = slow.reshape(12, -1, CHORD_FRAMES).mean(axis=2)
