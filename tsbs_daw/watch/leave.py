@@ -1,9 +1,9 @@
-"""Moving or deleting a song's file after its stems were published: the only place that touches a source.
+"""Moving or deleting a song's file after its stems are published: the only code that changes a source file.
 
-    stems verified -> source is what was hashed -> hidden name beside it -> still the same -> moved or deleted
+    verify the stems -> verify the source's hash -> rename it to a hidden name -> check it again -> move or delete it
 
-The file is renamed before the last look at it, so that what somebody puts under its name meanwhile is never taken for
-it. Every step may be repeated: a kill leaves the file under its own name, under the hidden one, or where it shall go.
+The file is renamed before the last check, so a file that somebody puts in its place in the meantime is never touched.
+Every step may be repeated: after a kill, the file has its own name or the hidden one, or is at its target.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from tsbs_daw.watch.rules import After
 from tsbs_daw.watch.scan import file_state
 
 _BLOCK_BYTES = 1 << 20
-_HIDDEN = ".tsbs-daw-leaving-"  # watch folders ignore what begins with a dot
+_HIDDEN = ".tsbs-daw-leaving-"  # watch folders ignore names that start with a dot
 
 
 class Stays(Exception):
-    """The file stays where it is. Carries the reason, as a clause.
+    """The file stays where it is. The message is the reason, as a clause.
 
     Attributes:
-        passing: Trying again later may help.
+        passing: Whether the reason may be temporary, so that a later attempt may succeed.
     """
 
     def __init__(self, reason: str, *, passing: bool = False):
@@ -52,26 +52,31 @@ class Stays(Exception):
 
 @dataclass(frozen=True)
 class Departure:
-    """What became of a file. Args: note: one sentence, for people; path: where it is now, None if nowhere"""
+    """Outcome for a file that was moved or deleted.
+
+    Attributes:
+        note: A sentence for the user.
+        path: Path of the file now; None if it no longer exists.
+    """
 
     note: str
     path: Path | None
 
 
 def leave(file: SeenFile, after: After, result: Result, is_watched: Callable[[Path], bool]) -> Departure | None:
-    """Do what a folder asks for after a song is done. May be repeated.
+    """Keep, move or delete the file of a finished song. May be repeated.
 
     Args:
         file: The song's file, as it was when it was copied and hashed.
-        after: What is asked for.
-        result: The job's.
-        is_watched: Whether a folder lies in a watched one.
+        after: What to do.
+        result: Result of the song's job.
+        is_watched: Tells whether a folder lies in a watch folder.
 
     Returns:
-        What was done; None for nothing.
+        What was done; None if the file is kept.
 
     Raises:
-        Stays: The file was not touched, or is back under its name.
+        Stays: The file was not moved or deleted, and has its own name.
     """
     source = Path(file.root, file.relative)
     hidden = source.with_name(f"{_HIDDEN}{file.job_id}{source.suffix}")
@@ -93,17 +98,21 @@ def leave(file: SeenFile, after: After, result: Result, is_watched: Callable[[Pa
 
 
 def _verify(result: Result, input_hash: str) -> None:
-    """Read every stem again. Raises: Stays: one is not as it was published"""
+    """Check every published stem against the manifest.
+
+    Raises:
+        Stays: A stem is missing or has changed, or the stems belong to another song.
+    """
     folder = result.folder
     if folder is None:
         raise Stays("its job delivered no folder")
     if not folder.parent.is_dir():
-        raise Stays(f"its stems cannot be verified, because {shown(folder.parent)} is not there", passing=True)
+        raise Stays(f"its stems cannot be verified, because {shown(folder.parent)} is missing", passing=True)
     manifest = read_manifest(folder)
     if manifest is None:
-        raise Stays(f"its stems are not in {shown(folder)} any more; `tsbs-daw jobs retry` makes them again")
+        raise Stays(f"its stems are no longer in {shown(folder)}; `tsbs-daw jobs retry` separates it again")
     if manifest.source.sha256 != input_hash:
-        raise Stays(f"the stems in {shown(folder)} are those of another song")
+        raise Stays(f"the stems in {shown(folder)} belong to another song")
     if not manifest.stems:
         raise Stays(f"no audio was delivered to {shown(folder)}")
     for entry in manifest.stems:
@@ -114,7 +123,7 @@ def _verify(result: Result, input_hash: str) -> None:
         except (FileNotFoundError, NotADirectoryError):
             same = False
         if not same:
-            raise Stays(f"{shown(path)} is not as it was published; `tsbs-daw jobs retry` makes the stems again")
+            raise Stays(f"{shown(path)} is missing or was changed; `tsbs-daw jobs retry` separates the song again")
 
 
 def _delete(file: SeenFile, source: Path, hidden: Path) -> Departure:
@@ -129,11 +138,11 @@ def _move(file: SeenFile, source: Path, hidden: Path, target: Path, is_watched: 
     if point := unmounted(target):
         raise Stays(f"the disk or share of {shown(target)} is not mounted at {shown(point)}", passing=True)
     if is_watched(target):
-        raise Stays(f"{shown(target)} lies in a watched folder, where it would be found again")
+        raise Stays(f"{shown(target)} lies in a watched folder, so the song would be found again")
     target.mkdir(parents=True, exist_ok=True)
     if not os.path.lexists(hidden) and not os.path.lexists(source):
-        moved = next((path for path in _names(target / source.name, last=False) if _holds(path, file)), None)
-        return Departure("The song's file is not there any more." if moved is None else _moved_to(moved), moved)
+        moved = next((path for path in _names(target / source.name, endless=False) if _holds(path, file)), None)
+        return Departure("The song's file no longer exists." if moved is None else _moved_to(moved), moved)
     origin = _origin(source, hidden)
     copy = None
     try:
@@ -148,9 +157,9 @@ def _move(file: SeenFile, source: Path, hidden: Path, target: Path, is_watched: 
         except OSError as error:
             if copy is not None or error.errno != errno.EXDEV:
                 raise
-            copy = target / f"{_HIDDEN}{file.job_id}.part"  # one device, and still two file systems
+            copy = target / f"{_HIDDEN}{file.job_id}.part"  # the same device number, but different file systems
             if _copy(hidden, copy) != file.input_hash:
-                raise Stays("it changed while it was moved") from error
+                raise Stays("it changed while it was being moved") from error
             place = _place(copy, target / source.name, file)
         sync_folder(target)
         hidden.unlink(missing_ok=True)
@@ -170,17 +179,17 @@ def _moved_to(place: Path) -> str:
 
 
 def _origin(source: Path, hidden: Path) -> Path:
-    """Where the file is now: an earlier try may have left it under the hidden name."""
+    """Return the file's current path: an earlier attempt may have left it under the hidden name."""
     return hidden if os.path.lexists(hidden) else source
 
 
 def _hide(file: SeenFile, source: Path, hidden: Path, digest: str) -> None:
-    """Give the file its hidden name, if it is the one that was separated.
+    """Rename the file to its hidden name if it is the one that was separated.
 
     Raises:
-        Stays: It is not; whatever lies under its name was not touched, or has its name again.
+        Stays: It is another file, which was not touched. If it was already renamed, the caller has to rename it back.
     """
-    changed = "it changed after it was copied; what it holds now is treated as a new song"
+    changed = "it changed after it was copied; its new content is treated as a new song"
     if digest != file.input_hash:
         raise Stays(changed)
     if os.path.lexists(hidden):
@@ -203,7 +212,7 @@ def _hash_of(path: Path) -> str:
 
 
 def _copy(source: Path, copy: Path) -> str:
-    """Copy a file, synced, with its times. Returns: SHA-256 of what was copied"""
+    """Copy a file with its times, sync the copy, and return the SHA-256 of the copied content."""
     digest = hashlib.sha256()
     with open_regular(source) as reading, create_new(copy) as writing:
         while block := reading.read(_BLOCK_BYTES):
@@ -217,9 +226,9 @@ def _copy(source: Path, copy: Path) -> str:
 
 
 def _place(path: Path, wanted: Path, file: SeenFile) -> Path:
-    """Give a file a name that is free: the wanted one, or with a number. What is there is never replaced.
+    """Move a file to the wanted name, with a number if it is taken. Never replaces a file. Return the name.
 
-    A file of the same name and content is taken for the one that an earlier try has moved.
+    A file of the same name and content is assumed to be the one that an earlier attempt moved.
     """
     for name in _names(wanted):
         if not os.path.lexists(name) and _appear(path, name):
@@ -229,11 +238,16 @@ def _place(path: Path, wanted: Path, file: SeenFile) -> Path:
     raise AssertionError("the names never end")
 
 
-def _names(wanted: Path, *, last: bool = True) -> Iterator[Path]:
-    """`song.wav`, `song (2).wav`, ... Args: last: go on after the first name that is free"""
+def _names(wanted: Path, *, endless: bool = True) -> Iterator[Path]:
+    """Yield `song.wav`, `song (2).wav` and so on.
+
+    Args:
+        wanted: The first name.
+        endless: Whether to continue without end; if not, stop before the first free name.
+    """
     number = 1
     name = wanted
-    while last or os.path.lexists(name):
+    while endless or os.path.lexists(name):
         yield name
         number += 1
         name = wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
@@ -247,7 +261,7 @@ def _holds(path: Path, file: SeenFile) -> bool:
 
 
 def _appear(path: Path, name: Path) -> bool:
-    """Rename a file, but over nothing. Returns: False if the name was taken at the last moment"""
+    """Rename a file without replacing another. Return False if the new name was taken at the last moment."""
     try:
         os.link(path, name, follow_symlinks=False)
     except FileExistsError:
@@ -257,14 +271,14 @@ def _appear(path: Path, name: Path) -> bool:
             raise
         if os.path.lexists(name):
             return False
-        path.rename(name)  # a file system without links
+        path.rename(name)  # a file system without hard links
         return True
     path.unlink()
     return True
 
 
 def _put_back(hidden: Path, source: Path) -> None:
-    """Give a file that stays its name again; beside it, if somebody has put another file there."""
+    """Rename a hidden file back to its name, with a number if another file has taken that name."""
     if os.path.lexists(hidden):
         for name in _names(source):
             if not os.path.lexists(name) and _appear(hidden, name):
