@@ -1,17 +1,17 @@
-"""What is done to a stream of samples: sample rate conversion, exact length, quantisation, and level measurement.
+"""Processing of sample streams: sample rate conversion, exact length, quantisation, and level measurement.
 
-Conversion is at soxr's best quality. Sample 0 stays sample 0: the filters have linear phase and their delay is
-compensated, so a round trip lines up.
+Sample rates are converted at soxr's best quality. The filters have linear phase and their delay is compensated, so
+sample 0 stays sample 0 and a round trip is aligned with the original.
 
-Floating point becomes integers with TPDF dither, rounding and counted clipping. Dither is the sum of two independent
-uniform random numbers of one step each: triangular, two steps (LSB) from peak to peak, white. It makes the mean and the
-power of the rounding error independent of the signal (Lipshitz, Wannamaker, Vanderkooy, "Quantization and Dither", JAES
-1992), at 4.8 dB more noise than rounding alone: its RMS, with the rounding, is half a step, at 16 bits 2^-16 or
--96.3 dB. Where every channel is exactly 0 no dither is added: digital silence stays digital silence, as in mastering
-tools ("auto-blank"). The rule looks at one sample at a time, so the result does not depend on how the stream is cut
-into blocks.
+Quantisation from floating point to integers adds TPDF dither, rounds, and counts clipped samples. The dither is the sum
+of two independent uniform random numbers, each one step wide. Its distribution is triangular, two steps (LSB) from peak
+to peak, and its spectrum is white. It makes the mean and the power of the rounding error independent of the signal
+(Lipshitz, Wannamaker, Vanderkooy, "Quantization and Dither", JAES 1992), at 4.8 dB more noise than rounding alone: the
+RMS of dither and rounding error together is half a step, which is 2^-16 or -96.3 dB at 16 bits. No dither is added
+where every channel is exactly 0, so that digital silence stays digital silence, as in mastering tools ("auto-blank").
+This is decided for each sample on its own, so the result does not depend on how the stream is divided into blocks.
 
-Levels are peaks, RMS and loudness (EBU R 128), in dB relative to full scale; None is the level of silence.
+Levels are peaks, RMS and loudness (EBU R 128), in dB relative to full scale. The level of silence is None.
 
 Axes: (channels, samples), float32.
 """
@@ -29,14 +29,19 @@ QUALITY = "VHQ"
 
 
 def resampled_length(samples: int, from_hz: int, to_hz: int) -> int:
-    """Number of samples that `Resampler` makes of `samples`: rounded up, so that a round trip never falls short."""
+    """Number of samples that `Resampler` returns for `samples`, rounded up so that a round trip never loses one."""
     return -(-samples * to_hz // from_hz)
 
 
 class Resampler:
-    """Resamples a stream block by block; the result does not depend on how the stream is cut into blocks.
+    """Resamples a stream block by block. The result does not depend on how the stream is divided into blocks.
 
-    In total it returns `resampled_length` samples, the last of them with `last=True`.
+    The calls of `process` return `resampled_length` samples in total; the call with `last=True` returns the remainder.
+
+    Args:
+        from_hz: Sample rate of the input.
+        to_hz: Sample rate of the output.
+        channels: Number of channels.
     """
 
     def __init__(self, from_hz: int, to_hz: int, channels: int):
@@ -48,8 +53,8 @@ class Resampler:
         """Add a block and return the samples that are ready.
 
         Args:
-            block: may be empty
-            last: no more blocks follow
+            block: Next samples; may be empty.
+            last: Whether this is the last block.
 
         Shape:
             block: (channels, samples)
@@ -62,8 +67,8 @@ class Resampler:
         self._given += made[0].shape[1]
         if last:
             due = resampled_length(self._taken, self.from_hz, self.to_hz)
-            # Append silence, as soxr does internally; done here, it also yields the sample that soxr's rounding of the
-            # length leaves out.
+            # Append silence, as soxr does internally. Appending it here also yields the sample that soxr drops when it
+            # rounds the length.
             tail = np.zeros((self.channels, 2 * self.from_hz // self.to_hz + 2), np.float32)
             made.append(self._run(tail, True)[:, : due - self._given])
             if made[0].shape[1] and due < self._given:
@@ -80,14 +85,15 @@ class Resampler:
 def fit_length(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
     """Cut a stream to exactly `samples` samples, or pad it with silence.
 
-    The source is always read to its end, because it may raise there, for example if it is cut short.
+    The source is always read to its end, because it may raise an error there, for example if the file is truncated.
 
     Args:
-        blocks: at least one if `samples` is not 0
-        samples: length of the result
+        blocks: Source blocks; at least one if `samples` is not 0.
+        samples: Length of the result.
 
     Shape:
         blocks: (..., n), equal in all axes except the last
+        yields: (..., n)
     """
     left, shape, dtype = samples, tuple[int, ...](), np.dtype(np.float32)
     for block in blocks:
@@ -106,12 +112,15 @@ def fit_length(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarra
 
 
 class Quantiser:
-    """Quantises a stream.
+    """Quantises a stream of float samples to integers.
 
     Args:
-        bits: of the integers
-        seed: of the dither; None: no dither. Equal seeds give equal dither: each file of a song needs its own, or their
-            noise would add up coherently when they are mixed
+        bits: Bits per integer.
+        seed: Seed of the dither; None for no dither. Equal seeds give equal dither, so each file of a song needs its
+            own seed; otherwise the noise of the files adds up coherently when they are mixed.
+
+    Attributes:
+        clipped_samples: Samples clipped so far.
     """
 
     def __init__(self, bits: int, *, seed: int | None = None):
@@ -123,10 +132,10 @@ class Quantiser:
         """Quantise a block to integers from -2^(bits-1) to 2^(bits-1) - 1.
 
         Args:
-            frames: 1.0 is full scale
+            frames: Float samples; 1.0 is full scale.
 
         Returns:
-            int32
+            The integers, as int32.
 
         Shape:
             frames: (samples, channels)
@@ -138,8 +147,8 @@ class Quantiser:
         self.clipped_samples += int(((whole < -full) | (whole > full - 1)).sum())
         if self._random is not None:
             pairs = self._random.random((*frames.shape, 2), dtype=np.float32)
-            sounding = frames.any(axis=1, keepdims=True)
-            scaled += (pairs[..., 0] - pairs[..., 1]) * sounding
+            not_silent = frames.any(axis=1, keepdims=True)
+            scaled += (pairs[..., 0] - pairs[..., 1]) * not_silent
             whole = np.rint(scaled)
         return np.clip(whole, -full, full - 1).astype(np.int32)
 
@@ -154,9 +163,12 @@ class Levels:
     """The levels of a signal.
 
     Attributes:
-        sample_peak_db, true_peak_db, rms_db: None for silence
-        loudness_lufs: integrated; None if nothing passes the gate, or the signal is shorter than its 400 ms
-        samples: per channel
+        sample_peak_db: Highest absolute sample value; None for silence.
+        true_peak_db: Peak after oversampling; None for silence.
+        rms_db: RMS over all channels; None for silence.
+        loudness_lufs: Integrated loudness; None if no block passes the gate, or the signal is shorter than one 400 ms
+            block.
+        samples: Samples per channel.
     """
 
     sample_peak_db: float | None
@@ -167,21 +179,25 @@ class Levels:
 
 
 def db(ratio: float) -> float | None:
-    """An amplitude ratio in decibels; None for 0."""
+    """Convert an amplitude ratio to decibels; None for 0."""
     return 20 * math.log10(ratio) if ratio > 0 else None
 
 
 def gain(level_db: float) -> float:
-    """The amplitude ratio of a level in decibels."""
+    """Convert a level in decibels to an amplitude ratio."""
     return 10.0 ** (level_db / 20)
 
 
 class Meter:
-    """Measures a stream. Loudness counts at most the first five channels (L R C, and two surround).
+    """Measures the levels of a stream. Loudness includes at most the first five channels (L R C, and two surround).
 
-    True peak is the peak after oversampling, as in ITU-R BS.1770-4 annex 2: 4 times below 96 kHz, twice below 192 kHz.
+    The true peak is the peak after oversampling, as in ITU-R BS.1770-4 annex 2: by 4 below 96 kHz, by 2 below 192 kHz.
     soxr oversamples several times faster than libebur128, with a filter that is flat to the top of the band. Its "HQ"
-    finds the same peaks as its slower "VHQ", within 0.005 dB on music and 0.04 dB on noise and tones at 20 kHz.
+    setting finds the same peaks as the slower "VHQ", within 0.005 dB on music and 0.04 dB on noise and tones at 20 kHz.
+
+    Args:
+        sample_rate: Sample rate of the stream, in Hz.
+        channels: Number of channels.
     """
 
     def __init__(self, sample_rate: int, channels: int):
@@ -196,7 +212,17 @@ class Meter:
         self._levels: Levels | None = None
 
     def add(self, block: np.ndarray) -> None:
-        """Add a block of finite samples, (channels, samples). Not allowed after `levels`, which ends the stream."""
+        """Add a block.
+
+        Args:
+            block: Finite samples.
+
+        Raises:
+            ValueError: `levels` has already ended the stream.
+
+        Shape:
+            block: (channels, samples)
+        """
         if self._levels:
             raise ValueError("the levels have been read; use a new Meter for a new stream")
         if not block.shape[1]:
@@ -204,13 +230,13 @@ class Meter:
         frames = np.ascontiguousarray(block.T, np.float32)
         self._state.add_frames(frames.reshape(-1), block.shape[1])
         self._samples += block.shape[1]
-        # Not a dot product: BLAS would start threads, which on busy cores takes twenty times as long.
+        # Not a dot product: BLAS starts threads, which takes twenty times as long on busy cores.
         self._energy += float(np.square(frames, dtype=np.float64).sum())
         self._peak = max(self._peak, _peak(frames))
         self._true_peak = max(self._true_peak, _peak(self._oversampler.resample_chunk(frames)))
 
     def levels(self) -> Levels:
-        """The levels of everything that was added. Ends the stream."""
+        """End the stream and return the levels of all blocks added."""
         if self._levels is None:
             end = self._oversampler.resample_chunk(np.zeros((0, self.channels), np.float32), last=True)
             loudness = self._loudness_of(self._state)

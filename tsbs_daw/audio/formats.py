@@ -1,6 +1,6 @@
-"""The delivery formats: their names, as presets and jobs use them, and what each can hold.
+"""The delivery formats: their names in presets and jobs, and their properties.
 
-This is the only list of formats. It imports no decoder, so that presets can be checked without one.
+This is the only list of formats. The module imports no codec, so that presets can be checked without one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ class DeliveryFormat:
     """A delivery format.
 
     Attributes:
-        name: as presets and jobs write it
-        ending: of file names, with the dot
-        container: libsndfile's name
-        subtype: libsndfile's name
-        bits: per sample; None: not an integer format
-        exact: reading the file back gives the written samples, except for the bits that were cut
+        name: Name in presets and jobs.
+        ending: File extension, with the dot.
+        container: libsndfile's name for the container.
+        subtype: libsndfile's name for the sample format.
+        bits: Bits per sample; None if it is not an integer format.
+        exact: Whether the file, read back, has the written samples, except for the reduced bit depth.
     """
 
     name: str
@@ -46,12 +46,15 @@ DELIVERY_FORMATS = {
     )
 }
 
-# What people call them; each is the best of its kind.
+# Common names; each stands for the best format of its kind.
 FORMAT_ALIASES = {"wav": "wav32f", "flac": "flac24", "aiff": "aiff24"}
 
 
 def canonical_format(name: Any) -> Any:
-    """`flac24` for `flac` or `FLAC24`. What is neither a format nor an alias comes back as it is, to be refused."""
+    """Normalise a format name: `flac` and `FLAC24` become `flac24`.
+
+    Any other value is returned unchanged, so that the validation that follows can reject it.
+    """
     if not isinstance(name, str):
         return name
     lower = name.strip().lower()
@@ -60,10 +63,10 @@ def canonical_format(name: Any) -> Any:
 
 
 def delivery_format(name: str) -> DeliveryFormat:
-    """Look a format up by name.
+    """Look up a format by name.
 
     Raises:
-        OutputError: there is no such format
+        OutputError: There is no such format.
     """
     if name not in DELIVERY_FORMATS:
         raise OutputError(f"There is no delivery format {name!r}; choose one of {', '.join(DELIVERY_FORMATS)}.")
@@ -71,9 +74,9 @@ def delivery_format(name: str) -> DeliveryFormat:
 
 
 def file_ending(name: str) -> str:
-    """The file ending of a format: ".wav", ".flac", ...
+    """The file extension of a format, with the dot: ".wav", ".flac", ...
 
     Raises:
-        OutputError: there is no such format
+        OutputError: There is no such format.
     """
     return delivery_format(name).ending
