@@ -1,10 +1,10 @@
-"""RIFF chunks: build them, and append them to a WAV file without touching the audio.
+"""Build RIFF chunks, and append them to a WAV file without rewriting the audio.
 
     RIFF size WAVE [chunks] data ... | [chunks]      only the part after the bar is rewritten
 
-Two chunks tell a DAW or a sampler about tempo, key and loop:
+Two chunks describe tempo, key and loop to a DAW or a sampler:
 
-`acid`, 24 bytes, as ACID wrote it; FL Studio, REAPER, Cubase and others read it:
+`acid`, 24 bytes, introduced by ACID and read by FL Studio, REAPER, Cubase and others:
 
     flags u32 | root note u16 | 0x8000 u16 | 0.0 f32 | beats u32 | meter denominator u16, numerator u16 | tempo f32
 
@@ -25,8 +25,8 @@ from tsbs_daw.audio.headers.common import UNKNOWN_32, ByteSource, Chunk, Refused
 from tsbs_daw.core.errors import OutputError, shown
 from tsbs_daw.core.files import sync_file, write_error
 
-HEAD_BYTES = 64  # the part of the file that holds its sizes
-TAIL_BYTES = 64 << 20  # most bytes of chunks after the audio that are carried over; tags with a large cover have less
+HEAD_BYTES = 64  # the start of the file, which holds its sizes
+TAIL_BYTES = 64 << 20  # limit of the chunks after the audio, which are held in memory; a large cover fits easily
 
 ROOT_IS_VALID, STRETCH, ON_DISK = 2, 4, 8
 PITCH_CLASSES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -39,20 +39,21 @@ def list_type(file: ByteSource, chunk: Chunk) -> bytes:
 
 
 def build_chunk(name: bytes, body: bytes) -> bytes:
-    """A chunk as bytes, padded to an even length."""
+    """Build a chunk, padded to an even length."""
     return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
 def append_chunks(path: Path, chunks: Mapping[bytes, bytes], *, instead_of: Collection[bytes] = ()) -> None:
-    """Append chunks after the audio of a WAV file and keep the chunks that are already there.
+    """Append chunks after the audio of a WAV file, and keep the existing chunks.
 
     Args:
-        chunks: name to body
-        instead_of: names of chunks to remove; a LIST is named by its type, `INFO`
+        path: WAV file to change.
+        chunks: Body of each chunk by its name.
+        instead_of: Names of existing chunks to remove; for a LIST chunk its type, such as `INFO`.
 
     Raises:
-        OutputError: the file is not a WAV that can hold them; it is left unchanged
-        NoSpaceLeft: the disk is full; the file is left unchanged
+        OutputError: The file is not a WAV file that can hold the chunks; it is left unchanged.
+        NoSpaceLeft: The disk is full; the file is left unchanged.
     """
     try:
         with path.open("rb+", buffering=0) as file:
@@ -80,10 +81,10 @@ def append_chunks(path: Path, chunks: Mapping[bytes, bytes], *, instead_of: Coll
 
 
 def chunk_names(path: Path) -> list[bytes]:
-    """The names of a WAV file's chunks, in order; a LIST is named by its type.
+    """List the names of a WAV file's chunks, in order; for a LIST chunk its type.
 
     Raises:
-        OutputError: not a complete WAV file
+        OutputError: The file is not a complete WAV file, or cannot be opened.
     """
     try:
         with path.open("rb") as file:
@@ -93,7 +94,14 @@ def chunk_names(path: Path) -> list[bytes]:
 
 
 def pitch_class(key: str | None) -> int | None:
-    """The pitch class of a key's tonic, 0 for C to 11 for B, from "A minor", "Bbm", "F# major"; None without one."""
+    """The pitch class of a key's tonic: 0 for C to 11 for B.
+
+    Args:
+        key: A key such as "A minor", "Bbm" or "F# major".
+
+    Returns:
+        The pitch class; None if the key is missing or does not start with a note.
+    """
     if not key or key[0].upper() not in PITCH_CLASSES:
         return None
     accidental = {"#": 1, "♯": 1, "b": -1, "♭": -1}.get(key[1:2], 0)
@@ -101,11 +109,14 @@ def pitch_class(key: str | None) -> int | None:
 
 
 def acid_body(tempo_bpm: float, beats: int, *, key: str | None = None, beats_per_bar: int = 4, loop: bool) -> bytes:
-    """The body of an `acid` chunk.
+    """Build the body of an `acid` chunk.
 
     Args:
-        beats: number of beats in the file
-        loop: True for a loop, False for a stem of a whole song, which is marked as disk-based
+        tempo_bpm: Tempo.
+        beats: Number of beats in the file.
+        key: Key, for the root note; None for no root note.
+        beats_per_bar: Numerator of the meter; the denominator is 4.
+        loop: True for a loop; False for a stem of a whole song, which is marked as disk-based.
     """
     root = pitch_class(key)
     flags = STRETCH | (0 if loop else ON_DISK) | (0 if root is None else ROOT_IS_VALID)
@@ -114,7 +125,7 @@ def acid_body(tempo_bpm: float, beats: int, *, key: str | None = None, beats_per
 
 
 def smpl_body(samples: int, sample_rate: int, *, key: str | None = None) -> bytes:
-    """The body of a `smpl` chunk: one endless forward loop over all `samples`."""
+    """Build the body of a `smpl` chunk with one endless forward loop over all `samples`."""
     note = MIDDLE_C + (pitch_class(key) or 0)
     head = struct.pack("<9I", 0, 0, round(1e9 / sample_rate), note, 0, 0, 0, 1, 0)
     return head + struct.pack("<6I", 0, 0, 0, max(samples - 1, 0), 0, 0)
@@ -126,7 +137,11 @@ def beats_in(samples: int, sample_rate: int, tempo_bpm: float) -> int:
 
 
 def _chunks_of_wav(file: BinaryIO, path: Path) -> list[Chunk]:
-    """All chunks of a complete WAV file. Raises: OutputError"""
+    """List all chunks of a complete WAV file.
+
+    Raises:
+        OutputError: The file is not a complete WAV file.
+    """
     head, size = _bytes(file, 0, 12), file.seek(0, os.SEEK_END)
     try:
         is_wav = head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE"
@@ -139,7 +154,14 @@ def _chunks_of_wav(file: BinaryIO, path: Path) -> list[Chunk]:
 
 
 def _replace_tail(file: BinaryIO, end: int, tail: bytes, ds64: int | None) -> None:
-    """Write `tail` at `end` and update the file's size field; if that fails, restore the file."""
+    """Write `tail` at `end` and update the file's size field; if this fails, restore the file.
+
+    Args:
+        file: WAV file, open for reading and writing.
+        end: Offset of the end of the audio.
+        tail: All chunks after the audio.
+        ds64: Offset of the body of the `ds64` chunk; None if there is none.
+    """
     head, before = _bytes(file, 0, HEAD_BYTES), _bytes(file, end, file.seek(0, os.SEEK_END) - end)
     try:
         _write(file, end, tail)
@@ -159,7 +181,7 @@ def _bytes(file: ByteSource, offset: int, count: int) -> bytes:
 
 
 def _write(file: BinaryIO, offset: int, data: bytes) -> None:
-    """Write all of `data`; one call to a raw file may write less."""
+    """Write all of `data`, because one call to a raw file may write only a part."""
     file.seek(offset)
     view = memoryview(data)
     while view:

@@ -1,10 +1,12 @@
 """Writer for `.stem.mp4` (Native Instruments Stems): the song and its four stems as tracks of one file, for DJ decks.
 
-Five stereo AAC tracks at 44.1 kHz: the mixture, which is the only enabled track, so that any player plays it; then
-drums, bass, other and vocals. All have the same number of samples and the same encoder delay, stated in edit lists.
+The file has five stereo AAC tracks at 44.1 kHz: first the mixture, the only enabled track, so that every player plays
+it; then drums, bass, other and vocals. All have the same number of samples and the same encoder delay, which the edit
+lists state.
 
 The `stem` box in moov/udta holds the names and colours of the stems as JSON, where Traktor, Mixxx, djay and Serato's
-converters look for it. Its `mastering_dsp` is required; compressor and limiter are off, so the stems sound as they are.
+converters look for it. Its `mastering_dsp` entry is required; compressor and limiter are off, so the stems play
+unchanged.
 
 Axes: (channels, samples), float32.
 """
@@ -39,22 +41,31 @@ MASTERING_DSP = {
 
 
 def stem_json(stems: Sequence[tuple[str, str]]) -> bytes:
-    """The body of the `stem` box.
+    """Build the body of the `stem` box.
 
     Args:
-        stems: (name, "#rrggbb") in the order of the tracks
+        stems: (name, "#rrggbb") of each stem, in track order.
     """
     entries = [{"name": name, "color": color.upper()} for name, color in stems]
     return json.dumps({"mastering_dsp": MASTERING_DSP, "version": 1, "stems": entries}).encode("ascii")
 
 
 def add_stem_box(path: Path, stems: Sequence[tuple[str, str]]) -> None:
-    """Add the `stem` box to a file whose index comes last, so that no audio moves. Raises: OutputError, OSError"""
+    """Add the `stem` box to a file whose `moov` box comes last, so that no audio has to be moved.
+
+    Args:
+        path: MP4 file to change.
+        stems: (name, "#rrggbb") of each stem, in track order.
+
+    Raises:
+        OutputError: The `moov` box is not at the end of the file.
+        OSError: The file cannot be read or written.
+    """
     with path.open("rb+") as file:
         size = file.seek(0, 2)
         top = list(boxes(file, 0, size))
         if not top or top[-1].name != b"moov" or top[-1].end != size:
-            raise OutputError(f"{shown(path)} cannot become a Stems file: its index is not at the end.")
+            raise OutputError(f"{shown(path)} cannot become a Stems file: its `moov` box is not at the end.")
         moov = top[-1]
         children = list(boxes(file, moov.body, size))
         file.seek(moov.body)
@@ -65,7 +76,17 @@ def add_stem_box(path: Path, stems: Sequence[tuple[str, str]]) -> None:
 
 
 def with_stems(moov: bytes, body: bytes, children: Sequence[Box], start: int) -> bytes:
-    """The body of a `moov` box with the `stem` box in its `udta`, which is created if it is missing."""
+    """Add a `stem` box to the `udta` box of a `moov` box, and create the `udta` box if it is missing.
+
+    Args:
+        moov: Body of the `moov` box.
+        body: Body of the `stem` box.
+        children: Boxes inside the `moov` box.
+        start: Offset of the body of the `moov` box in its file.
+
+    Returns:
+        The new body of the `moov` box.
+    """
     stem = _box(b"stem", body)
     udta = next((box for box in children if box.name == b"udta"), None)
     if udta is None:
@@ -81,10 +102,10 @@ def _box(name: bytes, body: bytes) -> bytes:
 RATE_HZ = 44100
 BIT_RATE = 256_000  # per track
 STEMS = 4
-ORDER = ("drums", "bass", "other", "vocals")  # the order of the decks
+ORDER = ("drums", "bass", "other", "vocals")  # the order that decks expect
 EMPTY = ("-", "#999999")
 BLOCK_SAMPLES = 16384
-FRAME_SAMPLES = 1024  # of AAC
+FRAME_SAMPLES = 1024  # per AAC frame
 
 
 def write_stem_mp4(
@@ -96,20 +117,22 @@ def write_stem_mp4(
     bpm: float | None = None,
     key: str | None = None,
 ) -> None:
-    """Write a Stems file, completely or not at all.
+    """Write a Stems file atomically.
 
     Args:
-        path: must end in .stem.mp4, or decks ignore the stems
-        master: the song
-        stems: (name, "#rrggbb", file), one to four, as long as the master; missing stems become silent tracks
-        tags: of the song
-        bpm: tempo of the song
-        key: key of the song
+        path: File to write. Its name must end in .stem.mp4; otherwise decks ignore the stems.
+        master: The song.
+        stems: (name, "#rrggbb", file) of one to four stems, each as long as the song. Missing stems become silent
+            tracks.
+        tags: Tags of the song.
+        bpm: Tempo of the song.
+        key: Key of the song.
 
     Raises:
-        OutputError: a wrong number of stems, not stereo, different lengths, or the extra `[media]` is missing
-        NoSpaceLeft: the disk is full
-        AudioError: a file cannot be read
+        OutputError: The number of stems, their channels or their lengths are invalid; or the extra `[media]` is not
+            installed.
+        NoSpaceLeft: The disk is full.
+        AudioError: A source file cannot be read.
     """
     if importlib.util.find_spec("av") is None:
         raise OutputError(f"Writing {shown(path)} needs an extra: pip install 'tsbs-daw[media]'.")
@@ -134,13 +157,21 @@ def write_stem_mp4(
 
 
 def _encode(path: Path, files: Sequence[Path]) -> int:
-    """Encode the tracks block by block, missing ones as silence. Returns the samples per track, at 44.1 kHz."""
+    """Encode the tracks block by block, and missing stems as silence.
+
+    Returns:
+        The number of samples per track, at 44.1 kHz.
+
+    Raises:
+        OutputError: The files differ in length, or one has more than two channels.
+        AudioError: A file cannot be read.
+    """
     import av
 
     with ExitStack() as opened:
         readers = [opened.enter_context(open_audio(file)) for file in files]
         inputs = [_stereo(reader) for reader in readers]
-        # The index comes last, and its clock counts samples.
+        # FFmpeg writes the `moov` box last. Its time scale is the sample rate.
         options = {"movie_timescale": str(RATE_HZ)}
         container = opened.enter_context(av.open(str(path), "w", format="mp4", options=options))
         tracks = [container.add_stream("aac", rate=RATE_HZ, layout="stereo") for _ in range(1 + STEMS)]
@@ -165,6 +196,7 @@ def _encode(path: Path, files: Sequence[Path]) -> int:
 
 
 def _frame(block: np.ndarray, position: int):
+    """Make an FFmpeg frame of a stereo block that starts at sample `position`."""
     import av
 
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block, np.float32), format="fltp", layout="stereo")
@@ -173,13 +205,13 @@ def _frame(block: np.ndarray, position: int):
 
 
 def _stereo(reader: AudioReader) -> Iterator[np.ndarray]:
-    """A file as stereo blocks at 44.1 kHz: full blocks, then a shorter one, then empty ones without end.
+    """Read a file as stereo blocks at 44.1 kHz: full blocks, then a shorter one, then empty blocks indefinitely.
+
+    Raises:
+        OutputError: The file has more than two channels.
 
     Shape:
         yields: (2, n), n <= BLOCK_SAMPLES
-
-    Raises:
-        OutputError: more than two channels
     """
     channels = reader.info.channels
     if channels > 2:
@@ -196,7 +228,11 @@ def _stereo(reader: AudioReader) -> Iterator[np.ndarray]:
 
 
 def _verify(path: Path, samples: int) -> None:
-    """Check that the file holds what was encoded. Raises: OutputError"""
+    """Check that the file holds all tracks at their full length.
+
+    Raises:
+        OutputError: A track is missing, or the length is wrong.
+    """
     header = inspect(path)
     tracks = f"has {1 + STEMS} audio tracks"
     if header.length_s != Fraction(samples, RATE_HZ) or not any(tracks in warning for warning in header.warnings):
