@@ -4,9 +4,9 @@
 block-wise input, no partial file on failure, durable and verified after close. Reducing the bit depth adds TPDF dither
 (see `dsp`).
 
-What a format cannot hold is reported: samples beyond full scale are clipped and counted (a float WAV has no such
-limit); an MP3 has at most 48 kHz, so a higher rate is halved or quartered. An MP3 is not sample-exact: its LAME header
-states the encoder's delay, and most players remove it.
+Warnings report what a format cannot hold. Samples beyond full scale are clipped and counted (a float WAV has no such
+limit). An MP3 has at most 48 kHz, so a higher sample rate is divided by 2, 4 or 8 where that gives 44.1 or 48 kHz. An
+MP3 is not sample-exact: its LAME header states the encoder delay, and most players remove it.
 
 Axes: (channels, samples), float32.
 """
@@ -43,9 +43,13 @@ PIECE_SAMPLES = 8192  # per call of the codec
 
 
 class CodecFile:
-    """The file that a codec writes to through callbacks from C.
+    """A file object that a codec writes to through callbacks from C.
 
-    An OSError inside such a callback would be lost, so it is kept and raised by `check`.
+    An OSError inside such a callback would be lost, so it is stored and raised by `check`.
+
+    Attributes:
+        error: The first OSError inside a callback; None if there was none.
+        broken: Whether to ignore further writes, because the file is about to be removed.
     """
 
     def __init__(self, path: Path):
@@ -68,7 +72,7 @@ class CodecFile:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
             return self._file.seek(offset, whence)
-        except OSError as error:  # it flushes
+        except OSError as error:  # seeking flushes the buffer
             self.error = self.error or error
             return -1
 
@@ -76,27 +80,32 @@ class CodecFile:
         return self._file.tell()
 
     def flush(self) -> None:
-        """Do nothing: `finish` flushes."""
+        """Do nothing, because `finish` flushes."""
 
     def check(self) -> None:
-        """Raise the OSError that happened inside a callback, if there was one."""
+        """Raise the stored OSError of a callback, if there is one."""
         if self.error:
             raise self.error
 
     def label(self, container: str, labels: Labels) -> None:
-        """Write labels into the encoded file. Raises: OutputError: it cannot hold them, and is unchanged; OSError"""
+        """Write labels into the encoded file.
+
+        Raises:
+            OutputError: The file cannot hold the labels; it is left unchanged.
+            OSError: Writing failed, now or earlier inside a callback.
+        """
         self.check()
         label(self._file, self._path, container, labels)
 
     def finish(self) -> tuple[int, str]:
-        """Make the file durable, read it back, and close it.
+        """Sync the file to disk, read it back, and close it.
 
         Returns:
-            The samples per channel that it holds, and its SHA-256.
+            The samples per channel in the file, and its SHA-256.
 
         Raises:
-            OSError: now, or earlier inside a callback
-            LibsndfileError: it cannot be read
+            OSError: Writing or reading failed, now or earlier inside a callback.
+            LibsndfileError: libsndfile cannot read the file.
         """
         import soundfile
 
@@ -111,6 +120,7 @@ class CodecFile:
         return samples, digest
 
     def remove(self) -> None:
+        """Close and remove the file."""
         with contextlib.suppress(OSError):
             self._file.close()
         if self._path.is_file():  # never remove a device
@@ -132,26 +142,28 @@ def open_writer(
     dither: bool = True,
     labels: Labels | None = None,
 ) -> Writer:
-    """Open a writer for a delivery format. Check its `clipped_samples` and, after closing, its `warnings`.
+    """Open a writer for a delivery format.
+
+    After closing the writer, callers should check its `clipped_samples` and `warnings`.
 
     Args:
-        path: of the file to write
-        fmt: a name from `DELIVERY_FORMATS`
-        sample_rate: of the blocks, in Hz
-        channels: number of channels
-        time_reference_samples: start of the audio in its session: BWF in WAV, a comment in FLAC; AIFF and MP3 have no
-            field for it
-        description: text of the BWF chunk or the FLAC comment
-        tempo_bpm: written to an `acid` chunk (WAV only; for the other formats see `tags.write_tags`)
-        beats: length of a loop in beats; adds a `smpl` chunk. None: not a loop
-        beats_per_bar: for `acid`, in quarter notes: 3 becomes 3/4
-        key: "A minor", "F#", ...: the root note of `acid` and `smpl`
-        dither: False if the audio already has this bit depth, to keep it bit by bit (WAV only)
-        labels: what the file says of itself
+        path: File to write.
+        fmt: A name from `DELIVERY_FORMATS`.
+        sample_rate: Sample rate of the blocks, in Hz.
+        channels: Number of channels.
+        time_reference_samples: Start of the audio in its session, written to the BWF chunk of a WAV or a comment of a
+            FLAC. AIFF and MP3 have no field for it.
+        description: Text of the BWF chunk or the FLAC comment.
+        tempo_bpm: Tempo for the `acid` chunk (WAV only; for other formats see `tags.write_tags`).
+        beats: Length of a loop in beats, which adds a `smpl` chunk; None if the audio is not a loop.
+        beats_per_bar: Meter for the `acid` chunk, in quarter notes: 3 means 3/4.
+        key: Key, such as "A minor" or "F#"; gives the root note of `acid` and `smpl`.
+        dither: False keeps audio that already has this bit depth bit-exact (WAV only).
+        labels: Tags, tempo and key to write to the file.
 
     Raises:
-        OutputError: unknown format, or the format cannot hold this audio
-        NoSpaceLeft: the disk is full
+        OutputError: The format is unknown, or cannot hold this audio.
+        NoSpaceLeft: The disk is full.
     """
     chosen = delivery_format(fmt)
     if chosen.container != "WAV":
@@ -180,15 +192,28 @@ def open_writer(
 
 
 def _seed(path: Path | str) -> int:
-    """The dither seed of a file: different for every stem, equal when a file is written again."""
+    """The dither seed of a file: it differs between stems, and stays the same when a file is written again."""
     return zlib.crc32(Path(path).name.encode("utf-8", "surrogateescape"))
 
 
 class EncodedWriter(Writer):
     """Writes a FLAC, AIFF or MP3 file.
 
+    Args:
+        path: File to write.
+        fmt: Delivery format.
+        sample_rate: Sample rate of the blocks, in Hz.
+        channels: Number of channels.
+        time_reference_samples: Start of the audio in its session (FLAC only).
+        description: Text of a comment (FLAC only).
+        labels: Tags, tempo and key to write to the file.
+
     Attributes:
-        sample_rate: of the file; for MP3 it may be lower than that of the blocks
+        sample_rate: Sample rate of the file, in Hz; for MP3 it may differ from that of the blocks.
+
+    Raises:
+        OutputError: The format cannot hold this audio, or the file cannot be written.
+        NoSpaceLeft: The disk is full.
     """
 
     def __init__(
@@ -215,7 +240,7 @@ class EncodedWriter(Writer):
         self._quantiser = Quantiser(fmt.bits, seed=_seed(path)) if fmt.bits else None
         self._stored = 0
         self._beyond = 0  # samples beyond full scale in an MP3
-        if fmt.container == "FLAC" and (time_reference_samples or description):  # the BWF fields, under FFmpeg's names
+        if fmt.container == "FLAC" and (time_reference_samples or description):  # FFmpeg's names of the BWF fields
             session = {"TIME_REFERENCE": str(time_reference_samples)}
             session |= {"DESCRIPTION": description} if description else {}
             self.labels = replace(self.labels, session=session)
@@ -234,16 +259,17 @@ class EncodedWriter(Writer):
 
     @property
     def _opened(self) -> tuple[CodecFile, soundfile.SoundFile]:
-        assert self._file is not None and self._stream is not None, "a writer without a file was never made"
+        assert self._file is not None and self._stream is not None, "__init__ opens the file or raises"
         return self._file, self._stream
 
     @property
     def clipped_samples(self) -> int:
-        """Number of samples beyond full scale. Integer formats clip them; MP3 leaves that to the player."""
+        """Number of samples beyond full scale. Integer formats clip them; MP3 leaves clipping to the player."""
         return self._quantiser.clipped_samples if self._quantiser else self._beyond
 
     @property
     def warnings(self) -> tuple[str, ...]:
+        """The warnings of every writer, and one about a changed sample rate."""
         warning = f"{shown(self.path)} has {self.sample_rate} Hz: an MP3 cannot hold {self.source_rate} Hz."
         return super().warnings + ((warning,) if self.sample_rate != self.source_rate else ())
 
@@ -270,7 +296,7 @@ class EncodedWriter(Writer):
         return self._stored
 
     def _write_labels(self) -> None:
-        """Write all labels, or those of the session alone if the format cannot hold the others."""
+        """Write all labels; if that fails, only the session's labels (FLAC)."""
         if not self.labels:
             return
         file, _ = self._opened
@@ -285,19 +311,23 @@ class EncodedWriter(Writer):
         return resampled_length(self.samples, self.source_rate, self.sample_rate)
 
     def _encode(self, block: np.ndarray) -> None:
-        """Encode (channels, samples) at the file's sample rate."""
+        """Encode a block at the file's sample rate.
+
+        Shape:
+            block: (channels, samples)
+        """
         file, stream = self._opened
         for start in range(0, block.shape[1], PIECE_SAMPLES):
             frames = np.ascontiguousarray(block[:, start : start + PIECE_SAMPLES].T)
             if self._quantiser and self.fmt.bits:
-                # libsndfile takes the upper bits of a 32-bit integer, all of them exactly.
+                # libsndfile stores the upper bits of a 32-bit integer exactly.
                 frames = self._quantiser.quantise(frames) << (32 - self.fmt.bits)
             else:
                 self._beyond += int((np.abs(frames) > 1.0).sum())
             try:
                 stream.write(frames)
                 file.check()
-            except (OSError, RuntimeError, AssertionError) as error:  # soundfile asserts that everything was written
+            except (OSError, RuntimeError, AssertionError) as error:  # soundfile asserts that all was written
                 raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> OutputError:
@@ -311,15 +341,19 @@ class EncodedWriter(Writer):
     def _remove(self) -> None:
         if self._file is None:
             return
-        self._file.broken = True  # discards what the codec still wants to write
+        self._file.broken = True  # ignore what the codec writes while it closes
         if self._stream is not None:
-            with contextlib.suppress(Exception):  # the failure has been reported
+            with contextlib.suppress(Exception):  # the original failure is reported instead
                 self._stream.close()
         self._file.remove()
 
 
 def _rate_for(fmt: DeliveryFormat, sample_rate: int) -> int:
-    """The sample rate of the file: unchanged, except that MP3 divides higher rates by 2, 4 or 8 where possible."""
+    """The sample rate of the file: that of the blocks, unless the format is MP3 and does not support it.
+
+    An unsupported rate is divided by 2, 4 or 8 if that gives 44.1 or 48 kHz. Otherwise, the next higher rate that MP3
+    supports is used, or 48 kHz if there is none.
+    """
     if fmt.container != "MP3" or sample_rate in MP3_RATES_HZ:
         return sample_rate
     for factor in (2, 4, 8):

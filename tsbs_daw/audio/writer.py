@@ -1,17 +1,17 @@
-"""Audio writers: what all of them share, and the one for WAV, which states its place in the session (BWF).
+"""Base class of the audio writers, and the writer for WAV files with their position in the session (BWF).
 
-Blocks go in, no partial file is left on failure, and what was written is verified after close. `encoders` has the
-writer for the other formats. A WAV:
+Writers take audio block by block, leave no partial file on failure, and verify the file after close. `encoders` has the
+writer for the other formats. Layout of a WAV file:
 
     RIFF/RF64  size    WAVE
-    JUNK/ds64  28      room for 64-bit sizes; becomes ds64, and RIFF RF64, beyond 4 GB (EBU Tech 3306)
+    JUNK/ds64  28      room for 64-bit sizes; above 4 GB, JUNK becomes ds64 and RIFF becomes RF64 (EBU Tech 3306)
     fmt        16/40   format 3, IEEE float; 40 bytes (extensible) for more than two channels
     fact       4       samples per channel
     bext       602     EBU Tech 3285 version 1; time reference in samples since midnight
     ...                chunks from the caller: `acid`, `smpl`
     data       ...
 
-Float samples above 1.0 stay above 1.0. No date is written: the same audio gives the same bytes.
+Float samples above 1.0 are written unchanged. No date is written, so that the same audio gives the same bytes.
 
 Axes: (channels, samples), float32.
 """
@@ -41,7 +41,7 @@ from tsbs_daw.core.files import write_error
 
 log = logging.getLogger(__name__)
 
-RIFF_LIMIT_BYTES = (1 << 32) - 1  # the largest size that RIFF can state in 32 bits
+RIFF_LIMIT_BYTES = (1 << 32) - 1  # RIFF states its size in 32 bits
 
 # subtype: format tag, bytes per sample
 SUBTYPES = {"FLOAT": (3, 4), "PCM_16": (1, 2), "PCM_24": (1, 3)}
@@ -50,14 +50,18 @@ Some = TypeVar("Some", bound="Writer")
 
 
 class Writer(ABC):
-    """An audio file being written. A context manager; removes the file if writing fails.
+    """Base class of the audio writers. A context manager; removes the file if writing fails.
+
+    Args:
+        path: File to write.
+        channels: Number of channels.
 
     Attributes:
-        sample_rate: of the file, in Hz
-        samples: per channel, written so far, at the sample rate of the blocks
-        finished: whether the file is closed or discarded
-        sha256: of the finished file, if it was computed while the file was open
-        label_problem: why the finished file has no labels; None if it has
+        sample_rate: Sample rate of the file, in Hz.
+        samples: Samples per channel written so far, at the sample rate of the blocks.
+        finished: Whether the file is closed or discarded.
+        sha256: SHA-256 of the finished file; None if it was not computed while the file was open.
+        label_problem: Why labels could not be written; None if they could.
     """
 
     sample_rate: int
@@ -71,14 +75,15 @@ class Writer(ABC):
         """Append a block.
 
         Args:
-            block: float32, at the sample rate that the writer was opened with
+            block: Samples at the sample rate that the writer was opened with; written as float32.
 
         Shape:
             block: (channels, samples)
 
         Raises:
-            OutputError: NaN or infinity, a different number of channels, or too long for the format
-            NoSpaceLeft: the disk is full
+            OutputError: The block contains NaN or infinity or has a different number of channels, or the file is closed
+                or too long for the format.
+            NoSpaceLeft: The disk is full.
         """
         if self.finished:
             raise OutputError(f"{shown(self.path)} is already closed.")
@@ -95,11 +100,12 @@ class Writer(ABC):
             self.samples += block.shape[1]
 
     def close(self) -> None:
-        """Finish the file, make it durable, and verify its length. May be called again.
+        """Finish the file, sync it to disk, and verify its length. May be called more than once.
 
         Raises:
-            OutputError: the file on disk does not hold what was written
-            NoSpaceLeft: the disk is full
+            OutputError: The file on disk is incomplete.
+            OutputUnavailable: The file was removed while it was written.
+            NoSpaceLeft: The disk is full.
         """
         if self.finished:
             return
@@ -137,10 +143,10 @@ class Writer(ABC):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One sentence for each thing that the format could not hold."""
+        """One sentence for each property of the audio that the format could not hold."""
         clipped = self.clipped_samples
-        many = f"{clipped} samples" if clipped > 1 else "1 sample"
-        warning = f"{shown(self.path)} clips: {many} beyond full scale. Lower the level, or use wav32f."
+        count = f"{clipped} samples" if clipped > 1 else "1 sample"
+        warning = f"{shown(self.path)} clips: {count} beyond full scale. Lower the level, or use wav32f."
         return (warning,) if clipped else ()
 
     def _discard(self) -> None:
@@ -155,18 +161,26 @@ class Writer(ABC):
 
     @abstractmethod
     def _append(self, block: np.ndarray) -> None:
-        """Encode a block of at least one sample. Raises what `write` raises."""
+        """Encode a block of at least one sample. Raises the same errors as `write`."""
 
     @abstractmethod
     def _finish(self) -> None:
-        """Complete the file and close it. Raises what `close` raises."""
+        """Complete the file and close it. Raises the same errors as `close`."""
 
     def _label(self) -> None:  # noqa: B027
-        """Write labels into the closed file, where the format is one that takes them at the end. Raises: OutputError"""
+        """Write labels into the closed file, if its format holds them at the end.
+
+        Raises:
+            OutputError: The labels cannot be written.
+        """
 
     @abstractmethod
     def _stored_samples(self) -> int:
-        """Samples per channel that the file on disk holds. Raises: OutputError"""
+        """Samples per channel in the file on disk.
+
+        Raises:
+            OutputError: The file is missing or incomplete.
+        """
 
     @abstractmethod
     def _remove(self) -> None:
@@ -177,20 +191,21 @@ class AudioWriter(Writer):
     """Writes a WAV file.
 
     Args:
-        path: of the file
-        sample_rate: in Hz
-        channels: number of channels
-        subtype: "FLOAT", "PCM_16" or "PCM_24"; PCM rounds, and clips beyond full scale
-        time_reference_samples: start of the audio in its session
-        description: for the `bext` chunk: ASCII, at most 256 characters
-        dither_seed: for PCM; None: plain rounding
-        chunks: returns more header chunks for a number of samples; their length must not depend on it
-        riff_limit_bytes: the largest RIFF; a larger file becomes an RF64
-        labels: what the file says of itself
+        path: File to write.
+        sample_rate: Sample rate in Hz.
+        channels: Number of channels.
+        subtype: "FLOAT", "PCM_16" or "PCM_24". PCM rounds, and clips beyond full scale.
+        time_reference_samples: Start of the audio in its session.
+        description: Text of the `bext` chunk, converted to ASCII and cut to 256 characters.
+        dither_seed: Seed of the dither for PCM; None to round without dither.
+        chunks: Function that returns additional header chunks for a number of samples. Their length must not depend on
+            that number.
+        riff_limit_bytes: Largest size of a RIFF; a larger file becomes an RF64.
+        labels: Tags, tempo and key to write to the file.
 
     Raises:
-        NoSpaceLeft: the disk is full
-        OutputError: the file cannot be written for another reason
+        NoSpaceLeft: The disk is full.
+        OutputError: The subtype is unknown, or the file cannot be written for another reason.
     """
 
     def __init__(
@@ -226,11 +241,12 @@ class AudioWriter(Writer):
 
     @property
     def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
         return self.channels * SUBTYPES[self.subtype][1]
 
     @property
     def _opened(self) -> BinaryIO:
-        assert self._file is not None, "a writer without a file was never made"
+        assert self._file is not None, "__init__ opens the file or raises"
         return self._file
 
     def _append(self, block: np.ndarray) -> None:
@@ -259,11 +275,11 @@ class AudioWriter(Writer):
         return file_samples(self.path)
 
     def _head(self) -> bytes:
-        """Everything before the samples, for the current length. Its own length never changes."""
+        """Build everything before the samples, for the current number of samples. The size of the head is constant."""
         tag, width = SUBTYPES[self.subtype]
         data_bytes = self.samples * self.frame_bytes
         rate_bytes = self.sample_rate * self.frame_bytes
-        if self.channels > 2:  # extensible; mask 0: channels without speaker positions
+        if self.channels > 2:  # extensible; mask 0: no speaker positions
             layout = (0xFFFE, self.channels, self.sample_rate, rate_bytes, self.frame_bytes, 8 * width)
             guid = struct.pack("<HHIQ", tag, 0, 0x00100000, 0x719B3800AA000080)
             fmt = struct.pack("<HHIIHH", *layout) + struct.pack("<HHI", 22, 8 * width, 0) + guid
@@ -285,7 +301,11 @@ class AudioWriter(Writer):
         return b"".join((head, middle[0], sizes, middle[1], fact, middle[2], struct.pack("<4sI", b"data", data)))
 
     def _encode(self, frames: np.ndarray) -> memoryview:
-        """The bytes of frames, (samples, channels)."""
+        """Convert samples to the bytes of the subtype.
+
+        Shape:
+            frames: (samples, channels)
+        """
         if self.subtype == "FLOAT":
             return frames.astype("<f4", copy=False).data.cast("B")
         width = SUBTYPES[self.subtype][1]
@@ -294,7 +314,7 @@ class AudioWriter(Writer):
 
     @contextlib.contextmanager
     def _guarded(self):
-        """Translate OSError, and remove the partial file."""
+        """Translate an OSError into an OutputError, and remove the partial file."""
         try:
             yield
         except OSError as error:
@@ -302,20 +322,20 @@ class AudioWriter(Writer):
             raise write_error(self.path, error) from error
 
     def _remove(self) -> None:
-        if self._file is None:  # it could not be opened
+        if self._file is None:  # the file could not be opened
             return
         regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
-        with contextlib.suppress(OSError):  # it flushes, which is what may have failed
+        with contextlib.suppress(OSError):  # closing flushes, which may have been what failed
             self._file.close()
         if regular:  # never remove a device
             self.path.unlink(missing_ok=True)
 
 
 def file_samples(path: Path | str) -> int:
-    """Samples per channel of a WAV file, from its header, which must agree with its size.
+    """Read the number of samples per channel from the header of a WAV file, and check it against the file's size.
 
     Raises:
-        OutputError: the file is missing or incomplete
+        OutputError: The file is missing or incomplete.
     """
     try:
         samples = inspect(Path(path)).samples
@@ -327,7 +347,8 @@ def file_samples(path: Path | str) -> int:
 
 
 def _bext(time_reference_samples: int, description: str) -> bytes:
-    # The standard demands ASCII: letters lose their accents, other characters become question marks.
+    """Build the body of the `bext` chunk."""
+    # The standard requires ASCII: letters lose their accents, and other characters become question marks.
     plain = "".join(c for c in unicodedata.normalize("NFKD", description) if not unicodedata.combining(c))
     text = plain.encode("ascii", "replace")[:256]
     #      description, originator, reference, date and time, time reference, version, UMID, reserved
