@@ -1,11 +1,15 @@
-"""The process that reads the tags of a file.
+"""Child process that reads the tags of a file.
 
-Tags can be compressed, nested and wrong, and what they do to memory or time stays in this process. The request holds
-the `path`, `memory_bytes`, and `places`: the tags of a WAV or AIFF as [kind, offset, bytes], kind being "INFO" or
-"id3"; null for other formats.
+Tags can be compressed, nested or malformed. If reading them hangs or exhausts memory, only this process is affected.
+The request has three entries:
 
-The answer has the fields of `tags.Tags`; `cover` is base64. Text is as the file has it, even in a wrong encoding: the
-parent repairs it. INFO states no encoding, so each of its bytes becomes one character.
+    path           file to read
+    memory_bytes   limit of the address space
+    places         where the tags of a WAV or AIFF are, as a list of [kind, offset, bytes] with the kind "INFO" or
+                   "id3"; null for other formats
+
+The answer has the fields of `tags.Tags`; `cover` is base64. Text is returned as decoded from the file, even if the file
+states a wrong encoding, because the parent repairs it. INFO states no encoding, so each byte becomes one character.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ COVER_BYTES = 16 << 20
 INFO_BYTES = 1 << 20
 FRONT_COVER = 3
 
-# field: ID3 frame, Vorbis comment, MP4 atom, RIFF INFO
+# Field of `tags.Tags`: its ID3 frame, Vorbis comment, MP4 atom and RIFF INFO chunk.
 FIELDS = {
     "artist": ("TPE1", "artist", "\xa9ART", b"IART"),
     "title": ("TIT2", "title", "\xa9nam", b"INAM"),
@@ -35,16 +39,25 @@ FIELDS = {
 
 
 def best_picture(pictures: list) -> bytes | None:
-    """The bytes of the front cover, else of the first picture. Pictures have `.type` and `.data`."""
+    """The bytes of the front cover, or of the first picture if there is none.
+
+    Args:
+        pictures: Pictures with the attributes `type` and `data`. Empty ones, and those larger than `COVER_BYTES`, are
+            skipped.
+
+    Returns:
+        The bytes of the picture; None if there is none.
+    """
     ordered = sorted(pictures, key=lambda picture: picture.type != FRONT_COVER)
     return next((bytes(picture.data) for picture in ordered if 0 < len(picture.data) <= COVER_BYTES), None)
 
 
 def of_id3(tags) -> dict:
+    """Read the fields of `tags.Tags` from ID3 frames."""
     found = {}
     for field, (frame, *_) in FIELDS.items():
         frames = tags.getall(frame)
-        if field == "comment":  # players store private notes under a description
+        if field == "comment":  # players store private data in comments with a description
             frames = sorted((f for f in frames if not f.desc.startswith("iTun")), key=lambda f: f.desc != "")
         if frames:
             values = frames[0].genres if field == "genre" else frames[0].text
@@ -53,6 +66,7 @@ def of_id3(tags) -> dict:
 
 
 def of_vorbis(file) -> dict:
+    """Read the fields of `tags.Tags` from the Vorbis comments of a file, such as FLAC or Ogg."""
     from mutagen.flac import Picture
 
     found = {}
@@ -68,6 +82,7 @@ def of_vorbis(file) -> dict:
 
 
 def of_mp4(tags) -> dict:
+    """Read the fields of `tags.Tags` from MP4 atoms."""
     found = {}
     for field, (_, _, atom, _) in FIELDS.items():
         values = tags.get(atom)
@@ -81,7 +96,7 @@ def of_mp4(tags) -> dict:
 
 
 def of_riff(file: BinaryIO, places: list[tuple[str, int, int]]) -> dict:
-    """The tags of a WAV: ID3 first, because it states its encoding; INFO for what ID3 leaves out."""
+    """Read the tags of a WAV or AIFF. ID3 takes precedence, because it states its encoding; INFO fills in the rest."""
     from mutagen.id3 import ID3
 
     named = {info: field for field, (_, _, _, info) in FIELDS.items()} | {b"IPRT": "track_number"}
@@ -97,6 +112,12 @@ def of_riff(file: BinaryIO, places: list[tuple[str, int, int]]) -> dict:
 
 
 def of_info(body: bytes, named: dict[bytes, str]) -> dict:
+    """Read the fields of `tags.Tags` from the body of an INFO list.
+
+    Args:
+        body: The list, without its type.
+        named: The field for each chunk name.
+    """
     found: dict = {}
     position = 0
     while position + 8 <= len(body):
@@ -109,6 +130,7 @@ def of_info(body: bytes, named: dict[bytes, str]) -> dict:
 
 
 def read(path: str, places: list[tuple[str, int, int]] | None) -> dict:
+    """Read the tags of a file; see the request above."""
     import mutagen
     from mutagen.id3 import ID3
     from mutagen.mp4 import MP4Tags
@@ -125,7 +147,7 @@ def read(path: str, places: list[tuple[str, int, int]] | None) -> dict:
 
 
 def answer(request: dict[str, Any]) -> dict[str, str]:
-    """The child's part: see `core.child`."""
+    """Answer a request of the parent; see `core.child`."""
     child.limit_memory(request["memory_bytes"])
     found = {key: value for key, value in read(request["path"], request["places"]).items() if value}
     if "cover" in found:

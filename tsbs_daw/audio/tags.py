@@ -8,8 +8,9 @@
 | FLAC | Vorbis comments (BPM, INITIALKEY), a picture block |
 | MP4 | iTunes atoms (tmpo, initialkey), covr |
 
-Every player and DJ program reads ID3v2.3 with UTF-16. The audio, `bext` and `acid` are left alone: DAWs stretch by
-`acid`, and a song can have a tempo and still change it, so the writer of the audio decides about that chunk.
+Every player and DJ program reads ID3v2.3 with UTF-16. The audio and the `bext` and `acid` chunks are left unchanged.
+DAWs stretch audio by `acid`, which is wrong for a song whose tempo varies, so the writer of the audio decides whether
+to add that chunk.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ READ_S = 20.0
 READ_MEMORY_BYTES = 512 << 20
 FRONT_COVER = 3
 LABEL_ROOM_BYTES = 4096
-ROOM_COMMENT = "comment"  # of spaces, in a FLAC: keeps room at its front, so that its labels need not move its sound
+ROOM_COMMENT = "comment"  # filled with spaces, it reserves room in a FLAC, so that labels need not move the audio
 ID3_FRAMES = {
     "artist": "TPE1",
     "title": "TIT2",
@@ -62,8 +63,9 @@ class Tags:
     """The tags of a song; "" for a missing tag.
 
     Attributes:
-        track_number: "3" or "3/12"
-        cover: the bytes of a JPEG or PNG file
+        track_number: "3" or "3/12".
+        cover: Bytes of a JPEG or PNG file; None if there is no cover.
+        cover_mime: "image/jpeg" or "image/png"; "" if there is no cover.
     """
 
     artist: str = ""
@@ -83,9 +85,9 @@ class Tags:
 
 
 def read_tags(path: Path | str) -> Tags:
-    """Read the tags of a file in any container. Never raises: tags that are missing or unreadable are empty.
+    """Read the tags of a file in any container. Tags that are missing or unreadable are empty; no error is raised.
 
-    Text in another encoding than it claims is repaired where that is unambiguous, see `repaired`.
+    Text whose stated encoding is wrong is repaired where this is unambiguous; see `repaired`.
     """
     try:
         with open_regular(Path(path)) as file:
@@ -95,7 +97,7 @@ def read_tags(path: Path | str) -> Tags:
         cover = base64.b64decode(document.pop("cover", ""), validate=True)
         texts: dict[str, Any] = {name: repaired(text) for name, text in document.items()}
     except (OSError, Refused, child.ChildError, ValueError, binascii.Error) as error:
-        log.info("no tags of %s: %s", shown(path), error)
+        log.info("cannot read the tags of %s: %s", shown(path), error)
         return Tags()
     tags = Tags(**texts)
     mime = _picture_mime(cover)
@@ -103,7 +105,7 @@ def read_tags(path: Path | str) -> Tags:
 
 
 def _riff_places(file: BinaryIO) -> list[tuple[str, int, int]] | None:
-    """Where the tags of a WAV or AIFF are: ("INFO" or "id3", offset, bytes); None for another format."""
+    """Locate the tags of a WAV or AIFF, each as ("INFO" or "id3", offset, bytes); None for other formats."""
     size = file.seek(0, 2)
     _, start = audio_start(file, size)
     file.seek(start)
@@ -121,11 +123,11 @@ def _riff_places(file: BinaryIO) -> list[tuple[str, int, int]] | None:
 
 
 def repaired(text: str) -> str:
-    """Repair wrongly decoded text, and make it one line without control characters.
+    """Repair wrongly decoded text, and turn it into one line without control characters.
 
-    Two mistakes are unambiguous: UTF-8 decoded as Latin-1 ("BeyoncÃ©"), which looks like no language, and Windows-1252
-    decoded as Latin-1, which turns quotation marks into control characters. A Cyrillic or Japanese code page decoded as
-    Latin-1 cannot be told from Latin-1 and stays as it is.
+    Two mistakes can be detected reliably: UTF-8 decoded as Latin-1 ("BeyoncÃ©"), which resembles no language, and
+    Windows-1252 decoded as Latin-1, which turns quotation marks into control characters. A Cyrillic or Japanese code
+    page decoded as Latin-1 cannot be distinguished from Latin-1 and is left unchanged.
     """
     try:
         text = b"".join(_byte_of(char) for char in text).decode("utf-8")
@@ -151,13 +153,13 @@ def _picture_mime(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Labels:
-    """Everything that a delivered file says of itself, except its name.
+    """The metadata that is written to a delivered file.
 
     Attributes:
-        tags: Empty fields are not written.
-        bpm: Rounded to hundredths (MP4: to an integer).
+        tags: Tags of the song. Empty fields are not written.
+        bpm: Tempo, rounded to hundredths (MP4: to an integer).
         key: "A minor" or "Am", both written as "Am"; other text, such as a Camelot code, is written unchanged.
-        session: Vorbis comments about the place in the session, of FLAC alone.
+        session: Vorbis comments that state the position in the session (FLAC only).
     """
 
     tags: Tags = field(default_factory=Tags)
@@ -178,19 +180,19 @@ class Labels:
 
     @property
     def size_bytes(self) -> int:
-        """About as many bytes as the labels take, with room to spare."""
+        """Estimate of the labels' size in a file, on the high side."""
         texts = [*self.tags.texts().values(), *self.session.values()]
         return LABEL_ROOM_BYTES + sum(len(text.encode("utf-8")) for text in texts) + len(self.tags.cover or b"")
 
 
 def write_tags(path: Path | str, tags: Tags, *, bpm: float | None = None, key: str | None = None) -> None:
-    """Write tags, a tempo and a key to a complete file; its other tags stay.
+    """Write tags, a tempo and a key to a complete file, and keep its other tags.
 
     Args:
-        path: The file.
-        tags: See `Labels`, as for the others.
-        bpm: The tempo.
-        key: The key.
+        path: File to change.
+        tags: Tags of the song; see `Labels`.
+        bpm: Tempo; see `Labels`.
+        key: Key; see `Labels`.
 
     Raises:
         OutputError: The file cannot hold tags; it is left unchanged.
@@ -213,17 +215,17 @@ def write_tags(path: Path | str, tags: Tags, *, bpm: float | None = None, key: s
 
 
 def label(file: BinaryIO, path: Path, container: str, labels: Labels) -> None:
-    """Write labels into an open file, whose other tags stay.
+    """Write labels into an open file, and keep its other tags.
 
     Args:
-        file: Open for reading and writing. Durability is up to the caller.
-        path: Its name, for errors.
+        file: File, open for reading and writing. The caller has to sync it to disk.
+        path: Path of the file, for error messages.
         container: FLAC, AIFF, MP3 or MP4.
-        labels: What to write.
+        labels: Labels to write.
 
     Raises:
-        OutputError: The file cannot hold them; it is unchanged.
-        OSError: The disk; the file may be damaged.
+        OutputError: The file cannot hold the labels; it is left unchanged.
+        OSError: Reading or writing failed; the file may be damaged.
     """
     with _labelling(path, disk=False):
         file.seek(0)
@@ -232,11 +234,15 @@ def label(file: BinaryIO, path: Path, container: str, labels: Labels) -> None:
 
 @contextmanager
 def _labelling(path: Path, *, disk: bool = True) -> Iterator[None]:
-    """Translate what mutagen raises: many kinds of errors, and those of the system wrapped in its own.
+    """Translate mutagen's exceptions. There are many types, and some wrap an OSError.
 
     Args:
-        path: The file, for the error.
-        disk: Also translate the system's errors.
+        path: Path of the file, for the error message.
+        disk: Whether to translate an OSError too; otherwise it is raised unwrapped.
+
+    Raises:
+        OutputError: The file cannot hold the labels, or with `disk` cannot be written.
+        OSError: Reading or writing failed, without `disk`.
     """
     try:
         yield
@@ -256,7 +262,7 @@ def short_key(key: str) -> str:
 
 
 def _on_a_copy(path: Path, container: str, labels: Labels) -> None:
-    """Label a copy, then replace the file by it, so that no reader sees a half-written file."""
+    """Label a copy and replace the file with it, so that no other process sees a partially written file."""
     copy = path.with_name(f".{path.name}.tagging")
     try:
         with _labelling(path):
@@ -347,7 +353,7 @@ def _label_flac(file: BinaryIO, labels: Labels) -> None:
 def _label_mp4(file: BinaryIO, labels: Labels) -> None:
     from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm
 
-    found: Any = MP4(file)  # which mutagen has no types for
+    found: Any = MP4(file)  # mutagen has no type annotations for it
     tags = labels.tags
     if found.tags is None:
         found.add_tags()
