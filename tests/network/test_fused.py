@@ -36,7 +36,7 @@ def test_a_broken_mamba_ssm_is_told_once_and_not_used(tmp_path, monkeypatch, cap
     with caplog.at_level(logging.WARNING):
         assert not mamba2.fused_available() and not mamba2.fused_available()
     [record] = caplog.records
-    assert record.getMessage().startswith("mamba-ssm is installed and cannot be used (")
+    assert record.getMessage().startswith("mamba-ssm is installed but cannot be used (")
 
 
 def test_a_missing_mamba_ssm_is_no_news(caplog):

@@ -1,7 +1,7 @@
-"""The kinds of networks: what builds each, which package it needs, and its weights on disk.
+"""The supported kinds of networks: how each is built, which package it needs, and how its weights are loaded.
 
-Networks from packages are optional. Nothing of a package is imported before a model of its kind is loaded, and no
-package ever downloads anything here: weights come with `tsbs-daw models pull`, or from the user.
+Networks from other packages are optional. A package is imported only when a model of its kind is loaded, and never
+downloads anything: weights come from `tsbs-daw models pull` or from the user.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Kind:
     """A kind of network.
 
     Attributes:
-        name: As files and descriptions call it.
-        title: As people call it.
-        parts: The names of its config and of its network.
-        module: Where both are.
-        package: What must be importable.
-        extra: What brings that package.
+        name: Name in files and descriptions.
+        title: Name in messages.
+        parts: Names of its config class and of its network class.
+        module: The module that contains both.
+        package: The package that it needs; "" if none.
+        extra: The extra of tsbs-daw that installs the package.
     """
 
     name: str
@@ -44,7 +44,11 @@ class Kind:
     extra: str = ""
 
     def require(self) -> None:
-        """Raises: ModelError: its package is not installed"""
+        """Check that the package is installed.
+
+        Raises:
+            ModelError: The package is not installed.
+        """
         if self.package and importlib.util.find_spec(self.package) is None:
             raise ModelError(
                 f"{self.title} needs the package {self.package}; "
@@ -56,9 +60,15 @@ class Kind:
         return getattr(importlib.import_module(self.module), self.parts[index])
 
     def config(self, values: Mapping[str, Any], arguments: Mapping[str, Any] | None = None) -> NetworkConfig:
-        """The config of these values; `arguments` are what a published file says of its network.
+        """Build a config of this kind.
 
-        Raises: ModelError: a missing package; ValueError, TypeError: unknown, missing or out of bounds
+        Args:
+            values: Values of the config.
+            arguments: Arguments of the network that a published file states.
+
+        Raises:
+            ModelError: The package is not installed.
+            ValueError, TypeError: A value is unknown, missing or out of bounds.
         """
         config = self._part(0)
         try:
@@ -67,7 +77,11 @@ class Kind:
             raise ValueError(first_problem(error).clause) from error
 
     def build(self, config: NetworkConfig) -> SeparationNetwork:
-        """A network of this shape, its weights at random. Raises: ModelError: a missing package"""
+        """Build a network with random weights.
+
+        Raises:
+            ModelError: The package is not installed.
+        """
         return self._part(1)(config)
 
 
@@ -86,19 +100,25 @@ KINDS = {
 
 
 def kind_of(path: Path) -> Kind:
-    """The kind of network whose weights a file holds. Raises: CheckpointError"""
+    """Return the kind of network in a model file.
+
+    Raises:
+        CheckpointError: The file is not a model, or this version does not support its kind.
+    """
     from tsbs_daw.network import checkpoint
 
     name = checkpoint.read_metadata(path).get(checkpoint.KIND, TS)
     if name not in KINDS:
-        raise CheckpointError(f"{shown(path)} is of a kind of network that this version does not know ({name[:40]!r}).")
+        raise CheckpointError(f"{shown(path)} has a kind of network that this version does not support: {name[:40]!r}.")
     return KINDS[name]
 
 
 def read_config(path: Path) -> NetworkConfig:
-    """The shape of the network in a file, without its weights.
+    """Read the config of a model file without its weights.
 
-    Raises: CheckpointError: not a model, or of another version; ModelError: a missing package
+    Raises:
+        CheckpointError: The file is not a model, or this version does not support it.
+        ModelError: The package of its network is not installed.
     """
     from tsbs_daw.network import checkpoint
 
@@ -106,15 +126,15 @@ def read_config(path: Path) -> NetworkConfig:
     try:
         return kind.config(json.loads(checkpoint.read_metadata(path)["config"]))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} describes a network that this version does not know ({error}).") from error
+        raise CheckpointError(f"{path} describes a network that this version does not support ({error}).") from error
 
 
 def load(path: Path) -> SeparationNetwork:
-    """A network ready for inference, in float32, on the CPU.
+    """Load a network for inference, in float32, on the CPU.
 
     Raises:
-        CheckpointError: Not a model, damaged, or its tensors are not those of its config.
-        ModelError: A missing package.
+        CheckpointError: The file is not a model or is damaged, or its tensors do not match its config.
+        ModelError: The package of its network is not installed.
         DeviceError: The weights do not fit in memory.
     """
     from tsbs_daw.network import checkpoint
@@ -125,11 +145,15 @@ def load(path: Path) -> SeparationNetwork:
 
 
 def _check_memory(path: Path) -> None:
-    """Raises: DeviceError: less memory is free than the weights take while they are read"""
+    """Check that there is enough memory to load the weights.
+
+    Raises:
+        DeviceError: There is not.
+    """
     _, free = memory_bytes()
     needed = 2 * path.stat().st_size
     if free is not None and needed > free:
         raise DeviceError(
-            f"The model {path.name} needs {needed / 1e9:.1f} GB of memory to load and {free / 1e9:.1f} GB are free; "
+            f"Loading the model {path.name} needs {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; "
             "close other programs, or choose a smaller model."
         )

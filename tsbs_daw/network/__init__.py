@@ -1,4 +1,4 @@
-"""The seam that every network has, and TS-BSMamba2, in pure torch. Reads no file but a checkpoint."""
+"""TS-BSMamba2, and the interface that every network implements, in pure torch. Reads no files except checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use: listing models needs no torch, which takes seconds.
+    # Import on first use: torch takes seconds to load, and listing models does not need it.
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -1,7 +1,7 @@
-"""The DualNet block: a time step, a band step and a channel step (the paper's section 2.3).
+"""The DualNet block: a time step, a band step and a channel step (section 2.3 of the paper).
 
-K bands, B batch x channels, T frames, N features; activations are (K, B, T, N) throughout, so that a band's
-sequence over time is contiguous and a per-band product is one batched product.
+K bands, B batch x channels, T frames, N features. Activations are (K, B, T, N) throughout, so that a band's sequence
+over time is contiguous and the per-band products are one batched product.
 """
 
 from __future__ import annotations
@@ -18,24 +18,35 @@ from tsbs_daw.network.config import ModelConfig
 from tsbs_daw.network.mamba2 import Mamba2
 
 EPS = torch.finfo(torch.float32).eps
-# Steps of sequences computed at a time where a CPU checkpoints: what they need stays in its cache.
+# Sequence steps per tile when checkpointing on a CPU, so that the activations of a tile fit in its cache.
 TILE_STEPS = 1024
 
 
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """GroupNorm with one group over the last two axes (length, features).
+    """Apply GroupNorm with one group over the last two axes (length, features).
 
-    Args:    x: (..., length, features); weight, bias: broadcast against x
-    Returns: of x's shape, in the type that a matrix product would read
+    Args:
+        x: The activations.
+        weight: Scale, broadcast against x.
+        bias: Offset, broadcast against x.
+
+    Returns:
+        The normalised activations, under autocast in its dtype.
+
+    Shape:
+        (..., length, features) -> (..., length, features)
     """
     normal = F.layer_norm(x, x.shape[-2:], eps=EPS)
-    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):  # torch knows no autocast for meta
+    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):  # torch has no autocast for meta
         normal = normal.to(torch.get_autocast_dtype(x.device.type))
     return torch.addcmul(bias.to(normal.dtype), normal, weight.to(normal.dtype))
 
 
 class BiMamba2(nn.Module):
-    """One Mamba-2 forward and one on the reversed sequence; each adds its input, and the two are concatenated."""
+    """One Mamba-2 layer on the sequence and one on the reversed sequence, each with a residual, concatenated.
+
+    Without `config.bidirectional`, only the first one.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -43,9 +54,10 @@ class BiMamba2(nn.Module):
         self.mamba = Mamba2(config, self.directions)
 
     def forward(self, u: Tensor) -> Tensor:
-        """
-        Args:    u: (B, L, N)
-        Returns: (B, L, directions x N)
+        """Run all directions.
+
+        Shape:
+            (B, L, N) -> (B, L, directions x N)
         """
         if self.directions == 1:
             return self.mamba(u[None])[0] + u
@@ -54,7 +66,7 @@ class BiMamba2(nn.Module):
 
 
 class SequenceUnit(nn.Module):
-    """The residual unit of the time step and of the band step: GroupNorm, BiMamba2, linear back to N."""
+    """The residual unit of the time step and of the band step: GroupNorm, BiMamba2, and a linear layer back to N."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -64,32 +76,42 @@ class SequenceUnit(nn.Module):
         self.proj = nn.Linear(self.mamba.directions * config.feature_dim, config.feature_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, L, N), changed along L."""
+        """Run the unit along L.
+
+        Shape:
+            (B, L, N) -> (B, L, N)
+        """
         return x + self.proj(self.mamba(group_norm(x, self.norm_weight, self.norm_bias)))
 
 
 def run_again(unit: Callable[..., Tensor], *inputs: Tensor | int) -> Tensor:
-    """unit(*inputs), keeping only the inputs: the way back computes it again."""
+    """Compute `unit(*inputs)` and store only the inputs; the backward pass recomputes the activations."""
     return checkpoint(unit, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def run_again_in_tiles(unit: SequenceUnit, x: Tensor) -> Tensor:
-    """`run_again` for x: (B, L, N), whose sequences know nothing of each other.
+    """Checkpoint a unit like `run_again`, on a CPU in tiles of a few sequences.
 
-    A GPU takes them at once. A CPU takes a few, so that neither the way there nor the way back leaves its cache: 1.8
-    times as fast for the full model, and a fraction of the memory.
+    The sequences are independent of each other. A GPU computes all of them at once. On a CPU, tiles keep the forward
+    and the backward pass in the cache, which is 1.8 times as fast for the full model with a fraction of the memory.
+
+    Shape:
+        (B, L, N) -> (B, L, N)
     """
     tile = max(1, TILE_STEPS // x.shape[1]) if x.device.type == "cpu" else len(x)
     return torch.cat([run_again(unit, sequences) for sequences in x.split(tile)])
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """x where it is positive, slope * x elsewhere. torch's own wants a slope of x's type."""
+    """Apply PReLU. Unlike `torch.prelu`, it accepts a slope of another dtype than x."""
     return torch.prelu(x, slope.to(x.dtype).reshape(1))
 
 
 class TransformAverageConcatenate(nn.Module):
-    """Lets the channels of one recording see their average; any number of them (arXiv 1910.14104)."""
+    """Transform-average-concatenate (TAC, arXiv 1910.14104): combines each channel with the mean of all channels.
+
+    It accepts any number of channels.
+    """
 
     def __init__(self, feature_dim: int, activation: str = "tanh"):
         super().__init__()
@@ -102,11 +124,19 @@ class TransformAverageConcatenate(nn.Module):
         self.concatenate = nn.Linear(2 * hidden, feature_dim)
 
     def forward(self, x: Tensor, channels: int) -> Tensor:
-        """x: (K, B, T, N) with B = batch x channels, channels fastest."""
+        """Run the layer.
+
+        Args:
+            x: The activations, with channels as the faster index in B = batch x channels.
+            channels: Channels per recording.
+
+        Shape:
+            (K, B, T, N) -> (K, B, T, N)
+        """
         h = group_norm(x, self.norm_weight, self.norm_bias)
         h = rearrange(self.activate(self.transform(h), 0), "k (b c) t m -> k b c t m", c=channels)
         average = self.activate(self.average(h.mean(2, keepdim=True)), 1)
-        # concatenate(cat(h, average)) without building the concatenation: the product splits into two.
+        # concatenate(cat(h, average)) without building the concatenation: the product is the sum of two products.
         own, shared = self.concatenate.weight.chunk(2, dim=1)
         out = self.activate(F.linear(h, own) + F.linear(average, shared, self.concatenate.bias), 2)
         return x + rearrange(out, "k b c t n -> k (b c) t n")
@@ -116,7 +146,11 @@ class TransformAverageConcatenate(nn.Module):
 
 
 class DualNet(nn.Module):
-    """time step -> band step -> channel step. `checkpointing` trades time for memory on the way back."""
+    """Time step -> band step -> channel step.
+
+    Attributes:
+        checkpointing: Recompute activations in the backward pass to save memory.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -126,7 +160,15 @@ class DualNet(nn.Module):
         self.channel = TransformAverageConcatenate(config.feature_dim, config.channel_activation)
 
     def forward(self, x: Tensor, channels: int) -> Tensor:
-        """x: (K, B, T, N)."""
+        """Run the three steps.
+
+        Args:
+            x: The activations.
+            channels: Channels per recording.
+
+        Shape:
+            (K, B, T, N) -> (K, B, T, N)
+        """
         bands, batch, _, _ = x.shape
         x = self._sequences(self.time, rearrange(x, "k b t n -> (k b) t n"))
         x = self._sequences(self.band, rearrange(x, "(k b) t n -> (b t) k n", k=bands))

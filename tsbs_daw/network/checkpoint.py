@@ -1,8 +1,8 @@
-"""Weights on disk: safetensors, with the network's shape and provenance in the metadata. Never pickle.
+"""Weights on disk: safetensors, with the network's config and provenance in the metadata. Never pickle.
 
-Published weights have other names. That network keeps a module per band and per direction; here equal ones are stacked.
-Each reference tensor is therefore a slice of one of ours, which `reference_views` lists; both directions of the
-translation are copies along that list.
+Published weights have other names: the reference network has one module per band and per direction, whereas here the
+parameters of equal modules are stacked. Each reference tensor is therefore a slice of one of our parameters.
+`reference_views` lists these slices, and conversion in either direction copies them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tsbs_daw.network.network import BandSplit, Estimator, GroupSplit, TwoStageS
 from tsbs_daw.network.seam import NetworkConfig, SeparationNetwork
 
 FORMAT = "tsbs-daw-1"
-KIND = "network"  # the metadata that names the kind of network; absent for TS-BSMamba2
+KIND = "network"  # metadata key for the kind of network; absent for TS-BSMamba2
 _OWN = "ts-bs-mamba2"
 
 AnyConfig = TypeVar("AnyConfig", bound=NetworkConfig)
@@ -40,57 +40,71 @@ def save(
 ) -> None:
     """Write the weights atomically.
 
-    Args:   metadata: provenance, kept beside the config; dtype: torch.float16 halves the file
+    Args:
+        model: The network.
+        path: The file to write.
+        metadata: Provenance, stored beside the config.
+        dtype: Number format of the stored weights; torch.float16 halves the size of the file.
     """
     tensors = {name: part.detach().to("cpu", dtype).contiguous() for name, part in model.stored().items()}
     header = {**(metadata or {}), "format": FORMAT, "config": json.dumps(model.config.to_dict())}
-    if model.config.kind != _OWN:  # as files of this network always were
+    if model.config.kind != _OWN:  # absent for TS-BSMamba2, as in older files
         header[KIND] = model.config.kind
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(to_bytes(tensors, metadata=header))  # save_file would make it readable by its owner alone
+    temporary.write_bytes(to_bytes(tensors, metadata=header))  # save_file would make it readable only by its owner
     temporary.replace(path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The header's metadata. Raises: CheckpointError"""
+    """Read the metadata in the header of a model file.
+
+    Raises:
+        CheckpointError: The file is unreadable or not a model of this program.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable model ({error}); pull or convert it again.") from error
+        raise CheckpointError(f"Cannot read the model {path} ({error}). Pull or convert it again.") from error
     if metadata.get("format") != FORMAT or "config" not in metadata:
         raise CheckpointError(
-            f"{path} holds weights but not a tsbs-daw model; make one with `tsbs-daw models convert`."
+            f"{path} contains weights but is not a tsbs-daw model. Convert it with `tsbs-daw models convert`."
         )
     return metadata
 
 
 def read_config(path: Path) -> ModelConfig:
-    """The shape of a TS-BSMamba2, without reading the weights. Raises: CheckpointError: also for another network"""
+    """Read the config of a TS-BSMamba2 without its weights.
+
+    Raises:
+        CheckpointError: The file is not a model, is of another kind of network, or its config is invalid.
+    """
     metadata = read_metadata(path)
     if (kind := metadata.get(KIND, _OWN)) != _OWN:
-        raise CheckpointError(f"{path} holds a network of the kind {kind[:40]}, and this works on TS-BSMamba2 alone.")
+        raise CheckpointError(f"{path} is a model of kind {kind[:40]}, but this requires a TS-BSMamba2 model.")
     try:
         return ModelConfig.from_dict(json.loads(metadata["config"]))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} describes a network that this version does not know ({error}).") from error
+        raise CheckpointError(f"{path} describes a network that this version does not support ({error}).") from error
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> TwoStageSeparator:
-    """A TS-BSMamba2 ready for inference, in float32.
+    """Load a TS-BSMamba2 for inference, in float32.
 
-    Raises: CheckpointError: not a model, damaged, or its tensors are not those of its config
+    Raises:
+        CheckpointError: The file is not a model or is damaged, or its tensors do not match its config.
     """
     return load_as(path, read_config(path), TwoStageSeparator).to(device)
 
 
 def load_as(path: Path, config: AnyConfig, build: Callable[[AnyConfig], AnyNetwork]) -> AnyNetwork:
-    """The network that `build` makes of `config`, with the weights of a file.
+    """Build a network with `build` and load the weights of a file into it.
 
-    Raises: CheckpointError: damaged, or its tensors are not those of the config
+    Raises:
+        CheckpointError: The tensors of the file do not match the config.
     """
     with safe_open(path, framework="pt") as file:
-        # Before memory is taken for what a config claims, the file's tensors must bear it out.
+        # Check that the file's tensors match the config before memory is allocated for it.
         with torch.device("meta"):
             expected = build(config).stored()
         check_shapes({name: file.get_slice(name).get_shape() for name in file.keys()}, expected, str(path))  # noqa: SIM118
@@ -101,22 +115,31 @@ def load_as(path: Path, config: AnyConfig, build: Callable[[AnyConfig], AnyNetwo
 
 
 def check_shapes(found: Mapping[str, Sequence[int]], expected: Mapping[str, Tensor], source: str) -> None:
-    """Raises: CheckpointError: names or shapes are not those of the network"""
-    lacking, others = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    if lacking or others:
-        parts = [f"lacks {len(lacking)} tensors of its config ({lacking[0]})"] if lacking else []
-        parts += [f"has {len(others)} others ({shown(others[0])})"] if others else []
+    """Check that a file has the tensors of a network.
+
+    Args:
+        found: Shapes of the file's tensors, by name.
+        expected: Tensors of the network, by name.
+        source: The file, for the message.
+
+    Raises:
+        CheckpointError: A name or a shape differs.
+    """
+    missing, others = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or others:
+        parts = [f"lacks {len(missing)} tensors of its config, such as {missing[0]}"] if missing else []
+        parts += [f"has {len(others)} unexpected tensors, such as {shown(others[0])}"] if others else []
         raise CheckpointError(f"{source} {' and '.join(parts)}; pull or convert it again, with the right config.")
     for name, shape in found.items():
         if list(shape) != list(expected[name].shape):
             raise CheckpointError(f"{source}: {name} has shape {tuple(shape)}, not {tuple(expected[name].shape)}.")
 
 
-View = tuple[str, Tensor, tuple[int, ...]]  # reference name, our memory, the reference's shape
+View = tuple[str, Tensor, tuple[int, ...]]  # reference name, view into our parameter, reference shape
 
 
 def reference_views(model: TwoStageSeparator) -> Iterator[View]:
-    """Every tensor of the published state dict as a view into the model's parameters."""
+    """Yield every tensor of the published state dict as a view into the model's parameters."""
     yield from _split("BN_mask", model.mask_split)
     yield from _split("BN_map", model.map_split)
     for stage, blocks in (("mask", model.mask_blocks), ("map", model.map_blocks)):
@@ -129,18 +152,19 @@ def reference_views(model: TwoStageSeparator) -> Iterator[View]:
 
 
 def reference_state_dict(model: TwoStageSeparator) -> dict[str, Tensor]:
-    """The model's weights under the reference's names and shapes (copies)."""
+    """Return copies of the model's weights under the reference names and in the reference shapes."""
     return {name: part.detach().reshape(shape).clone() for name, part, shape in reference_views(model)}
 
 
 def load_reference_state_dict(model: TwoStageSeparator, state_dict: Mapping[str, Tensor]) -> None:
-    """Copy a reference-named state dict into the model, in the model's own precision.
+    """Copy a state dict with reference names into the model, in the model's own precision.
 
-    Raises: CheckpointError: names are missing or left over, or a shape differs; the model is then unchanged
+    Raises:
+        CheckpointError: A name is missing or unknown, or a shape differs; the model is unchanged.
     """
     views = {name: (part, shape) for name, part, shape in reference_views(model)}
     problems = [f"{name} is missing" for name in views if name not in state_dict]
-    problems += [f"{name} is not known" for name in state_dict if name not in views]
+    problems += [f"{name} is unknown" for name in state_dict if name not in views]
     problems += [
         f"{name} has shape {tuple(state_dict[name].shape)} instead of {shape}"
         for name, (_, shape) in views.items()

@@ -1,6 +1,6 @@
-"""The shape of a network. FULL, LITE and TINY are three values of one class.
+"""The hyperparameters of TS-BSMamba2. FULL, LITE and TINY are three instances of one class.
 
-Numbers are the paper's (arXiv 2409.06245, section 3) where it gives them, else those of the published weights.
+The values are those of the paper (arXiv 2409.06245, section 3) or, where it gives none, of the published weights.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, Literal, NamedTuple
 
 from tsbs_daw.core.filenames import safe_name
 
-# 57 bands of 1025 bins: floor(width_hz / 22050 * 1025) bins for widths of 50, 100, 250, 500, 1000 and 2000 Hz. The
-# rounding puts the true edges at 861, 1723, 3618, 7580, 15504 and 19466 Hz; published weights depend on them.
+# 57 bands over 1025 bins: floor(width_hz / 22050 * 1025) bins for widths of 50, 100, 250, 500, 1000 and 2000 Hz. The
+# rounding puts the actual edges at 861, 1723, 3618, 7580, 15504 and 19466 Hz; published weights depend on them.
 PAPER_BANDS = (2,) * 20 + (4,) * 10 + (11,) * 8 + (23,) * 8 + (46,) * 8 + (92,) * 2 + (121,)
 
-# The same transform in 33 bands: narrow where basses and voices have their partials, wide above.
+# 33 bands over the same bins: narrow in the range of the partials of bass and voice, wide above it.
 TINY_BANDS = (3,) * 10 + (6,) * 8 + (16,) * 4 + (40,) * 4 + (92,) * 4 + (160,) * 2 + (35,)
 
 
-# A config travels in a file from anywhere, and decides how much memory is taken: far beyond every known network, and
-# far below what would hurt.
+# A config may come from an untrusted file, and it determines how much memory is allocated. The bounds are far above
+# every known network and far below what would do harm.
 _BOUNDS = {
     "feature_dim": (1, 1024),
     "mask_blocks": (0, 64),
@@ -35,28 +35,32 @@ _BOUNDS = {
     "headdim": (1, 1024),
 }
 _CHUNK_S = (0.05, 120.0)
-# Measured: from this width on, products are what takes the time, and halving it outweighs converting to and fro.
+# Measured: from this width on, matrix products dominate, and bfloat16 saves more time than the conversions cost.
 WORTHWHILE_FEATURES = 64
 _MOST_STEMS = 16
-# The stem cache keeps what the stems leave out under the one name; the other asks for the sum of several stems.
+# The stem cache stores the residual under the first name; the second requests the sum of several stems.
 RESERVED_STEMS = ("residual", "rest")
 
 
 class BandGroup(NamedTuple):
-    """Neighbouring bands of one width, computed together.
+    """Adjacent bands of equal width, computed together.
 
-    first_band, first_bin: where the group starts; count bands of band_width bins each
+    Attributes:
+        first_band: Index of the first band.
+        first_bin: Index of the first bin.
+        count: Number of bands.
+        band_width: Bins of each band.
     """
 
     first_band: int
     first_bin: int
-    count: int  # type: ignore[assignment]  # hides `tuple.count`, which nobody needs of four numbers
+    count: int  # type: ignore[assignment]  # hides `tuple.count`, which is not needed here
     band_width: int
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What decides every shape of the network, and so travels with the weights."""
+    """Everything that determines the shapes of the network; it is stored with the weights."""
 
     feature_dim: int = 128  # N
     mask_blocks: int = 8  # DualNet blocks of the mask stage
@@ -71,36 +75,42 @@ class ModelConfig:
     expand: int = 4  # Mamba-2: inner width / N
     headdim: int = 64  # Mamba-2: P
     bidirectional: bool = True  # False: forward only, for the ablation
-    channel_activation: Literal["tanh", "prelu"] = "tanh"  # of the channel step; the paper's is tanh
-    unit_level: bool = False  # scale the mixture to unit RMS before, and the estimates back after
-    standardised: bool = False  # for weights trained on chunks of zero mean and unit deviation
-    chunk_s: float = 3.0  # the training segment, and so the chunk for inference
+    channel_activation: Literal["tanh", "prelu"] = "tanh"  # of the channel step; the paper uses tanh
+    unit_level: bool = False  # scale the mixture to unit RMS, and scale the estimates back
+    standardised: bool = False  # for weights trained on chunks of zero mean and unit standard deviation
+    chunk_s: float = 3.0  # the training segment, and therefore the chunk for inference
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: a value of the wrong kind or out of bounds, or values that do not fit each other"""
+        """Validate the values.
+
+        Raises:
+            ValueError: A value has the wrong type or is out of bounds, or values are inconsistent.
+        """
         for name, (least, most) in _BOUNDS.items():
             _check_integer(name, getattr(self, name), least, most)
         chunk_s = self.chunk_s
         if isinstance(chunk_s, bool) or not isinstance(chunk_s, (int, float)) or not math.isfinite(chunk_s):
-            raise ValueError(f"chunk_s is {chunk_s!r} and not a number of seconds")
+            raise ValueError(f"chunk_s must be a number of seconds, not {chunk_s!r}")
         if not _CHUNK_S[0] <= chunk_s <= _CHUNK_S[1]:
-            raise ValueError(f"chunk_s is {chunk_s} and not between {_CHUNK_S[0]} and {_CHUNK_S[1]}")
+            raise ValueError(f"chunk_s must be between {_CHUNK_S[0]} and {_CHUNK_S[1]}, not {chunk_s}")
         if self.hop_length > self.n_fft:
-            raise ValueError(f"hop_length is {self.hop_length}, longer than n_fft = {self.n_fft}")
+            raise ValueError(f"hop_length must be at most n_fft = {self.n_fft}, not {self.hop_length}")
         if self.channel_activation not in ("tanh", "prelu"):
-            raise ValueError(f"channel_activation is tanh or prelu, not {self.channel_activation!r}")
+            raise ValueError(f"channel_activation must be tanh or prelu, not {self.channel_activation!r}")
         self._check_bands()
         check_stems(self.stems)
         if self.d_inner % self.headdim:
-            raise ValueError(f"expand * feature_dim = {self.d_inner} is not a multiple of headdim = {self.headdim}")
+            raise ValueError(f"expand * feature_dim = {self.d_inner} must be a multiple of headdim = {self.headdim}")
 
     def _check_bands(self) -> None:
         if not isinstance(self.band_widths, tuple) or len(self.band_widths) > self.bins:
-            raise ValueError("band_widths are not a list of whole numbers")
+            raise ValueError(f"band_widths must be a list of at most {self.bins} whole numbers")
         for width in self.band_widths:
             _check_integer("a band width", width, 1, self.bins)
         if sum(self.band_widths) != self.bins:
-            raise ValueError(f"band_widths cover {sum(self.band_widths)} bins and n_fft {self.n_fft} has {self.bins}")
+            raise ValueError(
+                f"band_widths must cover the {self.bins} bins of n_fft = {self.n_fft}, not {sum(self.band_widths)}"
+            )
 
     @property
     def kind(self) -> str:
@@ -119,7 +129,7 @@ class ModelConfig:
         return self.feature_dim >= WORTHWHILE_FEATURES
 
     def describe(self) -> str:
-        """Its size in a few words, for people."""
+        """Describe the size of the network in a few words."""
         return f"{self.feature_dim} features, {self.mask_blocks} + {self.map_blocks} blocks, {self.bands} bands"
 
     @property
@@ -152,15 +162,20 @@ class ModelConfig:
         return tuple(groups)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` takes. What is as it always was is left out, so that older versions read the file."""
-        found = asdict(self)
+        """Return the values for `from_dict`; without a false `standardised`, which older versions do not know."""
+        values = asdict(self)
         if not self.standardised:
-            del found["standardised"]
-        return found
+            del values["standardised"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_dict`, also after a journey through JSON. Raises: TypeError for an unknown field."""
+        """Build a config from the result of `to_dict`, which may have been converted to JSON and back.
+
+        Raises:
+            TypeError: There is an unknown field.
+            ValueError: A value is invalid.
+        """
         known = {field.name for field in fields(cls)}
         if unknown := set(values) - known:
             raise TypeError(f"unknown fields of ModelConfig: {sorted(unknown)}")
@@ -171,19 +186,23 @@ class ModelConfig:
 
 
 def check_stems(stems: object) -> None:
-    """Stems become file names, so only names that are safe as such, on every system, are stems. Raises: ValueError"""
+    """Check the names of stems. They become file names, so they must be safe on every system.
+
+    Raises:
+        ValueError: A name is unsafe, reserved or used twice, or there are too many.
+    """
     if not isinstance(stems, tuple) or not 1 <= len(stems) <= _MOST_STEMS:
-        raise ValueError(f"stems must be different names, from one to {_MOST_STEMS}")
+        raise ValueError(f"stems must be 1 to {_MOST_STEMS} different names")
     for stem in stems:
         if not isinstance(stem, str) or stem != safe_name(stem) or stem.casefold() in RESERVED_STEMS:
-            raise ValueError(f"{stem!r} cannot be the name of a stem")
+            raise ValueError(f"{stem!r} is not a valid stem name")
     if len({stem.casefold() for stem in stems}) != len(stems):
-        raise ValueError("stems must be different names, also without regard to upper and lower case")
+        raise ValueError("stems must have different names, ignoring case")
 
 
 def _check_integer(name: str, value: object, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r} and not a whole number between {least} and {most}")
+        raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
 
 
 FULL = ModelConfig()

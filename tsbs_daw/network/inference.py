@@ -1,4 +1,4 @@
-"""A network for inference: the same `forward`, its parts exchanged for ones that work in tiles and in place.
+"""Networks for inference: the same `forward`, with parts that work in tiles and in place.
 
 K bands, B batch x channels, T frames, F bins, N features, S stems, w bins of a band.
 """
@@ -20,7 +20,10 @@ from tsbs_daw.network.tiles import TILE_BYTES, TiledDualNet, for_each, keep_free
 
 
 def variants(network: TwoStageSeparator, device: torch.device) -> dict[str, Callable[[torch.dtype], TwoStageSeparator]]:
-    """Tiles on a processor; Triton's kernels, or those of mamba-ssm, on CUDA. What builds each, the fastest first."""
+    """Return functions that build the faster forms of a network in a dtype, by name, fastest first.
+
+    On a CPU, this is a tiled network; on CUDA, networks with Triton kernels or with those of mamba-ssm.
+    """
     if device.type == "cpu":
         return {"tiles": lambda dtype: for_inference(network, dtype)}
     found: dict[str, Callable[[torch.dtype], TwoStageSeparator]] = {}
@@ -35,14 +38,16 @@ def variants(network: TwoStageSeparator, device: torch.device) -> dict[str, Call
 
 
 def for_inference(network: TwoStageSeparator, dtype: torch.dtype = torch.float32) -> TwoStageSeparator:
-    """What computes the same as `network` on a processor, several times faster, and cannot be trained.
+    """Build an equivalent of `network` that is several times faster on a CPU, but cannot be trained.
 
-    It holds weights of its own: what happens to `network` later does not reach it.
+    It copies the weights, so later changes to `network` do not affect it.
 
-    Args: dtype: of the matrix products: float32, or bfloat16 where the processor multiplies that natively
+    Args:
+        network: The network.
+        dtype: Number format of the matrix products: float32, or bfloat16 if the CPU supports it natively.
     """
     keep_freed_memory()
-    with torch.device("meta"):  # all its parameters are exchanged
+    with torch.device("meta"):  # all its parameters are replaced
         lean = LeanSeparator(network.config)
     lean.stft, lean.fusion = TiledSTFT(network.stft), copy.deepcopy(network.fusion)
     for stage in ("mask", "map"):
@@ -54,7 +59,7 @@ def for_inference(network: TwoStageSeparator, dtype: torch.dtype = torch.float32
 
 
 class LeanSeparator(TwoStageSeparator):
-    """The same `forward`, with its tiles side by side."""
+    """`TwoStageSeparator` with the same `forward`, which computes its tiles in parallel."""
 
     def forward(self, *args: Any, **options: Any) -> Separation:
         with side_by_side():
@@ -62,7 +67,7 @@ class LeanSeparator(TwoStageSeparator):
 
 
 class TiledSTFT(nn.Module):
-    """`network.STFT`; its inverse, of which there are many, one waveform at a time."""
+    """`network.STFT`, whose inverse has one task per waveform."""
 
     def __init__(self, stft: Transform):
         super().__init__()
@@ -72,39 +77,39 @@ class TiledSTFT(nn.Module):
         return self.stft(waveform)
 
     def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
-        """(b, T, F) -> (b, samples)."""
-        found = spectrum.real.new_empty(len(spectrum), samples)
+        """Compute the waveforms: (b, T, F), complex -> (b, samples)."""
+        waveforms = spectrum.real.new_empty(len(spectrum), samples)
 
-        def one(place: int) -> None:
-            found[place] = self.stft.inverse(spectrum[place, None], samples)[0]
+        def inverse_one(index: int) -> None:
+            waveforms[index] = self.stft.inverse(spectrum[index, None], samples)[0]
 
-        for_each(one, range(len(spectrum)))
-        return found
+        for_each(inverse_one, range(len(spectrum)))
+        return waveforms
 
 
 class TiledSplit(nn.Module):
-    """`network.BandSplit`, a group of bands at a time, written straight to its place."""
+    """`network.BandSplit`, with one task per group of bands, which writes directly into the result."""
 
     def __init__(self, split: BandSplit):
         super().__init__()
         self.groups = copy.deepcopy(split.groups)
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """(B, T, F), complex -> (K, B, T, N)."""
+        """Compute the features: (B, T, F), complex -> (K, B, T, N)."""
         parts = torch.view_as_real(spectrum)
         groups = cast("Sequence[GroupSplit]", self.groups)
-        bands, features = sum(part.group.count for part in groups), groups[0].weight.shape[1]
-        found = parts.new_empty(bands, *parts.shape[:2], features)
+        bands, features = sum(split.group.count for split in groups), groups[0].weight.shape[1]
+        result = parts.new_empty(bands, *parts.shape[:2], features)
 
-        def one(part: GroupSplit) -> None:
-            found[part.group.first_band :][: part.group.count] = part(parts)
+        def split_group(split: GroupSplit) -> None:
+            result[split.group.first_band :][: split.group.count] = split(parts)
 
-        for_each(one, reversed(groups))  # the widest first, so that none is left to one thread alone
-        return found
+        for_each(split_group, reversed(groups))  # widest first, so that no long task is left for the end
+        return result
 
 
 class TiledEstimator(nn.Module):
-    """`network.Estimator`, some neighbouring bands of one width at a time, written straight to their place."""
+    """`network.Estimator`, with one task for a few adjacent bands, which writes directly into the result."""
 
     norm_weight: Tensor
     norm_bias: Tensor
@@ -125,15 +130,15 @@ class TiledEstimator(nn.Module):
             self.register_buffer(f"bias3_{index}", bias.detach().to(dtype, copy=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(K, B, T, N) -> (B, S, T, F), complex."""
+        """Compute the masks or maps: (K, B, T, N) -> (B, S, T, F), complex."""
         _, batch, frames, _ = x.shape
-        found = x.new_empty(batch, len(self.config.stems), frames, self.config.bins, 2)
-        # The widest first, so that none is left to one thread alone.
-        for_each(lambda run: self._run(x, run[0], run[1], found), reversed(self._runs(batch * frames)))
-        return torch.view_as_complex(found)
+        result = x.new_empty(batch, len(self.config.stems), frames, self.config.bins, 2)
+        # Widest first, so that no long task is left for the end.
+        for_each(lambda run: self._run(x, run[0], run[1], result), reversed(self._runs(batch * frames)))
+        return torch.view_as_complex(result)
 
     def _runs(self, tokens: int) -> list[tuple[int, slice]]:
-        """As many neighbours as a tile holds: the index of their group, and which of its bands."""
+        """Divide the bands into runs that fit in a tile: (index of the group, bands within the group)."""
         stems, runs = len(self.config.stems), []
         for index, group in enumerate(self.config.band_groups):
             widest = stems * max(self.config.feature_dim, 4 * group.band_width)
@@ -141,8 +146,19 @@ class TiledEstimator(nn.Module):
             runs += [(index, slice(first, first + at_once)) for first in range(0, group.count, at_once)]
         return runs
 
-    def _run(self, x: Tensor, index: int, places: slice, found: Tensor) -> None:
-        """x: (K, B, T, N); found: (B, S, T, F, 2), where the result goes."""
+    def _run(self, x: Tensor, index: int, places: slice, result: Tensor) -> None:
+        """Compute one run of bands and write it into the result.
+
+        Args:
+            x: The features of all bands.
+            index: Index of the group.
+            places: Bands within the group.
+            result: Written in place.
+
+        Shape:
+            x: (K, B, T, N)
+            result: (B, S, T, F, 2)
+        """
         group, stems, dtype = self.config.band_groups[index], len(self.config.stems), self.dtype
         bands = slice(*(group.first_band + place for place in places.indices(group.count)[:2]))
         x = x[bands]
@@ -151,16 +167,23 @@ class TiledEstimator(nn.Module):
         h = h.unflatten(-1, (stems, -1)).transpose(1, 2).flatten(0, 1)
         h = tanh(_products(h, self.weight2[bands], self.bias2[bands])).to(dtype)
         y = _products(h, getattr(self, f"weight3_{index}")[places], getattr(self, f"bias3_{index}")[places]).float()
-        # The order of the published network (see Estimator._group).
+        # The published network's order of outputs; see `Estimator._group`.
         y = y.unflatten(0, (-1, stems)).transpose(1, 2).reshape(*x.shape[:3], 2, 2, stems, group.band_width)
         value, gate = y.permute(3, 4, 1, 5, 2, 0, 6)
         bins = slice(*(group.first_bin + place * group.band_width for place in places.indices(group.count)[:2]))
-        place = found[..., bins, :].unflatten(-2, (-1, group.band_width))
+        place = result[..., bins, :].unflatten(-2, (-1, group.band_width))
         gate = gate.sigmoid()
         for part in (0, 1):  # real and imaginary
             torch.mul(value[part], gate[part], out=place[..., part])
 
 
 def _products(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """h: (bands x S, tokens, n); weight: (bands, S, m, n); bias: (bands, S, m) -> (bands x S, tokens, m)."""
+    """Apply a linear layer per band and stem.
+
+    Shape:
+        h: (bands x S, tokens, n)
+        weight: (bands, S, m, n)
+        bias: (bands, S, m)
+        result: (bands x S, tokens, m)
+    """
     return torch.baddbmm(bias.flatten(0, 1)[:, None], h, weight.flatten(0, 1).mT)

@@ -1,12 +1,12 @@
-"""Mamba-2 (arXiv 2405.21060): a selective state space, computed in chunks as matrix products.
+"""Mamba-2 (arXiv 2405.21060): a selective state-space model, computed in chunks as matrix products.
 
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T        y_t = h_t C_t + D x_t
 
 G directions (independent layers computed together), B sequences, L length, H heads, P head width, N states,
 c chunks, q (or s) position in a chunk.
 
-On CUDA the fused kernels of mamba-ssm and causal-conv1d compute what `Mamba2.mix` does, where they import. Nothing else
-in the network knows of them.
+On CUDA, the fused kernels of mamba-ssm and causal-conv1d replace `Mamba2.mix` if they can be imported. They are used
+only in this module.
 """
 
 from __future__ import annotations
@@ -27,23 +27,38 @@ from tsbs_daw.network.config import ModelConfig
 
 log = logging.getLogger(__name__)
 
-# Longest chunk, in steps. On a CPU a chunk has to stay in the cache: the 57 bands are one chunk, and three seconds of
-# frames are a few equal ones. Elsewhere one chunk holds all 259 frames: fewer launches, and fewer bytes than states.
+# Longest chunk, in steps. On a CPU, a chunk has to fit in the cache: the 57 bands make one chunk, and three seconds of
+# frames make a few equal ones. On other devices, one chunk holds all 259 frames: that takes fewer kernel launches, and
+# less memory than the states between chunks would.
 MAX_CHUNK = 64
 MAX_CHUNK_ON_DEVICE = 320
 
 
 def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """The recurrence above without D, for any length (the paper's section 6, "block decomposition").
+    """Compute the recurrence above without D, for any length (section 6 of the paper, "block decomposition").
 
-    Args:    x: (G, B, L, H, P); dt: (G, B, L, H), positive; A: (G, H), negative; B, C: (G, B, L, N)
-    Returns: y: (G, B, L, H, P)
+    Args:
+        x: The inputs.
+        dt: Step sizes, positive.
+        A: Decay rates, negative.
+        B: Input matrices, one column per step.
+        C: Output matrices, one row per step.
+
+    Returns:
+        The outputs y.
+
+    Shape:
+        x: (G, B, L, H, P)
+        dt: (G, B, L, H)
+        A: (G, H)
+        B, C: (G, B, L, N)
+        y: (G, B, L, H, P)
     """
     length = x.shape[2]
-    in_cache = x.device.type in ("cpu", "meta")  # on meta it is counted what a CPU would do
+    in_cache = x.device.type in ("cpu", "meta")  # meta tensors are used to count the operations of a CPU
     chunks = math.ceil(length / (MAX_CHUNK if in_cache else MAX_CHUNK_ON_DEVICE))
     size = math.ceil(length / chunks)
-    if padding := chunks * size - length:  # dt = 0 leaves the state as it is
+    if padding := chunks * size - length:  # dt = 0 leaves the state unchanged
         x = F.pad(x, (0, 0, 0, 0, 0, padding))
         dt, B, C = (F.pad(part, (0, 0, 0, padding)) for part in (dt, B, C))
 
@@ -60,7 +75,7 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
         y = ((C @ B.mT)[..., None, :, :] * between) @ x
 
     if chunks > 1:
-        # 2. what each chunk leaves at its end, had it begun from zero: (g b c h p n)
+        # 2. the state at the end of each chunk, if it started from zero: (g b c h p n)
         to_end = (log_decay[..., -1:] - log_decay).exp()
         left = (x * to_end[..., None]).mT @ B[..., None, :, :]
         # 3. the state at the start of each chunk
@@ -69,28 +84,32 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
         for index in range(chunks):
             at_start.append(state)
             state = whole[:, :, index] * state + left[:, :, index]
-        # 4. what that state adds to each position
+        # 4. the contribution of that state to each position
         y = y + (C[..., None, :, :] @ torch.stack(at_start, dim=2).mT) * log_decay.exp()[..., None]
     return rearrange(y, "g b c h q p -> g b (c q) h p")[:, :, :length].to(x.dtype)
 
 
 class WithinChunk(torch.autograd.Function):
-    """Step 1 of `ssd` in bfloat16, for training: a quarter of the memory traffic that autograd's own way makes of it.
+    """Step 1 of `ssd` in bfloat16 for training, with a quarter of the memory traffic of plain autograd.
 
-    Only the decays and the products C B^T are kept, in bfloat16, and all that is as large is changed in place. What
-    the decays' logarithms get needs no matrix at all: with y = M x, the sum over s of dM_qs M_qs is dy_q . y_q, and
-    that over q is x_s . dx_s.
+    Of the matrices, only the decays and the products C B^T are saved, in bfloat16; others of their size are updated in
+    place. The gradient of the log decays needs no matrix: with y = M x, the sum of dM_qs M_qs over s is dy_q . y_q, and
+    the sum over q is x_s . dx_s.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
-        """
-        Args:    x: (..., H, Q, P) bfloat16; log_decay: (..., H, Q) float32; B, C: (..., Q, N) bfloat16
-        Returns: (..., H, Q, P)
+        """Compute the outputs within each chunk.
+
+        Shape:
+            x: (..., H, Q, P), bfloat16
+            log_decay: (..., H, Q), float32
+            B, C: (..., Q, N), bfloat16
+            result: (..., H, Q, P)
         """
         decay = torch.empty(*log_decay.shape, log_decay.shape[-1], dtype=x.dtype, device=x.device)
         torch.sub(log_decay[..., :, None], log_decay[..., None, :], out=decay)
-        decay.exp_().tril_()  # above the diagonal there may be infinities, which tril_ writes over
+        decay.exp_().tril_()  # above the diagonal there may be infinities, which tril_ overwrites
         products = (C @ B.mT)[..., None, :, :]
         y = (products * decay) @ x
         ctx.save_for_backward(x, B, C, decay, products, y)
@@ -107,18 +126,21 @@ class WithinChunk(torch.autograd.Function):
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A short causal convolution of each channel by itself.
+    """Compute a short causal depthwise convolution.
 
-    Args:    x: (G, B, L, channels); weight: (G, channels, taps); bias: (G, channels)
-    Returns: (G, B, L, channels)
+    Shape:
+        x: (G, B, L, channels)
+        weight: (G, channels, taps)
+        bias: (G, channels)
+        result: (G, B, L, channels)
     """
     directions, _, length, _ = x.shape
     taps = weight.shape[-1]
-    if torch.compiler.is_compiling():  # fused with what surrounds it; uncompiled, this moves more memory than it saves
+    if torch.compiler.is_compiling():  # fused with its neighbours; uncompiled, it would be memory-bound
         padded = F.pad(x, (0, 0, taps - 1, 0))
         terms = (padded[:, :, tap : tap + length] * weight[:, None, None, :, tap] for tap in range(taps))
         return sum(terms, bias[:, None, None])
-    # Channels first is what the convolution wants; the directions are just more channels to it.
+    # conv1d expects channels first; the directions are treated as additional channels.
     x = rearrange(x, "g b l d -> b (g d) l")
     kernel = rearrange(weight, "g d k -> (g d) 1 k")
     y = F.conv1d(x, kernel, bias.flatten(), padding=taps - 1, groups=kernel.shape[0])[..., :length]
@@ -132,7 +154,7 @@ class Mamba2(nn.Module):
         super().__init__()
         self.config = config
         inner, heads = config.d_inner, config.heads
-        mixed = inner + 2 * config.d_state  # x, B and C pass the convolution together
+        mixed = inner + 2 * config.d_state  # x, B and C go through the convolution together
         self.in_proj = nn.Parameter(torch.empty(directions, inner + mixed + heads, config.feature_dim))
         self.conv_weight = nn.Parameter(torch.empty(directions, mixed, config.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(directions, mixed))
@@ -144,7 +166,7 @@ class Mamba2(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Mamba-2's own initial values: dt log-uniform in [1e-3, 1e-1] after softplus, A uniform in [1, 16]."""
+        """Initialise as in Mamba-2: dt log-uniform in [1e-3, 1e-1] after softplus, A uniform in [1, 16]."""
         for weight in (*self.in_proj, *self.out_proj):
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
         bound = 1 / math.sqrt(self.config.d_conv)
@@ -156,16 +178,21 @@ class Mamba2(nn.Module):
             self.A_log.copy_(torch.empty_like(self.A_log).uniform_(1, 16).log())
 
     def forward(self, u: Tensor) -> Tensor:
-        """
-        Args:    u: (G, B, L, N), a sequence for each direction
-        Returns: (G, B, L, N)
+        """Run every layer on its own sequences.
+
+        Shape:
+            (G, B, L, N) -> (G, B, L, N)
         """
         projected = torch.einsum("gbln,gdn->gbld", u, self.in_proj)
         y = fused_mix(projected, self) if fuses(projected) else self.mix(projected)
         return torch.einsum("gbld,gnd->gbln", y, self.out_proj)
 
     def mix(self, projected: Tensor) -> Tensor:
-        """From the input projection to the output projection's input, in plain torch: (G, B, L, inner)."""
+        """Compute everything between the input and the output projection, in plain torch.
+
+        Shape:
+            (G, B, L, inner + inner + 2 states + heads) -> (G, B, L, inner)
+        """
         config = self.config
         inner, states = config.d_inner, config.d_state
         z, xBC, dt = projected.split([inner, inner + 2 * states, config.heads], dim=-1)
@@ -188,29 +215,29 @@ def _fused_kernel() -> Any | None:
         from mamba_ssm.ops.triton.ssd_combined import mamba_split_conv1d_scan_combined
     except ModuleNotFoundError as error:
         if error.name not in ("causal_conv1d", "mamba_ssm"):
-            log.warning("mamba-ssm is installed and cannot be used (%s); going on without it", error)
+            log.warning("mamba-ssm is installed but cannot be used (%s); continuing without it", error)
         return None
-    except Exception as error:  # compiled for another torch, a Triton of another version, a driver it cannot load
+    except Exception as error:  # built for another version of torch or Triton, or the driver cannot be loaded
         log.warning(
-            "mamba-ssm is installed and cannot be used (%s: %s); going on without it", type(error).__name__, error
+            "mamba-ssm is installed but cannot be used (%s: %s); continuing without it", type(error).__name__, error
         )
         return None
     return mamba_split_conv1d_scan_combined
 
 
 def fused_available() -> bool:
-    """Whether mamba-ssm is installed and works."""
+    """Return whether mamba-ssm is installed and can be imported."""
     return _fused_kernel() is not None
 
 
 def fuses(tensor: Tensor) -> bool:
-    """Whether the fused kernels take this tensor."""
+    """Return whether the fused kernels are enabled and support this tensor."""
     return _fused_enabled and tensor.is_cuda and tensor.dtype != torch.float64 and fused_available()
 
 
 @contextlib.contextmanager
 def fused_kernels(enabled: bool) -> Iterator[None]:
-    """Within, the fused kernels are used where they can be, or not at all."""
+    """Enable or disable the fused kernels for the duration of a `with` block."""
     global _fused_enabled
     before, _fused_enabled = _fused_enabled, enabled
     try:
@@ -220,24 +247,28 @@ def fused_kernels(enabled: bool) -> Iterator[None]:
 
 
 def fused_mix(projected: Tensor, layer: Mamba2) -> Tensor:
-    """`Mamba2.mix` in one kernel a direction.
+    """Compute `Mamba2.mix` with one fused kernel per direction.
 
-    Args:    projected: (G, B, L, inner + inner + 2 states + heads)
-    Returns: (G, B, L, inner)
+    Shape:
+        (G, B, L, inner + inner + 2 states + heads) -> (G, B, L, inner)
     """
-    with torch.cuda.device(projected.device):  # Triton launches on the current device, not on the tensors'
+    with torch.cuda.device(projected.device):  # Triton launches on the current device, not on that of the tensors
         return torch.stack([_fused_direction(part, layer, index) for index, part in enumerate(projected)])
 
 
 def _fused_chunk_size(length: int) -> int:
-    """Short sequences in chunks of 64: a chunk's matrix is quadratic in it, whether the sequence fills it or not."""
+    """Return 64 for short sequences: the cost of a chunk is quadratic in its size, even if it is mostly padding."""
     return 64 if length <= 64 else 128
 
 
 def _fused_direction(part: Tensor, layer: Mamba2, index: int) -> Tensor:
-    """(B, L, W) -> (B, L, inner) in the direction `index`."""
+    """Compute `Mamba2.mix` for the direction `index`.
+
+    Shape:
+        (B, L, inner + inner + 2 states + heads) -> (B, L, inner)
+    """
     kernel = _fused_kernel()
-    assert kernel is not None, "only called where `fuses` says yes"
+    assert kernel is not None, "only called if `fuses` returns True"
     return kernel(
         part.contiguous(),
         layer.conv_weight[index],

@@ -1,9 +1,9 @@
-"""TS-BSMamba2: the two-stage separator (arXiv 2409.06245, figure 1), from waveform to waveforms.
+"""TS-BSMamba2: the two-stage separator (arXiv 2409.06245, figure 1), from the mixture to the waveforms of the stems.
 
-In the order of the data: spectrum, bands, the blocks in between (see `blocks`), bins of every stem, waveforms.
+The data flow: spectrum, bands, DualNet blocks (see `blocks`), bins of every stem, waveforms.
 
-B batch, C channels, S stems, K bands, T frames, F bins, N features, w bins of a band. What stands below the separator
-tells no channels apart; its B is batch x channels.
+B batch, C channels, S stems, K bands, T frames, F bins, N features, w bins of a band. The classes below the separator
+do not distinguish channels; there, B is batch x channels.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from tsbs_daw.network.seam import SeparationNetwork
 
 
 class Separation(NamedTuple):
-    """(B, S, C, samples) each: after both stages, and after the mask stage alone."""
+    """The result of the two-stage separator, (B, S, C, samples) each.
+
+    Attributes:
+        estimates: After both stages.
+        mask_estimates: After the mask stage alone.
+    """
 
     estimates: Tensor
     mask_estimates: Tensor
 
 
 class Transform(Protocol):
-    """A short-time Fourier transform: `STFT`, or what computes the same."""
+    """Interface of a short-time Fourier transform, such as `STFT`."""
 
     def __call__(self, waveform: Tensor) -> Tensor: ...
 
@@ -39,7 +44,11 @@ class Transform(Protocol):
 
 
 class TwoStageSeparator(SeparationNetwork):
-    """mask stage -> fusion -> map stage. `checkpointing` trades time for memory in training."""
+    """Mask stage -> fusion -> map stage.
+
+    Attributes:
+        checkpointing: Recompute activations in training to save memory.
+    """
 
     config: ModelConfig
     recordable = True
@@ -57,10 +66,18 @@ class TwoStageSeparator(SeparationNetwork):
         self.mask_estimator, self.map_estimator = Estimator(config), Estimator(config)
 
     def forward(self, mixture: Tensor, *, mask_only: bool = False, final_only: bool = False) -> Separation:
-        """
-        Args:    mixture: (B, C, samples), in [-1, 1]
-                 mask_only: leave the map stage out; final_only: leave the mask stage's own waveforms out
-        Returns: estimates and mask_estimates, (B, S, C, samples); the same tensor twice where only one is wanted
+        """Separate a batch of mixtures.
+
+        Args:
+            mixture: In [-1, 1].
+            mask_only: Skip the map stage.
+            final_only: Skip the waveforms of the mask stage.
+
+        Returns:
+            The estimates of both stages. With `mask_only` or `final_only`, both are the same tensor.
+
+        Shape:
+            (B, C, samples) -> (B, S, C, samples)
         """
         batch, channels, samples = mixture.shape
         level = self.level(mixture)
@@ -81,66 +98,73 @@ class TwoStageSeparator(SeparationNetwork):
         return self(mixture, mask_only=stage == "mask", final_only=True).estimates
 
     def chunk_bytes(self) -> int:
-        """The widest activations and decays, a few at once.
+        """Estimate the memory from the widest activations and decays, several of which exist at once.
 
-        On an H100 the full model took 37.4 GB for 16 chunks; the first term, with 6 for 8, had said 29.2.
+        Measured on an H100: the full model took 37.4 GB for 16 chunks. The first term alone, with a factor of 6
+        instead of 8, had predicted 29.2 GB.
         """
         config = self.config
         frames = 1 + config.chunk_samples // config.hop_length
         directions = 2 if config.bidirectional else 1
         values = directions * (2 * config.d_inner + 2 * config.d_state + config.heads)
-        chunk = math.ceil(frames / math.ceil(frames / MAX_CHUNK_ON_DEVICE))  # steps that decay among each other
+        chunk = math.ceil(frames / math.ceil(frames / MAX_CHUNK_ON_DEVICE))  # steps of a chunk, see `mamba2.ssd`
         decays = directions * config.heads * chunk
         return 4 * 2 * config.bands * frames * (8 * values + 3 * decays)
 
     def freeze_mask_stage(self) -> None:
-        """Leave only fusion and map stage to be trained: what a mask cannot do is then learnt on a mask that stays."""
+        """Freeze the mask stage, so that training changes only the fusion and the map stage, on top of fixed masks."""
         for part in (self.mask_split, self.mask_blocks, self.mask_estimator):
             part.requires_grad_(False)
 
     def level(self, mixture: Tensor) -> Tensor:
-        """What to divide the mixture by: (B, 1, 1), its RMS, or one where the weights expect audio as it is.
+        """Return the level by which the mixture is divided: its RMS with `unit_level`, otherwise 1.
 
-        The map stage adds what it hears at one level only; with `unit_level` the network follows any gain. The
-        floor of -100 dBFS keeps silence silent.
+        The map stage is not scale-invariant; with `unit_level`, a gain on the input becomes the same gain on the
+        output. The floor of -100 dBFS keeps silence silent.
+
+        Shape:
+            (B, C, samples) -> (B, 1, 1)
         """
         if not self.config.unit_level:
             return mixture.new_ones(1, 1, 1)
         return mixture.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-5)
 
     def spectrum(self, mixture: Tensor) -> Tensor:
-        """(B, C, samples) -> (B x C, T, F), complex."""
+        """Transform a mixture: (B, C, samples) -> (B x C, T, F), complex."""
         return self.stft(rearrange(mixture, "b c l -> (b c) l"))
 
     def waveform(self, spectra: Tensor, batch: int, samples: int) -> Tensor:
-        """(B x C, S, T, F) -> (B, S, C, samples)."""
+        """Transform spectra back: (B x C, S, T, F) -> (B, S, C, samples)."""
         waveforms = self.stft.inverse(spectra.flatten(0, 1), samples)
         return rearrange(waveforms, "(b c s) l -> b s c l", b=batch, s=spectra.shape[1])
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, channels: int) -> Tensor:
         for block in cast("Iterable[DualNet]", blocks):
             block.checkpointing = self.checkpointing and self.training
-            if self.training:  # one layout and type for every block, so that one compilation serves them all
+            if self.training:  # same layout and dtype for every block, so that they share one compilation
                 x = (x.float() if x.dtype == torch.bfloat16 else x).contiguous()
             x = block(x, channels)
         return x
 
 
 def apply_masks(masks: Tensor, spectrum: Tensor) -> Tensor:
-    """Shift the masks so that they sum to one over the stems, and multiply.
+    """Shift the masks so that they sum to one over the stems, and multiply them with the spectrum.
 
-    The real parts are made to sum to 1 and the imaginary ones to 0, so the stems sum to the mixture.
+    The real parts then sum to 1 and the imaginary parts to 0, so the stems sum to the mixture.
 
-    Args:    masks: (B, S, T, F); spectrum: (B, T, F); all complex
-    Returns: (B, S, T, F)
+    Shape:
+        masks: (B, S, T, F), complex
+        spectrum: (B, T, F), complex
+        result: (B, S, T, F), complex
     """
     return (masks - (masks.sum(1, keepdim=True) - 1) / masks.shape[1]) * spectrum[:, None]
 
 
 class STFT(nn.Module):
-    """Short-time Fourier transform and its inverse for any length from one sample up. b: leading axes, flattened.
+    """Short-time Fourier transform and its inverse, for any length from one sample up.
 
-    Centred with reflect padding, periodic Hann window, no normalisation: the transform of the published weights.
+    Centred with reflect padding, periodic Hann window, not normalised, as the published weights require. In shapes,
+    b stands for all leading axes, flattened.
     """
 
     window: Tensor
@@ -151,11 +175,12 @@ class STFT(nn.Module):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
+        """Compute the spectrum.
+
+        Shape:
+            (b, samples) -> (b, T, F), complex, with T = 1 + max(samples, n_fft / 2 + 1) // hop_length
         """
-        Args:    waveform: (b, samples)
-        Returns: spectrum: (b, T, F) complex, T = 1 + max(samples, n_fft / 2 + 1) // hop_length
-        """
-        # Reflection needs more samples than it mirrors; what is shorter gets silence, which inverse() cuts off again.
+        # Reflect padding needs more samples than it mirrors, so shorter audio is padded; `inverse` cuts that off.
         missing = self.n_fft // 2 + 1 - waveform.shape[-1]
         if missing > 0:
             waveform = F.pad(waveform, (0, missing))
@@ -165,9 +190,14 @@ class STFT(nn.Module):
         ).mT  # fmt: skip
 
     def inverse(self, spectrum: Tensor, samples: int) -> Tensor:
-        """
-        Args:    spectrum: (b, T, F) complex; samples: the length to give back
-        Returns: waveform: (b, samples)
+        """Compute the waveform.
+
+        Args:
+            spectrum: The spectrum.
+            samples: Length of the waveform.
+
+        Shape:
+            (b, T, F), complex -> (b, samples)
         """
         whole = max(samples, self.n_fft // 2 + 1)
         if spectrum.device.type != "cpu" and self.n_fft % self.hop_length == 0:
@@ -177,13 +207,14 @@ class STFT(nn.Module):
         return waveform[..., :samples]
 
     def _inverse_on_device(self, spectrum: Tensor, samples: int) -> Tensor:
-        """`torch.istft` without its look at the window on the host, which waits for the device at every call.
+        """Compute the waveform without `torch.istft`, whose check of the window synchronises with the host every time.
 
         Args:
-            spectrum: (b, T, F) complex.
-            samples: Length of the result, at most what the frames cover or zeros follow.
-        Returns:
-            (b, samples)
+            spectrum: The spectrum.
+            samples: Length of the result. Samples that no frame covers are zero.
+
+        Shape:
+            (b, T, F), complex -> (b, samples)
         """
         window = self._window(spectrum.real.dtype)
         begin = self.n_fft // 2  # the transform is centred
@@ -193,23 +224,23 @@ class STFT(nn.Module):
         return F.pad(waveform, (0, samples - waveform.shape[1]))
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """(b, T, n_fft) -> (b, (T - 1) x hop + n_fft): as many shifted sums as frames overlap."""
+        """Overlap-add: (b, T, n_fft) -> (b, (T - 1) x hop + n_fft), as a sum of shifted copies, one per overlap."""
         overlap = self.n_fft // self.hop_length
         parts = frames.unflatten(-1, (overlap, self.hop_length))
         shifted = (F.pad(parts[:, :, k], (0, 0, k, overlap - 1 - k)) for k in range(overlap))
         return cast("Tensor", sum(shifted)).flatten(1)
 
     def _window(self, dtype: torch.dtype) -> Tensor:
-        # Made anew in double precision: a float32 window converted would cost the last digits of a float64 run.
+        # Recompute it in float64: a converted float32 window would lose precision.
         if dtype == torch.float64:
             return torch.hann_window(self.n_fft, dtype=dtype, device=self.window.device)
         return self.window
 
 
 class BandSplit(nn.Module):
-    """Spectrum -> N features a band (the paper's section 2.2): GroupNorm, then a linear layer, per band.
+    """Spectrum -> N features per band (section 2.2 of the paper): GroupNorm and a linear layer for each band.
 
-    Bands of one width stand next to each other and are computed together.
+    Adjacent bands of equal width are computed together.
     """
 
     def __init__(self, config: ModelConfig):
@@ -217,16 +248,17 @@ class BandSplit(nn.Module):
         self.groups = nn.ModuleList(GroupSplit(group, config.feature_dim) for group in config.band_groups)
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """
-        Args:    spectrum: (B, T, F), complex
-        Returns: (K, B, T, N)
+        """Compute the features.
+
+        Shape:
+            (B, T, F), complex -> (K, B, T, N)
         """
         parts = torch.view_as_real(spectrum)
         return torch.cat([group(parts) for group in self.groups])
 
 
 class GroupSplit(nn.Module):
-    """The part of `BandSplit` for the bands of one width."""
+    """The part of `BandSplit` for one group of bands."""
 
     def __init__(self, group: BandGroup, feature_dim: int):
         super().__init__()
@@ -238,7 +270,7 @@ class GroupSplit(nn.Module):
         self.bias = _per_band(group.count, inputs, feature_dim)
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """spectrum: (B, T, F, 2), real and imaginary part."""
+        """Compute the features of the group: (B, T, F, 2), real and imaginary part -> (count, B, T, N)."""
         _, first_bin, count, width = self.group
         part = spectrum[:, :, first_bin : first_bin + count * width]
         x = rearrange(part, "b t (k w) i -> k b t (i w)", w=width)
@@ -247,7 +279,7 @@ class GroupSplit(nn.Module):
 
 
 class Estimator(nn.Module):
-    """Features -> a complex mask, or map, for every stem and bin (the paper's section 2.4).
+    """Features -> a complex mask or map for every stem and bin (section 2.4 of the paper).
 
     Per band: GroupNorm, N -> S x N, tanh, S groups of N -> N, tanh, S groups of N -> 4 w, read as
     (value/gate) x (real/imaginary) x S x w; the estimate is value * sigmoid(gate).
@@ -269,9 +301,10 @@ class Estimator(nn.Module):
         self.bias3 = nn.ParameterList(_per_band(g.count, features, stems, 4 * g.band_width) for g in config.band_groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """
-        Args:    x: (K, B, T, N)
-        Returns: (B, S, T, F), complex
+        """Compute the masks or maps.
+
+        Shape:
+            (K, B, T, N) -> (B, S, T, F), complex
         """
         stems = len(self.config.stems)
         x = group_norm(x, self.norm_weight[:, None, None], self.norm_bias[:, None, None])
@@ -285,18 +318,18 @@ class Estimator(nn.Module):
     def _group(self, x: Tensor, group: BandGroup, weight: Tensor, bias: Tensor) -> Tensor:
         part = x[group.first_band : group.first_band + group.count]
         y = self._add(torch.einsum("ksbtn,ksmn->ksbtm", part, weight), bias[:, :, None, None])
-        # The published network reads the groups' outputs, one stem after the other, as gate x part x stem x bin.
+        # The published network concatenates the outputs of all stems and reads them as gate x part x stem x bin.
         y = rearrange(y, "k s b t m -> k b t (s m)")
         stems, width = len(self.config.stems), group.band_width
         value, gate = rearrange(y, "k b t (v i s w) -> v b s t (k w) i", v=2, i=2, s=stems, w=width)
         return value * torch.sigmoid(gate)
 
     def _add(self, products: Tensor, bias: Tensor) -> Tensor:
-        """In training in the products' type, which in bfloat16 halves the memory traffic of all that follows."""
+        """Add a bias; in training in the dtype of the products, because bfloat16 halves the memory traffic."""
         return products + (bias.to(products.dtype) if self.training else bias)
 
 
 def _per_band(count: int, fan_in: int, *shape: int) -> nn.Parameter:
-    """A stack of `count` linear layers' weights, with the initial values of torch's own."""
+    """Create the stacked weights of `count` linear layers, initialised like `torch.nn.Linear`."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(count, *shape).uniform_(-bound, bound))

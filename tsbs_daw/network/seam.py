@@ -1,7 +1,7 @@
-"""The seam: what a network of any kind is to the rest of the program.
+"""The seam: the interface between networks of any kind and the rest of the program.
 
-A network is `chunk (channels, samples) -> stems`. Engine, chunking, memory ladder, cache, precision, bench, doctor and
-manifests know no more of it than what stands here.
+A network maps a chunk (channels, samples) to stems. Engine, chunking, memory limits, cache, precision, bench, doctor
+and manifests depend only on this interface.
 
 B batch, C channels, S stems.
 """
@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 
 class NetworkConfig(Protocol):
-    """What decides a network's shape and what it gives. It travels with the weights.
+    """Everything that determines a network's shape and outputs; it is stored with the weights.
 
     Attributes:
         kind: Name of the kind, a key of `models.kinds.KINDS`.
         stems: Names of the outputs, in order.
         sample_rate: In Hz.
-        chunk_samples: How many samples the network sees at once.
-        stages: What may be asked for: "full", and "mask" where the network has a mask stage.
+        chunk_samples: Length of a chunk, in samples.
+        stages: The valid stages: "full", and "mask" if the network has a mask stage.
         any_length: Whether a shorter chunk needs less memory.
-        bfloat16_pays: Whether a processor that multiplies bfloat16 gains by it.
-        standardised: Whether the weights expect chunks of zero mean and unit deviation.
+        bfloat16_pays: Whether bfloat16 is faster on a CPU with native bfloat16 products.
+        standardised: Whether the weights expect chunks of zero mean and unit standard deviation.
     """
 
     @property
@@ -57,19 +57,25 @@ class NetworkConfig(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
     def describe(self) -> str:
-        """Its size in a few words, for people."""
+        """Describe the size of the network in a few words."""
         ...
 
 
 class SeparationNetwork(nn.Module):
-    """Base class of every network. A subclass has a config and `estimate`; the rest has defaults."""
+    """Base class of every network. A subclass must provide `config` and `estimate`; the rest has defaults.
+
+    Attributes:
+        variants_in: Name of the module whose `variants` builds faster forms; imported late, because it imports the
+            network.
+        recordable: Whether the network can be recorded as a CUDA graph, because it never synchronises with the host.
+    """
 
     config: NetworkConfig
-    variants_in = ""  # the module whose `variants` knows faster forms; named, because it builds on the network itself
-    recordable = False  # whether a run may be recorded as a CUDA graph: nothing in it waits for the host
+    variants_in = ""
+    recordable = False
 
     def estimate(self, mixture: Tensor, stage: str = "full") -> Tensor:
-        """The stems of a batch of chunks.
+        """Separate a batch of chunks into stems.
 
         Args:
             mixture: In [-1, 1].
@@ -81,26 +87,26 @@ class SeparationNetwork(nn.Module):
         raise NotImplementedError
 
     def variants(self, device: torch.device) -> Mapping[str, Callable[[torch.dtype], SeparationNetwork]]:
-        """Other forms that compute the same on this device, the fastest first, by what builds each in a format."""
+        """Return the faster forms of this network for a device, fastest first: functions that build each in a dtype."""
         return importlib.import_module(self.variants_in).variants(self, device) if self.variants_in else {}
 
     def chunk_bytes(self) -> int:
-        """About what a chunk of stereo needs on an accelerator, in its plain form."""
+        """Estimate the memory that a stereo chunk needs on an accelerator, in the plain form of the network."""
         return 200 * 4 * 2 * self.config.chunk_samples
 
     def stored(self) -> dict[str, Tensor]:
-        """The tensors of a file of weights, by their names there. Writing to one changes the network."""
+        """Return the tensors of a weights file, by their names in it; they share the network's memory."""
         return self.state_dict()
 
 
 class StereoNetwork(SeparationNetwork):
-    """Base class of networks that take two channels, no more and no fewer: `estimate_stereo` computes them.
+    """Base class of networks that require exactly two channels; subclasses implement `estimate_stereo`.
 
-    One channel is heard on both sides; more are taken in pairs of neighbours, a last one alone like mono.
+    A single channel is duplicated. More channels are processed in pairs, and an odd last one is duplicated.
     """
 
     def estimate_stereo(self, mixture: Tensor) -> Tensor:
-        """(B, 2, samples) -> (B, S, 2, samples)."""
+        """Separate stereo chunks: (B, 2, samples) -> (B, S, 2, samples)."""
         raise NotImplementedError
 
     def estimate(self, mixture: Tensor, stage: str = "full") -> Tensor:
@@ -108,20 +114,24 @@ class StereoNetwork(SeparationNetwork):
         if channels == 2:
             return self.estimate_stereo(mixture)
         even = mixture if channels % 2 == 0 else torch.cat([mixture, mixture[:, -1:]], dim=1)
-        found = self.estimate_stereo(even.reshape(-1, 2, samples))
-        found = found.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)
+        estimates = self.estimate_stereo(even.reshape(-1, 2, samples))
+        estimates = estimates.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)
         if channels % 2 == 0:
-            return found
-        last = found[:, :, -2:].mean(2, keepdim=True)
-        return torch.cat([found[:, :, : channels - 1], last], dim=2)
+            return estimates
+        last = estimates[:, :, -2:].mean(2, keepdim=True)
+        return torch.cat([estimates[:, :, : channels - 1], last], dim=2)
 
 
 def standardised(mixture: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Chunks at zero mean and unit deviation, and what takes their estimates back.
+    """Standardise chunks to zero mean and unit standard deviation.
+
+    Returns:
+        The standardised chunks, and a function that converts estimates back to the original scale.
 
     Shape:
-        (B, C, samples); the way back takes (B, S, C, samples).
+        mixture: (B, C, samples)
+        estimates: (B, S, C, samples)
     """
     mean = mixture.mean((1, 2), keepdim=True)
     deviation = (mixture - mean).square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-5)
-    return (mixture - mean) / deviation, lambda found: found * deviation[:, None] + mean[:, None]
+    return (mixture - mean) / deviation, lambda estimates: estimates * deviation[:, None] + mean[:, None]

@@ -69,7 +69,7 @@ def test_what_fails_in_its_process_is_said_here(tmp_path):
         list(measure(Options(model="defualt", only=("network",), quick=True)))
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"no model")
-    with pytest.raises(TsbsDawError, match="not a readable model"):
+    with pytest.raises(TsbsDawError, match="Cannot read the model"):
         list(measure(Options(model=str(broken), only=("network",), quick=True)))
 
 

@@ -121,7 +121,7 @@ def test_a_network_of_six_stems_cannot_teach_four(lesson, settings, tmp_path):
 def test_a_student_of_another_package_s_network_is_refused(lesson, settings, tmp_path):
     network = networks.build("htdemucs", networks.TINY["htdemucs"])
     student = str(networks.saved(network, tmp_path / "six.safetensors"))
-    with pytest.raises(CheckpointError, match="works on TS-BSMamba2 alone"):
+    with pytest.raises(CheckpointError, match="requires a TS-BSMamba2 model"):
         teach(replace(lesson, student=student), settings)
 
 
