@@ -219,7 +219,7 @@ def test_chunks_behind_the_sound_are_not_mentioned(tmp_path):
 
 def test_a_header_that_can_be_understood_in_two_ways_is_refused(tmp_path):
     (tmp_path / "take.wav").write_bytes(signals.wav_bytes(SOUND, bits=24, block_align=8))
-    with pytest.raises(UnsupportedAudio, match="states 8 bytes a frame for 2 channels of 24 bits"):
+    with pytest.raises(UnsupportedAudio, match="states 8 bytes per frame for 2 channels of 24 bits"):
         probe(tmp_path / "take.wav")
 
 

@@ -1,8 +1,8 @@
 """Formats with one chunk of audio whose length is stated: WAV and its 64-bit relatives, AIFF, CAF and AU.
 
 Recorders and streaming programs leave the data size of a WAV at 0 or at a placeholder when they cannot seek back to it,
-and plain WAVs beyond 4 GB carry it modulo 2^32. Here the file's own size decides, and the decoder gets a corrected
-header.
+and plain WAVs beyond 4 GB state it modulo 2^32. In these cases the size of the file decides, and the decoder gets a
+corrected header.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Chunks:
     """The chunks of a WAV or W64 file that matter here.
 
     Attributes:
-        order: byte order as in `struct`
-        reference: BWF time reference in samples
-        end: where the walk stopped, in bytes
-        names_are_sane: False if a chunk after the audio has a name that is not printable
-        is_joined: another file follows this one
-        unpadded: a chunk of odd length lacks its pad byte
-        fact_samples: from the `fact` chunk; codecs with blocks of samples need it, as their last block is padded
-        riff_end: where the file ends by its own account
+        order: Byte order as in `struct`.
+        reference: BWF time reference in samples.
+        end: Offset at which the walk stopped.
+        names_are_sane: False if a chunk after the audio has a name that is not printable.
+        is_joined: Another file follows this one.
+        unpadded: A chunk of odd length lacks its pad byte.
+        fact_samples: From the `fact` chunk; needed by block codecs, which pad their last block.
+        riff_end: Where the file ends according to its header.
     """
 
     container: str
@@ -124,7 +124,7 @@ def _walk_riff(file: BinaryIO, chunks: Chunks) -> None:
 
 
 def _note(file: BinaryIO, chunks: Chunks, name: bytes, body: int, length: int) -> None:
-    """Keep what matters of a chunk with this name, offset of the body and length of the body."""
+    """Note what matters from a chunk, given its name and the offset and length of its body."""
     if name == b"fmt " and chunks.format is None:
         if length < 16:
             raise Refused(UnreadableAudio, "has a damaged header (its `fmt` chunk is too short); copy it again")
@@ -184,20 +184,20 @@ def _judge(file: BinaryIO, chunks: Chunks, must_rewrite: bool = False) -> Header
 
 
 def _wrapped_mpeg(file: BinaryIO, chunks: Chunks, data_at: int, data_bytes: int) -> Header:
-    """The header of the MP3 in the `data` chunk. Raises: Refused"""
+    """Read the header of the MP3 in the `data` chunk. Raises: Refused"""
     section = Section(file, data_at, min(data_at + data_bytes, chunks.size))
     begin = skip_padding(section, 0)
     reader = FrameReader(section, section.size, parse_frame, 4)
     start = begin if looks_like_mpeg(section, begin) else reader.next_chain(0)
     if start is None:
-        raise Refused(UnreadableAudio, "has an MP3 header and no MP3 frames; copy it again")
+        raise Refused(UnreadableAudio, "is marked as MP3 but has no MP3 frames; copy it again")
     header = read_mpeg(section, section.size, start)
     window = header.window and header.window.shifted(data_at)
     return replace(header, container=chunks.container, window=window)
 
 
 def _coded_samples(chunks: Chunks, tag: int, channels: int, block: int, data_bytes: int) -> int | None:
-    """Where the audio of a codec with blocks ends by `fact`; None if `fact` is off by more than the last block."""
+    """Return a block codec's number of samples from `fact`; None if `fact` is off by more than the last block."""
     layout = BLOCK_SAMPLES.get(tag)
     if layout is None or not chunks.fact_samples or not block or not channels:
         return None
@@ -207,20 +207,20 @@ def _coded_samples(chunks: Chunks, tag: int, channels: int, block: int, data_byt
 
 
 def _frame_bytes(tag: int, channels: int, block: int, bits: int) -> int | None:
-    """Bytes of one sample across all channels; None for codecs without a fixed size."""
+    """Return the bytes of one sample across all channels; None for codecs without a fixed size."""
     if tag not in FIXED_WIDTH:
         return None
     frame = channels * -(-bits // 8)
     if channels and block not in (0, frame):
         raise Refused(
             UnsupportedAudio,
-            f"states {block} bytes a frame for {channels} channels of {bits} bits, which is ambiguous; render it again",
+            f"states {block} bytes per frame for {channels} channels of {bits} bits, a contradiction; render it again",
         )
     return frame or None
 
 
 def _data_bytes(file: BinaryIO, chunks: Chunks, data_at: int, frame: int) -> tuple[int, Fault | None, tuple[str, ...]]:
-    """The real number of bytes of audio, the fault if there is one, and warnings."""
+    """Return the real number of bytes of audio, the fault if there is one, and warnings."""
     declared, present = chunks.data_bytes, chunks.size - data_at
     if declared in PLACEHOLDERS and present != declared:
         return present, None, ("does not state its length; it is read to the end of the file",)
@@ -247,12 +247,12 @@ def _data_bytes(file: BinaryIO, chunks: Chunks, data_at: int, frame: int) -> tup
 
 
 def _is_tag(head: bytes) -> bool:
-    """Whether these bytes start a tag, or are zeros, and so no audio that the header forgot."""
+    """Whether these bytes start a tag or are all zeros, rather than audio that the header does not count."""
     return head[:3] in (b"TAG", b"ID3") or head[:8] == b"APETAGEX" or not any(head)
 
 
 def _rewritten(order: str, form: bytes, data_at: int, data_bytes: int) -> Window:
-    """The audio with a header that states its real length. Args: form: body of the `fmt` chunk"""
+    """Return the audio with a header that states its real length; `form` is the body of the `fmt` chunk."""
     size = struct.pack(f"{order}I", len(form))
     fmt = b"fmt " + size + form + b"\0" * (len(form) % 2)
     whole = 4 + len(fmt) + 8 + data_bytes
@@ -266,13 +266,13 @@ def _rewritten(order: str, form: bytes, data_at: int, data_bytes: int) -> Window
     return Window(((data_at, data_at + data_bytes),), prefix)
 
 
-# AIFC compression types whose sample size is the one that COMM states.
+# AIFC compression types whose sample size is what COMM states.
 PLAIN_AIFC = (b"NONE", b"twos", b"sowt", b"raw ", b"fl32", b"FL32", b"fl64", b"FL64", b"in24", b"in32")
 MAX_HEADER_BYTES = 1 << 14  # most that is passed to the decoder on its command line
 CAF_TO_THE_END = (1 << 64) - 1
 AU_UNKNOWN = 0xFFFFFFFF
 AU_WIDTH_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # by encoding
-UNPADDED = "has a chunk of odd length without its pad byte; it is read as it was meant"
+UNPADDED = "has a chunk of odd length without its pad byte; it is read as intended"
 UNFINISHED = "states a length of 0 but goes on: the recording was not finished"
 
 
@@ -304,7 +304,7 @@ def read_aiff(file: BinaryIO, size: int) -> Header:
     elif declared > present:
         fault = cut(declared, present)
     elif plain and frames * frame > declared:
-        fault = Fault(TruncatedAudio, f"promises {frames} samples but has room for {declared // max(frame, 1)}")
+        fault = Fault(TruncatedAudio, f"promises {frames} samples but holds {declared // max(frame, 1)}")
     samples = min(declared, present) // frame if plain and frame and declared > 0 else None
     if is_joined and not fault:
         fault = joined("AIFFs")
@@ -345,7 +345,7 @@ def read_caf(file: BinaryIO, size: int) -> Header:
     window = None
     if declared > present:
         fault = cut(declared, present)
-        if data[0] < MAX_HEADER_BYTES:  # the decoder insists on a size that matches
+        if data[0] < MAX_HEADER_BYTES:  # the decoder rejects a size that does not match
             prefix = bytes_at(file, 0, data[0] - 12) + (present + 4).to_bytes(8, "big") + bytes(4)
             window = Window(((data[0], size),), prefix)
     plain = kind == b"lpcm" and packet_bytes > 0 and packet_samples == 1
@@ -388,7 +388,7 @@ def read_au(file: BinaryIO, size: int) -> Header:
 
 
 def _incomplete(*, ended_early: bool) -> Refused:
-    """The refusal of a file that lacks a chunk."""
+    """Return the refusal of a file that lacks a chunk."""
     if ended_early:
         return Refused(TruncatedAudio, "ends inside its header; copy it again")
     return Refused(UnreadableAudio, "has a header and no audio; render it again")

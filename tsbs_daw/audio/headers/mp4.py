@@ -1,15 +1,15 @@
 """MP4 and QuickTime (ISO 14496-12): completeness, and the exact duration of the audio.
 
 AAC encoders put about a thousand samples of silence before the audio and pad the last frame. An edit list says what to
-leave out. The decoder applies its start; the end is computed here, from three sources in order of exactness: iTunes'
-count of samples, the durations of the coded frames, and the edit list.
+skip. The decoder applies its start; the end is computed here, from three sources in order of exactness: iTunes' sample
+count, the durations of the coded frames, and the edit list.
 
-The index says where each coded frame lies. A decoder leaves out frames without a word where its tables contradict each
-other, so they are compared here, with each other and with the file.
+The index says where each coded frame lies. A decoder silently drops frames where the tables of the index contradict
+each other, so this module compares the tables with each other and with the file.
 
-A file in fragments (section 8.8) may lack some. Each states when it begins and how long its frames are, so that a
-decoder which simply plays what there is leaves a piece out without a word where the next one begins later than the one
-before it ends. How many there are is stated in an index of segments (`sidx`) or as a duration (`mehd`), if at all.
+A fragmented file (section 8.8) may lack fragments. Each fragment states when it begins and how long its frames are. A
+decoder simply plays the fragments that are present, so a missing one becomes a silent cut. The number of fragments
+follows from an index of segments (`sidx`) or a total duration (`mehd`), if the file has either.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAud
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 PROTECTED = (b"drms", b"enca")
-MAX_BOXES = 1 << 18  # of the top level; a day of fragments of a second
-COMPRESSED = (b"mp4a", b"alac", b"Opus", b"fLaC", b"ac-3", b"ec-3", b".mp3")  # no frame of them is nothing but zeros
-LEAST_GAP_S, LEAST_CUT_S = 0.001, 0.5  # below them, clocks merely count coarsely, and encoders pad
+MAX_BOXES = 1 << 18  # at the top level; a day of one-second fragments
+COMPRESSED = (b"mp4a", b"alac", b"Opus", b"fLaC", b"ac-3", b"ec-3", b".mp3")  # their frames are never all zeros
+LEAST_GAP_S, LEAST_CUT_S = 0.001, 0.5  # anything shorter is the rounding of a coarse clock, or an encoder's padding
 LATE = "does not state its encoder delay; its audio may start 1000 to 2100 samples late"
 
 
@@ -48,7 +48,11 @@ def looks_like_mp4(magic: bytes) -> bool:
 
 
 def read_mp4(file: BinaryIO, size: int) -> Header:
-    """Read the header of an MP4 or QuickTime file of `size` bytes. Raises: Refused"""
+    """Read the header of an MP4 or QuickTime file of `size` bytes.
+
+    Raises:
+        Refused: The file has no index, no audio or a damaged header, or is copy-protected.
+    """
     index, fault, second, has_audio = None, None, None, False
     top: list[Box] = []
     for box in boxes(file, 0, size, MAX_BOXES):
@@ -75,7 +79,7 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
         warnings.append(f"has {len(tracks)} audio tracks; the first is used")
     if tag and not tag.fits(track):
         warnings.append(
-            f"has a tag (iTunSMPB) that counts {tag.count} samples, which its {track.ticks} do not fit; it is ignored"
+            f"has a tag (iTunSMPB) that counts {tag.count} samples, which does not fit its {track.ticks}; it is ignored"
         )
         tag = None
     if track.kind == b"mp4a" and not track.edits and not tag:
@@ -85,8 +89,8 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
     missing = None if contradiction else _missing(file, size, index, track)
     if fragmented and not second:
         whole = Fragments(file, size, top, index, track.number, track.rate_hz, movie.hz, track.ticks)
-        missing, told = missing_fragments(whole)
-        warnings += () if fault else told
+        missing, fragment_warnings = missing_fragments(whole)
+        warnings += () if fault else fragment_warnings
     if not fragmented:
         warnings += _left_out(track, movie)
     return Header(
@@ -101,7 +105,7 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
 
 
 def _contradiction(track: Track) -> Fault | None:
-    """The fault of an index whose tables count different numbers of frames; a decoder would take the smallest."""
+    """Return the fault of an index whose tables disagree on the number of frames; a decoder would take the smallest."""
     if track.frames is None or not track.chunks or not track.times:
         return None
     placed, last_run = 0, 0
@@ -116,7 +120,7 @@ def _contradiction(track: Track) -> Fault | None:
 
 
 def _missing(file: BinaryIO, size: int, index: Box, track: Track) -> Fault | None:
-    """The fault of a file in which frames are missing that its index lists, with the first place."""
+    """Return the fault of a file that lacks frames its index lists, with the first place; None if it has them all."""
     if not track.frames or not track.chunks:
         return None
     first, frames = None, 0
@@ -128,7 +132,7 @@ def _missing(file: BinaryIO, size: int, index: Box, track: Track) -> Fault | Non
             frames += number - whole
     if first is not None:
         lost_s = frames * track.at_s(track.frames) / track.frames
-        what = f"is cut short at {track.at_s(first):.1f} s: {lost_s:.2f} s of its audio lies outside the file"
+        what = f"is cut short at {track.at_s(first):.1f} s: {lost_s:.2f} s of its audio is missing from the file"
         return Fault(TruncatedAudio, what)
     if track.kind not in COMPRESSED or len(track.sizes) < track.frames:
         return None
@@ -139,31 +143,31 @@ def _missing(file: BinaryIO, size: int, index: Box, track: Track) -> Fault | Non
     empty = bisect.bisect_left(range(last), True, key=lambda frame: places.is_empty(file, frame))
     return Fault(
         TruncatedAudio,
-        f"is cut short at {track.at_s(empty):.1f} s: zeros stand in the place of the rest of its audio",
+        f"is cut short at {track.at_s(empty):.1f} s: the rest of its audio is zeros",
         "copy it again once it is complete",
     )
 
 
 def _left_out(track: Track, movie: Movie) -> list[str]:
-    """What an edit list leaves out, or puts before the audio, in words."""
+    """Return warnings about what an edit list skips, or inserts before the audio."""
     movie_hz = movie.hz
     sounding = [(length, start) for length, start in track.edits if start >= 0]
     if not movie_hz or not track.rate_hz or not sounding:
         return []
     warnings = []
     gap_s = sum(length for length, _ in itertools.takewhile(lambda edit: edit[1] < 0, track.edits)) / movie_hz
-    if gap_s >= LEAST_GAP_S and movie.all_tracks == 1:  # the decoder tells how much later than a video
+    if gap_s >= LEAST_GAP_S and movie.all_tracks == 1:  # beside a video, the decoder reports the delay
         warnings.append(f"has an edit list that starts its audio {gap_s:.3f} s late; the gap is left out")
     held_s = track.ticks / track.rate_hz
     played_s = sum(length or held_s * movie_hz for length, _ in sounding) / movie_hz
     if held_s - played_s > LEAST_CUT_S:
-        what = f"leaves out {held_s - played_s:.1f} of its {held_s:.1f} s"
-        warnings.append(f"has an edit list that {what}; they are left out as players do")
+        what = f"skips {held_s - played_s:.1f} of its {held_s:.1f} s"
+        warnings.append(f"has an edit list that {what}; that part is left out, as in any player")
     return warnings
 
 
 def _length_s(track: Track, movie_hz: int, count: int) -> Fraction | None:
-    """The duration of the song; None if only decoding can tell."""
+    """Return the duration of the song; None if only decoding can tell."""
     sounding = [(length, start) for length, start in track.edits if start >= 0]
     if not track.rate_hz or not track.ticks or len(sounding) > 1:
         return None
@@ -181,7 +185,7 @@ def _length_s(track: Track, movie_hz: int, count: int) -> Fraction | None:
 # ---- fragments -------------------------------------------------------------------------------------------------------
 
 PADDING_BYTES = 4096  # tags and padding that other programs put at the end
-SLACK_S = 0.1  # clocks of recorders drift a little
+SLACK_S = 0.1  # recorders' clocks drift a little
 MAX_FRAMES = 1 << 16  # per run
 # Optional fields of a fragment's header before its default duration, and of a run before its frames.
 BASE_OFFSET, DESCRIPTION, DEFAULT_DURATION = 1, 2, 8
@@ -189,7 +193,7 @@ DATA_OFFSET, FIRST_FLAGS, DURATIONS, SIZES, FLAGS, COMPOSITION = 1, 4, 0x100, 0x
 REFERENCE = 12  # bytes of a segment's entry in `sidx`
 SIZE_BITS = 0x7FFFFFFF  # the topmost bit of an entry's size says that another index follows
 LAST_OF_ALL = b"lmsg"  # the brand of the last segment
-NO_END = "does not state how many fragments it has; if it was cut between two of them, its end is missing"
+NO_END = "does not state how many fragments it has, so fragments may be missing at its end"
 
 
 @dataclass(frozen=True)
@@ -197,14 +201,14 @@ class Fragments:
     """The audio track of a fragmented file.
 
     Attributes:
-        file: a reader of it
-        size: of the file in bytes
-        boxes: of its top level, in order
-        index: `moov`
-        track: number of the track
-        rate_hz: ticks of the track's clock per second
-        movie_hz: ticks of the movie's clock per second
-        before_ticks: duration of the frames that the index itself lists
+        file: The file.
+        size: Size of the file in bytes.
+        boxes: Its top-level boxes, in order.
+        index: The `moov` box.
+        track: Number of the track.
+        rate_hz: Ticks of the track's clock per second.
+        movie_hz: Ticks of the movie's clock per second.
+        before_ticks: Duration of the frames that the index itself lists.
     """
 
     file: BinaryIO
@@ -218,9 +222,9 @@ class Fragments:
 
 
 def missing_fragments(movie: Fragments) -> tuple[Fault | None, tuple[str, ...]]:
-    """The fault of a file in which fragments are missing, with the first place and what is lost, and warnings.
+    """Return the fault of a file that lacks fragments, with the first place and how much is lost, and warnings.
 
-    A broadcast states no end. Where nothing else shows that the file is whole either, the warning says so.
+    A broadcast states no end. If nothing else proves that the file is complete either, a warning says so.
     """
     if not movie.rate_hz:
         return None, ()
@@ -229,21 +233,21 @@ def missing_fragments(movie: Fragments) -> tuple[Fault | None, tuple[str, ...]]:
         return between, ()
     if movie.size - movie.boxes[-1].end > PADDING_BYTES:
         at = f" at {end:.1f} s" if end is not None else ""
-        what = f"is damaged{at}: what follows its fragment number {_count(movie, b'moof')} is no fragment"
+        what = f"is damaged{at}: unknown data follows its fragment number {_count(movie, b'moof')}"
         return Fault(UnreadableAudio, what), ()
     stated, fault = _missing_at_the_end(movie, end)
     return fault, () if stated or _says_that_it_ends(movie) else (NO_END,)
 
 
 def _missing_between(movie: Fragments) -> tuple[Fault | None, float | None]:
-    """The fault of fragments that do not follow each other, and when the last one ends in seconds, if that is known."""
+    """Return the fault of gaps between fragments, and the end of the last one in seconds, if that is known."""
     rate_hz, lost, first = movie.rate_hz, 0, None
-    expected = movie.before_ticks or None  # a piece of a broadcast begins at any time
+    expected = movie.before_ticks or None  # None: an excerpt of a broadcast may begin at any time
     for begin, duration in _times(movie):
         if begin is not None and expected is not None and begin - expected > SLACK_S * rate_hz:
             first = expected if first is None else first
             lost += begin - expected
-        if duration is None:  # it leaves its frames' durations to the codec
+        if duration is None:  # the fragment leaves its frames' durations to the codec
             return None, None
         expected = ((expected or 0) if begin is None else begin) + duration
     if first is None:
@@ -255,7 +259,7 @@ def _missing_between(movie: Fragments) -> tuple[Fault | None, float | None]:
 
 
 def _missing_at_the_end(movie: Fragments, end_s: float | None) -> tuple[bool, Fault | None]:
-    """Whether the file states where its fragments end, and the fault of one that ends before that."""
+    """Return whether the file states where its fragments end, and the fault if it ends before that."""
     cuts = [cut_s for box in movie.boxes if box.name == b"sidx" for cut_s in _beyond(movie, box)]
     stated_s = _stated_duration_s(movie)
     if stated_s and end_s is not None and stated_s - end_s > SLACK_S:
@@ -264,7 +268,7 @@ def _missing_at_the_end(movie: Fragments, end_s: float | None) -> tuple[bool, Fa
         at_s, lost_s = cuts[0]
         what = f"is cut short at {at_s:.1f} s: the fragments of the {lost_s:.2f} s after that are missing"
         return True, Fault(TruncatedAudio, what, "copy it again once it is complete")
-    covers_all = _count(movie, b"sidx") == 1 < _count(movie, b"moof")  # otherwise, each is of one segment
+    covers_all = _count(movie, b"sidx") == 1 < _count(movie, b"moof")  # otherwise, each covers one segment
     return bool(stated_s) or covers_all, None
 
 
@@ -273,7 +277,7 @@ def _count(movie: Fragments, name: bytes) -> int:
 
 
 def _beyond(movie: Fragments, box: Box) -> Iterator[tuple[float, float]]:
-    """Where the segments that an index lists leave the file, and the duration of the rest; both in seconds."""
+    """Yield when the first listed segment beyond the file's end begins, and the duration from there, in seconds."""
     wide = unpack_at(movie.file, box.body, ">B")[0] > 0
     clock_hz, *_ = unpack_at(movie.file, box.body + 8, ">I")
     first_s, offset = unpack_at(movie.file, box.body + 12, ">QQ" if wide else ">II")
@@ -294,7 +298,7 @@ def _beyond(movie: Fragments, box: Box) -> Iterator[tuple[float, float]]:
 
 
 def _says_that_it_ends(movie: Fragments) -> bool:
-    """Whether a writer has put what comes last: an index for random access (`mfra`), or the brand of a last segment."""
+    """Whether the file has what a writer puts last: an index for random access (`mfra`), or a last segment's brand."""
     for box in reversed(movie.boxes):
         if box.name == b"mfra":
             return True
@@ -304,7 +308,7 @@ def _says_that_it_ends(movie: Fragments) -> bool:
 
 
 def _stated_duration_s(movie: Fragments) -> float:
-    """Of the whole movie, from `mehd`; 0 if it states none."""
+    """Return the duration of the whole movie from `mehd`; 0 if it is not stated."""
     for box in _parts(movie, b"mehd"):
         wide = unpack_at(movie.file, box.body, ">B")[0] == 1
         duration = unpack_at(movie.file, box.body + 4, ">Q" if wide else ">I")[0]
@@ -313,14 +317,14 @@ def _stated_duration_s(movie: Fragments) -> float:
 
 
 def _parts(movie: Fragments, name: bytes) -> Iterator[Box]:
-    """What `mvex` has under a name."""
+    """Yield the boxes of this name inside `mvex`."""
     for extends in boxes(movie.file, movie.index.body, movie.index.end):
         if extends.name == b"mvex":
             yield from (box for box in boxes(movie.file, extends.body, extends.end) if box.name == name)
 
 
 def _times(movie: Fragments) -> Iterator[tuple[int | None, int | None]]:
-    """When each fragment of the track begins, and how long it is, in ticks; None where it does not say."""
+    """Yield when each fragment of the track begins, and how long it is, in ticks; None for what it does not state."""
     default = _default_duration(movie)
     for fragment in movie.boxes:
         if fragment.name != b"moof":
@@ -333,7 +337,7 @@ def _times(movie: Fragments) -> Iterator[tuple[int | None, int | None]]:
 
 
 def _fragment(file: BinaryIO, part: Box, track: int, default: int) -> tuple[int | None, int | None] | None:
-    """When a track's part of a fragment begins, and its duration; None if it is another track's."""
+    """Return when a track's part of a fragment begins, and its duration; None if it belongs to another track."""
     begin: int | None = None
     duration: int | None = 0
     for box in boxes(file, part.body, part.end):
@@ -367,7 +371,7 @@ def _run_duration(file: BinaryIO, box: Box, default: int) -> int | None:
 
 
 def _default_duration(movie: Fragments) -> int:
-    """Of the track's frames, from `mvex`; 0 if it states none."""
+    """Return the default duration of the track's frames from `mvex`; 0 if it is not stated."""
     for box in _parts(movie, b"trex"):
         number, _, duration = unpack_at(movie.file, box.body + 4, ">III")
         if number == movie.track:

@@ -1,4 +1,4 @@
-"""The boxes of an MP4 (ISO 14496-12), and its index `moov`: what it says of the file, its tracks and their frames."""
+"""The boxes of an MP4 (ISO 14496-12), and its index `moov`, which describes the file, its tracks and their frames."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from typing import BinaryIO
 from tsbs_daw.audio.headers.common import MAX_CHUNKS, Refused, bytes_at, unpack_at
 from tsbs_daw.core.errors import UnreadableAudio
 
-MAX_TRACKS, MAX_PARENTS = 32, 16  # more than any file has; a hostile file would nest them without end
+MAX_TRACKS, MAX_PARENTS = 32, 16  # more than any real file has; a hostile file could nest boxes without end
 MAX_ENTRIES = 1 << 22  # per table; a day of AAC
 MAX_USER_DATA_BYTES = 32 << 20
 ITUNES_COUNT = re.compile(rb"iTunSMPB.{0,64}? [0-9A-F]{8} ([0-9A-F]{8}) ([0-9A-F]{8}) ([0-9A-F]{16})", re.DOTALL)
-SLACK_SAMPLES = 4096  # two frames, the most that encoders disagree by
-SHORTEST_FRAME_BYTES = 16  # shorter ones may be zeros, as where Opus sends nothing
+SLACK_SAMPLES = 4096  # two frames; encoders disagree by no more
+SHORTEST_FRAME_BYTES = 16  # a shorter frame may be all zeros, such as Opus in silence
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box of an MP4: its name, and the offsets at which its body starts and ends."""
+    """A box of an MP4.
+
+    Attributes:
+        name: Four bytes.
+        body: Offset at which its body starts.
+        end: Offset at which its body ends.
+    """
 
     name: bytes
     body: int
@@ -33,7 +39,7 @@ class Box:
 
 
 def boxes(file: BinaryIO, position: int, end: int, most: int = MAX_CHUNKS) -> Iterator[Box]:
-    """Walk at most `most` boxes of an MP4 from `position` to `end`; the last one may claim to end after `end`."""
+    """Yield at most `most` boxes of an MP4 from `position` to `end`; the last one may claim to end after `end`."""
     for _ in range(most):
         if position + 8 > end:
             return
@@ -54,15 +60,15 @@ class Track:
     """An audio track.
 
     Attributes:
-        number: by which fragments name it
-        kind: sample format, such as `mp4a`
-        rate_hz: ticks of the media clock per second
-        times: (number, duration of each in ticks) of the coded frames, in order
-        edits: (length in ticks of the movie clock, start in ticks of the media clock)
-        frames: number of coded frames that have a size; None without a table of sizes
-        sizes: of each frame in bytes, or one for all
-        chunks: offset of each run of frames in the file
-        runs: (number of the first chunk, counted from 1, frames in each) up to the next entry
+        number: Number by which fragments refer to it.
+        kind: Sample format, such as `mp4a`.
+        rate_hz: Ticks of the media clock per second.
+        times: Runs of coded frames, in order: (number of frames, duration of each in ticks).
+        edits: Edit list: (length in ticks of the movie clock, start in ticks of the media clock).
+        frames: Number of coded frames that have a size; None without a table of sizes.
+        sizes: Size of each frame in bytes, or one size for all frames.
+        chunks: Offset in the file of each chunk of frames.
+        runs: Runs of chunks: (number of the first chunk, counted from 1, frames in each), up to the next entry.
     """
 
     number: int = 0
@@ -77,7 +83,7 @@ class Track:
 
     @property
     def ticks(self) -> int:
-        """Duration of all coded frames."""
+        """Duration of all coded frames, in ticks of the media clock."""
         return sum(number * duration for number, duration in self.times)
 
     @property
@@ -86,7 +92,7 @@ class Track:
         return sum(number for number, _ in self.times)
 
     def at_s(self, frame: int) -> float:
-        """When a frame begins."""
+        """Return when a frame begins, in seconds."""
         ticks, left = 0, frame
         for number, duration in self.times:
             ticks += min(number, left) * duration
@@ -96,26 +102,32 @@ class Track:
 
 @dataclass(frozen=True)
 class GaplessTag:
-    """What iTunes states in samples: the encoder's delay, the padding of the last frame, and the song itself."""
+    """iTunes' gapless tag.
+
+    Attributes:
+        delay: The encoder's delay in samples.
+        padding: Samples of padding in the last frame.
+        count: Samples of the song itself.
+    """
 
     delay: int
     padding: int
     count: int
 
     def fits(self, track: Track) -> bool:
-        """Whether it is about this audio; tags are copied along where songs are cut or joined."""
+        """Whether the tag describes this audio; tags are copied along when songs are cut or joined."""
         return abs(self.delay + self.count + self.padding - track.ticks) <= SLACK_SAMPLES
 
 
 @dataclass
 class Movie:
-    """What the index says of the whole file.
+    """What the index says about the whole file.
 
     Attributes:
-        hz: ticks of the movie clock per second
-        tracks: those with audio
-        all_tracks: number of tracks of any kind
-        tag: what iTunes states
+        hz: Ticks of the movie clock per second.
+        tracks: The audio tracks.
+        all_tracks: Number of tracks of any kind.
+        tag: iTunes' gapless tag, if there is one.
     """
 
     hz: int = 0
@@ -125,7 +137,11 @@ class Movie:
 
 
 def read_index(file: BinaryIO, index: Box) -> Movie:
-    """What a `moov` box says. Raises: Refused: it is damaged"""
+    """Read a `moov` box.
+
+    Raises:
+        Refused: The box is damaged.
+    """
     movie = Movie()
     for box in boxes(file, index.body, index.end):
         if box.name == b"mvhd":
@@ -143,7 +159,7 @@ def read_index(file: BinaryIO, index: Box) -> Movie:
 
 
 def _track(file: BinaryIO, track_box: Box) -> Track | None:
-    """The track in a `trak` box; None if it is not audio."""
+    """Read the track in a `trak` box; None if it is not audio."""
     track, handler = Track(), b""
     waiting = [track_box]
     for _ in range(MAX_PARENTS):
@@ -180,7 +196,7 @@ def _track(file: BinaryIO, track_box: Box) -> Track | None:
 
 
 def _table(file: BinaryIO, box: Box, layout: str) -> Iterator[tuple[int, ...]]:
-    """The entries of a box that consists of a version, the number of entries, and the entries."""
+    """Read the entries of a box that consists of a version, the number of entries, and the entries."""
     count, width = unpack_at(file, box.body + 4, ">I")[0], struct.calcsize(layout)
     if count > MAX_ENTRIES or box.body + 8 + count * width > box.end:
         raise Refused(UnreadableAudio, "has a damaged index (a table does not fit); copy it again")
@@ -188,13 +204,20 @@ def _table(file: BinaryIO, box: Box, layout: str) -> Iterator[tuple[int, ...]]:
 
 
 def _sizes(file: BinaryIO, box: Box) -> tuple[int, Sequence[int]]:
-    """The number of frames, and the size of each, or one for all of them."""
+    """Read the number of frames, and the size of each, or one size for all of them."""
     size, count = unpack_at(file, box.body + 4, ">II")
     return (count, (size,)) if size else (count, _numbers(file, box, box.body + 8, "I"))
 
 
 def _numbers(file: BinaryIO, box: Box, at: int, kind: str) -> Sequence[int]:
-    """The numbers of a table whose count is at `at`. Args: kind: as in `array`, for the size"""
+    """Read the numbers of a table.
+
+    Args:
+        file: The file.
+        box: The box that holds the table.
+        at: Offset of the count, which the numbers follow.
+        kind: Type code as in `array`, which sets their width.
+    """
     numbers = array(kind)
     count = unpack_at(file, at, ">I")[0]
     if count > MAX_ENTRIES or at + 4 + count * numbers.itemsize > box.end:
@@ -206,7 +229,7 @@ def _numbers(file: BinaryIO, box: Box, at: int, kind: str) -> Sequence[int]:
 
 
 def chunks_of(track: Track) -> Iterator[tuple[int, int, int]]:
-    """Number of the first frame, number of frames, and offset of each chunk."""
+    """Yield the number of the first frame, the number of frames, and the offset of each chunk."""
     begin, run = 0, 0
     for number, offset in enumerate(track.chunks, 1):
         while run + 1 < len(track.runs) and track.runs[run + 1][0] <= number:
@@ -217,7 +240,14 @@ def chunks_of(track: Track) -> Iterator[tuple[int, int, int]]:
 
 
 def whole_frames(track: Track, begin: int, number: int, room_bytes: int) -> int:
-    """How many of a chunk's frames, which start at the chunk's first byte, fit into the rest of the file."""
+    """Count the frames of a chunk that fit into the rest of the file.
+
+    Args:
+        track: The track.
+        begin: Number of the chunk's first frame.
+        number: Number of frames in the chunk.
+        room_bytes: Bytes from the chunk's first byte to the end of the file.
+    """
     if len(track.sizes) == 1:
         return min(max(room_bytes, 0) // max(track.sizes[0], 1), number)
     ends = list(itertools.accumulate(track.sizes[begin : begin + number]))
@@ -225,7 +255,7 @@ def whole_frames(track: Track, begin: int, number: int, room_bytes: int) -> int:
 
 
 class FramePlaces:
-    """Where each frame of a track lies in the file."""
+    """Finds the bytes of a track's frames in the file."""
 
     def __init__(self, track: Track):
         self._track = track
@@ -233,11 +263,11 @@ class FramePlaces:
         self._begins = [begin for begin, _, _ in self._chunks]
 
     def tells(self, frame: int) -> bool:
-        """Whether zeros in the place of a frame mean that it is missing."""
+        """Whether a frame is long enough that zeros in its place mean it is missing."""
         return self._track.sizes[frame] >= SHORTEST_FRAME_BYTES
 
     def is_empty(self, file: BinaryIO, frame: int) -> bool:
-        """Whether nothing but zeros is in the place of a frame, or of the next that tells."""
+        """Whether a frame is all zeros in the file; a short frame is judged by the next one that `tells`."""
         while not self.tells(frame):
             frame += 1
         begin, _, offset = self._chunks[bisect.bisect_right(self._begins, frame) - 1]

@@ -1,7 +1,7 @@
 """MPEG frames: MP3 (and layers I and II) with its Xing header, and raw AAC (ADTS).
 
-The decoder gets MP3 frames as a stream without a length: without a Xing header it would estimate a length from the bit
-rate of the first frame, and stop there.
+The decoder gets MP3 frames as a stream without a length. Given a file without a Xing header, it would estimate the
+length from the bit rate of the first frame and stop there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tsbs_daw.audio.headers.frames import MOST_PADDING_BYTES, Frame, FrameReader
 from tsbs_daw.audio.headers.mp4 import LATE
 from tsbs_daw.core.errors import TruncatedAudio, UnreadableAudio, UnsupportedAudio
 
-# kbit/s by (is MPEG-1, layer), for bit rate index 1 to 14.
+# In kbit/s by (is MPEG-1, layer), for bit rate indices 1 to 14.
 BIT_RATES = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -32,13 +32,13 @@ XING = (b"Xing", b"Info")
 HAS_FRAMES, HAS_BYTES, HAS_TABLE, HAS_QUALITY = 1, 2, 4, 8
 LAME_BYTES = 36
 COUNT_SLACK = 2  # encoders disagree on which frames to count
-MIN_FREE_BYTES, MAX_FREE_BYTES = 24, 8192  # of a frame; mono at 8 kHz, and more than layer III allows
-LEAD_FRAMES = 10  # at most, that a decoder may leave out at the start of a part, for want of what they refer to
+MIN_FREE_BYTES, MAX_FREE_BYTES = 24, 8192  # frame lengths: mono at 8 kHz, and above layer III's limit
+LEAD_FRAMES = 10  # most frames that a decoder may drop at the start of a part, because they refer to earlier ones
 
 
 @lru_cache(maxsize=1024)  # a stream has few different headers
 def parse_frame(head: bytes) -> Frame | None:
-    """The frame that starts with these four bytes; None if they cannot start one."""
+    """Parse the MPEG audio frame that starts with these four bytes; None if they are not a frame header."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -57,7 +57,7 @@ def parse_frame(head: bytes) -> Frame | None:
 
 
 def looks_like_mpeg(file: ByteSource, start: int) -> bool:
-    """Whether two frames of one kind follow each other at `start`; a single header proves too little."""
+    """Whether two frames of one kind follow each other at `start`; a single header proves nothing."""
     first = parse_frame(_some(file, start, 4))
     if first is None:
         return False
@@ -68,7 +68,7 @@ def looks_like_mpeg(file: ByteSource, start: int) -> bool:
 
 
 def _repeats(file: ByteSource, start: int, first: Frame) -> bool:
-    """Whether frames of a free bit rate start here: they do not state their length, but all have the same."""
+    """Whether frames of a free bit rate start here: they do not state their length, but all are equally long."""
     found = _some(file, start, 2 * MAX_FREE_BYTES + 8)
     for length in range(MIN_FREE_BYTES, MAX_FREE_BYTES):
         if found[length : length + 1] != found[:1]:
@@ -80,18 +80,22 @@ def _repeats(file: ByteSource, start: int, first: Frame) -> bool:
 
 
 def skip_padding(file: ByteSource, start: int) -> int:
-    """The offset after the zeros that some taggers leave before the first frame."""
+    """Return the offset after the zeros that some taggers leave before the first frame."""
     found = _some(file, start, MAX_PADDING_BYTES)
     return start + len(found) - len(found.lstrip(b"\0"))
 
 
 def read_mpeg(file: ByteSource, size: int, start: int = 0) -> Header:
-    """Read an MP3 file whose first frame is at `start`, from its first frame to its last. Raises: Refused"""
+    """Read an MP3 file whose first frame is at `start`, from its first frame to its last.
+
+    Raises:
+        Refused: There is no frame at `start` or after the header, or the bit rate is free.
+    """
     first = parse_frame(bytes_at(file, start, 4))
     if first is None:
         raise Refused(UnreadableAudio, "has no MP3 frame where the first should be; copy it again")
     end = _without_tags(file, start, size)
-    if not first.bytes:  # decoders lose their way in it, or end early without a word
+    if not first.bytes:  # decoders lose sync in such a stream, or silently end early
         raise Refused(UnsupportedAudio, "is an MP3 with a free bit rate, which is not supported; convert it to WAV")
     count = read_count(bytes_at(file, start, min(first.bytes, size - start)), first)
     reader = FrameReader(file, end, parse_frame, 4)
@@ -106,7 +110,7 @@ def read_mpeg(file: ByteSource, size: int, start: int = 0) -> Header:
     fault = fault or (None if is_whole else zeros_of(walk)) or None
     parts, prefix = walk.parts, b""
     if count and count.frames == walk.frames and count.is_xing:
-        parts = [(start, start + count.frame.bytes), *parts]  # the header is true, and states the encoder's delay
+        parts = [(start, start + count.frame.bytes), *parts]  # the header is correct, and states the encoder's delay
     elif count:
         prefix = count.rewritten(walk.frames)
     return Header(
@@ -123,7 +127,7 @@ def read_mpeg(file: ByteSource, size: int, start: int = 0) -> Header:
 
 
 def change_of(walk: Walk, first: Frame) -> Fault | None:
-    """The fault of a stream whose sample rate or number of channels changes, with the place."""
+    """Return the fault of a stream whose sample rate or number of channels changes, with the place."""
     if walk.change is None:
         return None
     rate, channels = walk.change.rate_hz, walk.change.channels
@@ -135,7 +139,7 @@ def change_of(walk: Walk, first: Frame) -> Fault | None:
 
 
 def damage_of(walk: Walk, name: str) -> Fault | None:
-    """The fault of a stream that something else interrupts, with the first place and about how much it cost."""
+    """Return the fault of a stream with foreign bytes inside, with the first place and about how much is lost."""
     if not walk.damages:
         return None
     first, lost = walk.damages[0], sum(damage.bytes for damage in walk.damages)
@@ -148,32 +152,32 @@ def damage_of(walk: Walk, name: str) -> Fault | None:
 
 
 def zeros_of(walk: Walk) -> Fault | None:
-    """The fault of a stream that ends in more zeros than any padding has: an unfinished copy."""
+    """Return the fault of a stream that ends in more zeros than any padding: an unfinished copy."""
     if walk.trailing_zeros < EMPTY_TAIL_BYTES:
         return None
     at_s, lost_s = walk.samples / walk.rate_hz, _seconds(walk, walk.trailing_zeros)
     return Fault(
         TruncatedAudio,
-        f"is cut short at {at_s:.1f} s: zeros stand in the place of the rest of its audio (about {lost_s:.1f} s)",
+        f"is cut short at {at_s:.1f} s: the rest of its audio is zeros (about {lost_s:.1f} s)",
         "copy it again once it is complete",
     )
 
 
 def _seconds(walk: Walk, count: int) -> float:
-    """How much audio so many bytes hold in a stream like this."""
+    """Estimate how many seconds of audio `count` bytes of this stream hold."""
     held = sum(end - start for start, end in walk.parts)
     return count * walk.samples / max(held, 1) / walk.rate_hz
 
 
 def oddities(walk: Walk, name: str, *, counted: bool = False) -> list[str]:
-    """What to warn about in the bytes after the last frame."""
+    """Return warnings about the bytes after the last frame."""
     if walk.is_cut and not counted:
         return ["ends inside a frame and has no header that states its length"]
     if walk.trailing_bytes and not walk.change:
         return [f"has {walk.trailing_bytes} bytes after its last frame that are not {name}; they are ignored"]
     if walk.trailing_zeros > MOST_PADDING_BYTES and not counted:
         seconds = _seconds(walk, walk.trailing_zeros)
-        return [f"ends in {walk.trailing_zeros} zeros, in whose place about {seconds:.1f} s of audio may be missing"]
+        return [f"ends in {walk.trailing_zeros} zeros; about {seconds:.1f} s of audio may be missing there"]
     return []
 
 
@@ -186,7 +190,7 @@ def _joined(walk: Walk, count: Count | None) -> list[str]:
 
 
 def _cut(walk: Walk, count: Count, present_bytes: int) -> Fault | None:
-    """The fault of a file with fewer frames than its header counts."""
+    """Return the fault of a file with fewer frames than its header counts."""
     missing = count.frames - walk.frames
     if missing > COUNT_SLACK or (walk.is_cut and missing > 0):
         return Fault(
@@ -200,11 +204,15 @@ def _cut(walk: Walk, count: Count, present_bytes: int) -> Fault | None:
 
 @dataclass(frozen=True)
 class Count:
-    """What the header in a stream's first frame states (Xing, Info, VBRI); 0 if it does not state it.
+    """The header in a stream's first frame (Xing, Info, VBRI). A number that it does not state is 0.
 
     Attributes:
-        raw: the whole frame
-        lame: LAME's extension, with the encoder's delay and padding; empty without one
+        frame: The frame that holds the header.
+        raw: The bytes of that frame.
+        is_xing: Xing or Info, not VBRI.
+        frames: Number of audio frames.
+        stated_bytes: Length of the stream.
+        lame: LAME's extension, with the encoder's delay and padding; empty without one.
     """
 
     frame: Frame
@@ -215,9 +223,9 @@ class Count:
     lame: bytes
 
     def rewritten(self, frames: int) -> bytes:
-        """The frame with the true number of frames, in a form that decoders know.
+        """Return the frame as an Info header with the real number of frames.
 
-        The padding belongs to the end that the old count led to, so it is only kept if the new one is near it.
+        LAME's padding belongs to the last frame of the old count, so it is only kept if the new count is close.
         """
         lame = self.lame
         if lame and abs(frames - self.frames) > COUNT_SLACK:
@@ -228,10 +236,11 @@ class Count:
 
 
 def read_count(raw: bytes, frame: Frame) -> Count | None:
-    """The header that a frame holds in place of audio; None if the frame holds audio.
+    """Read the header that a frame holds in place of audio; None if the frame holds audio.
 
     Args:
-        raw: the first bytes of the frame; all of them, if the numbers matter
+        raw: First bytes of the frame; all of its bytes if the numbers matter.
+        frame: The frame.
     """
     if raw[36:40] == b"VBRI":
         stated = struct.unpack(">II", raw[46:54]) if len(raw) >= 54 else (0, 0)
@@ -252,20 +261,20 @@ def read_count(raw: bytes, frame: Frame) -> Count | None:
 
 
 def _side_bytes(frame: Frame) -> int:
-    """The length of a layer III frame's side information, after which Xing's header stands."""
+    """Return the length of a layer III frame's side information, which the Xing header follows."""
     if frame.kind[0] == 3:
         return 17 if frame.channels == 1 else 32
     return 9 if frame.channels == 1 else 17
 
 
 def _some(file: ByteSource, offset: int, count: int) -> bytes:
-    """Up to `count` bytes at `offset`."""
+    """Read up to `count` bytes at `offset`."""
     file.seek(offset)
     return file.read(count)
 
 
 def _without_tags(file: ByteSource, start: int, size: int) -> int:
-    """The offset at which the audio ends and the tags at the end of the file begin (ID3v1, APE)."""
+    """Return the offset at which the audio ends and the tags at the end of the file begin (ID3v1, APE)."""
     end = size
     if end - start > 128 and _some(file, end - 128, 3) == b"TAG":
         end -= 128
@@ -277,7 +286,7 @@ def _without_tags(file: ByteSource, start: int, size: int) -> int:
 
 
 def parse_adts(head: bytes) -> Frame | None:
-    """The ADTS frame (AAC) that starts with these seven bytes; None if they cannot start one."""
+    """Parse the ADTS frame (AAC) that starts with these seven bytes; None if they are not a frame header."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
         return None
     length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
@@ -296,7 +305,11 @@ def looks_like_adts(file: ByteSource, start: int) -> bool:
 
 
 def read_adts(file: ByteSource, size: int, start: int = 0) -> Header:
-    """Read raw AAC whose first frame is at `start`, from its first frame to its last."""
+    """Read raw AAC whose first frame is at `start`, from its first frame to its last.
+
+    Raises:
+        Refused: There is no frame at `start`.
+    """
     first = parse_adts(bytes_at(file, start, 7))
     if first is None:
         raise Refused(UnreadableAudio, "has no AAC frame where the first should be; copy it again")
