@@ -235,21 +235,35 @@ def _song(folder: Path, config: ModelConfig, device: torch.device, seconds: floa
 
 
 def training(config: ModelConfig, device: torch.device, batch: int) -> Row:
-    """Measure forward and backward of a training batch, without the optimiser."""
+    """Measure a step of training as the trainer takes it: forward, loss, backward, clipping and Muon."""
     row: Row = {"name": f"training.{batch}"}
     try:
+        from tsbs_daw.lab.training.acceleration import choose_precision, tune_device
+        from tsbs_daw.lab.training.objective import TwoStageLoss
+        from tsbs_daw.lab.training.optimiser import clip_gradients, make_optimiser
+        from tsbs_daw.lab.training.recipe import LossPart, OptimiserPart
+
+        tune_device(device, processes=1)
+        settings = OptimiserPart(kind="muon")
         network = random_network(config, device).train()
-        mixture = _chunks(config, batch, device)
+        optimiser = make_optimiser(network, settings)
+        loss = TwoStageLoss(LossPart(), config.sample_rate).to(device)
+        targets = torch.stack([_chunks(config, batch, device)] * len(config.stems), dim=1)
+        in_bfloat16 = choose_precision("auto", device.type) == "bf16-mixed"
 
         def step() -> None:
-            with torch.autocast(device.type, BFLOAT16, enabled=device.type == "cuda"):
-                estimates = network(mixture).estimates
-            estimates.float().abs().mean().backward()
-            network.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, BFLOAT16, enabled=in_bfloat16):
+                found = network(targets.sum(1))
+                total = loss(found.estimates, found.mask_estimates, targets).total
+            total.backward()
+            clip_gradients(network.parameters(), settings.clip_norm)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
 
         row["examples_per_s"] = batch / _median_s(step, device, 1.0)
     except Exception as error:
         row["error"] = described(error)
+    torch.set_float32_matmul_precision("highest")  # training tuned it, and the next rows choose for themselves
     return row
 
 

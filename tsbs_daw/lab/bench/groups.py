@@ -233,7 +233,7 @@ GPU_FIGURES = {
     "planned_gb": ("planned for it", "GB"),
     "launches": ("kernels of one run", ""),
     "wall_s": ("from file to session", "s"),
-    "examples_per_s": ("forward and backward", "examples/s"),
+    "examples_per_s": ("a whole step of training", "examples/s"),
     "copy_tb_per_s": ("a large copy, read and written", "TB/s"),
     "bfloat16_tflop_per_s": ("large products in bfloat16", "TFLOP/s"),
     "tf32_tflop_per_s": ("large products in TF32", "TFLOP/s"),

@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from tsbs_daw.lab.training.recipe import LossPart
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 LEVEL_FLOOR = 0.3  # relative to the mixture's mean level; a silent stem then has about twice the weight of a usual one
 SILENCE_FLOOR = 0.003  # full scale 1; about -50 dBFS
