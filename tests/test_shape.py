@@ -37,3 +37,8 @@ def test_the_architecture_page_names_the_way_in_order():
 def test_no_file_is_longer_than_can_be_read_at_once():
     too_long = [str(path) for path in shape.module_files() if shape.line_count(path) > shape.LONG_LINES]
     assert not too_long
+
+
+def test_the_package_stays_small_enough_to_walk():
+    assert len(shape.module_files()) <= 210
+    assert len(shape.single_use_modules()) <= 15

@@ -12,7 +12,7 @@ from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import PresetError
 from tsbs_daw.core.filenames import safe_name
 from tsbs_daw.effects.table import Effect
-from tsbs_daw.presets.passes import Pass
+from tsbs_daw.presets.delivery import Pass
 from tsbs_daw.presets.preset import list_presets, load_preset, name_problem, preset_files, read_preset
 
 GOOD = """\

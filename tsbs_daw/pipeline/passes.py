@@ -24,8 +24,7 @@ from tsbs_daw.core.errors import CheckpointError, ModelError, PresetError, Unkno
 from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import kinds, registry
 from tsbs_daw.pipeline.stem_cache import BLOCK_SAMPLES, RESIDUAL, CachedStems, Separation
-from tsbs_daw.presets.delivery import remainder
-from tsbs_daw.presets.passes import Pass
+from tsbs_daw.presets.delivery import Pass, remainder
 from tsbs_daw.presets.preset import Preset
 from tsbs_daw.presets.rules import REST
 from tsbs_daw.separation.separator import joined_hash

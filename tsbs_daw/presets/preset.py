@@ -44,8 +44,7 @@ from tsbs_daw.effects.table import (
     Parameter,
     Value,
 )
-from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions, read_delivery
-from tsbs_daw.presets.passes import STEM, Pass, read_passes
+from tsbs_daw.presets.delivery import PLAIN, STEM, DeliveryOptions, Pass, read_delivery, read_passes
 
 __all__ = ["DeliveryOptions", "Effect", "Output", "Pass", "Preset", "list_presets", "load_preset", "preset_files"]
 
