@@ -270,7 +270,7 @@ class EncodedWriter(Writer):
     @property
     def warnings(self) -> tuple[str, ...]:
         """The warnings of every writer, and one about a changed sample rate."""
-        warning = f"{shown(self.path)} has {self.sample_rate} Hz: an MP3 cannot hold {self.source_rate} Hz."
+        warning = f"{shown(self.path)} has {self.sample_rate} Hz, because an MP3 cannot hold {self.source_rate} Hz."
         return super().warnings + ((warning,) if self.sample_rate != self.source_rate else ())
 
     def _append(self, block: np.ndarray) -> None:
