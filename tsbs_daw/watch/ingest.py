@@ -1,8 +1,8 @@
-"""How songs come into the queue: files of watch folders, which are copied into the spool, and requests from the inbox.
+"""Intake of songs: copies files of watch folders into the spool, and enqueues them and the requests of the inbox.
 
-A watched file is copied and hashed in one pass, which fails if the file changes meanwhile. `Ingest` enqueues what was
-copied or requested. Each job is handled on its own: whatever cannot be one is refused with a result, if possible before
-it is claimed.
+A watched file is copied and hashed in one pass, which fails if the file changes in the meantime. `Ingest` enqueues
+copied files and requests. Each job is handled on its own: an invalid request is refused with a result, if possible
+before it is claimed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Moved(Exception):
-    """The file is no longer what was seen: scan it again. A signal to the watcher, not an error."""
+    """The file has changed since it was scanned, so it must be scanned again. A signal to the watcher, not an error."""
 
 
 class SourceUnreadable(Exception):
@@ -53,9 +53,10 @@ class SourceUnreadable(Exception):
 
 
 class Budget:
-    """How much of the watched files may lie copied in the spool: the originals are there anyway, and disks are finite.
+    """Limits the total size of the copies of watched files in the spool, to save disk space.
 
-    refused: someone was turned away since `set` was called
+    Attributes:
+        refused: Whether `take` has refused a file since the last call of `set`.
     """
 
     def __init__(self, limit_bytes: int):
@@ -63,7 +64,7 @@ class Budget:
         self.refused = False
 
     def take(self, size_bytes: int) -> bool:
-        """One file is always allowed, however large."""
+        """Reserve space for a copy and return whether it fits. A single file always fits, whatever its size."""
         with self._lock:
             if self._used and self._used + size_bytes > self._limit:
                 self.refused = True
@@ -72,13 +73,22 @@ class Budget:
             return True
 
     def set(self, used_bytes: int) -> None:
+        """Set the size of the copies that are in the spool now."""
         with self._lock:
             self._used, self.refused = used_bytes, False
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where copies go, and with which settings the jobs run."""
+    """Where to copy a song, and the settings of its job.
+
+    Attributes:
+        jobs: The spool's folder of claimed jobs.
+        folder: The song's watch folder.
+        treatment: How the song is treated.
+        settings_hash: Fingerprint of treatment, preset and output.
+        model_hash: Fingerprint of the models.
+    """
 
     jobs: Path
     folder: WatchFolder
@@ -88,7 +98,7 @@ class Destination:
 
 
 def destination_of(folder: WatchFolder, jobs: Path, hashes: ContentHashes) -> Callable[[str], Destination]:
-    """Where a song of a folder goes, by its path below the folder."""
+    """Return a function that maps a song's path below the watch folder to its destination."""
 
     def destination(relative: str) -> Destination:
         treatment = folder.rule_for(relative).treatment
@@ -99,13 +109,18 @@ def destination_of(folder: WatchFolder, jobs: Path, hashes: ContentHashes) -> Ca
 
 
 def copy_to_spool(found: Found, destination: Destination, going_on: Callable[[], bool]) -> NewJob:
-    """Copy a stable file into a job's folder, which appears in jobs/ by one rename.
+    """Copy a stable file into a new job's folder, which appears in jobs/ by one rename.
+
+    Args:
+        found: The file as it was scanned.
+        destination: Where to copy it.
+        going_on: Tells whether to continue; False while the daemon is stopping.
 
     Raises:
-        Moved: It changed before or meanwhile, or the daemon stops.
+        Moved: The file has changed since it was scanned, or the daemon is stopping.
         SourceUnreadable: The file cannot be read.
-        JobFormatError: No job can be made of it, as with an output folder whose name is not UTF-8.
-        OSError: The spool cannot be written to.
+        JobFormatError: The job would be invalid, for example because the output folder's name is not UTF-8.
+        OSError: The spool is not writable.
     """
     folder = destination.folder
     path, job_id = folder.path / found.relative, new_job_id()
@@ -129,7 +144,7 @@ def copy_to_spool(found: Found, destination: Destination, going_on: Callable[[],
 
 
 def _copy(path: Path, copy: Path, state: str, going_on: Callable[[], bool]) -> str:
-    """Returns: SHA-256 of what was copied. Raises: Moved, SourceUnreadable, OSError: of the copy"""
+    """Copy a file and return the SHA-256 of its content. Raises as `copy_to_spool` does."""
     digest = hashlib.sha256()
     with _open(path) as source, copy.open("wb") as target:
         _check_state(source, state)
@@ -142,7 +157,7 @@ def _copy(path: Path, copy: Path, state: str, going_on: Callable[[], bool]) -> s
         sync_file(target.fileno())
         _check_state(source, state)
     try:
-        if file_state(path.stat()) != state:  # another file has taken its place
+        if file_state(path.stat()) != state:  # another file has replaced it
             raise Moved
     except OSError as error:
         raise Moved from error
@@ -153,7 +168,7 @@ def _open(path: Path) -> BinaryIO:
     try:
         return open_regular(path)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EISDIR, errno.EINVAL):  # gone, or no file any more
+        if error.errno in (errno.ENOENT, errno.EISDIR, errno.EINVAL):  # deleted, or no longer a file
             raise Moved from error
         raise SourceUnreadable(error) from error
 
@@ -178,7 +193,7 @@ def _job(job_id: str, found: Found, destination: Destination, copy: Path) -> Job
     folder = destination.folder
     song = source_name(Path(found.relative).stem)[:200]
     subfolder = Path(found.relative).parent
-    is_text = source_name(subfolder) == str(subfolder)  # else no JSON can hold it, and the song goes to the top
+    is_text = source_name(subfolder) == str(subfolder)  # if not, it cannot go into JSON; use the output folder itself
     return Job(
         id=job_id,
         source=Source(path=copy),
@@ -190,13 +205,13 @@ def _job(job_id: str, found: Found, destination: Destination, copy: Path) -> Job
     )
 
 
-# ---- into the queue --------------------------------------------------------------------------------------------------
+# ---- enqueuing -------------------------------------------------------------------------------------------------------
 
-_REQUESTS_PER_TICK = 200  # so that a burst does not keep a tick from its other duties
+_REQUESTS_PER_TICK = 200  # keeps a tick short when many requests arrive at once
 
 
 class Ingest:
-    """Holds what was claimed but is not in the store yet, so that it is retried when the store cannot write."""
+    """Claims and enqueues new jobs. Keeps those that the store cannot write yet, and retries them."""
 
     def __init__(self, lifecycle: JobLifecycle):
         self._lifecycle, self._store, self._spool = lifecycle, lifecycle.store, lifecycle.spool
@@ -206,14 +221,18 @@ class Ingest:
 
     @property
     def empty(self) -> bool:
-        """Whether everything that was there, and can be moved, is in the store."""
+        """Whether the store has all jobs and ignored files, except entries that cannot be moved."""
         return not self._new_jobs and not self._ignored and not self._waiting()
 
     def _waiting(self) -> list[Path]:
         return [folder for folder in self._spool.waiting() if folder not in self._stuck]
 
     def tick(self, watchers: Sequence[Watcher] = ()) -> None:
-        """Raises: NoSpaceLeft: the store cannot take it; nothing is lost"""
+        """Claim requests, and enqueue them and the new songs of the watchers.
+
+        Raises:
+            NoSpaceLeft: The store's disk is full. The next tick retries.
+        """
         if not self._new_jobs:
             self._claim_requests()
         for watcher in watchers:
@@ -222,7 +241,7 @@ class Ingest:
         self._note_ignored()
 
     def restore(self, folder: Path) -> None:
-        """Queue a job whose folder lies in jobs/, unknown to the store."""
+        """Enqueue a job whose folder is in jobs/, but which the store does not know."""
         try:
             self._new_jobs.append(read_new_job(folder, self._spool.read_request(folder)))
         except JobFormatError as error:
@@ -231,7 +250,7 @@ class Ingest:
     def _claim_requests(self) -> None:
         for entry in self._spool.strays():
             if entry not in self._stuck:
-                self._refuse(entry, f"{shown(entry)} is not a folder; make one, with the request as its job.json.")
+                self._refuse(entry, f"{shown(entry)} is not a folder. Create one with the request as its job.json.")
         for folder in self._waiting()[:_REQUESTS_PER_TICK]:
             try:
                 new_job = read_new_job(folder, self._spool.read_request(folder))
@@ -246,14 +265,14 @@ class Ingest:
                 self._new_jobs.append(new_job)
 
     def _cannot_claim(self, folder: Path, error: OSError) -> None:
-        if not os.path.lexists(folder):  # whoever asked has taken it back
+        if not os.path.lexists(folder):  # the client has withdrawn it
             return
         if os.path.lexists(self._spool.folder(folder.name)):
             self._refuse(folder, f"A job with the id {folder.name} already exists. Give this one another id.")
         elif may_pass(error):
             self._give_up_for_now(folder, error)
         else:
-            self._refuse(folder, f"{shown(folder)} cannot be claimed ({error.strerror}). Remove it.")
+            self._refuse(folder, f"Cannot claim {shown(folder)} ({error.strerror}). Remove it.")
 
     def _drain(self, watcher: Watcher) -> None:
         for item in watcher.news():
@@ -265,7 +284,7 @@ class Ingest:
                 self._lifecycle.publish(item)
 
     def _enqueue(self) -> None:
-        """Enqueue all in one transaction; if it fails, one by one, so that only the culprit is refused."""
+        """Enqueue all in one transaction. If that fails, enqueue one by one, to refuse only the faulty ones."""
         if not self._new_jobs:
             return
         try:
@@ -286,8 +305,8 @@ class Ingest:
             except Exception as error:
                 if self._lifecycle.affects_all_jobs(error):
                     raise
-                log.exception("job %s cannot be queued", new_job.job.id)
-                why = f"The job {new_job.job.id} cannot be queued ({described(error)}); write it again."
+                log.exception("job %s: cannot enqueue it", new_job.job.id)
+                why = f"The job {new_job.job.id} cannot be enqueued ({described(error)}). Submit it again."
                 self._refuse(self._spool.folder(new_job.job.id), why)
                 self._new_jobs.pop(0)
                 continue
@@ -322,7 +341,7 @@ class Ingest:
         self._ignored = []
 
     def _refuse(self, entry: Path, sentence: str) -> None:
-        """End at once what cannot be a job, with a result like any other."""
+        """End an invalid request with a result that says why."""
         job_id = re.sub(r"[^A-Za-z0-9_-]", "-", entry.name).lstrip("-_")[:64] or "unnamed"
         result = Result(id=job_id, state=State.FAILED, error=sentence, finished_unix_s=time.time())
         try:
@@ -334,10 +353,14 @@ class Ingest:
         self._lifecycle.announce(result)
 
     def _give_up_for_now(self, entry: Path, error: OSError) -> None:
-        """Skip what can be neither claimed nor refused. If the whole spool fails, the next tick retries."""
+        """Skip an entry that can be neither claimed nor refused, until the next start.
+
+        Raises:
+            OSError: The whole spool is unavailable; the next tick retries.
+        """
         if not self._spool.usable:
             raise error
         self._stuck.add(entry)
-        log.error("%s cannot be claimed: %s", entry, error)
-        sentence = f"{shown(entry)} cannot be claimed ({error.strerror}). Check its permissions, then start again."
+        log.error("cannot claim %s: %s", entry, error)
+        sentence = f"Cannot claim {shown(entry)} ({error.strerror}). Check its permissions, then restart the daemon."
         self._lifecycle.publish(Event("ignored", song=printable(entry.name), message=sentence))
