@@ -1,14 +1,14 @@
-"""What a watch folder holds: which files are there, which of them are none of our business, and which are complete.
+"""Scanning of watch folders: which files exist, which of them are ignored, and which are completely written.
 
-Nothing is opened but a manifest.json, to recognise our own output: 30,000 files take a fraction of a second. The name
-is common, so it is opened only if it is a plain file of a size that ours can have.
-For the same reason paths are plain text here: as many Path objects would take longer than the rest.
+A scan opens no files except manifest.json, to recognise our own output, so 30,000 files take a fraction of a second.
+That name is common, so it is opened only if it is a regular file of a plausible size. Paths are strings here, because
+as many Path objects would take longer than the rest of the scan.
 
-A file is completely written when it has looked the same often enough, for long enough; its tracker uses neither clock
-nor disk.
+A file is complete once several observations over some time have found it unchanged. `FileStabilityTracker` decides that
+from the observations alone; it uses neither the clock nor the disk.
 
-The operating system's word that something has changed is a hint, never the truth: bursts lose events, network shares
-send none, and a watch can fail silently. So all that `Notifications` do is to call back, and a look decides.
+File system events are only hints: bursts lose events, network shares send none, and a watch can fail silently.
+`Notifications` therefore only triggers scans, and the scan decides.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tsbs_daw.watch.rules import EVERYTHING, Patterns
 
 log = logging.getLogger(__name__)
 
-# What ends like this becomes a job, and if it cannot be read, the job says why.
+# Files with these extensions become jobs. If one cannot be decoded, its job says why.
 AUDIO_ENDINGS = frozenset(
     f".{name}"
     for name in (
@@ -47,10 +47,10 @@ AUDIO_ENDINGS = frozenset(
     )
 )
 TEMPORARY_ENDINGS = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart")
-IGNORED_PREFIXES = (".", "~$")  # hidden files, our own temporary folders, what office programs leave
+IGNORED_PREFIXES = (".", "~$")  # hidden files, our temporary folders, lock files of office programs
 
-# Folders for what was thrown away, for earlier versions, and for what a system keeps for itself; in any case. Most that
-# begin with a dot are hidden anyway and stand here for completeness.
+# Recycle bins, snapshots, thumbnails and system folders; compared case-insensitively. Most names that start with a dot
+# are ignored anyway and are listed for completeness.
 THROWN_AWAY = frozenset(
     (
         # Synology, QNAP, ASUSTOR, TerraMaster, Buffalo, NETGEAR, Thecus and Samba
@@ -61,13 +61,13 @@ THROWN_AWAY = frozenset(
         *(".snapshot", ".snapshots", "~snapshot", ".zfs", ".ckpt", "backups.backupdb", ".mobilebackups"),
         # Windows
         *("$recycle.bin", "recycler", "system volume information", "$extend", "$winreagent", "$sysreset"),
-        # macOS, and what it leaves on shares and in archives
+        # macOS, including its folders on shares and in archives
         *("__macosx", ".appledouble", ".appledb", ".appledesktop", ".trashes", ".trash", ".temporaryitems"),
         *("network trash folder", "temporary items", "thevolumesettingsfolder", ".spotlight-v100", ".fseventsd"),
         *(".documentrevisions-v100", ".apdisk"),
         # Linux
         *("lost+found", ".thumbnails"),
-        # programs that synchronise
+        # synchronisation programs
         *(".stversions", ".stfolder", ".sync", ".dropbox.cache", ".tmp.drivedownload", ".tmp.driveupload", ".debris"),
         *(".rubbish", ".owncloudsync", ".nextcloudsync", "files_trashbin", "files_versions", ".caltrash"),
     )
@@ -76,19 +76,22 @@ _THROWN_AWAY_LIKE = re.compile(r"\.trash-\d+|found\.\d{3}|@gmt-[\d.-]+|\.849c959
 
 
 def is_thrown_away(name: str) -> bool:
-    """Whether a folder of this name holds what was deleted, earlier versions, thumbnails or a system's own files."""
+    """Whether a folder of this name holds deleted files, earlier versions, thumbnails or system files."""
     plain = unicodedata.normalize("NFC", name).casefold().rstrip(" .")
-    if name == "RECYCLED":  # an album may have this name, but not in capitals as FAT has it
+    if name == "RECYCLED":  # FAT's recycle bin is in capitals; in lower case it may be an album
         return True
     return plain in THROWN_AWAY or _THROWN_AWAY_LIKE.fullmatch(plain) is not None
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file of the folder.
+    """A file of a watch folder, as it was scanned.
 
-    relative: below the root; state: device, inode, size and times, equal as long as nobody touches the file
-    reason:   why it is no job; None for one that is
+    Attributes:
+        relative: Path below the root.
+        state: Device, inode, size and times, as `file_state` returns them.
+        size_bytes: Size; 0 for links that are ignored and for special files.
+        reason: Why the file is ignored, as a sentence; None for a song.
     """
 
     relative: str
@@ -98,14 +101,16 @@ class Found:
 
 
 class Scanner:
-    """Looks at one folder, again and again.
+    """Scans one folder repeatedly.
 
     Args:
-        root:      absolute; recursive: look into subfolders
-        excluded:  real paths that are left out with all they contain: outputs, the spool, other watch folders
-        patterns:  which files are wanted
+        root: The folder; absolute.
+        recursive: Whether to scan subfolders.
+        excluded: Real paths of folders to skip: outputs, the spool, other watch folders.
+        patterns: Which files are songs.
 
-    unlisted: why folders were left out, by their paths below the root
+    Attributes:
+        unlisted: Folders that could not be listed: their paths below the root, and the errors.
     """
 
     def __init__(
@@ -117,7 +122,11 @@ class Scanner:
         self._outputs: dict[str, tuple[int, bool]] = {}
 
     def scan(self) -> Iterator[Found]:
-        """Every file that may be of interest, in no order. Raises: OSError: the root itself cannot be listed"""
+        """Yield songs and files that are ignored with a reason, in no particular order.
+
+        Raises:
+            OSError: The root itself cannot be listed.
+        """
         real_root = os.path.realpath(self._root)
         folders = [("", real_root, True)]
         while folders:
@@ -129,7 +138,7 @@ class Scanner:
                 if is_root:
                     raise
                 if relative not in self.unlisted:
-                    log.warning("%r cannot be listed (%s); what is in it is left out", path, error.strerror)
+                    log.warning("cannot list %r (%s); skipping its content", path, error.strerror)
                 self.unlisted[relative] = error.strerror or str(error)
                 continue
             self.unlisted.pop(relative, None)
@@ -140,41 +149,41 @@ class Scanner:
                     continue
                 name = os.path.join(relative, entry.name)
                 try:
-                    found = self._look_at(entry, name, real_root)
-                except OSError:  # it went away between the listing and the look
+                    found = self._classify_entry(entry, name, real_root)
+                except OSError:  # it was deleted after it was listed
                     continue
                 if found is not None:
                     yield found
-                elif self._recursive and self._is_looked_into(entry) and not self._patterns.excludes(name):
+                elif self._recursive and self._is_scanned(entry) and not self._patterns.excludes(name):
                     folders.append((name, entry.path, False))
 
     def rescan_file(self, relative: str) -> Found | None:
-        """How one file looks now. None: it is gone, or was replaced by what is no file. A link is judged anew."""
+        """Return the current state of one file, or None if it is gone or must be ignored without a record."""
         path = os.path.join(self._root, relative)
         try:
             status = os.lstat(path)
             if stat.S_ISLNK(status.st_mode):
-                return self._look_at_link(path, file_state(status), relative, os.path.realpath(self._root))
+                return self._classify_link(path, file_state(status), relative, os.path.realpath(self._root))
         except OSError:
             return None
-        return self._judge(relative, status)
+        return self._classify(relative, status)
 
-    def _is_looked_into(self, entry: os.DirEntry[str]) -> bool:
+    def _is_scanned(self, entry: os.DirEntry[str]) -> bool:
         if not entry.is_dir(follow_symlinks=False) or entry.path in self._excluded:
             return False
         return not is_thrown_away(entry.name)
 
-    def _look_at(self, entry: os.DirEntry[str], name: str, real_root: str) -> Found | None:
-        """None for a folder, and for what is ignored without a record."""
+    def _classify_entry(self, entry: os.DirEntry[str], name: str, real_root: str) -> Found | None:
+        """Classify an entry of a folder. Return None for a folder, and for what is ignored without a record."""
         if entry.is_symlink():
-            return self._look_at_link(entry.path, file_state(entry.stat(follow_symlinks=False)), name, real_root)
+            return self._classify_link(entry.path, file_state(entry.stat(follow_symlinks=False)), name, real_root)
         if entry.is_dir(follow_symlinks=False):
             return None
         # DirEntry.stat has no inode on Windows
         status = entry.stat(follow_symlinks=False) if os.name != "nt" else os.stat(entry.path)
-        return self._judge(name, status)
+        return self._classify(name, status)
 
-    def _look_at_link(self, path: str, link: str, name: str, real_root: str) -> Found | None:
+    def _classify_link(self, path: str, link: str, name: str, real_root: str) -> Found | None:
         target = os.path.realpath(path)
         if not _is_inside(target, real_root):
             return Found(name, link, 0, "It is a link that leads out of the watch folder.")
@@ -187,10 +196,10 @@ class Scanner:
         except OSError:
             return Found(name, link, 0, "It is a broken link.")
         if stat.S_ISDIR(status.st_mode):
-            return Found(name, link, 0, "It is a link to a folder inside the watch folder, which is scanned itself.")
-        return self._judge(name, status)
+            return Found(name, link, 0, "It is a link to a folder inside the watch folder, which is scanned anyway.")
+        return self._classify(name, status)
 
-    def _judge(self, name: str, status: os.stat_result) -> Found:
+    def _classify(self, name: str, status: os.stat_result) -> Found:
         if not stat.S_ISREG(status.st_mode):
             return Found(name, file_state(status), 0, "It is a pipe, a socket or a device, not a file.")
         ending = os.path.splitext(name)[1].lower()
@@ -201,7 +210,7 @@ class Scanner:
         return Found(name, file_state(status), status.st_size, f"{what} not that of a sound file.")
 
     def _is_our_output(self, path: str, entries: list[os.DirEntry[str]]) -> bool:
-        """A folder of stems that this program has made: it holds a manifest of ours."""
+        """Whether a folder contains stems that this program wrote: it has a manifest of ours."""
         manifest = next((entry for entry in entries if entry.name == MANIFEST), None)
         if manifest is None:
             return False
@@ -226,7 +235,7 @@ def _is_inside(path: str, folder: str) -> bool:
 
 
 def file_state(status: os.stat_result) -> str:
-    """A text that is the same as long as nobody touches the file."""
+    """Return device, inode, size and times as a text that changes whenever the file is changed."""
     return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
@@ -238,9 +247,13 @@ class _Sighting:
 
 
 class FileStabilityTracker:
-    """Judges by what was seen, at times of a monotonic clock; never by the age of a file's mtime, which `cp -p` keeps.
+    """Decides from repeated observations whether files are completely written.
 
-    samples, span_s: a state must be seen so often, the first and the last time so far apart
+    It never uses the age of a file's mtime, which `cp -p` preserves.
+
+    Args:
+        samples: How often the same state must be observed.
+        span_s: Minimum time between the first and the last of these observations.
     """
 
     def __init__(self, samples: int = 3, span_s: float = 2.0):
@@ -257,7 +270,7 @@ class FileStabilityTracker:
         return list(self._sightings)
 
     def observe(self, key: str, state: str, now: float) -> bool:
-        """Note how a file looks; True when it is stable."""
+        """Record the state of a file at a time of a monotonic clock. Return whether the file is stable."""
         sighting = self._sightings.get(key)
         if sighting is None or sighting.state != state:
             self._sightings[key] = _Sighting(state, now, 1)
@@ -266,7 +279,7 @@ class FileStabilityTracker:
         return sighting.samples >= self._samples and now - sighting.since >= self._span_s
 
     def still_for_s(self, key: str, now: float) -> float:
-        """How long a file has looked as it does; 0 for an unknown one."""
+        """Return for how long a file has been unchanged; 0 for an unknown file."""
         sighting = self._sightings.get(key)
         return now - sighting.since if sighting else 0.0
 
@@ -275,7 +288,7 @@ class FileStabilityTracker:
 
 
 def excluded_places(folder: WatchFolder, folders: Sequence[WatchFolder], settings: Settings) -> tuple[Path, ...]:
-    """Outputs, the program's own folders, and other watch folders, where they lie inside this one."""
+    """Return the outputs, program folders and other watch folders that lie inside this folder, as real paths."""
     root = os.path.realpath(folder.path)
     places = [other.output for other in folders] + [other.path for other in folders if other is not folder]
     places += [settings.home, settings.cache, settings.models]
@@ -283,7 +296,7 @@ def excluded_places(folder: WatchFolder, folders: Sequence[WatchFolder], setting
     return tuple(Path(place) for place in real if place != root and place.startswith(root + os.sep))
 
 
-# ---- the system's hints ----------------------------------------------------------------------------------------------
+# ---- file system events ----------------------------------------------------------------------------------------------
 
 _NETWORK = (
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "davfs", "drvfs", "virtiofs"),
@@ -291,14 +304,14 @@ _NETWORK = (
 
 
 class Notifications:
-    """Calls `changed`, from a thread, whenever something happens below `root`."""
+    """Calls `changed` from a thread of its own whenever something changes below `root`."""
 
     def __init__(self, root: Path, *, recursive: bool, changed: Callable[[], None]):
         self._root, self._recursive, self._changed = root, recursive, changed
         self._observer: Any = None  # watchdog's, whose class depends on the system
 
     def start(self) -> bool:
-        """False when there will be no events, as with too many folders for inotify: then looking must do."""
+        """Start to listen. Return False if there will be no events, as with too many folders for inotify."""
         from watchdog import events
         from watchdog.observers import Observer
 
@@ -308,22 +321,22 @@ class Notifications:
             def on_any_event(self, event: events.FileSystemEvent) -> None:
                 changed()
 
-        # Not of opening and closing, which our own looks cause: those of some thousand folders overflow the system's
-        # queue, and watchdog answers that by listing all folders, which overflows it again.
+        # No events for opening and closing, because our own scans cause them: with thousands of folders they overflow
+        # the system's queue. watchdog then lists all folders, which overflows it again.
         wanted = [
             *(events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent),
             *(events.FileCreatedEvent, events.FileMovedEvent, events.FileDeletedEvent),
             *(events.FileModifiedEvent, events.FileClosedEvent),
         ]
         self.stop()
-        # Said by watchdog of a folder that it learns of twice, by the event and by listing its parent; harmless.
+        # watchdog warns about a folder that it finds twice, by its event and by listing its parent; harmless.
         warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
         observer = Observer()
         try:
             observer.schedule(Handler(), str(self._root), recursive=self._recursive, event_filter=wanted)
             observer.start()
         except (OSError, RuntimeError) as error:
-            log.warning("%s sends no events (%s); it is looked at regularly instead", self._root, error)
+            log.warning("%s sends no events (%s); scanning it regularly instead", self._root, error)
             return False
         self._observer = observer
         return True
@@ -336,7 +349,7 @@ class Notifications:
 
 
 def sends_no_events(path: Path) -> bool:
-    """Whether this is a network share, as far as can be told: what others write there, nobody here hears of."""
+    """Whether the path is on a known kind of network share, which sends no events for changes by other computers."""
     if sys.platform == "win32":
         import ctypes
 
@@ -346,7 +359,7 @@ def sends_no_events(path: Path) -> bool:
 
 
 def _file_system(path: str) -> str:
-    """The type of the file system on Linux; empty where it is not known."""
+    """Return the type of the file system on Linux; empty if it is unknown."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
