@@ -1,16 +1,16 @@
-"""A watch folder: finds songs that are completely written, and takes them into the spool.
+"""Watcher of a folder: finds songs that are completely written, and copies them into the spool.
 
-    event, or time  -> look: scan the whole folder; what is new or changed becomes pending
-    pending         -> sample: a file that looks the same often and long enough is stable
-    stable          -> all there, by its own header -> copied and hashed -> a job
+    event or time  -> scan the whole folder; new and changed files become pending
+    pending        -> sample them; a file that stays unchanged for long enough is stable
+    stable         -> complete according to its header -> copied and hashed -> a job
 
-Trouble of the spool is not a song's: the watcher pauses, says so, and tries again with growing pauses. A song that
-cannot be read is ignored with the reason, and tried again from time to time, and at each start.
+If the spool fails, no song is given up: the watcher pauses, reports it, and retries with increasing delays. A song that
+cannot be read is ignored with the reason, and retried from time to time and at each start.
 
-Events only cause a look. One thread per watch folder does all of it, so that a share which hangs holds up nobody else;
-`step(now)` is the whole of it, and needs no thread.
+Events only trigger scans. Each watch folder has a thread of its own, so that a hanging share does not block the others.
+`step(now)` does all the work and can be called without the thread.
 
-Builds the watchers of a daemon: what each leaves out, where its copies go, how it finds out about changes.
+`make_watchers` builds the watchers of a daemon.
 """
 
 from __future__ import annotations
@@ -40,23 +40,26 @@ from tsbs_daw.watch.scan import FileStabilityTracker, Found, Notifications, Scan
 log = logging.getLogger(__name__)
 
 
-_HOT_S = 3.0  # after an event, look again for so long: the event of a file may get lost after that of its folder
-_IDLE_PAUSE = 200  # times the processor time of a look, before the next one that nothing has asked for
-_COPY_AT_MOST_S = 1.0  # before looking around again
+_HOT_S = 3.0  # keep scanning for this long after an event: a new folder's event may arrive without those of its files
+_IDLE_PAUSE = 200  # pause before the next scan without an event, as a multiple of a scan's CPU time
+_COPY_AT_MOST_S = 1.0  # copy for this long before the next scan
 _OFFLINE_EVERY_S = 2.0
-_TRIES = 6  # to read a file that cannot be read, or with `once` to write to the spool, before it is given up
-_UNREADABLE = "It cannot be read"
-_READ_AGAIN_S = (60.0, 3600.0)  # after it was given up: the first pause and the longest
-_SPOOL_AGAIN_S = (2.0, 60.0)
+_TRIES = 6  # attempts to read a file, or with `once` to write to the spool, before giving up
+_UNREADABLE = "It cannot be read"  # start of the reason for an unreadable file; stored in the database
+_READ_AGAIN_S = (60.0, 3600.0)  # first and longest pause before a file that was given up is retried
+_SPOOL_AGAIN_S = (2.0, 60.0)  # first and longest pause after the spool failed
 
 
 @dataclass(frozen=True)
 class WatchContext:
-    """What a watcher needs to know beside its folder.
+    """What a watcher needs besides its folder.
 
-    destination: where a song goes, by its path below the folder
-    events:     wait for events, and look seldom; else look often
-    patience_s: None to watch forever; else files still growing after so long are left alone
+    Attributes:
+        destination: Maps a song's path below the folder to its destination.
+        budget: Limit for the copies in the spool.
+        timings: Intervals of scans and samples.
+        events: Whether to wait for events and scan rarely; if not, scan often.
+        patience_s: None to watch forever; otherwise files that still grow after this time are skipped.
     """
 
     destination: Callable[[str], Destination]
@@ -67,12 +70,12 @@ class WatchContext:
 
 
 class Watcher:
-    """Args: seen: what was dealt with in earlier runs, by relative path; taken over"""
+    """Watches one folder. `seen` has the records of files from earlier runs, by relative path."""
 
     def __init__(self, folder: WatchFolder, scanner: Scanner, seen: dict[str, SeenFile], context: WatchContext):
         self.folder, self._scanner, self._context = folder, scanner, context
         self._seen = {relative: file for relative, file in seen.items() if not _is_unreadable(file)}
-        # By rule. A preset edited meanwhile holds for new songs only.
+        # Accepted settings, by rule. Editing a preset while the watcher runs affects only new songs.
         self._accepted: dict[str, set[str]] = {}
         for place in ("", *(rule.path for rule in folder.subfolders)):
             self._accepted[place] = {context.destination(f"{place}/song".lstrip("/")).settings_hash}
@@ -80,7 +83,7 @@ class Watcher:
         self._pending: dict[str, Found] = {}
         self._failures: dict[str, tuple[int, float]] = {}
         self._spool_failures, self._no_copy_before = 0, float("-inf")
-        self._left: set[str] = set()
+        self._skipped: set[str] = set()
         self._unlisted: set[str] = set()
         self._waited_for: set[str] = set()
         self._news: queue.SimpleQueue[NewJob | SeenFile | Event] = queue.SimpleQueue()
@@ -89,11 +92,11 @@ class Watcher:
         self._thread: threading.Thread | None = None
         self._root: tuple[int, int] | None = None
         self._started: float | None = None
-        self._next_look = self._next_sample = self._hot_until = self._no_look_before = float("-inf")
+        self._next_scan = self._next_sample = self._hot_until = self._no_scan_before = float("-inf")
         self.looked = False
         self.failure: Exception | None = None
 
-    # For the daemon's thread
+    # Called by the daemon's thread
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name=f"watch-{self.folder.path.name}", daemon=True)
@@ -110,26 +113,26 @@ class Watcher:
         self._notifications.stop()
 
     def news(self) -> list[NewJob | SeenFile | Event]:
-        """Jobs, ignored files and events since the last call."""
+        """Return jobs, ignored files and events since the last call."""
         return [self._news.get() for _ in range(self._news.qsize())]
 
     @property
     def pending(self) -> int:
-        """Files that wait to be completely written, or to be copied."""
+        """Number of files that are not completely written or not copied yet."""
         return len(self._pending)
 
     @property
     def settled(self) -> bool:
-        """Whether everything that is there has been dealt with, and told."""
+        """Whether all files have been handled, and the results fetched with `news`."""
         return self.looked and not self._pending and not self._dirty and self._news.empty()
 
     @property
     def incomplete(self) -> bool:
-        """Whether something that is there, or was, could not be taken: unreadable, growing, not listed, offline."""
-        missing = self._root is None or bool(self._left or self._unlisted)
+        """Whether songs may be missing: unreadable or still growing files, unlisted folders, or an offline root."""
+        missing = self._root is None or bool(self._skipped or self._unlisted)
         return missing or any(_is_unreadable(file) for file in self._seen.values())
 
-    # For its own thread
+    # Called by the watcher's own thread
 
     def _run(self) -> None:
         failures = 0
@@ -137,15 +140,15 @@ class Watcher:
             try:
                 pause_s = self.step(time.monotonic())
                 failures = 0
-            except Exception as error:  # of one folder: the others, and the queue, go on
+            except Exception as error:  # must not stop the other folders and the queue
                 failures += 1
                 log.exception("watching %s failed", self.folder.path)
                 pause_s = back_off(failures, *_SPOOL_AGAIN_S)
                 if failures == 1:
-                    what = f"Watching {shown(self.folder.path)} failed ({described(error)}); it is tried again."
+                    what = f"Watching {shown(self.folder.path)} failed ({described(error)}); retrying."
                     self._news.put(Event("offline", message=what))
                 if failures >= _TRIES and self._context.patience_s is not None:
-                    self.failure = error  # nobody can wait for this; the daemon raises it
+                    self.failure = error  # with `once`, the daemon raises it
                     return
             self._wake.wait(pause_s)
             self._wake.clear()
@@ -155,29 +158,29 @@ class Watcher:
         self._wake.set()
 
     def step(self, now: float) -> float:
-        """Do what is due. Returns: seconds until something is due again, unless an event comes first"""
+        """Do what is due, and return the time in seconds until the next step, unless an event comes first."""
         self._started = now if self._started is None else self._started
         if not self._is_online():
             return _OFFLINE_EVERY_S
         if self._dirty:
             self._hot_until = now + _HOT_S
-        if now >= self._no_look_before and (self._dirty or now >= self._next_look):
+        if now >= self._no_scan_before and (self._dirty or now >= self._next_scan):
             self._dirty = False
-            self._look(now)
+            self._scan(now)
         if self._pending and now >= self._next_sample:
             self._next_sample = now + self._context.timings.sample_every_s
             self._sample(now)
-        due = self._no_look_before if self._dirty else max(self._next_look, self._no_look_before)
+        due = self._no_scan_before if self._dirty else max(self._next_scan, self._no_scan_before)
         return max(min(due, self._next_sample) - now if self._pending else due - now, 0.01)
 
     def _is_online(self) -> bool:
-        """A root that is not there is offline, whatever was in it: nothing is forgotten, nothing concluded."""
+        """Whether the root exists. While it is offline, the records of its files are kept unchanged."""
         try:
             status = self.folder.path.stat()
             root = (status.st_dev, status.st_ino)
         except OSError as error:
             if self._root is not None or not self.looked:
-                log.warning("%s is offline (%s); it is waited for", self.folder.path, error.strerror)
+                log.warning("%s is offline (%s); waiting for it", self.folder.path, error.strerror)
                 self._news.put(Event("offline", message=f"{self.folder.path} is missing; waiting for it."))
             self._root, self.looked = None, True
             return False
@@ -185,46 +188,46 @@ class Watcher:
             if self._root is None and self.looked:
                 log.info("%s is online again", self.folder.path)
                 self._news.put(Event("online", message=f"{self.folder.path} is available again."))
-            self._root, self.looked, self._next_look = root, False, float("-inf")
+            self._root, self.looked, self._next_scan = root, False, float("-inf")
             if self._context.events:
                 self._notifications.start()
         return True
 
-    def _look(self, now: float) -> None:
+    def _scan(self, now: float) -> None:
         began, cpu_before_s = time.monotonic(), time.thread_time()
         try:
-            found = sorted(self._scanner.scan(), key=lambda one: one.relative)
+            files = sorted(self._scanner.scan(), key=lambda file: file.relative)
         except OSError as error:
-            log.warning("%s cannot be looked at: %s", self.folder.path, error)
-            self._no_look_before = now + _OFFLINE_EVERY_S
+            log.warning("cannot scan %s: %s", self.folder.path, error)
+            self._no_scan_before = now + _OFFLINE_EVERY_S
             return
-        for one in found:
-            self._consider(one, now)
+        for file in files:
+            self._consider(file, now)
         self._report_unlisted()
-        for gone in self._pending.keys() - {one.relative for one in found}:
-            self._drop(gone)
-        took, cpu_s = time.monotonic() - began, time.thread_time() - cpu_before_s
-        self._no_look_before = now + max(self._context.timings.look_every_s, 10 * took)
+        for relative in self._pending.keys() - {file.relative for file in files}:
+            self._drop(relative)
+        took_s, cpu_s = time.monotonic() - began, time.thread_time() - cpu_before_s
+        self._no_scan_before = now + max(self._context.timings.look_every_s, 10 * took_s)
         rescan_s = max(self._context.timings.rescan_s, _IDLE_PAUSE * cpu_s)
-        self._next_look = self._no_look_before if now < self._hot_until else now + rescan_s
+        self._next_scan = self._no_scan_before if now < self._hot_until else now + rescan_s
         self.looked = True
 
     def _consider(self, found: Found, now: float) -> None:
         known = self._seen.get(found.relative)
-        if known is not None and known.state != found.state and _is_unreadable(known):  # its rights may have changed
+        if known is not None and known.state != found.state and _is_unreadable(known):  # permissions may have changed
             del self._seen[found.relative]
             self._failures.pop(found.relative, None)
             known = None
         if found.reason is not None:
             if known is None or known.reason != found.reason:
                 self._ignore(found, found.reason)
-        elif known is not None and known.state == found.state and self._is_dealt_with(known, now):
+        elif known is not None and known.state == found.state and self._is_handled(known, now):
             pass
-        elif found.relative not in self._left:
+        elif found.relative not in self._skipped:
             self._pending[found.relative] = found
             self._tracker.observe(found.relative, found.state, now)
 
-    def _is_dealt_with(self, known: SeenFile, now: float) -> bool:
+    def _is_handled(self, known: SeenFile, now: float) -> bool:
         if _is_unreadable(known):
             return now < self._failures.get(known.relative, (0, now))[1]
         if known.reason is not None:
@@ -232,9 +235,9 @@ class Watcher:
         return known.settings_hash in self._accepted[self.folder.rule_for(known.relative).path]
 
     def _report_unlisted(self) -> None:
-        """Songs may be in a folder that cannot be listed: whoever waits for them should know."""
+        """Report folders that cannot be listed, because they may contain songs."""
         for relative in self._scanner.unlisted.keys() - self._unlisted:
-            what = f"The folder cannot be listed ({self._scanner.unlisted[relative]}); check its permissions."
+            what = f"Cannot list the folder ({self._scanner.unlisted[relative]}). Check its permissions."
             self._news.put(Event("ignored", song=relative, file=source_name(self.folder.path / relative), message=what))
         self._unlisted = set(self._scanner.unlisted)
 
@@ -246,7 +249,7 @@ class Watcher:
             if self._failures.get(relative, (0, now))[1] > now:
                 continue
             found = self._scanner.rescan_file(relative)
-            if found is None or found.reason is not None:  # the next look says what it is now
+            if found is None or found.reason is not None:  # the next scan decides
                 self._drop(relative)
                 continue
             self._pending[relative] = found
@@ -254,13 +257,13 @@ class Watcher:
             if stable and self._is_complete(found, now):
                 self._take(found, now)
                 if time.monotonic() - began > _COPY_AT_MOST_S:
-                    self._next_sample = now  # look around in between; the rest comes right after
+                    self._next_sample = now  # scan in between, then continue at once
                     return
-            elif not stable and self._is_left_behind(relative, now):
+            elif not stable and self._is_out_of_patience(relative, now):
                 self._give_up_for_now(relative, "it is still being written")
 
     def _is_complete(self, found: Found, now: float) -> bool:
-        """By its header; but what has stood still for very long will not get any longer."""
+        """Whether a file is complete according to its header, or has been unchanged for so long that it must be."""
         patience_s = self._context.patience_s
         wait_s = self._context.timings.incomplete_s if patience_s is None else patience_s
         if self._tracker.still_for_s(found.relative, now) >= wait_s:
@@ -268,18 +271,18 @@ class Watcher:
         try:
             unfinished = seems_unfinished(self.folder.path / found.relative)
         except OSError:
-            return True  # copying it will tell
-        except Exception:  # a header that nobody has thought of: the job will say what is wrong with it
-            log.exception("%s cannot be judged by its header", self.folder.path / found.relative)
+            return True  # copying it reports the error
+        except Exception:  # an unexpected header: the job reports what is wrong with it
+            log.exception("cannot examine the header of %s", self.folder.path / found.relative)
             return True
         if unfinished and found.relative not in self._waited_for:
             self._waited_for.add(found.relative)
             path = source_name(self.folder.path / found.relative)
-            self._news.put(Event("waiting", song=found.relative, file=path, message="Waiting for the rest of it."))
+            self._news.put(Event("waiting", song=found.relative, file=path, message="Waiting for the complete file."))
         return not unfinished
 
-    def _is_left_behind(self, relative: str, now: float) -> bool:
-        """Whether a file that changed a moment ago has been waited for long enough."""
+    def _is_out_of_patience(self, relative: str, now: float) -> bool:
+        """Whether a file has just changed, although the time to wait for growing files is over."""
         patience_s, timings = self._context.patience_s, self._context.timings
         if patience_s is None or self._started is None or now - self._started <= patience_s:
             return False
@@ -298,25 +301,25 @@ class Watcher:
             self._ignore(found, str(error))
         except OSError as error:
             self._cannot_write(error, now)
-        except Exception as error:  # whatever it is, other songs can do without this one
-            log.exception("%s cannot be taken in", self.folder.path / found.relative)
+        except Exception as error:  # must not stop other songs
+            log.exception("cannot enqueue %s", self.folder.path / found.relative)
             self._ignore(found, f"Unexpected error ({described(error)}); see the log for details.")
         else:
             self._spool_works()
-            assert new_job.file is not None, "it was copied from one"
+            assert new_job.file is not None, "copies have one"
             self._seen[found.relative] = new_job.file
             self._accepted[self.folder.rule_for(found.relative).path].add(new_job.file.settings_hash)
-            self._news.put(new_job)  # before it is pending no more: `settled` must not see neither
+            self._news.put(new_job)  # before it leaves `_pending`, so that `settled` stays false
             self._drop(found.relative)
 
     def _cannot_read(self, found: Found, error: SourceUnreadable, now: float) -> None:
         failures = self._failures.get(found.relative, (0, 0.0))[0] + 1
-        log.warning("%s cannot be read: %s", self.folder.path / found.relative, error)
+        log.warning("cannot read %s: %s", self.folder.path / found.relative, error)
         if failures < _TRIES and not error.not_permitted:
             self._failures[found.relative] = (failures, now + back_off(failures, 2.0, 60.0))
             return
         again = now + back_off(failures if error.not_permitted else failures - _TRIES + 1, *_READ_AGAIN_S)
-        sentence = f"{_UNREADABLE} ({error}); check the file and its permissions. It is tried again."
+        sentence = f"{_UNREADABLE} ({error}). Check the file and its permissions; it will be retried."
         known = self._seen.get(found.relative)
         if known is not None and known.reason == sentence and known.state == found.state:
             self._drop(found.relative)
@@ -325,7 +328,7 @@ class Watcher:
         self._failures[found.relative] = (failures, again)
 
     def _cannot_write(self, error: OSError, now: float) -> None:
-        """The spool is at fault, not the song: copy nothing for a while, and with `once` not for ever."""
+        """Pause copying after the spool failed; with `once`, give up after `_TRIES` attempts."""
         self._spool_failures += 1
         self._no_copy_before = now + back_off(self._spool_failures, *_SPOOL_AGAIN_S)
         jobs = self._context.destination("song").jobs
@@ -333,7 +336,7 @@ class Watcher:
         log.warning("%s: %s", self.folder.path, why)
         if self._spool_failures == 1:
             way_out = "free some space" if disk_is_full(error) else "check the folder and its disk"
-            self._news.put(Event("paused", message=f"{why}; {way_out}. It is tried again."))
+            self._news.put(Event("paused", message=f"{why}; {way_out}. Retrying."))
         if self._spool_failures >= _TRIES and self._context.patience_s is not None:
             for relative in list(self._pending):
                 self._give_up_for_now(relative, "the spool is not writable")
@@ -348,7 +351,7 @@ class Watcher:
         log.warning("%s is skipped until the next run: %s", self.folder.path / relative, why)
         path = source_name(self.folder.path / relative)
         self._news.put(Event("left", song=relative, file=path, message=f"Skipped until the next run: {why}."))
-        self._left.add(relative)
+        self._skipped.add(relative)
         self._drop(relative)
 
     def _ignore(self, found: Found, reason: str) -> None:
@@ -377,7 +380,7 @@ def make_watchers(
     *,
     once: bool = False,
 ) -> list[Watcher]:
-    """One per folder, not started."""
+    """Build one watcher per folder; the caller starts them."""
     hashes = ContentHashes(settings)
     jobs = Spool(settings.spool).jobs
     watchers = []
