@@ -1,6 +1,6 @@
-"""Child processes: how one is asked a question, how it answers, and how both notice that the other is gone.
+"""Child processes: ask one a question, answer in one, and notice on either side that the other is gone.
 
-Whatever may crash, hang or take all memory runs in a process of its own. There are two kinds:
+Whatever may crash, hang or use up all memory runs in a process of its own. There are two kinds:
 
 * **One question, one answer** (analysis, tags, conversion, a doctor's probe). The parent calls `ask`; the child's
   module ends in `answer(work)`:
@@ -10,15 +10,15 @@ Whatever may crash, hang or take all memory runs in a process of its own. There 
       if __name__ == "__main__":                                                                      # child
           child.answer(work)      # work(request) -> anything that JSON can hold
 
-  The request travels as one line on stdin, the answer through a file, so that nothing a library prints can damage it.
-  stderr and stdout go to a log, whose end `ChildFailed` carries.
+  The request is one line on stdin. The answer goes through a file, so that nothing a library prints can damage it.
+  stderr and stdout go to a log; `ChildFailed` carries its end.
 
-* **A conversation** of many messages (decoders, effect chains): see `core.conversation`. The worker of a daemon speaks
-  in lines of JSON instead. Both take what they share from here.
+* **A conversation** of many messages (decoders, effect chains): see `core.conversation`. The workers of a daemon
+  exchange lines of JSON instead. Both kinds use the functions of this module.
 
-Either way a child that is killed, crashes or answers nonsense is a `ChildFailed`, and one that does not answer is
-killed and a `ChildTimeout`. The end of the child's stdin says that the parent is gone. A child leaves by `os._exit`:
-everything is said, and native libraries may crash while they are unloaded.
+Either way, a child that is killed, crashes or sends an invalid answer raises `ChildFailed`; one that does not answer in
+time is killed and raises `ChildTimeout`. A child knows that its parent is gone when its stdin ends. It exits through
+`os._exit`, because its answer is complete and native libraries may crash while they are unloaded.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from tsbs_daw.core.errors import TsbsDawError
 POLL_S = 0.1
 LOG_TAIL_BYTES = 4000
 
-# Libraries that would start a thread per core.
+# Limit the libraries that would start one thread per core.
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class ChildError(Exception):
-    """A child gave no answer that can be used. Base of the three reasons."""
+    """Base class: a child gave no usable answer."""
 
 
 class ChildFailed(ChildError):
-    """A child gave no usable answer.
+    """A child crashed, was killed, or sent an invalid answer.
 
     Attributes:
-        exit_text: "signal SIGSEGV", "exit code 1", "an invalid message".
-        log: The end of what it printed.
-        code: Its exit code; None if it was still running, or cannot be ended.
+        exit_text: How it ended, such as "signal SIGSEGV", "exit code 1" or "an invalid message".
+        log: The end of its output.
+        code: Its exit code; None if it is still running or cannot be killed.
     """
 
     def __init__(self, exit_text: str, log: str, code: int | None = None):
@@ -66,40 +66,41 @@ class ChildFailed(ChildError):
 
 
 class ChildRefused(ChildError):
-    """A child answered that it cannot do it, in one sentence for the user."""
+    """A child answered with an error: one sentence for the user."""
 
 
 class ChildTimeout(ChildError):
-    """A child did not answer within its limit, and was killed."""
+    """A child did not answer within its time limit and was killed."""
 
 
 # The parent's side
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module with this interpreter."""
+    """Return the command that runs a module with this interpreter."""
     return [sys.executable, "-m", module, *arguments]
 
 
 def environment(
     *, threads: int | None = None, without: Collection[str] = (), extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """This process's environment, for a child, which imports nothing from the folder that it is started in.
+    """Return this process's environment, for a child that imports nothing from its working directory.
 
     Args:
-        threads: How many threads numeric libraries may use; None leaves what is set.
-        without: Variables that the child must not see.
-        extra: Variables to set.
+        threads: Number of threads for numeric libraries; None keeps the current setting.
+        without: Variables to remove.
+        extra: Variables to add or override.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in without}
     limited = {} if threads is None else dict.fromkeys(_THREADS, str(threads))
-    # From Python 3.11 on. The folder counts only where this package is run from its source without being installed.
+    # Effective from Python 3.11. The working directory must stay importable if the package runs from an uninstalled
+    # checkout.
     safe = {} if Path(__file__).resolve().parents[2] == Path.cwd() else {"PYTHONSAFEPATH": "1"}
     return inherited | safe | limited | dict(extra or {})
 
 
 def describe_exit(code: int | None) -> str:
-    """How a process ended, for people: "signal SIGSEGV", "exit code 1", "still running"."""
+    """Describe how a process ended, for people: "signal SIGSEGV", "exit code 1", "still running"."""
     if code is None:
         return "still running"
     if code < 0:
@@ -116,22 +117,22 @@ def ask(
     waiting: Callable[[float], None] = lambda elapsed_s: None,
     env: Mapping[str, str] | None = None,
 ) -> Any:
-    """Start a child, put one question to it, and wait for the answer.
+    """Start a child, send it one request, and wait for the answer.
 
     Args:
-        command: From `python`.
-        request: What `answer` hands to the child's function.
-        limit_s: The child is killed after so many seconds.
-        waiting: Called several times a second with the seconds since the start; what it raises ends the child.
-        env: From `environment`; None: one thread.
+        command: Command line; see `python`.
+        request: Argument of the function that the child passes to `answer`.
+        limit_s: Seconds after which the child is killed.
+        waiting: Called several times a second with the seconds since the start. An exception from it kills the child.
+        env: Environment; see `environment`. None for one with one thread.
 
     Returns:
-        What the child's function returned.
+        The result of the child's function.
 
     Raises:
         ChildRefused: The child's function raised a TsbsDawError.
-        ChildFailed: It crashed, or its answer is damaged.
-        ChildTimeout: It took too long.
+        ChildFailed: The child crashed, or its answer is damaged.
+        ChildTimeout: The child took too long.
     """
     env = environment(threads=1) if env is None else env
     with tempfile.TemporaryDirectory(prefix="tsbs-daw-") as folder, (Path(folder) / "log").open("w+b") as log:
@@ -176,10 +177,10 @@ def _wait(child: subprocess.Popen[bytes], limit_s: float, waiting: Callable[[flo
 
 
 def answer(work: Callable[[dict[str, Any]], Any]) -> NoReturn:
-    """Read the question, answer it, and end this process. The counterpart of `ask`.
+    """Read the request, write the answer, and end this process. The child's counterpart of `ask`.
 
     Args:
-        work: Gets the request, and returns what JSON can hold. Imports what is slow only when it is called.
+        work: Takes the request and returns a result that JSON can hold. It imports slow modules only when called.
     """
     faulthandler.enable()
     code = 1
@@ -201,17 +202,18 @@ def answer(work: Callable[[dict[str, Any]], Any]) -> NoReturn:
 
 
 def end_with_parent(*, only: bool = False) -> None:
-    """End this process, whatever it is doing, when its stdin ends: then the parent is gone.
+    """Start a thread that ends this process when its stdin ends, which means that the parent is gone.
 
     Args:
-        only: Ignore what a terminal or a service sends to the whole group: the parent decides.
+        only: Also ignore signals that a terminal or a service manager sends to the whole process group, so that only
+            the parent ends this process.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP") if only else ():
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def listen() -> None:
-        # The raw descriptor: a buffered read would hold a lock that the interpreter needs when it shuts down.
+        # Read the raw descriptor; a buffered read would hold a lock that the interpreter needs to shut down.
         with contextlib.suppress(OSError):
             while os.read(0, 4096):
                 pass
@@ -221,14 +223,14 @@ def end_with_parent(*, only: bool = False) -> None:
 
 
 def keep_stdout() -> BinaryIO:
-    """Take stdout for messages; whatever is printed from now on, in Python or in C, goes to stderr."""
+    """Return stdout as a stream for messages, and redirect all other output, even that of C code, to stderr."""
     stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return stream
 
 
 def limit_memory(limit_bytes: int) -> None:
-    """Limit the address space of this process, and let it write no core file, where the system can. 0: no limit."""
+    """Limit the address space of this process and disable core files, if the system supports it; 0 does nothing."""
     if not limit_bytes:
         return
     try:

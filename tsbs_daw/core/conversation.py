@@ -31,16 +31,16 @@ _HEADER = struct.Struct("<cI")
 
 
 class Conversation:
-    """The parent's end of a conversation. The child is not trusted: lengths and silences are bounded.
+    """The parent's end of a conversation. The child is not trusted: message lengths and waiting times are limited.
 
     Args:
-        command: From `python`.
-        env: From `environment`; None: this process's.
-        log_lines: How many of the last lines that it prints to keep; 0: what it prints is dropped.
-        largest_bytes: A message that claims to be longer is invalid.
+        command: Command line; see `child.python`.
+        env: Environment; see `child.environment`. None for that of this process.
+        log_lines: Number of lines to keep from the end of the child's stderr; 0 discards it.
+        largest_bytes: Longest message that is accepted from the child.
 
     Attributes:
-        process: The child.
+        process: The child process.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Conversation:
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, bufsize=0, env=env)
         assert self.process.stdin is not None and self.process.stdout is not None
         self._to_child = self.process.stdin
-        self._from_child = cast(io.RawIOBase, self.process.stdout)  # as it has no buffer
+        self._from_child = cast(io.RawIOBase, self.process.stdout)  # raw, because of bufsize=0
         self._largest = largest_bytes
         self._lines: deque[bytes] = deque(maxlen=log_lines)
         self._listener = threading.Thread(target=self._listen, name="child's log", daemon=True) if log_lines else None
@@ -69,7 +69,7 @@ class Conversation:
 
         Raises:
             ChildFailed: The child has ended.
-            ChildTimeout: It did not take the message within the limit, and was killed.
+            ChildTimeout: The child did not read the message within the limit and was killed.
         """
         late = threading.Event()
         with self._killed_after(limit_s, late), contextlib.suppress(OSError, ValueError):
@@ -81,14 +81,14 @@ class Conversation:
         raise self._timeout(limit_s) if late.is_set() else self._failed()
 
     def receive(self, limit_s: float) -> tuple[bytes, bytearray]:
-        """Receive the next message: its tag and its body.
+        """Receive the tag and the body of the next message.
 
         Args:
-            limit_s: How long the child may be silent.
+            limit_s: Longest time without data from the child.
 
         Raises:
-            ChildFailed: The child has ended, or sent what is no message.
-            ChildTimeout: It was silent for longer, and was killed.
+            ChildFailed: The child has ended, or sent an invalid message.
+            ChildTimeout: The child sent nothing within the limit and was killed.
         """
         tag, size = _HEADER.unpack(self._exactly(_HEADER.size, limit_s))
         if size > self._largest:
@@ -97,7 +97,7 @@ class Conversation:
         return tag, self._exactly(size, limit_s)
 
     def close(self) -> None:
-        """End the child and close its pipes. May be called again."""
+        """End the child and close its pipes. Calling it again does no harm."""
         self._reap()
         with contextlib.suppress(OSError):
             self._to_child.close()
@@ -106,13 +106,13 @@ class Conversation:
 
     @property
     def log(self) -> str:
-        """The last lines that the child printed."""
+        """The last lines of the child's stderr."""
         return b"".join(list(self._lines)).decode("utf-8", "replace").strip()
 
     def _listen(self) -> None:
-        """Read what the child prints, which may be endless; keep the last lines only."""
+        """Read the child's stderr, which may be endless, and keep only the last lines."""
         assert self.process.stderr is not None
-        raw = cast(io.RawIOBase, self.process.stderr)  # as it has no buffer
+        raw = cast(io.RawIOBase, self.process.stderr)  # raw, because of bufsize=0
         with contextlib.suppress(ValueError, OSError), io.BufferedReader(raw) as printed:
             while line := printed.readline(4096):
                 self._lines.append(line)
@@ -128,10 +128,10 @@ class Conversation:
         return body
 
     def _read_within(self, view: memoryview, limit_s: float) -> int:
-        """Read what is there; 0 at the end.
+        """Read the available bytes into `view` and return their number; 0 at the end of the stream.
 
         A process that waits for a dead network share cannot be killed and never closes its pipe, so on POSIX the parent
-        waits with its own limit. Windows cannot wait on pipes with a limit; there the child is killed.
+        polls the pipe with a timeout. Windows cannot wait on pipes with a timeout; there the child is killed.
         """
         if sys.platform != "win32":
             poller = select.poll()
@@ -169,27 +169,27 @@ class Conversation:
         return ChildFailed(describe_exit(code), self.log, code)
 
     def _ended_by_itself(self) -> int | None:
-        """Its exit code, once it has closed its pipe; a child that only closed its pipe is killed."""
+        """Return the exit code of a child that has closed its pipe; kill it if it does not exit by itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(REAP_S)
         self._reap()
         return self.process.returncode
 
     def _reap(self) -> None:
-        """End the child, within a limit: one that waits for a dead share cannot be ended."""
+        """Kill the child and wait a limited time: one that waits for a dead share cannot be killed."""
         if self.process.poll() is None:
             self.process.kill()
         try:
             self.process.wait(REAP_S)
         except subprocess.TimeoutExpired:
-            log.error("process %d cannot be ended; it is left to the system", self.process.pid)
+            log.error("process %d did not end after being killed; leaving it to the system", self.process.pid)
             return
         if self._listener:
             self._listener.join()
 
 
 def enlarge(pipe: IO[bytes] | io.RawIOBase) -> None:
-    """Enlarge the pipe, where the system can, so that the child can work a block or two ahead."""
+    """Enlarge a pipe, if the system supports it, so that the child can work a block or two ahead."""
     if sys.platform == "linux":
         import fcntl
 
@@ -201,17 +201,17 @@ def enlarge(pipe: IO[bytes] | io.RawIOBase) -> None:
 
 
 def send(stream: IO[bytes], tag: bytes, body: bytes | memoryview = b"") -> None:
-    """Write one message and flush it. The child's counterpart of `Conversation.receive`."""
+    """Write one message and flush the stream. The child's counterpart of `Conversation.receive`."""
     stream.write(_HEADER.pack(tag, len(body)))
     stream.write(body)
     stream.flush()
 
 
 def receive(stream: IO[bytes]) -> tuple[bytes, bytes]:
-    """Read one message: tag and body. The child's counterpart of `Conversation.send`.
+    """Read the tag and the body of one message. The child's counterpart of `Conversation.send`.
 
     Raises:
-        EOFError: The other side has ended, or sent what is no message.
+        EOFError: The other side has ended, or sent an invalid message.
     """
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size:
