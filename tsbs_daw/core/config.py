@@ -1,7 +1,7 @@
-"""Settings of the application: where files live, what to compute on, and the numbers of the daemon.
+"""Settings of the application: where files live, what to compute on, and the limits and intervals of the daemon.
 
-Read once at the edge, and handed inwards as frozen values. Only `failpoint`, which is for tests, asks the environment
-wherever it is.
+The environment is read once at the edge, and settings are passed on as frozen values. Only `failpoint`, which is for
+tests, reads the environment wherever it is called.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ _TEXTS = ("device", "precision", "cluster", "cluster_fallback")
 
 @dataclass(frozen=True)
 class Settings:
-    """`TSBS_DAW_HOME` moves all folders below one; `TSBS_DAW_DEVICE` and `TSBS_DAW_PRECISION` say how to compute.
+    """Folders and devices of the application.
 
-    home:      the spool, the job store, logs
-    cache:     separated stems by content, plug-in quarantine
-    models:    downloaded and converted checkpoints
-    presets:   the user's own presets; `presets` in the home unless `TSBS_DAW_PRESETS` names another folder
-    device:    what the network runs on: "auto", "cpu", "cuda", "cuda:1", "mps"
-    precision: of its matrix products: "auto", "float32", "bfloat16"
-    cluster:   "auto" or host:port of a Ray head, whose nodes compute instead; empty for none
-    cluster_fallback: while no node is there: "local" computes here, "wait" waits
+    `TSBS_DAW_HOME` puts all folders below one folder; `TSBS_DAW_DEVICE` and `TSBS_DAW_PRECISION` select how to compute.
+
+    Attributes:
+        home: Folder of the spool, the job store and the logs.
+        cache: Folder of separated stems, by content, and of the plug-in quarantine.
+        models: Folder of downloaded and converted checkpoints.
+        device: Device that the network runs on: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        precision: Precision of its matrix products: "auto", "float32" or "bfloat16".
+        presets: Folder of the user's own presets. Default: `TSBS_DAW_PRESETS`, or `presets` in the home.
+        cluster: "auto" or host:port of a Ray head whose nodes compute instead of this machine; empty for none.
+        cluster_fallback: What to do if no node is available: "local" computes on this machine, "wait" waits.
     """
 
     home: Path
@@ -57,12 +60,13 @@ class Settings:
         return self.home / "jobs.sqlite3"
 
     def make_folders(self) -> None:
-        """Make home, spool, logs and cache, for this user alone: they hold songs, names and paths.
+        """Create the folders home, spool, logs and cache, readable by this user alone: they hold songs and paths.
 
-        Folders that others can look into are closed, but for a home that the user named: its permissions are theirs.
+        Existing folders that others can read are closed to them, except a home that the user chose: its permissions
+        are up to the user.
 
         Raises:
-            SettingsError: One cannot be made or written to; one sentence.
+            SettingsError: A folder cannot be created or written to.
         """
         places = (self.home, self.spool, self.home / "logs", self.cache)
         for folder in places:
@@ -82,13 +86,13 @@ class Settings:
 
     @classmethod
     def from_texts(cls, texts: dict[str, str]) -> Settings:
-        """From the same fields as texts, as they travel to another process."""
+        """Create settings from their fields as text, as they are passed to another process."""
         values: dict[str, Any] = {name: text if name in _TEXTS else Path(text) for name, text in texts.items()}
         return cls(**values)
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """`TSBS_DAW_HOME` if it is set, else the platform's own folders."""
+        """Create settings from environment variables. Without `TSBS_DAW_HOME`, use the folders of the platform."""
         home = os.environ.get("TSBS_DAW_HOME")
         device, precision = (os.environ.get(f"TSBS_DAW_{name}", "auto") for name in ("DEVICE", "PRECISION"))
         own = os.environ.get("TSBS_DAW_PRESETS")
@@ -105,7 +109,7 @@ class Settings:
 
 
 def runtime_folder() -> Path | None:
-    """The folder that the system gives to this user alone, if there is one. Never a folder that others may write to."""
+    """Return the user's runtime folder, `XDG_RUNTIME_DIR`; None if there is none that only this user can write to."""
     place = Path(os.environ.get("XDG_RUNTIME_DIR") or "")
     try:
         status = place.stat()
@@ -116,7 +120,7 @@ def runtime_folder() -> Path | None:
 
 
 def state_folder() -> Path:
-    """The folder for what all homes of this user share. It depends on the user, not on where a program was started."""
+    """Return the folder for state that all homes of this user share. It depends on the user alone."""
     import platformdirs
 
     chosen = os.environ.get("XDG_STATE_HOME", "")
@@ -131,7 +135,7 @@ def state_folder() -> Path:
 
 
 def resource_folder(name: str) -> Path:
-    """The folder `presets` or `reaper_scripts`: inside the installed package, or at the top of a checkout."""
+    """Return the folder `presets` or `reaper_scripts`: inside the installed package, or at the top of a checkout."""
     import importlib.resources
 
     package = Path(str(importlib.resources.files("tsbs_daw")))
@@ -139,9 +143,9 @@ def resource_folder(name: str) -> Path:
     return installed if installed.is_dir() else package.parent / name
 
 
-# ---- the numbers of the daemon; nobody but a test has a reason to change them ----------------------------------------
+# ---- limits and intervals of the daemon; only tests change them ------------------------------------------------------
 
-PIPELINE = "tsbs_daw.pipeline.run:run_job"  # what a worker runs
+PIPELINE = "tsbs_daw.pipeline.run:run_job"  # the function that a worker runs
 DONE_DAYS = 30  # how long the folders of finished jobs are kept
 
 
@@ -149,11 +153,14 @@ DONE_DAYS = 30  # how long the folders of finished jobs are kept
 class WatchTimings:
     """When a file counts as completely written.
 
-    samples, span_s: it must look the same that often, over at least that time
-    sample_every_s:  how often files that are not stable yet are looked at
-    look_every_s:    a full look at most so often, while events come; never more than a tenth of the time is spent on it
-    rescan_s:        a full look, events or not; also the only look where there are no events
-    incomplete_s:    how long a file shorter than its own header says may stand still before it is taken as it is
+    Attributes:
+        samples: Number of samples in a row that must show the file unchanged.
+        span_s: Shortest time that these samples must span.
+        sample_every_s: Interval between samples of files that are not stable yet.
+        look_every_s: Shortest interval between full scans while events arrive; scans never take more than a tenth of
+            the time.
+        rescan_s: Interval between full scans without events, which are the only scans if the folder is polled.
+        incomplete_s: How long a file that is shorter than its header states may stay unchanged before it is accepted.
     """
 
     samples: int = 3
@@ -170,20 +177,34 @@ SHARE = WatchTimings(span_s=10.0, sample_every_s=2.5, rescan_s=10.0)
 
 @dataclass(frozen=True)
 class DaemonOptions:
-    """How long things may take, and how often they may fail.
+    """Time limits, intervals and retry limits of the daemon.
 
-    songs_at_once:  how many songs one worker separates at a time; 0: what suits the device, one on a processor
-    busy_tick_s, idle_tick_s: pause between two ticks, while something goes on and while nothing does
-    lease_s:        a worker that says nothing for so long is dead
-    stall_s:        a job that moves nowhere for so long hangs
-    cancel_kill_s:  a job that is asked to end and does not in this time is killed
-    crash_limit:    so many dead workers, and the job is dead too
-    retry_limit:    so many attempts when the error may pass by itself, as a full disk does
-    worker_idle_s:  without work for so long, the worker is let go, and its memory with it
-    finish_s, release_s: after SIGTERM, time for the job to finish, then to let go; the sum stays below 10 s
-    copies_bytes:   how much of the watched files may lie copied in the spool at once
-    hook_s:         a hook that takes longer is ended
-    patience_s:     with `once`, how long to wait for files that are still growing
+    Attributes:
+        runner: Function that a worker runs, as module:function.
+        workers: Number of worker processes.
+        songs_at_once: Songs that one worker separates at a time; 0 picks a number for the device, one on a CPU.
+        busy_tick_s: Pause between two ticks while there is work.
+        idle_tick_s: Pause between two ticks while there is none.
+        lease_s: A worker that sends nothing for this long counts as dead.
+        stall_s: A job without progress for this long counts as hanging.
+        cancel_kill_s: A cancelled job that does not end within this time is killed.
+        crash_limit: A job fails for good after this many workers have died running it.
+        retry_limit: Most attempts after errors that may pass by themselves, such as a full disk.
+        retry_first_s: Wait before the first retry; it doubles with each failure, see `back_off`.
+        retry_longest_s: Longest wait before a retry.
+        restart_first_s: Wait before the first restart of a worker; it doubles as well.
+        restart_longest_s: Longest wait before a restart.
+        start_limit: The daemon gives up if every worker has failed to start this many times in a row.
+        worker_idle_s: A worker without work for this long is stopped, which frees its memory.
+        finish_s: Time for a job to finish after SIGTERM.
+        release_s: Time to release the job after that; the sum of both stays below 10 s.
+        heartbeat_s: Interval between updates of the heartbeat file.
+        copies_bytes: Most bytes of watched files that are copied into the spool at once.
+        patience_s: With `once`, how long to wait for files that are still growing.
+        hook_s: A hook that takes longer is killed.
+        done_days: Days for which the folders of finished jobs are kept.
+        local: Timings for watch folders that report events, as local disks do.
+        share: Timings for watch folders that are polled, such as network shares.
     """
 
     runner: str = PIPELINE
@@ -214,21 +235,21 @@ class DaemonOptions:
 
 
 def back_off(failures: int, first_s: float, longest_s: float) -> float:
-    """Seconds to wait after so many failures in a row: doubling, up to a limit."""
+    """Return the seconds to wait after so many failures in a row: doubling, up to a limit."""
     return min(first_s * 2.0 ** max(min(failures, 30) - 1, 0), longest_s)
 
 
 # ---- for tests -------------------------------------------------------------------------------------------------------
 
 FAILPOINTS = ("before-write", "before-manifest", "before-rename", "after-rename")
-FAILPOINT_EXIT_CODE = 137  # what a shell reports of a process killed by SIGKILL
+FAILPOINT_EXIT_CODE = 137  # what a shell reports for a process killed by SIGKILL
 
 
 def failpoint(name: str) -> None:
-    """A place at which a test may let the process die, as a power cut would: no cleaning up, no last words.
+    """Mark a place at which a test can let the process die like in a power cut, without any cleanup.
 
     `TSBS_DAW_FAILPOINT=before-rename` kills every process that gets there; `before-rename@FILE` only the first one,
-    which creates FILE. Without the variable, which is how everyone but a test runs, nothing happens.
+    which creates FILE. Without the variable, which only tests set, nothing happens.
     """
     wanted, _, marker = os.environ.get("TSBS_DAW_FAILPOINT", "").partition("@")
     if wanted != name:
