@@ -103,7 +103,7 @@ def test_delivery_flags_and_salvage_count_for_every_song_of_the_folders(
         (("gone", "--out", "out"), "is not a folder"),
         (("drop", "--out", "out", "--preset", "karoke"), "karaoke"),
         (("drop", "drop", "--out", "out"), "twice"),
-        (("--config", "gone.yaml"), "cannot be read"),
+        (("--config", "gone.yaml"), "Cannot read"),
         (("--config", "x.yaml", "--salvage"), "Write them into the file"),
         (("--config", "x.yaml", "--format", "flac"), "Write them into the file"),
         (("--config", "x.yaml", "--quality", "best"), "Write them into the file"),

@@ -50,7 +50,7 @@ class Outer(BaseModel):
         ({"steps": 6}, "inner.steps must be a multiple of 4, not 6"),
         ({"name": ""}, "inner.name must not be empty, not ''"),
         ({"name": "x" * 99}, "inner.name must have at most 4 characters, not 'xxxx"),
-        ({"name": 5}, "inner.name must be a text, not 5"),
+        ({"name": 5}, "inner.name must be text, not 5"),
         ({"code": "b"}, "inner.code must match the pattern ^a, not 'b'"),
         ({"parts": []}, "inner.parts must not be empty"),
         ({"parts": [1, 2, 3]}, "inner.parts must have at most 2 entries"),

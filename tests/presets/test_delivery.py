@@ -87,7 +87,7 @@ def test_without_a_section_delivery_is_plain(tmp_path: Path, text: str):
         ("wav24", "mp3", "mp3", "sample-exact"),
         ("wav24\n", "mp3\n  loops: []\n  # ", "mp3", "compressed twice"),
         ("markers: bars", "markers: beats", "beats", "did you mean 'bars'?"),
-        ("source: copy", "source: [copy]", "[copy]", "must be a text"),
+        ("source: copy", "source: [copy]", "[copy]", "must be text"),
         ("delivery:\n", "delivery: wav24\n#", "wav24", "must be a mapping"),
     ],
 )

@@ -75,7 +75,7 @@ def test_everything_is_read(tmp_path: Path):
         ("_hz: 30", "_hz: .nan", ".nan", "finite number"),
         ("_hz: 30", "_hz: -30", "-30", "must be from 1 to 192000, not -30"),
         ("ratio: 8", 'ratio: "8"', '"8"', "number without quotes"),
-        ("ratio: 8", "ratio: {}", "{}", "must be a text"),
+        ("ratio: 8", "ratio: {}", "{}", "must be text"),
         ("true_peak: true", "true_peak: yes", "yes", "must be true or false"),
         ("mode: HPF24", "mode: HPF48", "HPF48", "not 'HPF48'; did you mean 'HPF24'?"),
         ("-2 dB", ".inf", ".inf", "finite number"),
@@ -253,5 +253,5 @@ def test_a_pass_that_makes_no_sense_is_refused_at_its_place(tmp_path: Path, pass
 
 def test_nine_passes_are_too_many(tmp_path: Path):
     entries = ", ".join(f"{{stem: s{index}, model: x}}" for index in range(9))
-    with pytest.raises(PresetError, match="passes has 9 entries, and 8 are allowed"):
+    with pytest.raises(PresetError, match="passes has 9 entries; at most 8 are allowed"):
         load_preset(written(tmp_path, f"passes: [{entries}]"))

@@ -83,7 +83,7 @@ def test_mistakes_are_named_with_their_place(tmp_path, text, sentence):
 
 
 def test_a_missing_file_is_a_sentence(tmp_path):
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="Cannot read"):
         load_folders(tmp_path / "none.yaml")
 
 

@@ -1,11 +1,11 @@
-"""The one reader of the YAML files that users write: presets, watch folders, training recipes.
+"""Reader of all YAML files that users write: presets, watch folders, training recipes.
 
-A file may come from anyone. Anchors and aliases (a few lines that expand to gigabytes), tags (which ask for objects),
-deep nesting and endless lists are refused while reading, at the first one. Every error names file, line and column, and
-the closest known name. Scalars stay text until somebody asks for a number or a switch, so that `no` and `1:30` are
-never turned into something else behind the author's back.
+A file may come from anyone. Anchors and aliases (a few lines that expand to gigabytes), tags (which create objects),
+deep nesting and endless lists are rejected while the file is parsed, at the first occurrence. Every error names file,
+line and column, and the closest known name. Scalars stay text until the caller requests a number or a boolean, so that
+`no` and `1:30` are never silently converted into something else.
 
-`Document` answers questions about nodes, one at a time; `read_model` fills a pydantic model from a whole file.
+`Document` checks and converts single nodes; `read_model` fills a pydantic model from a whole file.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _NOT_FINITE = re.compile(r"[-+]?\.?(nan|inf|infinity)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is meant to be.
+    """A kind of file.
 
     Attributes:
-        noun: "preset", as messages call it.
-        error: The exception that its mistakes raise.
+        noun: Name of the kind in messages, such as "preset".
+        error: Exception for mistakes in such a file.
         needs: What an empty file lacks, as the end of a sentence.
     """
 
@@ -53,16 +53,16 @@ PRESET = Kind("preset", PresetError, "it needs at least `outputs:`")
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, stopped at the first node that these files may not have."""
+    """PyYAML's safe loader, which stops at the first node that is not allowed."""
 
     def __init__(self, text: str, document: Document):
         super().__init__(text)
         self.document, self.depth, self.nodes = document, 0, 0
         self.noun = document.kind.noun
-        self.too_deep = f"this is nested more than {DEEPEST} deep; a {self.noun} is not"
+        self.too_deep = f"this is nested more than {DEEPEST} levels deep; simplify the {self.noun}"
 
     def fetch_flow_collection_start(self, token_class: Any) -> None:
-        # The scanner reads ahead of the composer, and the time it takes grows with the square of the open brackets.
+        # The scanner reads ahead of the composer, and its running time grows with the square of the open brackets.
         if self.flow_level >= DEEPEST:
             self._refuse(self.too_deep, self.get_mark())
         super().fetch_flow_collection_start(token_class)
@@ -84,7 +84,7 @@ class _BoundedLoader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             return f"anchors (&) and aliases (*) are not allowed in a {self.noun}; write the value out"
         if getattr(event, "tag", None) is not None:
-            return f"tags (!) are not allowed in a {self.noun}; remove it"
+            return f"tags (!) are not allowed in a {self.noun}; remove this one"
         if self.depth > DEEPEST:
             return self.too_deep
         if self.nodes > MOST_NODES:
@@ -93,24 +93,31 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 class Document:
-    """One YAML file as nodes, and the questions to ask of them. Every complaint names file, line and column."""
+    """A YAML file as nodes, with methods that check and convert them. Every error names file, line and column."""
 
     def __init__(self, path: Path, kind: Kind = PRESET):
         self.path, self.kind = path, kind
 
     def fail(self, node: yaml.Node, message: str) -> DocumentError:
-        """An error at a node, to be raised."""
+        """Return an error at a node, for the caller to raise."""
         return self.fail_at(node.start_mark, message)
 
     def fail_at(self, mark: yaml.Mark | None, message: str) -> DocumentError:
-        """An error at a place; lines and columns count from 1. Ends the sentence with a full stop."""
+        """Return an error at a position, for the caller to raise.
+
+        Args:
+            mark: Position in the file; lines and columns in the message count from 1.
+            message: Sentence without its full stop, which is added here.
+        """
         place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         return self.kind.error(message if message.endswith("?") else f"{message}.", self.path, *place)
 
     def parse(self, data: bytes) -> yaml.MappingNode:
-        """The document's outermost node.
+        """Parse the content of the file and return its outermost node.
 
-        Raises: DocumentError: larger than 64 KiB, not UTF-8, not YAML, or with something that is not allowed
+        Raises:
+            DocumentError: The content is larger than 64 KiB, is not UTF-8 or not YAML, or contains something that is
+                not allowed.
         """
         if len(data) > LARGEST_BYTES:
             raise self.kind.error(
@@ -151,9 +158,15 @@ class Document:
         return self.fail_at(error.problem_mark or error.context_mark, f"not valid YAML: {message}{hint}")
 
     def mapping(self, node: yaml.Node, what: str, known: Collection[str] | None = None) -> Entries:
-        """The entries of a mapping by name; every key once and, if `known` is given, one of these.
+        """Return the entries of a mapping by name.
 
-        Args: what: names the mapping in a message: "an output"
+        Args:
+            node: The mapping.
+            what: Name of the mapping in messages, such as "an output".
+            known: Allowed keys; None for any.
+
+        Raises:
+            DocumentError: The node is not a mapping, or a key is repeated, unknown or not a name.
         """
         if not isinstance(node, yaml.MappingNode):
             raise self.fail(node, f"{what} must be a mapping of names to values")
@@ -164,31 +177,31 @@ class Document:
             if key.value in entries:
                 raise self.fail(key, f"{key.value!r} is given twice in {what}; remove one")
             if known is not None and key.value not in known:
-                closest = did_you_mean(key.value, list(known)) or f"; it knows {', '.join(known) or 'none'}"
+                closest = did_you_mean(key.value, list(known)) or f"; valid keys: {', '.join(known) or 'none'}"
                 raise self.fail(key, f"{what} has no {key.value!r}{closest}")
             entries[key.value] = (key, value)
         return entries
 
     def items(self, node: yaml.Node, what: str, most: int) -> list[yaml.Node]:
-        """The items of a list; an empty value is an empty list."""
+        """Return the items of a list of at most `most`; an empty value counts as an empty list."""
         if is_empty(node):
             return []
         if not isinstance(node, yaml.SequenceNode):
-            raise self.fail(node, f"{what} must be a list: one line with `- ` for each")
+            raise self.fail(node, f"{what} must be a list: one line with `- ` for each entry")
         if len(node.value) > most:
-            raise self.fail(node, f"{what} has {len(node.value)} entries, and {most} are allowed")
+            raise self.fail(node, f"{what} has {len(node.value)} entries; at most {most} are allowed")
         return list(node.value)
 
     def text(self, node: yaml.Node, what: str) -> str:
-        """A scalar that is not empty."""
+        """Return the text of a scalar that is not empty."""
         if not isinstance(node, yaml.ScalarNode):
-            raise self.fail(node, f"{what} must be a text")
+            raise self.fail(node, f"{what} must be text")
         if not node.value.strip():
             raise self.fail(node, f"{what} is empty; give it a value (a value with # needs quotes)")
         return str(node.value)
 
     def number(self, node: yaml.Node, what: str, unit: str = "") -> float:
-        """A finite decimal number, without quotes; `unit` may follow it."""
+        """Return a finite decimal number that is written without quotes; `unit` may follow it."""
         text = self.text(node, what)
         if is_quoted(node):
             raise self.fail(node, f"{what} must be a number without quotes")
@@ -205,17 +218,17 @@ class Document:
 
 
 def is_quoted(node: yaml.Node) -> bool:
-    """Whether a scalar is in quotes, or in block style."""
+    """Tell whether a scalar is in quotes or in block style."""
     return isinstance(node, yaml.ScalarNode) and node.style is not None
 
 
 def is_empty(node: yaml.Node) -> bool:
-    """`key:` with nothing after it."""
+    """Tell whether a value is empty: `key:` with nothing after it, `~` or `null`."""
     return isinstance(node, yaml.ScalarNode) and node.style is None and node.value in ("", "~", "null")
 
 
 def like_number(text: str) -> bool:
-    """Whether a text is written as a number, be it NaN."""
+    """Tell whether a text is written as a number, including NaN and infinity."""
     return bool(_NUMBER.fullmatch(text) or _NOT_FINITE.fullmatch(text))
 
 
@@ -231,11 +244,11 @@ def read_model(path: Path, model: type[AnyModel], kind: Kind) -> AnyModel:
 
     Args:
         path: The file.
-        model: What it holds; a model of models, lists and scalars that forbids unknown keys.
-        kind: What to call it, and what to raise.
+        model: Model of its content, made of models, lists and scalars, that forbids unknown keys.
+        kind: Kind of file, with its name in messages and its exception.
 
     Raises:
-        DocumentError: The file cannot be read, is not what YAML here may be, or has an unknown, missing or wrong
+        DocumentError: The file cannot be read, is not valid or allowed YAML, or has an unknown, missing or invalid
             value; with line and column.
     """
     document = Document(path, kind)
@@ -244,14 +257,24 @@ def read_model(path: Path, model: type[AnyModel], kind: Kind) -> AnyModel:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise kind.error(
-            f"{shown(path)} cannot be read ({error.strerror}); give the YAML file of a {kind.noun}."
+            f"Cannot read {shown(path)} ({error.strerror}). Check the path and its permissions."
         ) from error
     root = document.parse(data)
     return validate(document, root, model, plain(document, root))
 
 
 def validate(document: Document, root: yaml.Node, model: type[AnyModel], values: Any) -> AnyModel:
-    """Fill a model. Raises: DocumentError: at the place of the first value that does not fit"""
+    """Fill a model with plain values.
+
+    Args:
+        document: The file, for error messages.
+        root: Its outermost node, which gives the position of an invalid value.
+        model: The model to fill.
+        values: Plain values of `root`; see `plain`.
+
+    Raises:
+        DocumentError: A value is invalid; the error is at the position of the first one.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -260,16 +283,17 @@ def validate(document: Document, root: yaml.Node, model: type[AnyModel], values:
         node = _node_at(root, steps, want_key=unknown)
         if unknown:
             known = _fields_at(model, steps[:-1])
-            closest = did_you_mean(str(steps[-1]), known) or (f"; it knows {', '.join(known)}" if known else "")
+            closest = did_you_mean(str(steps[-1]), known) or (f"; valid settings: {', '.join(known)}" if known else "")
             raise document.fail(node, f"there is no setting {str(steps[-1])!r} here{closest}") from error
         hint = f"; add `{steps[-1]}:`" if problem.kind == "missing" else ""
         raise document.fail(node, f"{problem.clause}{hint}") from error
 
 
 def plain(document: Document, node: yaml.Node) -> Any:
-    """A node as plain values: texts, numbers, switches, None, lists, dictionaries.
+    """Convert a node into plain values: strings, numbers, booleans, None, lists and dictionaries.
 
-    Raises: DocumentError: a key twice, a key that is no name, or a number that is not finite
+    Raises:
+        DocumentError: A key is repeated or is not a name, or a number is not finite.
     """
     if isinstance(node, yaml.MappingNode):
         return {name: plain(document, value) for name, (_, value) in document.mapping(node, "this mapping").items()}
@@ -288,7 +312,7 @@ def plain(document: Document, node: yaml.Node) -> Any:
 
 
 def _node_at(root: yaml.Node, steps: tuple[Any, ...], *, want_key: bool) -> yaml.Node:
-    """The node that a path leads to, or the last one on the way to it."""
+    """Return the node that a path leads to, or the last existing node on that path."""
     node = root
     for number, step in enumerate(steps):
         if isinstance(node, yaml.MappingNode):
@@ -305,7 +329,7 @@ def _node_at(root: yaml.Node, steps: tuple[Any, ...], *, want_key: bool) -> yaml
 
 
 def _fields_at(model: type[BaseModel], steps: tuple[Any, ...]) -> list[str]:
-    """The names that a model knows at the end of a path."""
+    """Return the field names of the model at the end of a path."""
     for step in steps:
         if isinstance(step, int) or step not in model.model_fields:  # an entry of a list or of a mapping
             continue

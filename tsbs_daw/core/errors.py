@@ -1,41 +1,41 @@
-"""Every error that the program raises on purpose, in one tree, and the words of their messages.
+"""Exception tree of the program, and the wording of messages.
 
     TsbsDawError
-    ├── UsageError                 the user asked for something that cannot be: exit code 2
-    │   ├── DocumentError          a YAML file that cannot be used: carries file, line and column
-    │   │   ├── SettingsError      watch folders, a recipe, or an environment variable
-    │   │   └── PresetError        a preset
-    │   ├── UnknownModel           a model that is neither registered nor a file
-    │   └── JobFormatError         a job file that does not follow the contract, or another schema
-    ├── AudioError                 the song itself: trying again will not help
-    │   ├── UnreadableAudio        not audio, damaged, or hostile
-    │   │   ├── DecoderKilled      by the system when memory is short, or for its silence; tried again once
-    │   │   └── SourceUnavailable  the disk or share does not give the file now; retryable
-    │   ├── TruncatedAudio         shorter than its header promises
+    ├── UsageError                 the user's request is invalid; exit code 2
+    │   ├── DocumentError          invalid YAML file; has file, line and column
+    │   │   ├── SettingsError      invalid watch folders, recipe or environment variable
+    │   │   └── PresetError        invalid preset
+    │   ├── UnknownModel           the model is neither registered nor a file
+    │   └── JobFormatError         the job file violates the contract or has another schema version
+    ├── AudioError                 the song itself cannot be processed; trying again will not help
+    │   ├── UnreadableAudio        not audio, damaged, or malicious
+    │   │   ├── DecoderKilled      the decoder was killed: memory ran short, or it sent nothing; retried once
+    │   │   └── SourceUnavailable  the disk or share does not provide the file at the moment; retryable
+    │   ├── TruncatedAudio         shorter than its header states
     │   ├── NonFiniteAudio         NaN or infinity in the samples
-    │   ├── UnsupportedAudio       audio, but not of a kind that can be separated
-    │   └── SourceChanged          the file was written to or replaced while it was read; retryable
-    ├── ModelError                 weights
-    │   ├── CheckpointError        wrong hash, names, shapes, or format
-    │   └── DownloadError          the network; retryable
-    ├── DeviceError                the accelerator: absent, unusable, or out of memory
-    │   ├── DeviceLost             it failed, and nothing can be computed on it in this process any more
-    │   └── ClusterUnavailable     no other machine computes now; the job waits, at no cost
+    │   ├── UnsupportedAudio       audio of a kind that cannot be separated
+    │   └── SourceChanged          the file was modified or replaced while it was read; retryable
+    ├── ModelError                 a problem with the weights of a model
+    │   ├── CheckpointError        wrong hash, names, shapes or format
+    │   └── DownloadError          the download failed; retryable
+    ├── DeviceError                the accelerator is absent, unusable or out of memory
+    │   ├── DeviceLost             the device failed; this process cannot compute on it any more
+    │   └── ClusterUnavailable     no other machine is available now; the job waits without using up an attempt
     ├── EffectError                an effect chain or plug-in failed
     ├── OutputError                stems could not be written
     │   ├── NoSpaceLeft            the disk is full; retryable
-    │   └── OutputUnavailable      the disk or share does not take the file now; retryable
-    ├── AnalysisError              a song cannot be listened to
-    ├── TrainingError              training cannot go on
-    │   ├── DatasetError           songs that are missing, damaged or unfit; names each one
+    │   └── OutputUnavailable      the disk or share does not accept the file at the moment; retryable
+    ├── AnalysisError              a song cannot be analysed
+    ├── TrainingError              training cannot continue
+    │   ├── DatasetError           songs are missing, damaged or unsuitable; names each one
     │   └── NonFiniteLoss          the loss became NaN or infinite; the batch is saved
-    ├── DaemonError                a daemon is already there, or is not there
-    ├── JobCancelled               not a failure: the user asked
-    └── LeaseLost                  this worker's job was given to another; its result is dropped
+    ├── DaemonError                a daemon is already running, or none is running
+    ├── JobCancelled               the user cancelled the job; not a failure
+    └── LeaseLost                  this worker's job was given to another worker; its result is dropped
 
-A message is one sentence: what happened, to which file, what to do. For values that fail validation there is one table
-from pydantic's kinds of errors to our words: whoever validates a document asks `first_problem`, so that a user reads
-the same whether the value came from the command line, a preset, a job of a DAW or a recipe.
+A message is one sentence: what happened, to which file, what to do. Values that fail validation are described by
+`first_problem`, which maps pydantic's error types to our wording. Every validated document uses it, so a user reads the
+same message whether the value came from the command line, a preset, a job of a DAW or a recipe.
 """
 
 from __future__ import annotations
@@ -51,33 +51,34 @@ if TYPE_CHECKING:
 
 
 def printable(text: str) -> str:
-    """`text` in one line that every file, database and terminal takes, whatever was in it."""
+    """Return any text as one line that every file, database and terminal accepts."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def shown(path: Path | str) -> str:
-    """A path as a message may carry it: quoted, in one line, and printable whatever bytes the name has."""
+    """Return a path as it appears in messages: quoted, in one line, and printable whatever bytes the name has."""
     return f"'{printable(str(path))}'"
 
 
 def described(error: BaseException) -> str:
-    """What anything that was raised says, its class first, in one line for a sentence."""
+    """Describe an exception in one line of at most 300 characters: its class, then its message."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    """`"; did you mean 'x'?"` with the closest known name, or `""`. Capitals do not count."""
+    """Return `"; did you mean 'x'?"` with the closest known name, or `""`. Case is ignored."""
     by_lower = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
 class TsbsDawError(Exception):
-    """Base of the tree.
+    """Base class of all errors.
 
-    retryable: whether the same job may succeed later without a change
-    exit_code: of a program that this error ends
+    Attributes:
+        retryable: Whether the same job may succeed later without any change.
+        exit_code: Exit code of a program that this error ends.
     """
 
     retryable = False
@@ -89,7 +90,7 @@ class UsageError(TsbsDawError):
 
 
 class DocumentError(UsageError):
-    """A file that a user wrote; the message starts with `file:line:column:` where these are known."""
+    """An invalid file that a user wrote. The message starts with `file:line:column:`, as far as these are known."""
 
     def __init__(self, message: str, path: Path | str = "", line: int = 0, column: int = 0):
         self.path, self.line, self.column = str(path), line, column
@@ -217,7 +218,8 @@ class LeaseLost(TsbsDawError):
 
 _LONGEST_VALUE = 40
 
-# By pydantic's name of the error; fields are those of its context. What a name begins with counts where it is missing.
+# By pydantic's error type; fields in braces come from the error's context. A type without an entry uses that of the
+# longest prefix of its name; see `_family`.
 _RULES = {
     "extra_forbidden": "is unknown",
     "missing": "is missing",
@@ -236,8 +238,8 @@ _RULES = {
     "string_too_long": "must have at most {max_length} characters",
     "string_pattern_mismatch": "must match the pattern {pattern}",
     "string_unicode": "must be valid Unicode text",
-    "string": "must be a text",
-    "bytes": "must be a text",
+    "string": "must be text",
+    "bytes": "must be text",
     "path": "must be a path",
     "too_short": "must have at least {min_length} entries",
     "too_long": "must have at most {max_length} entries",
@@ -256,12 +258,12 @@ _RULES = {
 
 @dataclass(frozen=True)
 class Problem:
-    """The first thing wrong with a document.
+    """The first problem of a document.
 
     Attributes:
-        steps: The way to the value: names, and numbers of entries.
-        kind: "missing", "unknown" or "wrong"; "own" where a validator of ours wrote the sentence.
-        requirement: What the value must be, as the rest of a sentence about it: "must be at most 5, not 6".
+        steps: Path to the value: names, and indices in lists.
+        kind: "missing", "unknown" or "wrong"; "own" if a validator of this project wrote the message.
+        requirement: What the value must be, to follow its name in a sentence: "must be at most 5, not 6".
     """
 
     steps: tuple[str | int, ...]
@@ -270,17 +272,17 @@ class Problem:
 
     @property
     def where(self) -> str:
-        """`folders.0.preset`."""
+        """Path to the value as text: `folders.0.preset`."""
         return ".".join(str(step) for step in self.steps) or "the document"
 
     @property
     def clause(self) -> str:
-        """`loudness must be at most -5, not 3`, without a full stop."""
+        """The problem in words, without a full stop: `loudness must be at most -5, not 3`."""
         return f"{self.where}{':' if self.kind == 'own' else ''} {self.requirement}"
 
 
 def first_problem(error: ValidationError) -> Problem:
-    """What a message names of an error: its first problem."""
+    """Return the first problem of a validation error, which is the one that messages name."""
     details = error.errors(include_url=False)[0]
     name, context = details["type"], details.get("ctx", {})
     kind = {"missing": "missing", "extra_forbidden": "unknown", "value_error": "own", "assertion_error": "own"}
@@ -299,12 +301,12 @@ def _rule(name: str, context: Mapping[str, Any]) -> str:
 
 
 def _family(name: str) -> str:
-    """`int_parsing` -> `int`: pydantic has several names for a wrong type."""
+    """Return the key of the rule for an error type, `int_parsing` -> `int`; pydantic has several for a wrong type."""
     return max((known for known in _RULES if name.startswith(f"{known}_")), key=len, default="")
 
 
 def _short_value(value: Any) -> str:
-    """A plain value in one short line; empty for anything else."""
+    """Return a plain value as one short line; empty for any other value."""
     if value is None or not isinstance(value, (str, int, float)):
         return ""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
