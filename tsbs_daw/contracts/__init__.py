@@ -1,9 +1,9 @@
-"""The JSON documents that the program reads and writes, and nothing else: each has a module.
+"""The JSON documents that the program reads and writes, one module each.
 
-Here is what all have in common: a schema number, no unknown keys, and errors in one sentence.
+This module holds what all of them share: a schema number, no unknown keys, and errors in one sentence.
 
-A document that has been parsed can be written again, and is the same then: no half characters, no NaN, no depth that a
-writer gives up on. So whoever holds one need not expect that storing it fails.
+A parsed document can always be written again without a change: it holds no lone surrogates, no NaN, and no nesting
+that is too deep for a JSON writer. So code that holds a document need not expect serialising it to fail.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tsbs_daw.core.errors import JobFormatError, first_problem, printable
 from tsbs_daw.core.files import read_small
 
 SCHEMA: Final = 1
-MAX_BYTES: Final = 4 << 20  # of a document that is read from a folder which others may write to
+MAX_BYTES: Final = 4 << 20  # largest document to read from a folder that others can write to
 _MAX_DEPTH: Final = 64
 
 AnyDocument = TypeVar("AnyDocument", bound="Document")
@@ -29,7 +29,7 @@ def _to_sentence(text: Any) -> Any:
     return printable(text) if isinstance(text, str) else text
 
 
-# Text for people: whatever it quotes, it can be stored and shown.
+# Text for people; made safe to store and display, whatever it quotes.
 Sentence = Annotated[str, BeforeValidator(_to_sentence)]
 
 
@@ -42,7 +42,7 @@ class Part(BaseModel):
 class Document(Part):
     """A whole JSON file, with its schema number."""
 
-    SCHEMAS: ClassVar[tuple[int, ...]] = (SCHEMA,)  # those that are understood
+    SCHEMAS: ClassVar[tuple[int, ...]] = (SCHEMA,)  # supported versions
 
     schema_: Literal[1] = Field(SCHEMA, alias="schema")
 
@@ -50,27 +50,35 @@ class Document(Part):
         return self.model_dump_json(by_alias=True, indent=2)
 
     def checked(self: AnyDocument) -> AnyDocument:
-        """This document, which can be written down and read again as it is.
+        """Return this document, after checking that it survives writing and reading unchanged.
 
         Raises:
-            JobFormatError: It cannot, as with a file name that is not UTF-8; one sentence.
+            JobFormatError: It does not, for example because of a file name that is not UTF-8. The message is one
+                sentence.
         """
         kind = type(self).__name__.lower()
         try:
             again = type(self).from_json(self.to_json(), f"the {kind}")
-        except ValueError as error:  # the writer's own
-            raise JobFormatError(f"The {kind} cannot be written down ({printable(str(error))[:300]}).") from error
+        except ValueError as error:  # from the JSON writer
+            raise JobFormatError(f"The {kind} cannot be written as JSON ({printable(str(error))[:300]}).") from error
         if again != self:
-            raise JobFormatError(f"The {kind} changes when it is written down; use texts and finite numbers.")
+            raise JobFormatError(f"The {kind} changes when it is written as JSON; use only text and finite numbers.")
         return self
 
     @classmethod
     def from_json(cls: type[AnyDocument], text: str | bytes, name: Path | str) -> AnyDocument:
-        """Parse and validate.
+        """Parse and validate a document.
 
-        Args:   name: what the message calls this text, usually its file
-        Raises: JobFormatError: not JSON, another schema, unknown or wrong keys, or nothing that can be written again;
-                one sentence
+        Args:
+            text: The JSON.
+            name: What messages call this text, usually its file.
+
+        Returns:
+            The document.
+
+        Raises:
+            JobFormatError: The text is not JSON, has another schema or unknown or invalid keys, or holds something that
+                cannot be written again. The message is one sentence.
         """
         what = printable(str(name))
         try:
@@ -78,10 +86,10 @@ class Document(Part):
         except (ValueError, RecursionError) as error:
             raise JobFormatError(f"{what} is not valid JSON ({printable(str(error))}); write it again.") from error
         if problem := _unstorable(found):
-            raise JobFormatError(f"{what}: {problem}; write it again without.")
+            raise JobFormatError(f"{what}: {problem}; write it again without that.")
         schema = found.get("schema") if isinstance(found, dict) else None
         if schema not in cls.SCHEMAS or isinstance(schema, bool):
-            said = repr(schema)[:40] if isinstance(schema, (int, float, str, type(None))) else "of another kind"
+            said = repr(schema)[:40] if isinstance(schema, (int, float, str, type(None))) else "of another type"
             known = " and ".join(map(str, cls.SCHEMAS))
             raise JobFormatError(
                 f"{what} has schema {printable(said)}, and this version of tsbs-daw understands schema {known}; "
@@ -94,11 +102,12 @@ class Document(Part):
 
     @classmethod
     def read(cls: type[AnyDocument], path: Path, limit_bytes: int = MAX_BYTES) -> AnyDocument:
-        """Read a document from a folder that others may write to: a regular file, no link, of a bounded size.
+        """Read a document from a folder that others can write to: only a regular file, no link, of limited size.
 
         Raises:
-            FileNotFoundError, NotADirectoryError: It is not there.
-            JobFormatError: It cannot be read, or as `from_json`; one sentence.
+            FileNotFoundError: The file does not exist.
+            NotADirectoryError: A folder on its path is a file.
+            JobFormatError: The file cannot be read, or as in `from_json`. The message is one sentence.
         """
         try:
             text = read_small(path, limit_bytes)
@@ -106,12 +115,12 @@ class Document(Part):
             raise
         except OSError as error:
             what = printable(str(path))
-            raise JobFormatError(f"{what} cannot be read ({error.strerror}); write it again.") from error
+            raise JobFormatError(f"Cannot read {what} ({error.strerror}); write it again.") from error
         return cls.from_json(text, path)
 
 
 def _unstorable(found: Any) -> str:
-    """What in a parsed document cannot be written again; empty when all can."""
+    """Say what in a parsed document cannot be written again; empty if everything can."""
     level: list[tuple[str, Any]] = [("", found)]
     for _ in range(_MAX_DEPTH):
         below: list[tuple[str, Any]] = []
@@ -131,11 +140,11 @@ def _unstorable(found: Any) -> str:
 def _unstorable_value(value: Any) -> str:
     texts = value.keys() if isinstance(value, dict) else (value,) if isinstance(value, str) else ()
     if any(not _is_text(text) for text in texts):
-        return "holds half of a character (a lone surrogate)"
+        return "holds half a character (a lone surrogate)"
     if isinstance(value, float) and not math.isfinite(value):
         return "is not a finite number"
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        return "is a number too large to be stored"
+        return "is a number too large to store"
     return ""
 
 

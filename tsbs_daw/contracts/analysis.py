@@ -1,6 +1,6 @@
-"""What is known of a song: tempo, beats, key, levels, silences, sections. Every doubtful figure says so.
+"""The analysis of a song: tempo, beats, key, levels, silences, sections. Doubtful values are flagged.
 
-Times are seconds from the song's first sample. A confidence is 0 (a guess) to 1 (certain).
+Times are in seconds from the song's first sample. A confidence is between 0 (a guess) and 1 (certain).
 """
 
 from __future__ import annotations
@@ -17,25 +17,48 @@ class _Part(BaseModel):
 
 
 class TempoChange(_Part):
-    """From at_s on, the song goes at bpm."""
+    """A tempo change.
+
+    Attributes:
+        at_s: Where the tempo starts.
+        bpm: The tempo from there.
+    """
 
     at_s: float
     bpm: float = Field(gt=0)
 
 
 class Tempo(_Part):
-    """bpm: None where there is no pulse; changes: the tempo map, first entry at the first beat; steady: one entry."""
+    """The tempo of a song.
+
+    Attributes:
+        bpm: None if there is no pulse.
+        confidence: Of `bpm`.
+        doubtful: `bpm` is more likely wrong than usual.
+        steady: The tempo map has only one entry.
+        source: The audio that was analysed: the mixture, or a stem.
+        changes: The tempo map; the first entry is at the first beat.
+    """
 
     bpm: float | None
     confidence: float = Field(ge=0, le=1)
     doubtful: bool
     steady: bool = True
-    source: str = Field("mixture", description="what was listened to: mixture, or a stem's name")
+    source: str = Field("mixture", description="The audio that was analysed: mixture, or a stem's name.")
     changes: tuple[TempoChange, ...] = ()
 
 
 class Beats(_Part):
-    """times_s: every beat; downbeats_s: those that begin a bar; beats_per_bar: None where it cannot be trusted."""
+    """The beats of a song.
+
+    Attributes:
+        times_s: Every beat.
+        confidence: Of the beats.
+        downbeats_s: The beats that begin a bar.
+        beats_per_bar: None if it is unreliable.
+        meter_confidence: Of the downbeats and `beats_per_bar`.
+        meter_doubtful: The meter is more likely wrong than usual.
+    """
 
     times_s: tuple[float, ...] = ()
     confidence: float = Field(0.0, ge=0, le=1)
@@ -46,7 +69,15 @@ class Beats(_Part):
 
 
 class Key(_Part):
-    """tonic: C, Db, D ..., spelt as the key is (C# minor, Db major); camelot: 1A..12A minor, 1B..12B major."""
+    """The key of a song.
+
+    Attributes:
+        tonic: C, Db, D ..., in the usual spelling of the key (C# minor, Db major).
+        mode: Major or minor.
+        camelot: 1A to 12A for minor, 1B to 12B for major.
+        confidence: Of the key.
+        doubtful: The key is more likely wrong than usual.
+    """
 
     tonic: str
     mode: Literal["major", "minor"]
@@ -60,7 +91,13 @@ class Key(_Part):
 
 
 class Loudness(_Part):
-    """EBU R128; None: silence."""
+    """Loudness after EBU R128. None: silence.
+
+    Attributes:
+        integrated_lufs: Integrated loudness.
+        range_lu: Loudness range.
+        true_peak_db: True peak, relative to full scale.
+    """
 
     integrated_lufs: float | None
     range_lu: float | None
@@ -68,12 +105,21 @@ class Loudness(_Part):
 
 
 class Span(_Part):
+    """A stretch of time."""
+
     start_s: float
     end_s: float
 
 
 class StemSound(_Part):
-    """Where a stem sounds. first_sound_s: None if it never does; silences: spans without it, one second or more."""
+    """When a stem is audible.
+
+    Attributes:
+        loudness: Of the whole stem.
+        first_sound_s: When it is first audible; None if it never is.
+        active_share: Share of the song in which it is audible.
+        silences: Spans of one second or more without it.
+    """
 
     loudness: Loudness
     first_sound_s: float | None
@@ -82,7 +128,14 @@ class StemSound(_Part):
 
 
 class Section(_Part):
-    """A stretch of the song between two changes of what is heard; label: A, B, A ... like sounds like."""
+    """A stretch of the song between two changes in its sound.
+
+    Attributes:
+        start_s: Where it starts.
+        end_s: Where it ends.
+        label: A, B, A, ...; sections that sound alike have the same label.
+        confidence: Amount of change at its start, or for the first section at its end.
+    """
 
     start_s: float
     end_s: float
@@ -91,7 +144,20 @@ class Section(_Part):
 
 
 class Analysis(_Part):
-    """A song's analysis. key: None where nothing has a pitch; intro_s: until the first onset; notes: plain warnings."""
+    """The analysis of a song.
+
+    Attributes:
+        schema_version: Version of this document.
+        duration_s: Length of the song.
+        tempo: Tempo and tempo map.
+        beats: Beats and bars.
+        key: None if nothing has a pitch.
+        loudness: Of the whole song.
+        intro_s: Time until the song is first audible; its duration if it is silent.
+        stems: Activity of each stem, by name.
+        sections: In order.
+        notes: Warnings in plain words.
+    """
 
     schema_version: Literal[1] = Field(SCHEMA, alias="schema")
     duration_s: float

@@ -1,7 +1,7 @@
-"""catalogue.json: what became of every song of a batch, and where its files are.
+"""catalogue.json: the outcome of every song of a batch, and where its files are.
 
-Paths inside a catalogue are relative to the batch's out folder and have forward slashes, so that the folder can be
-moved or given away. Levels are in dB relative to full scale; None is silence, or what nobody measured.
+Paths inside a catalogue are relative to the batch's output folder and have forward slashes, so that the folder can be
+moved or shared. Levels are in dB relative to full scale; None means silence, or not measured.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ from tsbs_daw.contracts.manifest import AudioFile
 from tsbs_daw.core.filenames import safe_name
 
 JSON = "catalogue.json"
-CSV = "catalogue.csv"  # the same as a table
+CSV = "catalogue.csv"  # the same data as a table
 
 SongState = Literal["done", "failed", "duplicate", "waiting"]
 
 
-# What a catalogue says of an audio file: enough to find, show and play it.
+# What a catalogue says about an audio file: enough to find, show and play it.
 FILE_FIELDS = {"name", "kind", "file", "color", "muted", "loudness_lufs", "true_peak_db"}
 
 
 class SongEntry(Part):
     """One song.
 
-    source:       its path, as it was found
-    reason:       why it is not done, or what it waits for: one plain sentence; None when it is done
-    duplicate_of: source of the song with the same content, if it is a duplicate
-    folder:       where its files are; None until it is done
-    residual_db:  RMS of the source minus the sum of the dry stems, relative to the source's RMS
-    gain_db:      the one gain that all its files share
-    files:        its audio files, relative to the output folder of the batch
-    sessions:     its session files
-    loops:        how many loops were cut from it; loops_folder: where they are
-    stem_mp4:     its file for DJ decks
+    Attributes:
+        source: Path of the song, as it was found.
+        sha256: Hash of the source file.
+        state: Whether it is done.
+        reason: Why it is not done, or what it waits for: one plain sentence. None when it is done.
+        duplicate_of: Source of the song with the same content, if this one is a duplicate.
+        folder: Where its files are; None until it is done.
+        residual_db: RMS of the source minus the sum of the dry stems, relative to the source's RMS.
+        gain_db: The one gain that all its files share.
+        files: Its audio files, relative to the output folder of the batch.
+        sessions: Its session files.
+        loops: Number of loops cut from it.
+        loops_folder: Where the loops are.
+        stem_mp4: Its file for DJ decks.
     """
 
     source: str
@@ -68,7 +72,14 @@ class SongEntry(Part):
 
 
 class Catalogue(Document):
-    """The whole batch. crate: its name; preset: the name of the preset that it was made with."""
+    """The whole batch.
+
+    Attributes:
+        created: When the catalogue was written.
+        crate: Name of the batch.
+        preset: Name of the preset that it was made with.
+        songs: Its songs.
+    """
 
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(timezone.utc))
     crate: str
@@ -77,5 +88,5 @@ class Catalogue(Document):
 
     @property
     def session(self) -> str:
-        """What the session of all songs is called; it lies beside the catalogue."""
+        """File name of the session with all songs, which is beside the catalogue."""
         return f"{safe_name(self.crate, fallback='crate')}.RPP"

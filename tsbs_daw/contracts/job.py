@@ -1,20 +1,20 @@
-"""The JSON contract: what asks for a separation, how it goes, and what came of it.
+"""The JSON contract: a request for a separation, its progress, and its result.
 
-The same four documents are written by the REAPER scripts, the command line and the watch folder. Each carries a
-`schema` number; unknown keys are refused, so that a misspelt option is an error and not a surprise.
+The REAPER scripts, the command line and the watch folder all use the same four documents. Each carries a `schema`
+number. Unknown keys are rejected, so that a misspelt option is an error and not a surprise.
 
-A request has schema 1 or 2, and its result has the same: in schema 2 it names the analysis. Whoever asks in schema 1
-gets the keys of schema 1 and no others.
+A request has schema 1 or 2, and its result has the same. In schema 2, the result names the analysis. A client that
+sends schema 1 gets the keys of schema 1 and no others.
 
-    job.json        Job        what to do             written by whoever asks
-    progress.json   Progress   how far it is          written by the daemon, while it works
-    result.json     Result     what came of it        written by the daemon, last
-    heartbeat.json  Heartbeat  a daemon is alive      written by the daemon, in the spool root
+    job.json        Job        what to do             written by the client
+    progress.json   Progress   how far it is          written by the daemon, during the job
+    result.json     Result     the outcome            written by the daemon, last
+    heartbeat.json  Heartbeat  the daemon is alive    written by the daemon, in the spool root
 
-A job's `Treatment` is what is done to its song: preset, model, options. The same value is in watch folders and batches.
-It makes its own fingerprint, a short name for "the same settings". It does not decide what is reused of a separation,
-which the pipeline does with the hashes of what it really loaded; it only says whether a song has been dealt with. So it
-is cheap, and a file that does not look different is not read again.
+A job's `Treatment` is what is done to its song: preset, model, options. Watch folders and batches use the same type.
+Its fingerprint identifies the settings, and is only used to tell whether a song has been processed with them already.
+What can be reused of an earlier separation is decided by the pipeline, from the hashes of what it really loaded. So
+the fingerprint can be cheap: a file whose size and modification time are unchanged is not read again.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from tsbs_daw.core.files import file_sha256
 from tsbs_daw.models import registry
 from tsbs_daw.presets.delivery import DeliveryOptions
 
-_LONGEST_PATH = 32767  # characters; Windows' limit, the largest of the systems
-_MOST_SAMPLES = 1 << 53  # the largest whole number that every reader of JSON keeps exactly
+_LONGEST_PATH = 32767  # characters; the limit of Windows, which is the highest of any system
+_MOST_SAMPLES = 1 << 53  # the largest integer that every JSON reader represents exactly
 
 
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError(f"the path {str(path)[:200]!r} is not absolute")
     if "\0" in str(path) or len(str(path)) > _LONGEST_PATH:
-        raise ValueError(f"the path {str(path)[:200]!r} is not one that a system can have")
+        raise ValueError(f"the path {str(path)[:200]!r} is not valid on any system")
     return path
 
 
@@ -56,7 +56,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class State(str, Enum):
-    """The states of a job. A job that is not `queued` or `running` is finished and stays as it is."""
+    """The states of a job. A job that is neither `queued` nor `running` is finished and does not change any more."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -73,7 +73,7 @@ class State(str, Enum):
 
 
 def new_job_id() -> str:
-    """Sorts by creation time, safe as a file name, unique without coordination."""
+    """Make an id that sorts by creation time, is safe as a file name, and is unique without coordination."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:12]}"
 
 
@@ -83,7 +83,10 @@ JobId = Annotated[str, Field(pattern=re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63
 class Source(Part):
     """The audio to separate: a file, or a portion of it.
 
-    start_samples, length_samples: at the file's own sample rate; length None means to the end
+    Attributes:
+        path: The file.
+        start_samples: Start of the portion, at the file's own sample rate.
+        length_samples: Length of the portion, at the file's own sample rate; None: to the end.
     """
 
     path: AbsolutePath
@@ -93,7 +96,7 @@ class Source(Part):
 
 def _name_or_path(text: str) -> str:
     if "\0" in text or len(text) > _LONGEST_PATH:
-        raise ValueError(f"{text[:100]!r} is neither a name nor a path that a system can have")
+        raise ValueError(f"{text[:100]!r} is neither a name nor a valid path")
     return text
 
 
@@ -102,11 +105,11 @@ class Treatment(Part):
 
     Attributes:
         preset: A shipped preset's name or an absolute path to a YAML file.
-        model: A registered model's name or an absolute path; the mean of several with commas between them.
+        model: A registered model's name or an absolute path; several, separated by commas, are averaged.
         stage: "full" runs both stages of the network, "mask" only the first.
-        null: Share the residual among the stems, whatever the preset says. It is the default by now.
-        salvage: Separate what is left of a cut file.
-        delivery: What differs from the preset's own `delivery:`.
+        null: Share the residual among the stems, whatever the preset says. This is the default by now.
+        salvage: Separate what is left of a file that is cut short or damaged.
+        delivery: Overrides of the preset's own `delivery:`.
     """
 
     preset: Annotated[str, AfterValidator(_name_or_path)] = "none"
@@ -117,20 +120,20 @@ class Treatment(Part):
     delivery: DeliveryOptions | None = None
 
     def fingerprint(self, hashes: ContentHashes, output: Path) -> str:
-        """Equal for equal treatments with the same output, whichever process asks.
+        """Return a hash that is the same in every process for equal treatments with the same output.
 
-        The preset counts by its content, models by their names; `ContentHashes.of_models` tells weights apart.
+        The preset counts by its content, models by their names; `ContentHashes.of_models` distinguishes their weights.
         """
         decisive: list[Any] = [hashes.of_preset(self.preset), self.preset, self.model, self.stage, self.null]
         decisive += [os.fsencode(output).hex(), *hashes.precision]
-        # Only then: without them, the fingerprint is that of versions that knew of neither.
+        # Only added if set: without them, the fingerprint equals that of versions without these options.
         decisive += ["salvage"] if self.salvage else []
         decisive += [to_json(self.delivery.stated).decode()] if self.delivery else []
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 
 class Exchanged(Document):
-    """A request or a result, in the schema that the one who asks understands."""
+    """A request or a result, in the schema that the client understands."""
 
     SCHEMAS: ClassVar[tuple[int, ...]] = (1, 2)
 
@@ -140,9 +143,14 @@ class Exchanged(Document):
 class Job(Treatment, Exchanged):
     """One request: a song, what is done to it, and where the result goes.
 
-    output:   folder in which the song's folder appears
-    song:     name of that folder and of the session; None: the source file's name without its ending
-    deliver:  what the DAW side needs to find its item again; carried to the result untouched
+    Attributes:
+        id: The job's id.
+        source: The audio to separate.
+        output: Folder in which the song's folder is created.
+        song: Name of that folder and of the session; None: the source file's name without its extension.
+        origin: The kind of client.
+        priority: "interactive" jobs go before "batch" jobs.
+        deliver: What the DAW side needs to find its item again; passed on to the result unchanged.
     """
 
     id: JobId = Field(default_factory=new_job_id)
@@ -159,7 +167,16 @@ class Job(Treatment, Exchanged):
 
 
 class Progress(Document):
-    """How far a job is. `fraction` never falls; `message` is one plain phrase such as "separating"."""
+    """How far a job is.
+
+    Attributes:
+        id: The job's id.
+        state: The job's state.
+        fraction: Share of the work that is done; never decreases.
+        message: One plain phrase such as "separating".
+        attempt: Number of this attempt at the job, from 1.
+        updated_unix_s: When this was written.
+    """
 
     id: JobId
     state: State
@@ -172,9 +189,11 @@ class Progress(Document):
 class StemFile(Part):
     """One delivered audio file.
 
-    kind:    tells a dry stem from a preset's output
-    color:   #rrggbb
-    folders: what it lies in, outermost first; see `manifest.AudioFile`. Only written in schema 2, if there are any
+    Attributes:
+        kind: A dry stem or an output of the preset.
+        color: As #rrggbb.
+        folders: Folders that contain it, outermost first; see `manifest.AudioFile`. Only written in schema 2, if there
+            are any.
     """
 
     name: str
@@ -193,11 +212,15 @@ class StemFile(Part):
 
 
 class Result(Exchanged):
-    """What came of a job. `error` is one sentence for a musician; None when done.
+    """The outcome of a job.
 
-    folder:                 where the stems are
-    analysis:               tempo, beats, key and sections; None without one. Only written in schema 2
-    time_reference_samples: where the source starts in the session (BWF), at sample_rate
+    Attributes:
+        id: The job's id.
+        state: The job's final state.
+        error: One sentence for a musician; None when done.
+        folder: Where the stems are.
+        analysis: File with tempo, beats, key and sections, if the song was analysed. Only written in schema 2.
+        time_reference_samples: Where the source starts in the session (BWF), at `sample_rate`.
     """
 
     id: JobId
@@ -227,13 +250,14 @@ class Result(Exchanged):
 
 
 class JobEnded(Document):
-    """What a hook of a watch folder is told: a job has ended, and its stems, if any, are published.
+    """The message to a watch folder's hook: a job has ended, and its stems, if any, are published.
 
-    id:         of this message; the same when it is sent again after a crash
-    job:        of the job
-    state:      done, duplicate, failed or dead
-    source:     the song's file as it was found; what is not text in its path is escaped
-    source_now: where that file is now; None where it was deleted
+    Attributes:
+        id: Id of this message; the same when it is sent again after a crash.
+        job: Id of the job.
+        state: done, duplicate, failed or dead.
+        source: Path of the song's file as it was found; bytes that are not text are escaped.
+        source_now: Where that file is now; None if it was deleted.
     """
 
     event: Literal["done", "failed"]
@@ -253,7 +277,7 @@ class JobEnded(Document):
 
 
 class Heartbeat(Document):
-    """A daemon is alive if `updated_unix_s` is less than 10 s old."""
+    """A daemon's sign of life: it is alive if `updated_unix_s` is less than 10 s old."""
 
     pid: int
     version: str
@@ -261,30 +285,33 @@ class Heartbeat(Document):
     device: str = ""
 
 
-# ---- what names lead to ----------------------------------------------------------------------------------------------
+# ---- content behind names --------------------------------------------------------------------------------------------
 
-_UNUSABLE = "unusable"  # what is wrong with it, the job will say
+_UNUSABLE = "unusable"  # the job will report what is wrong with it
 
 
 class ContentHashes:
-    """Hashes of the files that names of presets and models lead to. Each file is read again only when it changed.
+    """Hashes of the files behind the names of presets and models. A file is only read again when it has changed.
 
-    Threads may share one: a hash that two of them compute is the same.
+    Threads may share an instance: at worst, two of them compute the same hash.
     """
 
     def __init__(self, settings: Settings):
         self._settings = settings
         self._presets: dict[str, Path] = {}
-        self._passes: dict[str, tuple[str, ...]] = {}  # the models of its passes, by the content of a preset
+        self._passes: dict[str, tuple[str, ...]] = {}  # models of the passes, by the hash of the preset
         self._known: dict[Path, tuple[tuple[int, int], str]] = {}
 
     @property
     def precision(self) -> tuple[str, ...]:
-        """The precision, if one was asked for: without, everything is called as before there was a choice."""
+        """The precision, if one was requested; empty otherwise, so that hashes match versions without the option."""
         return () if self._settings.precision == "auto" else (self._settings.precision,)
 
     def of_model(self, name: str) -> str:
-        """The content of the checkpoints, wherever the name leads, and the precision; the name while there is none."""
+        """Return the hashes of the checkpoints behind a name, and the precision.
+
+        A checkpoint that is missing counts by its name.
+        """
         return "-".join((*map(self._of_weights, registry.members(name)), *self.precision))
 
     def _of_weights(self, name: str) -> str:
@@ -293,7 +320,7 @@ class ContentHashes:
         return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest() if digest == _UNUSABLE else digest
 
     def of_models(self, treatment: Treatment) -> str:
-        """`of_model` of the treatment's model and of those that its preset's passes name."""
+        """Return a hash of the treatment's model and of the models that its preset's passes name."""
         own, preset = self.of_model(treatment.model), self.of_preset(treatment.preset)
         models = self._passes.get(preset, ())
         if not models:
@@ -301,7 +328,7 @@ class ContentHashes:
         return hashlib.sha256("\n".join([own, *map(self.of_model, models)]).encode()).hexdigest()
 
     def of_preset(self, name: str) -> str:
-        """The content of a preset and of the files it names; a constant for one that cannot be read."""
+        """Return the hash of a preset and of the files it names; a constant for one that cannot be read."""
         from tsbs_daw.presets.preset import preset_files, read_preset
 
         def digest(path: Path) -> str:

@@ -1,7 +1,7 @@
 """manifest.json: where a set of stems came from, how it was made, and what was measured on it.
 
 It is written last into a song's folder, so a folder that has one is complete. Levels are in dB relative to full
-scale; None stands for minus infinity, that is silence, which JSON cannot say.
+scale; None stands for minus infinity (silence), which JSON cannot represent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tsbs_daw.core.errors import JobFormatError
 
 FILE_NAME = "manifest.json"
 
-# What decides how a result sounds. Read from the installed packages' metadata; nothing is imported for it.
+# Packages that affect how a result sounds. Versions come from the packages' metadata, without importing them.
 _PACKAGES = ("tsbs-daw", "torch", "numpy", "soundfile", "soxr", "pedalboard", "safetensors")
 
 
@@ -34,7 +34,7 @@ def _finite_or_none(value: Any) -> Any:
 
 
 def _printable(path: Any) -> Any:
-    """A path as text that JSON can hold; bytes that are not UTF-8 appear as \\xNN."""
+    """Return a path as text that JSON can hold; bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace") if isinstance(path, (str, Path)) else path
 
 
@@ -46,9 +46,17 @@ PrintablePath = Annotated[str, BeforeValidator(_printable)]
 class SourceEntry(Part):
     """The file that was separated.
 
-    sample_rate, channels, samples: of the portion that was separated, and of every stem
-    start_samples, length_samples:  the portion that was asked for; length None means to the end
-    time_reference_samples:         where the portion starts in the session it came from (BWF), at sample_rate
+    Attributes:
+        path: The file; bytes that are not UTF-8 are written as \\xNN.
+        sha256: Hash of the file.
+        container: Format of the file.
+        subtype: Encoding of its samples.
+        sample_rate: Of the portion that was separated, and of every stem.
+        channels: Of the portion, and of every stem.
+        samples: Length of the portion, and of every stem.
+        start_samples: Start of the requested portion.
+        length_samples: Length of the requested portion; None: to the end.
+        time_reference_samples: Where the portion starts in the session it came from (BWF), at `sample_rate`.
     """
 
     path: PrintablePath
@@ -64,7 +72,7 @@ class SourceEntry(Part):
 
 
 class NamedHash(Part):
-    """A model or a preset: what it is called, and what it exactly was."""
+    """A model or a preset: its name, and the hash of its content."""
 
     name: str
     sha256: Sha256
@@ -76,13 +84,18 @@ class AudioFile(Part):
     Attributes:
         name: As a session shows it.
         kind: A dry stem, an output of the preset, or the song itself beside them.
-        file: Its path, relative to the manifest's folder.
-        muted: A dry stem beside outputs or beside its own parts, or the song itself.
-        size_bytes, sha256: Once it is written; 0 and None before, and in a catalogue.
-        sample_peak_db, true_peak_db, rms_db, loudness_lufs: As delivered.
-        folders: The folders that sessions show it in, outermost first, each named like the stem that a pass took
-            apart: of that stem itself and of its parts.
-        sources: The stems that it is made of; known while a job runs, and not written down.
+        file: Path, relative to the manifest's folder.
+        color: As #rrggbb.
+        muted: True for the song itself, and for a dry stem beside outputs or beside its own parts.
+        size_bytes: Size of the file; 0 until it is written, and in a catalogue.
+        sha256: Hash of the file; None until it is written, and in a catalogue.
+        sample_peak_db: Highest sample, as delivered.
+        true_peak_db: True peak, as delivered.
+        rms_db: RMS level, as delivered.
+        loudness_lufs: Integrated loudness, as delivered.
+        folders: Folders in which sessions show it, outermost first. Each is named after a stem that a pass has split,
+            and holds that stem and its parts.
+        sources: Stems that it is made of. Only known while a job runs; not written to JSON.
     """
 
     name: str
@@ -101,7 +114,7 @@ class AudioFile(Part):
 
 
 class PassEntry(Part):
-    """A stem that went through another model, which took it apart."""
+    """A stem that another model has split into parts."""
 
     stem: str
     model: NamedHash
@@ -109,7 +122,7 @@ class PassEntry(Part):
 
 
 class OtherFile(Part):
-    """What was made beside the stems, relative to the manifest's folder."""
+    """A file made in addition to the stems; its path is relative to the manifest's folder."""
 
     kind: Literal["loop", "stem.mp4"]
     file: str
@@ -118,21 +131,28 @@ class OtherFile(Part):
 class Manifest(Document):
     """The whole document.
 
-    identity:    equal for two runs that must give the same result; see `identity_of`
-    residual:    what became of what the network gave to no stem: shared among the dry stems, written as a stem of its
-                 own, or dropped; None: written by a version that shared it in equal parts with `null`, else dropped it
-    quality:     steps of the separation; None: written by a version that had none but normal
-    artist, title: from the source's tags, else from its name
-    format:      of the audio files, as presets name it
-    gain_db:     the one gain that all files share; 0 unless a loudness was asked for, or the format made it necessary
-    stems:       every audio file that a session shows
-    sessions:    relative to the folder, the preferred one first; None: written by a version that did not say
-    passes:      the stems that went through other models, in order
-    analysis:    the file with tempo, key and levels before the gain, if the song was analysed
-    others:      what was made beside the stems
-    residual_db: RMS of the source minus the sum of the dry stems, relative to the source's RMS
-    timings_s:   seconds per step
-    precision:   of the matrix products; empty: written by a version that did not say
+    Attributes:
+        job: The job's id.
+        song: Name of the song.
+        artist: From the source's tags, or else from its file name.
+        title: From the source's tags, or else from its file name.
+        identity: Equal for two runs that must give the same result; see `identity_of`.
+        created: When the manifest was written.
+        residual: What happened to the part of the song that the network assigned to no stem: it was shared among the
+            dry stems, written as a stem of its own, or dropped. None: written by a version that shared it in equal
+            parts with `null` and dropped it without.
+        quality: Steps of the separation. None: written by a version that only had "normal".
+        format: Format of the audio files, by its name in presets.
+        gain_db: The one gain that all files share; 0 unless a loudness was requested or the format required it.
+        stems: Every audio file that a session shows.
+        sessions: Session files relative to the folder, the preferred one first. None: written by a version that did
+            not record them.
+        passes: Stems that other models have split, in order.
+        analysis: File with tempo, key and levels before the gain, if the song was analysed.
+        others: Files made in addition to the stems.
+        residual_db: RMS of the source minus the sum of the dry stems, relative to the source's RMS.
+        timings_s: Seconds per step.
+        precision: Precision of matrix products. Empty: written by a version that did not record it.
     """
 
     job: JobId
@@ -176,15 +196,21 @@ def identity_of(
     precision: str | None = None,
     passes: Sequence[str] = (),
 ) -> str:
-    """The hash of everything that decides what a run delivers. Two runs with the same identity are the same run.
+    """Hash everything that decides what a run delivers. Two runs with the same identity give the same result.
 
     Args:
-        source_sha256, model_sha256, preset_sha256: What was really loaded.
-        treatment: For its options; preset and model count by their content.
-        start_samples, length_samples: The portion.
-        delivery: What is delivered, preset and options merged, as one text; None for what every song gets.
+        source_sha256: Hash of the source that was really loaded.
+        model_sha256: Hash of the model that was really loaded.
+        preset_sha256: Hash of the preset that was really loaded.
+        treatment: Supplies the options; preset and model count by their content.
+        start_samples: Start of the portion.
+        length_samples: Length of the portion; None: to the end.
+        delivery: What is delivered, preset and options merged, as one text; None for the default.
         precision: See `separation.forms.mark`.
-        passes: The hashes of the models that stems go through; which stems, the preset says.
+        passes: Hashes of the models that split stems; the preset says which stems.
+
+    Returns:
+        The hash in hexadecimal.
     """
     decisive: dict[str, Any] = {
         "source": source_sha256,
@@ -195,14 +221,14 @@ def identity_of(
         "salvage": treatment.salvage,
         "portion": [start_samples, length_samples],
     }
-    # Only then: a run without one is equal to those of versions that knew of none.
+    # Only added if set: a run without them has the same identity as in versions without these options.
     decisive |= {name: said for name, said in (("delivery", delivery), ("precision", precision)) if said is not None}
     decisive |= {"passes": list(passes)} if passes else {}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions of the program, of what it computes with, and of Python and the machine."""
+    """Return the versions of the program, of the packages it computes with, and of Python and the platform."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
@@ -213,9 +239,9 @@ def versions() -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest in `folder`; None when there is none that this version understands.
+    """Read the manifest in `folder`; None if there is none that this version understands.
 
-    The name is common, so whatever has it is read with care: see `Document.read`.
+    The file name is common, so the file may be anything and is read with care: see `Document.read`.
     """
     try:
         return Manifest.read(folder / FILE_NAME)
