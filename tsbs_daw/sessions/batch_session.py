@@ -1,7 +1,7 @@
 """Writer for one REAPER project with all songs of a batch in a row, each with a region and a tempo.
 
-Tracks of the same name share one track: the vocals of all songs lie in a row. If a track is muted in some songs only,
-the track plays and the items of those songs are muted.
+Tracks of the same name are merged: the vocals of all songs are on one track. If a track is muted in some songs only,
+the merged track plays and the items of those songs are muted.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ GAP_S = 4  # between two songs, at least
 
 @dataclass(frozen=True)
 class BatchSong:
-    """A song's session, and the folder of its files, relative to the batch's project.
+    """A song of a batch.
 
-    Its position on its own timeline is ignored.
+    Attributes:
+        session: The song's session; its position on its own timeline is ignored.
+        folder: Folder of the song's files, relative to the batch's project.
     """
 
     session: Session
@@ -60,7 +62,7 @@ class _Placed:
         return self.start_s + self.length_s
 
 
-# Tracks of different songs share a track if they agree in folders, name, and index among the tracks of that name.
+# Tracks of different songs are merged if they agree in folders, name, and index among the tracks of that name.
 _Row = tuple[tuple[str, ...], str, int]
 
 
@@ -71,14 +73,14 @@ def write_batch_rpp(songs: Iterable[BatchSong], path: Path) -> None:
     bytes.
 
     Raises:
-        OutputError: the format cannot express a file name
-        OSError: the file cannot be written
+        OutputError: The format cannot express a file name.
+        OSError: The file cannot be written.
     """
     path.write_bytes(batch_text(songs).encode("utf-8"))
 
 
 def batch_text(songs: Iterable[BatchSong]) -> str:
-    """The text of the project."""
+    """Return the text of the project."""
     placed = _placed(songs)
     regions = [
         line
@@ -96,7 +98,7 @@ def batch_text(songs: Iterable[BatchSong]) -> str:
 
 
 def region_name(session: Session) -> str:
-    """`Artist - Title [128.0 BPM 8A]`, without the parts that are unknown."""
+    """Return `Artist - Title [128.0 BPM 8A]`, without the parts that are unknown."""
     about = session.about
     name = " - ".join(part for part in (about.artist, about.title) if part) if about.title else session.song
     measured = " ".join(part for part in (about.tempo, about.key) if part)
@@ -114,13 +116,13 @@ def _placed(songs: Iterable[BatchSong]) -> list[_Placed]:
 
 
 def _sample_rate(songs: Sequence[_Placed]) -> int:
-    """The most frequent sample rate; of equals, the highest."""
+    """Return the most frequent sample rate; the highest one if there is a tie."""
     counts = Counter(song.session.sample_rate for song in songs)
     return max(counts, key=lambda rate: (counts[rate], rate), default=44100)
 
 
 def _tempo_map(songs: Sequence[_Placed]) -> list[TimelineChange]:
-    """Each song's tempo map from its start; the default if a song has none. Empty if no song has one."""
+    """Return each song's tempo map from its start, or the default tempo if it has none; empty if no song has one."""
     if not any(song.session.tempo for song in songs):
         return []
     default = (Fraction(DEFAULT_BPM), (DEFAULT_BEATS, 4))
@@ -132,7 +134,7 @@ def _tempo_map(songs: Sequence[_Placed]) -> list[TimelineChange]:
 
 
 def _tracks(songs: Sequence[_Placed]) -> list[Track]:
-    """The top level, in order of first appearance: tracks without a group, and folders."""
+    """Return the top level, in order of first appearance: tracks without a group, and folders."""
     members: dict[_Row, list[tuple[_Placed, SessionTrack]]] = {}
     for song in songs:
         for row, track in _rows(song.session):

@@ -2,11 +2,11 @@
 
 Schema: Project.xsd and MetaData.xsd of github.com/bitwig/dawproject. Choices that the format leaves open:
 
-- Clips and markers are placed in seconds, so that no tempo moves audio by a sample, and audio is `raw`, never
+- Clips and markers are placed in seconds, so that no tempo moves audio by even a sample, and audio is `raw`, never
   stretched. The tempo map is in quarter notes, as every DAW writes it.
 - Bars are counted from the start of the timeline, and most DAWs cannot cut one short. A bar that ends early, usually
   the last one before the song, is written as a short bar at a tempo that makes it end on time.
-- A group of tracks is a track of type `tracks` whose channel the others feed.
+- A group is a track of type `tracks`; the channels of its members feed its channel.
 - Audio is referenced beside the project (`external`), or embedded in the zip file.
 """
 
@@ -47,14 +47,14 @@ def write_dawproject(session: Session, path: Path, *, folder: Path | None = None
     """Write a session as a DAWproject. The same session gives the same bytes.
 
     Args:
-        session: the session
-        path: of the file
-        folder: the folder that the tracks' files are relative to; None: the folder of `path`
-        embed: embed the audio in the file instead of referencing it
+        session: The session.
+        path: File to write.
+        folder: Folder that the tracks' files are relative to; None: the folder of `path`.
+        embed: Embed the audio in the file instead of referencing it.
 
     Raises:
-        OutputError: XML cannot express a file name, or audio cannot be read
-        OSError: the file cannot be written
+        OutputError: XML cannot express a file name, or audio cannot be read.
+        OSError: The file cannot be written.
     """
     folder = path.parent if folder is None else folder
     files = {track.file: _path_in_zip(session, track) for track in session.shown} if embed else {}
@@ -72,18 +72,18 @@ def write_dawproject(session: Session, path: Path, *, folder: Path | None = None
 
 
 def project_xml(session: Session, paths: Mapping[str, str], *, external: bool) -> bytes:
-    """The main document, with everything except the tags.
+    """Return the main document, with everything except the tags.
 
     Args:
-        session: the session
-        paths: a track's file to its path in the document
-        external: the audio is referenced, not embedded
+        session: The session.
+        paths: Maps a track's file to its path in the document.
+        external: The audio is referenced, not embedded.
     """
     return _written(_Document(session, paths, external).project())
 
 
 def metadata_xml(session: Session) -> bytes:
-    """The tags of the song; unknown ones are left out."""
+    """Return the tags of the song, without unknown ones."""
     about = session.about
     measured = " ".join(text for text in (about.tempo, about.key) if text)
     root = ET.Element("MetaData")
@@ -123,7 +123,7 @@ class _Document:
         return root
 
     def _transport(self, root: ET.Element) -> None:
-        # The song's own, not the lead-in's: a DAW that reads no tempo map uses this alone.
+        # The song's own tempo, not the lead-in's: a DAW that reads no tempo map uses only this.
         bpm, bar = (self.changes[0].bpm, self.changes[0].bar) if self.changes else (DEFAULT_BPM, None)
         beats, unit = bar or (DEFAULT_BEATS, 4)
         tempos: list[Fraction | float] = [step.bpm for step in self.steps]
@@ -149,7 +149,7 @@ class _Document:
     def _folder(
         self, path: tuple[str, ...], folders: dict[tuple[str, ...], tuple[ET.Element, str]]
     ) -> tuple[ET.Element, str]:
-        """The track of a folder and the id of its channel; those that are missing on the way to it are made."""
+        """Return the track of a folder and the id of its channel; create it and its parents if they do not exist."""
         if path not in folders:
             (parent, destination), name = self._folder(path[:-1], folders), path[-1]
             track = self._track(parent, name, GROUP_COLORS.get(name, GROUP_COLORS[""]), "tracks")
@@ -225,7 +225,7 @@ class _Document:
 
 
 def _reference(track: SessionTrack, folder: Path, beside: Path) -> str:
-    """The path of a file, relative to the folder of the project."""
+    """Return the path of a track's file, relative to the folder of the project."""
     if is_absolute(track.file):
         return _holdable(track.file)
     if folder.absolute() == beside.absolute():

@@ -1,10 +1,10 @@
 """Writer for REAPER projects (.RPP): lines of tokens inside `<` ... `>` blocks.
 
-The project of one song has a folder track named after the song, in it a folder for each group of tracks, one item per
-track, a region that spans the song, its markers, and its tempo map. The song's first bar is bar 1, wherever it begins
-on the timeline; a song without a tempo leaves REAPER's default, 120.
+The project of one song has a folder track named after the song that holds a folder for each group of tracks, one item
+per track, a region that spans the song, its markers, and its tempo map. The song's first bar is bar 1, wherever it
+begins on the timeline; a song without a tempo leaves REAPER's default, 120.
 
-Only values that differ from REAPER's defaults, or that REAPER must not guess, are written. Not obvious:
+Only values that differ from REAPER's defaults, or that REAPER must not guess, are written. What is not obvious:
 
 - PEAKCOL holds a colour as 0x01BBGGRR: red in the low byte, and bit 24 set for a custom colour. This is the byte order
   of Windows, so the header always states `win64`. (REAPER's scripting functions use the order of their machine.)
@@ -13,8 +13,9 @@ Only values that differ from REAPER's defaults, or that REAPER must not guess, a
   them: BEAT 0 on items and tracks, TIMELOCKMODE 0 and TEMPOENVLOCKMODE 0 on the project mean time, so that audio keeps
   its position and speed and only the grid moves. With a timebase of beats, moving a tempo marker would pull the stems
   away from the source.
-- A tempo point of TEMPOENVEX: seconds, BPM, 1 (constant until the next; 0 would ramp), and for a new bar 65536 times
-  the denominator plus the numerator, 0 (not selected), and 1, or 5 if the bar before it is cut short.
+- A tempo point of TEMPOENVEX consists of seconds, BPM, and 1 (constant until the next point; 0 would ramp). If a bar
+  begins there, these follow: 65536 times the denominator plus the numerator, 0 (not selected), and 1, or 5 if the bar
+  before it is cut short.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ LONGEST_NAME = 500  # characters of a track's or marker's name
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "session.tsbs-daw")
 _CUSTOM_COLOR = 0x01000000
 
-# REAPER chooses the decoder by this word, not by content. All other formats, including AIFF, are WAVE.
+# REAPER chooses the decoder by this word, not by the file's content. All other formats, including AIFF, are WAVE.
 _SOURCES = {
     ".flac": "FLAC",
     ".mp3": "MP3",
@@ -67,17 +68,17 @@ Lines = list[str]
 
 
 def text_of(content: Lines) -> str:
-    """The text of a whole project; blocks are indented by two spaces."""
+    """Return the text of a whole project; blocks are indented by two spaces."""
     return "\n".join(block(HEADER, content)) + "\n"
 
 
 def settings(sample_rate: int, cursor_s: Fraction, first_bar: int = 1) -> Lines:
-    """The project settings before the tempo.
+    """Return the project settings before the tempo.
 
     Args:
-        sample_rate: of the project, in Hz
-        cursor_s: position of the edit cursor
-        first_bar: number of the first bar of the timeline
+        sample_rate: Sample rate of the project in Hz.
+        cursor_s: Position of the edit cursor.
+        first_bar: Number of the first bar of the timeline.
     """
     return [
         "RIPPLE 0",
@@ -90,7 +91,7 @@ def settings(sample_rate: int, cursor_s: Fraction, first_bar: int = 1) -> Lines:
 
 
 def tempo(steps: Sequence[TimelineChange], key: str) -> Lines:
-    """The tempo of a project and, if it is known, its tempo map."""
+    """Return the tempo of a project and, if it is known, its tempo map."""
     if not steps:
         return [f"TEMPO {number(DEFAULT_BPM)} {DEFAULT_BEATS} 4"]
     beats, unit = steps[0].bar or (DEFAULT_BEATS, 4)
@@ -109,12 +110,12 @@ def _point(step: TimelineChange) -> str:
 
 
 def marker(index: int, at_s: Fraction, name: str, key: str) -> str:
-    """The line of a marker."""
+    """Return the line of a marker."""
     return f"MARKER {index} {number(at_s)} {quoted(name)} 0 0 1 B {guid(key)} 0"
 
 
 def region(index: int, start_s: Fraction, end_s: Fraction, name: str, key: str) -> Lines:
-    # Two lines with the same number: the start, with name, colour (0: the theme's) and GUID, and the end.
+    # Two lines with the same number: the start with name, colour (0: the theme's) and GUID, and the end.
     return [
         f"MARKER {index} {number(start_s)} {quoted(name)} 1 0 1 R {guid(key)} 0",
         f'MARKER {index} {number(end_s)} "" 1',
@@ -122,7 +123,7 @@ def region(index: int, start_s: Fraction, end_s: Fraction, name: str, key: str) 
 
 
 class Track:
-    """One <TRACK>: `content` holds its items, `children` makes it a folder."""
+    """A <TRACK>: `content` holds the lines of its items, `children` makes it a folder."""
 
     def __init__(self, name: str, color: str, channels: int, key: str, *, muted: bool = False):
         self.name, self.color, self.channels, self.key, self.muted = name, color, channels, key, muted
@@ -130,10 +131,10 @@ class Track:
         self.children: list[Track] = []
 
     def lines(self, closes: int = 0) -> Lines:
-        """The lines of the track and its children.
+        """Return the lines of the track and its children.
 
         Args:
-            closes: number of folders that end with this track
+            closes: Number of folders that end with this track.
         """
         track_guid = guid(self.key)
         depth = "1 1" if self.children else f"2 -{closes}" if closes else "0 0"
@@ -159,10 +160,10 @@ class Track:
 
 
 def item(at_s: Fraction, length_s: Fraction, name: str, file: str, key: str, *, muted: bool = False) -> Lines:
-    """The lines of an <ITEM> that plays a whole file without fades or loops, sample by sample.
+    """Return the lines of an <ITEM> that plays a whole file without fades or loops, sample by sample.
 
     Raises:
-        OutputError: the format cannot express the file name
+        OutputError: The format cannot express the file name.
     """
     return block(
         "ITEM",
@@ -189,34 +190,34 @@ def item(at_s: Fraction, length_s: Fraction, name: str, file: str, key: str, *, 
 
 
 def block(opening: str, content: Lines) -> Lines:
-    """Lines between `<opening` and `>`."""
+    """Return the content, indented, between `<opening` and `>`."""
     return [f"<{opening}", *(f"  {line}" for line in content), ">"]
 
 
 def peak_color(color: str) -> int:
-    """The PEAKCOL value of #rrggbb, see above."""
+    """Return the PEAKCOL value of #rrggbb; see the module's docstring."""
     red, green, blue = bytes.fromhex(color.removeprefix("#"))
     return _CUSTOM_COLOR | blue << 16 | green << 8 | red
 
 
 def guid(key: str) -> str:
-    """A GUID that depends only on the key, so that the same job writes the same file."""
+    """Return a GUID that depends only on the key, so that the same job writes the same file."""
     return "{" + str(uuid.uuid5(_NAMESPACE, one_line(key))).upper() + "}"
 
 
 def quoted(text: str) -> str:
-    """A name as one token. If it contains all three kinds of quotes, backticks are replaced, as REAPER does.
+    """Return a name as one token. If it contains all three kinds of quotes, backticks are replaced, as REAPER does.
 
-    It is cut at a length that no reader of lines stumbles over; a tag may hold a book.
+    A tag may hold a whole book, so the name is cut at a length that every line reader can handle.
     """
     return _token(one_line(text)[:LONGEST_NAME])
 
 
 def quoted_file(file: str) -> str:
-    """A file name as one token, never altered.
+    """Return a file name as one token, unchanged.
 
     Raises:
-        OutputError: the format cannot express it
+        OutputError: The format cannot express it.
     """
     token = _token(holdable(file))
     if token[1:-1] != file:
@@ -237,14 +238,14 @@ def write_rpp(session: Session, path: Path) -> None:
     The same session gives the same bytes on every machine.
 
     Raises:
-        OutputError: the format cannot express a file name
-        OSError: the file cannot be written
+        OutputError: The format cannot express a file name.
+        OSError: The file cannot be written.
     """
     path.write_bytes(project_text(session).encode("utf-8"))
 
 
 def project_text(session: Session) -> str:
-    """The text of the project of one song."""
+    """Return the text of the project of one song."""
     start_s = Fraction(session.start_samples, session.sample_rate)
     end_s = start_s + Fraction(session.samples, session.sample_rate)
     changes = changes_of(session, start_s)
@@ -274,7 +275,7 @@ def _markers(session: Session, start_s: Fraction) -> Lines:
 
 
 def _folder(session: Session, start_s: Fraction) -> Track:
-    """The folder track of the song with everything in it."""
+    """Return the folder track of the song with everything in it."""
     song = Track(session.song, GROUP_COLORS[""], session.channels, _key(session, "track/folder"))
     folders: dict[tuple[str, ...], Track] = {(): song}
     members = [member for _, members in session.groups for member in members]
@@ -285,10 +286,12 @@ def _folder(session: Session, start_s: Fraction) -> Track:
 
 
 def folder_of(path: tuple[str, ...], folders: dict[tuple[str, ...], Track], key: Callable[[str], str]) -> Track:
-    """The folder track of this path; those that are missing on the way to it are made.
+    """Return the folder track at a path; create it and its parents if they do not exist.
 
-    Args: folders: those there are, the outermost one under (); new ones are added
-          key: of a new folder, from its path with slashes
+    Args:
+        path: Names of the folders, outermost first.
+        folders: Existing folders by path, the outermost one under (); new ones are added.
+        key: Maps the path of a new folder, joined with slashes, to the key of its GUID.
     """
     if path not in folders:
         parent, name = folder_of(path[:-1], folders, key), path[-1]

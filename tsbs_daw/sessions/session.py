@@ -1,11 +1,11 @@
-"""A DAW session of one song, independent of any DAW: its tracks and its tempo map, and what session files can hold.
+"""A DAW session of one song, independent of any DAW: its tracks, its tempo map, and what session files can hold.
 
 Positions in a song (`at_samples`) are counted from the first sample of the song, wherever it lies on the timeline.
 Positions on a timeline are exact fractions, in seconds and quarter notes.
 
-A song rarely begins on a bar line of a timeline that starts earlier. There are two solutions, for two kinds of DAWs:
-the last bar before the song is cut short (`steps` marks it), or that bar gets a length and a tempo of its own, so that
-it ends where the song's first bar begins (`fitted`).
+If the timeline starts before the song, the song rarely begins on a bar line. There are two solutions, for two kinds of
+DAWs: the last bar before the song is cut short (`steps` marks it), or that bar gets a length and a tempo of its own, so
+that it ends where the song's first bar begins (`fitted`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _NONCHARACTERS = {chr(plane << 16 | low) for plane in range(17) for low in (0xFF
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks, without what UTF-8 or XML cannot hold, and without surrounding space."""
+    """Return `text` without line breaks, characters that UTF-8 or XML cannot hold, and surrounding space."""
     return holdable(text).strip()
 
 
 def holdable(text: str) -> str:
-    """Like `one_line`, but with surrounding space. A session file cannot hold a file name that this changes."""
+    """Like `one_line`, but keep surrounding space. A session file cannot hold a file name that this changes."""
     parts = []
     for character in text:
         category = unicodedata.category(character)
@@ -42,7 +42,7 @@ def holdable(text: str) -> str:
 
 
 def can_be_named(file: str) -> bool:
-    """Whether every session format can hold this file name: REAPER has three kinds of quotes and no escape."""
+    """Whether every session format can hold this file name; REAPER has three kinds of quotes and no escaping."""
     return holdable(file) == file and not all(mark in file for mark in "\"'`")
 
 
@@ -52,12 +52,12 @@ def is_absolute(file: str) -> bool:
 
 
 def below(folder: str, file: str) -> str:
-    """The path of `file`, which is relative to `folder`, seen from the parent of `folder`. Absolute paths stay."""
+    """Return the path of `file`, given relative to `folder`, from the parent of `folder`. Absolute paths stay."""
     return file if is_absolute(file) else posixpath.normpath(posixpath.join(folder, file))
 
 
 def number(value: Fraction | float) -> str:
-    """A non-negative number as plain decimal without exponent, exact to 1e-12 (in s: a millionth of a sample)."""
+    """Format a non-negative number as a decimal without exponent, exact to 1e-12 (in s: a millionth of a sample)."""
     whole, part = divmod(round(Fraction(value) * 10**12), 10**12)
     return f"{whole}.{part:012d}".rstrip("0").rstrip(".")
 
@@ -73,7 +73,7 @@ _GROUPS = {"drums": "drums", "percussion": "drums", "vocals": "vocals", "lead": 
 
 
 def usual_group(stem: str) -> str:
-    """The group of a stem: drums, vocals, or music for everything else."""
+    """Return the group of a stem: drums, vocals, or music for everything else."""
     return _GROUPS.get(stem.lower(), "music")
 
 
@@ -82,14 +82,14 @@ class SessionTrack:
     """One track with one item on it.
 
     Attributes:
-        name: of the track
-        file: the audio, relative to the folder of the session file, with forward slashes
-        color: #rrggbb
-        muted: for a dry stem beside its processed version, or for the source
-        group: the folder that holds the track with others of the same group; "": none
-        folders: the folders inside that one, outermost first, down to the track
-        outside: the file may be outside the folder, or absolute: a source that was not copied. A session leaves it out
-            if it cannot hold its name
+        name: Name of the track.
+        file: The audio, relative to the folder of the session file, with forward slashes.
+        color: As #rrggbb.
+        muted: For a dry stem beside its processed version, or for the source.
+        group: The folder that holds the tracks of this group; "": none.
+        outside: The file may be outside the session's folder, or absolute: a source that was not copied. The session
+            omits the track if it cannot hold the file name.
+        folders: Folders inside the group's, outermost first, down to the track.
     """
 
     name: str
@@ -102,7 +102,7 @@ class SessionTrack:
 
     @property
     def path(self) -> tuple[str, ...]:
-        """All folders that it lies in, outermost first."""
+        """All folders that contain the track, outermost first."""
         return (self.group, *self.folders) if self.group else self.folders
 
     def __post_init__(self) -> None:
@@ -117,9 +117,9 @@ class TempoChange:
     """A tempo change in a song, without a ramp.
 
     Attributes:
-        at_samples: position in the song
-        bpm: quarter notes per minute from here
-        beats_per_bar: length in quarter notes of the bar that begins here; None: bars are unknown
+        at_samples: Position in the song.
+        bpm: Quarter notes per minute from here.
+        beats_per_bar: Length in quarter notes of the bar that begins here; None: bars are unknown.
     """
 
     at_samples: int
@@ -147,7 +147,8 @@ class About:
     """Metadata of the song for display; "" if unknown.
 
     Attributes:
-        tempo, key: as in the song's file names, with a mark if they are doubtful: `128.0 BPM`, `~8A`
+        tempo: As in the song's file names, with a `~` if it is doubtful: `128.0 BPM`.
+        key: As in the song's file names, with a `~` if it is doubtful: `~8A`.
     """
 
     title: str = ""
@@ -165,13 +166,15 @@ class Session:
     """The tracks of a song, in order, of equal start and length.
 
     Attributes:
-        song: name of the folder track and of the region
-        sample_rate: of the project and of every file, in Hz
-        start_samples: position of the audio on the timeline; the time reference of the source
-        samples: length of every file
-        channels: of every file
-        tempo: the tempo map, in order; empty if the song has no reliable tempo
-        markers: in order
+        song: Name of the folder track and of the region.
+        sample_rate: Sample rate of the project and of every file, in Hz.
+        start_samples: Position of the audio on the timeline: the time reference of the source.
+        samples: Length of every file.
+        channels: Channels of every file.
+        tracks: In order.
+        tempo: The tempo map, in order; empty if the song has no reliable tempo.
+        markers: In order.
+        about: Metadata for display.
     """
 
     song: str
@@ -204,12 +207,12 @@ class Session:
         return (self.start_samples + self.samples) / self.sample_rate
 
     def at_s(self, samples: int) -> float:
-        """The position on the timeline, in seconds, of a position in the song."""
+        """Convert a position in the song to a position on the timeline, in seconds."""
         return (self.start_samples + samples) / self.sample_rate
 
     @cached_property
     def shown(self) -> tuple[SessionTrack, ...]:
-        """The tracks, except a source whose file name no session can hold."""
+        """The tracks, except a source whose file name not every session format can hold."""
         found = tuple(track for track in self.tracks if not track.outside or can_be_named(track.file))
         if len(found) < len(self.tracks):
             log.warning("the session of %r omits the source: a session cannot hold its file name", self.song)
@@ -235,7 +238,7 @@ DEFAULT_BPM, DEFAULT_BEATS = 120, 4  # the defaults of a new project in any DAW
 _SLOWEST, _FASTEST = 20, 666  # tempi in BPM that every DAW accepts
 _UNITS = (4, 8, 16)  # denominators of time signatures
 SCRAP_S = Fraction(60, _UNITS[-1] // 4 * _FASTEST)  # the shortest possible bar
-_CLOSE = Fraction(1, 1000)  # quarter notes: neither audible nor visible
+_CLOSE = Fraction(1, 1000)  # in quarter notes; neither audible nor visible
 
 
 @dataclass(frozen=True)
@@ -243,11 +246,11 @@ class TimelineChange:
     """A tempo change on a timeline.
 
     Attributes:
-        at_s: position in seconds
-        bpm: quarter notes per minute from here
-        bar: time signature (numerator, denominator) of the bar that begins here; None: bars continue
-        quarters: position in quarter notes, set by `steps`
-        cut: length of the bar that this change cuts short, in quarter notes, set by `steps`; 0: none
+        at_s: Position in seconds.
+        bpm: Quarter notes per minute from here.
+        bar: Time signature (numerator, denominator) of the bar that begins here; None: bars continue.
+        quarters: Position in quarter notes, set by `steps`.
+        cut: Length of the bar that this change cuts short, in quarter notes, set by `steps`; 0: none.
     """
 
     at_s: Fraction
@@ -258,7 +261,7 @@ class TimelineChange:
 
 
 def changes_of(session: Session, at_s: Fraction) -> list[TimelineChange]:
-    """The tempo map of a song that begins at `at_s`; empty if its tempo is unknown.
+    """Return the tempo map of a song that begins at `at_s`; empty if its tempo is unknown.
 
     The grid must pass through the first change, so a bar begins there, of four beats unless the analysis says
     otherwise.
@@ -284,7 +287,7 @@ def with_lead_in(
 
 
 def steps(changes: Sequence[TimelineChange]) -> list[TimelineChange]:
-    """Add positions in quarter notes to changes, the first of which is at the start of the timeline."""
+    """Add positions in quarter notes to tempo changes, the first of which is at the start of the timeline."""
     found: list[TimelineChange] = []
     bar_at, bar_length = Fraction(0), Fraction(DEFAULT_BEATS)
     for change in changes:
@@ -301,10 +304,10 @@ def steps(changes: Sequence[TimelineChange]) -> list[TimelineChange]:
 
 
 def bars_before(changes: Sequence[TimelineChange]) -> int:
-    """Number of bars in a lead-in, the last of which may be cut short.
+    """Count the bars in a lead-in, the last of which may be cut short.
 
     Args:
-        changes: the two ends of the lead-in, from `steps`
+        changes: The two ends of the lead-in, from `steps`.
     """
     start, first = changes
     assert start.bar is not None
@@ -313,13 +316,13 @@ def bars_before(changes: Sequence[TimelineChange]) -> int:
 
 
 def fitted(changes: Sequence[TimelineChange]) -> list[TimelineChange]:
-    """Tempo changes from 0 on that cut no bar: the bar before a cut gets a time signature of its real length.
+    """Return tempo changes from 0 on that cut no bar: the bar before a cut gets a time signature of its real length.
 
     That bar is counted in quarters, or in shorter notes if necessary, at the tempo nearest to the song's that makes it
     end on time. If there is none (a tempo change inside that bar, or only a few milliseconds), the bar stays cut.
 
     Args:
-        changes: of one song, from `changes_of`
+        changes: Changes of one song, from `changes_of`.
     """
     found: list[TimelineChange] = []
     bar_length = Fraction(0)
@@ -350,7 +353,11 @@ def _from_zero(changes: Sequence[TimelineChange]) -> list[TimelineChange]:
 
 
 def _last_bar(last: TimelineChange, step: TimelineChange, bar_length: Fraction) -> TimelineChange | None:
-    """The bar that ends where `step` cuts it. A rest of less than half a beat is added to the bar before."""
+    """Return the bar that ends at `step`; a remainder of less than half a beat is added to the bar before.
+
+    Returns:
+        None if no acceptable tempo makes the bar end on time.
+    """
     lengths = [step.cut, step.cut + bar_length] if step.cut >= Fraction(1, 2) else [step.cut + bar_length, step.cut]
     for length in lengths:
         start_s = step.at_s - length * 60 / last.bpm
