@@ -1,8 +1,8 @@
-"""Locks: files that one process at a time holds, safe where others may write, and what of them daemons hold.
+"""Lock files, safe in folders that others can write to, and the locks that daemons hold.
 
-There is one daemon per home, and one per watch folder: the second one refuses, and says who is there. Daemons with
-different homes know of each other in two ways. The lock in a watch folder is met by everybody, on other machines as
-well. The list of watched folders, one for each user, tells which of them lie in one another.
+There is one daemon per home, and one per watch folder: a second one refuses to start and names the first. Daemons with
+different homes find each other in two ways. Every daemon, even one on another machine, sees the lock file in a watch
+folder. Daemons of the same user also share a list of watched folders, which reveals folders that contain one another.
 """
 
 from __future__ import annotations
@@ -28,25 +28,29 @@ log = logging.getLogger(__name__)
 
 
 class HeldElsewhere(Exception):
-    """Another process holds the lock. owner: its number, if it left one."""
+    """Another process holds the lock.
+
+    Attributes:
+        owner: Process id of the holder; None if the lock file does not contain it.
+    """
 
     def __init__(self, owner: int | None):
-        super().__init__(f"process {owner}" if owner else "a process that did not leave its number")
+        super().__init__(f"process {owner}" if owner else "a process with an unknown id")
         self.owner = owner
 
 
 class LockFile:
-    """A file that one process at a time holds, until it lets go or ends in whatever way. Its content is its number.
+    """A lock file that one process at a time holds, until it releases the lock or ends in any way.
 
-    The number goes into the file that is locked, and only if that file is ours: whoever may write to its folder could
-    have put a link, or a second name of another file, under the name.
+    The file contains the process id of its holder. The id is written only after checking that the file is a lock file,
+    because anyone who can write to the folder could have put a symbolic or hard link to another file in its place.
 
-    Only its holder removes it, so whoever finds it locked may believe it. Whoever opened it before it was removed, and
-    gets the lock after, notices that another file, or none, has the name by then, and begins anew.
+    Only the holder removes the file, so a locked file can be trusted. A process that opens it before it is removed and
+    gets the lock afterwards notices that the path now leads to another file or to none, and tries again.
 
     Args:
-        path: Of the file.
-        leave: Whether it stays when it is released.
+        path: Path of the lock file.
+        leave: Whether to keep the file on release.
     """
 
     def __init__(self, path: Path, *, leave: bool = True):
@@ -55,24 +59,29 @@ class LockFile:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Raises: HeldElsewhere; OSError: the folder cannot hold a lock, or something else has this name"""
+        """Acquire the lock without waiting.
+
+        Raises:
+            HeldElsewhere: Another process holds the lock.
+            OSError: The folder does not support locks, or the path is not a lock file.
+        """
         for _ in range(5):
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | QUIET, 0o644)
             try:
                 self._check(descriptor)
                 _lock(descriptor)
-                if self._is_current(descriptor) and _sign(descriptor):
+                if self._is_current(descriptor) and _write_pid(descriptor):
                     self._descriptor = descriptor
                     return
             except BlockingIOError as error:
-                owner = _number_in(descriptor)
+                owner = _pid_in(descriptor)
                 os.close(descriptor)
                 raise HeldElsewhere(owner) from error
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # the one that held it has removed it meanwhile
-        raise OSError(errno.EBUSY, "it is replaced again and again", str(self.path))
+            os.close(descriptor)  # its previous holder has removed it meanwhile
+        raise OSError(errno.EBUSY, "other processes keep replacing it", str(self.path))
 
     def release(self) -> None:
         """Release the lock and clear the process id, so that it is not mistaken for a live one."""
@@ -81,23 +90,23 @@ class LockFile:
             return
         with contextlib.suppress(OSError):
             os.truncate(descriptor, 0)
-        if sys.platform != "win32" and self._is_current(descriptor):  # else another folder has this path by now
+        if sys.platform != "win32" and self._is_current(descriptor):  # otherwise the path leads to another file by now
             self._remove()
         os.close(descriptor)
-        if sys.platform == "win32":  # which removes no open file, and so none that another process has by now
+        if sys.platform == "win32":  # it cannot remove open files, so not one that another process has locked by now
             self._remove()
 
     def _remove(self) -> None:
         if not self._leave:
-            with contextlib.suppress(OSError):  # of a folder that is gone, or may not be written any more
+            with contextlib.suppress(OSError):  # the folder is gone or no longer writable
                 self.path.unlink()
 
     def _check(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise NotRegular(errno.EINVAL, "it is not a file of its own", str(self.path))
-        if status.st_size and _number_in(descriptor) is None:
-            raise OSError(errno.EEXIST, "it is somebody's file and no lock", str(self.path))
+            raise NotRegular(errno.EINVAL, "it is not a regular file or has a hard link", str(self.path))
+        if status.st_size and _pid_in(descriptor) is None:
+            raise OSError(errno.EEXIST, "it is not a lock file", str(self.path))
 
     def _is_current(self, descriptor: int) -> bool:
         try:
@@ -108,22 +117,22 @@ class LockFile:
 
 
 def lock_owner(path: Path) -> int | None:
-    """The number in a lock file; of a process that was killed, it stays until the next one takes the lock."""
+    """Return the process id in a lock file; that of a killed process stays until the next one acquires the lock."""
     try:
         with open_regular(path, follow=False) as file:
-            return _number_in(file.fileno())
+            return _pid_in(file.fileno())
     except OSError:
         return None
 
 
-def _number_in(descriptor: int) -> int | None:
+def _pid_in(descriptor: int) -> int | None:
     os.lseek(descriptor, 0, os.SEEK_SET)
     text = os.read(descriptor, 32)
     return int(text) if text.isdigit() and len(text) < 20 else None
 
 
-def _sign(descriptor: int) -> bool:
-    """Write our number. Returns: False: a network share has remembered a file that another machine removed"""
+def _write_pid(descriptor: int) -> bool:
+    """Write this process's id; return False if another machine has removed the file from a network share."""
     try:
         os.truncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -136,7 +145,12 @@ def _sign(descriptor: int) -> bool:
 
 
 def _lock(descriptor: int) -> None:
-    """Raises: BlockingIOError: another process holds it; OSError: this file system knows no locks"""
+    """Lock an open file without waiting.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+        OSError: The file system does not support locks.
+    """
     if sys.platform != "win32":
         import fcntl
 
@@ -144,22 +158,26 @@ def _lock(descriptor: int) -> None:
         return
     import msvcrt
 
-    os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # behind the number, which others want to read
+    os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # past the process id, which other processes must be able to read
     try:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     except PermissionError as error:
         raise BlockingIOError(errno.EAGAIN, "another process holds it") from error
 
 
-# ---- what daemons hold -----------------------------------------------------------------------------------------------
+# ---- locks of daemons ------------------------------------------------------------------------------------------------
 
 FOLDER_LOCK = ".tsbs-daw.lock"
 _MAX_NOTE_BYTES = 1 << 16
-_TRIES, _TRY_EVERY_S = 100, 0.05  # to have the list of watched folders, which is held for milliseconds
+_TRIES, _TRY_EVERY_S = 100, 0.05  # to lock the list of watched folders, which is held for milliseconds
 
 
 class DaemonLocks:
-    """Held until `release`, or until the process ends in whatever way. Args: home: of the daemon"""
+    """The locks of a daemon, held until `release` or until the process ends in any way.
+
+    Args:
+        home: Home of the daemon.
+    """
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -167,19 +185,24 @@ class DaemonLocks:
         self._notes: list[Path] = []
 
     def lock_home(self) -> None:
-        """Raises: DaemonError: another daemon runs with this home, or it cannot hold a lock"""
+        """Lock the home of the daemon.
+
+        Raises:
+            DaemonError: Another daemon uses this home, or the home cannot be locked.
+        """
         path = private_folder(self._home, repair=False) / "daemon.lock"
         try:
-            self._lock(path, f"works with {shown(self._home)}")
+            self._lock(path, f"uses {shown(self._home)}")
         except OSError as error:
             raise DaemonError(
-                f"{shown(path)} cannot be locked ({error.strerror}); remove it, or set TSBS_DAW_HOME to another folder."
+                f"Cannot lock {shown(path)} ({error.strerror}); remove it, or set TSBS_DAW_HOME to another folder."
             ) from error
 
     def lock_folder(self, folder: Path) -> None:
-        """The lock lies in the folder, where a daemon on another machine meets it too; else in a folder of our own.
+        """Lock a watch folder with a file in it, which a daemon on another machine sees too.
 
-        It is removed when this daemon ends: nothing of it stays among the user's songs.
+        If the folder cannot hold a lock, the file is created in a folder of this user instead. It is removed on
+        release, so that nothing is left among the user's songs.
 
         Raises:
             DaemonError: Another daemon watches this folder.
@@ -189,13 +212,13 @@ class DaemonLocks:
             self._lock(folder / FOLDER_LOCK, what, leave=False)
         except OSError as error:
             place = runtime_folder() or private_folder(self._home / "locks")
-            log.warning("%s cannot hold a lock (%s); the one for it is kept in %s", folder, error, place)
+            log.warning("cannot create a lock in %s (%s); keeping it in %s instead", folder, error, place)
             self._lock(place / f"tsbs-daw-{_digest(folder.resolve())}.lock", what, leave=False)
 
     def claim(self, roots: Sequence[WatchedRoot]) -> None:
-        """Enter folders into the user's list of watched ones, unless another daemon watches one around or inside them.
+        """Add folders to the user's list of watched folders, unless another daemon watches one that overlaps.
 
-        Where there is no place for such a list, only the locks in the folders keep daemons apart.
+        If the list cannot be stored, only the locks in the folders keep daemons apart.
 
         Raises:
             DaemonError: Another daemon watches a folder that overlaps.
@@ -204,18 +227,19 @@ class DaemonLocks:
             return
         try:
             with _list_of_roots() as place:
-                for process, other in _living(place):
+                for process, other in _running_daemons(place):
                     for root in roots:
                         if root.overlaps(other):
                             raise DaemonError(_overlap(root, other, process))
                 for root in roots:
                     self._notes += root.enter(place, self._held)
         except OSError as error:
-            log.warning("the list of watched folders cannot be kept (%s); nested ones are not noticed", error)
+            log.warning("cannot update the list of watched folders (%s); overlaps go undetected", error)
 
     def release(self) -> None:
+        """Release all locks and remove this daemon's folders from the list."""
         while self._notes:
-            with contextlib.suppress(OSError):  # Windows removes no open file; the next daemon does
+            with contextlib.suppress(OSError):  # Windows cannot remove open files; the next daemon removes them
                 self._notes.pop().unlink()
         while self._held:
             self._held.pop().release()
@@ -232,7 +256,7 @@ class DaemonLocks:
 
 
 def running_daemon(home: Path) -> HeldElsewhere | None:
-    """Whoever holds the lock of a home now; None if nobody does, or it cannot be told."""
+    """Return the process that holds the lock of a home; None if none does, or if the lock cannot be checked."""
     lock = LockFile(home / "daemon.lock")
     if not lock.path.exists():
         return None
@@ -247,18 +271,18 @@ def running_daemon(home: Path) -> HeldElsewhere | None:
 
 
 def watching_process(folder: Path) -> int | None:
-    """The number of the process that watches `folder`, as its lock says; it may have been killed meanwhile."""
+    """Return the id of the process that watches `folder`, from its lock file; it may have been killed meanwhile."""
     return lock_owner(folder / FOLDER_LOCK)
 
 
 @dataclass(frozen=True)
 class WatchedRoot:
-    """A folder that a daemon watches, as the others should know it.
+    """A folder that a daemon watches, in the form in which other daemons compare it with theirs.
 
     Attributes:
-        path: Without links.
+        path: Path of the folder, with links resolved.
         recursive: Whether its subfolders are watched as well.
-        identity: Device and inode of the folder, which any of its names leads to; empty while it is not there.
+        identity: Device and inode, which are the same for all paths to the folder; empty if it does not exist.
     """
 
     path: Path
@@ -270,21 +294,25 @@ class WatchedRoot:
         object.__setattr__(self, "identity", _identity(self.path))
 
     def overlaps(self, other: WatchedRoot) -> bool:
-        """Whether songs of one folder are songs of the other as well."""
+        """Tell whether songs of one folder are songs of the other as well."""
         return self.holds(other) or other.holds(self)
 
     def holds(self, other: WatchedRoot) -> bool:
-        """Whether the other folder is this one, or lies in it and is watched with it."""
+        """Tell whether the other folder is this one, or lies in it and is watched with it."""
         if self.path == other.path or (self.identity and self.identity == other.identity):
             return True
         above = other.path.parents if self.recursive else ()
         return self.path in above or bool(self.identity and any(self.identity == _identity(place) for place in above))
 
     def enter(self, place: Path, held: list[LockFile]) -> list[Path]:
-        """Write a note about this folder and lock it for the life of this process.
+        """Add this folder to the list: write an entry for it and lock the entry until this process ends.
+
+        Args:
+            place: Folder of the list.
+            held: Held locks, to which that of the entry is added.
 
         Returns:
-            The files to remove at the end.
+            The files to remove on release.
         """
         lock = LockFile(place / f"{_digest(self.path)}.lock")
         lock.acquire()
@@ -297,7 +325,11 @@ class WatchedRoot:
 
 @contextlib.contextmanager
 def _list_of_roots() -> Iterator[Path]:
-    """The folder of the user's list of watched folders, held by this process alone. Raises: OSError"""
+    """Lock the user's list of watched folders and yield its folder.
+
+    Raises:
+        OSError: The list cannot be created or locked.
+    """
     place = private_folder(state_folder()) / "watched"
     private_folder(place)
     guard = LockFile(place / "list")
@@ -315,8 +347,8 @@ def _list_of_roots() -> Iterator[Path]:
         guard.release()
 
 
-def _living(place: Path) -> Iterator[tuple[HeldElsewhere, WatchedRoot]]:
-    """The folders on the list whose daemons live. What those that were killed have left is removed."""
+def _running_daemons(place: Path) -> Iterator[tuple[HeldElsewhere, WatchedRoot]]:
+    """Yield the listed folders whose daemons are running, with their processes; remove entries of killed daemons."""
     for note in sorted(place.glob("*.json")):
         lock = LockFile(note.with_suffix(".lock"))
         try:
