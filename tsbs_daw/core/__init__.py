@@ -1,1 +1,1 @@
-"""What every part needs: errors, settings, durable files, safe names, the machine."""
+"""Basics that all other packages use: errors, settings, durable files, safe names, locks, child processes."""

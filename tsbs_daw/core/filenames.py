@@ -1,4 +1,4 @@
-"""Names for folders and files that every operating system accepts, made from whatever a song is called."""
+"""Names of folders and files that every operating system accepts, derived from any song title."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ SONG_BYTES = 120
 PRESET_BYTES = 60
 
 _FORBIDDEN = '<>:"/\\|?*'
-_INVISIBLE = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0xFEFF}  # they turn a name around
+# Invisible characters: direction marks, which can display a name reversed, and the byte order mark.
+_INVISIBLE = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0xFEFF}
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(?= *(\.|$))", re.IGNORECASE)
 
 
 def safe_name(text: str, *, fallback: str = "song", limit_bytes: int = SONG_BYTES) -> str:
-    """`text` as a name that Linux, macOS and Windows all accept: the same on all three, and never hidden.
+    """Turn `text` into a name that Linux, macOS and Windows all accept: the same on all three, and never hidden.
 
-    Composed (NFC), without control characters, without what Windows forbids or silently drops, not one of its
-    devices (`NUL`, `com1.live`), at most `limit_bytes` of UTF-8. `safe_name(safe_name(x)) == safe_name(x)`.
+    The name is in composed form (NFC) and has no control characters and none that Windows forbids or silently drops. It
+    is not a Windows device (`NUL`, `com1.live`). `safe_name(safe_name(x)) == safe_name(x)`.
+
+    Args:
+        text: Any text.
+        fallback: Name to use if nothing of the text is left.
+        limit_bytes: Longest name, in bytes of UTF-8.
     """
     characters = "".join(_safe_character(character) for character in text)
     name = _trimmed(unicodedata.normalize("NFC", " ".join(characters.split())))
@@ -34,7 +40,7 @@ def _safe_character(character: str) -> str:
     if character in _FORBIDDEN:
         return "_"
     category = unicodedata.category(character)
-    if category == "Cs":  # half of a character: a file name that is not UTF-8
+    if category == "Cs":  # a lone surrogate: the file name is not valid UTF-8
         return "_"
     if category in ("Cc", "Zl", "Zp", "Zs"):
         return " "
@@ -42,12 +48,12 @@ def _safe_character(character: str) -> str:
 
 
 def _trimmed(name: str) -> str:
-    """Windows drops dots and spaces at the end, and a dot at the start hides a name elsewhere."""
+    """Strip dots and spaces: Windows drops them at the end, and elsewhere a dot at the start hides the file."""
     return name.strip(" .")
 
 
 def candidates(song: str, preset: str) -> Iterator[str]:
-    """`song`, `song (preset)`, `song (preset 2)`, ... without end."""
+    """Yield `song`, `song (preset)`, `song (preset 2)`, ... without end."""
     song, preset = safe_name(song), safe_name(preset, fallback="preset", limit_bytes=PRESET_BYTES)
     yield song
     yield f"{song} ({preset})"
@@ -58,5 +64,5 @@ def candidates(song: str, preset: str) -> Iterator[str]:
 
 
 def source_name(path: Path | str) -> str:
-    """A path as text that any file can hold: what is not UTF-8 in it is escaped."""
+    """Return a path as valid UTF-8 text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,10 +1,10 @@
-"""Files by name: read only what is a plain file, write so that a power cut or a foreign link does no harm.
+"""Safe file access: read regular files only, write durably and never through links, hash contents.
 
-Whoever may write to a folder may also put a pipe, a device, a link or an endless file under a name that is expected
-there. So what is read by name is opened once, without waiting, and judged by what was opened. What is written by name
-is a new file, never one that a link leads to.
+Anyone who can write to a folder can also put a pipe, a device, a link or an endless file under a name that is expected
+there. Files are therefore opened once, without blocking, and the open descriptor is checked. Writing always creates a
+new file and never follows a link.
 
-Durability: contents first, then the names that lead to them. And the hash that tells contents apart.
+Durable writes sync the contents first, then the folder entries that lead to them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tsbs_daw.core.errors import NoSpaceLeft, OutputError, OutputUnavailable, So
 
 MOUNTS_BELOW = ("/mnt", "/Volumes")
 MOUNTS_OF_USERS = ("/media", "/run/media")
-TIME_STEP_NS = 2_500_000_000  # FAT counts seconds in twos
+TIME_STEP_NS = 2_500_000_000  # FAT stores times in steps of 2 s
 
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 QUIET = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 QUIET |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 
-# What a disk, a share or the system says for a while, and what is no fault of the file that was in hand.
+# Temporary errors of a disk, a share or the system, which are not caused by the file itself.
 PASSING = frozenset(
     getattr(errno, name)
     for name in (
@@ -44,19 +44,19 @@ PASSING = frozenset(
 
 
 class NotRegular(OSError):
-    """A folder, a pipe, a device or a link where a plain file should be."""
+    """A folder, a pipe, a device or a link where a regular file is expected."""
 
 
 def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
-    """Open a regular file for reading, without waiting for anyone should it be a pipe or a device.
+    """Open a regular file for reading, without blocking if it is a pipe or a device.
 
     Args:
-        path: The file.
-        follow: Whether the name may be a link. False wherever others may write.
+        path: Path of the file.
+        follow: Whether to follow a link. Pass False wherever others can write.
 
     Raises:
-        NotRegular: It is not a regular file; `strerror` says what it is.
-        OSError: It is not there, or not readable.
+        NotRegular: The path is not a regular file; `strerror` says what it is.
+        OSError: The file is missing or not readable.
     """
     if not follow and not NO_FOLLOW and path.is_symlink():
         raise NotRegular(errno.ELOOP, "it is a link", str(path))
@@ -82,10 +82,10 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
 
 
 def read_small(path: Path, limit_bytes: int, *, follow: bool = False) -> bytes:
-    """The whole of a regular file that should be small.
+    """Read the whole content of a regular file that should be small.
 
     Raises:
-        OSError: as `open_regular`, or it is larger than `limit_bytes`
+        OSError: The file cannot be opened, see `open_regular`, or is larger than `limit_bytes`.
     """
     with open_regular(path, follow=follow) as file:
         content = file.read(limit_bytes + 1)
@@ -96,10 +96,10 @@ def read_small(path: Path, limit_bytes: int, *, follow: bool = False) -> bytes:
 
 
 def create_new(path: Path, *, mode: int = 0o666) -> BinaryIO:
-    """Create a file and open it for writing, also where a link or a leftover of that name is in the way.
+    """Create a file and open it for writing; replace any file or link of that name.
 
     Raises:
-        OSError: It cannot be created.
+        OSError: The file cannot be created.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW | QUIET
     for _ in range(3):
@@ -107,22 +107,23 @@ def create_new(path: Path, *, mode: int = 0o666) -> BinaryIO:
             path.unlink()
         with contextlib.suppress(FileExistsError):
             return os.fdopen(os.open(path, flags, mode), "wb")
-    raise FileExistsError(errno.EEXIST, "somebody puts another file there at the same time", str(path))
+    raise FileExistsError(errno.EEXIST, "another process keeps creating a file of that name", str(path))
 
 
 def private_folder(folder: Path, *, repair: bool = True) -> Path:
-    """Make a folder that only this user may look into, and close one of ours that others can look into.
+    """Create a folder that only this user can access, or restrict the permissions of an existing one.
 
     Args:
-        folder: The folder; those above it are made as well.
-        repair: Whether to close one that is there already, as earlier versions made it. One with the setgid bit is left
-            as it is, because its owner shares it with a group; so is somebody else's, and a link.
+        folder: The folder; its parents are created as well.
+        repair: Whether to restrict an existing folder, because earlier versions created it open to others. A folder
+            with the setgid bit is left as it is, because its owner shares it with a group; so are links and folders of
+            other users.
 
     Returns:
         The folder.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The folder cannot be created.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -139,18 +140,18 @@ def private_folder(folder: Path, *, repair: bool = True) -> Path:
 
 
 def sync_file(descriptor: int) -> None:
-    """Make the contents of an open file durable."""
+    """Flush the contents of an open file to the disk."""
     if sys.platform == "darwin":
         import fcntl
 
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync alone leaves the data in the drive's cache there
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # on macOS, fsync leaves the data in the drive's cache
     else:
         os.fsync(descriptor)
 
 
 @contextlib.contextmanager
 def syncing_folder(folder: Path) -> Iterator[None]:
-    """At the end, make the names in a folder durable, also where another process has moved it meanwhile."""
+    """On exit, flush the entries of a folder to the disk, even if another process has moved the folder meanwhile."""
     descriptor = None if os.name == "nt" else os.open(folder, os.O_RDONLY)
     try:
         yield
@@ -162,13 +163,13 @@ def syncing_folder(folder: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Windows has no such call; its file system journals them."""
+    """Flush the entries of a folder to the disk. Windows has no call for this; its file system journals them."""
     with syncing_folder(folder):
         pass
 
 
 def sync_tree(folder: Path) -> None:
-    """Make every file below `folder` durable, and every folder, itself last."""
+    """Flush every file and folder below `folder` to the disk, and `folder` itself last."""
     for root, _, files in os.walk(folder, topdown=False):
         for name in files:
             with Path(root, name).open("rb+") as file:
@@ -177,7 +178,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_synced(path: Path, text: str) -> None:
-    """Write a new text file, UTF-8, in place of whatever has its name, and make it durable."""
+    """Write a new UTF-8 text file, replacing any file of that name, and flush it to the disk."""
     with create_new(path) as file:
         file.write(text.encode("utf-8"))
         file.flush()
@@ -185,18 +186,18 @@ def write_synced(path: Path, text: str) -> None:
 
 
 def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace a text file so that a reader sees the old text or the new, never a part.
+    """Replace a text file atomically: a reader sees the old text or the new, never a part of it.
 
     Args:
-        path: The file.
-        text: Its new content.
-        durable: False for what matters only while this process lives; the disk is spared.
+        path: Path of the file.
+        text: New content.
+        durable: Whether to flush it to the disk. False for files that matter only while this process runs.
     """
     content = text.encode("utf-8")
     temporary = path.with_name(path.name + ".tmp")
     try:
         file = create_new(temporary)
-    except (PermissionError, IsADirectoryError, FileExistsError):  # what is in the way cannot be removed
+    except (PermissionError, IsADirectoryError, FileExistsError):  # the temporary name is taken and cannot be removed
         temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
         file = create_new(temporary)
     with file:
@@ -208,14 +209,15 @@ def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
 
 
 def folder_problem(folder: Path, *, writable: bool = True) -> str | None:
-    """Why files cannot be put into a folder that may still have to be made; None if they can.
+    """Check whether files can be written to a folder, which need not exist yet.
 
     Args:
-        folder: Absolute.
-        writable: Also look at permissions. What comes and goes by itself, as with a share, is not asked for.
+        folder: Absolute path.
+        writable: Whether to check permissions too. Pass False to ignore problems that may be temporary, such as those
+            of a share.
 
     Returns:
-        What is wrong and what to do, as a sentence without its full stop.
+        The problem and what to do, as a sentence without its full stop; None if there is none.
     """
     for place in (folder, *folder.parents):
         try:
@@ -235,10 +237,10 @@ def folder_problem(folder: Path, *, writable: bool = True) -> str | None:
 
 
 def unmounted(folder: Path, table: Path = Path("/etc/fstab")) -> Path | None:
-    """The mount point of a disk or share that `folder` lies on and that is not mounted now; None if nothing says so.
+    """Return the mount point that `folder` lies on, if its disk or share is not mounted now; otherwise None.
 
-    What is made below such a point would lie on the system's disk, and be hidden once the share comes back. The
-    system's table says which places are mount points; an empty folder where systems mount disks is taken for one too.
+    Files created below it would end up on the system disk, hidden once the share is mounted again. Mount points are
+    those listed in `table`, and empty folders where operating systems mount disks.
     """
     try:
         lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -257,17 +259,17 @@ def unmounted(folder: Path, table: Path = Path("/etc/fstab")) -> Path | None:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether something could not be written for lack of room: on the disk, or in the user's share of it."""
+    """Tell whether writing failed because the disk is full or the user's quota is used up."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an error of the system is one that comes and goes: a share, a disk, permissions, a missing folder."""
+    """Tell whether an error may be temporary, such as one of a share, a disk, permissions or a missing folder."""
     return isinstance(error, OSError) and error.errno in PASSING
 
 
 def write_error(path: Path, error: OSError) -> OutputError:
-    """Translate an OSError from writing `path` into an OutputError or NoSpaceLeft."""
+    """Translate an OSError from writing `path` into an OutputError, OutputUnavailable or NoSpaceLeft."""
     name = shown(path)
     if disk_is_full(error):
         return NoSpaceLeft(f"Cannot write {name}: the disk is full. Free some space and try again.")
@@ -278,10 +280,10 @@ def write_error(path: Path, error: OSError) -> OutputError:
 
 
 def is_gone(path: Path, error: OSError) -> bool:
-    """Whether a file that could not be opened is gone for good, not away together with its folder, disk or share."""
+    """Tell whether a file that cannot be opened was deleted, not merely its folder, disk or share unavailable."""
     if error.errno != errno.ENOENT:
         return False
-    real = Path(os.path.realpath(path))  # of a link, what it leads to
+    real = Path(os.path.realpath(path))  # the target, if it is a link
     try:
         return real.parent.is_dir() and unmounted(real) in (None, real)
     except OSError:
@@ -289,13 +291,21 @@ def is_gone(path: Path, error: OSError) -> bool:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a regular file's bytes, in hex. Raises: OSError"""
+    """Return the SHA-256 of a regular file, in hex.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     with open_regular(path) as file:
         return sha256_of(file)
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """SHA-256 of the rest of an open file, in hex. Raises: OSError"""
+    """Return the SHA-256 of the rest of an open file, in hex.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     digest = hashlib.sha256()
     while block := file.read(1 << 20):
         digest.update(block)
@@ -303,18 +313,20 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 def content_state(status: os.stat_result) -> list[int]:
-    """What is equal as long as nobody replaces a file or writes to it: device, inode, size, time of the last write."""
+    """Return device, inode, size and modification time: values that change if a file is replaced or written to."""
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
 
 
 @dataclass(frozen=True)
 class HashedFile:
-    """A file as it was when it was hashed, so that whoever reads it later can tell whether it still is.
+    """A file and its hash, with what it takes to tell later whether the file still has the same content.
 
     Attributes:
-        state: see `content_state`
-        changed_ns: time of the last change of any kind (ctime)
-        is_fresh: it was written so shortly before that a further write may not show in its time
+        path: Path of the file.
+        sha256: Hash of its content, in hex.
+        state: Its state when it was hashed; see `content_state`.
+        changed_ns: Time of its last change of any kind (ctime).
+        is_fresh: Whether it was written so recently that another write might leave its modification time unchanged.
     """
 
     path: Path
@@ -328,8 +340,8 @@ class HashedFile:
         """Hash a file.
 
         Raises:
-            OSError: it cannot be read
-            SourceChanged: it was written to meanwhile
+            OSError: The file cannot be read.
+            SourceChanged: The file was written to in the meantime.
         """
         started_ns = time.time_ns()
         with open_regular(path) as file:
@@ -347,7 +359,7 @@ class HashedFile:
             return hashed
 
     def is_same(self, file: BinaryIO) -> bool:
-        """Whether an open file is this one and holds what was hashed. Reads it again where its times cannot tell."""
+        """Tell whether an open file is this one, with the same content; hash it again if its times cannot tell."""
         now = os.fstat(file.fileno())
         if content_state(now) != self.state:
             return False

@@ -1,4 +1,4 @@
-"""What this machine is: processor, memory, system. Plain look-ups, nothing imported that could be broken."""
+"""Properties of this machine: processor, memory, system. Uses the standard library alone, so no import can fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def describe() -> dict[str, str | int | None]:
-    """For reports: system, processor, cores, memory in bytes, Python."""
+    """Describe the machine for reports: system, processor, cores, memory in bytes, Python version."""
     return {
         "system": platform.platform(terse=True),
         "processor": processor_name(),
@@ -23,7 +23,7 @@ def describe() -> dict[str, str | int | None]:
 
 
 def processor_name() -> str:
-    """As its maker calls it, else the architecture."""
+    """Return the processor's model name, or its architecture if the name is unknown."""
     try:
         if platform.system() == "Linux":
             match = re.search(
@@ -38,14 +38,14 @@ def processor_name() -> str:
 
 
 def usable_cores() -> int:
-    """Those that this process may run on."""
+    """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory_bytes() -> tuple[int | None, int | None]:
-    """(in all, available now); None where this system does not say."""
+    """Return the total and the currently available memory; None for a value that the system does not report."""
     try:
         if platform.system() == "Linux":
             text = Path("/proc/meminfo").read_text(encoding="ascii")
@@ -61,7 +61,11 @@ def memory_bytes() -> tuple[int | None, int | None]:
 
 
 def process_cpu_s(pid: int) -> float | None:
-    """Processor seconds that a process has used; None where there is no /proc. Raises: OSError: it has ended"""
+    """Return the CPU time that a process has used, in seconds; None on systems without /proc.
+
+    Raises:
+        OSError: The process has ended.
+    """
     if not _PROC.exists():
         return None
     fields = _stat(pid)
@@ -69,17 +73,21 @@ def process_cpu_s(pid: int) -> float | None:
 
 
 def process_bytes(pid: int) -> int | None:
-    """Resident memory of a process; None where there is no /proc. Raises: OSError: it has ended"""
+    """Return the resident memory of a process; None on systems without /proc.
+
+    Raises:
+        OSError: The process has ended.
+    """
     return int(_stat(pid)[21]) * os.sysconf("SC_PAGE_SIZE") if _PROC.exists() else None
 
 
 def children_bytes(pid: int) -> int | None:
-    """Resident memory of a process's children together; None where there is no /proc, 0 without children."""
+    """Return the total resident memory of a process's children, 0 without any; None on systems without /proc."""
     if not _PROC.exists():
         return None
     total = 0
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # what ends while we look has no memory any more
+        with contextlib.suppress(OSError):  # a process that ends in the meantime uses no memory
             for child in children.read_text(encoding="ascii").split():
                 total += process_bytes(int(child)) or 0
     return total
@@ -89,7 +97,7 @@ _PROC = Path("/proc/self/stat")
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat after the name, which may contain anything: the first here is the third there."""
+    """Return the fields of /proc/<pid>/stat from the third on; the second is a name that may contain any character."""
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
@@ -115,9 +123,9 @@ def _windows_memory() -> tuple[int, int]:
 
 
 def own_peak_bytes() -> int | None:
-    """The most memory that this process had at once; None where it is not counted (Windows)."""
+    """Return the peak resident memory of this process; None on Windows, where it is not available."""
     if platform.system() == "Linux":
-        # Not getrusage: a process that was started by a large one begins there with that one's size.
+        # Not getrusage: its peak starts at the size of the process that started this one.
         match = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
         return int(match[1]) * 1024 if match else None
     try:
