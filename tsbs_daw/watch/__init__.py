@@ -1,1 +1,1 @@
-"""Watch folders: from a file that appears to a job in the queue."""
+"""Watch folders: finding new songs in folders and turning them into jobs of the queue."""
