@@ -102,7 +102,7 @@ def test_a_user_s_description_is_pulled_by_its_file_and_then_by_its_name(setting
 def test_another_file_than_described_is_deleted_unread(settings, published, tmp_path):
     with serving(published) as server:
         (settings.models / "mine.yaml").write_text(describe(server.url, sha256="0" * 64))
-        with pytest.raises(CheckpointError, match="another file than described"):
+        with pytest.raises(CheckpointError, match="differs from its description"):
             pull("mine", settings)
     assert {path.suffix for path in settings.models.iterdir()} <= {".yaml", ".json", ".lock"}
 
@@ -147,7 +147,7 @@ def test_a_broken_description_hides_no_other_model(settings, caplog):
 def test_other_stems_than_the_checkpoint_has_are_said(tmp_path):
     weights, _ = read_tensors(_file(tmp_path, NETWORK.stored()))
     values = {**networks.TINY[KIND], "stems": ["drums", "bass", "vocals"]}
-    with pytest.raises(CheckpointError, match="gives 2 stems, and 3 are described"):
+    with pytest.raises(CheckpointError, match="has 2 stems, but 3 are named"):
         _packaged(tmp_path / "x.ckpt", weights, KIND, values, {})
 
 

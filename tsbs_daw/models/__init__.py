@@ -1,1 +1,1 @@
-"""The models on this machine: bundled, downloaded, converted."""
+"""The models on this machine: bundled, downloaded or converted."""

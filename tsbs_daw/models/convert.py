@@ -1,6 +1,6 @@
 """Convert published pickled checkpoints to safetensors. A pickle is only ever opened in a separate process.
 
-A pickle can contain any code. The child process (`convert_child`) opens it with torch's restricted reader
+A pickle can contain arbitrary code. The child process (`convert_child`) opens it with torch's restricted reader
 (`weights_only=True`, without a fallback), checks every name and shape against the network, and writes safetensors. This
 module starts the child, limits it, and publishes its result by one rename. It also reads the YAML configs of
 Music-Source-Separation-Training, which describe the network of a checkpoint.
@@ -43,9 +43,9 @@ class Conversion:
     """The result of a conversion.
 
     Attributes:
-        path: of the safetensors file
-        config: the ModelConfig as a dictionary
-        parameters: number of parameters of the network
+        path: The safetensors file.
+        config: The config of the network as a dictionary.
+        parameters: Number of parameters of the network.
     """
 
     path: Path
@@ -67,28 +67,29 @@ def convert(
     """Convert a checkpoint with the published names: a pickle, or another program's safetensors.
 
     Args:
-        source: the checkpoint
-        output: the safetensors file to write
-        config: of TS-BSMamba2: "full", "lite", "tiny", or "auto" to infer the sizes from the shapes; or the path of a
-            trainer's YAML config, which says the rest
-        stems: names of the outputs, in the checkpoint's order; None: the config's, else `DEFAULT_STEMS`
-        network: a key of `kinds.KINDS`; empty: TS-BSMamba2, or what the YAML config is of
-        values: of the network's config, as a description has them
-        overwrite: replace an existing output
-        metadata: stored in the file beside the config
+        source: The checkpoint.
+        output: The safetensors file to write.
+        config: Size of a TS-BSMamba2: "full", "lite", "tiny", or "auto" to infer it from the shapes. Or the path of a
+            trainer's YAML config, which describes the network.
+        stems: Names of the outputs, in the checkpoint's order. Default: those of the config, or `DEFAULT_STEMS`.
+        network: A key of `kinds.KINDS`. Default: the network of the YAML config, or TS-BSMamba2.
+        values: Values of the network's config, as in a description.
+        overwrite: Replace an existing output.
+        metadata: Stored in the file beside the config.
 
     Raises:
-        UsageError: no such file, wrong config, or the output exists and `overwrite` is not set
-        ModelError: the package of the network is not installed
-        CheckpointError: not a checkpoint, cut, hostile, or of another network; nothing in it was run
-        OutputError: the result cannot be written
+        UsageError: The source does not exist, the config is wrong, or the output exists and `overwrite` is not set.
+        ModelError: The package of the network is not installed.
+        CheckpointError: The source is not a checkpoint, is truncated or hostile, or belongs to another network. No code
+            in it was run.
+        OutputError: The result cannot be written.
     """
     source, output = source.expanduser().absolute(), output.expanduser().absolute()
     request = _request(config, stems, network, dict(values or {}))
     _check_request(source, output, str(request["values"].get("size", "auto")), overwrite)
     names = request["values"]["stems"]
     if not names or len(set(names)) != len(names):
-        raise UsageError(f"The stems {', '.join(names)!r} must be one or more different names.")
+        raise UsageError(f"Invalid stems {', '.join(names)!r}; give one or more different names.")
     KINDS[request["network"]].require()
     _check_archive(source)
     try:
@@ -96,7 +97,7 @@ def convert(
         folder = Path(tempfile.mkdtemp(prefix=".convert-", dir=output.parent))
     except OSError as error:
         where = shown(output.parent)
-        raise OutputError(f"Cannot write to {where} ({error.strerror}); choose another folder.") from error
+        raise OutputError(f"Cannot write to {where} ({error.strerror}). Choose another folder.") from error
     try:
         answer = _run_child(folder, source, request | {"metadata": dict(metadata or {})})
         (folder / "model.safetensors").replace(output)
@@ -106,13 +107,20 @@ def convert(
 
 
 def convert_into(source: Path, output: str | Path, settings: Settings, **options) -> Path:
-    """Convert to a path or, given a name, into the user's own models, and record the hash. Options as for `convert`.
+    """Convert a checkpoint into a file or, given a name, into the folder of models, and record its hash there.
 
-    Raises like `convert`, and UnknownModel if the name is that of a known model.
+    Args:
+        source: The checkpoint.
+        output: Path of the file to write, or name of the model.
+        settings: The folder of models.
+        options: See `convert`.
+
+    Raises:
+        UnknownModel: The name belongs to a known model. Other errors: see `convert`.
     """
     text = str(output)
     if text in known_models(settings):
-        raise UnknownModel(f"The name {text} is reserved for a known model; choose another.")
+        raise UnknownModel(f"The name {text} is reserved for a known model; choose another one.")
     path = model_path(text, settings) if is_name(text) else Path(output)
     done = convert(source, path, **options).path
     if done.parent == settings.models.absolute():
@@ -145,9 +153,9 @@ def _check_request(source: Path, output: Path, config: str, overwrite: bool) -> 
     if source.stat().st_size > LARGEST_BYTES:
         raise CheckpointError(f"{shown(source)} is too large for a checkpoint; check the file.")
     if output.suffix != ".safetensors":
-        raise UsageError(f"The result {output.name} must end in .safetensors.")
+        raise UsageError(f"The name of the output {output.name} must end in .safetensors.")
     if output.exists() and not overwrite:
-        raise UsageError(f"{shown(output)} already exists; choose another name, or ask to overwrite it.")
+        raise UsageError(f"{shown(output)} already exists; choose another name, or allow overwriting it.")
 
 
 def _check_archive(source: Path) -> None:
@@ -161,31 +169,31 @@ def _check_archive(source: Path) -> None:
         raise CheckpointError(f"{shown(source)} is damaged ({error}); download it again.") from error
     if unpacked > 2 * source.stat().st_size + (1 << 20):
         raise CheckpointError(
-            f"{shown(source)} would unpack to {unpacked:,} bytes, so it is not a checkpoint; nothing was read."
+            f"{shown(source)} would unpack to {unpacked:,} bytes, so it is not a checkpoint; it was not opened."
         )
 
 
 def _run_child(folder: Path, source: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Run `convert_child` in `folder` and return its answer."""
+    """Run `convert_child`, which writes into `folder`, and return its answer."""
     request = {"folder": str(folder), "source": str(source), **request}
     command = child.python("tsbs_daw.models.convert_child")
     try:
         answer: dict[str, Any] = child.ask(command, request, limit_s=TIME_LIMIT_S, env=_child_environment())
     except child.ChildTimeout as error:
-        raise CheckpointError(f"{shown(source)} was not read within {TIME_LIMIT_S:.0f} s; check the file.") from error
+        raise CheckpointError(f"Reading {shown(source)} took over {TIME_LIMIT_S:.0f} s; check the file.") from error
     except child.ChildRefused as error:
         raise CheckpointError(str(error)) from error
     except child.ChildFailed as error:
-        log.error("the conversion of %s ended with %s: %s", source, error.exit_text, error.log)
+        log.error("the process that converted %s failed (%s): %s", source, error.exit_text, error.log)
         raise CheckpointError(
-            f"The process that read {shown(source)} ended early ({error.exit_text}); "
-            "the file is damaged or hostile, or memory ran out."
+            f"The process that read {shown(source)} failed ({error.exit_text}); "
+            "the file is damaged or hostile, or the process ran out of memory."
         ) from error
     return answer
 
 
 def _child_environment() -> dict[str, str]:
-    """This process's environment, with this package importable and nothing that weakens the restricted reader."""
+    """Return this process's environment, in which this package can be imported, without unsafe variables."""
     package_parent = str(Path(__file__).resolve().parents[2])
     paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
     return child.environment(
@@ -205,12 +213,12 @@ _OTHER_STEM = "other"
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """The network that a config of Music-Source-Separation-Training describes.
+    """A network as described by a config of Music-Source-Separation-Training.
 
     Attributes:
         network: A key of `kinds.KINDS`.
-        values: Values of the network's config: stems, chunk length, level.
-        arguments: The `model:` section, with the trainer's names.
+        values: Values of the network's config: stems, chunk length, standardisation.
+        arguments: Arguments of the network, by the trainer's names.
     """
 
     network: str
@@ -219,7 +227,7 @@ class TrainerConfig:
 
 
 def read_trainer_config(path: Path) -> TrainerConfig:
-    """Read a YAML config of Music-Source-Separation-Training. Python tuples are read as lists; other tags are refused.
+    """Read a YAML config of Music-Source-Separation-Training. Python tuples become lists; other tags are refused.
 
     Raises:
         SettingsError: The file is not such a config, or is for a network that this program does not support.
@@ -229,13 +237,13 @@ def read_trainer_config(path: Path) -> TrainerConfig:
         data = path.read_bytes()
     except OSError as error:
         raise SettingsError(
-            f"{shown(path)} cannot be read ({error.strerror}); give the model's YAML config."
+            f"Cannot read {shown(path)} ({error.strerror}). Give the path of the model's YAML config."
         ) from error
     document = Document(path, _TRAINER_CONFIG)
     found = plain(document, document.parse(data.replace(b"!!python/tuple", b"")))
     sections = {name: found.get(name) or {} for name in ("audio", "model", "training", "htdemucs")}
     if not all(isinstance(section, dict) for section in sections.values()) or not sections["training"]:
-        raise SettingsError("this is not the config of a trained model: `training:` is missing.", path)
+        raise SettingsError("this is not a training config: `training:` is missing.", path)
     network = _network_of(found, sections["model"], path)
     training, audio = sections["training"], sections["audio"]
     values: dict[str, Any] = _stems_of(training, path)
@@ -265,11 +273,11 @@ def _network_of(found: dict[str, Any], model: dict[str, Any], path: Path) -> str
         return "mel-band-roformer"
     if "freqs_per_bands" in model and "bs_mamba2" not in model and model.get("module_type") is None:
         return "bs-roformer"
-    raise SettingsError("this is the config of a network that tsbs-daw does not run.", path)
+    raise SettingsError("this config is for a network that tsbs-daw does not support.", path)
 
 
 def _stems_of(training: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the stems in the checkpoint's order. If there is one target, the rest of the mixture is another stem."""
+    """Return the stems in the checkpoint's order. With a single target, the rest of the mixture is a second stem."""
     instruments = training.get("instruments")
     if not isinstance(instruments, list) or not instruments or not all(isinstance(name, str) for name in instruments):
         raise SettingsError("`training: instruments:` names no stems; name them with --stems.", path)
@@ -277,6 +285,6 @@ def _stems_of(training: dict[str, Any], path: Path) -> dict[str, Any]:
     if target is None:
         return {"stems": instruments}
     if target not in instruments:
-        raise UsageError(f"{shown(path)}: the target {target!r} is none of the instruments {', '.join(instruments)}.")
+        raise UsageError(f"{shown(path)}: the target {target!r} is not among the instruments {', '.join(instruments)}.")
     rest = next((name for name in instruments if name != target), _OTHER_STEM) if len(instruments) == 2 else _OTHER_STEM
     return {"stems": [target, rest], "complement": rest}

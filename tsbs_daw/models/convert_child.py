@@ -2,9 +2,9 @@
 
 It writes model.safetensors into the `folder` of the request, and answers with the config and the number of parameters.
 
-Accepted, because trainers write them: the state dict itself, or one level down under "state_dict", "model_state_dict",
-"model" or "state"; and names that all start with "module.", "model." or "_orig_mod.". Another program's safetensors
-are read here as well: their header may name the arguments of the network.
+The state dict may be the whole file, or one level down under "state_dict", "model_state_dict", "model" or "state". If
+all names start with "module.", "model." or "_orig_mod.", that prefix is removed. Trainers write all of these. Another
+program's safetensors are read as well; their header may contain the arguments of the network.
 """
 
 from __future__ import annotations
@@ -33,14 +33,18 @@ from tsbs_daw.network.seam import SeparationNetwork
 WRAPPERS = ("state_dict", "model_state_dict", "model", "state")
 PREFIXES = ("module.", "model.", "_orig_mod.")
 NAMED = {"full": FULL, "lite": LITE, "tiny": TINY}
-LARGEST_COUNT = 512  # of bands or blocks
-MEMORY_LIMIT_BYTES = 24 << 30  # of address space, which torch itself uses generously
+LARGEST_COUNT = 512  # bands or blocks
+MEMORY_LIMIT_BYTES = 24 << 30  # of address space, much of which torch reserves without using it
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """The child's part: see `core.child`. Raises: CheckpointError"""
-    warnings.simplefilter("ignore")  # torch warns about old formats; nobody reads this process's output
-    if sys.platform == "linux":  # a header that claims terabytes then raises MemoryError
+    """Convert a checkpoint as requested by the parent process; see `core.child`.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be converted.
+    """
+    warnings.simplefilter("ignore")  # torch warns about old formats, but the output of this process is not shown
+    if sys.platform == "linux":  # so that a header that claims terabytes raises MemoryError
         child.limit_memory(MEMORY_LIMIT_BYTES)
     source = Path(request["source"])
     try:
@@ -50,9 +54,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
             f"{shown(source)} needs more memory than any checkpoint of this network; check the file."
         ) from error
     except OSError as error:
-        raise CheckpointError(
-            f"Converting {shown(source)} failed ({error.strerror or error}); check the disk."
-        ) from error
+        raise CheckpointError(f"Cannot convert {shown(source)} ({error.strerror or error}). Check the disk.") from error
 
 
 def _convert(source: Path, output: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def _two_stage(source: Path, state_dict: Mapping[str, Tensor], values: dict[str,
     try:
         model = TwoStageSeparator(replace(config, **values))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"The config of {shown(source)} cannot be used ({error}).") from error
+        raise CheckpointError(f"The config of {shown(source)} is invalid ({error}).") from error
     try:
         load_reference_state_dict(model, state_dict)
     except CheckpointError as error:
@@ -83,13 +85,13 @@ def _two_stage(source: Path, state_dict: Mapping[str, Tensor], values: dict[str,
 def _packaged(
     source: Path, state_dict: Mapping[str, Tensor], network: str, values: dict[str, Any], arguments: dict[str, Any]
 ) -> SeparationNetwork:
-    """A package's network with these weights; every name and shape is checked before memory is taken for it."""
+    """Build a network of another package with these weights. Checks names and shapes before allocating memory."""
     kind = KINDS[network]
     _check_kind(state_dict, network, source)
     try:
         config = kind.config(values, arguments)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"The config of {shown(source)} cannot be used ({error}).") from error
+        raise CheckpointError(f"The config of {shown(source)} is invalid ({error}).") from error
     weights = {name: part for name, part in state_dict.items() if not name.endswith(".rotary_embed.freqs")}
     with torch.device("meta"):
         expected = kind.build(config).stored()
@@ -104,7 +106,7 @@ def _packaged(
 def _check_stem_count(
     weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], stems: tuple[str, ...], source: Path
 ) -> None:
-    """A wrong number of stems in words, instead of a shape that nobody can read."""
+    """Check the number of stems first, because the shapes that differ would not tell the user why."""
 
     def heads(names: Mapping[str, Tensor]) -> int:
         return len({name.split(".")[1] for name in names if name.startswith("mask_estimators.")})
@@ -112,12 +114,12 @@ def _check_stem_count(
     found, described = heads(weights), heads(expected)
     if found != described:
         raise CheckpointError(
-            f"{shown(source)} gives {found} stems, and {described} are described ({', '.join(stems)}); "
+            f"{shown(source)} has {found} stems, but {described} are named ({', '.join(stems)}); "
             "name them in the checkpoint's order."
         )
 
 
-# What only one network has among its tensors, in the order in which to ask.
+# Names of tensors that identify a network, tried in this order.
 _SIGNS = (
     (TS, re.compile(r"BN_mask\.")),
     ("htdemucs", re.compile(r"crosstransformer\.")),
@@ -129,30 +131,35 @@ _SIGNS = (
 
 
 def recognise(names: Mapping[str, Any]) -> str | None:
-    """The network that has tensors of these names: a key of KINDS, another network's name, or None."""
+    """Return the network with tensors of these names: a key of KINDS, the name of another network, or None."""
     return next((network for network, sign in _SIGNS if any(map(sign.match, names))), None)
 
 
 def _check_kind(state_dict: Mapping[str, Tensor], wanted: str, source: Path) -> None:
-    """Raises: CheckpointError: these are the weights of another network"""
+    """Check that these are the weights of the wanted network.
+
+    Raises:
+        CheckpointError: They belong to another network.
+    """
     found = recognise(state_dict)
     if found is None or found == wanted:
         return
     if found in KINDS:
         way_out = f"convert it with --network {found}" if found != TS else "leave out --network"
         raise CheckpointError(
-            f"{shown(source)} holds the weights of {KINDS[found].title} and not of {KINDS[wanted].title}; {way_out}."
+            f"{shown(source)} contains weights of {KINDS[found].title}, not of {KINDS[wanted].title}; {way_out}."
         )
     raise CheckpointError(
-        f"{shown(source)} holds the weights of {found}, another network than {KINDS[wanted].title}; tsbs-daw does not "
-        f"run it: choose a checkpoint of {', '.join(kind.title for kind in KINDS.values())}."
+        f"{shown(source)} contains weights of {found}, which tsbs-daw does not support; "
+        f"choose a checkpoint of {', '.join(kind.title for kind in KINDS.values())}."
     )
 
 
 def read_tensors(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The named tensors of a checkpoint, and the arguments of the network that it states.
+    """Read the named tensors of a checkpoint, and the network arguments in its header.
 
-    Raises: CheckpointError: hostile, cut, or not a state dict
+    Raises:
+        CheckpointError: The file is hostile, truncated, or not a state dict.
     """
     try:
         with safe_open(source, framework="pt") as file:
@@ -168,10 +175,10 @@ def read_tensors(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_state_dict(source: Path) -> dict[str, Tensor]:
-    """Read the named tensors of a pickled checkpoint without running anything in it.
+    """Read the named tensors of a pickled checkpoint without running any code in it.
 
     Raises:
-        CheckpointError: hostile, cut, or not a state dict
+        CheckpointError: The file is hostile, truncated, or not a state dict.
     """
     try:
         found = torch.load(source, map_location="cpu", weights_only=True)
@@ -179,10 +186,10 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
         raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(source, str(error))) from error
-    except Exception as error:  # damage can raise anything; every error means the same to the user
+    except Exception as error:  # a damaged file can raise anything, and it all means the same to the user
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
-            f"{shown(source)} cannot be read as a checkpoint ({reason}); it may be cut short: download it again."
+            f"Cannot read the checkpoint {shown(source)} ({reason}). It may be cut short; download it again."
         ) from error
     return _without_prefix(_unwrap(found, source), source)
 
@@ -190,10 +197,10 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
 def _refusal(source: Path, message: str) -> str:
     wanted = re.search(r"GLOBAL ([\w.]+)", message)
     if wanted is None:
-        return f"{shown(source)} is not a checkpoint that can be read safely; nothing in it was run: check the file."
+        return f"{shown(source)} is not a checkpoint that can be read safely; nothing in it was run. Check the file."
     return (
-        f"{shown(source)} asks for `{wanted[1]}`, which weights do not need; nothing in it was run: "
-        "get the weights as a plain state dict, from someone you trust."
+        f"{shown(source)} would call `{wanted[1]}`, which weights do not need; nothing in it was run. "
+        "Get the weights as a plain state dict from a source that you trust."
     )
 
 
@@ -203,13 +210,13 @@ def _unwrap(found: Any, source: Path) -> Mapping[str, Any]:
             if isinstance(found.get(key), Mapping):
                 return found[key]
         return found
-    raise CheckpointError(f"{shown(source)} holds a {type(found).__name__} and not named tensors; check the file.")
+    raise CheckpointError(f"{shown(source)} contains a {type(found).__name__}, not named tensors; check the file.")
 
 
 def _without_prefix(found: Mapping[str, Any], source: Path) -> dict[str, Tensor]:
     names = {name: name for name in found}
     if not names or not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f"{shown(source)} holds no named tensors; check the file.")
+        raise CheckpointError(f"{shown(source)} contains no named tensors; check the file.")
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in names.values())), None):
         names = {original: name.removeprefix(prefix) for original, name in names.items()}
     return {name: _checked(found[original], original, source) for original, name in names.items()}
@@ -218,16 +225,20 @@ def _without_prefix(found: Mapping[str, Any], source: Path) -> dict[str, Tensor]
 def _checked(value: Any, name: str, source: Path) -> Tensor:
     if not isinstance(value, Tensor) or value.layout != torch.strided or not value.dtype.is_floating_point:
         kind = f"{value.layout} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-        raise CheckpointError(f"{shown(source)}: {shown(name)} is a {kind} and not a plain tensor of real numbers.")
+        raise CheckpointError(f"{shown(source)}: {shown(name)} is a {kind}, not a plain tensor of real numbers.")
     if value.untyped_storage().nbytes() < value.numel() * value.element_size():
-        raise CheckpointError(f"{shown(source)}: {shown(name)} claims {value.numel():,} numbers that are not there.")
+        raise CheckpointError(f"{shown(source)}: {shown(name)} claims {value.numel():,} numbers but stores fewer.")
     if not torch.isfinite(value).all():
-        raise CheckpointError(f"{shown(source)}: {shown(name)} contains NaN or infinity; its training went wrong.")
+        raise CheckpointError(f"{shown(source)}: {shown(name)} contains NaN or infinity; its training diverged.")
     return value.detach()
 
 
 def choose_config(name: str, stems: tuple[str, ...], state_dict: Mapping[str, Tensor], source: Path) -> ModelConfig:
-    """The requested config, or the one inferred from the shapes. Loading checks all names and shapes later."""
+    """Return the requested config, or one inferred from the shapes. Loading checks all names and shapes later.
+
+    Raises:
+        CheckpointError: The checkpoint belongs to another network, or has another number of stems.
+    """
     _check_kind(state_dict, TS, source)
     found_stems = _count_stems(state_dict)
     if found_stems is not None and found_stems != len(stems):
@@ -239,12 +250,12 @@ def choose_config(name: str, stems: tuple[str, ...], state_dict: Mapping[str, Te
         return replace(NAMED[name] if name != "auto" else _read_off(state_dict), stems=stems)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"{shown(source)} does not have the tensors of this network ({error}); it holds {len(state_dict)} others."
+            f"{shown(source)} does not have the tensors of this network ({error}); it has {len(state_dict)} others."
         ) from error
 
 
 def _count_stems(state_dict: Mapping[str, Tensor]) -> int | None:
-    """The number of stems: the last convolution has 4 values per bin and stem, the split's norm 2 per bin."""
+    """Infer the number of stems: the last convolution has 4 values per bin and stem, the split norm 2 per bin."""
     last, split = state_dict.get("mask.0.5.bias"), state_dict.get("BN_mask.0.0.weight")
     if last is None or split is None or split.numel() == 0:
         return None
@@ -252,12 +263,12 @@ def _count_stems(state_dict: Mapping[str, Tensor]) -> int | None:
 
 
 def _read_off(state_dict: Mapping[str, Tensor]) -> ModelConfig:
-    """Infer sizes from shapes. The hop length leaves no trace: it is that of the named config with these bands."""
+    """Infer sizes from shapes. No shape depends on the hop length; it comes from the named config with these bands."""
 
     def count(prefix: str) -> int:
         indices = [int(m[1]) for m in (re.match(re.escape(prefix) + r"\.(\d+)\.", key) for key in state_dict) if m]
         if max(indices, default=-1) >= LARGEST_COUNT:
-            raise ValueError(f"{prefix} is counted up to {max(indices)}")
+            raise ValueError(f"{prefix} has indices up to {max(indices)}")
         return max(indices, default=-1) + 1
 
     widths = tuple(len(state_dict[f"BN_mask.{band}.0.weight"]) // 2 for band in range(count("BN_mask")))

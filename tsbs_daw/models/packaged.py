@@ -1,13 +1,14 @@
 """Networks of other packages behind the seam: HTDemucs, BS-RoFormer and Mel-Band RoFormer.
 
-All of them are stereo, may have a stem that is the rest of the mixture, and have validated configs. A package is
-imported when a network of it is built; who has only the other one needs no more.
+All of them are stereo, may have a stem that is the rest of the mixture, and have validated configs. A package is only
+imported when one of its networks is built, so each works without the other.
 
-HTDemucs is a hybrid of waveform and spectrogram (arXiv 2211.08553), from the package demucs.
+HTDemucs (arXiv 2211.08553) is a hybrid of waveform and spectrogram networks, from the package demucs.
 
 BS-RoFormer (arXiv 2309.02612) and Mel-Band RoFormer (arXiv 2310.01809) come from the package BS-RoFormer, which has
-grown since the published weights were trained: hyper-connections and value residuals are switched off here, and its
-mask estimators get the expansion that the weights have. Weights keep their published names.
+gained features since the published weights were trained. Its hyper-connections and value residuals are therefore
+switched off, and its mask estimators are built with the expansion factor of the weights. Weights keep their published
+names.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from tsbs_daw.network.seam import StereoNetwork
 
 
 class PackagedConfig(BaseModel):
-    """What the configs of all networks from packages share.
+    """Base class of the configs of all networks from packages.
 
     Attributes:
-        stems: What the network gives, in its order; among them `complement`.
-        complement: The stem that is the mixture without the others, for a network trained on one stem alone.
-        standardised: The weights expect chunks of zero mean and unit deviation.
+        stems: Names of the outputs, in order, including `complement`.
+        complement: The stem that is the mixture minus the others, for a network trained on a single stem.
+        sample_rate: In Hz.
+        standardised: Whether the weights expect chunks of zero mean and unit standard deviation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
@@ -47,12 +49,12 @@ class PackagedConfig(BaseModel):
     def _stems_are_names(self) -> PackagedConfig:
         check_stems(self.stems)
         if self.complement is not None and (self.complement not in self.stems or len(self.stems) < 2):
-            raise ValueError(f"the complement {self.complement!r} is none of the stems {', '.join(self.stems)}")
+            raise ValueError(f"the complement {self.complement!r} is not one of the stems {', '.join(self.stems)}")
         return self
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The stems that the network itself computes."""
+        """The stems that the network itself computes: all except the complement."""
         return tuple(stem for stem in self.stems if stem != self.complement)
 
     @property
@@ -68,7 +70,7 @@ class PackagedConfig(BaseModel):
         raise NotImplementedError
 
     def describe(self) -> str:
-        """Its size in a few words, for people."""
+        """Describe the size of the network in a few words."""
         raise NotImplementedError
 
     @property
@@ -84,38 +86,42 @@ class PackagedConfig(BaseModel):
 
 
 class PackagedNetwork(StereoNetwork):
-    """A package's network, `inner`, behind the seam."""
+    """Adapter for a network of another package.
+
+    Attributes:
+        inner: The module of the package.
+    """
 
     config: PackagedConfig
-    inner: Any  # the package's own module
+    inner: Any
 
     def __init__(self, config: PackagedConfig):
         super().__init__()
         self.config = config
 
     def compute(self, mixture: Tensor) -> Tensor:
-        """The network's own outputs: (B, 2, samples) -> (B, outputs, 2, samples)."""
+        """Compute the network's own outputs: (B, 2, samples) -> (B, outputs, 2, samples)."""
         raise NotImplementedError
 
     def estimate_stereo(self, mixture: Tensor) -> Tensor:
-        found = self.compute(mixture)
+        outputs = self.compute(mixture)
         config = self.config
         if config.complement is None:
-            return found
-        rest = (mixture - found.sum(1))[:, None]
-        parts = iter(found.unbind(1))
+            return outputs
+        rest = (mixture - outputs.sum(1))[:, None]
+        parts = iter(outputs.unbind(1))
         return torch.cat([rest if stem == config.complement else next(parts)[:, None] for stem in config.stems], dim=1)
 
     def stored(self) -> dict[str, Tensor]:
         return {name.removeprefix("inner."): tensor for name, tensor in self.state_dict().items()}
 
 
-# What a published file says of its network that changes neither its shape nor what it computes in use.
+# Published arguments with only one supported value.
 _HTDEMUCS_FIXED = {"audio_channels": 2, "cac": True}
 
 
 class HTDemucsConfig(PackagedConfig):
-    """The arguments of `demucs.htdemucs.HTDemucs`, by its names. The defaults are those of the published four stems."""
+    """The arguments of `demucs.htdemucs.HTDemucs`, by its names. Defaults: the published 4-stem model."""
 
     segment: float = Field(7.8, ge=0.5, le=60)  # s
     channels: int = Field(48, ge=4, le=512)
@@ -141,7 +147,7 @@ class HTDemucsConfig(PackagedConfig):
 
     @property
     def any_length(self) -> bool:
-        return False  # a shorter chunk is filled up to the segment
+        return False  # a shorter chunk is padded to the segment
 
     @property
     def chunk_samples(self) -> int:
@@ -155,19 +161,24 @@ class HTDemucsConfig(PackagedConfig):
         return f"HTDemucs, {self.channels} channels, {self.t_layers} transformer layers, segments of {self.segment:g} s"
 
     def arguments(self) -> dict[str, Any]:
-        """For the package's own constructor."""
+        """Return the arguments for the package's constructor."""
         own = self.model_dump(exclude={"stems", "complement", "sample_rate", "standardised", "segment"})
         return {**own, "samplerate": self.sample_rate, "segment": self._segment}
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any], arguments: Mapping[str, Any]) -> HTDemucsConfig:
-        """A description's values, and the arguments that a file states, which count where both speak.
+        """Build a config from a description and a published file.
 
-        Raises: ValueError: an argument is of another kind of network, or out of bounds
+        Args:
+            values: Values of the description.
+            arguments: Arguments that the file states; they override the values.
+
+        Raises:
+            ValueError: An argument is not supported or out of bounds.
         """
         for name, wanted in _HTDEMUCS_FIXED.items():
             if arguments.get(name, wanted) != wanted:
-                raise ValueError(f"{name} is {arguments[name]!r}, which is not supported")
+                raise ValueError(f"{name} = {arguments[name]!r} is not supported")
         stated = {name: value for name, value in arguments.items() if name in cls.model_fields and name != "stems"}
         if isinstance(segment := stated.get("segment"), Mapping):
             stated["segment"] = segment["numerator"] / segment["denominator"]
@@ -179,7 +190,7 @@ class HTDemucsConfig(PackagedConfig):
 
 
 class HTDemucsNetwork(PackagedNetwork):
-    """The package's network."""
+    """HTDemucs of the package demucs."""
 
     config: HTDemucsConfig
 
@@ -195,12 +206,12 @@ class HTDemucsNetwork(PackagedNetwork):
         return self.inner(mixture)
 
 
-# What other trainers' configs may also say. It changes nothing here unless it has another value.
+# Arguments in the configs of some trainers, with their only supported value.
 _ROFORMER_UNSUPPORTED = {"linear_transformer_depth": 0, "skip_connection": False, "use_pope": False, "stereo": True}
 
 
 class RoformerConfig(PackagedConfig):
-    """What both RoFormers share, by the names of the package and of published configs."""
+    """The arguments that both RoFormers share, by the names of the package and of published configs."""
 
     chunk_size: int = Field(352_800, ge=4096, le=4_000_000)  # samples
     dim: int = Field(384, ge=8, le=2048)
@@ -223,26 +234,31 @@ class RoformerConfig(PackagedConfig):
 
     @property
     def chunk_samples(self) -> int:
-        """A multiple of the hop, so that frames and samples end together."""
+        """Length of a chunk, a multiple of the hop length, so that it has no incomplete frame."""
         return self.chunk_size // self.stft_hop_length * self.stft_hop_length
 
     def describe(self) -> str:
         return f"{self.dim} features, {self.depth} layers, chunks of {self.chunk_samples / self.sample_rate:.1f} s"
 
     def arguments(self) -> dict[str, Any]:
-        """For the package's own constructors, without what each has alone."""
+        """Return the arguments that the constructors of both networks share."""
         own = self.model_dump(include=set(RoformerConfig.model_fields) - _ROFORMER_OURS)
         return {**own, "stereo": True, "num_stems": len(self.outputs), "num_residual_streams": 1, "flash_attn": True}
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any], arguments: Mapping[str, Any]) -> RoformerConfig:
-        """A description's values, and the `model:` section of a trainer's config.
+        """Build a config from a description and a trainer's config.
 
-        Raises: ValueError: the config is of a network that the package does not have, or out of bounds
+        Args:
+            values: Values of the description.
+            arguments: The `model:` section of the trainer's config; it overrides the values.
+
+        Raises:
+            ValueError: An argument is not supported or out of bounds.
         """
         for name, wanted in _ROFORMER_UNSUPPORTED.items():
             if arguments.get(name, wanted) != wanted:
-                raise ValueError(f"{name} is {arguments[name]!r}, which is not supported")
+                raise ValueError(f"{name} = {arguments[name]!r} is not supported")
         return cls(**{**values, **{name: value for name, value in arguments.items() if name in cls.model_fields}})
 
 
@@ -256,14 +272,14 @@ def _usual_bands() -> tuple[int, ...]:
 
 
 class BSRoformerConfig(RoformerConfig):
-    """Bands of whole bins that do not overlap."""
+    """A BS-RoFormer, whose bands consist of whole bins and do not overlap."""
 
     freqs_per_bands: tuple[Annotated[int, Field(ge=1, le=8193)], ...] = Field(default_factory=_usual_bands)
 
     @model_validator(mode="after")
     def _bands_cover_the_bins(self) -> BSRoformerConfig:
         if len(self.freqs_per_bands) < 2 or sum(self.freqs_per_bands) != self.stft_n_fft // 2 + 1:
-            raise ValueError(f"freqs_per_bands must be several that sum to {self.stft_n_fft // 2 + 1} bins")
+            raise ValueError(f"freqs_per_bands must be two or more bands that sum to {self.stft_n_fft // 2 + 1} bins")
         return self
 
     @property
@@ -272,7 +288,7 @@ class BSRoformerConfig(RoformerConfig):
 
 
 class MelBandRoformerConfig(RoformerConfig):
-    """Overlapping bands of the mel scale."""
+    """A Mel-Band RoFormer, whose bands follow the mel scale and overlap."""
 
     num_bands: int = Field(60, ge=2, le=256)
 
@@ -282,7 +298,7 @@ class MelBandRoformerConfig(RoformerConfig):
 
 
 class RoformerNetwork(PackagedNetwork):
-    """What both RoFormers share."""
+    """Base class of both RoFormers."""
 
     config: RoformerConfig
 
@@ -290,12 +306,12 @@ class RoformerNetwork(PackagedNetwork):
         samples, hop = mixture.shape[-1], self.config.stft_hop_length
         whole = max(-(-samples // hop) * hop, -(-self.config.stft_n_fft // hop) * hop)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # the package asks torch for its attention in an old way
-            found = self.inner(F.pad(mixture, (0, whole - samples)))
-        return found.reshape(len(mixture), len(self.config.outputs), 2, -1)[..., :samples]
+            warnings.simplefilter("ignore", FutureWarning)  # the package uses a deprecated attention API of torch
+            outputs = self.inner(F.pad(mixture, (0, whole - samples)))
+        return outputs.reshape(len(mixture), len(self.config.outputs), 2, -1)[..., :samples]
 
     def chunk_bytes(self) -> int:
-        """Its attention's and estimators' activations, a few at once."""
+        """Estimate the memory from the activations of attention and estimators, several of which exist at once."""
         config = self.config
         frames = 1 + config.chunk_samples // config.stft_hop_length
         bins = config.stft_n_fft // 2 + 1
@@ -303,7 +319,7 @@ class RoformerNetwork(PackagedNetwork):
         return 4 * (tokens * (10 * config.dim + 4 * config.heads * config.dim_head) + 24 * frames * bins)
 
     def stored(self) -> dict[str, Tensor]:
-        """By the published names. Tables that follow from the config are not stored."""
+        """Return the tensors by their published names, without the rotary frequencies, which the config determines."""
         return {
             self.published_name(name): tensor
             for name, tensor in self.state_dict().items()
@@ -314,8 +330,8 @@ class RoformerNetwork(PackagedNetwork):
         return name.removeprefix("inner.").replace(".branch.", ".")
 
     def _finish(self) -> None:
-        """Exchange what the package builds in another way than the published networks."""
-        if self.config.mlp_expansion_factor != 4:  # the package's own, and not among its arguments
+        """Rebuild the mask estimators if the published network differs from what the package builds."""
+        if self.config.mlp_expansion_factor != 4:  # fixed in the package; not an argument of its constructor
             kind, inputs = type(self.inner.mask_estimators[0]), self.inner.band_split.dim_inputs
             self.inner.mask_estimators = nn.ModuleList(
                 kind(
@@ -329,7 +345,7 @@ class RoformerNetwork(PackagedNetwork):
 
 
 class BSRoformerNetwork(RoformerNetwork):
-    """The package's BS-RoFormer."""
+    """BS-RoFormer of the package BS-RoFormer."""
 
     config: BSRoformerConfig
 
@@ -338,7 +354,7 @@ class BSRoformerNetwork(RoformerNetwork):
 
         super().__init__(config)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it counts bins with a transform that has no window
+            warnings.simplefilter("ignore")  # its constructor calls torch.stft without a window, to count bins
             self.inner = BSRoformer(**config.arguments(), freqs_per_bands=config.freqs_per_bands)
         for part in self.inner.modules():
             if hasattr(part, "to_value_residual_mix"):
@@ -347,7 +363,7 @@ class BSRoformerNetwork(RoformerNetwork):
 
 
 class MelBandRoformerNetwork(RoformerNetwork):
-    """The package's Mel-Band RoFormer."""
+    """Mel-Band RoFormer of the package BS-RoFormer."""
 
     config: MelBandRoformerConfig
 
@@ -367,9 +383,9 @@ class MelBandRoformerNetwork(RoformerNetwork):
         self._finish()
 
     def published_name(self, name: str) -> str:
-        """The package counts an axis that the published networks lack."""
+        """Return the published name; published layers lack the package's optional first transformer, here None."""
         return re.sub(
             r"^layers\.(\d+)\.(\d+)\.",
-            lambda found: f"layers.{found[1]}.{int(found[2]) - 1}.",
+            lambda match: f"layers.{match[1]}.{int(match[2]) - 1}.",
             super().published_name(name),
         )

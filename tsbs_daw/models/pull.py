@@ -1,12 +1,12 @@
-"""Pull a known model: a resumable download, held to its hash, converted, and recorded.
+"""Pull a known model: download it, resuming if possible, check its hash, convert it, and record the hashes.
 
-A file arrives completely, or stays a partial file that the next try resumes:
+Until a download is complete, it is a partial file that the next attempt resumes:
 
-    FILE.part        the bytes so far
-    FILE.part.json   their address, and the server's validator (ETag or date) of that version
+    FILE.part        the bytes received so far
+    FILE.part.json   their address, and the server's validator (ETag or date) for that version
 
-A later try requests the rest with `Range` and sends the validator with `If-Range`, so that a file that changed on the
-server is downloaded from the beginning and two versions are never mixed.
+A later attempt requests the rest with `Range` and sends the validator with `If-Range`, so that a file that changed on
+the server is downloaded from the beginning and two versions are never mixed.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ from tsbs_daw.models.registry import (
 
 log = logging.getLogger(__name__)
 
-ProgressCallback = Callable[[int, "int | None"], None]  # bytes so far, bytes in all or None
+ProgressCallback = Callable[[int, "int | None"], None]  # bytes received, total bytes or None
 
 BLOCK_BYTES = 1 << 18
 STALL_S = 30.0
 TRIES_WITHOUT_PROGRESS = 4
-LARGEST_BYTES = 4 << 30  # more than any checkpoint; an endless response must not fill the disk
+LARGEST_BYTES = 4 << 30  # more than any checkpoint, so that an endless response cannot fill the disk
 
 
 def pull(
@@ -72,22 +72,25 @@ def pull(
     accept_licence: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Path:
-    """Download and convert a known model; what is already here is only checked.
+    """Download and convert a known model; if it is already installed, only check it.
 
-    Where no hash is published, the download's is recorded once it proved to be a checkpoint, and a later pull must give
-    the same.
+    If no hash is published, the hash of the download is recorded once it has been converted, and later pulls must
+    produce the same file.
 
     Args:
-        model: A name, a description, or the path of a YAML file with one, which is kept among the models.
-        accept_licence: The user accepts the licence of a model that asks for it.
-        progress: Called with the bytes so far and in all (None: the server does not say).
+        model: A name, a description, or the path of a YAML file with a description, which is copied into the folder of
+            models.
+        settings: The folder of models.
+        accept_licence: Whether the user accepts the licence, for models that require it.
+        progress: Called with the bytes received and the total; the total is None if the server does not state it.
 
     Raises:
-        UnknownModel, SettingsError: No such model, or its description cannot be used.
+        UnknownModel, SettingsError: There is no such model, or its description is invalid.
         UsageError: Its licence must be accepted first.
         ModelError: The package of its network is not installed.
-        DownloadError, NoSpaceLeft: What came so far is kept.
-        CheckpointError: Another file than described, or not a checkpoint of the network.
+        OutputError: The folder of models cannot be created.
+        DownloadError, NoSpaceLeft: The download failed; the partial file is kept.
+        CheckpointError: The file differs from the description, or is not a checkpoint of the network.
     """
     known = _known(model, settings)
     if known.url is None:
@@ -99,14 +102,14 @@ def pull(
     KINDS[known.network].require()
     if known.accept_licence and not accept_licence:
         raise UsageError(
-            f"The licence of {known.name} must be accepted: {known.licence} Source: {known.licence_source}. "
-            "Rerun the command with --accept-licence if you do."
+            f"The model {known.name} requires that you accept its licence: {known.licence} "
+            f"Source: {known.licence_source}. To accept it, rerun the command with --accept-licence."
         )
     try:
         settings.models.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{settings.models} cannot be made ({error.strerror}); set TSBS_DAW_HOME elsewhere."
+            f"Cannot create {settings.models} ({error.strerror}). Set TSBS_DAW_HOME to another folder."
         ) from error
     _check_space(known, settings)
     downloaded = settings.models / f"{known.name}.ckpt"
@@ -116,20 +119,20 @@ def pull(
 
 
 def _accept(known: Description, downloaded: Path, output: Path, settings: Settings) -> Path:
-    """Hold the download to its published or recorded hash, convert it, and only then record what is new."""
+    """Check a download against its published or recorded hash, convert it, and only then record new hashes."""
     record = HashRecord(settings.models)
     sha256, expected = file_sha256(downloaded), known.sha256 or record.known(downloaded)
     if expected is not None and expected != sha256:
         downloaded.unlink()
-        found = f"(SHA-256 {sha256[:12]}… instead of {expected[:12]}…), so it was deleted unread; "
+        outcome = f"(SHA-256 {sha256[:12]}… instead of {expected[:12]}…), so it was deleted unread. "
         if known.sha256:
             raise CheckpointError(
-                f"{known.url} gave another file than described {found}"
-                f"check the address and the `sha256:` of {known.name}."
+                f"The file at {known.url} differs from its description {outcome}"
+                f"Check the address and the `sha256:` of {known.name}."
             )
         raise CheckpointError(
-            f"{known.url} has changed since it was first pulled {found}"
-            f"if the publisher announced a new one, remove its line from {record.path}."
+            f"The file at {known.url} has changed since it was first pulled {outcome}"
+            f"If the publisher announced a new version, remove its line from {record.path}."
         )
     try:
         metadata = {"name": known.name, "source": str(known.url), "source_sha256": sha256, "licence": known.licence}
@@ -152,15 +155,15 @@ def _known(model: str | Description, settings: Settings) -> Description:
     if model.lower().endswith(DESCRIPTION_SUFFIX):
         return _add(Path(model), settings)
     close = difflib.get_close_matches(model, list(models), n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"these can be: {', '.join(models)}."
+    hint = f"did you mean {close[0]!r}?" if close else f"available: {', '.join(models)}."
     raise UnknownModel(f"There is no model {model!r} to pull; {hint}")
 
 
 def _add(path: Path, settings: Settings) -> Description:
-    """Keep a user's description among the models, under the name of its file."""
+    """Copy a user's description into the folder of models. The name of its file becomes the name of the model."""
     known = read_description(path)
     if not is_name(known.name) or known.name in KNOWN:
-        raise UsageError(f"{known.name!r} cannot be the name of another model; rename {shown(path)}.")
+        raise UsageError(f"{known.name!r} is taken or not a valid model name; rename {shown(path)}.")
     settings.models.mkdir(parents=True, exist_ok=True)
     write_atomically(settings.models / f"{known.name}{DESCRIPTION_SUFFIX}", path.read_text(encoding="utf-8"))
     return known
@@ -171,29 +174,34 @@ def _check_space(known: Description, settings: Settings) -> None:
     needed, free = 2 * known.size_bytes, shutil.disk_usage(settings.models).free
     if free < needed:
         raise NoSpaceLeft(
-            f"The model {known.name} needs {needed / 1e6:,.0f} MB while it is converted and {settings.models} has "
-            f"{free / 1e6:,.0f} MB free; free some space and try again."
+            f"Pulling {known.name} needs {needed / 1e6:,.0f} MB, but {settings.models} has {free / 1e6:,.0f} MB free; "
+            "free some space and try again."
         )
 
 
 @dataclass(frozen=True)
 class Part:
-    """The origin of FILE.part: enough to request the rest of the same version."""
+    """The origin of FILE.part, from which the rest of the same version is requested.
+
+    Attributes:
+        url: Address of the file.
+        mark: The validator: a strong ETag, or a Last-Modified date.
+    """
 
     url: str
-    mark: str  # a strong ETag, or a Last-Modified date
+    mark: str
 
 
 class _Cut(Exception):
-    """The connection ended early; another try may resume."""
+    """The connection ended early; another attempt can resume."""
 
 
 class _SameSecurityRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to an unprotected connection."""
+    """Follows redirects, but never from https to an unencrypted connection."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise DownloadError(f"{req.full_url} redirects to the unprotected address {newurl}; refusing to follow it.")
+            raise DownloadError(f"{req.full_url} redirects to {newurl}, which is unencrypted; it was not followed.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -205,30 +213,30 @@ def download(
     pause_s: float = 1.0,
     largest_bytes: int = LARGEST_BYTES,
 ) -> Path:
-    """Download a file, resuming an earlier try.
+    """Download a file, resuming an earlier attempt.
 
     Args:
-        url: http or https
-        destination: the file to write
-        progress: called with the bytes so far, and in all if the server states it
-        pause_s: wait before the second try; doubles with each further one
-        largest_bytes: limit of the size
+        url: Address, http or https.
+        destination: The file to write.
+        progress: Called with the bytes received, and the total or None.
+        pause_s: Pause before the second attempt; it doubles with each further one.
+        largest_bytes: Maximum size.
 
     Returns:
-        `destination`, complete and durable
+        `destination`, complete and durable.
 
     Raises:
-        DownloadError: the network or the server failed, or the file is already being downloaded; the part is kept
-        NoSpaceLeft: the file does not fit; the part is kept
+        DownloadError: The network or the server failed, or the file is already being downloaded; the part is kept.
+        NoSpaceLeft: The file does not fit; the part is kept.
     """
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise DownloadError(f"{url} is not a web address; give one that starts with https://.")
+        raise DownloadError(f"{url} is not a web address; use one that starts with https://.")
     destination.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{destination}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise DownloadError(f"{destination.name} is already being downloaded; wait until that is done.") from error
+        raise DownloadError(f"{destination.name} is already being downloaded; wait until that finishes.") from error
     with lock:
         _fetch_with_retries(url, destination, progress or (lambda done, total: None), pause_s, largest_bytes)
     return destination
@@ -253,14 +261,18 @@ def _fetch_with_retries(
                     f"Cannot download {url} ({_reason(error)}). Rerun the command to resume after "
                     f"{_size(part):,} bytes."
                 ) from error
-            log.warning("download of %s was interrupted (%s), retrying", url, _reason(error))
+            log.warning("the download of %s was interrupted (%s); retrying", url, _reason(error))
             time.sleep(pause_s * 2 ** max(0, fruitless - 1))
     part.replace(destination)
     note.unlink(missing_ok=True)
 
 
 def _raise_if_final(error: Exception, url: str, part: Path) -> None:
-    """Raise if another try cannot help."""
+    """Raise an error that another attempt cannot fix.
+
+    Raises:
+        DownloadError, NoSpaceLeft
+    """
     if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 416, 429):
         raise DownloadError(f"Cannot download {url}: {error.code} {error.reason}. The file may have moved.") from error
     if disk_is_full(error):
@@ -280,10 +292,10 @@ def _size(path: Path) -> int:
 
 
 def _fetch_rest(url: str, part: Path, note: Path, progress: ProgressCallback, largest_bytes: int) -> None:
-    """Make one request: append the rest to `part`, or restart it.
+    """Make one request that appends the rest to `part`, or restarts it.
 
     Raises:
-        _Cut: the response was shorter than promised
+        _Cut: The response was shorter than announced.
     """
     known = _read_note(note)
     have = _size(part) if known is not None and known.url == url else 0
@@ -296,7 +308,7 @@ def _fetch_rest(url: str, part: Path, note: Path, progress: ProgressCallback, la
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:
-            if _total_of(error.headers) == have:  # complete; only the rename was missing
+            if _total_of(error.headers) == have:  # complete, but not renamed yet
                 return
             note.unlink(missing_ok=True)  # the part is longer than the file: restart
         raise
@@ -310,17 +322,17 @@ def _fetch_rest(url: str, part: Path, note: Path, progress: ProgressCallback, la
             file.truncate()
             done = _copy(answer, file, start, total, progress, largest_bytes)
     if total is not None and done != total:
-        raise _Cut(f"{done:,} of {total:,} bytes came")
+        raise _Cut(f"received {done:,} of {total:,} bytes")
 
 
 def _start_of(answer: http.client.HTTPResponse, have: int, note: Path) -> int:
-    """The offset of the first byte of the response: after the existing part, or 0."""
+    """Return the offset of the first byte of the response: after the existing part, or 0."""
     if answer.status != 206:
         return 0
     match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != have:
-        note.unlink(missing_ok=True)  # a faulty server: the next try downloads the whole file
-        raise _Cut("the server sent a different range than requested")
+        note.unlink(missing_ok=True)  # a faulty server; the next attempt downloads the whole file
+        raise _Cut("the server sent another range than requested")
     return have
 
 
@@ -330,7 +342,7 @@ def _length_of(headers: http.client.HTTPMessage) -> int | None:
 
 
 def _total_of(headers: email.message.Message) -> int | None:
-    """The whole file's size, from `Content-Range: bytes 5-9/10` or `bytes */10`."""
+    """Return the size of the whole file from `Content-Range: bytes 5-9/10` or `bytes */10`."""
     match = re.search(r"/(\d+)$", headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
@@ -339,7 +351,7 @@ def _check_size(url: str, part: Path, start: int, total: int | None, largest_byt
     if total is None:
         return
     if total > largest_bytes:
-        raise DownloadError(f"{url} has {total:,} bytes, more than any model; check the address.")
+        raise DownloadError(f"{url} has {total:,} bytes, which is more than any model; check the address.")
     free = shutil.disk_usage(part.parent).free + (0 if start else _size(part))
     if total - start > free:
         raise NoSpaceLeft(
@@ -350,13 +362,13 @@ def _check_size(url: str, part: Path, start: int, total: int | None, largest_byt
 def _copy(
     answer: BinaryIO, file: BinaryIO, done: int, total: int | None, progress: ProgressCallback, largest_bytes: int
 ) -> int:
-    """Copy the response to the file; what arrived before an interruption is durable for the next try."""
+    """Copy the response to the file. The data received before an interruption is durable for the next attempt."""
     try:
         progress(done, total)
         while block := answer.read(BLOCK_BYTES):
             done += len(block)
             if done > largest_bytes:
-                raise DownloadError("The server sends more than any model needs; check the address.")
+                raise DownloadError("The server sends more than any model has; check the address.")
             file.write(block)
             progress(done, total)
     finally:
@@ -366,19 +378,19 @@ def _copy(
 
 
 def _read_note(note: Path) -> Part | None:
-    """The origin of the part; None if it is missing or invalid: restarting the download is always correct."""
+    """Return the origin of the part; None if it is missing or invalid, because restarting is always safe."""
     try:
         found = json.loads(note.read_text(encoding="utf-8"))
         return Part(url=str(found["url"]), mark=str(found["mark"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("ignoring %s (%s), downloading from the beginning", note, error)
+        log.warning("ignoring %s (%s); downloading from the beginning", note, error)
         return None
 
 
 def _write_note(note: Path, url: str, headers: http.client.HTTPMessage) -> None:
-    """Store the server's validator. Without a strong one the download cannot be resumed safely, so nothing is kept."""
+    """Store the server's validator. Without a strong one, the download cannot be resumed safely, so store nothing."""
     tag = headers.get("ETag", "")
     mark = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
     if mark:

@@ -5,10 +5,10 @@ htdemucs, ...      described by a YAML file in `zoo/` or among the user's models
 <name>             <models>/<name>.safetensors, written by `tsbs-daw models convert`
 a path             any .safetensors file
 
-A description says which network it is, where its weights are, which file they must be, and under which licence, with
-the source of that statement. No weights but the default's are bundled. It pins the hash of its download where one is
-published; else the first pull records it. The first use of a model records its hash in `hashes.json` beside it, and a
-file that changes later is refused before anything in it is read.
+A description states the kind of network, the address of the weights, and their licence with its source. It pins the
+hash of the download if one is published; otherwise the first pull records it. Only the default model's weights are
+bundled. The first use of a model records its hash in `hashes.json` beside it; a file that changes later is refused
+before it is opened.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ from tsbs_daw.core.files import file_sha256, write_atomically
 log = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "weights" / "default.safetensors"
-ZOO = Path(__file__).parent / "zoo"  # a description each, named like the model
+ZOO = Path(__file__).parent / "zoo"  # one description per model, with the model's name
 DESCRIPTION_SUFFIX = ".yaml"
 SUFFIX = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".th", ".bin", ".pkl", ".chpt")
 HASHES = "hashes.json"
 SCHEMA = 1
-SPEEDS = "speeds.json"  # in the cache: how fast each model was here
+SPEEDS = "speeds.json"  # in the cache: measured speed of each model on this machine
 
 _DESCRIPTION = DocumentKind("model description", SettingsError, "it needs at least `network:`, `stems:` and `url:`")
 
 
 class Description(BaseModel):
-    """A checkpoint that can be pulled.
+    """A known model: a checkpoint that can be pulled, or the bundled model.
 
     Attributes:
-        name: That of its file, without the ending.
+        name: Name of the description's file, without its ending.
         network: A key of `kinds.KINDS`.
-        config: What the network needs to know beside its weights; `{size: full}` for TS-BSMamba2.
-        complement: The stem that is the mixture without the others, for a network of one stem.
-        url: Where its weights are: a safetensors file or a pickle. None for the bundled model.
-        size_bytes: Of the download, exactly or nearly; checked against the free space.
-        sha256: Of the download, where one is published. None: the first pull records it.
+        config: Values of the network's config; for TS-BSMamba2, `{size: full}`.
+        complement: The stem that is the mixture minus the others, for a network with a single output.
+        url: Address of the weights, a safetensors file or a pickle. None for the bundled model.
+        size_bytes: Approximate size of the download, checked against the free space.
+        sha256: Published hash of the download. None if there is none; then the first pull records it.
         licence: One sentence about the weights; `licence_source` says where that is stated.
-        accept_licence: Whether `pull` asks for `--accept-licence`.
-        standardised: The weights expect chunks of zero mean and unit deviation.
-        sdr_db: Published or measured SDR by stem; `measured_on` says on what, which kind, and by whom.
-        memory_bytes: What a separation needs, measured on a processor.
-        cost: Its time for a second of sound over that of the bundled model, measured on a processor; 0: unknown.
+        accept_licence: Whether `pull` requires `--accept-licence`.
+        standardised: Whether the weights expect chunks of zero mean and unit standard deviation.
+        sdr_db: SDR by stem; `measured_on` says on which songs, with which definition, and by whom.
+        memory_bytes: Memory for a separation, measured on a CPU.
+        cost: Computing time relative to the bundled model, measured on a CPU; 0 if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,45 +87,49 @@ class Description(BaseModel):
     @model_validator(mode="after")
     def _complement_is_a_stem(self) -> Description:
         if self.complement is not None and self.complement not in self.stems:
-            raise ValueError(f"the complement {self.complement!r} is none of the stems {', '.join(self.stems)}")
+            raise ValueError(f"the complement {self.complement!r} is not one of the stems {', '.join(self.stems)}")
         return self
 
     def values(self) -> dict[str, Any]:
-        """What `Kind.config` takes."""
-        found: dict[str, Any] = {**self.config, "stems": list(self.stems)}
+        """Return the values for `Kind.config`."""
+        values: dict[str, Any] = {**self.config, "stems": list(self.stems)}
         if self.complement is not None:
-            found["complement"] = self.complement
+            values["complement"] = self.complement
         if self.standardised:
-            found["standardised"] = True
-        return found
+            values["standardised"] = True
+        return values
 
 
 def read_description(path: Path) -> Description:
-    """A file's description, under the file's name. Raises: SettingsError: with line and column"""
-    found = read_model(path, Description, _DESCRIPTION)
-    if found.url is None:
-        raise SettingsError("`url:` is missing; say where the weights are.", path)
-    return found.model_copy(update={"name": path.stem})
+    """Read a description from a file, which gives it its name.
+
+    Raises:
+        SettingsError: The file is not a valid description; with line and column.
+    """
+    description = read_model(path, Description, _DESCRIPTION)
+    if description.url is None:
+        raise SettingsError("`url:` is missing; give the address of the weights.", path)
+    return description.model_copy(update={"name": path.stem})
 
 
 @cache
 def bundled_descriptions() -> dict[str, Description]:
-    """The descriptions of this package, by name."""
+    """Return the descriptions of this package, by name."""
     return {path.stem: read_description(path) for path in sorted(ZOO.glob(f"*{DESCRIPTION_SUFFIX}"))}
 
 
 def own_descriptions(folder: Path) -> dict[str, Description]:
-    """The user's descriptions in a folder, by name. One that cannot be used is logged and left out."""
-    found = {}
+    """Return the user's descriptions in a folder, by name. Invalid ones are logged and skipped."""
+    descriptions = {}
     for path in sorted(folder.glob(f"*{DESCRIPTION_SUFFIX}")):
         if path.stem in bundled_descriptions() or path.stem == "default":
-            log.warning("%s has the name of a known model and is not used; rename it", path)
+            log.warning("%s has the name of a known model and is ignored; rename it", path)
             continue
         try:
-            found[path.stem] = read_description(path)
+            descriptions[path.stem] = read_description(path)
         except UsageError as error:
-            log.warning("%s It is not listed.", error)
-    return found
+            log.warning("%s The description is ignored.", error)
+    return descriptions
 
 
 KNOWN = {
@@ -145,21 +149,21 @@ KNOWN = {
 
 
 def known_models(settings: Settings) -> dict[str, Description]:
-    """What can be pulled: the bundled descriptions and the user's own."""
+    """Return all known models: the bundled descriptions and the user's own."""
     return {**KNOWN, **own_descriptions(settings.models)}
 
 
 class HashRecord:
-    """The SHA-256 hashes of the files in one folder, by file name. Safe for several processes."""
+    """The SHA-256 hashes of the files in one folder, by file name. Safe for use by several processes."""
 
     def __init__(self, folder: Path):
         self.path = folder / HASHES
 
     def known(self, file: Path) -> str | None:
-        """The recorded hash; None if there is none.
+        """Return the recorded hash; None if there is none.
 
         Raises:
-            CheckpointError: the record is damaged
+            CheckpointError: The record is damaged.
         """
         return self._read().get(file.name)
 
@@ -167,20 +171,20 @@ class HashRecord:
         """Hash a file and compare it with the record; record it on first use.
 
         Returns:
-            The hash in hex
+            The hash in hex.
 
         Raises:
-            CheckpointError: the file has changed since its first use
+            CheckpointError: The file has changed since its first use, or the record is damaged.
         """
-        found, recorded = file_sha256(file), self.known(file)
+        sha256, recorded = file_sha256(file), self.known(file)
         if recorded is None:
-            self.record(file, found)
-        elif recorded != found:
+            self.record(file, sha256)
+        elif recorded != sha256:
             raise CheckpointError(
-                f"{shown(file)} has changed since its first use (SHA-256 {found[:12]}… instead of {recorded[:12]}…); "
-                f"delete it and get it again or, if you changed it, remove its line from {shown(self.path)}."
+                f"{shown(file)} has changed since its first use (SHA-256 {sha256[:12]}… instead of {recorded[:12]}…). "
+                f"Delete it and get it again or, if you changed it, remove its line from {shown(self.path)}."
             )
-        return found
+        return sha256
 
     def record(self, file: Path, sha256: str) -> None:
         """Record the hash of a file. If the folder is not writable, only a warning is logged."""
@@ -189,7 +193,7 @@ class HashRecord:
                 files = self._read() | {file.name: sha256}
                 write_atomically(self.path, json.dumps({"schema": SCHEMA, "files": files}, indent=2, sort_keys=True))
         except OSError as error:
-            log.warning("cannot write %s (%s): %s is not checked for changes", self.path, error, file.name)
+            log.warning("cannot write %s (%s); changes to %s will not be detected", self.path, error, file.name)
 
     def _read(self) -> dict[str, str]:
         try:
@@ -211,8 +215,9 @@ class Entry:
     """A line of `models list`.
 
     Attributes:
-        path: None while a known model is not pulled
-        known: None for the user's own models
+        name: Name of the model.
+        path: The model file; None if a known model has not been pulled.
+        known: The description; None for the user's own models.
     """
 
     name: str
@@ -229,9 +234,11 @@ class Entry:
 
 
 def resolve(name_or_path: str | Path, settings: Settings) -> Path:
-    """The checkpoint behind a name or a path, its hash checked if it lies among the pulled and converted ones.
+    """Return the model file for a name or a path. Files in the folder of models are checked against their hash.
 
-    Raises: UnknownModel: neither a name nor a file; CheckpointError: changed, missing, or a pickle
+    Raises:
+        UnknownModel: There is no such model or file.
+        CheckpointError: The file has changed or is a pickle, or the bundled model is missing.
     """
     name = str(name_or_path)
     if name == "default":
@@ -247,14 +254,14 @@ def resolve(name_or_path: str | Path, settings: Settings) -> Path:
 
 
 def members(model: str) -> tuple[str, ...]:
-    """The models whose mean is asked for by `a,b`; a single one is alone. A file may have a comma in its path."""
+    """Split `a,b`, which requests the mean of several models. The path of an existing file may contain a comma."""
     if "," not in model or _existing_file(model) is not None:
         return (model,)
     return tuple(dict.fromkeys(part.strip() for part in model.split(",")))
 
 
 def locate(name_or_path: str, settings: Settings) -> Path | None:
-    """The file that a name or a path leads to, unchecked; None when there is none."""
+    """Return the model file for a name or a path without checking it; None if there is none."""
     if name_or_path == "default":
         return BUNDLED if BUNDLED.is_file() else None
     path = model_path(name_or_path, settings)
@@ -264,7 +271,11 @@ def locate(name_or_path: str, settings: Settings) -> Path | None:
 
 
 def bundled_model() -> Path:
-    """The checkpoint of the package. Raises: CheckpointError: it is missing"""
+    """Return the model file of the package.
+
+    Raises:
+        CheckpointError: It is missing.
+    """
     if not BUNDLED.is_file():
         raise CheckpointError(f"The bundled model is missing at {BUNDLED}; install tsbs-daw again.")
     return BUNDLED
@@ -287,7 +298,7 @@ def _local_file(name: str, settings: Settings) -> Path:
 
 
 def _existing_file(name: str) -> Path | None:
-    """The path of a file; None if it is missing or cannot be a path (a NUL, too long, no such home)."""
+    """Return the path of a file; None if it is missing or the path is invalid (a NUL, too long, no such home)."""
     try:
         path = Path(name).expanduser().absolute()
         return path if path.is_file() else None
@@ -296,27 +307,32 @@ def _existing_file(name: str) -> Path | None:
 
 
 def is_name(text: str) -> bool:
-    """Whether this can be the name of a model: no folder, no ending, only characters that every file system accepts."""
+    """Return whether this is a valid model name: no folder or ending, only characters safe on every file system."""
     return bool(text) and text[0].isalnum() and all(c.isalnum() or c in "-_+" for c in text) and len(text) <= 100
 
 
 def model_path(name: str, settings: Settings) -> Path:
-    """The path of the pulled or converted model `name`, whether it exists or not."""
+    """Return the path of the pulled or converted model `name`, whether it exists or not."""
     return settings.models / f"{name}{SUFFIX}"
 
 
 def list_models(settings: Settings) -> list[Entry]:
-    """The known models first, then the user's own by name."""
+    """List the known models, then the user's own by name."""
     models = known_models(settings)
     places = {name: BUNDLED if known.url is None else model_path(name, settings) for name, known in models.items()}
     entries = [Entry(name, path if path.is_file() else None, models[name]) for name, path in places.items()]
-    files = (path for path in settings.models.glob(f"*{SUFFIX}") if path.is_file())  # reading a pipe would wait
+    files = (path for path in settings.models.glob(f"*{SUFFIX}") if path.is_file())  # reading a named pipe would block
     mine = sorted(path for path in files if path.stem not in models and is_name(path.stem))
     return entries + [Entry(path.stem, path, None) for path in mine]
 
 
 def find(name: str, settings: Settings) -> Entry:
-    """The entry of a name. Raises: UnknownModel, as `resolve` does for a path that is not there"""
+    """Return the entry for a name or a path.
+
+    Raises:
+        UnknownModel: There is no such model or file.
+        CheckpointError: The file is a pickle.
+    """
     for entry in list_models(settings):
         if entry.name == name:
             return entry
@@ -324,18 +340,18 @@ def find(name: str, settings: Settings) -> Entry:
 
 
 def speed_here(path: Path, settings: Settings) -> float | None:
-    """How many times faster than real time this model last separated on this machine; None: it has not yet."""
+    """Return the last measured speed of a model on this machine, in times real time; None if it was never measured."""
     return _speeds(settings.cache).get(_speed_key(path))
 
 
 def expected_speed(known: Description, settings: Settings) -> float | None:
-    """How many times faster than real time this model should be here, judging by the bundled one; None: unknown."""
+    """Estimate the speed of a model from that of the bundled one, in times real time; None if unknown."""
     reached = speed_here(BUNDLED, settings) if BUNDLED.is_file() else None
     return reached / known.cost if reached and known.cost else None
 
 
 def record_speed(path: Path, times_real_time: float, cache: Path) -> None:
-    """Keep a measured speed for `models list`. What cannot be written is not needed."""
+    """Store a measured speed for `models list`. If that fails, it is ignored."""
     with contextlib.suppress(OSError, Timeout), FileLock(f"{cache / SPEEDS}.lock", timeout=1):
         known = _speeds(cache) | {_speed_key(path): round(times_real_time, 3)}
         write_atomically(cache / SPEEDS, json.dumps(known, indent=2, sort_keys=True))
