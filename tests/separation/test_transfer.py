@@ -133,6 +133,11 @@ def test_a_gpu_that_failed_is_told_from_an_error_of_the_program():
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)", True, False),
         ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", True, False),
         ("MPS backend out of memory (MPS allocated: 5 GB)", True, False),
+        ("cuFFT error: CUFFT_INTERNAL_ERROR", True, False),
+        ("level_zero backend failed with error: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)", True, False),
+        ("Invalid buffer size: 12.00 GiB", True, False),
+        ("cuFFT error: CUFFT_EXEC_FAILED", False, True),
+        ("CUDA driver error: unknown error", False, True),
         ("Triton Error [CUDA]: an illegal memory access was encountered", False, True),
         ("CUDA error: unspecified launch failure", False, True),
         ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", False, True),
@@ -147,10 +152,37 @@ def test_lack_of_memory_and_a_lost_device_are_told_apart_by_their_words(text, me
 class Broken(SeparationNetwork):
     config = TINY
 
+    def __init__(self, *errors: str):
+        super().__init__()
+        self.errors = list(errors)
+
     def estimate(self, mixture, stage="full"):
-        raise RuntimeError("CUDA error: unspecified launch failure")
+        raise RuntimeError(self.errors.pop(0))
+
+    def to(self, device):
+        if device != CPU:
+            raise RuntimeError(self.errors.pop(0))
+        return self
+
+
+LOST = "CUDA error: unspecified launch failure"
 
 
 def test_an_engine_says_that_its_device_is_lost():
     with pytest.raises(DeviceLost, match="unspecified launch failure"):
-        Engine(Broken(), CPU).estimate(np.zeros((1, 2, 1000), np.float32))
+        Engine(Broken(LOST), CPU).estimate(np.zeros((1, 2, 1000), np.float32))
+
+
+def test_a_device_that_is_lost_while_a_model_loads_is_lost_too():
+    with pytest.raises(DeviceLost, match="unspecified launch failure"):
+        Engine(Broken(LOST), torch.device("cuda"))
+
+
+def test_a_device_that_is_lost_while_memory_is_freed_is_lost_too(monkeypatch):
+    def synchronize() -> None:
+        raise RuntimeError(LOST)
+
+    engine = Engine(Broken("CUDA error: out of memory"), CPU)
+    monkeypatch.setattr(engine, "_free_memory", synchronize)
+    with pytest.raises(DeviceLost, match="unspecified launch failure"):
+        engine.estimate(np.zeros((1, 2, 1000), np.float32))

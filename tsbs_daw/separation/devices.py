@@ -112,10 +112,17 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return float(worst) if worst.isfinite() else float("inf")
 
 
-# How allocators, cuDNN, cuBLAS, Triton and XPU report a lack of memory where they raise no exception of their own.
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "allocation_failed", "out_of_device_memory")
+# How allocators, cuDNN, cuBLAS, cuFFT, Triton, MPS and XPU report a lack of memory without an exception of their own.
+# cuFFT reports an internal error, and XPU a lack of resources, for almost any reason; this is the usual one.
+OUT_OF_MEMORY = (
+    *("out of memory", "can't allocate memory", "alloc_failed", "allocation_failed", "out_of_device_memory"),
+    *("out_of_resources", "cufft_internal_error", "invalid buffer size"),
+)
 # After these errors every further call to the device fails.
-LOST = ("cuda error", "hip error", "triton error [cuda]", "triton error [hip]", "execution_failed", "device_lost")
+LOST = (
+    *("cuda error", "cuda driver error", "hip error", "triton error [cuda]", "triton error [hip]"),
+    *("execution_failed", "exec_failed", "device_lost"),
+)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -53,12 +53,13 @@ class Engine:
         self, network: SeparationNetwork, device: torch.device, *, precision: str = "auto", batch_size: int = 0
     ):
         self.config, self._plain = network.config, network
-        self.form, self.device = _placed(network, device, precision)
+        with translate_cuda_errors():
+            self.form, self.device = _placed(network, device, precision)
+            self.batch_size = self._whole_batch = batch_size or _batch_size(self.form, self.device)
+            self._transfer = Transfer(self.device)
         self.network, self.dtype = self.form.network, self.form.dtype
         self._run = GraphedForm(self.form) if self.device.type == "cuda" else self.form
-        self.batch_size = self._whole_batch = batch_size or _batch_size(self.form, self.device)
         self.max_chunk_samples: int | None = None  # None: any length
-        self._transfer = Transfer(self.device)
         self._processor: Form | None = None  # replaces a device without memory
 
     def begin(self) -> None:
@@ -75,15 +76,15 @@ class Engine:
 
     def start(self, mixtures: np.ndarray, stage: str = "full") -> Pending:
         """Like `estimate`, but asynchronous where the device is. A lack of memory shows at once."""
-        while True:
-            try:
-                return self._start(mixtures, stage)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    with translate_cuda_errors():
+        with translate_cuda_errors():
+            while True:
+                try:
+                    return self._start(mixtures, stage)
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
                         raise
-                reason = error.with_traceback(None)  # whose frames hold on to what is to be freed
-            self._reduce_memory(len(mixtures), mixtures.shape[-1], reason)
+                    reason = error.with_traceback(None)  # whose frames hold on to what is to be freed
+                self._reduce_memory(len(mixtures), mixtures.shape[-1], reason)
 
     def _start(self, mixtures: np.ndarray, stage: str) -> Pending:
         if len(mixtures) > self.batch_size:
