@@ -181,14 +181,14 @@ def test_what_a_form_lacks_is_told_with_the_missing_step(monkeypatch):
     from tsbs_daw.separation import forms
 
     def choose(network, device, precision):
-        forms.log.warning("the form kernels cannot be used here (OutOfResources)")
+        forms.log.warning("the kernels form cannot be used here (OutOfResources)")
         return forms.Form("plain", network)
 
     monkeypatch.setattr(forms, "choose_form", choose)
     findings = list(probe._forms(torch, torch.device("cuda")))
     assert [finding["status"] for finding in findings] == ["ok", "ok", "note"]
     assert "the bundled size runs as plain in float32" in findings[0]["what"]
-    assert findings[2]["what"] == "the form kernels cannot be used here (OutOfResources)" and findings[2]["advice"]
+    assert findings[2]["what"] == "the kernels form cannot be used here (OutOfResources)" and findings[2]["advice"]
 
 
 def test_the_missing_step_is_named_in_the_order_of_installing(monkeypatch):

@@ -78,9 +78,7 @@ def test_then_the_processor_takes_over(caplog):
     found = Engine(Starved(1, elsewhere_only=True), ELSEWHERE, batch_size=4)
     with caplog.at_level(logging.WARNING):
         assert_passed_through(found.estimate(MIXTURE))
-    assert (
-        caplog.records[-1].getMessage() == "out of memory on meta: the rest of the song is separated on the processor"
-    )
+    assert caplog.records[-1].getMessage() == "out of memory on meta: the rest of the song is separated on the CPU"
 
 
 def test_the_processor_s_copy_takes_no_memory_on_the_full_device(monkeypatch):

@@ -46,9 +46,9 @@ def test_what_cannot_be_built_or_is_wrong_costs_a_line_each(monkeypatch, plain, 
         form = choose(monkeypatch, plain, networks)
     assert (form.name, form.error) == ("plain", 0.0)
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == "the form kernels cannot be used here (RuntimeError: OutOfResources)"
-    assert lines[1].startswith("the form mamba-ssm in float32 is off by ")
-    assert lines[2].startswith("form plain in float32: off by 0.0e+00")
+    assert lines[0] == "the kernels form cannot be used here (RuntimeError: OutOfResources)"
+    assert lines[1].startswith("the mamba-ssm form in float32 is off by ")
+    assert lines[2].startswith("using the plain form in float32: off by 0.0e+00")
 
 
 def test_the_first_right_one_is_taken_unless_it_is_slower(monkeypatch, plain):

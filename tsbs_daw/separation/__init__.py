@@ -1,4 +1,4 @@
-"""Separation: from a mixture to its stems."""
+"""Separation of a mixture into its stems."""
 
 from tsbs_daw.separation.separator import Separator
 

@@ -1,13 +1,13 @@
-"""The device that computes: which one it is, what its errors mean, and arrays on their way to it and back.
+"""The device that computes: choosing it, interpreting its errors, and transferring arrays to it and back.
 
-It is an accelerator that gives right results when tried, else the CPU. CUDA (NVIDIA, and AMD with torch for ROCm),
-Intel's XPU and Apple's MPS are what torch gives by itself. None of them is taken for being there: a driver that is too
-old, a torch without kernels for the card, or a backend that computes something else shows when a product and a Mamba-2
-scan are held against float64.
+The device is an accelerator whose results are correct in a trial, or else the CPU. Candidates are the backends of
+torch: CUDA (NVIDIA, and AMD with torch for ROCm), Intel's XPU and Apple's MPS. That torch reports one is not enough: a
+driver may be too old, torch may lack kernels for the card, or the backend may compute wrong results. So the trial
+compares a matrix product and a Mamba-2 scan with float64.
 
-On CUDA arrays go through pinned memory in both directions, on streams of their own: while one batch is computed, the
-next is uploaded and the previous one downloaded. PyTorch reuses the pinned buffers for batches of the same size. On
-other devices a copy is synchronous.
+On CUDA, arrays go through pinned memory in both directions, each on a stream of its own: while one batch is computed,
+the next is uploaded and the previous one downloaded. PyTorch reuses the pinned buffers for batches of the same size.
+On other devices, copies are synchronous.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ from tsbs_daw.network.mamba2 import Mamba2
 
 log = logging.getLogger(__name__)
 
-LARGEST_DIFFERENCE = 1e-4  # as a part of the RMS; float32 rounds far below
-SONGS_ON_CUDA = 4  # while one is decoded and another written, there are two whose chunks keep the device busy
+LARGEST_DIFFERENCE = 1e-4  # relative to the RMS; float32 rounding is far below
+SONGS_ON_CUDA = 4  # while one is decoded and another written, the chunks of two more keep the device busy
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is the first accelerator that computes right, else the CPU.
+    """Choose a device by name.
 
-    Raises: DeviceError: a device that is not there
+    Args:
+        name: As torch names it, or "auto" for the first accelerator that computes correctly, or else the CPU.
+
+    Raises:
+        DeviceError: The device is not available.
     """
     if name == "auto":
         return next((device for device in accelerators() if _passes(device)), torch.device("cpu"))
@@ -43,18 +47,18 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f"The device {name!r} cannot be used ({error}); `tsbs-daw doctor` says which can.") from error
+        raise DeviceError(f"Cannot use the device {name!r} ({error}); `tsbs-daw doctor` shows which work.") from error
     return device
 
 
 def songs_at_once(device: str) -> int:
-    """How many songs one process had best separate at a time on this device."""
+    """Return how many songs one process should separate at the same time on this device."""
     on_cuda = device.startswith("cuda") or (device == "auto" and choose_device("auto").type == "cuda")
     return SONGS_ON_CUDA if on_cuda else 1
 
 
 def accelerators() -> Iterator[torch.device]:
-    """Those that torch says are there, the best first."""
+    """Yield the accelerators that torch reports, the best first."""
     if torch.cuda.is_available():
         yield torch.device("cuda")
     if hasattr(torch, "xpu") and torch.xpu.is_available():
@@ -66,31 +70,31 @@ def accelerators() -> Iterator[torch.device]:
 def _passes(device: torch.device) -> bool:
     reason = failure(device)
     if reason is not None:
-        log.warning("%s is there and not used: %s", device, reason)
+        log.warning("%s is available but not used: %s", device, reason)
     return reason is None
 
 
 @cache
 def failure(device: torch.device) -> str | None:
-    """Why a device cannot be used, found by computing on it; None: it computes right."""
+    """Try a device and return why it cannot be used; None if it computes correctly."""
     try:
         for what, difference in (("a matrix product", product_difference), ("a Mamba-2 scan", scan_difference)):
             if not (value := difference(device)) <= LARGEST_DIFFERENCE:
-                return f"{what} on it is off by {value:.0e} of the RMS"
+                return f"{what} is off by {value:.0e} of the RMS"
     except Exception as error:  # a driver, a backend without an operation, a torch without kernels for the card
         return described(error)
     return None
 
 
 def product_difference(device: torch.device) -> float:
-    """Of a matrix product in float32 from float64."""
+    """Return how far a matrix product in float32 is from float64; see `difference`."""
     generator = torch.Generator().manual_seed(1)
     a, b = (torch.randn(512, 512, generator=generator, dtype=torch.float64) for _ in range(2))
     return difference(a.float().to(device) @ b.float().to(device), a @ b)
 
 
 def scan_difference(device: torch.device) -> float:
-    """Of the plain Mamba-2 scan in float32 from float64."""
+    """Return how far the plain Mamba-2 scan in float32 is from float64; see `difference`."""
     layer, projected = trial_layer()
     with torch.no_grad():
         expected = layer.double().mix(projected.double())
@@ -98,7 +102,7 @@ def scan_difference(device: torch.device) -> float:
 
 
 def trial_layer() -> tuple[Mamba2, Tensor]:
-    """A Mamba-2 layer of the full model and a projection for it, with the same numbers every time."""
+    """Return a Mamba-2 layer of the full model and a projection for it, with the same numbers every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         layer = Mamba2(FULL, 1).eval()
@@ -107,18 +111,18 @@ def trial_layer() -> tuple[Mamba2, Tensor]:
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference as a part of the expectation's RMS; infinite if anything is not finite."""
+    """Return the largest difference relative to the RMS of `expected`; infinite if any value is not finite."""
     worst = (found.cpu().double() - expected).abs().max() / expected.square().mean().sqrt()
     return float(worst) if worst.isfinite() else float("inf")
 
 
-# How allocators, cuDNN, cuBLAS, cuFFT, Triton, MPS and XPU report a lack of memory without an exception of their own.
-# cuFFT reports an internal error, and XPU a lack of resources, for almost any reason; this is the usual one.
+# How allocators, cuDNN, cuBLAS, cuFFT, Triton, MPS and XPU report a lack of memory without torch.OutOfMemoryError.
+# cuFFT's internal error and XPU's lack of resources can have almost any cause; a lack of memory is the usual one.
 OUT_OF_MEMORY = (
     *("out of memory", "can't allocate memory", "alloc_failed", "allocation_failed", "out_of_device_memory"),
     *("out_of_resources", "cufft_internal_error", "invalid buffer size"),
 )
-# After these errors every further call to the device fails.
+# After these errors, every further call to the device fails.
 LOST = (
     *("cuda error", "cuda driver error", "hip error", "triton error [cuda]", "triton error [hip]"),
     *("execution_failed", "exec_failed", "device_lost"),
@@ -126,7 +130,7 @@ LOST = (
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether less work at a time could help."""
+    """Whether the error is a lack of memory, so that smaller batches could help."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in OUT_OF_MEMORY)
 
@@ -139,18 +143,22 @@ def is_lost(error: RuntimeError) -> bool:
 
 @contextlib.contextmanager
 def translate_cuda_errors() -> Iterator[None]:
-    """Raises: DeviceLost: in place of a CUDA error after which the device is unusable"""
+    """Replace a CUDA error after which the device is unusable.
+
+    Raises:
+        DeviceLost: Replaces such an error.
+    """
     try:
         yield
     except RuntimeError as error:
         if not is_lost(error):
             raise
         what = str(error).partition("\n")[0]
-        raise DeviceLost(f"The GPU failed ({what}); start again, and if it stays so, use --device cpu.") from error
+        raise DeviceLost(f"The GPU failed ({what}); start again, or use --device cpu if it keeps failing.") from error
 
 
 def on_host(array: np.ndarray) -> Tensor:
-    """An array as a float32 tensor in ordinary memory."""
+    """Return an array as a float32 tensor in ordinary memory."""
     return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
@@ -158,10 +166,18 @@ class Pending(Protocol):
     """An array that may still be in flight."""
 
     def wait(self) -> None:
-        """Wait until it has arrived. Raises: DeviceLost"""
+        """Wait until the array has arrived.
+
+        Raises:
+            DeviceLost: The device failed.
+        """
 
     def array(self) -> np.ndarray:
-        """The array; waits for it. Raises: DeviceLost"""
+        """Wait for the array and return it.
+
+        Raises:
+            DeviceLost: The device failed.
+        """
 
 
 class Transfer:
@@ -173,7 +189,7 @@ class Transfer:
         self._way_in, self._way_out = (torch.cuda.Stream(device) if cuda else None for _ in range(2))
 
     def upload(self, array: np.ndarray) -> Tensor:
-        """A float32 tensor on the device. Kernels launched next wait for the copy by themselves."""
+        """Copy an array to the device as a float32 tensor. Kernels launched afterwards wait for the copy."""
         here = on_host(array)
         if self._way_in is None:
             return here.to(self.device)
@@ -185,7 +201,7 @@ class Transfer:
         return there
 
     def download(self, there: Tensor) -> Pending:
-        """A float32 array in flight; the copy starts once it is computed."""
+        """Copy a tensor to the host as a float32 array; the copy starts once the tensor is computed."""
         there = there.float()
         if self._way_out is None or not there.is_cuda:
             return HostTensor(there.cpu())
@@ -216,7 +232,7 @@ class HostTensor:
 
 
 class JoinedFuture:
-    """Several arrays in flight that are joined into one on request."""
+    """Several arrays in flight, joined into one on request."""
 
     def __init__(self, parts: Sequence[Pending], join: Callable[[list[np.ndarray]], np.ndarray]):
         self._parts, self._join = parts, join

@@ -1,11 +1,11 @@
-"""A network on a device: the chunks of all songs in common batches, in whatever memory there is.
+"""A network on a device: batches of chunks from all songs, sized to the memory that is available.
 
-When the memory does not suffice, the `Engine` tries the next rung of a ladder, each logged once: a smaller batch; a
-shorter chunk, overlapping its neighbours as before; the processor; a failure that says so.
+When memory runs out, the `Engine` falls back step by step and logs each step: smaller batches; shorter chunks, with the
+same relative overlap; the CPU; a DeviceError.
 
 The `Batcher` has no thread of its own. Callers enqueue chunks and contend for the device. Whoever holds it computes one
-batch after another of all queued chunks, in order and as large as memory allows; the others wait, and mostly find that
-theirs have been computed. A single song is computed in its own thread, as if none of this existed.
+batch after another of all queued chunks, in order and as large as memory allows. The others wait, and usually find
+their chunks computed by then. A single song is computed in its own thread without any waiting.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from tsbs_daw.separation.streams import OVERLAP, OverlapAdd, cut
 
 log = logging.getLogger(__name__)
 
-SHORTEST_S = 0.5  # a chunk shorter than this hears too little to tell stems apart
-MEMORY_SHARE = 0.6  # of a device's free memory that a batch may plan with
+SHORTEST_S = 0.5  # a shorter chunk has too little context to tell stems apart
+MEMORY_SHARE = 0.6  # share of a device's free memory that a batch may plan to use
 LARGEST_BATCH = 32
 
 
@@ -45,8 +45,10 @@ class Engine:
     """Runs a network on a device. Not thread-safe; `Batcher` serialises the calls.
 
     Args:
+        network: The network.
+        device: The device to run it on; the CPU if the device has no memory for the weights.
         precision: One of `forms.NAMES`.
-        batch_size: Chunks at a time; 0: as many as fit the device.
+        batch_size: Chunks per batch; 0: as many as fit the device.
     """
 
     def __init__(
@@ -60,22 +62,33 @@ class Engine:
         self.network, self.dtype = self.form.network, self.form.dtype
         self._run = GraphedForm(self.form) if self.device.type == "cuda" else self.form
         self.max_chunk_samples: int | None = None  # None: any length
-        self._processor: Form | None = None  # replaces a device without memory
+        self._processor: Form | None = None  # on the CPU; replaces a device without enough memory
 
     def begin(self) -> None:
-        """Reset the limits for a new song: memory that was missing for the last one may be free by now."""
+        """Reset the limits for a new song: memory that the last one lacked may be free by now."""
         self.batch_size, self.max_chunk_samples, self._processor = self._whole_batch, None, None
 
     def estimate(self, mixtures: np.ndarray, stage: str = "full") -> np.ndarray:
-        """
-        Args:    mixtures: (batch, channels, samples), float32; stage: "full" or "mask"
-        Returns: (batch, stems, channels, samples), float32
-        Raises:  DeviceError: too little memory for the shortest chunk, even on the processor
+        """Estimate the stems of a batch of chunks.
+
+        Args:
+            mixtures: The chunks, as float32.
+            stage: "full" or "mask".
+
+        Returns:
+            The estimates, as float32.
+
+        Raises:
+            DeviceError: There is too little memory for the shortest chunk, even on the CPU.
+
+        Shape:
+            mixtures: (batch, channels, samples)
+            estimates: (batch, stems, channels, samples)
         """
         return self.start(mixtures, stage).array()
 
     def start(self, mixtures: np.ndarray, stage: str = "full") -> Pending:
-        """Like `estimate`, but asynchronous where the device is. A lack of memory shows at once."""
+        """Like `estimate`, but asynchronous if the device is. A lack of memory is noticed and handled at once."""
         with translate_cuda_errors():
             while True:
                 try:
@@ -83,7 +96,7 @@ class Engine:
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
-                    reason = error.with_traceback(None)  # whose frames hold on to what is to be freed
+                    reason = error.with_traceback(None)  # its frames would keep the memory that must be freed
                 self._reduce_memory(len(mixtures), mixtures.shape[-1], reason)
 
     def _start(self, mixtures: np.ndarray, stage: str) -> Pending:
@@ -104,13 +117,17 @@ class Engine:
         return JoinedFuture([self.start(piece.audio, stage) for piece in pieces], join)
 
     def run(self, mixture: Tensor, stage: str = "full") -> Tensor:
-        """The network as it is used, at once and whatever it needs: (B, C, samples) -> (B, S, C, samples)."""
+        """Run the network on a whole batch, without limiting its memory: (B, C, samples) -> (B, S, C, samples)."""
         if self._processor:
             return self._processor(mixture.cpu(), stage)
         return self._run(mixture.to(self.device), stage)
 
     def _reduce_memory(self, batch: int, samples: int, reason: RuntimeError) -> None:
-        """Go to the next rung of the memory ladder. Raises: DeviceError: there is none"""
+        """Take the next step to use less memory.
+
+        Raises:
+            DeviceError: No step is left.
+        """
         device = "cpu" if self._processor else self.device
         self._free_memory()
         if batch > 1:
@@ -122,7 +139,7 @@ class Engine:
         elif self._processor is None and self.device.type != "cpu":
             self._processor = _on_processor(self._plain)
             self.max_chunk_samples = None
-            log.warning("out of memory on %s: the rest of the song is separated on the processor", device)
+            log.warning("out of memory on %s: the rest of the song is separated on the CPU", device)
         else:
             raise DeviceError(
                 f"{device} has too little free memory for the shortest chunk; close other programs"
@@ -130,7 +147,7 @@ class Engine:
             ) from reason
 
     def _free_memory(self) -> None:
-        """Release the memory of what is in flight, and of the cache."""
+        """Release the memory of recorded graphs, batches in flight, and torch's cache."""
         if self.device.type == "cuda":
             self._run = GraphedForm(self.form)
             torch.cuda.synchronize(self.device)
@@ -138,7 +155,7 @@ class Engine:
 
 
 def _placed(network: SeparationNetwork, device: torch.device, precision: str) -> tuple[Form, torch.device]:
-    """The network in a form for `device`, or for the CPU where the device has no memory for the weights."""
+    """Return the network in a form for `device`, or for the CPU if the device has no memory for the weights."""
     try:
         return choose_form(network, device, precision), device
     except RuntimeError as error:
@@ -150,14 +167,17 @@ def _placed(network: SeparationNetwork, device: torch.device, precision: str) ->
 
 
 def _on_processor(network: SeparationNetwork) -> Form:
-    """A copy on the CPU. It takes no memory on the device, which has none."""
+    """Copy the network to the CPU without using memory on the device, which has none left."""
     here: dict[int, Tensor] = {id(part): torch.nn.Parameter(part.detach().cpu()) for part in network.parameters()}
     here |= {id(part): part.cpu() for part in network.buffers()}
     return choose_form(copy.deepcopy(network, here), torch.device("cpu"), "float32")
 
 
 def _batch_size(form: Form, device: torch.device) -> int:
-    """One chunk where batches gain nothing; on CUDA, as many as its free memory should hold."""
+    """Return the number of chunks per batch: on CUDA, as many as its free memory should hold; elsewhere one.
+
+    Other devices gain nothing from batches.
+    """
     if device.type != "cuda":
         return 1
     free_bytes, _ = torch.cuda.mem_get_info(device)
@@ -185,11 +205,11 @@ class ChunkFuture:
         self._error, self.answered = error, True
 
     def arrived(self, seconds: float) -> bool:
-        """Whether `array` returns without waiting for another machine: always here; see `cluster.remote`."""
+        """Whether `array` would return without waiting for another machine. Always true here; see `cluster.remote`."""
         return True
 
     def array(self) -> np.ndarray:
-        """The estimate, (stems, channels, samples). Raises: whatever computing it raised"""
+        """Return the estimate, (stems, channels, samples), or raise the error that computing it raised."""
         if self._error is not None:
             raise self._error
         assert self._batch is not None, "asked for before it was answered"
@@ -197,9 +217,10 @@ class ChunkFuture:
 
 
 class Batcher:
-    """Runs an engine on the chunks of several songs at once. Safe to use from any number of threads.
+    """Runs an engine on the chunks of several songs at once. Thread-safe.
 
     Args:
+        engine: The engine.
         ahead: How many batches may be in flight while another is started. None: one on CUDA, where kernels run
             asynchronously; otherwise none.
     """
@@ -207,27 +228,31 @@ class Batcher:
     def __init__(self, engine: Engine, ahead: int | None = None):
         self.engine = engine
         self.ahead = int(engine.device.type == "cuda") if ahead is None else ahead
-        self._changed = threading.Condition()  # guards the next three
+        self._changed = threading.Condition()  # guards the next three fields
         self._waiting: list[ChunkFuture] = []
         self._busy = False
         self._another_song = False
-        self._under_way: deque[Pending] = deque()  # of the thread that holds the device
+        self._under_way: deque[Pending] = deque()  # used only by the thread that holds the device
 
     @property
     def batch_size(self) -> int:
-        """How many chunks to submit at once."""
+        """How many chunks to submit at a time."""
         return self.engine.batch_size
 
     def begin(self) -> None:
-        """A new song starts: memory that was missing before may be free by now."""
+        """Note that a new song starts: memory that was missing before may be free by now."""
         with self._changed:
             self._another_song = True
 
     def submit(self, chunks: Sequence[np.ndarray], stage: str = "full") -> list[ChunkFuture]:
-        """Compute these chunks, (channels, samples) each, together with whatever else is queued.
+        """Compute chunks, together with whatever else is queued.
+
+        Args:
+            chunks: (channels, samples) each.
+            stage: "full" or "mask".
 
         Returns:
-            A future for each, answered; its array may still be in flight.
+            An answered future for each chunk; its array may still be in flight.
         """
         owner = object()
         futures = [ChunkFuture(audio, stage, owner) for audio in chunks]
@@ -243,7 +268,11 @@ class Batcher:
         return futures
 
     def _device_is_ours(self, futures: list[ChunkFuture]) -> bool:
-        """Wait for all answers or for the device. Returns: whether anything is left to compute"""
+        """Wait until all futures are answered or the device is free, and take the device in the latter case.
+
+        Returns:
+            Whether this thread now holds the device.
+        """
 
         def answered() -> bool:
             return all(future.answered for future in futures)
@@ -257,7 +286,7 @@ class Batcher:
 
     def _compute_some(self) -> None:
         while len(self._under_way) > self.ahead:
-            with contextlib.suppress(DeviceLost):  # reported to the songs of that batch
+            with contextlib.suppress(DeviceLost):  # reported to the songs in that batch
                 self._under_way.popleft().wait()  # chunks that arrive meanwhile go into this batch
         with self._changed:
             if self._another_song:
@@ -270,7 +299,7 @@ class Batcher:
         self._compute(batch)
 
     def _compute(self, batch: list[ChunkFuture]) -> None:
-        """Compute a batch. If it fails, retry each song's part alone, so that no song fails because of another."""
+        """Compute a batch. If it fails, retry each song's part alone, so that one song cannot make another fail."""
         try:
             found = self.engine.start(np.stack([future.audio for future in batch]), batch[0].stage)
         except Exception as error:
@@ -284,7 +313,7 @@ class Batcher:
             log.warning("a batch of %d songs failed (%s); retrying each alone", len(songs), error)
             for part in songs.values():
                 self._compute(part)
-        except BaseException as error:  # Ctrl-C: nobody may wait for a result that never comes
+        except BaseException as error:  # Ctrl-C: no thread may wait for a result that never arrives
             for future in batch:
                 future.fail(error)
             raise

@@ -1,18 +1,18 @@
-"""In which form and which number format a network runs on a device, settled by trying.
+"""The form of a network and the number format in which it runs on a device, chosen by trial.
 
 tiles      `network.inference`, on a CPU
 kernels    `network.gpu_inference`, Triton kernels on a GPU that Triton compiles for
 mamba-ssm  the plain network with the fused kernels of that package
 plain      the plain network
 
-On a GPU the first form that computes the same as the plain network in float32, and not slower, is taken. What does not
-work there (a package for another version, a card that is too old) costs a line in the log and nothing else.
+On a GPU, the first form is chosen that gives the same results as the plain network in float32 and is not slower. A form
+that does not work there (a package for another version, a card that is too old) is logged and skipped.
 
-Matrix products are computed in the number format; everything between them is float32 either way.
+Matrix products are computed in the number format; everything between them is always float32.
 
-A form is then recorded as a CUDA graph, once for a shape of batch, and replayed with one launch: a small network is
-some hundred kernels of a few microseconds each, and launching them one by one takes several times as long as computing
-them. What cannot be recorded runs as before.
+The form is then recorded as a CUDA graph, once per batch shape, and replayed with one launch: a small network consists
+of some hundred kernels of a few microseconds each, and launching them one by one takes several times as long as
+computing them. A form that cannot be recorded runs as it is.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ NAMES = ("auto", *DTYPES)
 
 
 def choose_precision(name: str, device: torch.device, config: NetworkConfig) -> torch.dtype:
-    """ "auto" is bfloat16 where that was measured to be faster and to cost no quality, else float32.
+    """Choose a number format by name.
 
-    That is: a wide network on a processor that multiplies bfloat16 itself (AVX512-BF16, AMX). On CUDA `forms` measures
-    the error of each format instead of asking here.
+    "auto" is bfloat16 where that was measured to be faster without reducing quality: for a wide network on a CPU that
+    multiplies bfloat16 natively (AVX512-BF16, AMX). Otherwise it is float32. On CUDA, `choose_form` measures the error
+    of each format instead of relying on this.
 
-    Raises: UsageError: not one of NAMES
+    Raises:
+        UsageError: The name is not in NAMES.
     """
     if name not in NAMES:
         raise UsageError(f"There is no precision {name!r}; choose from {', '.join(NAMES)}.")
@@ -54,10 +56,11 @@ def choose_precision(name: str, device: torch.device, config: NetworkConfig) -> 
 
 
 def mark(dtype: torch.dtype, config: NetworkConfig) -> str | None:
-    """What results made in this precision are kept under.
+    """Return the name of a precision in the keys of stored results.
 
-    None for float32 in a network that gains nothing by bfloat16: nothing else was used for it before there was a
-    choice, and what was kept then is still right. For others nobody can tell, so that is found no more.
+    None for float32 in a network that gains nothing from bfloat16: such a network always ran in float32 before the
+    precision could be chosen, so results stored then are still valid. For other networks, the precision of those
+    results is unknown, so they are not reused.
     """
     if dtype == torch.float32 and not config.bfloat16_pays:
         return None
@@ -65,15 +68,15 @@ def mark(dtype: torch.dtype, config: NetworkConfig) -> str | None:
 
 
 def native_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 without converting it first."""
-    # Asked for by name: torch says so from 2.6 on, and not on every processor.
+    """Whether this CPU multiplies bfloat16 without converting it first."""
+    # Looked up by name: torch has these functions from 2.6 on, and not for every CPU.
     questions = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(question() for question in questions if question)
 
 
 log = logging.getLogger(__name__)
 
-# Of the estimates' norm. At an SDR of 12 dB an error of 0.02 costs 0.03 dB.
+# Relative to the estimates' norm. At an SDR of 12 dB, an error of 0.02 costs 0.03 dB.
 LARGEST_ERROR = 0.02
 TRIAL_S = 1.0
 TRIAL_RUNS = 3
@@ -83,8 +86,13 @@ TRIAL_RUNS = 3
 class Form:
     """A network that is ready to run.
 
-    tf32: whether products of float32 may round their operands to ten bits
-    error: of the trial's estimates, as a ratio of norms; speed: in times the plain network; None: not tried
+    Attributes:
+        name: As in the module's docstring.
+        network: The network.
+        dtype: Number format of matrix products.
+        tf32: Whether float32 products may round their operands to a 10-bit mantissa.
+        error: Error of the trial's estimates, as a ratio of norms; None: not tried.
+        speed: Relative to the plain network; None: not tried.
     """
 
     name: str
@@ -95,7 +103,7 @@ class Form:
     speed: float | None = None
 
     def __call__(self, mixture: Tensor, stage: str = "full") -> Tensor:
-        """(B, C, samples) -> (B, S, C, samples), on the device that the network is on."""
+        """Run the network on the device it is on: (B, C, samples) -> (B, S, C, samples)."""
         with number_format(mixture.device, self.dtype, self.tf32), fused_kernels(self.name == "mamba-ssm"):
             if not self.network.config.standardised:
                 return self.network.estimate(mixture, stage)
@@ -116,7 +124,7 @@ class Form:
 
 @contextlib.contextmanager
 def number_format(device: torch.device, dtype: torch.dtype, tf32: bool) -> Iterator[None]:
-    """Within, matrix products use this format. The tiled network on a CPU converts by itself."""
+    """Make matrix products use this format inside the context. The tiled network on a CPU converts by itself."""
     if device.type == "cuda":
         before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, tf32
     try:
@@ -132,18 +140,23 @@ def _mixed(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def choose_form(network: SeparationNetwork, device: torch.device, precision: str) -> Form:
-    """
+    """Choose the form in which a network runs on a device.
+
     Args:
         network: On any device; moved to `device` unless that is the CPU.
+        device: The device.
         precision: One of `NAMES`.
-    Raises: UsageError: no such precision, or not for this network; RuntimeError: out of memory for the weights
+
+    Raises:
+        UsageError: The precision does not exist, or not for this network.
+        RuntimeError: There is not enough memory for the weights.
     """
     dtype = choose_precision(precision, device, network.config)
     if device.type == "cpu":
         for name, build in network.variants(device).items():
             return Form(name, build(dtype), dtype)
         if dtype != torch.float32:
-            raise UsageError("This network computes in float32 alone on a processor; leave out --precision.")
+            raise UsageError("This network only supports float32 on a CPU; leave out --precision.")
     plain = Form("plain", network.to(device).eval(), dtype)
     if device.type != "cuda":
         return plain
@@ -152,7 +165,7 @@ def choose_form(network: SeparationNetwork, device: torch.device, precision: str
 
 
 def _first_that_works(plain: Form, precision: str) -> Form:
-    """Of the forms for a GPU. Its choice is told in one line, and so is each failure."""
+    """Return the first form for a GPU that works; log the choice and each failure in one line."""
     mixture = _trial(plain.network.config, next(plain.network.parameters()).device)
     exact = Form("plain", plain.network)
     try:
@@ -160,30 +173,30 @@ def _first_that_works(plain: Form, precision: str) -> Form:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        log.warning("no memory to try the forms of the network (%s); taking the plain one", described(error))
+        log.warning("not enough memory to try the forms of the network (%s); using the plain one", described(error))
         return plain
     for name, dtype, tf32 in _candidates(precision, plain.network):
         try:
             form = Form(name, _network(name, plain.network, dtype), dtype, tf32)
             found, seconds = _timed(form, mixture)
         except Exception as error:  # whatever a compiler or a package of another version raises
-            log.warning("the form %s cannot be used here (%s)", name, described(error))
+            log.warning("the %s form cannot be used here (%s)", name, described(error))
             continue
         off = float((found - wanted).norm() / wanted.norm())
         if not off <= LARGEST_ERROR:
-            log.warning("the form %s in %s is off by %.1e here and not used", name, form.format_name, off)
+            log.warning("the %s form in %s is off by %.1e here, so it is not used", name, form.format_name, off)
         elif name != "plain" and seconds > plain_s:
-            log.info("the form %s is slower than plain torch here and not used", name)
+            log.info("the %s form is slower than plain torch here, so it is not used", name)
         else:
             chosen = Form(name, form.network, dtype, tf32, off, plain_s / seconds)
-            told = (name, chosen.format_name, off, chosen.speed)
-            log.info("form %s in %s: off by %.1e, %.1f times as fast as plain float32", *told)
+            measured = (name, chosen.format_name, off, chosen.speed)
+            log.info("using the %s form in %s: off by %.1e, %.1f times as fast as plain float32", *measured)
             return chosen
     return exact
 
 
 def _candidates(precision: str, network: SeparationNetwork) -> Iterator[tuple[str, torch.dtype, bool]]:
-    """(form, number format, TF32), the best first. Strict float32 gains nothing from kernels for matrix units."""
+    """Yield (form, number format, TF32), the best first. Strict float32 gains nothing from kernels for matrix units."""
     formats = {"auto": [(torch.bfloat16, False), (torch.float32, True)], "float32": [(torch.float32, False)]}
     names = [*network.variants(torch.device("cuda")), "plain"]
     for dtype, tf32 in formats.get(precision, [(DTYPES.get(precision, torch.float32), False)]):
@@ -196,7 +209,7 @@ def _network(name: str, network: SeparationNetwork, dtype: torch.dtype) -> Separ
 
 
 def _trial(config: NetworkConfig, device: torch.device) -> Tensor:
-    """(1, 2, samples): a chord, a beat and some noise, the same every time."""
+    """Return a chord, a beat and some noise, (1, 2, samples), the same every time."""
     seconds = torch.arange(round(TRIAL_S * config.sample_rate)) / config.sample_rate
     noise = torch.randn(2, len(seconds), generator=torch.Generator().manual_seed(3))
     chord = sum(torch.sin(2 * torch.pi * frequency_hz * seconds) for frequency_hz in (55, 220, 277, 330))
@@ -204,7 +217,7 @@ def _trial(config: NetworkConfig, device: torch.device) -> Tensor:
 
 
 def _timed(form: Form, mixture: Tensor) -> tuple[Tensor, float]:
-    """The estimates, and the seconds of the fastest of some runs after the first."""
+    """Return the estimates, and the seconds of the fastest of TRIAL_RUNS runs after a first one."""
     found, fastest = form(mixture).float(), float("inf")
     for _ in range(TRIAL_RUNS):
         torch.cuda.synchronize(mixture.device)
@@ -216,7 +229,7 @@ def _timed(form: Form, mixture: Tensor) -> tuple[Tensor, float]:
 
 
 def kernel_chunk_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
-    """About what it needs with the kernels: what one unit keeps between them, and the estimators' outputs."""
+    """Estimate a chunk's memory with the kernels: what one unit keeps between them, and the estimators' outputs."""
     frames = 2 * (1 + config.chunk_samples // config.hop_length)
     directions = 2 if config.bidirectional else 1
     values = directions * (4 * config.d_inner + 4 * config.d_state + config.heads) + config.feature_dim
@@ -225,8 +238,8 @@ def kernel_chunk_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
 
 
 MOST_SHAPES = 3  # a graph keeps the memory that its shape needs
-MOST_BYTES = 3_000_000_000  # planned for a batch; above it computing outweighs launching
-LARGEST_REPLAY_ERROR = 1e-3  # of a replay's norm: the same kernels in another order of their sums
+MOST_BYTES = 3_000_000_000  # planned for a batch; in larger ones, computing outweighs launching
+LARGEST_REPLAY_ERROR = 1e-3  # relative to the norm; the same kernels may add in another order
 
 
 class Recording(NamedTuple):
@@ -238,7 +251,7 @@ class Recording(NamedTuple):
 
 
 class GraphedForm:
-    """A form on CUDA: a shape's first batch runs as it is, its second is recorded, the others are replayed."""
+    """A form on CUDA. The first batch of a shape runs as it is, the second is recorded, the others are replayed."""
 
     def __init__(self, form: Form):
         self.form = form
@@ -261,12 +274,12 @@ class GraphedForm:
         return _replay(recording, mixture)
 
     def _record_and_check(self, key: tuple, mixture: Tensor, stage: str) -> Tensor:
-        """Record this shape. What comes out once it is replayed must be what came out before."""
+        """Record this shape, and check that a replay gives the same result as a plain run."""
         wanted = self.form(mixture, stage)
         if self._record(key, mixture, stage):
             found = _replay(cast("Recording", self._recordings[key]), mixture)
             if not float((found - wanted).norm()) <= LARGEST_REPLAY_ERROR * float(wanted.norm()):
-                self._give_up("a replay gives something else")
+                self._give_up("a replay gives a different result")
         return wanted
 
     def _give_up(self, reason: str) -> None:
@@ -275,13 +288,13 @@ class GraphedForm:
         log.info("CUDA graphs are not used (%s)", reason)
 
     def _record(self, key: tuple, mixture: Tensor, stage: str) -> bool:
-        """Whether it worked. Recording computes nothing."""
+        """Record this shape without computing anything; return whether that worked."""
         try:
             graph, fixed = torch.cuda.CUDAGraph(), mixture.clone()
-            # Other threads may go on allocating and copying meanwhile.
+            # Other threads may allocate and copy meanwhile.
             with torch.cuda.device(mixture.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 estimates = self.form(fixed, stage)
-        except Exception as error:  # torch names a dozen reasons, of as many kinds
+        except Exception as error:  # torch raises a dozen different types here
             self._give_up(described(error))
             return False
         self._recordings[key] = Recording(graph, fixed, estimates)
