@@ -1,6 +1,6 @@
-"""mixture -> stems, in a stream: resample, cut, run the network, overlap-add, resample back.
+"""mixture -> stems, as a stream: resample, cut, run the network, overlap-add, resample back.
 
-S stems, C channels. The stems have the mixture's sample rate and exactly its number of samples.
+The stems have the mixture's sample rate and exactly its number of samples.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tsbs_daw.separation.streams import OVERLAP, Chunk, OverlapAdd, cut, mean, s
 
 log = logging.getLogger(__name__)
 
-ASK_EVERY_S = 1.0  # whether the job is still wanted, while other machines compute
+ASK_EVERY_S = 1.0  # how often to check for cancellation while other machines compute
 
 NORMAL = "normal"
 
@@ -43,7 +43,7 @@ class Steps:
     steps without a gain are left out.
 
     Attributes:
-        overlap: Share of a chunk that overlaps the next one; None for the separator's own.
+        overlap: Share of a chunk that overlaps the next one; None for the separator's default.
         mask: Make the stems shares of the mixture, by the magnitudes of the network's stems at each time and frequency.
     """
 
@@ -55,7 +55,7 @@ QUALITIES = {"fast": Steps(overlap=0.05), NORMAL: Steps(), "best": Steps(mask=Tr
 
 
 def steps_of(quality: str | Steps) -> Steps:
-    """Return the steps of a quality by name.
+    """Return the steps of a quality, given its name or the steps themselves.
 
     Raises:
         UsageError: There is no such quality.
@@ -69,9 +69,16 @@ def steps_of(quality: str | Steps) -> Steps:
 
 
 class Separator:
-    """A network on a device. `load` makes one; `separate` takes arrays, `stream` takes songs of any length.
+    """A network on a device. `load` creates one; `separate` takes arrays, `stream` takes songs of any length.
 
-    Several threads may separate a song each: their chunks are computed in common batches.
+    Several threads may separate a song each; their chunks are computed in common batches.
+
+    Args:
+        network: The network.
+        device: The device to run it on.
+        model_hash: Hash of the checkpoint.
+        batch_size: Chunks per batch; 0: as many as fit the device.
+        precision: As in `load`.
     """
 
     def __init__(
@@ -100,12 +107,20 @@ class Separator:
         *,
         precision: str = "auto",
     ) -> Separator:
-        """
-        Args:   model: a registered name or a path; several with commas between them: the mean of their waveforms
-                device: "auto", "cpu", "cuda", "cuda:1", "mps"
-                precision: of the matrix products: "float32", "bfloat16", or "auto": the faster that costs no quality
-        Raises: UnknownModel, CheckpointError, DeviceError
-                UsageError: no such precision, or models that cannot be averaged
+        """Load a model onto a device.
+
+        Args:
+            model: A registered name or a path; for several, separated by commas, the mean of their waveforms.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+            settings: Where to find models; by default from the environment.
+            precision: Precision of matrix products: "float32", "bfloat16", or "auto" for the fastest that does not
+                reduce quality.
+
+        Raises:
+            UnknownModel: There is no such model.
+            CheckpointError: The checkpoint is damaged or not supported.
+            DeviceError: The device cannot be used.
+            UsageError: There is no such precision, or the models cannot be averaged.
         """
         settings = settings or Settings.from_environment()
         names = registry.members(str(model))
@@ -115,23 +130,23 @@ class Separator:
         chosen = choose_device(device)
         separator = cls(kinds.load(path), chosen, model_hash=file_sha256(path), precision=precision)
         separator.path = path
-        told = (path.name, separator.device, separator.engine.form.name, separator.engine.form.format_name)
-        log.info("loaded %s on %s: %s in %s", *told)
+        form = separator.engine.form
+        log.info("loaded %s on %s: %s in %s", path.name, separator.device, form.name, form.format_name)
         return separator
 
     @property
     def name(self) -> str:
-        """The model's, for messages."""
+        """The model's name, for messages."""
         return self.path.stem if self.path else type(self.network).__name__
 
     @property
     def members(self) -> tuple[Separator, ...]:
-        """The separators whose mean this one gives: itself, unless it is an ensemble."""
+        """The separators whose mean this one returns: itself, unless it is an ensemble."""
         return (self,)
 
     @property
     def network(self) -> SeparationNetwork:
-        """What computes: not the network that was given, and not one to train or to save."""
+        """The network in the form that runs; it may differ from the one passed in, and cannot be trained or saved."""
         return self.engine.network
 
     @property
@@ -140,7 +155,7 @@ class Separator:
 
     @property
     def precision_mark(self) -> str | None:
-        """Equal for two separators that give equal stems, as far as the precision goes; see `forms.mark`."""
+        """Equal for separators whose precision does not make their stems differ; see `forms.mark`."""
         return "tf32" if self.engine.form.tf32 else mark(self.engine.dtype, self.engine.config)
 
     @property
@@ -153,7 +168,7 @@ class Separator:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What may be asked for as `stage`."""
+        """The valid values of `stage`."""
         return self.engine.config.stages
 
     def separate(
@@ -168,10 +183,24 @@ class Separator:
     ) -> dict[str, np.ndarray]:
         """Separate a recording that fits in memory.
 
-        Args:    audio: (channels, samples); sample_rate: Hz; stage: "full", or "mask" for the mask stage alone
-                 quality: "fast", "normal", "best", or steps of your own
-        Returns: {stem: (channels, samples)}
-        Raises:  JobCancelled, DeviceError, UsageError
+        Args:
+            audio: Mixture in [-1, 1], as float32.
+            sample_rate: In Hz; audio is resampled if the model needs another rate.
+            stage: "full", or "mask" for the mask stage alone.
+            quality: "fast", "normal", "best", or custom steps.
+            progress: Called with the number of samples done, at `sample_rate`.
+            cancelled: Called before each batch; True cancels the separation.
+
+        Returns:
+            An array of the same shape for each stem.
+
+        Raises:
+            JobCancelled: `cancelled` returned True.
+            DeviceError: The device failed, or has too little memory even for the shortest chunk.
+            UsageError: There is no such stage or quality.
+
+        Shape:
+            audio: (channels, samples)
         """
         stream = self.stream(
             [audio], sample_rate, stage=stage, quality=quality, progress=progress, cancelled=cancelled
@@ -190,13 +219,15 @@ class Separator:
         progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[np.ndarray]:
-        """Separate a stream, in memory that does not grow with its length.
+        """Separate a stream of any length in constant memory.
 
-        Args:   blocks: (channels, n) each, at sample_rate (Hz); stage, quality: see `separate`
-                progress: told the samples done, at the source's rate; cancelled: asked before each batch
-        Yields: (stems, channels, n), as many samples in all as the blocks had
-        Raises: JobCancelled, DeviceError
-                UsageError: no such stage or quality
+        All arguments except `blocks`, and the errors, are those of `separate`.
+
+        Args:
+            blocks: Mixture, (channels, n) each, where n may vary.
+
+        Yields:
+            The stems, (stems, channels, n), as many samples in total as the blocks have.
         """
         if stage not in self.stages:
             raise UsageError(f"This model has no {stage} stage; leave out --stage.")
@@ -204,10 +235,10 @@ class Separator:
         source = _Counted(blocks)
         together = self._estimates(_resampled(source, sample_rate, model_rate), stage, steps, cancelled)
         estimates = share_mixture(together, model_rate) if steps.mask else (part[:-1] for part in together)
-        flat = (part.reshape(-1, part.shape[-1]) for part in estimates)  # soxr knows two axes
+        flat = (part.reshape(-1, part.shape[-1]) for part in estimates)  # soxr accepts only two axes
         done = 0
         for part in _resampled(flat, model_rate, sample_rate):
-            # There and back again rounds up twice; what the source did not have is cut off.
+            # Resampling twice rounds the length up twice; cut off what the source did not have.
             part = part[:, : source.samples - done]
             if not part.shape[-1]:
                 continue
@@ -219,7 +250,7 @@ class Separator:
     def _estimates(
         self, blocks: Iterable[np.ndarray], stage: str, steps: Steps, cancelled: Callable[[], bool] | None
     ) -> Iterator[np.ndarray]:
-        """(stems + mixture, channels, n), at the model's rate: what the network gives, and what it was given."""
+        """Yield the network's estimates and, last, its input: (stems + mixture, channels, n), at the model's rate."""
         fade = self.fade_samples if steps.overlap is None else round(steps.overlap * self.chunk_samples)
         overlap_add = OverlapAdd(fade)
         for chunk, estimate in self._batches(cut(blocks, self.chunk_samples, fade), stage, cancelled):
@@ -228,15 +259,15 @@ class Separator:
     def _batches(
         self, chunks: Iterator[Chunk], stage: str, cancelled: Callable[[], bool] | None
     ) -> Iterator[tuple[Chunk, np.ndarray]]:
-        """Each chunk with its estimate, (stems, channels, samples), computed `batch_size` at a time.
+        """Yield each chunk with its estimate, (stems, channels, samples), computed `batch_size` at a time.
 
-        Where the device computes by itself, the next batch is read and begun before the last one is waited for.
+        If the device is asynchronous, the next batch is read and started before waiting for the last one.
         """
         self.batcher.begin()
         under_way: deque[tuple[list[Chunk], list[ChunkFuture]]] = deque()
         while batch := list(islice(chunks, self.batcher.batch_size)):
             _check(cancelled)
-            heard = [chunk for chunk in batch if np.any(chunk.audio)]  # silence in, silence out, at no cost
+            heard = [chunk for chunk in batch if np.any(chunk.audio)]  # silence gives silence, without computing
             under_way.append((batch, self.batcher.submit([chunk.audio for chunk in heard], stage)))
             if len(under_way) > self.batcher.ahead:
                 yield from self._answers(*under_way.popleft(), cancelled)
@@ -258,12 +289,13 @@ class Separator:
 
 
 class Ensemble(Separator):
-    """Several models as one: the mean of the waveforms that separators of the same stems and sample rate give.
+    """Several models as one: the mean of the waveforms of separators with the same stems and sample rate.
 
-    Each member cuts the song into chunks of its own length and computes on its own. The first one's order of stems is
-    kept.
+    Each member cuts the song into chunks of its own length and computes on its own. The stems are in the order of the
+    first member.
 
-    Raises: UsageError: their stems or sample rates differ, or they have no stage in common
+    Raises:
+        UsageError: The members' stems or sample rates differ.
     """
 
     def __init__(self, members: Sequence[Separator]):
@@ -272,7 +304,7 @@ class Ensemble(Separator):
         for other in self._members[1:]:
             if problem := _difference(first, other):
                 raise UsageError(f"The models {first.name} and {other.name} cannot be averaged: {problem}")
-        # What callers ask of any separator is the first one's, unless all have a say in it.
+        # Attributes that callers use on any separator are the first one's, unless all members affect them.
         self.engine, self.batcher, self.device, self.path = first.engine, first.batcher, first.device, None
         self.chunk_samples, self.fade_samples = first.chunk_samples, first.fade_samples
         self.model_hash = joined_hash([member.model_hash for member in members])
@@ -306,14 +338,14 @@ class Ensemble(Separator):
             member._estimates(part, stage, steps, cancelled)
             for member, part in zip(self._members, heard, strict=True)
         ]  # fmt: skip
-        # The mixture comes last and stays there.
+        # The mixture stays last.
         orders = [[*map(member.stems.index, self.stems), -1] for member in self._members]
         ordered = [map(itemgetter(order), stream) for order, stream in zip(orders, streams, strict=True)]
         yield from mean(ordered)
 
 
 def _difference(first: Separator, other: Separator) -> str | None:
-    """Why two separators have no mean, as the end of a sentence."""
+    """Say why two separators cannot be averaged, as the end of a sentence; None if they can."""
     if set(first.stems) != set(other.stems):
         stems = f"{first.name} gives {', '.join(first.stems)}, and {other.name} gives {', '.join(other.stems)}"
         return f"{stems}. Choose models of the same stems."
@@ -325,18 +357,18 @@ def _difference(first: Separator, other: Separator) -> str | None:
 
 
 def joined_hash(hashes: Sequence[str]) -> str:
-    """The hash that stands for the mean of several models; of one, its own."""
+    """Return the hash that identifies the mean of several models; for a single model, its own hash."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def _check(cancelled: Callable[[], bool] | None) -> None:
-    """Raises: JobCancelled"""
+    """Raise JobCancelled if the job was cancelled."""
     if cancelled and cancelled():
         raise JobCancelled("The job was cancelled.")
 
 
 class _Counted:
-    """A stream that knows how many samples have been taken from it."""
+    """A stream that counts the samples taken from it."""
 
     def __init__(self, blocks: Iterable[np.ndarray]):
         self.blocks, self.samples = blocks, 0
@@ -348,7 +380,7 @@ class _Counted:
 
 
 def _resampled(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
-    """The stream at another rate; as it is when the rates are equal."""
+    """Resample a stream; pass it through if the rates are equal."""
     if from_hz == to_hz:
         yield from blocks
         return

@@ -1,18 +1,18 @@
 """A song as a stream of blocks before and after the network: cut, joined, averaged, and made to sum to the mixture.
 
 A network sees `size` samples at a time. Neighbouring chunks overlap by `fade` samples, over which one is faded into
-the other with weights that sum to one. The last chunk begins early enough to be as long as the others, because a
-network with GroupNorm gives another result for another length.
+the other with weights that sum to one. The last chunk begins early enough to be as long as the others, because the
+result of a network with GroupNorm depends on the length.
 
-What the stems leave out of the mixture is given back to them. Every time and frequency of the residual goes to the
-stems by their magnitudes there:
+The residual, which is what the stems leave out of the mixture, is shared among them. At every time and frequency, each
+stem gets a share by its magnitude there:
 
     share_i(t, f) = |S_i(t, f)|^p / sum_j |S_j(t, f)|^p        stem_i += istft(share_i * R)
 
 With p = 1/2 no stem of five real songs loses more than 0.05 dB of frame SDR, and two gain; with p = 1 loud drums take
-too much of it. The shares sum to one everywhere, and a short-time Fourier transform with a sine window is its own
-inverse, so the result is exact to rounding, whatever the shares. Where no stem sounds, above the network's own
-bandwidth too, all get the same.
+too much of the residual. The shares sum to one everywhere, and a short-time Fourier transform with a sine window is its
+own inverse, so the stems sum to the mixture up to rounding, whatever the shares. Where no stem is audible, and above
+the bandwidth of the network, all stems get the same share.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ OVERLAP = 0.25  # of a chunk, shared with the next one
 
 
 class Chunk(NamedTuple):
-    """A piece of the stream: its first sample's place, (channels, samples), and whether it ends the stream."""
+    """A piece of a stream.
+
+    Attributes:
+        start: Position of its first sample in the stream.
+        audio: (channels, samples).
+        last: Whether it ends the stream.
+    """
 
     start: int
     audio: np.ndarray
@@ -35,12 +41,17 @@ class Chunk(NamedTuple):
 
 
 def cut(blocks: Iterable[np.ndarray], size: int, fade: int) -> Iterator[Chunk]:
-    """Cut a stream into overlapping chunks, holding no more than two of them.
+    """Cut a stream into overlapping chunks, with at most two of them in memory.
 
-    Args:   blocks: (channels, n) each, any n; size: samples of a chunk; fade: samples two neighbours share, < size
-    Yields: chunks of `size` samples, size - fade apart; a stream shorter than `size` is one chunk as it is
+    Args:
+        blocks: (channels, n) each, with any n.
+        size: Samples in a chunk.
+        fade: Samples that two neighbours share; less than `size`.
+
+    Yields:
+        Chunks of `size` samples, `size - fade` apart. A stream shorter than `size` is a single, shorter chunk.
     """
-    start, base, buffer = 0, 0, None  # the next chunk's start; where in the stream the buffer begins
+    start, base, buffer = 0, 0, None  # positions in the stream of the next chunk and of the buffer
     for block in blocks:
         buffer = block if buffer is None else np.concatenate([buffer, block], axis=-1)
         # A sample beyond the chunk proves that it is not the last.
@@ -54,19 +65,29 @@ def cut(blocks: Iterable[np.ndarray], size: int, fade: int) -> Iterator[Chunk]:
 
 
 class OverlapAdd:
-    """The inverse of `cut`: estimates of the chunks in order -> the stream, each sample exactly once."""
+    """The inverse of `cut`: joins the estimates of the chunks, in order, to a stream with each sample exactly once.
+
+    Args:
+        fade: Samples that two neighbours share.
+    """
 
     def __init__(self, fade: int):
         self.fade = fade
-        # A raised cosine between neighbours: rise + its mirror is one, and the slope is continuous at both ends.
+        # A raised cosine between neighbours: it sums to one with its mirror, and its slope is continuous at both ends.
         self.rise = (0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / max(fade, 1))).astype(np.float32)
-        self.position = 0  # samples given out
-        self.tail: np.ndarray | None = None  # the last chunk's fade, not yet given out
+        self.position = 0  # samples returned so far
+        self.tail: np.ndarray | None = None  # the last chunk's fade, not yet returned
 
     def add(self, start: int, estimate: np.ndarray, last: bool) -> np.ndarray:
-        """
-        Args:    start, last: of the chunk; estimate: (..., samples) for it
-        Returns: (..., n), the samples that are now final
+        """Add the estimate of the next chunk.
+
+        Args:
+            start: As in the chunk.
+            estimate: The estimate for the chunk, (..., samples).
+            last: As in the chunk.
+
+        Returns:
+            The samples that are now final, (..., n).
         """
         estimate = estimate[..., self.position - start :]
         if self.tail is not None:
@@ -80,7 +101,7 @@ class OverlapAdd:
 
 
 def mean(streams: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
-    """The mean of equally long streams, (..., n) float32, in blocks of any lengths."""
+    """Yield the mean of equally long streams, (..., n) float32; their blocks may have any lengths."""
     waiting: list[np.ndarray | None] = [None] * len(streams)
     while True:
         for index, stream in enumerate(streams):
@@ -98,21 +119,21 @@ def mean(streams: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
 WINDOW_S = 0.09
 POWER = 0.5
 MASK_POWER = 1.0
-_FLOOR = 1e-9  # of the loudest frequency of a frame: quieter stems count as silent
+_FLOOR = 1e-9  # relative to a frame's loudest frequency; quieter stems count as silent
 
 
 def share_residual(
     blocks: Iterable[tuple[np.ndarray, np.ndarray]], sample_rate: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stems that sum to the mixture, block by block.
+    """Share the residual among the stems, so that they sum to the mixture, block by block.
 
     Args:
         blocks: Stems (stems, channels, n) and the residual (channels, n), float32, in order; n may vary.
         sample_rate: In Hz; the window is about 90 ms long.
 
     Yields:
-        Stems of the same kind and what they still leave out, which is rounding. As many samples in all as went in, in
-        blocks of another length.
+        The stems with their shares, and what they still leave out, which is rounding. As many samples in total as in
+        the input, in blocks of other lengths.
     """
     together = (np.concatenate([stems, residual[None]], dtype=np.float32) for stems, residual in blocks)
     for audio, shared in _shared(together, sample_rate, POWER):
@@ -123,14 +144,14 @@ def share_residual(
 
 
 def share_mixture(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-    """Stems that are shares of the mixture itself, with p = 1: a mask made of what a network gives.
+    """Share the mixture itself among the stems, with p = 1: a mask made from the network's estimates.
 
     Args:
         blocks: Stems and the mixture after them, (stems + 1, channels, n), float32, in order; n may vary.
         sample_rate: See `share_residual`.
 
     Yields:
-        Stems, (stems, channels, n), that sum to the mixture. As many samples in all as went in.
+        Stems, (stems, channels, n), that sum to the mixture. As many samples in total as in the input.
     """
     for _, shared in _shared(blocks, sample_rate, MASK_POWER):
         yield shared.numpy()
@@ -139,7 +160,11 @@ def share_mixture(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np
 def _shared(
     blocks: Iterable[np.ndarray], sample_rate: int, power: float
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Stems and, last, what is shared among them; and the stems' parts of that, of the same samples."""
+    """Share the last entry of each block among the stems before it.
+
+    Yields:
+        The block, (stems + 1, channels, n), and each stem's part of its last entry, (stems, channels, n).
+    """
     sharing: _Sharing | None = None
     for block in blocks:
         sharing = sharing or _Sharing(2 ** round(np.log2(WINDOW_S * sample_rate)), power)
@@ -149,18 +174,18 @@ def _shared(
 
 
 class _Sharing:
-    """Overlap-add with a hop of half a window. A half window of silence stands before the first sample."""
+    """Overlap-add with a hop of half a window. Half a window of silence precedes the first sample."""
 
     def __init__(self, window: int, power: float):
         self.hop, self.power = window // 2, power
         self._window = torch.sin(torch.pi * (torch.arange(window, dtype=torch.float64) + 0.5) / window).float()
-        self._waiting: torch.Tensor | None = None  # (stems + residual, channels, samples) not yet given out
+        self._waiting: torch.Tensor | None = None  # (stems + 1, channels, samples) not yet returned
         self._overlap: torch.Tensor | None = None  # (stems, channels, hop) of the frame before
-        self._silence = self.hop  # of what stands before the first sample, and is still to be left out
-        self._samples = 0  # that are still to come out
+        self._silence = self.hop  # samples of the leading silence that must still be skipped
+        self._samples = 0  # samples still to be returned
 
     def add(self, together: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """together: (stems + what is shared, channels, n)"""
+        """Process the next block, (stems + what is shared, channels, n)."""
         self._samples += together.shape[-1]
         if self._waiting is None:
             self._waiting = together.new_zeros(*together.shape[:2], self.hop)
@@ -168,7 +193,7 @@ class _Sharing:
         yield from self._process(torch.cat([self._waiting, together], dim=-1))
 
     def finish(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """What is left, with silence after it."""
+        """Process the rest, followed by silence."""
         assert self._waiting is not None
         yield from self._process(torch.nn.functional.pad(self._waiting, (0, 3 * self.hop)))
 
@@ -186,7 +211,12 @@ class _Sharing:
             yield audio[..., take], shared[..., take]
 
     def _overlap_add(self, audio: torch.Tensor, frames: int) -> torch.Tensor:
-        """(stems + what is shared, channels, (frames + 1) * hop) -> its parts, (stems, channels, frames * hop)"""
+        """Return each stem's part of what is shared.
+
+        Shape:
+            audio: (stems + what is shared, channels, (frames + 1) * hop)
+            parts: (stems, channels, frames * hop)
+        """
         parts = _parts(audio.unfold(-1, 2 * self.hop, self.hop) * self._window, self.power) * self._window
         first, second = parts[..., : self.hop], parts[..., self.hop :]
         assert self._overlap is not None
@@ -196,7 +226,12 @@ class _Sharing:
 
 
 def _parts(frames: torch.Tensor, power: float) -> torch.Tensor:
-    """(stems + what is shared, channels, frames, window) -> (stems, channels, frames, window) of what is shared."""
+    """Return each stem's part of what is shared, frame by frame.
+
+    Shape:
+        frames: (stems + what is shared, channels, frames, window)
+        parts: (stems, channels, frames, window)
+    """
     if not frames[-1].any():
         return torch.zeros_like(frames[:-1])
     spectra = torch.fft.rfft(frames)
