@@ -51,6 +51,7 @@ class Pulse:
 
     @property
     def steady(self) -> bool:
+        """Whether there is a single tempo and no pause that moves the beats."""
         return len(self.numbers_at_knots) == 2
 
     @property
@@ -115,6 +116,7 @@ class Pulse:
         return _line(np.asarray(numbers, np.float64), self.numbers_at_knots, self.seconds_at_knots)
 
     def number_at(self, seconds: float) -> float:
+        """Return the beat number at a time, which may be fractional."""
         return float(_line(np.asarray([seconds]), self.seconds_at_knots, self.numbers_at_knots)[0])
 
     def numbers(self, duration_s: float) -> np.ndarray:
@@ -182,20 +184,20 @@ def _lines(numbers: np.ndarray, seconds: np.ndarray, runs: Sequence[np.ndarray])
     whole = Pulse(np.asarray([0.0, 1.0]), np.asarray([start, start + period]))
     whole = Pulse(np.asarray([0.0, numbers[-1]]), whole.at(np.asarray([0.0, numbers[-1]])))
     own = [_straight(np.arange(len(run)), seconds[run]) for run in runs]
-    if len(runs) < 2 or any(one is None or abs(one[1] / period - 1) > SAME_PERIOD for one in own):
+    if len(runs) < 2 or any(line is None or abs(line[1] / period - 1) > SAME_PERIOD for line in own):
         return whole
     together = np.mean([_share_near(seconds[run], start, period) for run in runs])
-    apart = np.mean([_share_near(seconds[run], *one) for run, one in zip(runs, own, strict=True) if one])
+    apart = np.mean([_share_near(seconds[run], *line) for run, line in zip(runs, own, strict=True) if line])
     if apart < together + MOVED_SHARE:
         return whole
-    at: list[tuple[float, float]] = []
-    for run, one in zip(runs, own, strict=True):
-        assert one is not None
-        first, last = (one[0] + round((seconds[index] - one[0]) / one[1]) * one[1] for index in (run[0], run[-1]))
-        before = at[-1] if at else (0.0, first)
-        number = before[0] + (max(round((first - before[1]) / one[1]), 1) if at else 0)
-        at += [(number, first), (number + round((last - first) / one[1]), last)]
-    at_numbers, at_seconds = (np.asarray(values, np.float64) for values in zip(*at, strict=True))
+    knots: list[tuple[float, float]] = []
+    for run, line in zip(runs, own, strict=True):
+        assert line is not None
+        first, last = (line[0] + round((seconds[index] - line[0]) / line[1]) * line[1] for index in (run[0], run[-1]))
+        before = knots[-1] if knots else (0.0, first)
+        number = before[0] + (max(round((first - before[1]) / line[1]), 1) if knots else 0)
+        knots += [(number, first), (number + round((last - first) / line[1]), last)]
+    at_numbers, at_seconds = (np.asarray(values, np.float64) for values in zip(*knots, strict=True))
     return Pulse(at_numbers, at_seconds, paused=True)
 
 

@@ -124,12 +124,12 @@ def _leaps(rhythm: RhythmFeatures) -> list[float]:
     local = repetition(rhythm.pulse, REPEATS_S)
     weights = share_heard(rhythm.heard, len(local), REPEATS_S)[:, None]
     path = np.log(_tempo_path(local * weights, 0.12 * np.square(np.log2(TEMPI_BPM / USUAL_BPM)) * weights))
-    found = []
+    leaps_s = []
     for index in np.flatnonzero(np.abs(np.diff(path)) > DRIFT) + 1:
         sides = path[max(index - KEPT, 0) : index], path[index : index + KEPT]
         if all(len(side) >= KEPT - 1 and np.ptp(side) < DRIFT for side in sides):
-            found.append(float(round(index * STEP_S + REPEATS_S / 2)))
-    return [at_s for at_s in found if PART_S <= at_s <= rhythm.duration_s - PART_S][:MOST_LEAPS]
+            leaps_s.append(float(round(index * STEP_S + REPEATS_S / 2)))
+    return [at_s for at_s in leaps_s if PART_S <= at_s <= rhythm.duration_s - PART_S][:MOST_LEAPS]
 
 
 def _ranked(rhythm: RhythmFeatures) -> list[PulseCandidate]:
@@ -139,37 +139,37 @@ def _ranked(rhythm: RhythmFeatures) -> list[PulseCandidate]:
     if not described:
         return []
     likely = likelihoods("pulse", with_bars(described)).tolist()
-    found = [
-        PulseCandidate(one.pulse.later(start_s), chance, one.clarity)
-        for one, chance in zip(described, likely, strict=True)
+    candidates = [
+        PulseCandidate(each.pulse.later(start_s), likelihood, each.clarity)
+        for each, likelihood in zip(described, likely, strict=True)
     ]
-    order = sorted(range(len(found)), key=lambda index: -found[index].likelihood)
-    ranked = [found[index] for index in order]
+    order = sorted(range(len(candidates)), key=lambda index: -candidates[index].likelihood)
+    ranked = [candidates[index] for index in order]
     return _doubled(ranked) if _drummed_between(described[order[0]]) else ranked
 
 
-def _drummed_between(one: Described) -> bool:
+def _drummed_between(described: Described) -> bool:
     """Tell whether kick and snare are so strong between the beats that the pulse must be half the song's tempo."""
-    between = one.features[len(ROWS) :][[ROWS.index("low"), ROWS.index("mid")]]
-    return one.pulse.bpm < SLOW_BPM and between.min() > BETWEEN and between.sum() > BETWEEN_BOTH
+    between = described.features[len(ROWS) :][[ROWS.index("low"), ROWS.index("mid")]]
+    return described.pulse.bpm < SLOW_BPM and between.min() > BETWEEN and between.sum() > BETWEEN_BOTH
 
 
 def _doubled(ranked: list[PulseCandidate]) -> list[PulseCandidate]:
     """Move the candidates at twice the best one's tempo to the front, and give them the likelihood of its tempo."""
-    rates = [one.pulse.bpm / ranked[0].pulse.bpm for one in ranked]
-    double = [one for one, rate in zip(ranked, rates, strict=True) if abs(rate / 2 - 1) < DRIFT]
+    rates = [each.pulse.bpm / ranked[0].pulse.bpm for each in ranked]
+    double = [each for each, rate in zip(ranked, rates, strict=True) if abs(rate / 2 - 1) < DRIFT]
     if not double:
         return ranked
-    half = [one for one, rate in zip(ranked, rates, strict=True) if abs(rate - 1) < DRIFT]
-    rest = [one for one, rate in zip(ranked, rates, strict=True) if min(abs(rate / 2 - 1), abs(rate - 1)) >= DRIFT]
-    gain = sum(one.likelihood for one in half) / max(sum(one.likelihood for one in double), 1e-9)
-    raised = [replace(one, likelihood=one.likelihood * (1 + gain)) for one in double]
-    return raised + [replace(one, likelihood=0.0) for one in half] + rest
+    half = [each for each, rate in zip(ranked, rates, strict=True) if abs(rate - 1) < DRIFT]
+    rest = [each for each, rate in zip(ranked, rates, strict=True) if min(abs(rate / 2 - 1), abs(rate - 1)) >= DRIFT]
+    gain = sum(each.likelihood for each in half) / max(sum(each.likelihood for each in double), 1e-9)
+    raised = [replace(each, likelihood=each.likelihood * (1 + gain)) for each in double]
+    return raised + [replace(each, likelihood=0.0) for each in half] + rest
 
 
 def with_bars(described: Sequence[Described]) -> np.ndarray:
     """Return the features of pulses, (pulses, features); the last one is how well bars fit, by the weights in use."""
-    return np.asarray([np.append(one.features, best_bar(one.bars)) for one in described])
+    return np.asarray([np.append(each.features, best_bar(each.bars)) for each in described])
 
 
 def describe_pulses(rhythm: RhythmFeatures) -> list[Described]:
@@ -178,7 +178,7 @@ def describe_pulses(rhythm: RhythmFeatures) -> list[Described]:
         return []
     tempi, clarity = _tempi(rhythm)
     repeating = [*(_mean(rhythm, repetition(rhythm.rows[name], WINDOW_S)) for name in REPEATING), clarity]
-    usual, found = _usual(rhythm), []
+    usual, described = _usual(rhythm), []
     for tracked in _tracked(rhythm, tempi):
         repeats = [float(np.interp(tracked.bpm, TEMPI_BPM, row)) for row in repeating]
         octave = float(np.log2(tracked.bpm / USUAL_BPM))
@@ -186,8 +186,8 @@ def describe_pulses(rhythm: RhythmFeatures) -> list[Described]:
             pulse = tracked.moved(shift)
             features = np.concatenate((_fit(rhythm, usual, pulse), repeats, (-octave * octave, octave)))
             _, bars = describe_bars(rhythm, pulse.at(pulse.numbers(rhythm.duration_s)))
-            found.append(Described(pulse, features, bars, repeats[-1]))
-    return found
+            described.append(Described(pulse, features, bars, repeats[-1]))
+    return described
 
 
 def _mean(rhythm: RhythmFeatures, local: np.ndarray) -> np.ndarray:
@@ -212,14 +212,14 @@ def _tempi(rhythm: RhythmFeatures) -> tuple[list[float] | list[np.ndarray], np.n
 
 def _tracked(rhythm: RhythmFeatures, tempi: Sequence[float | np.ndarray]) -> list[Pulse]:
     """Track a pulse at each of the tempi; drop those whose tempo is out of range or already found."""
-    found: list[Pulse] = []
+    tracked: list[Pulse] = []
     for tempo in tempi:
         pulse = track(rhythm, tempo)
         if pulse is None or not SLOWEST_BPM <= pulse.bpm <= FASTEST_BPM:
             continue
-        if all(abs(np.log(pulse.bpm / other.bpm)) > 0.02 for other in found):
-            found.append(pulse)
-    return found
+        if all(abs(np.log(pulse.bpm / other.bpm)) > 0.02 for other in tracked):
+            tracked.append(pulse)
+    return tracked
 
 
 def _peaks(score: np.ndarray) -> list[float]:
