@@ -77,6 +77,7 @@ class Features:
     duration_s: float
 
     def attack(self, band: str) -> np.ndarray:
+        """Return the attacks in one of BANDS, (F,)."""
         return self.attacks[BANDS.index(band)]
 
 
@@ -237,6 +238,7 @@ class LoudnessMeter:
             self._state.add_frames(np.ascontiguousarray(block.T, np.float32).reshape(-1), block.shape[1])
 
     def loudness(self) -> Loudness:
+        """Return the loudness of everything added."""
         levels = self._meter.levels()
         has_range = levels.loudness_lufs is not None and levels.samples >= self._needed
         return Loudness(

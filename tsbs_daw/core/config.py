@@ -53,10 +53,12 @@ class Settings:
 
     @property
     def spool(self) -> Path:
+        """Folder through which jobs arrive."""
         return self.home / "spool"
 
     @property
     def store(self) -> Path:
+        """Database of the jobs."""
         return self.home / "jobs.sqlite3"
 
     def make_folders(self) -> None:

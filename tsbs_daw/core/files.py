@@ -369,4 +369,5 @@ class HashedFile:
         return sha256_of(file) == self.sha256
 
     def error(self) -> SourceChanged:
+        """Return the error for a file that changed, for the caller to raise."""
         return SourceChanged(f"{shown(self.path)} changed while it was read; try again once it is complete.")
