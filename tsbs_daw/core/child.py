@@ -1,4 +1,4 @@
-"""Child processes: ask one a question, answer in one, and notice on either side that the other is gone.
+"""Child processes: send a request to a child, answer one as a child, and end with the parent.
 
 Whatever may crash, hang or use up all memory runs in a process of its own. There are two kinds:
 
@@ -43,7 +43,7 @@ from tsbs_daw.core.errors import TsbsDawError
 POLL_S = 0.1
 LOG_TAIL_BYTES = 4000
 
-# Limit the libraries that would start one thread per core.
+# Variables that limit libraries which would otherwise start one thread per core.
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
