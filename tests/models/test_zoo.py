@@ -176,10 +176,10 @@ def test_each_network_is_recognised_by_its_tensors_and_a_confusion_is_named(tmp_
     assert recognise(kim) == "BSMamba2 by Kim and Choi"
     assert recognise({"weight": 0}) is None
     weights = {name: torch.zeros(1) for name in kim}
-    with pytest.raises(CheckpointError, match="BSMamba2 by Kim and Choi, another network than BS-RoFormer"):
+    with pytest.raises(CheckpointError, match="BSMamba2 by Kim and Choi, which tsbs-daw does not support"):
         _packaged(tmp_path / "x.ckpt", weights, KIND, {"stems": ["a"]}, {})
     weights = dict(NETWORK.stored())
-    with pytest.raises(CheckpointError, match="of BS-RoFormer and not of HTDemucs; convert it with --network bs"):
+    with pytest.raises(CheckpointError, match="of BS-RoFormer, not of HTDemucs; convert it with --network bs"):
         _packaged(tmp_path / "x.ckpt", weights, "htdemucs", {"stems": ["a"]}, {})
 
 
