@@ -116,7 +116,8 @@ def _bench_row(row: Row) -> str:
     ok = {True: "ok", False: "MISS", None: ""}[row.ok]
     target = "" if row.target is None else f"{'>=' if row.larger_is_better else '<='} {row.target:g}"
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-    return _bench_line(row.name, f"{row.figure:.2f}", row.unit, target, ok, ratio, row.what)
+    figure = "-" if row.figure is None else f"{row.figure:.2f}" if row.figure >= 0.01 else f"{row.figure:.2g}"
+    return _bench_line(row.name, figure, row.unit, target, ok, ratio, row.what)
 
 
 def _bench_report(chosen: Any, rows: list[Row]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Benchmark of a GPU: ceilings; each size by form, number format and batch; memory; launches; a song to its session.
 
 Times are medians of the wall time of synchronised runs. A chunk of 3 s gives 2.25 s of new audio, which "x real time"
-refers to. A row is a dictionary with a `name`. The most important rows come first, in case a run is interrupted.
+refers to. A row is a dictionary with a `name`, and with an `error` if it failed. The most important rows come first, in
+case a run is interrupted.
 """
 
 from __future__ import annotations
@@ -21,15 +22,30 @@ import torch
 from torch import Tensor
 
 from tsbs_daw.core.errors import described
-from tsbs_daw.lab.bench.networks import SIZES, as_reference, own_macs, random_network
+from tsbs_daw.lab.bench.networks import SIZES, as_reference, kernels_of, own_macs, random_network
 from tsbs_daw.network import ModelConfig, TwoStageSeparator
-from tsbs_daw.network.mamba2 import fused_available
+from tsbs_daw.network.mamba2 import fused_available, fused_kernels
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.forms import Form, GraphedForm
 
 NEW_SHARE = 0.75  # share of a chunk that does not overlap its neighbour
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 Row = dict[str, Any]
+# Figures of a row for the table: description and unit of each.
+FIGURES = {
+    "real_time": ("new sound per second", "x real time"),
+    "off": ("its difference from float32, as a ratio of norms", ""),
+    "peak_gb": ("peak memory", "GB"),
+    "planned_gb": ("planned for it", "GB"),
+    "launches": ("kernels of one run", ""),
+    "wall_s": ("from file to session", "s"),
+    "examples_per_s": ("a whole step of training", "examples/s"),
+    "copy_tb_per_s": ("a large copy, read and written", "TB/s"),
+    "bfloat16_tflop_per_s": ("large products in bfloat16", "TFLOP/s"),
+    "tf32_tflop_per_s": ("large products in TF32", "TFLOP/s"),
+    "float32_tflop_per_s": ("large products in float32", "TFLOP/s"),
+    "small_launch_us": ("a small launch", "us"),
+}
 
 
 def measure(
@@ -50,23 +66,23 @@ def measure(
     batches = (1, 2) if quick else (1, 16)
     yield ceilings(device, quick)
     full, tiny = (_SizeOnDevice(name, config, device, quick) for name, config in sizes.items())
-    yield from full.rows(
-        [("kernels", BFLOAT16, False, batch) for batch in batches]
-        + [("plain", FLOAT32, False, 1), ("kernels", FLOAT32, True, batches[1]), ("plain", BFLOAT16, False, batches[1])]
-    )
-    yield full.profile("kernels", BFLOAT16, batches[1], profile_file)
+    yield from full.rows([("kernels", BFLOAT16, False, batch) for batch in batches])
+    with contextlib.suppress(Exception):  # if it is missing, its rows say so
+        before_mamba()
+    if device.type == "cuda":
+        yield from full.rows([("mamba-ssm", BFLOAT16, False, batches[1])])
+    yield song_from_file_to_session(sizes["full"], device, 6.0 if quick else 240.0)
+    yield training(sizes["tiny"], device, 2 if quick else 32)
     yield from tiny.rows(
         [("kernels", BFLOAT16, False, batch) for batch in batches]
         + [("kernels graphed", BFLOAT16, False, batch) for batch in (*batches, 2 * batches[1])]
         + [("kernels graphed", FLOAT32, True, batches[1]), ("plain", FLOAT32, False, batches[1])]
     )
-    yield tiny.profile("kernels", BFLOAT16, batches[1], profile_file)
-    yield song_from_file_to_session(sizes["full"], device, 6.0 if quick else 240.0)
-    yield training(sizes["tiny"], device, 2 if quick else 32)
-    with contextlib.suppress(Exception):  # if it is missing, its rows say so
-        before_mamba()
-    if device.type == "cuda":
-        yield from full.rows([("mamba-ssm", BFLOAT16, False, batches[1])])
+    for size in (full, tiny):
+        yield size.profile("kernels", BFLOAT16, batches[1], profile_file)
+    yield from full.rows(
+        [("plain", FLOAT32, False, 1), ("kernels", FLOAT32, True, batches[1]), ("plain", BFLOAT16, False, batches[1])]
+    )
     yield from _rest(device, batches, quick)
 
 
@@ -150,7 +166,7 @@ class _SizeOnDevice:
         _synchronize(self.device)
         first_s = time.perf_counter() - began
         found = run(mixture)[:1].float()
-        error = float((found - self._wanted).norm() / self._wanted.norm())
+        off = float((found - self._wanted).norm() / self._wanted.norm())
         del found
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -159,7 +175,7 @@ class _SizeOnDevice:
         row = {
             "ms": 1e3 * seconds,
             "real_time": batch * NEW_SHARE * self.config.chunk_s / seconds,
-            "error": error,
+            "off": off,
             "first_s": first_s,
             "planned_gb": 1e-9 * batch * form.chunk_bytes(),
             "macs_per_s": batch * own_macs(self.config) / seconds,
@@ -183,9 +199,10 @@ class _SizeOnDevice:
                     form(mixture)
                     _synchronize(self.device)
             events = profiler.key_averages()
-            slowest = sorted(events, key=lambda event: -event.self_device_time_total)[:12]
-            row["launches"] = sum(event.count for event in events)
-            row["kernel_ms"] = 1e-3 * sum(event.self_device_time_total for event in events)
+            kernels = kernels_of(events)
+            slowest = sorted(kernels, key=lambda event: -event.self_device_time_total)[:12]
+            row["launches"] = sum(event.count for event in kernels)
+            row["kernel_ms"] = 1e-3 * sum(event.self_device_time_total for event in kernels)
             row["slowest_ms"] = {event.key[:60]: round(1e-3 * event.self_device_time_total, 2) for event in slowest}
             if file is not None:
                 with file.open("a", encoding="utf-8") as out:
@@ -260,7 +277,8 @@ def training(config: ModelConfig, device: torch.device, batch: int) -> Row:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
-        row["examples_per_s"] = batch / _median_s(step, device, 1.0)
+        with fused_kernels(False):  # mamba-ssm may have been installed for its row only
+            row["examples_per_s"] = batch / _median_s(step, device, 1.0)
     except Exception as error:
         row["error"] = described(error)
     torch.set_float32_matmul_precision("highest")  # training tuned it, and the next rows choose for themselves

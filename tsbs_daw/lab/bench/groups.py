@@ -7,9 +7,11 @@ alike.
 from __future__ import annotations
 
 import importlib.util
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tsbs_daw.core import child, errors
@@ -50,7 +52,7 @@ class Row:
     Attributes:
         name: `group.figure`.
         what: Description of the figure.
-        figure: The measured value.
+        figure: The measured value; None if measuring it failed.
         unit: Its unit.
         target: The largest or smallest acceptable value.
         larger_is_better: Whether the target is the smallest acceptable value.
@@ -58,7 +60,7 @@ class Row:
 
     name: str
     what: str
-    figure: float
+    figure: float | None
     unit: str
     target: float | None = None
     larger_is_better: bool = False
@@ -66,13 +68,13 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """How many times the figure is better than the target; below 1, it misses the target."""
-        if self.target is None or self.figure <= 0:
+        if self.target is None or self.figure is None or self.figure <= 0:
             return None
         return self.figure / self.target if self.larger_is_better else self.target / self.figure
 
     @property
     def ok(self) -> bool | None:
-        if self.target is None:
+        if self.target is None or self.figure is None:
             return None
         return self.figure >= self.target if self.larger_is_better else self.figure <= self.target
 
@@ -225,31 +227,27 @@ def _rows_of_size(size: str, precision: str, found: dict) -> Iterator[Row]:
         yield Row(f"{name}.memory", "peak memory", found["peak_bytes"] / 1e6, "MB", memory_target)
 
 
-# Figures of a GPU: description and unit of each.
-GPU_FIGURES = {
-    "real_time": ("new sound per second", "x real time"),
-    "error": ("its error, as a ratio of norms to float32", ""),
-    "peak_gb": ("peak memory", "GB"),
-    "planned_gb": ("planned for it", "GB"),
-    "launches": ("kernels of one run", ""),
-    "wall_s": ("from file to session", "s"),
-    "examples_per_s": ("a whole step of training", "examples/s"),
-    "copy_tb_per_s": ("a large copy, read and written", "TB/s"),
-    "bfloat16_tflop_per_s": ("large products in bfloat16", "TFLOP/s"),
-    "tf32_tflop_per_s": ("large products in TF32", "TFLOP/s"),
-    "float32_tflop_per_s": ("large products in float32", "TFLOP/s"),
-    "small_launch_us": ("a small launch", "us"),
-}
-
-
 def _gpu(options: Options) -> Iterator[Row]:
+    """Measure a GPU. What was measured before the probe failed is kept."""
     with work_folder() as folder:
-        rows = probe("gpu", folder, options)["rows"]
-    for row in rows:
-        name = f"gpu.{row['name'].replace(' ', '-')}"
-        for key, (what, unit) in GPU_FIGURES.items():
-            if key in row:
-                yield Row(f"{name}.{key}", what, row[key], unit)
+        path = Path(folder) / "gpu.jsonl"
+        try:
+            probe("gpu", folder, options, file=str(path))
+        finally:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            for line in lines:
+                yield from _rows_of_gpu(json.loads(line))
+
+
+def _rows_of_gpu(row: dict[str, Any]) -> Iterator[Row]:
+    from tsbs_daw.lab.bench.gpu import FIGURES
+
+    name = f"gpu.{row['name'].replace(' ', '-')}"
+    if "error" in row:
+        yield Row(name, f"failed: {row['error']}", None, "")
+    for key, (what, unit) in FIGURES.items():
+        if key in row:
+            yield Row(f"{name}.{key}", what, row[key], unit)
 
 
 AHEAD_OF = {"htdemucs": 3.0}  # the bundled model must be at least this many times as fast

@@ -26,6 +26,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -100,8 +101,12 @@ def count_macs(run: Callable[[], Any]) -> int:
     return counter.get_total_flops() // 2
 
 
+@cache
 def own_macs(config: ModelConfig) -> int:
-    """Count the multiply-adds of a chunk for the network in the paper, however it is computed here."""
+    """Count the multiply-adds of a chunk for the network in the paper, however it is computed here.
+
+    Counting takes up to ten seconds, so it is done once for each config.
+    """
     with torch.device("meta"):  # counts by shapes, without computing
         network, chunk = TwoStageSeparator(config).eval(), torch.zeros(1, 2, config.chunk_samples)
     with torch.inference_mode():
@@ -151,12 +156,17 @@ def share_in_products(run: Callable[[], Any], device: torch.device) -> float:
     return _share_of_products(profiler.key_averages(), device.type)
 
 
-def _share_of_products(events: Iterable[Any], device_type: str) -> float:
-    """Compute the share from profiler events. On CUDA, only kernels count, because operators repeat their times."""
+def kernels_of(events: Iterable[Any]) -> list[Any]:
+    """Keep the profiler events of CUDA kernels; operators and the calls that launch them repeat times and counts."""
     from torch.autograd import DeviceType
 
+    return [event for event in events if event.device_type == DeviceType.CUDA]
+
+
+def _share_of_products(events: Iterable[Any], device_type: str) -> float:
+    """Compute the share from profiler events. On CUDA, only kernels count."""
     if device_type == "cuda":
-        events = [event for event in events if event.device_type == DeviceType.CUDA]
+        events = kernels_of(events)
     field = "self_device_time_total" if device_type == "cuda" else "self_cpu_time_total"
     own = [(event.key, getattr(event, field)) for event in events]
     products = sum(value for key, value in own if any(part in key for part in _PRODUCTS))

@@ -190,12 +190,16 @@ def size(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def gpu(request: dict[str, Any]) -> dict[str, Any]:
-    """Measure a CUDA device; no rows for other devices."""
+    """Measure a CUDA device, and write each row to a file of JSON lines at once; no rows for other devices."""
     from tsbs_daw.lab.bench.gpu import measure
     from tsbs_daw.separation.devices import choose_device
 
     device = choose_device(request["device"])
-    return {"rows": list(measure(device, request["quick"])) if device.type == "cuda" else []}
+    if device.type == "cuda":
+        with Path(request["file"]).open("w", encoding="utf-8", buffering=1) as file:
+            for row in measure(device, request["quick"]):
+                file.write(json.dumps(row) + "\n")
+    return {}
 
 
 def peers(request: dict[str, Any]) -> dict[str, Any]:
