@@ -186,40 +186,40 @@ class Transfer:
     def __init__(self, device: torch.device):
         self.device = device
         cuda = device.type == "cuda"
-        self._way_in, self._way_out = (torch.cuda.Stream(device) if cuda else None for _ in range(2))
+        self._upload_stream, self._download_stream = (torch.cuda.Stream(device) if cuda else None for _ in range(2))
 
     def upload(self, array: np.ndarray) -> Tensor:
         """Copy an array to the device as a float32 tensor. Kernels launched afterwards wait for the copy."""
-        here = on_host(array)
-        if self._way_in is None:
-            return here.to(self.device)
+        host_tensor = on_host(array)
+        if self._upload_stream is None:
+            return host_tensor.to(self.device)
         computing = torch.cuda.current_stream(self.device)
-        with torch.cuda.stream(self._way_in):
-            there = here.pin_memory().to(self.device, non_blocking=True)
-        computing.wait_stream(self._way_in)
-        there.record_stream(computing)
-        return there
+        with torch.cuda.stream(self._upload_stream):
+            device_tensor = host_tensor.pin_memory().to(self.device, non_blocking=True)
+        computing.wait_stream(self._upload_stream)
+        device_tensor.record_stream(computing)
+        return device_tensor
 
-    def download(self, there: Tensor) -> Pending:
+    def download(self, device_tensor: Tensor) -> Pending:
         """Copy a tensor to the host as a float32 array; the copy starts once the tensor is computed."""
-        there = there.float()
-        if self._way_out is None or not there.is_cuda:
-            return HostTensor(there.cpu())
-        self._way_out.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._way_out):
-            here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
-            here.copy_(there, non_blocking=True)
-            there.record_stream(self._way_out)
+        device_tensor = device_tensor.float()
+        if self._download_stream is None or not device_tensor.is_cuda:
+            return HostTensor(device_tensor.cpu())
+        self._download_stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._download_stream):
+            host_tensor = torch.empty(device_tensor.shape, dtype=device_tensor.dtype, pin_memory=True)
+            host_tensor.copy_(device_tensor, non_blocking=True)
+            device_tensor.record_stream(self._download_stream)
             ready = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning
-            self._way_out.record_event(ready)
-            return HostTensor(here, ready)
+            self._download_stream.record_event(ready)
+            return HostTensor(host_tensor, ready)
 
 
 class HostTensor:
     """A tensor in host memory, complete once its event has occurred."""
 
-    def __init__(self, here: Tensor, event: torch.cuda.Event | None = None):
-        self._here, self._event = here, event
+    def __init__(self, tensor: Tensor, event: torch.cuda.Event | None = None):
+        self._tensor, self._event = tensor, event
 
     def wait(self) -> None:
         if self._event is not None:
@@ -228,7 +228,7 @@ class HostTensor:
 
     def array(self) -> np.ndarray:
         self.wait()
-        return self._here.numpy()
+        return self._tensor.numpy()
 
 
 class JoinedFuture:

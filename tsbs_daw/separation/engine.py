@@ -101,8 +101,8 @@ class Engine:
 
     def _start(self, mixtures: np.ndarray, stage: str) -> Pending:
         if len(mixtures) > self.batch_size:
-            halves = np.array_split(mixtures, range(self.batch_size, len(mixtures), self.batch_size))
-            return JoinedFuture([self.start(half, stage) for half in halves], np.concatenate)
+            parts = np.array_split(mixtures, range(self.batch_size, len(mixtures), self.batch_size))
+            return JoinedFuture([self.start(part, stage) for part in parts], np.concatenate)
         if self.max_chunk_samples is None or mixtures.shape[-1] <= self.max_chunk_samples:
             with torch.inference_mode():
                 mixture = on_host(mixtures) if self._processor else self._transfer.upload(mixtures)
@@ -232,7 +232,7 @@ class Batcher:
         self._waiting: list[ChunkFuture] = []
         self._busy = False
         self._another_song = False
-        self._under_way: deque[Pending] = deque()  # used only by the thread that holds the device
+        self._in_flight: deque[Pending] = deque()  # used only by the thread that holds the device
 
     @property
     def batch_size(self) -> int:
@@ -285,9 +285,9 @@ class Batcher:
             return True
 
     def _compute_some(self) -> None:
-        while len(self._under_way) > self.ahead:
+        while len(self._in_flight) > self.ahead:
             with contextlib.suppress(DeviceLost):  # reported to the songs in that batch
-                self._under_way.popleft().wait()  # chunks that arrive meanwhile go into this batch
+                self._in_flight.popleft().wait()  # chunks that arrive meanwhile go into this batch
         with self._changed:
             if self._another_song:
                 self._another_song = False
@@ -318,6 +318,6 @@ class Batcher:
                 future.fail(error)
             raise
         else:
-            self._under_way.append(found)
+            self._in_flight.append(found)
             for place, future in enumerate(batch):
                 future.answer(found, place)

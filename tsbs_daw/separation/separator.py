@@ -264,14 +264,14 @@ class Separator:
         If the device is asynchronous, the next batch is read and started before waiting for the last one.
         """
         self.batcher.begin()
-        under_way: deque[tuple[list[Chunk], list[ChunkFuture]]] = deque()
+        in_flight: deque[tuple[list[Chunk], list[ChunkFuture]]] = deque()
         while batch := list(islice(chunks, self.batcher.batch_size)):
             _check(cancelled)
-            heard = [chunk for chunk in batch if np.any(chunk.audio)]  # silence gives silence, without computing
-            under_way.append((batch, self.batcher.submit([chunk.audio for chunk in heard], stage)))
-            if len(under_way) > self.batcher.ahead:
-                yield from self._answers(*under_way.popleft(), cancelled)
-        for batch, futures in under_way:
+            audible = [chunk for chunk in batch if np.any(chunk.audio)]  # silence gives silence, without computing
+            in_flight.append((batch, self.batcher.submit([chunk.audio for chunk in audible], stage)))
+            if len(in_flight) > self.batcher.ahead:
+                yield from self._answers(*in_flight.popleft(), cancelled)
+        for batch, futures in in_flight:
             yield from self._answers(batch, futures, cancelled)
 
     def _answers(
@@ -333,10 +333,10 @@ class Ensemble(Separator):
     def _estimates(
         self, blocks: Iterable[np.ndarray], stage: str, steps: Steps, cancelled: Callable[[], bool] | None
     ) -> Iterator[np.ndarray]:
-        heard = tee(blocks, len(self._members))
+        copies = tee(blocks, len(self._members))
         streams = [
             member._estimates(part, stage, steps, cancelled)
-            for member, part in zip(self._members, heard, strict=True)
+            for member, part in zip(self._members, copies, strict=True)
         ]  # fmt: skip
         # The mixture stays last.
         orders = [[*map(member.stems.index, self.stems), -1] for member in self._members]
