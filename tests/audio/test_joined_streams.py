@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import signals
 from harness.audio_files import SECOND, SOUND, aac, read_all
 
+from tsbs_daw.audio import read
 from tsbs_daw.audio.probe import seems_unfinished
 from tsbs_daw.core.errors import AudioError, UnreadableAudio, UnsupportedAudio
 
@@ -108,6 +110,19 @@ def test_a_flac_is_salvaged_after_the_damage(tmp_path, kind, states_length):
     assert 3 * SECOND - (6 if kind == "removed" else 3) * 4096 * 2 < found.shape[1] < 3 * SECOND
     assert np.array_equal(found[:, -SECOND:], whole[:, -SECOND:])
     assert "lost" in warnings
+
+
+def test_where_the_sound_ends_is_counted_from_the_start_of_the_song(tmp_path, monkeypatch):
+    monkeypatch.setattr(read, "MAX_RESUMPTIONS", 1)
+    path, data = tmp_path / "song.flac", bytearray(flac())
+    for part in (1 / 3, 2 / 3):
+        place = round(part * len(data))
+        data[place : place + 40] = GARBAGE[:40]
+    path.write_bytes(data)
+    found, warnings = read_all(path, salvage=True)
+    stated = re.search(r"is damaged after sample (\d+); the rest is left out", warnings)
+    lost = re.search(r"(\d+) samples \(.*? s\) are lost", warnings)
+    assert int(stated[1]) == found.shape[1] + int(lost[1])
 
 
 @pytest.mark.parametrize(("name", "rate"), [("VORBIS", 44100), ("OPUS", 48000)])

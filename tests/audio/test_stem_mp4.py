@@ -15,7 +15,7 @@ import signals
 from tsbs_daw.audio import stem_mp4
 from tsbs_daw.audio.headers.mp4_index import Box, boxes
 from tsbs_daw.audio.read import open_audio
-from tsbs_daw.audio.stem_mp4 import MASTERING_DSP, write_stem_mp4
+from tsbs_daw.audio.stem_mp4 import MASTERING_DSP, arranged, write_stem_mp4
 from tsbs_daw.audio.tags import Tags, read_tags
 from tsbs_daw.core.errors import OutputError
 
@@ -132,17 +132,20 @@ def test_other_rates_and_mono_become_what_decks_read(tmp_path, rate, channels):
         assert reader.info.samples == round(60_001 * RATE / rate)
 
 
-def test_missing_stems_are_silent_tracks(tmp_path):
+def test_missing_stems_are_silent_tracks_and_the_others_stay_where_decks_expect_them(tmp_path):
     master, stems = song_files(tmp_path, 20_000)
-    write_stem_mp4(tmp_path / "song.stem.mp4", master, stems[:2], Tags())
+    write_stem_mp4(
+        tmp_path / "song.stem.mp4", master, [stem for stem in stems if stem[0] in ("vocals", "drums")], Tags()
+    )
     tracks = tracks_of(tmp_path / "song.stem.mp4")
-    assert [bool(np.abs(track).max() > 0.01) for track in tracks] == [True, True, True, False, False]
-    assert [stem["name"] for stem in read_stem_box(tmp_path / "song.stem.mp4")["stems"]] == [
-        "Drums",
-        "Vocals",
-        "-",
-        "-",
-    ]
+    assert [bool(np.abs(track).max() > 0.01) for track in tracks] == [True, True, False, False, True]
+    names = [stem["name"] for stem in read_stem_box(tmp_path / "song.stem.mp4")["stems"]]
+    assert names == ["Drums", "-", "-", "Vocals"]
+
+
+def test_stems_of_other_names_take_the_tracks_that_are_left():
+    guitar, bass, piano = ((name, "#112233", Path(name)) for name in ("guitar", "bass", "piano"))
+    assert arranged([guitar, bass, piano]) == [guitar, bass, piano, None]
 
 
 def test_what_cannot_be_a_stems_file_is_refused_and_leaves_nothing(tmp_path):

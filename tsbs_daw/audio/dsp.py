@@ -70,7 +70,7 @@ class Resampler:
             # Append silence, as soxr does internally. Appending it here also yields the sample that soxr drops when it
             # rounds the length.
             tail = np.zeros((self.channels, 2 * self.from_hz // self.to_hz + 2), np.float32)
-            made.append(self._run(tail, True)[:, : due - self._given])
+            made.append(self._run(tail, True)[:, : max(due - self._given, 0)])
             if made[0].shape[1] and due < self._given:
                 made[0] = made[0][:, : due - self._given]
             self._given = due

@@ -148,22 +148,27 @@ class Sender:
         """
         import av
 
-        readable, unreadable, flush = 0, 0, None
+        passed, unreadable, flush = 0, 0, None
+        due: int | None = None  # presentation time of the next packet
         while unreadable < MAX_UNREADABLE:
             try:
                 for packet in self.container.demux(self.stream):
-                    if packet.size:
-                        readable, unreadable = readable + 1, 0
-                        yield packet
-                    else:
+                    if not packet.size:
                         flush = packet
-                if not self.plan["resume"] or readable + self.losses >= self.stream.frames:
+                        continue
+                    if unreadable and due is not None and packet.pts is not None:
+                        self.lost_s += float(max(packet.pts - due, 0) * packet.time_base)
+                    # Unreadable packets at the end are no losses: they are missing, and the length will tell.
+                    self.losses += unreadable
+                    passed, unreadable = passed + unreadable + 1, 0
+                    due = None if packet.pts is None else packet.pts + (packet.duration or 0)
+                    yield packet
+                if not self.plan["resume"] or passed + unreadable >= self.stream.frames:
                     break
             except av.error.InvalidDataError:
                 if not self.plan["resume"] or self.kind is None:
                     raise
             unreadable += 1
-            self.losses += 1
         if flush is not None:
             yield flush
 

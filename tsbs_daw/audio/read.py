@@ -310,7 +310,7 @@ class AudioReader:
             self._give_up(message)
         else:
             if message.get("losses"):
-                lost = f"about {message['lost_s']:.2f} s of audio in {message['losses']} packets"
+                lost = f"about {message['lost_s']:.2f} s of audio in {message['losses']} of its packets"
                 self._warn(f"{shown(self._path)} is damaged: {lost} could not be decoded and is left out.")
                 self._slack = max(self._slack, round((message["lost_s"] + 1) * self.info.sample_rate))
             self._check_length(message["samples"] + self._resumed_at, message["left_bytes"])
@@ -351,13 +351,14 @@ class AudioReader:
         """Handle a final decoding error: raise it, or with `salvage` warn and end the audio here."""
         if not self._salvage or self._is_empty:
             raise self._failure(message)
+        samples = message["samples"] + self._resumed_at
         if message["kind"] == "change":
-            at_s = message["samples"] / self.info.sample_rate
+            at_s = samples / self.info.sample_rate
             self._warn(f"{shown(self._path)} changes to {message['message']} at {at_s:.1f} s; the rest is left out.")
         elif message["at_end"]:
-            self._truncated(f"it ends after sample {message['samples']}")
+            self._truncated(f"it ends after sample {samples}")
         else:
-            self._warn(f"{shown(self._path)} is damaged after sample {message['samples']}; the rest is left out.")
+            self._warn(f"{shown(self._path)} is damaged after sample {samples}; the rest is left out.")
 
     def _truncated(self, how: str) -> None:
         name = shown(self._path)

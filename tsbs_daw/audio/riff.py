@@ -61,6 +61,8 @@ def append_chunks(path: Path, chunks: Mapping[bytes, bytes], *, instead_of: Coll
             data = next(chunk for chunk in known if chunk.name == b"data")
             ds64 = next((chunk.body for chunk in known if chunk.name == b"ds64"), None)
             old_size = file.seek(0, os.SEEK_END)
+            if old_size - data.end > TAIL_BYTES:
+                raise OutputError(f"{shown(path)} has no room for tags.")
             kept = [
                 _bytes(file, chunk.start, chunk.end - chunk.start)
                 for chunk in known
@@ -69,7 +71,7 @@ def append_chunks(path: Path, chunks: Mapping[bytes, bytes], *, instead_of: Coll
             tail = b"".join(kept) + b"".join(build_chunk(name, body) for name, body in chunks.items())
             if ds64 is not None and ds64 > HEAD_BYTES - 8:
                 raise OutputError(f"{shown(path)} cannot take tags: its `ds64` chunk is not at its start.")
-            if old_size - data.end > TAIL_BYTES or (ds64 is None and data.end + len(tail) - 8 >= UNKNOWN_32):
+            if ds64 is None and data.end + len(tail) - 8 >= UNKNOWN_32:
                 raise OutputError(f"{shown(path)} has no room for tags.")
             _replace_tail(file, data.end, tail, ds64)
             for chunk in known:

@@ -108,10 +108,13 @@ BLOCK_SAMPLES = 16384
 FRAME_SAMPLES = 1024  # per AAC frame
 
 
+Stem = tuple[str, str, Path]  # name, "#rrggbb" and file
+
+
 def write_stem_mp4(
     path: Path,
     master: Path,
-    stems: Sequence[tuple[str, str, Path]],
+    stems: Sequence[Stem],
     tags: Tags,
     *,
     bpm: float | None = None,
@@ -122,8 +125,7 @@ def write_stem_mp4(
     Args:
         path: File to write. Its name must end in .stem.mp4; otherwise decks ignore the stems.
         master: The song.
-        stems: (name, "#rrggbb", file) of one to four stems, each as long as the song. Missing stems become silent
-            tracks.
+        stems: One to four stems, each as long as the song. Missing stems become silent tracks.
         tags: Tags of the song.
         bpm: Tempo of the song.
         key: Key of the song.
@@ -136,14 +138,16 @@ def write_stem_mp4(
     """
     if importlib.util.find_spec("av") is None:
         raise OutputError(f"Writing {shown(path)} needs an extra: pip install 'tsbs-daw[media]'.")
-    if not 1 <= len(stems) <= STEMS or not path.name.endswith(".stem.mp4"):
+    if not path.name.endswith(".stem.mp4"):
+        raise OutputError(f"{shown(path)} would not be recognised as stems; give it a name that ends in .stem.mp4.")
+    if not 1 <= len(stems) <= STEMS:
         raise OutputError(f"{shown(path)} cannot hold {len(stems)} stems: a .stem.mp4 holds one to {STEMS}.")
-    ordered = sorted(stems, key=lambda stem: ORDER.index(stem[0]) if stem[0] in ORDER else len(ORDER))
-    names = [(name, color) for name, color, _ in ordered] + [EMPTY] * (STEMS - len(ordered))
-    files = [master, *(file for _, _, file in ordered)]
+    tracks = arranged(stems)
+    names = [(stem[0], stem[1]) if stem else EMPTY for stem in tracks]
+    files = [stem[2] if stem else None for stem in tracks]
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        samples = _encode(temporary, files)
+        samples = _encode(temporary, master, files)
         write_tags(temporary, tags, bpm=bpm, key=key)
         add_stem_box(temporary, [(name.capitalize(), color) for name, color in names])
         _verify(temporary, samples)
@@ -156,7 +160,21 @@ def write_stem_mp4(
         temporary.unlink(missing_ok=True)
 
 
-def _encode(path: Path, files: Sequence[Path]) -> int:
+def arranged(stems: Sequence[Stem]) -> list[Stem | None]:
+    """Put the stems on the tracks where decks expect them; others take the tracks that are left, in order."""
+    tracks: list[Stem | None] = [None] * STEMS
+    others = []
+    for stem in stems:
+        if stem[0] in ORDER and tracks[ORDER.index(stem[0])] is None:
+            tracks[ORDER.index(stem[0])] = stem
+        else:
+            others.append(stem)
+    for stem in others:
+        tracks[tracks.index(None)] = stem
+    return tracks
+
+
+def _encode(path: Path, master: Path, files: Sequence[Path | None]) -> int:
     """Encode the tracks block by block, and missing stems as silence.
 
     Returns:
@@ -169,8 +187,7 @@ def _encode(path: Path, files: Sequence[Path]) -> int:
     import av
 
     with ExitStack() as opened:
-        readers = [opened.enter_context(open_audio(file)) for file in files]
-        inputs = [_stereo(reader) for reader in readers]
+        inputs = [_stereo(opened.enter_context(open_audio(file))) if file else None for file in (master, *files)]
         # FFmpeg writes the `moov` box last. Its time scale is the sample rate.
         options = {"movie_timescale": str(RATE_HZ)}
         container = opened.enter_context(av.open(str(path), "w", format="mp4", options=options))
@@ -179,17 +196,19 @@ def _encode(path: Path, files: Sequence[Path]) -> int:
             track.bit_rate = BIT_RATE
         done = 0
         while True:
-            blocks = [next(blocks) for blocks in inputs]
-            lengths = {block.shape[1] for block in blocks}
+            blocks = [next(blocks) if blocks else None for blocks in inputs]
+            lengths = {block.shape[1] for block in blocks if block is not None}
             if len(lengths) > 1:
-                raise OutputError(f"The stems of {shown(files[0])} differ in length from the song.")
-            if not blocks[0].shape[1]:
+                raise OutputError(f"The stems of {shown(master)} differ in length from the song.")
+            length = lengths.pop()
+            if not length:
                 break
-            silence = [np.zeros_like(blocks[0])] * (len(tracks) - len(blocks))
-            for track, block in zip(tracks, blocks + silence, strict=True):
-                for start in range(0, block.shape[1], FRAME_SAMPLES):
-                    container.mux(track.encode(_frame(block[:, start : start + FRAME_SAMPLES], done + start)))
-            done += blocks[0].shape[1]
+            silence = np.zeros((2, length), np.float32)
+            for track, block in zip(tracks, blocks, strict=True):
+                sound = silence if block is None else block
+                for start in range(0, length, FRAME_SAMPLES):
+                    container.mux(track.encode(_frame(sound[:, start : start + FRAME_SAMPLES], done + start)))
+            done += length
         for track in tracks:
             container.mux(track.encode(None))
     return done

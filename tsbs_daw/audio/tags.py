@@ -360,9 +360,8 @@ def _label_mp4(file: BinaryIO, labels: Labels) -> None:
     for name, text in tags.texts().items():
         if name in MP4_ATOMS:
             found.tags[MP4_ATOMS[name]] = [text]
-    numbers = [int(part) for part in tags.track_number.split("/") if part.strip().isdecimal()][:2]
-    if numbers and max(numbers) < 1 << 16:
-        found.tags["trkn"] = [(numbers[0], numbers[1] if len(numbers) > 1 else 0)]
+    if numbers := _track_numbers(tags.track_number):
+        found.tags["trkn"] = [numbers]
     if labels.tempo_text:
         found.tags["tmpo"] = [round(float(labels.tempo_text))]
     if labels.key_text:
@@ -380,3 +379,11 @@ _LABELLERS: dict[str, Callable[[BinaryIO, Labels], None]] = {
     "MP3": _label_mp3,
     "MP4": _label_mp4,
 }
+
+
+def _track_numbers(text: str) -> tuple[int, int] | None:
+    """Return the track number and the number of tracks (0: unknown) of "3/12"; None if it is no number, as on vinyl."""
+    track, _, total = (part.strip() for part in text.partition("/"))
+    if not track.isdecimal() or int(track) >= 1 << 16:
+        return None
+    return int(track), int(total) if total.isdecimal() and int(total) < 1 << 16 else 0
