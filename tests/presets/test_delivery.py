@@ -65,7 +65,7 @@ def test_without_a_section_delivery_is_plain(tmp_path: Path, text: str):
         ("quality: best", "quality: ultra", "ultra", "there are fast, normal, best"),
         ("rest]", "vocals]", "vocals]", "named twice"),
         ("rest]", "a/b]", "a/b]", "not a valid stem name"),
-        ("[vocals, rest]", "[]", "[]", "nothing to make loops of without stems"),
+        ("[vocals, rest]", "[]", "[]", "without stems, there is nothing to make loops from"),
         ("{artist}", "{artits}", '"{artits', "has no field 'artits'; did you mean 'artist'?"),
         ("{artist}", "{0}", '"{0}', "has no field '0'; there are artist,"),
         ("{artist}", "{artist", '"{artist', "a field is written like {stem}"),

@@ -1,19 +1,19 @@
-"""A network for inference on a GPU: the same `forward`, its blocks computed by Triton kernels. Forward only.
+"""Networks for inference on a GPU: the same `forward`, with blocks computed by Triton kernels. Forward pass only.
 
-The kernels of a sequence unit are norm, convolution, decay, scan and output. Between them there is one product for both
-directions of a unit. What depends on the weights alone is computed once: the Mamba-2's output projection, its norm's
-weight and the unit's linear layer are one matrix per direction. The residual stream, norms, decays and sums are
-float32; the matrix products are in the chosen number format.
+A sequence unit has kernels for norm, convolution, decay, scan and output, and one matrix product that projects the
+input for both directions. Everything that depends only on the weights is computed once: the output projection of the
+Mamba-2, the weight of its norm and the linear layer of the unit become one matrix per direction. The residual stream,
+norms, decays and sums are float32; the matrix products use the chosen number format.
 
-A scan of some hundred steps is a masked product like attention:
+A scan of a few hundred steps is computed as a masked product, like attention:
 
     y_q = sum over s <= q of exp(a_q - a_s) dt_s (C_q . B_s) x_s, where a is the running sum of dt A
 
-No state is ever formed, nothing quadratic leaves the chip, and the backward direction reads the same tensors in the
-other order, so nothing is flipped.
+No states are computed, no quadratic matrix leaves the chip, and nothing is flipped, because the backward direction
+reads the same tensors in reverse order.
 
 K bands, B batch x channels, T frames, N features; S sequences of L steps, M = S x L; G directions, H heads, P head
-width, I = H x P inner width, n states; W = 2 I + 2 n + H columns a direction of the input projection:
+width, I = H x P inner width, n states; W = 2 I + 2 n + H columns of the input projection per direction:
 z | x | B | C | dt.
 """
 
@@ -33,7 +33,7 @@ from tsbs_daw.network.config import ModelConfig
 from tsbs_daw.network.network import TwoStageSeparator
 from tsbs_daw.network.tiles import Prepared, PreparedChannelStep, merged_output
 
-BLOCK = 64  # steps of a sequence a program takes at a time
+BLOCK = 64  # steps of a sequence that a program processes at a time
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -41,7 +41,7 @@ def norm_kernel(
     x, out, weight, bias, length, seq_stride, step_stride, eps,
     N: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
-    """GroupNorm over a whole sequence: x, anyhow strided, -> out (S, L, N). One program a sequence."""
+    """GroupNorm over a whole sequence: x, with any strides, -> out (S, L, N). One program per sequence."""
     seq = tl.program_id(0).to(tl.int64)
     n = tl.arange(0, N)
     first = x + seq * seq_stride
@@ -79,7 +79,7 @@ def conv_kernel(
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     step = block * BLOCK_L + tl.arange(0, BLOCK_L)
     known = channel < MIXED
-    past = tl.where(g == 1, -1, 1)  # the backward direction's past comes later
+    past = tl.where(g == 1, -1, 1)  # in the backward direction, earlier steps have higher indices
     first = projected + seq * length * (G * W) + g * W + INNER
     total = tl.zeros((BLOCK_L, BLOCK_C), tl.float32)
     total += tl.load(bias + g * MIXED + channel, mask=known, other=0.0).to(tl.float32)[None, :]
@@ -100,7 +100,7 @@ def decay_kernel(
     projected, dt_bias, rate, dt, decay, length,
     W: tl.constexpr, G: tl.constexpr, H: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
-    """dt = softplus(projected + bias), and the running sum of dt x rate in the direction's order: both (S, L, G, H)."""
+    """dt = softplus(projected + bias), and the running sum of dt x rate along the direction, both (S, L, G, H)."""
     seq, g = tl.program_id(0).to(tl.int64), tl.program_id(1)
     head = tl.arange(0, BLOCK_H)
     known = head < H
@@ -128,9 +128,9 @@ def scan_kernel(
     INNER: tl.constexpr, STATES: tl.constexpr, H: tl.constexpr, P: tl.constexpr, MIXED: tl.constexpr, W: tl.constexpr,
     G: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
-    """The scan with D and the gate: -> gated (S, L, G, I), and the sum of its squares by head, (S, L, G, H).
+    """Scan with D and gate: -> gated (S, L, G, I), and the sum of its squares per head, (S, L, G, H).
 
-    One program for some steps of a sequence, a head and a direction; a sequence's heads share B and C in the cache.
+    One program per block of steps, head and direction; the heads of a sequence share B and C in the cache.
     """
     h, g = tl.program_id(0) % H, tl.program_id(1)
     block = (tl.program_id(0) // H) % blocks
@@ -138,8 +138,8 @@ def scan_kernel(
     kind = mixed.dtype.element_ty
     state, p = tl.arange(0, STATES), tl.arange(0, P)
     first = mixed + seq * length * (G * MIXED) + g * MIXED
-    scalar = (seq * length * G + g) * H + h  # of dt, decay and squares
-    row = block * BLOCK_L + tl.arange(0, BLOCK_L)  # in the direction's order
+    scalar = (seq * length * G + g) * H + h  # offset in dt, decay and squares
+    row = block * BLOCK_L + tl.arange(0, BLOCK_L)  # along the direction
     keep = row < length
     place = tl.where(g == 1, length - 1 - row, row)
     C = tl.load(first + place[:, None] * (G * MIXED) + (INNER + STATES + state)[None, :], mask=keep[:, None], other=0.0)
@@ -173,9 +173,9 @@ def output_kernel(
     INNER: tl.constexpr, H: tl.constexpr, G: tl.constexpr, N: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr, SKIP_K: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
-    """x += sum over the directions of rms_norm(gated) @ weight, + u @ skip_weight + bias; x anyhow strided.
+    """x += sum over directions of rms_norm(gated) @ weight, + u @ skip_weight + bias; x may have any strides.
 
-    The gated norm's scale is one number a step, so it is applied to the product.
+    The scale of the gated norm is one number per step, so it is applied to the product.
     """
     token = (tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
     keep = token < tokens
@@ -201,21 +201,21 @@ def output_kernel(
     tl.store(at, tl.load(at, mask=keep[:, None], other=0.0) + total, mask=keep[:, None])
 
 
-# Of the scan, for Hopper: 168 registers a thread and 40 KB of shared memory let three programs share a multiprocessor.
+# Scan on Hopper: with 168 registers per thread and 40 KB of shared memory, three programs share a multiprocessor.
 SCAN_WARPS, SCAN_STAGES = 4, 1
 
 
 def supports(config: ModelConfig) -> bool:
-    """Whether the kernels take this shape: their blocks are powers of two, and at least 16 wide."""
+    """Return whether the kernels support this config: their blocks must be powers of two of at least 16."""
     sizes = (config.feature_dim, config.d_state, config.headdim)
     return all(size >= 16 and size & (size - 1) == 0 for size in sizes)
 
 
 def for_gpu(network: TwoStageSeparator, dtype: torch.dtype) -> TwoStageSeparator:
-    """A network that computes the same as `network` on its GPU, several times faster, and cannot be trained.
+    """Build an equivalent of `network` that is several times faster on its GPU, but cannot be trained.
 
     Args:
-        network: A plain one, on the device. Its other parts are shared with the result.
+        network: A plain network on the GPU. The result shares its parts other than the blocks.
         dtype: Number format of the matrix products: bfloat16, or float32 with operands rounded to ten bits (TF32).
     """
     lean = copy.copy(network)
@@ -257,11 +257,12 @@ class KernelSequenceUnit(Prepared):
         self._keep("norm_bias", unit.norm_bias)
 
     def forward(self, x: Tensor, sequences: int, strides: tuple[int, int]) -> None:
-        """
+        """Run the unit.
+
         Args:
             x: (K, B, T, N), float32 and contiguous, changed in place.
-            sequences: S; their steps are the rest of x.
-            strides: From a sequence to the next, and from a step to the next.
+            sequences: Number of sequences in x.
+            strides: Distance from one sequence to the next, and from one step to the next.
         """
         config, directions = self.config, self.directions
         length = x.shape[0] * x.shape[1] * x.shape[2] // sequences
@@ -303,7 +304,10 @@ class KernelChannelStep(PreparedChannelStep):
     """`blocks.TransformAverageConcatenate`, in place."""
 
     def forward(self, x: Tensor, channels: int) -> None:
-        """x: (K, B, T, N) with B = batch x channels, channels fastest; float32 and contiguous, changed in place."""
+        """Run the step on x: (K, B, T, N), float32 and contiguous, changed in place.
+
+        In B = batch x channels, channels is the faster index.
+        """
         bands, batch, frames, features = x.shape
         strides = (frames * features, features)
         u = group_norm(x, self.norm_weight, self.norm_bias, bands * batch, frames, strides, self.dtype)
@@ -315,7 +319,7 @@ class KernelChannelStep(PreparedChannelStep):
         x += self._activate(out, 2).view(x.shape)
 
     def _activate(self, x: Tensor, layer: int) -> Tensor:
-        """In place."""
+        """Apply the activation of a layer in place."""
         return x.tanh_() if self.slopes is None else F.leaky_relu_(x, self.slopes[layer])
 
 
@@ -329,13 +333,13 @@ class KernelDualNet(nn.Module):
         self.channel = KernelChannelStep(block.channel, dtype)
 
     def forward(self, x: Tensor, channels: int) -> Tensor:
-        """x: (K, B, T, N); returned, and changed where it is float32 and contiguous."""
+        """Run the block on x: (K, B, T, N); changed in place if it is float32 and contiguous."""
         x = x.float().contiguous()
         bands, batch, frames, features = x.shape
-        # Triton launches on the current device, not on the tensors'.
-        there = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
-        # Weights are in the format of the products already; autocast would convert the rest to and fro.
-        with there, torch.autocast(x.device.type, enabled=False):
+        # Triton launches on the current device, not on that of the tensors.
+        on_device = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+        # The weights already have the number format of the products; autocast would only add conversions.
+        with on_device, torch.autocast(x.device.type, enabled=False):
             self.time(x, bands * batch, (frames * features, features))
             self.band(x, batch * frames, (features, batch * frames * features))
             self.channel(x, channels)
@@ -345,7 +349,7 @@ class KernelDualNet(nn.Module):
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, sequences: int, length: int, strides: tuple[int, int], dtype: torch.dtype
 ) -> Tensor:
-    """`blocks.group_norm` of each sequence -> (S x L, N) in `dtype`."""
+    """Apply `blocks.group_norm` to each sequence -> (S x L, N) in `dtype`."""
     features = x.shape[-1]
     out = torch.empty(sequences * length, features, dtype=dtype, device=x.device)
     norm_kernel[(sequences,)](

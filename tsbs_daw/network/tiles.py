@@ -1,14 +1,14 @@
-"""The DualNet block for inference on a processor: the same sums as in `blocks` and `mamba2`, a cacheful at a time.
+"""The DualNet block for inference on a CPU: the computation of `blocks` and `mamba2` in tiles that fit in the cache.
 
-Whole activations would pass through memory once for each of some thirty operations; a tile of them stays in the
-cache from the first norm to the residual sum. What depends on the weights alone is computed once: the Mamba-2's output
-projection, its norm's weight and the unit's linear layer are one matrix per direction. One direction follows the
-other, so that each has the cache for itself, and nothing is ever turned around: the backward one runs over the same
-tensors with its taps mirrored and the other triangle of its matrix.
+Computed as a whole, the activations would pass through memory for each of some thirty operations; a tile stays in the
+cache from the first norm to the residual sum. Everything that depends only on the weights is computed once: the output
+projection of the Mamba-2, the weight of its norm and the linear layer of the unit become one matrix per direction. The
+directions run one after the other, so that each has the whole cache. Nothing is flipped: the backward direction reads
+the same tensors with mirrored taps and the other triangle of its matrix.
 
-Tiles run side by side: each of torch's threads computes whole tiles, instead of its share of every operation. A tile
-then stays in one core's cache, no thread waits for another at each of some hundred operations, and one whose core is
-busy with something else takes fewer tiles.
+Tiles run in parallel: each of torch's threads computes whole tiles instead of its share of every operation. A tile
+then stays in one core's cache, threads do not wait for each other in each of some hundred operations, and a thread
+whose core is busy with other work takes fewer tiles.
 
 G directions, S sequences, L length, N features, H heads, P head width, I = H x P inner width.
 """
@@ -32,7 +32,7 @@ from tsbs_daw.network.mamba2 import ssd
 
 T = TypeVar("T")
 
-# More would wait for the interpreter's lock. Where torch has more threads, several compute a tile together.
+# More threads would contend for the interpreter lock. If torch has more, several of them share a tile.
 MOST_SIDE_BY_SIDE = 8
 
 
@@ -41,10 +41,10 @@ _here = threading.local()
 
 @contextmanager
 def side_by_side() -> Iterator[None]:
-    """Within, `for_each` has all of torch's threads to give work to, and everything else has one.
+    """Give all of torch's threads to `for_each` within a `with` block, and one thread to everything else.
 
-    Threads that share an operation wait for each other at its end, busily: with every core taken by somebody else as
-    well, that was measured to cost several times the work.
+    Threads that share an operation busy-wait for each other at its end. Measured: if other programs use all cores,
+    that costs several times the work itself.
     """
     threads = torch.get_num_threads()
     _here.threads = threads
@@ -57,71 +57,75 @@ def side_by_side() -> Iterator[None]:
 
 
 def at_once() -> int:
-    """How many tiles are computed at once."""
+    """Return how many tiles are computed in parallel."""
     return min(getattr(_here, "threads", 1), MOST_SIDE_BY_SIDE)
 
 
 def for_each(work: Callable[[T], None], tiles: Iterable[T]) -> None:
-    """work(tile) for all of them, in any order. Raises: what `work` raised"""
+    """Call `work` for each tile, in any order and possibly in parallel. Raises what `work` raises."""
     count, inference = at_once(), torch.is_inference_mode_enabled()
     if count == 1:
         for tile in tiles:
             work(tile)
         return
 
-    def one(tile: T) -> None:
-        with torch.inference_mode(inference):  # which each thread has for itself
+    def run(tile: T) -> None:
+        with torch.inference_mode(inference):  # this mode is thread-local
             work(tile)
 
-    for _ in _pool(count, _here.threads // count).map(one, tiles):
+    for _ in _pool(count, _here.threads // count).map(run, tiles):
         pass
 
 
 @lru_cache(maxsize=1)
 def _pool(count: int, threads: int) -> ThreadPoolExecutor:
-    """`count` threads, each of which computes with `threads` of torch's."""
+    """Return a pool of `count` threads, each of which uses `threads` threads of torch."""
     return ThreadPoolExecutor(count, "tile", initializer=torch.set_num_threads, initargs=(threads,))
 
 
-# Bytes that the widest intermediate of a tile may take, for each thread. Measured on a Zen 4 with 1 MB of level-2 cache
-# per core: below half of it the calls themselves cost more than the misses, above thrice of it memory does.
+# Maximum size of the widest intermediate of a tile, per thread. Measured on a Zen 4 with 1 MB of level-2 cache per
+# core: below half this size, the overhead of calls dominates; above three times this size, memory traffic does.
 TILE_BYTES = 3 * 2**20
 
-# Rows of the matrix of C and B at a time. A row block meets only the columns that are not zero.
+# Rows per block of the triangular matrix C B^T. A block is multiplied only with the columns that are not zero.
 ROWS = 87
 
-# Up to here the matrix of C and B, quadratic in the length, is cheaper than carrying states of P x d_state per head.
+# Up to this length, the matrix C B^T, quadratic in the length, is cheaper than carrying states of P x d_state per head.
 LONGEST_MATRIX = 512
 
-# Halvings within a row block beyond which the factors of the decay would leave float32's range, from 2^-126 to 2^127.
+# Largest decay within a row block, as an exponent of 2. Beyond it, the factors would leave the range of float32, from
+# 2^-126 to 2^127.
 STEEPEST = 180.0
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep what tiles free, instead of giving it back to the system and fetching it again.
+    """Make glibc reuse the memory that tiles free, instead of returning it to the system.
 
-    It keeps blocks up to the size of the largest one it was ever given back, 32 MB at most. Without that, each tile
-    finds fresh pages, and their zeroing doubles its time. Other libraries' allocators lose nothing.
+    glibc keeps blocks up to the size of the largest block freed so far, 32 MB at most; this allocates and frees a large
+    one. Otherwise each tile would get fresh pages, and zeroing them would double its time. Other allocators are not
+    affected.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def tiles(x: Tensor, row_bytes: int) -> list[Tensor]:
-    """Split along the first axis so that all threads have the same to do.
+    """Split along the first axis so that all threads get the same amount of work.
 
-    Args: row_bytes: what the widest intermediate takes for one row of x
+    Args:
+        x: The tensor to split.
+        row_bytes: Size of the widest intermediate for one row of x.
     """
     rounds = math.ceil(len(x) * row_bytes / (TILE_BYTES * at_once()))
     return list(x.tensor_split(min(rounds * at_once(), len(x))))
 
 
 def tanh(x: Tensor) -> Tensor:
-    """2 sigmoid(2 x) - 1, which is vectorised where tanh is not, in float32. May overwrite x."""
+    """Compute tanh as 2 sigmoid(2 x) - 1, which torch vectorises, in float32. May overwrite x."""
     return x.float().mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 class Prepared(nn.Module):
-    """Base class of a block's steps for inference: their weights are copies, in the formats that they are read in."""
+    """Base class of the steps of a block for inference. Weights are copied and converted once to their final dtype."""
 
     def _keep(self, name: str, tensor: Tensor, dtype: torch.dtype = torch.float32) -> None:
         self.register_buffer(name, tensor.detach().to(dtype, copy=True).contiguous())
@@ -133,7 +137,7 @@ def merged_output(unit: SequenceUnit) -> tuple[Tensor, Tensor]:
     proj(cat(out_proj_g(norm_weight_g y_g) + u)) = sum_g (proj_g out_proj_g norm_weight_g) y_g + (sum_g proj_g) u
 
     Returns:
-        The matrix of each direction, (G, N, I), and that of the unit's normalised input, (N, N); in double precision.
+        The matrix of each direction, (G, N, I), and that of the unit's normalised input, (N, N), both in float64.
     """
     mamba = unit.mamba.mamba
     proj = unit.proj.weight.double().unflatten(1, (unit.mamba.directions, -1)).transpose(0, 1)
@@ -141,7 +145,7 @@ def merged_output(unit: SequenceUnit) -> tuple[Tensor, Tensor]:
 
 
 class TiledSequenceUnit(Prepared):
-    """`blocks.SequenceUnit`, in place. `dtype` is of the matrix products; norms, decays and sums are float32."""
+    """`blocks.SequenceUnit`, in place. Matrix products use `dtype`; norms, decays and sums use float32."""
 
     z_weight: Tensor
     xBC_weight: Tensor
@@ -162,7 +166,7 @@ class TiledSequenceUnit(Prepared):
         mamba = unit.mamba.mamba
         config = mamba.config
         self.config, self.dtype, self.directions = config, dtype, unit.mamba.directions
-        self.mixed = config.d_inner + 2 * config.d_state  # x, B and C pass the convolution together
+        self.mixed = config.d_inner + 2 * config.d_state  # x, B and C go through the convolution together
 
         z, xBC, dt = mamba.in_proj.split([config.d_inner, self.mixed, config.heads], dim=1)
         self._keep("z_weight", z, dtype)
@@ -184,7 +188,7 @@ class TiledSequenceUnit(Prepared):
         self._keep("norm_bias", unit.norm_bias)
 
     def forward(self, x: Tensor) -> None:
-        """x: (S, L, N) with any strides, changed along L in place."""
+        """Run the unit along L on x: (S, L, N) with any strides, changed in place."""
         for_each(self._tile, tiles(x, x.shape[1] * self.mixed * self.dtype.itemsize))
 
     def _tile(self, x: Tensor) -> None:
@@ -197,20 +201,20 @@ class TiledSequenceUnit(Prepared):
             y = self._mix(self._convolve(low, index), dt[:, :, index].double(), index)
             gated = F.silu(F.linear(low, self.z_weight[index]), inplace=True).mul_(y)
             scale = torch.linalg.vector_norm(gated, dim=-1, keepdim=True, dtype=torch.float32)
-            scale = scale.square_().div_(config.d_inner).add_(1e-5).rsqrt_()  # the gated norm, after the product
+            scale = scale.square_().div_(config.d_inner).add_(1e-5).rsqrt_()  # gated norm, applied to the product
             out.addcmul_(F.linear(gated, self.out_weight[index]).float(), scale)
         x.add_(out)
 
     def _convolve(self, low: Tensor, index: int) -> Tensor:
-        """(S, L, N) -> (S, L, I + 2 states): projected, convolved and activated, of one direction."""
+        """Project, convolve and activate x, B and C of one direction: (S, L, N) -> (S, L, I + 2 states)."""
         taps, reach = self.conv_weight[index], self.config.d_conv - 1
         xBC = F.linear(low, self.xBC_weight[index]).mT[:, :, None]
-        # Padded at both ends: the forward taps' outputs begin at 0, the backward ones' `reach` later.
+        # Padded at both ends: the forward outputs begin at 0, the backward outputs at `reach`.
         xBC = F.conv2d(xBC, taps, self.conv_bias[index], padding=(0, reach), groups=len(taps))[:, :, 0].mT
         return F.silu(xBC, inplace=True)[:, index * reach : index * reach + low.shape[1]]
 
     def _mix(self, xBC: Tensor, dt: Tensor, index: int) -> Tensor:
-        """The recurrence of `mamba2`, with D. xBC: (S, L, I + 2 states); dt: (S, L, H), double -> (S, L, I)."""
+        """Compute the recurrence of `mamba2`, with D: xBC (S, L, I + 2 states), dt (S, L, H), float64 -> (S, L, I)."""
         config, rate, backward = self.config, self.rate[index], index == 1
         x, B, C = xBC.split([config.d_inner, config.d_state, config.d_state], dim=-1)
         by_head = x.unflatten(-1, (config.heads, config.headdim))
@@ -224,13 +228,17 @@ class TiledSequenceUnit(Prepared):
         return y.flatten(2).addcmul_(x, self.D[index])
 
     def _multiply(self, x: Tensor, dt: Tensor, rate: Tensor, B: Tensor, C: Tensor, backward: bool, y: Tensor) -> Tensor:
-        """y_q = sum over the s before q of 2^(a_q - a_s) dt_s (C_q . B_s) x_s, where a is what has decayed so far.
+        """Compute y_q = sum over s up to q of 2^(a_q - a_s) dt_s (C_q . B_s) x_s, where a is the cumulated log2 decay.
 
-        The decay falls apart into 2^(a_q - c) and 2^(c - a_s), about a centre c for each block of rows. So C B^T serves
-        all heads, and nothing else is quadratic in the length. In double precision no digits are lost far from c.
+        The decay factors into 2^(a_q - c) and 2^(c - a_s), with a centre c for each block of rows. All heads therefore
+        share C B^T, and nothing else is quadratic in the length. In float64, a stays precise far from c.
 
-        Args:    x: (S, L, H, P); y: the same, where the result goes
-        Returns: the heads that decay too fast for that, whose y is not valid
+        Returns:
+            The heads that decay too fast for this; their y is invalid.
+
+        Shape:
+            x: (S, L, H, P)
+            y: (S, L, H, P), written in place
         """
         a = (dt * rate).cumsum(1)
         if backward:
@@ -246,12 +254,12 @@ class TiledSequenceUnit(Prepared):
             first, last = (begin, x.shape[1]) if backward else (0, end)
             shared = torch.bmm(C[:, begin:end], B[..., first:last])
             shared = shared.triu_() if backward else shared.tril_(begin)
-            found = torch.bmm(shared, (x[:, first:last] * columns[:, place, first:last]).flatten(2))
-            torch.mul(found.unflatten(-1, x.shape[2:]), rows[:, begin:end], out=y[:, begin:end])
+            product = torch.bmm(shared, (x[:, first:last] * columns[:, place, first:last]).flatten(2))
+            torch.mul(product.unflatten(-1, x.shape[2:]), rows[:, begin:end], out=y[:, begin:end])
         return ((at_begin - at_end).abs_().amax((0, 1)) > STEEPEST).nonzero().flatten()
 
     def _carry(self, x: Tensor, dt: Tensor, rate: Tensor, B: Tensor, C: Tensor, backward: bool) -> Tensor:
-        """The same by `mamba2.ssd`, which carries states, for any length and any decay."""
+        """Compute the same with `mamba2.ssd`, which carries states and supports any length and any decay."""
         parts = [part.float() for part in (x, dt, B, C)]
         if backward:
             parts = [part.flip(1) for part in parts]
@@ -261,17 +269,17 @@ class TiledSequenceUnit(Prepared):
 
 
 def _row_blocks(length: int) -> list[tuple[int, int]]:
-    """0..length in equal parts of at most ROWS."""
+    """Divide 0..length into equal parts of at most ROWS."""
     size = math.ceil(length / math.ceil(length / ROWS))
     return [(begin, min(begin + size, length)) for begin in range(0, length, size)]
 
 
 class PreparedChannelStep(Prepared):
-    """The weights of `blocks.TransformAverageConcatenate`; the last layer's in two halves, of each channel and shared.
+    """The weights of `blocks.TransformAverageConcatenate`. The last layer is split: for each channel, and for the mean.
 
     Args:
         step: The step to compute.
-        dtype: Of the matrix products; the norm is float32.
+        dtype: Number format of the matrix products; the norm uses float32.
     """
 
     transform_weight: Tensor
@@ -295,14 +303,14 @@ class PreparedChannelStep(Prepared):
             self._keep(f"{name}_bias", getattr(step, name).bias, dtype)
         self._keep("norm_weight", step.norm_weight)
         self._keep("norm_bias", step.norm_bias)
-        self.slopes = None if step.slopes is None else step.slopes.tolist()  # of PReLU, one a layer; None: tanh
+        self.slopes = None if step.slopes is None else step.slopes.tolist()  # of PReLU, one per layer; None: tanh
 
 
 class TiledChannelStep(PreparedChannelStep):
     """`blocks.TransformAverageConcatenate`, in place."""
 
     def forward(self, x: Tensor, channels: int) -> None:
-        """x: (K, B, T, N) with B = batch x channels, channels fastest; changed in place."""
+        """Run the step on x: (K, B, T, N), B = batch x channels with channels as the faster index; changed in place."""
         width = 3 * x.shape[-1] * self.dtype.itemsize
         for_each(lambda tile: self._tile(tile, channels), tiles(x, x.shape[1] * x.shape[2] * width))
 
@@ -316,7 +324,7 @@ class TiledChannelStep(PreparedChannelStep):
         x.add_(self._activate(out, 2).flatten(1, 2))
 
     def _activate(self, x: Tensor, layer: int) -> Tensor:
-        """May overwrite x."""
+        """Apply the activation of a layer. May overwrite x."""
         return tanh(x) if self.slopes is None else F.leaky_relu_(x, self.slopes[layer])
 
 
@@ -330,7 +338,7 @@ class TiledDualNet(nn.Module):
         self.channel = TiledChannelStep(block.channel, dtype)
 
     def forward(self, x: Tensor, channels: int) -> Tensor:
-        """x: (K, B, T, N), contiguous; changed and returned."""
+        """Run the block on x: (K, B, T, N), contiguous; changed in place and returned."""
         self.time(x.flatten(0, 1))
         self.band(x.flatten(1, 2).transpose(0, 1))
         self.channel(x, channels)

@@ -1,1 +1,1 @@
-"""Presets: YAML files to validated values."""
+"""Presets: YAML files, read and validated."""

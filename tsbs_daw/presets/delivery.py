@@ -1,9 +1,9 @@
 """The delivery options of a song: format, file names, level, sessions and extras.
 
-A preset and a request state the same options; what neither states has its default. By default a song is delivered as
-32-bit float WAV files named after their stems, with one REAPER session and no analysis.
+Presets and requests have the same options; the request overrides the preset, and the rest have their defaults. By
+default, a song is delivered as 32-bit float WAV files named after their stems, with a REAPER session and no analysis.
 
-A request states them as JSON, a preset in its `delivery:` section:
+A request states them in JSON, a preset in its `delivery:` section:
 
 delivery:
   format: wav24
@@ -20,7 +20,7 @@ delivery:
   residual: separate
   quality: best
 
-A preset may also send stems through other models, which take them apart, in its `passes:` section:
+In its `passes:` section, a preset may separate stems further with other models:
 
 passes:
   - {stem: vocals, model: lead_backing}
@@ -73,25 +73,25 @@ def _checked_template(text: str) -> str:
 
 
 class DeliveryOptions(BaseModel):
-    """How a song is delivered: what a preset or a request states of it, and the defaults of everything else.
+    """The delivery options that a preset or a request states, and the defaults of all others.
 
-    In JSON, an option that is not stated is null, so that a request leaves it to its preset.
+    In JSON, an option that is not stated is null; in a request, it is then taken from the preset.
 
     Attributes:
-        format: one of FORMATS
-        names: template of FIELDS for file names, without ending; None: the stem's name
-        loudness_lufs: target loudness of the mixture, reached by one gain for all files; None: the level stays
-        sessions: DAW sessions to write, in order; a result names the first
-        analysis: write tempo, beats, key, sections and the levels of every stem to analysis.json
-        loops: lengths in bars; the stems are cut at bar lines into loops of each length
-        stem_mp4: also write a .stem.mp4 file, for Traktor and others
-        markers: what the markers of a session show, if there is an analysis
-        source: add the song to the session as a muted track: referenced in place, or copied beside the stems
-        embed: put the audio into a .dawproject, so that it can be mailed and opens in DAWs that read no external files
-        stems: the dry stems to write, REST for the sum of the others; None: all of them
-        residual: what becomes of the part of the song that the network gives to no stem: shared among them, so that
-            they sum to the song, written as a stem of its own, or dropped; None: shared
-        quality: how much time the separation may take; None: normal
+        format: Audio format, one of FORMATS.
+        names: Template of FIELDS for file names, without ending; None: the stem's name.
+        loudness_lufs: Target loudness of the mixture, reached by one gain for all files; None: unchanged.
+        sessions: DAW sessions to write, in order; the first is the one in the job's result.
+        analysis: Write tempo, beats, key, sections and the levels of every stem to analysis.json.
+        loops: Lengths in bars; the stems are cut at bar lines into loops of each length.
+        stem_mp4: Also write a .stem.mp4 file, for Traktor and others.
+        markers: What the markers of a session show, if there is an analysis.
+        source: Add the song to the session as a muted track, referenced in place or copied beside the stems.
+        embed: Put the audio into the .dawproject, so that it can be mailed, and for DAWs that read no external files.
+        stems: The dry stems to write, REST for the sum of the others; None: all of them.
+        residual: Treatment of the residual, the part of the song that is in no stem: shared among the stems, so that
+            they sum to the song, written as a stem of its own, or dropped. None: shared.
+        quality: How much time the separation may take; None: normal.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -130,19 +130,19 @@ class DeliveryOptions(BaseModel):
         return {name: getattr(self, name) for name in type(self).model_fields}
 
     def overridden_by(self, request: DeliveryOptions | None) -> DeliveryOptions:
-        """These options with those that a request states."""
+        """Return these options, overridden by those that a request states."""
         return self.model_copy(update=request.stated) if request else self
 
     @property
     def plain(self) -> bool:
-        """Whether the rendered files are delivered as they are, with a session."""
+        """Whether the rendered files are delivered unchanged, with a REAPER session and nothing else."""
         return self.model_copy(update={"stems": None, "residual": None, "quality": None}) == PLAIN
 
     @property
     def decisive(self) -> str | None:
-        """All options as text, to tell runs apart; None if they are the defaults."""
+        """The options as text that is part of a run's identity; None if they are the defaults."""
         settled = self.settled
-        # Without options that are not set: runs of versions that had none of them are equal.
+        # Options that are not set are omitted, so that runs of versions without these options are equal.
         unset = {name for name in ("stems", "residual") if settled[name] is None}
         unset |= {"quality"} if settled["quality"] in (None, "normal") else set()
         if self.model_copy(update=dict.fromkeys(unset)) == PLAIN:
@@ -160,20 +160,21 @@ class DeliveryOptions(BaseModel):
         return self.analyses or self.source == "copy" or self.stem_mp4 or self.loudness_lufs is not None
 
     def problem(self) -> str | None:
-        """Which options contradict each other, as a sentence without its full stop; None if none do."""
+        """Return which options contradict each other, as a sentence without its full stop; None if none do."""
         if self.format == "mp3" and self.loops:
             return "MP3 cannot be cut into sample-exact loops; choose another format, or no loops"
         if self.format == "mp3" and self.stem_mp4:
             return "a .stem.mp4 made from MP3 files would be compressed twice; choose another format"
         if self.stems == () and (self.loops or self.stem_mp4):
-            return f"there is nothing to make {'loops' if self.loops else 'a .stem.mp4'} of without stems"
+            return f"without stems, there is nothing to make {'loops' if self.loops else 'a .stem.mp4'} from"
         return None
 
     def stems_problem(self, known: Sequence[str], parts: Mapping[str, Sequence[str]] | None = None) -> str | None:
-        """Why `stems` cannot be written, as the end of a sentence; None if they can.
+        """Return why `stems` cannot be written, as a clause; None if they can.
 
-        Args: known: the stems that the model provides
-              parts: what passes make of stems
+        Args:
+            known: Stems of the model.
+            parts: Parts into which passes separate stems.
         """
         parts = parts or {}
         every = [*known, *(part for made in parts.values() for part in made)]
@@ -183,14 +184,14 @@ class DeliveryOptions(BaseModel):
                 closest = did_you_mean(stem, [*every, REST]) or f"; it provides {', '.join(every)}."
                 return f"the model has no stem {stem!r}{closest}"
         if REST in (self.stems or ()) and not (named and remainder(known, named, parts)):
-            return f"`{REST}` is the sum of the stems that are not named; name at least one, and not all."
+            return f"`{REST}` is the sum of the stems that are not named; name at least one stem, but not all."
         return None
 
 
 def remainder(stems: Sequence[str], named: Collection[str], parts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """What is left of a song beside the named stems: whole stems, and of a stem with named parts its other parts.
+    """Return the rest of a song without the named stems: whole stems, or the other parts of a stem with named parts.
 
-    Args: parts: what passes make of stems
+    `parts` are the parts into which passes separate stems.
     """
     found: list[str] = []
     for stem in stems:
@@ -220,7 +221,7 @@ def read_delivery(document: Document, node: yaml.Node) -> DeliveryOptions:
     """Read the `delivery:` section.
 
     Raises:
-        PresetError: with file, line and column
+        PresetError: The section is invalid; with file, line and column.
     """
     entries = document.mapping(node, "delivery", DELIVERY_KEYS)
     found: dict[str, Any] = {}
@@ -325,13 +326,13 @@ STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
 
 @dataclass(frozen=True)
 class Pass:
-    """One stem through one model.
+    """The separation of one stem with another model.
 
     Attributes:
-        stem: The name of a stem of the job's model, or of an earlier pass.
+        stem: A stem of the job's model, or a part made by an earlier pass.
         model: A name, or the absolute path of a file.
-        keep: The stems of that model to keep, each with the name that it gets. The others become one, `<stem> rest`.
-            Empty: all of them, under their own names.
+        keep: The outputs of that model to keep, each with its new name. The others are summed as `<stem> rest`. If
+            empty, all are kept under their own names.
     """
 
     stem: str
@@ -340,12 +341,10 @@ class Pass:
 
 
 def read_passes(document: Document, node: yaml.Node, folder: Path) -> tuple[Pass, ...]:
-    """Read the `passes:` section.
-
-    Args: folder: what paths of models are relative to
+    """Read the `passes:` section. Paths of models are relative to `folder`.
 
     Raises:
-        PresetError: with file, line and column
+        PresetError: The section is invalid; with file, line and column.
     """
     found: list[Pass] = []
     for item in document.items(node, "passes", MOST_PASSES):
@@ -355,14 +354,18 @@ def read_passes(document: Document, node: yaml.Node, folder: Path) -> tuple[Pass
                 raise document.fail(item, f"a pass needs `{needed}:`, as in `{{stem: vocals, model: NAME}}`")
         stem = stem_name(document, entries["stem"][1])
         if any(stem == other.stem for other in found):
-            raise document.fail(entries["stem"][1], f"two passes take the stem {stem!r}; remove one")
+            raise document.fail(entries["stem"][1], f"two passes separate the stem {stem!r}; remove one")
         keep = _kept(document, entries["keep"][1]) if "keep" in entries else ()
         found.append(Pass(stem, _model(document, entries["model"][1], folder), keep))
     return tuple(found)
 
 
 def stem_name(document: Document, node: yaml.Node) -> str:
-    """The name of a stem. Raises: PresetError: it cannot be one"""
+    """Read the name of a stem.
+
+    Raises:
+        PresetError: The name is invalid.
+    """
     stem = document.text(node, "a stem's name")
     if not STEM.fullmatch(stem):
         raise document.fail(node, f"{stem[:80]!r} is not a valid stem name")
@@ -376,7 +379,7 @@ def _model(document: Document, node: yaml.Node, folder: Path) -> str:
 
 
 def _kept(document: Document, node: yaml.Node) -> tuple[tuple[str, str], ...]:
-    """`[guitar, {piano: keys}]`: each stem of the model with its name."""
+    """Read `[guitar, {piano: keys}]` into the kept outputs of the model and their new names."""
     kept: dict[str, str] = {}
     for item in document.items(node, "keep", MOST_KEPT):
         stem_node = name_node = item
@@ -387,7 +390,7 @@ def _kept(document: Document, node: yaml.Node) -> tuple[tuple[str, str], ...]:
             ((stem_node, name_node),) = entries.values()
         stem, name = stem_name(document, stem_node), stem_name(document, name_node)
         if name.casefold() in RESERVED:
-            raise document.fail(name_node, f"no stem can be named {name!r}; choose another name")
+            raise document.fail(name_node, f"the name {name!r} is reserved; choose another name")
         if stem in kept or name.casefold() in (other.casefold() for other in kept.values()):
             raise document.fail(item, f"the stem {name!r} is named twice; remove one")
         kept[stem] = name

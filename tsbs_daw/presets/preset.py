@@ -14,8 +14,8 @@ delivery:
   format: wav24
 
 The user's own folder is searched before the shipped presets, so that a shipped preset can be copied, changed, and used
-under its old name. Every value is checked, and every error states file, line and column. Reading a preset loads no
-audio library. The sections `passes:` and `delivery:` have modules of their own, `passes` and `delivery`.
+under its old name. Every value is checked, and every error states file, line and column. Reading a preset imports no
+audio library. The sections `passes:` and `delivery:` are read by the module `delivery`.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ class Preset:
     """A validated preset.
 
     Attributes:
-        name: the file name without its ending
-        outputs: empty for stems only
-        sha256: of the file and of the impulse responses it names: everything that the outputs depend on
-        delivery: the delivery options
-        passes: which stems go through which other models, in order
+        name: The file name without its ending.
+        description: What the preset is for.
+        outputs: Empty for stems only.
+        path: The file.
+        sha256: Hash of everything that the outputs depend on: the file, and the impulse responses that it names.
+        delivery: The delivery options.
+        passes: The stems to separate further with other models, in order.
     """
 
     name: str
@@ -72,10 +74,10 @@ class Preset:
     passes: tuple[Pass, ...] = ()
 
     def check_stems(self, stems: Collection[str]) -> None:
-        """Check that every stem that an output uses is there: the model's, and those of the passes.
+        """Check that every stem that an output uses exists, in the model or made by a pass.
 
         Raises:
-            PresetError: it does not
+            PresetError: A stem does not exist.
         """
         for output in self.outputs:
             for source in output.sources:
@@ -88,10 +90,10 @@ class Preset:
 
 
 def preset_files(own: Path | None = None) -> dict[str, Path]:
-    """Every preset that can be used by name, valid or not, sorted by name. A user's own hides a shipped one.
+    """Return every preset that can be used by name, valid or not, sorted by name. The user's own override shipped ones.
 
     Args:
-        own: the user's folder, `Settings.presets`; None: only the shipped presets
+        own: The user's folder, `Settings.presets`; None: only the shipped presets.
     """
     files: dict[str, Path] = {}
     for folder in (resource_folder("presets"), own):
@@ -101,10 +103,10 @@ def preset_files(own: Path | None = None) -> dict[str, Path]:
 
 
 def list_presets(own: Path | None = None) -> list[Preset]:
-    """All presets that can be used by name.
+    """Read all presets that can be used by name.
 
     Raises:
-        PresetError: for the first invalid one
+        PresetError: A preset is invalid; for the first one.
     """
     return [read_preset(path) for path in preset_files(own).values()]
 
@@ -113,11 +115,11 @@ def load_preset(name_or_path: str | Path, own: Path | None = None) -> Preset:
     """Load a preset by name (`karaoke`, `none`) or by file.
 
     Args:
-        name_or_path: a name, or a path that ends in .yaml or .yml
-        own: the user's folder, `Settings.presets`; None: only the shipped presets
+        name_or_path: A name, or a path that ends in .yaml or .yml.
+        own: The user's folder, `Settings.presets`; None: only the shipped presets.
 
     Raises:
-        PresetError: no such preset, or an invalid one; with file, line and column
+        PresetError: There is no such preset, or it is invalid; with file, line and column.
     """
     path = Path(name_or_path).expanduser()
     if isinstance(name_or_path, Path) or path.suffix.lower() in ENDINGS or path.name != str(name_or_path):
@@ -132,7 +134,11 @@ def load_preset(name_or_path: str | Path, own: Path | None = None) -> Preset:
 
 
 def read_preset(path: Path) -> Preset:
-    """Read a preset file. Raises: PresetError"""
+    """Read a preset file.
+
+    Raises:
+        PresetError: The file is missing, unreadable or invalid.
+    """
     path = path.absolute()
     if not path.is_file():
         raise PresetError("no such preset file; check the path.", path)
@@ -152,7 +158,7 @@ def _digest(data: bytes, outputs: tuple[Output, ...]) -> str:
         for effect in output.effects():
             if response := effect.parameters.get("impulse_response_filename"):
                 path = Path(str(response))
-                # A missing file adds nothing; rendering reports it.
+                # A missing file does not change the hash; rendering reports it.
                 digest.update(file_sha256(path).encode() if path.is_file() else b"")
     return digest.hexdigest()
 
@@ -166,7 +172,7 @@ LONGEST_NAME = 64
 LONGEST_DESCRIPTION = 1000
 QUIETEST_DB, LOUDEST_DB = -100.0, 36.0
 
-# Defaults for presets without colours: evenly spread hues, light enough for black text.
+# Colours of outputs that have none: evenly spread hues, light enough for black text.
 COLORS = ("#4caf50", "#42a5f5", "#ffa726", "#ab47bc", "#26c6da", "#ef5350", "#d4e157", "#8d6e63")
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -176,7 +182,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9�
 
 @dataclass(frozen=True)
 class PresetContent:
-    """What a preset file says."""
+    """The content of a preset file."""
 
     description: str
     outputs: tuple[Output, ...]
@@ -194,7 +200,7 @@ class PresetReader:
         """Read the whole file.
 
         Raises:
-            PresetError: with file, line and column
+            PresetError: The file is invalid; with line and column.
         """
         root = self.document.parse(data)
         entries = self.document.mapping(root, "a preset", ("description", "outputs", "passes", "delivery"))
@@ -240,7 +246,7 @@ class PresetReader:
         return name
 
     def _sources(self, node: yaml.Node) -> dict[str, float]:
-        """Stem names with their gains in dB. A single name needs no list."""
+        """Read stem names with their gains in dB. A single name needs no list."""
         is_single = isinstance(node, yaml.ScalarNode) and not is_empty(node)
         nodes = [node] if is_single else self.document.items(node, "from", MOST_SOURCES)
         if not nodes:
@@ -296,7 +302,7 @@ class PresetReader:
         if len(names) > 1 and names[0] in EFFECT_NAMES and names[1] not in EFFECT_NAMES:
             hint = f"indent {names[1]!r} deeper than {names[0]!r}, or write `{names[0]}: {{{names[1]}: ...}}`"
             return self.document.fail(node, f"the parameters of an effect must be nested inside it: {hint}")
-        return self.document.fail(node, "each effect of a chain needs a `- ` of its own")
+        return self.document.fail(node, "each effect of a chain needs its own `- `")
 
     def _parameters(self, kind: EffectKind, key: yaml.Node, node: yaml.Node | None) -> dict[str, Value]:
         known = tuple(parameter.name for parameter in kind.parameters)
@@ -341,7 +347,7 @@ class PresetReader:
         return Effect(PLUGIN, parameters, path=location, plugin=plugin)
 
     def _free_value(self, name: str, node: yaml.Node) -> Value:
-        """Unquoted true, false or a number; anything else is text, such as `12 dB/oct`."""
+        """Read an unquoted true, false or number; anything else is text, such as `12 dB/oct`."""
         text = self.document.text(node, name)
         if not is_quoted(node) and text.lower() in ("true", "false"):
             return text.lower() == "true"
@@ -349,7 +355,7 @@ class PresetReader:
 
 
 def name_problem(name: str) -> str | None:
-    """Why a name is invalid for an output; None if it is valid. It must be the same file name on every system."""
+    """Return why a name is invalid for an output; None if it is valid. It must be a valid file name on every system."""
     if len(name) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} characters"
     if unsafe := _UNSAFE.search(name):

@@ -1,6 +1,6 @@
-"""What delivery options can be: formats, sessions, markers, limits, and the templates of file names.
+"""The valid values of delivery options: formats, sessions, markers, limits, and templates of file names.
 
-This is all that the help texts of the command line need, so it imports nothing heavy.
+The help texts of the command line need only this module, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MARKERS = ("sections", "bars", "none")
 SOURCES = ("none", "reference", "copy")
 RESIDUALS = ("share", "separate", "drop")
 QUALITIES = ("fast", "normal", "best")
-REST = "rest"  # the name that stands for the sum of the stems that are not named
+REST = "rest"  # stands for the sum of the stems that are not named
 
 FIELDS = ("artist", "title", "song", "bpm", "key", "camelot", "stem")
 MEASURED_FIELDS = frozenset({"bpm", "key", "camelot"})
@@ -30,12 +30,12 @@ _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 
 
 def template_fields(template: str) -> tuple[str, ...]:
-    """The fields of a valid template, in order."""
+    """Return the fields of a valid template, in order."""
     return tuple(field for _, field, _, _ in string.Formatter().parse(template) if field is not None)
 
 
 def template_problem(template: str) -> str | None:
-    """Why a template is invalid, as the rest of a sentence about it; None if it is valid."""
+    """Return why a template is invalid, as the predicate of a sentence; None if it is valid."""
     if len(template) > LONGEST_TEMPLATE:
         return f"is longer than {LONGEST_TEMPLATE} characters"
     try:
