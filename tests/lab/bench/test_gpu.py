@@ -17,6 +17,7 @@ from tsbs_daw.lab.bench import gpu, groups, networks, probe
 from tsbs_daw.lab.bench.groups import Options
 from tsbs_daw.lab.bench.networks import SIZES, random_network
 from tsbs_daw.separation import devices
+from tsbs_daw.separation.forms import Form
 
 SMALL = replace(SIZES["tiny"], chunk_s=0.5, feature_dim=16, headdim=16, mask_blocks=1)
 
@@ -100,21 +101,37 @@ def test_the_most_important_rows_come_first(monkeypatch):
             return {"name": f"{self.name}.profile"}
 
     monkeypatch.setattr(gpu, "_SizeOnDevice", Size)
-    for name in ("ceilings", "song_from_file_to_session", "training"):
+    for name in ("ceilings", "song_from_file_to_session", "training", "quality"):
         monkeypatch.setattr(gpu, name, lambda *_, name=name: {"name": name})
     rows = gpu.measure(torch.device("cuda"), quick=True)
     names = list(dict.fromkeys(row["name"] for row in rows))
-    wanted = ["ceilings", "full.kernels", "full.mamba-ssm", "song_from_file_to_session", "training", "tiny.kernels"]
-    assert names[: len(wanted)] == wanted
+    kernels_first = ["ceilings", "full.kernels", "full.mamba-ssm"]
+    assert names[:7] == [*kernels_first, "song_from_file_to_session", "training", "quality", "tiny.kernels"]
 
 
 def test_multiply_adds_are_counted_once_for_a_size(monkeypatch):
     counted = []
     monkeypatch.setattr(networks, "count_macs", lambda run: counted.append(run) or 7)
-    size = gpu._SizeOnDevice("tiny", replace(SMALL, chunk_s=0.25), torch.device("cpu"), quick=True)
+    config, reachable = replace(SMALL, chunk_s=0.25), {"float32_tflop_per_s": 7e-12}
+    size = gpu._SizeOnDevice("tiny", config, torch.device("cpu"), True, reachable)
     rows = list(size.rows([("plain", torch.float32, False, batch) for batch in (1, 2)]))
     assert len(counted) == 1
     assert [row["macs_per_s"] * row["ms"] / 1e3 for row in rows] == pytest.approx([7, 14])
+    assert [row["reached"] * row["ms"] / 1e3 for row in rows] == pytest.approx([200, 400]), "2 flops for each of 7 macs"
+
+
+def test_the_quality_of_each_format_is_that_of_its_estimates(monkeypatch):
+    def form(network, name, dtype, tf32):
+        exact = Form("plain", network)
+        return exact if dtype == torch.float32 else lambda mixture: 0 * exact(mixture)
+
+    monkeypatch.setattr(gpu, "_form", form)
+    row = gpu.quality(torch.device("cpu"), quick=True)
+    assert row["float32_sdr_db"] > 2, "the bundled model separates"
+    assert row["tf32_sdr_db"] == row["float32_sdr_db"]
+    assert row["bfloat16_sdr_db"] == pytest.approx(0), "silence"
+    lost = next(row for row in groups._rows_of_gpu(row) if row.name == "gpu.quality.sdr_lost_db")
+    assert lost.figure == pytest.approx(row["float32_sdr_db"]) and lost.ok is False
 
 
 def test_only_kernels_are_counted_as_launches():

@@ -1,4 +1,4 @@
-"""Benchmark of a GPU: ceilings; each size by form, number format and batch; memory; launches; a song to its session.
+"""Benchmark of a GPU: ceilings; sizes by form, number format and batch; memory; launches; a song; training; SDR.
 
 Times are medians of the wall time of synchronised runs. A chunk of 3 s gives 2.25 s of new audio, which "x real time"
 refers to. A row is a dictionary with a `name`, and with an `error` if it failed. The most important rows come first, in
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,24 +28,34 @@ from tsbs_daw.network.mamba2 import fused_available, fused_kernels
 from tsbs_daw.network.seam import SeparationNetwork
 from tsbs_daw.separation.forms import Form, GraphedForm
 
+SONG_SEED = 9701  # of the test split, on which no model was trained
 NEW_SHARE = 0.75  # share of a chunk that does not overlap its neighbour
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 Row = dict[str, Any]
 # Figures of a row for the table: description and unit of each.
 FIGURES = {
+    "ms": ("a batch", "ms"),
+    "reached": ("of the rate of large products, reached", "%"),
     "real_time": ("new sound per second", "x real time"),
     "off": ("its difference from float32, as a ratio of norms", ""),
     "peak_gb": ("peak memory", "GB"),
     "planned_gb": ("planned for it", "GB"),
+    "first_s": ("the first run, with what is compiled for it", "s"),
+    "kernel_ms": ("kernels of one run together", "ms"),
     "launches": ("kernels of one run", ""),
     "wall_s": ("from file to session", "s"),
     "examples_per_s": ("a whole step of training", "examples/s"),
+    "float32_sdr_db": ("the bundled model's SDR in float32", "dB"),
+    "tf32_sdr_db": ("the same in TF32", "dB"),
+    "bfloat16_sdr_db": ("the same in bfloat16", "dB"),
+    "sdr_lost_db": ("of that, the worse format loses", "dB"),
     "copy_tb_per_s": ("a large copy, read and written", "TB/s"),
     "bfloat16_tflop_per_s": ("large products in bfloat16", "TFLOP/s"),
     "tf32_tflop_per_s": ("large products in TF32", "TFLOP/s"),
     "float32_tflop_per_s": ("large products in float32", "TFLOP/s"),
     "small_launch_us": ("a small launch", "us"),
 }
+TARGETS = {"sdr_lost_db": 0.05}
 
 
 def measure(
@@ -64,8 +74,9 @@ def measure(
         short: dict[str, Any] = {"chunk_s": 0.5, "feature_dim": 16, "headdim": 16, "mask_blocks": 1}
         sizes = {name: replace(SIZES["tiny"], **short) for name in sizes}
     batches = (1, 2) if quick else (1, 16)
-    yield ceilings(device, quick)
-    full, tiny = (_SizeOnDevice(name, config, device, quick) for name, config in sizes.items())
+    reachable = ceilings(device, quick)
+    yield reachable
+    full, tiny = (_SizeOnDevice(name, config, device, quick, reachable) for name, config in sizes.items())
     yield from full.rows([("kernels", BFLOAT16, False, batch) for batch in batches])
     with contextlib.suppress(Exception):  # if it is missing, its rows say so
         before_mamba()
@@ -73,6 +84,7 @@ def measure(
         yield from full.rows([("mamba-ssm", BFLOAT16, False, batches[1])])
     yield song_from_file_to_session(sizes["full"], device, 6.0 if quick else 240.0)
     yield training(sizes["tiny"], device, 2 if quick else 32)
+    yield quality(device, quick)
     yield from tiny.rows(
         [("kernels", BFLOAT16, False, batch) for batch in batches]
         + [("kernels graphed", BFLOAT16, False, batch) for batch in (*batches, 2 * batches[1])]
@@ -83,13 +95,8 @@ def measure(
     yield from full.rows(
         [("plain", FLOAT32, False, 1), ("kernels", FLOAT32, True, batches[1]), ("plain", BFLOAT16, False, batches[1])]
     )
-    yield from _rest(device, batches, quick)
-
-
-def _rest(device: torch.device, batches: tuple[int, int], quick: bool) -> Iterator[Row]:
-    full = _SizeOnDevice("full", SIZES["tiny" if quick else "full"], device, quick)
     yield from full.rows([("reference", FLOAT32, True, 1)])
-    lite = _SizeOnDevice("lite", SIZES["tiny" if quick else "lite"], device, quick)
+    lite = _SizeOnDevice("lite", SIZES["tiny" if quick else "lite"], device, quick, reachable)
     yield from lite.rows([("kernels", BFLOAT16, False, batch) for batch in batches])
     yield from lite.rows([("plain", FLOAT32, True, batches[1])])
 
@@ -119,17 +126,25 @@ def ceilings(device: torch.device, quick: bool = False) -> Row:
 
 
 class _SizeOnDevice:
-    """A size with random weights, and its estimates in float32 for comparison."""
+    """A size with random weights, and its estimates in float32 for comparison.
 
-    def __init__(self, name: str, config: ModelConfig, device: torch.device, quick: bool):
-        self.name, self.config, self.device, self.quick = name, config, device, quick
+    Args:
+        name: Start of the rows' names.
+        config: The size.
+        device: The device.
+        quick: Whether the figures are meaningless.
+        reachable: The row of `ceilings`.
+    """
+
+    def __init__(self, name: str, config: ModelConfig, device: torch.device, quick: bool, reachable: Row):
+        self.name, self.config, self.device, self.quick, self.reachable = name, config, device, quick, reachable
         self._plain: TwoStageSeparator | None = None
         self._wanted: Tensor | None = None
 
     def rows(self, kinds: list[tuple[str, torch.dtype, bool, int]]) -> Iterator[Row]:
         """Yield a row for each (form, number format, TF32, batch). A failure becomes a row with an error."""
         for form, dtype, tf32, batch in kinds:
-            name = f"{self.name}.{form}.{'tf32' if tf32 else str(dtype).removeprefix('torch.')}.{batch}"
+            name = f"{self.name}.{form}.{_format_name(dtype, tf32)}.{batch}"
             try:
                 with torch.inference_mode():
                     yield {"name": name, **self._row(form, dtype, tf32, batch)}
@@ -137,23 +152,10 @@ class _SizeOnDevice:
                 yield {"name": name, "error": described(error)}
 
     def form(self, name: str, dtype: torch.dtype, tf32: bool) -> Form:
-        """Create a form of the network; `reference` is a straightforward implementation.
-
-        Raises:
-            RuntimeError: mamba-ssm is not installed.
-        """
+        """Create a form of the network."""
         if self._plain is None:
             self._plain = random_network(self.config, self.device)
-        network: SeparationNetwork = self._plain
-        if name == "kernels":
-            from tsbs_daw.network.gpu_inference import for_gpu
-
-            network = for_gpu(self._plain, dtype)
-        if name == "reference":
-            network = as_reference(self._plain)
-        if name == "mamba-ssm" and not fused_available():
-            raise RuntimeError("mamba-ssm is not installed")
-        return Form(name, network, dtype, tf32, speed=1.0)
+        return _form(self._plain, name, dtype, tf32)
 
     def _row(self, name: str, dtype: torch.dtype, tf32: bool, batch: int) -> Row:
         form = self.form(name.partition(" ")[0], dtype, tf32)
@@ -172,13 +174,16 @@ class _SizeOnDevice:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         seconds = _median_s(lambda: run(mixture), self.device, 0.2 if self.quick else 0.5)
+        macs_per_s = batch * own_macs(self.config) / seconds
+        ceiling = 0.5e12 * self.reachable[f"{_format_name(form.dtype, form.tf32)}_tflop_per_s"]
         row = {
             "ms": 1e3 * seconds,
             "real_time": batch * NEW_SHARE * self.config.chunk_s / seconds,
             "off": off,
             "first_s": first_s,
             "planned_gb": 1e-9 * batch * form.chunk_bytes(),
-            "macs_per_s": batch * own_macs(self.config) / seconds,
+            "macs_per_s": macs_per_s,
+            "reached": 100 * macs_per_s / ceiling,
         }
         if self.device.type == "cuda":
             row["peak_gb"] = 1e-9 * torch.cuda.max_memory_allocated(self.device)
@@ -211,6 +216,56 @@ class _SizeOnDevice:
         except Exception as error:
             row["error"] = described(error)
         return row
+
+
+def _form(plain: TwoStageSeparator, name: str, dtype: torch.dtype, tf32: bool) -> Form:
+    """Create a form of a network; `reference` is a straightforward implementation.
+
+    Raises:
+        RuntimeError: mamba-ssm is not installed.
+    """
+    network: SeparationNetwork = plain
+    if name == "kernels":
+        from tsbs_daw.network.gpu_inference import for_gpu
+
+        network = for_gpu(plain, dtype)
+    if name == "reference":
+        network = as_reference(plain)
+    if name == "mamba-ssm" and not fused_available():
+        raise RuntimeError("mamba-ssm is not installed")
+    return Form(name, network, dtype, tf32, speed=1.0)
+
+
+def _format_name(dtype: torch.dtype, tf32: bool) -> str:
+    return "tf32" if tf32 else str(dtype).removeprefix("torch.")
+
+
+def quality(device: torch.device, quick: bool) -> Row:
+    """Measure the SDR of the bundled model on a generated song in each number format, without overlap of its chunks."""
+    row: Row = {"name": "quality"}
+    try:
+        from tsbs_daw.core.config import Settings
+        from tsbs_daw.lab.evaluation.evaluate import usdr
+        from tsbs_daw.lab.songs.compose import compose
+        from tsbs_daw.lab.songs.render import render
+        from tsbs_daw.models import kinds, registry
+
+        network = cast("TwoStageSeparator", kinds.load(registry.resolve("default", Settings.from_environment())))
+        network, chunk_samples = network.to(device).eval(), network.config.chunk_samples
+        chunks = 1 if quick else 4
+        stems = render(compose(SONG_SEED, chunks * network.config.chunk_s, complete=True))
+        targets = {name: stem[:, : chunks * chunk_samples] for name, stem in stems.items()}
+        mixture = torch.from_numpy(sum(targets.values())).float().unflatten(1, (chunks, chunk_samples)).transpose(0, 1)
+        for form, dtype, tf32 in (("plain", FLOAT32, False), ("kernels", FLOAT32, True), ("kernels", BFLOAT16, False)):
+            with torch.inference_mode():
+                found = _form(network, form, dtype, tf32)(mixture.to(device)).float().cpu()
+            estimates = dict(zip(network.config.stems, found.permute(1, 2, 0, 3).flatten(2).numpy(), strict=True))
+            scores = [usdr(target, estimates[name]) for name, target in targets.items()]
+            row[f"{_format_name(dtype, tf32)}_sdr_db"] = statistics.mean(scores)
+        row["sdr_lost_db"] = row["float32_sdr_db"] - min(row["tf32_sdr_db"], row["bfloat16_sdr_db"])
+    except Exception as error:
+        row["error"] = described(error)
+    return row
 
 
 def song_from_file_to_session(config: ModelConfig, device: torch.device, seconds: float) -> Row:

@@ -240,14 +240,14 @@ def _gpu(options: Options) -> Iterator[Row]:
 
 
 def _rows_of_gpu(row: dict[str, Any]) -> Iterator[Row]:
-    from tsbs_daw.lab.bench.gpu import FIGURES
+    from tsbs_daw.lab.bench.gpu import FIGURES, TARGETS
 
     name = f"gpu.{row['name'].replace(' ', '-')}"
     if "error" in row:
         yield Row(name, f"failed: {row['error']}", None, "")
     for key, (what, unit) in FIGURES.items():
         if key in row:
-            yield Row(f"{name}.{key}", what, row[key], unit)
+            yield Row(f"{name}.{key}", what, row[key], unit, TARGETS.get(key))
 
 
 AHEAD_OF = {"htdemucs": 3.0}  # the bundled model must be at least this many times as fast

@@ -14,7 +14,8 @@ User-visible times and memory:
 The network alone, compared with the speed of the machine at matrix products:
     network.*    the requested model
     sizes.*      the two sizes of the paper and the bundled one, in each precision that the device supports
-    gpu.*        on CUDA: ceilings, each size by form, number format and batch, memory, a song from file to session
+    gpu.*        on CUDA: ceilings, each size by form, number format and batch, memory, a song from file to session,
+                 training, SDR by number format
 Other networks:
     peers.*      alternatives to the bundled model, if they are installed (the extra `bench`)
     reference.*  a straightforward implementation of this network, compared with the optimised one
