@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import torch
 from tsbs_daw.cli.doctor import bench
 from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import TsbsDawError, UnknownModel, UsageError
+from tsbs_daw.lab.bench import networks, probe
 from tsbs_daw.lab.bench.groups import Options, Row
 from tsbs_daw.lab.bench.measure import GROUPS, measure
 from tsbs_daw.lab.bench.networks import _share_of_products, count_macs
@@ -126,9 +128,7 @@ def test_a_network_s_own_arithmetic_is_that_of_the_plain_network():
         assert own_macs(TINY) == count_macs(lambda: network(chunk))
 
 
-def test_on_cuda_only_the_kernels_rows_count_and_hopper_s_products_are_known():
-    from types import SimpleNamespace
-
+def test_on_cuda_only_kernels_count_and_the_products_among_them_are_known():
     from torch.autograd import DeviceType
 
     def event(key: str, kind: DeviceType, time_us: float) -> SimpleNamespace:
@@ -141,6 +141,12 @@ def test_on_cuda_only_the_kernels_rows_count_and_hopper_s_products_are_known():
         event("vectorized_elementwise_kernel", DeviceType.CUDA, 10.0),
     ]
     assert _share_of_products(events, "cuda") == pytest.approx(0.75)
+    events = [
+        event("scan_kernel", DeviceType.CUDA, 20.0),
+        event("output_kernel", DeviceType.CUDA, 10.0),
+        event("norm_kernel", DeviceType.CUDA, 10.0),
+    ]
+    assert _share_of_products(events, "cuda") == pytest.approx(0.75)
 
 
 @pytest.mark.usefixtures("_home")
@@ -148,3 +154,34 @@ def test_without_a_gpu_its_group_has_no_rows():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     assert not list(measure(Options(quick=True, only=("gpu",))))
+
+
+def test_arithmetic_that_the_counter_cannot_see_counts(monkeypatch, smallest_model):
+    monkeypatch.setattr(networks, "count_macs", lambda run: 0)  # as for Triton's kernels
+    monkeypatch.setattr(networks, "own_macs", lambda config: 300)
+    found = probe.network({"model": smallest_model, "device": "cpu", "quick": True})
+    assert found["macs_per_s_of_audio"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("cuda", "auto")])
+def test_networks_are_compared_as_songs_are_separated_on_cuda(monkeypatch, device, precision):
+    asked = []
+
+    def engine(network, device, *, precision="auto"):
+        asked.append(precision)
+        return SimpleNamespace(run=None)
+
+    monkeypatch.setattr(networks, "Engine", engine)
+    monkeypatch.setattr(networks, "random_network", lambda config, device: None)
+    monkeypatch.setattr(networks, "random_chunk", lambda config, device: None)
+    monkeypatch.setattr(networks, "as_reference", lambda network: None)
+    monkeypatch.setattr(networks, "time_in_turn", lambda runs, device, rounds: {})
+    monkeypatch.setattr(networks, "installed", list)
+    kind = SimpleNamespace(config=lambda values: TINY, build=lambda config: None, title="", package="")
+    monkeypatch.setattr(networks, "KINDS", {"other": kind})
+    peer = networks._peer(SimpleNamespace(name="other", network="other", values=dict))
+    chosen = torch.device(device)
+    networks.time_peers(chosen, 1, quick=True)
+    networks.time_reference(chosen, 1, quick=True)
+    assert peer.build(chosen)[1] == 3.0
+    assert asked == [precision] * 3

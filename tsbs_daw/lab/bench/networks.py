@@ -47,7 +47,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SEED = 1
 
 # Parts of the names of matrix products: of operators or, on CUDA, kernels. cuBLAS names those of Hopper "nvjet".
-_PRODUCTS = ("mm", "matmul", "linear", "conv", "nvjet", "cutlass", "xmma")
+# The last two are kernels of `network.gpu_inference`.
+_PRODUCTS = ("mm", "matmul", "linear", "conv", "nvjet", "cutlass", "xmma", "scan_kernel", "output_kernel")
 
 
 def random_network(config: ModelConfig, device: torch.device) -> TwoStageSeparator:
@@ -198,7 +199,8 @@ def _peer(known: Description) -> Peer:
 
     def build(device: torch.device) -> tuple[Callable[[torch.Tensor], Any], float]:
         config = kind.config(known.values())
-        return kind.build(config).to(device).eval().estimate, config.chunk_samples / config.sample_rate
+        engine = Engine(kind.build(config), device, precision=_precision(device))
+        return engine.run, config.chunk_samples / config.sample_rate
 
     return Peer(known.name, kind.title, kind.package, build)
 
@@ -254,15 +256,20 @@ def time_peers(device: torch.device, rounds: int, quick: bool) -> dict[str, floa
 def time_reference(device: torch.device, rounds: int, quick: bool) -> dict[str, float]:
     """Return {"fast": ..., "reference": ...}: seconds per second of stereo of the engine and of the baseline."""
     config = SIZES["tiny" if quick else "full"]
-    engine, chunk = random_engine(config, device), random_chunk(config, device)
+    engine, chunk = random_engine(config, device, _precision(device)), random_chunk(config, device)
     plain = as_reference(random_network(config, device))
     runs = {"fast": lambda: engine.run(chunk), "reference": lambda: plain(chunk, final_only=True)}
     return time_in_turn({name: (run, config.chunk_s) for name, run in runs.items()}, device, rounds)
 
 
-def _own(config, device: torch.device) -> Callable[[], Any]:
-    engine, chunk = random_engine(config, device), random_chunk(config, device)
+def _own(config: ModelConfig, device: torch.device) -> Callable[[], Any]:
+    engine, chunk = random_engine(config, device, _precision(device)), random_chunk(config, device)
     return lambda: engine.run(chunk)
+
+
+def _precision(device: torch.device) -> str:
+    """Return the precision for comparisons of networks: as songs are separated on CUDA, float32 elsewhere."""
+    return "auto" if device.type == "cuda" else "float32"
 
 
 def _fed(network: Callable[[torch.Tensor], Any], chunk_s: float, device: torch.device) -> Callable[[], Any]:
