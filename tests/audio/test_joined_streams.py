@@ -31,6 +31,15 @@ def stating(data: bytes, samples: int) -> bytes:
     return data[:18] + packed.to_bytes(8, "big") + data[26:]
 
 
+def test_a_flac_of_0_hz_is_refused(tmp_path):
+    data = flac()
+    packed = int.from_bytes(data[18:26], "big") & (1 << 44) - 1
+    (tmp_path / "song.flac").write_bytes(data[:18] + packed.to_bytes(8, "big") + data[26:])
+    for salvage in (False, True):
+        with pytest.raises(UnreadableAudio, match=r"damaged header \(a sample rate of 0 Hz\); copy it again"):
+            read_all(tmp_path / "song.flac", salvage=salvage)
+
+
 def frames(data: bytes) -> bytes:
     return data[data.index(b"\xff\xf8") :]
 

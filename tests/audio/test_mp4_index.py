@@ -133,6 +133,16 @@ def test_tables_that_count_different_numbers_of_frames_are_refused(tmp_path, nam
         assert sound.shape[1] >= SAMPLES
 
 
+@pytest.mark.parametrize("empty", [(b"stsc",), (b"stsc", b"stts"), (b"stsc", b"stts", b"stsz"), (b"stsc", b"stsz")])
+@pytest.mark.parametrize("salvage", [False, True])
+def test_an_index_with_empty_tables_gives_sound_or_a_reason(tmp_path, empty, salvage):
+    data = song(tmp_path)
+    for name in empty:
+        data = media.with_table(data, name, media.packed(0, 0) if name == b"stsz" else media.packed(0))
+    with pytest.raises(AudioError):
+        heard(tmp_path, data, salvage=salvage)
+
+
 def test_chunks_that_are_not_listed_are_noticed(tmp_path):
     data = media.rechunked(song(tmp_path), 20)
     chunks = media.table(data, b"stco")

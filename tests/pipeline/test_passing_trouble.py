@@ -184,6 +184,7 @@ def test_the_systems_table_names_mount_points(tmp_path):
     share.mkdir()
     (share / "left over").touch()
     assert files.unmounted(share / "out", table) == share
+    assert files.unmounted(share, table) == share
     assert files.unmounted(tmp_path / "elsewhere" / "out", table) is None
     assert files.unmounted(share / "out", tmp_path / "no table") is None
 

@@ -234,3 +234,9 @@ def test_a_daemon_that_ends_leaves_no_lock_among_the_songs(tmp_path):
         DaemonLocks(tmp_path / "another home").lock_folder(drop)
     locks.release()
     assert not list(drop.iterdir())
+
+
+def test_a_home_that_cannot_be_made_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(DaemonError, match=r"Cannot lock .*daemon\.lock' \(.*\); remove it, or set TSBS_DAW_HOME"):
+        DaemonLocks(tmp_path / "home").lock_home()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -126,6 +127,20 @@ def test_a_note_that_cannot_be_read_stops_nobody(tmp_path, content):
         (state_folder() / "watched" / notes()[0]).write_bytes(content)
         with daemon_of(tmp_path / "two", tmp_path / "drop" / "band"):
             pass
+
+
+def test_a_daemon_that_could_not_write_its_note_still_keeps_others_out(tmp_path, monkeypatch):
+    root, first = WatchedRoot(tmp_path / "drop", True), DaemonLocks(tmp_path / "one")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("tsbs_daw.core.locks.write_atomically", full)
+        first.claim([root])
+    with pytest.raises(DaemonError, match=f"process {os.getpid()}.*already watches .*drop"):
+        DaemonLocks(tmp_path / "two").claim([root])
+    first.release()
 
 
 def test_without_a_place_for_the_list_the_daemon_works(tmp_path, monkeypatch):

@@ -247,7 +247,8 @@ def unmounted(folder: Path, table: Path = Path("/etc/fstab")) -> Path | None:
         points = {line.split()[1] for line in lines if len(line.split()) > 1 and line.lstrip()[:1] != "#"}
     except OSError:
         points = set()
-    for place in folder.parents if folder.is_dir() else (folder, *folder.parents):
+    # An empty folder that exists may be the user's own; only the table knows it for a mount point.
+    for place in folder.parents if folder.is_dir() and str(folder) not in points else (folder, *folder.parents):
         if place == Path(place.anchor) or os.path.ismount(place):
             return None
         if str(place) in points:

@@ -190,8 +190,9 @@ class DaemonLocks:
         Raises:
             DaemonError: Another daemon uses this home, or the home cannot be locked.
         """
-        path = private_folder(self._home, repair=False) / "daemon.lock"
+        path = self._home / "daemon.lock"
         try:
+            private_folder(self._home, repair=False)
             self._lock(path, f"uses {shown(self._home)}")
         except OSError as error:
             raise DaemonError(
@@ -313,9 +314,15 @@ class WatchedRoot:
 
         Returns:
             The files to remove on release.
+
+        Raises:
+            DaemonError: Another daemon holds the lock, but could not write its entry.
         """
         lock = LockFile(place / f"{_digest(self.path)}.lock")
-        lock.acquire()
+        try:
+            lock.acquire()
+        except HeldElsewhere as error:
+            raise DaemonError(_overlap(self, self, error)) from error
         held.append(lock)
         note = lock.path.with_suffix(".json")
         text = json.dumps({"path": os.fsencode(self.path).hex(), "recursive": self.recursive})

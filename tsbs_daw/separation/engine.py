@@ -286,7 +286,7 @@ class Batcher:
 
     def _compute_some(self) -> None:
         while len(self._in_flight) > self.ahead:
-            with contextlib.suppress(DeviceLost):  # reported to the songs in that batch
+            with contextlib.suppress(DeviceLost, RuntimeError):  # reported to the songs in that batch
                 self._in_flight.popleft().wait()  # chunks that arrive meanwhile go into this batch
         with self._changed:
             if self._another_song:

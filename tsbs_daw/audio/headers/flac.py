@@ -105,7 +105,7 @@ def read_flac(file: BinaryIO, size: int, start: int = 0) -> Header:
         channels=metadata.channels,
         sample_rate=metadata.sample_rate,
         time_reference_samples=0 if reference > LONGEST_REFERENCE_S * metadata.sample_rate else reference,
-        least_s=Fraction(walk.samples, metadata.sample_rate) if metadata.sample_rate and not fault else None,
+        least_s=None if fault else Fraction(walk.samples, metadata.sample_rate),
         seekable=not walk.fault,
         warnings=warnings,
         fault=fault,
@@ -245,12 +245,14 @@ def read_metadata(file: BinaryIO, size: int, start: int) -> Metadata:
     """Read the metadata blocks.
 
     Raises:
-        Refused: STREAMINFO is not the first block, or the file ends inside the metadata.
+        Refused: STREAMINFO is not the first block or states no sample rate, or the file ends inside the metadata.
     """
     if bytes_at(file, start + 4, 1)[0] & 0x7F != 0:
         raise Refused(UnreadableAudio, "has a damaged header (no STREAMINFO); copy it again")
     info = bytes_at(file, start + 8, 34)
     packed = int.from_bytes(info[10:18], "big")  # rate 20 bits, channels - 1: 3, bits - 1: 5, samples: 36
+    if not packed >> 44:
+        raise Refused(UnreadableAudio, "has a damaged header (a sample rate of 0 Hz); copy it again")
     position, comments = start + 4, b""
     for number in range(MAX_BLOCKS):
         if position + 4 > size:

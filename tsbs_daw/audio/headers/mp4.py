@@ -106,7 +106,7 @@ def read_mp4(file: BinaryIO, size: int) -> Header:
 
 def _contradiction(track: Track) -> Fault | None:
     """Return the fault of an index whose tables disagree on the number of frames; a decoder would take the smallest."""
-    if track.frames is None or not track.chunks or not track.times:
+    if track.frames is None or not track.chunks or (track.runs and not track.times):
         return None
     placed, last_run = 0, 0
     for (first, per_chunk), (following, _) in itertools.pairwise((*track.runs, (len(track.chunks) + 1, 0))):

@@ -231,7 +231,7 @@ def _numbers(file: BinaryIO, box: Box, at: int, kind: str) -> Sequence[int]:
 def chunks_of(track: Track) -> Iterator[tuple[int, int, int]]:
     """Yield the number of the first frame, the number of frames, and the offset of each chunk."""
     begin, run = 0, 0
-    for number, offset in enumerate(track.chunks, 1):
+    for number, offset in enumerate(track.chunks if track.runs else (), 1):
         while run + 1 < len(track.runs) and track.runs[run + 1][0] <= number:
             run += 1
         count = min(track.runs[run][1], (track.frames or 0) - begin)
