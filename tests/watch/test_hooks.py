@@ -234,3 +234,18 @@ def test_a_host_that_does_not_answer_is_a_clause():
         url = server.url
     with pytest.raises(HookFailed, match="cannot be reached"):
         Hook(url=url).tell("{}", 5.0, NEVER)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_name_that_is_never_resolved_is_waited_for_no_longer_than_an_answer(monkeypatch, stops):
+    released, stopping = threading.Event(), threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: released.wait() and [])
+    if stops:
+        stopping.set()
+    try:
+        with pytest.raises(
+            HookStopped if stops else HookFailed, match=None if stops else "did not answer within 0.3 s"
+        ):
+            Hook(url="https://example.org/hook").tell("{}", 30.0 if stops else 0.3, stopping)
+    finally:
+        released.set()

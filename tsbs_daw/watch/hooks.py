@@ -23,6 +23,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -221,7 +222,10 @@ class _Tail:
 
 
 def _post(url: str, document: bytes, limit_s: float, stopping: threading.Event) -> None:
-    """Send the document. Plain `http.client` follows no redirects and uses no proxies or stored credentials."""
+    """Send the document. Plain `http.client` follows no redirects and uses no proxies or stored credentials.
+
+    Another thread sends it, because neither resolving a name nor an answer that trickles in can be bounded otherwise.
+    """
     parts = urlsplit(url)
     if parts.scheme == "https":
         context = ssl.create_default_context()
@@ -230,37 +234,44 @@ def _post(url: str, document: bytes, limit_s: float, stopping: threading.Event) 
         )
     else:
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=limit_s)
-    finished = threading.Event()
-    guard = threading.Thread(target=_cut_off, args=(connection, limit_s, finished, stopping), daemon=True)
-    guard.start()
-    started = time.monotonic()
-    try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = {"Content-Type": "application/json", "User-Agent": "tsbs-daw", "Connection": "close"}
-        connection.request("POST", target, document, headers)
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if stopping.is_set():
-            raise HookStopped from error
-        if time.monotonic() - started >= limit_s:
-            raise HookFailed(f"did not answer within {limit_s:g} s") from None
-        why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-        raise HookFailed(f"cannot be reached ({printable(why)})") from None  # the cause may quote the URL
-    finally:
-        finished.set()
-        connection.close()
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    answer: SimpleQueue[int | Exception] = SimpleQueue()
+    threading.Thread(target=_exchange, args=(connection, target, document, answer), daemon=True).start()
+    until = time.monotonic() + limit_s
+    while (status := _next_answer(answer)) is None:
+        if stopping.is_set() or time.monotonic() >= until:
+            with contextlib.suppress(OSError, AttributeError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+            if stopping.is_set():
+                raise HookStopped
+            raise HookFailed(f"did not answer within {limit_s:g} s")
+    if isinstance(status, TimeoutError):
+        raise HookFailed(f"did not answer within {limit_s:g} s")
+    if isinstance(status, Exception):  # it may quote the URL
+        why = (status.strerror if isinstance(status, OSError) else None) or type(status).__name__
+        raise HookFailed(f"cannot be reached ({printable(why)})")
     if 300 <= status < 400:
         raise HookFailed(f"answered with a redirect ({status}), which is not followed")
     if not 200 <= status < 300:
         raise HookFailed(f"answered {status}")
 
 
-def _cut_off(
-    connection: http.client.HTTPConnection, limit_s: float, finished: threading.Event, stopping: threading.Event
+def _exchange(
+    connection: http.client.HTTPConnection, target: str, document: bytes, answer: SimpleQueue[int | Exception]
 ) -> None:
-    """Shut down the connection at the time limit. Its own timeout only limits each wait for data."""
-    until = time.monotonic() + limit_s
-    while not finished.wait(_POLL_S):
-        if stopping.is_set() or time.monotonic() >= until:
-            with contextlib.suppress(OSError, AttributeError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+    """Send the document, and put the status of the answer into the queue, or the error."""
+    headers = {"Content-Type": "application/json", "User-Agent": "tsbs-daw", "Connection": "close"}
+    try:
+        connection.request("POST", target, document, headers)
+        answer.put(connection.getresponse().status)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        answer.put(error)
+    finally:
+        connection.close()
+
+
+def _next_answer(answer: SimpleQueue[int | Exception]) -> int | Exception | None:
+    try:
+        return answer.get(timeout=_POLL_S)
+    except Empty:
+        return None
