@@ -95,10 +95,10 @@ def test_the_processor_s_copy_takes_no_memory_on_the_full_device(monkeypatch):
 def test_a_device_without_memory_for_the_weights_leaves_them_to_the_processor(monkeypatch, caplog):
     whole = engine.choose_form
 
-    def choose(network, device, forms):
+    def choose(network, device, *others):
         if device == ELSEWHERE:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(network, device, forms)
+        return whole(network, device, *others)
 
     monkeypatch.setattr(engine, "choose_form", choose)
     found = Engine(TwoStageSeparator(SMALL), ELSEWHERE)

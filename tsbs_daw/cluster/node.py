@@ -279,6 +279,8 @@ class NodeSeparator:
                 while len(self._separators) >= MODELS_LOADED:
                     self._separators.popitem(last=False)
                 network, device = checkpoint.load(path), choose_device("auto")
-                self._separators[key] = Separator(network, device, model_hash=sha256, precision=precision)
+                self._separators[key] = Separator(
+                    network, device, model_hash=sha256, precision=precision, cache=self._cache
+                )
             self._separators.move_to_end(key)
             return self._separators[key]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tsbs_daw.network.blocks import DualNet, group_norm
+from tsbs_daw.network.config import ModelConfig
 from tsbs_daw.network.mamba2 import fused_available
 from tsbs_daw.network.network import BandSplit, Estimator, GroupSplit, Separation, Transform, TwoStageSeparator
 from tsbs_daw.network.tiles import TILE_BYTES, TiledDualNet, for_each, keep_freed_memory, side_by_side, tanh
@@ -35,6 +36,18 @@ def variants(network: TwoStageSeparator, device: torch.device) -> dict[str, Call
     if fused_available():
         found["mamba-ssm"] = lambda dtype: network
     return found
+
+
+def kernel_chunk_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Estimate the memory that a stereo chunk needs with the Triton kernels.
+
+    The terms are what one unit keeps between the kernels, and the estimators' outputs.
+    """
+    frames = 2 * (1 + config.chunk_samples // config.hop_length)
+    directions = 2 if config.bidirectional else 1
+    values = directions * (4 * config.d_inner + 4 * config.d_state + config.heads) + config.feature_dim
+    token = values * dtype.itemsize + 4 * (3 * config.feature_dim + 3 * directions * config.heads)
+    return config.bands * frames * token + 40 * len(config.stems) * config.bins * frames
 
 
 def for_inference(network: TwoStageSeparator, dtype: torch.dtype = torch.float32) -> TwoStageSeparator:

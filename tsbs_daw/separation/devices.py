@@ -1,4 +1,4 @@
-"""The device that computes: choosing it, interpreting its errors, and transferring arrays to it and back.
+"""The device that computes: choosing it, interpreting its errors, transferring arrays to it and back, and CUDA graphs.
 
 The device is an accelerator whose results are correct in a trial, or else the CPU. Candidates are the backends of
 torch: CUDA (NVIDIA, and AMD with torch for ROCm), Intel's XPU and Apple's MPS. That torch reports one is not enough: a
@@ -16,7 +16,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -26,9 +26,13 @@ from tsbs_daw.core.errors import DeviceError, DeviceLost, described
 from tsbs_daw.network import FULL
 from tsbs_daw.network.mamba2 import Mamba2
 
+if TYPE_CHECKING:
+    from tsbs_daw.separation.forms import Form
+
 log = logging.getLogger(__name__)
 
 LARGEST_DIFFERENCE = 1e-4  # relative to the RMS; float32 rounding is far below
+MEMORY_SHARE = 0.6  # share of a device's free memory that a batch may plan to use
 SONGS_ON_CUDA = 4  # while one is decoded and another written, the chunks of two more keep the device busy
 
 
@@ -108,6 +112,17 @@ def trial_layer() -> tuple[Mamba2, Tensor]:
         layer = Mamba2(FULL, 1).eval()
         projected = torch.randn(1, 2, 259, layer.in_proj.shape[1]) * 0.5
     return layer, projected
+
+
+def fitting_batch(chunk_bytes: int, device: torch.device, most: int) -> int:
+    """Return the number of chunks per batch: on CUDA, as many as its free memory should hold; elsewhere one.
+
+    Other devices gain nothing from batches.
+    """
+    if device.type != "cuda":
+        return 1
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return int(min(most, max(1, MEMORY_SHARE * free_bytes // chunk_bytes)))
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
@@ -246,3 +261,77 @@ class JoinedFuture:
         if self._whole is None:
             self._whole = self._join([part.array() for part in self._parts])
         return self._whole
+
+
+MOST_SHAPES = 3  # a graph keeps the memory that its shape needs
+MOST_BYTES = 3_000_000_000  # planned for a batch; in larger ones, computing outweighs launching
+LARGEST_REPLAY_ERROR = 1e-3  # relative to the norm; the same kernels may add in another order
+
+
+class Recording(NamedTuple):
+    """A recorded run; it always reads and writes the same memory."""
+
+    graph: torch.cuda.CUDAGraph
+    mixture: Tensor
+    estimates: Tensor
+
+
+class GraphedForm:
+    """A form on CUDA. The first batch of a shape runs as it is, the second is recorded, the others are replayed.
+
+    A replay is one launch: a small network consists of some hundred kernels of a few microseconds each, and launching
+    them one by one takes several times as long as computing them. A form that cannot be recorded runs as it is.
+    """
+
+    def __init__(self, form: Form):
+        self.form = form
+        self._recordings: dict[tuple, Recording | None] = {}  # None: seen once
+        self._possible = form.network.recordable and form.speed is not None
+
+    def __call__(self, mixture: Tensor, stage: str = "full") -> Tensor:
+        key = (*mixture.shape, stage)
+        form = self.form.for_batch(len(mixture))
+        tunes_itself = form.name not in ("kernels", "plain")
+        if not self._possible or tunes_itself or len(mixture) * form.chunk_bytes() > MOST_BYTES:
+            return self.form(mixture, stage)
+        if key not in self._recordings:
+            if len(self._recordings) < MOST_SHAPES:
+                self._recordings[key] = None
+            return self.form(mixture, stage)
+        recording = self._recordings[key]
+        if recording is None:
+            return self._record_and_check(key, mixture, stage)
+        return _replay(recording, mixture)
+
+    def _record_and_check(self, key: tuple, mixture: Tensor, stage: str) -> Tensor:
+        """Record this shape, and check that a replay gives the same result as a plain run."""
+        wanted = self.form(mixture, stage)
+        if self._record(key, mixture, stage):
+            found = _replay(cast("Recording", self._recordings[key]), mixture)
+            if not float((found - wanted).norm()) <= LARGEST_REPLAY_ERROR * float(wanted.norm()):
+                self._give_up("a replay gives a different result")
+        return wanted
+
+    def _give_up(self, reason: str) -> None:
+        self._possible = False
+        self._recordings.clear()
+        log.info("CUDA graphs are not used (%s)", reason)
+
+    def _record(self, key: tuple, mixture: Tensor, stage: str) -> bool:
+        """Record this shape without computing anything; return whether that worked."""
+        try:
+            graph, fixed = torch.cuda.CUDAGraph(), mixture.clone()
+            # Other threads may allocate and copy meanwhile.
+            with torch.cuda.device(mixture.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                estimates = self.form(fixed, stage)
+        except Exception as error:  # torch raises a dozen different types here
+            self._give_up(described(error))
+            return False
+        self._recordings[key] = Recording(graph, fixed, estimates)
+        return True
+
+
+def _replay(recording: Recording, mixture: Tensor) -> Tensor:
+    recording.mixture.copy_(mixture)
+    recording.graph.replay()
+    return recording.estimates.clone()

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from tsbs_daw.separation.devices import (
     JoinedFuture,
     Pending,
     Transfer,
+    fitting_batch,
     is_out_of_memory,
     on_host,
     translate_cuda_errors,
@@ -37,7 +39,6 @@ from tsbs_daw.separation.streams import OVERLAP, OverlapAdd, cut
 log = logging.getLogger(__name__)
 
 SHORTEST_S = 0.5  # a shorter chunk has too little context to tell stems apart
-MEMORY_SHARE = 0.6  # share of a device's free memory that a batch may plan to use
 LARGEST_BATCH = 32
 
 
@@ -49,15 +50,24 @@ class Engine:
         device: The device to run it on; the CPU if the device has no memory for the weights.
         precision: One of `forms.NAMES`.
         batch_size: Chunks per batch; 0: as many as fit the device.
+        cache: Folder in which `forms` keeps what it measured.
     """
 
     def __init__(
-        self, network: SeparationNetwork, device: torch.device, *, precision: str = "auto", batch_size: int = 0
+        self,
+        network: SeparationNetwork,
+        device: torch.device,
+        *,
+        precision: str = "auto",
+        batch_size: int = 0,
+        cache: Path | None = None,
     ):
         self.config, self._plain = network.config, network
         with translate_cuda_errors():
-            self.form, self.device = _placed(network, device, precision)
-            self.batch_size = self._whole_batch = batch_size or _batch_size(self.form, self.device)
+            self.form, self.device = _placed(network, device, precision, cache)
+            self.batch_size = self._whole_batch = batch_size or fitting_batch(
+                self.form.chunk_bytes(), self.device, LARGEST_BATCH
+            )
             self._transfer = Transfer(self.device)
         self.network, self.dtype = self.form.network, self.form.dtype
         self._run = GraphedForm(self.form) if self.device.type == "cuda" else self.form
@@ -154,10 +164,12 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def _placed(network: SeparationNetwork, device: torch.device, precision: str) -> tuple[Form, torch.device]:
+def _placed(
+    network: SeparationNetwork, device: torch.device, precision: str, cache: Path | None
+) -> tuple[Form, torch.device]:
     """Return the network in a form for `device`, or for the CPU if the device has no memory for the weights."""
     try:
-        return choose_form(network, device, precision), device
+        return choose_form(network, device, precision, cache), device
     except RuntimeError as error:
         if device.type == "cpu" or not is_out_of_memory(error):
             raise
@@ -171,17 +183,6 @@ def _on_processor(network: SeparationNetwork) -> Form:
     here: dict[int, Tensor] = {id(part): torch.nn.Parameter(part.detach().cpu()) for part in network.parameters()}
     here |= {id(part): part.cpu() for part in network.buffers()}
     return choose_form(copy.deepcopy(network, here), torch.device("cpu"), "float32")
-
-
-def _batch_size(form: Form, device: torch.device) -> int:
-    """Return the number of chunks per batch: on CUDA, as many as its free memory should hold; elsewhere one.
-
-    Other devices gain nothing from batches.
-    """
-    if device.type != "cuda":
-        return 1
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    return int(min(LARGEST_BATCH, max(1, MEMORY_SHARE * free_bytes // form.chunk_bytes())))
 
 
 class ChunkFuture:

@@ -5,33 +5,41 @@ kernels    `network.gpu_inference`, Triton kernels on a GPU that Triton compiles
 mamba-ssm  the plain network with the fused kernels of that package
 plain      the plain network
 
-On a GPU, the first form is chosen that gives the same results as the plain network in float32 and is not slower. A form
-that does not work there (a package for another version, a card that is too old) is logged and skipped.
+On CUDA, the fastest form whose estimates agree with those of the plain network in float32 is chosen; see `Trials`. A
+form that does not work there (a package for another version, a card that is too old) is logged and skipped.
 
 Matrix products are computed in the number format; everything between them is always float32.
 
-The form is then recorded as a CUDA graph, once per batch shape, and replayed with one launch: a small network consists
-of some hundred kernels of a few microseconds each, and launching them one by one takes several times as long as
-computing them. A form that cannot be recorded runs as it is.
+The form then runs as a CUDA graph where that is possible; see `devices.GraphedForm`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.metadata
+import json
 import logging
+import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, cast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
 
 import torch
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, FiniteFloat, TypeAdapter
 from torch import Tensor
 
+from tsbs_daw import __version__
 from tsbs_daw.core.errors import UsageError, described
+from tsbs_daw.core.files import private_folder, read_small, write_atomically
 from tsbs_daw.network import ModelConfig
+from tsbs_daw.network.inference import kernel_chunk_bytes
 from tsbs_daw.network.mamba2 import fused_kernels
 from tsbs_daw.network.seam import NetworkConfig, SeparationNetwork, standardised
-from tsbs_daw.separation.devices import is_out_of_memory
+from tsbs_daw.separation.devices import GraphedForm, fitting_batch, is_lost, is_out_of_memory, translate_cuda_errors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NAMES = ("auto", *DTYPES)
@@ -78,8 +86,15 @@ log = logging.getLogger(__name__)
 
 # Relative to the estimates' norm. At an SDR of 12 dB, an error of 0.02 costs 0.03 dB.
 LARGEST_ERROR = 0.02
-TRIAL_S = 1.0
-TRIAL_RUNS = 3
+TRIAL_S = 1.0  # of sound, for the error
+TRIAL_RUNS = 5  # the fastest counts; the first compiles, the second is recorded as a graph
+TRIAL_BATCH = 8
+RUNS_LIMIT_S = 2.0  # for the runs of one form and batch after the first
+TRIALS_LIMIT_S = 30.0  # after which the forms that are left wait for the next start
+
+RECORDS = "forms.json"  # in the cache folder
+RECORDS_BYTES = 256 * 1024
+MOST_RECORDS = 64
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,7 @@ class Form:
         tf32: Whether float32 products may round their operands to a 10-bit mantissa.
         error: Error of the trial's estimates, as a ratio of norms; None: not tried.
         speed: Relative to the plain network; None: not tried.
+        alone: The form for a batch of one, in the same number format, if another is faster there.
     """
 
     name: str
@@ -101,14 +117,24 @@ class Form:
     tf32: bool = False
     error: float | None = None
     speed: float | None = None
+    alone: Form | None = None
+
+    def for_batch(self, batch: int) -> Form:
+        return self.alone if self.alone and batch == 1 else self
 
     def __call__(self, mixture: Tensor, stage: str = "full") -> Tensor:
         """Run the network on the device it is on: (B, C, samples) -> (B, S, C, samples)."""
+        if (other := self.for_batch(len(mixture))) is not self:
+            return other(mixture, stage)
         with number_format(mixture.device, self.dtype, self.tf32), fused_kernels(self.name == "mamba-ssm"):
             if not self.network.config.standardised:
                 return self.network.estimate(mixture, stage)
             chunks, back = standardised(mixture)
             return back(self.network.estimate(chunks, stage))
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} form in {self.format_name}"
 
     @property
     def format_name(self) -> str:
@@ -139,16 +165,26 @@ def _mixed(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and device.type != "cpu"
 
 
-def choose_form(network: SeparationNetwork, device: torch.device, precision: str) -> Form:
+def choose_form(
+    network: SeparationNetwork,
+    device: torch.device,
+    precision: str,
+    cache: Path | None = None,
+    *,
+    patient: bool = False,
+) -> Form:
     """Choose the form in which a network runs on a device.
 
     Args:
         network: On any device; moved to `device` unless that is the CPU.
         device: The device.
         precision: One of `NAMES`.
+        cache: Folder in which measured times are kept; None measures them again.
+        patient: Measure however long it takes, and mamba-ssm too, whose kernels tune themselves for a minute.
 
     Raises:
         UsageError: The precision does not exist, or not for this network.
+        DeviceLost: The GPU failed.
         RuntimeError: There is not enough memory for the weights.
     """
     dtype = choose_precision(precision, device, network.config)
@@ -160,148 +196,192 @@ def choose_form(network: SeparationNetwork, device: torch.device, precision: str
     plain = Form("plain", network.to(device).eval(), dtype)
     if device.type != "cuda":
         return plain
-    with torch.inference_mode():
-        return _first_that_works(plain, precision)
-
-
-def _first_that_works(plain: Form, precision: str) -> Form:
-    """Return the first form for a GPU that works; log the choice and each failure in one line."""
-    mixture = _trial(plain.network.config, next(plain.network.parameters()).device)
-    exact = Form("plain", plain.network)
-    try:
-        wanted, plain_s = _timed(exact, mixture)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        log.warning("not enough memory to try the forms of the network (%s); using the plain one", described(error))
-        return plain
-    for name, dtype, tf32 in _candidates(precision, plain.network):
+    os.environ.setdefault("TRITON_CACHE_AUTOTUNING", "1")  # or mamba-ssm's kernels tune themselves in every process
+    with torch.inference_mode(), translate_cuda_errors():
         try:
-            form = Form(name, _network(name, plain.network, dtype), dtype, tf32)
-            found, seconds = _timed(form, mixture)
+            trials = Trials(plain.network, cache)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("not enough memory to try the forms of the network (%s); using the plain one", described(error))
+            return plain
+        form = trials.fastest(precision, patient)
+    torch.cuda.empty_cache()
+    return form
+
+
+class Record(BaseModel):
+    """What is known about the forms of one network on one card, with one set of versions.
+
+    Attributes:
+        seconds: Seconds that a chunk takes, by form and format: in a batch of one, and in a large batch.
+        lost: The forms that made the device unusable.
+    """
+
+    seconds: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
+    lost: list[str] = []
+
+
+_RECORDS: TypeAdapter[dict[str, Record]] = TypeAdapter(dict[str, Record])
+ALONE, MANY = 0, 1  # indices into `Record.seconds`
+
+
+class Trials:
+    """Trials of the forms of a network on CUDA, with plain float32 as the reference.
+
+    Errors depend on the weights: a form is compared with the reference whenever a model is loaded. Times do not: they
+    are measured once, for whole chunks, and kept. A form that makes the device unusable ends this process; that is kept
+    too, so that the next process takes another.
+
+    Raises:
+        RuntimeError: The plain network failed.
+    """
+
+    def __init__(self, network: SeparationNetwork, cache: Path | None):
+        self.network = network
+        self.device = next(network.parameters()).device
+        self._path = cache / RECORDS if cache else None
+        self._key = _record_key(network.config, self.device)
+        self.record = self._read().get(self._key, Record())
+        self._mixture = _trial(network.config, TRIAL_S, self.device)
+        exact = Form("plain", network, error=0.0, speed=1.0)
+        self._wanted = exact(self._mixture).float()
+        self._tried: dict[str, Form | None] = {exact.label: exact}
+        self.exact = exact
+        if exact.label not in self.record.seconds:
+            self._measure(exact)
+
+    def fastest(self, precision: str, patient: bool = False) -> Form:
+        """Return the fastest form in large batches, with the fastest one in the same format for a batch of one."""
+        forms = [form for form in _candidates(precision, self.network) if not self._is_lost(form)]
+        began = time.monotonic()
+        for form in forms:
+            if form.label in self.record.seconds:
+                continue
+            if not patient and (form.name == "mamba-ssm" or time.monotonic() - began > TRIALS_LIMIT_S):
+                log.info("the %s is not measured yet; `tsbs-daw doctor` measures it", form.label)
+            elif ready := self._ready(form):
+                with self._surviving(form):
+                    self._measure(ready)
+        chosen = self._fastest_right(forms, MANY) or self.exact
+        same_format = (form for form in forms if form.format_name == chosen.format_name)
+        alone = self._fastest_right(same_format, ALONE) or chosen
+        for batch, form in (("batches", chosen), ("single chunks", alone)):
+            told = (form.label, batch, form.error, form.speed)
+            log.info("using the %s for %s: off by %.1e, %.1f times as fast as plain float32", *told)
+        return chosen if alone.label == chosen.label else replace(chosen, alone=alone)
+
+    def _is_lost(self, form: Form) -> bool:
+        lost = bool({form.name, form.label} & set(self.record.lost))
+        if lost:
+            log.warning("the %s made the GPU fail, so it is not used; delete %s to try again", form.label, self._path)
+        return lost
+
+    def _fastest_right(self, forms: Iterable[Form], batch: int) -> Form | None:
+        seconds = self.record.seconds
+        measured = sorted((seconds[form.label][batch], form.label, form) for form in forms if form.label in seconds)
+        for taken, _, form in measured:
+            if ready := self._ready(form):
+                return replace(ready, speed=seconds[self.exact.label][batch] / taken)
+        return None
+
+    def _ready(self, form: Form) -> Form | None:
+        """Build a form and compare it, once; return None unless it computes right."""
+        if form.label not in self._tried:
+            self._tried[form.label] = None
+            with self._surviving(form):
+                built = replace(form, network=_network(form), speed=1.0)
+                off = float((built(self._mixture).float() - self._wanted).norm() / self._wanted.norm())
+                if off <= LARGEST_ERROR:
+                    self._tried[form.label] = replace(built, error=off)
+                else:
+                    log.warning("the %s is off by %.1e here, so it is not used", form.label, off)
+        return self._tried[form.label]
+
+    @contextlib.contextmanager
+    def _surviving(self, form: Form) -> Iterator[None]:
+        """Log a failure of a form and go on, unless the device is lost: record that, and raise it."""
+        try:
+            yield
         except Exception as error:  # whatever a compiler or a package of another version raises
-            log.warning("the %s form cannot be used here (%s)", name, described(error))
-            continue
-        off = float((found - wanted).norm() / wanted.norm())
-        if not off <= LARGEST_ERROR:
-            log.warning("the %s form in %s is off by %.1e here, so it is not used", name, form.format_name, off)
-        elif name != "plain" and seconds > plain_s:
-            log.info("the %s form is slower than plain torch here, so it is not used", name)
-        else:
-            chosen = Form(name, form.network, dtype, tf32, off, plain_s / seconds)
-            measured = (name, chosen.format_name, off, chosen.speed)
-            log.info("using the %s form in %s: off by %.1e, %.1f times as fast as plain float32", *measured)
-            return chosen
-    return exact
+            log.warning("the %s cannot be used here (%s)", form.label, described(error))
+            if isinstance(error, RuntimeError) and is_lost(error):
+                self.record.lost.append(form.label if form.name == "plain" else form.name)
+                self._keep()
+                raise
+
+    def _measure(self, form: Form) -> None:
+        batch = fitting_batch(self.network.chunk_bytes(), self.device, TRIAL_BATCH)
+        chunk, run = _trial(self.network.config, None, self.device), GraphedForm(form)
+        alone, many = (_shortest_s(run, chunk.repeat(size, 1, 1)) / size for size in (1, batch))
+        log.info(
+            "the %s takes %.1f ms a chunk alone, %.1f ms in batches of %d", form.label, 1e3 * alone, 1e3 * many, batch
+        )
+        self.record.seconds[form.label] = (alone, many)
+        self._keep()
+
+    def _read(self) -> dict[str, Record]:
+        try:
+            return _RECORDS.validate_json(read_small(self._path, RECORDS_BYTES)) if self._path else {}
+        except (OSError, ValueError):  # none yet, or a damaged one
+            return {}
+
+    def _keep(self) -> None:
+        """Write the record into the cache. If that fails, it is measured again."""
+        if self._path is None:
+            return
+        with contextlib.suppress(OSError, Timeout):
+            private_folder(self._path.parent, repair=False)
+            with FileLock(f"{self._path}.lock", timeout=1):
+                others = [(key, record) for key, record in self._read().items() if key != self._key]
+                records = dict([*others[1 - MOST_RECORDS :], (self._key, self.record)])
+                write_atomically(self._path, _RECORDS.dump_json(records, indent=1).decode())
 
 
-def _candidates(precision: str, network: SeparationNetwork) -> Iterator[tuple[str, torch.dtype, bool]]:
-    """Yield (form, number format, TF32), the best first. Strict float32 gains nothing from kernels for matrix units."""
+def _record_key(config: NetworkConfig, device: torch.device) -> str:
+    """Return everything that the times and failures of forms depend on."""
+    shape = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode()).hexdigest()[:16]
+    versions = [f"tsbs-daw {__version__}", f"torch {torch.__version__}"]
+    for package in ("triton", "triton-windows", "mamba-ssm", "causal-conv1d"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    return ", ".join([f"{config.kind} {shape}", torch.cuda.get_device_name(device), *versions])
+
+
+def _candidates(precision: str, network: SeparationNetwork) -> Iterator[Form]:
+    """Yield forms that are not built yet. Strict float32 gains nothing from kernels for matrix units."""
     formats = {"auto": [(torch.bfloat16, False), (torch.float32, True)], "float32": [(torch.float32, False)]}
     names = [*network.variants(torch.device("cuda")), "plain"]
     for dtype, tf32 in formats.get(precision, [(DTYPES.get(precision, torch.float32), False)]):
         strict = dtype == torch.float32 and not tf32
-        yield from ((name, dtype, tf32) for name in names if not (strict and name == "kernels"))
+        yield from (Form(name, network, dtype, tf32) for name in names if not (strict and name == "kernels"))
 
 
-def _network(name: str, network: SeparationNetwork, dtype: torch.dtype) -> SeparationNetwork:
-    return network if name == "plain" else network.variants(torch.device("cuda"))[name](dtype)
+def _network(form: Form) -> SeparationNetwork:
+    plain = form.network
+    return plain if form.name == "plain" else plain.variants(torch.device("cuda"))[form.name](form.dtype)
 
 
-def _trial(config: NetworkConfig, device: torch.device) -> Tensor:
-    """Return a chord, a beat and some noise, (1, 2, samples), the same every time."""
-    seconds = torch.arange(round(TRIAL_S * config.sample_rate)) / config.sample_rate
+def _trial(config: NetworkConfig, length_s: float | None, device: torch.device) -> Tensor:
+    """Return a chord, a beat and some noise, (1, 2, samples), the same every time; None: as long as a chunk."""
+    samples = config.chunk_samples if length_s is None else round(length_s * config.sample_rate)
+    seconds = torch.arange(samples) / config.sample_rate
     noise = torch.randn(2, len(seconds), generator=torch.Generator().manual_seed(3))
     chord = sum(torch.sin(2 * torch.pi * frequency_hz * seconds) for frequency_hz in (55, 220, 277, 330))
     return (0.1 * chord + (0.01 + 0.2 * torch.exp(-30 * (seconds % 0.25))) * noise)[None].to(device)
 
 
-def _timed(form: Form, mixture: Tensor) -> tuple[Tensor, float]:
-    """Return the estimates, and the seconds of the fastest of TRIAL_RUNS runs after a first one."""
-    found, fastest = form(mixture).float(), float("inf")
-    for _ in range(TRIAL_RUNS):
+def _shortest_s(run: GraphedForm, mixture: Tensor) -> float:
+    """Return the seconds of the fastest of up to TRIAL_RUNS runs."""
+    shortest, ends = float("inf"), float("inf")
+    for count in range(TRIAL_RUNS):
+        began = time.monotonic()
+        run(mixture)
         torch.cuda.synchronize(mixture.device)
-        began = time.perf_counter()
-        form(mixture)
-        torch.cuda.synchronize(mixture.device)
-        fastest = min(fastest, time.perf_counter() - began)
-    return found, fastest
-
-
-def kernel_chunk_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
-    """Estimate a chunk's memory with the kernels: what one unit keeps between them, and the estimators' outputs."""
-    frames = 2 * (1 + config.chunk_samples // config.hop_length)
-    directions = 2 if config.bidirectional else 1
-    values = directions * (4 * config.d_inner + 4 * config.d_state + config.heads) + config.feature_dim
-    token = values * dtype.itemsize + 4 * (3 * config.feature_dim + 3 * directions * config.heads)
-    return config.bands * frames * token + 40 * len(config.stems) * config.bins * frames
-
-
-MOST_SHAPES = 3  # a graph keeps the memory that its shape needs
-MOST_BYTES = 3_000_000_000  # planned for a batch; in larger ones, computing outweighs launching
-LARGEST_REPLAY_ERROR = 1e-3  # relative to the norm; the same kernels may add in another order
-
-
-class Recording(NamedTuple):
-    """A recorded run; it always reads and writes the same memory."""
-
-    graph: torch.cuda.CUDAGraph
-    mixture: Tensor
-    estimates: Tensor
-
-
-class GraphedForm:
-    """A form on CUDA. The first batch of a shape runs as it is, the second is recorded, the others are replayed."""
-
-    def __init__(self, form: Form):
-        self.form = form
-        self._recordings: dict[tuple, Recording | None] = {}  # None: seen once
-        # mamba-ssm tunes itself while it runs.
-        recordable = form.network.recordable and form.name in ("kernels", "plain")
-        self._possible = recordable and form.speed is not None
-
-    def __call__(self, mixture: Tensor, stage: str = "full") -> Tensor:
-        key = (*mixture.shape, stage)
-        if not self._possible or len(mixture) * self.form.chunk_bytes() > MOST_BYTES:
-            return self.form(mixture, stage)
-        if key not in self._recordings:
-            if len(self._recordings) < MOST_SHAPES:
-                self._recordings[key] = None
-            return self.form(mixture, stage)
-        recording = self._recordings[key]
-        if recording is None:
-            return self._record_and_check(key, mixture, stage)
-        return _replay(recording, mixture)
-
-    def _record_and_check(self, key: tuple, mixture: Tensor, stage: str) -> Tensor:
-        """Record this shape, and check that a replay gives the same result as a plain run."""
-        wanted = self.form(mixture, stage)
-        if self._record(key, mixture, stage):
-            found = _replay(cast("Recording", self._recordings[key]), mixture)
-            if not float((found - wanted).norm()) <= LARGEST_REPLAY_ERROR * float(wanted.norm()):
-                self._give_up("a replay gives a different result")
-        return wanted
-
-    def _give_up(self, reason: str) -> None:
-        self._possible = False
-        self._recordings.clear()
-        log.info("CUDA graphs are not used (%s)", reason)
-
-    def _record(self, key: tuple, mixture: Tensor, stage: str) -> bool:
-        """Record this shape without computing anything; return whether that worked."""
-        try:
-            graph, fixed = torch.cuda.CUDAGraph(), mixture.clone()
-            # Other threads may allocate and copy meanwhile.
-            with torch.cuda.device(mixture.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                estimates = self.form(fixed, stage)
-        except Exception as error:  # torch raises a dozen different types here
-            self._give_up(described(error))
-            return False
-        self._recordings[key] = Recording(graph, fixed, estimates)
-        return True
-
-
-def _replay(recording: Recording, mixture: Tensor) -> Tensor:
-    recording.mixture.copy_(mixture)
-    recording.graph.replay()
-    return recording.estimates.clone()
+        now = time.monotonic()
+        shortest = min(shortest, now - began)
+        if count == 0:
+            ends = now + RUNS_LIMIT_S
+        elif now > ends:
+            break
+    return shortest

@@ -89,8 +89,9 @@ class Separator:
         model_hash: str = "",
         batch_size: int = 0,
         precision: str = "auto",
+        cache: Path | None = None,
     ):
-        self.engine = Engine(network, device, batch_size=batch_size, precision=precision)
+        self.engine = Engine(network, device, batch_size=batch_size, precision=precision, cache=cache)
         self.batcher = Batcher(self.engine)
         self.device = self.engine.device
         self.model_hash = model_hash
@@ -128,7 +129,8 @@ class Separator:
             return Ensemble([cls.load(name, device, settings, precision=precision) for name in names])
         path = Path(registry.resolve(names[0], settings))
         chosen = choose_device(device)
-        separator = cls(kinds.load(path), chosen, model_hash=file_sha256(path), precision=precision)
+        network, sha256 = kinds.load(path), file_sha256(path)
+        separator = cls(network, chosen, model_hash=sha256, precision=precision, cache=settings.cache)
         separator.path = path
         form = separator.engine.form
         log.info("loaded %s on %s: %s in %s", path.name, separator.device, form.name, form.format_name)
