@@ -140,3 +140,9 @@ def test_only_kernels_are_counted_as_launches():
 
     events = [event("cudaLaunchKernel", DeviceType.CPU, 5), event("scan_kernel", DeviceType.CUDA, 5)]
     assert [kernel.key for kernel in networks.kernels_of(events)] == ["scan_kernel"]
+
+
+def test_batches_of_every_size_begin_with_the_chunk_that_is_compared():
+    one, three = (gpu._chunks(SMALL, batch, torch.device("cpu")) for batch in (1, 3))
+    assert torch.equal(one[0], three[0])
+    assert not torch.equal(three[1], three[2])

@@ -342,7 +342,9 @@ def training(config: ModelConfig, device: torch.device, batch: int) -> Row:
 
 def _chunks(config: ModelConfig, batch: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    return 0.1 * torch.randn(batch, 2, config.chunk_samples, generator=generator).to(device)
+    # Drawn one by one: together, the last samples of the first chunk would depend on the size of the batch.
+    chunks = [torch.randn(2, config.chunk_samples, generator=generator) for _ in range(batch)]
+    return 0.1 * torch.stack(chunks).to(device)
 
 
 def _median_s(run: Callable[[], Any], device: torch.device, budget_s: float = 0.5) -> float:
