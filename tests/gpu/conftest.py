@@ -1,37 +1,76 @@
 """Tests for a CUDA device, `pytest -m gpu`; skipped without one. Ordered by worth, so that a run may be cut.
 
-What was measured is printed in lines that begin with "measured".
+With TRITON_INTERPRET=1 the tests that use `any_device` also run without a GPU: on the CPU, in Triton's interpreter.
+With GPU_PROOF naming a file, each report is appended to it at once, as one line of JSON.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+INTERPRETED = not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") == "1"
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        for item in items:
-            if "tests/gpu/" in item.path.as_posix() and item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    path = os.environ.get("GPU_PROOF")
+    if path is None or (report.when != "call" and report.passed):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+    row = {"nodeid": report.nodeid, "outcome": report.outcome, "seconds": report.duration, "reason": reason[-2000:]}
+    row["measured"] = [text for name, text in report.user_properties if name == "measured" and report.when == "call"]
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 @pytest.fixture
 def device() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.cuda.empty_cache()
     return torch.device("cuda")
 
 
 @pytest.fixture
-def measured(capsys):
-    """Prints what was measured past pytest's capture, and holds it against a limit."""
+def any_device(request) -> torch.device:
+    """The CUDA device, or the CPU where Triton's interpreter runs the kernels."""
+    return torch.device("cpu") if INTERPRETED else request.getfixturevalue("device")
+
+
+@pytest.fixture
+def mamba_ssm(device) -> Iterator[None]:
+    """mamba-ssm's kernels: the package, or for one test its Triton sources in $MAMBA_SRC."""
+    from tsbs_daw.network.mamba2 import fused_available
+
+    path = Path(__file__).parents[2] / "tools" / "gpu" / "mamba_shim.py"
+    spec = importlib.util.spec_from_file_location("mamba_shim", path)
+    shim = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shim)
+    installed = shim.install_if_missing()
+    if not fused_available():
+        pytest.skip("mamba-ssm is not installed, and $MAMBA_SRC does not hold its sources")
+    yield
+    if installed:
+        shim.remove()
+
+
+@pytest.fixture
+def measured(capsys, record_property):
+    """Print and record a measurement, and compare it with a limit."""
 
     def check(what: str, value: float, limit: float) -> None:
+        text = f"{what}: {value:.2e} (limit {limit:.0e})"
+        record_property("measured", text)
         with capsys.disabled():
-            print(f"\nmeasured {what}: {value:.2e} (limit {limit:.0e})", flush=True)
+            print(f"\nmeasured {text}", flush=True)
         assert value <= limit, f"{what}: {value:.2e} is more than {limit:.0e}"
 
     return check

@@ -1,12 +1,13 @@
 """Proof, figures and training on one GPU, each in a process with its own limit; results are written after each.
 
-Run by run.sh. A phase that fails or overruns costs itself only. Files under $OUT: summary.json, log.txt (what the
-phases wrote), figures.jsonl, profile.txt, bundled.safetensors, train.curve.jsonl.
+Run by run.sh. A phase that fails or overruns loses only its own results. Files under $OUT: summary.json, log.txt (the
+output of the phases), proof.jsonl, figures.jsonl, profile.txt, bundled.safetensors, train.curve.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -15,14 +16,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from xml.etree import ElementTree
 
-LIMITS = {"proof": 90.0, "figures": 60.0, "train": 600.0}  # seconds at most
-RESERVE_S = 8.0  # at the end, to pack up; and between the training's own end and its limit
+LIMITS = {"proof": 150.0, "figures": 110.0, "train": 600.0}  # seconds
+RESERVE_S = 8.0  # at the end, to collect the results
 TRAIN = (
     "{python} -m tsbs_daw train bundled --data {songs} --out {run} --device {device} --minutes {minutes} "
     "--export {export}"
 )
+RUN = Path("/tmp/tsbs-run")  # the folder of the training run
 OUT = Path(os.environ.get("OUT", "out/gpu")).absolute()
 
 
@@ -51,7 +52,8 @@ def main() -> int:
 
 def run_phase(name: str, limit: float, options: argparse.Namespace) -> dict:
     started = time.time()
-    result = run({"proof": proof, "figures": figures, "train": train}[name](limit, options), limit)
+    command = {"proof": proof, "figures": figures, "train": train}[name](limit, options)  # training waits for songs
+    result = run(command, limit - (time.time() - started))
     collect = {"proof": tests_of_proof, "figures": lines_of_figures, "train": files_of_training}[name]
     try:
         result |= collect()
@@ -61,43 +63,54 @@ def run_phase(name: str, limit: float, options: argparse.Namespace) -> dict:
 
 
 def run(command: list[str], limit: float) -> dict:
-    """Wait for it, or end it."""
+    """Wait until the command ends; after `limit` seconds end it and every process that it started."""
     with (OUT / "log.txt").open("ab") as log:
         log.write(f"\n$ {shlex.join(command)}\n".encode())
         log.flush()
         child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
-            code = child.wait(limit)
+            return {"exit_code": child.wait(limit)}
         except subprocess.TimeoutExpired:
-            child.terminate()  # training saves its state then
-            try:
+            child.terminate()  # training then saves its state
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, 9)
-                child.wait()
             return {"cut_after_s": round(limit, 1)}
-    return {"exit_code": code}
+        finally:  # what a phase leaves running would slow down the next one
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, 9)
+            child.wait()
 
 
 def proof(limit: float, options: argparse.Namespace) -> list[str]:
-    return [
-        *(sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "-v", "-p", "no:cacheprovider", "-W", "default"),
-        *("--tb=short", "--durations=15", f"--junitxml={OUT / 'proof.xml'}"),
-    ]
+    rows = OUT / "proof.jsonl"  # written by tests/gpu/conftest.py
+    rows.unlink(missing_ok=True)
+    command = ["env", f"GPU_PROOF={rows}", sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "-v"]
+    return [*command, "-p", "no:cacheprovider", "-W", "default", "--tb=short", "--durations=15"]
 
 
 def tests_of_proof() -> dict:
-    """From the log, because a run that was cut writes no XML."""
-    lines = (OUT / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-    words = [line.split() for line in lines if line.startswith("tests/gpu/")]
-    results = {parts[0].partition("::")[2]: parts[1] for parts in words if len(parts) > 1 and parts[1].isupper()}
-    failed = sorted(name for name, result in results.items() if result in ("FAILED", "ERROR"))
-    seconds = {}
-    if (OUT / "proof.xml").exists():
-        tree = ElementTree.parse(OUT / "proof.xml")
-        seconds = {case.get("name"): case.get("time") for case in tree.iter("testcase")}
-    measured = [line for line in lines if line.startswith("measured ")]
-    return {"tests": len(results), "failed": failed, "results": results, "test_s": seconds, "measured": measured}
+    """The tests that ended before a cut; the outcome of one is that of its last report that did not pass."""
+    results: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    measured: list[str] = []
+    for row in read_lines(OUT / "proof.jsonl"):
+        name = row["nodeid"].partition("::")[2]
+        if row["outcome"] != "passed" or name not in results:
+            results[name] = row["outcome"]
+        seconds[name] = round(seconds.get(name, 0.0) + row["seconds"], 1)
+        measured += row["measured"]
+        if row["reason"]:
+            reasons[name] = row["reason"]
+    failed = sorted(name for name, outcome in results.items() if outcome == "failed")
+    skipped = sum(outcome == "skipped" for outcome in results.values())
+    counts = {"tests": len(results), "failed": failed, "skipped": skipped, "reasons": reasons}
+    return counts | {"results": results, "test_s": seconds, "measured": measured}
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Read a file of one JSON value per line, without a last line that was cut."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
 
 
 def figures(limit: float, options: argparse.Namespace) -> list[str]:
@@ -106,25 +119,25 @@ def figures(limit: float, options: argparse.Namespace) -> list[str]:
 
 
 def lines_of_figures() -> dict:
-    rows = [json.loads(line) for line in (OUT / "figures.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {"figures": {row.pop("name"): row for row in rows}}
+    return {"figures": {row.pop("name"): row for row in read_lines(OUT / "figures.jsonl")}}
 
 
 def train(limit: float, options: argparse.Namespace) -> list[str]:
-    minutes = max(0.1, (limit - 25) / 60)
-    names = {"python": sys.executable, "songs": options.songs, "run": "/tmp/tsbs-run", "device": options.device}
+    began = time.time()
+    wait_for_songs(Path(options.songs), most_s=min(30.0, limit / 4))
+    minutes = max(0.1, (limit - (time.time() - began) - 25) / 60)
+    names = {"python": sys.executable, "songs": options.songs, "run": RUN, "device": options.device}
     names |= {"minutes": f"{minutes:.2f}", "export": str(OUT / "bundled.safetensors")}
-    shutil.rmtree("/tmp/tsbs-run", ignore_errors=True)
-    wait_for_songs(Path(options.songs))
+    shutil.rmtree(RUN, ignore_errors=True)
     command = shlex.split(os.environ.get("TRAIN", TRAIN).format(**names))
     return [*command, "--set", "optimiser.batch=2"] if options.quick else command  # a full batch needs 24 GB
 
 
-def wait_for_songs(songs: Path, most_s: float = 30.0) -> None:
-    """Until there is something to begin with: the rest is rendered while the training runs."""
+def wait_for_songs(songs: Path, most_s: float) -> None:
+    """Wait until there are songs to begin with; the others are rendered while the training runs."""
     began = time.time()
     while time.time() - began < most_s:
-        if all(len(list((songs / split).glob("*/vocals.wav"))) >= 2 for split in ("train", "valid")):
+        if all(len(list((songs / split).glob("*/vocals.*"))) >= 2 for split in ("train", "valid")):
             return
         time.sleep(1)
 
@@ -132,17 +145,29 @@ def wait_for_songs(songs: Path, most_s: float = 30.0) -> None:
 def files_of_training() -> dict:
     found = {}
     for name in ("curve.jsonl", "best.safetensors"):
-        path = Path("/tmp/tsbs-run") / name
+        path = RUN / name
         if path.exists() and path.stat().st_size < 15_000_000:
             target = OUT / ("best.safetensors" if name == "best.safetensors" else f"train.{name}")
             shutil.copy(path, target)
     curve = OUT / "train.curve.jsonl"
     if curve.exists():
-        rows = [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines()]
+        rows = read_lines(curve)
         found["steps"] = max((row.get("step", 0) for row in rows), default=0)
         found["validation"] = [row for row in rows if row.get("kind") == "validation"][-6:]
-        found["last_steps"] = [row for row in rows if row.get("kind") == "step"][-3:]
+        steps = [row for row in rows if row.get("kind") == "step"]
+        found["last_steps"] = steps[-3:]
+        recipe = json.loads((RUN / "recipe.json").read_text(encoding="utf-8"))
+        found["examples_per_s"] = examples_per_s(steps, recipe["optimiser"])
     return found
+
+
+def examples_per_s(steps: list[dict], optimiser: dict) -> float | None:
+    """Compute the rate between the first and the last row, without validation; the first holds the start-up."""
+    if len(steps) < 2:
+        return None
+    count = steps[-1]["step"] - steps[0]["step"]
+    seconds = steps[-1]["trained_s"] - steps[0]["trained_s"]
+    return round(count * optimiser["batch"] * optimiser["accumulate"] / seconds, 2) if seconds > 0 else None
 
 
 if __name__ == "__main__":

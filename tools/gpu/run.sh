@@ -2,7 +2,7 @@
 # On the GPU machine, in the repository's root, after prepare.sh filled .gpu/ here or elsewhere:
 #   OUT=results BUDGET=510 bash tools/gpu/run.sh            proof, figures, training; results under OUT after each
 #   ONLY=proof,figures BUDGET=150 bash tools/gpu/run.sh     a part
-#   DEVICE=cpu QUICK=1 ...                                  a rehearsal anywhere, with Triton's interpreter where it is
+#   DEVICE=cpu QUICK=1 NO_INSTALL=1 ...                     a rehearsal anywhere, with Triton's interpreter where it is
 # TRAIN: the training command; {songs}, {run}, {minutes}, {export} and {device} are filled in.
 set -u
 cd "$(dirname "$0")/../.."
@@ -18,10 +18,12 @@ if [ -z "${NO_INSTALL:-}" ]; then
 else
   export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 fi
-if [ "${DEVICE:-cuda}" = cuda ]; then  # four compilers at once, while the first tests need no kernel
-  for size in full tiny; do for format in bfloat16 float32; do
+if [ "${DEVICE:-cuda}" = cuda ]; then  # six compilers at once, while the first tests need no kernel
+  for size in full tiny bundled; do for format in bfloat16 float32; do
     python3 tools/gpu/warm.py "$size" "$format" >>"$OUT/.warm.txt" 2>&1 &
   done; done
+else
+  export TRITON_INTERPRET=1
 fi
 songs=${SONGS:-}
 renderers=()
@@ -29,6 +31,7 @@ if [ -z "$songs" ]; then
   songs=/dev/shm/tsbs-songs
   [ "$(df --output=avail -BG /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)" -gt 20 ] 2>/dev/null || songs=/tmp/tsbs-songs
   rm -rf "$songs"; mkdir -p "$songs"
+  [ -d "$carried/songs" ] && cp -r "$carried/songs/." "$songs/"
   sources=()
   [ -d "$carried/material" ] && sources+=(--material "$carried/material")
   [ -d "$carried/voices" ] && sources+=(--voices "$carried/voices")
@@ -48,6 +51,6 @@ for part in render warm; do  # few files come back from there
   [ -f "$OUT/.$part.txt" ] && { printf '\n$ %s\n' "$part"; tail -c 8000 "$OUT/.$part.txt"; } >>"$OUT/log.txt"
   rm -f "$OUT/.$part.txt"
 done
-rm -f "$OUT/proof.xml"; [ -f "$OUT/bundled.safetensors" ] && rm -f "$OUT/best.safetensors"
+[ -f "$OUT/bundled.safetensors" ] && rm -f "$OUT/best.safetensors"
 find "$OUT" -mindepth 1 -type d -empty -delete
 exit 0
