@@ -87,7 +87,7 @@ def test_a_batch_that_finds_no_memory_is_made_smaller(device, measured):
 
 
 def test_what_is_planned_for_a_chunk_is_what_it_takes(device, measured):
-    """Planned above what is taken, and not five times that."""
+    """The plan is above what is taken, and at most five times that."""
     for name, config in (("tiny", TINY), ("full", FULL)):
         torch.manual_seed(0)
         engine = Engine(TwoStageSeparator(config), device, batch_size=4)
@@ -99,11 +99,20 @@ def test_what_is_planned_for_a_chunk_is_what_it_takes(device, measured):
             before = torch.cuda.memory_allocated()
             engine.form(mixture)
             taken = (torch.cuda.max_memory_allocated() - before) / 4
-        measured(
-            f"{name} taken of the {engine.form.chunk_bytes() / 1e6:.0f} MB planned",
-            taken / engine.form.chunk_bytes(),
-            1.3,
-        )
+        planned = engine.form.chunk_bytes()
+        measured(f"{name} taken of the {planned / 1e6:.0f} MB planned", taken / planned, 1.0)
+        assert taken >= 0.2 * planned, f"{name}: {taken / 1e6:.0f} MB taken of {planned / 1e6:.0f} MB planned"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one CUDA device")
+def test_the_second_device_computes_the_same(device, measured):
+    """Triton launches on the current device, which stays the first."""
+    engine = Engine(network(), torch.device("cuda:1"), batch_size=2)
+    exact = Engine(network(), CPU, precision="float32")
+    for seed in range(4):  # from the third on by a graph
+        found = engine.estimate(chunks(seed, 2))
+        measured(f"on cuda:1, run {seed}", ratio(found, exact.estimate(chunks(seed, 2))), 2e-2)
+    assert torch.cuda.current_device() == 0
 
 
 def test_the_cpu_takes_over_from_a_device_without_any_memory(device, measured):

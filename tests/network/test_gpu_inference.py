@@ -6,10 +6,12 @@ The interpreter is chosen when a kernel is defined, so the tests run in a proces
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -30,10 +32,10 @@ def check(found, wanted, x, limit=2e-6):
     error = float((found - wanted).norm() / (wanted - x).norm())
     assert error < limit, error
 
-bidirectional, length = sys.argv[1] == "both", int(sys.argv[2])
+bidirectional, length, activation = sys.argv[1] == "both", int(sys.argv[2]), sys.argv[3]
 config = replace(TINY, feature_dim=16, headdim=16, bidirectional=bidirectional)
 torch.manual_seed(0)
-unit, step = SequenceUnit(config).eval(), TransformAverageConcatenate(16).eval()
+unit, step = SequenceUnit(config).eval(), TransformAverageConcatenate(16, activation).eval()
 for parameter in (*unit.parameters(), *step.parameters()):
     parameter.data += 0.1 * torch.randn_like(parameter)
 with torch.inference_mode():
@@ -57,12 +59,24 @@ with torch.inference_mode():
 """
 
 
-@pytest.mark.parametrize(("directions", "length"), [("both", 70), ("one", 1)])
-def test_the_kernels_equal_the_plain_steps(directions, length):
+@pytest.mark.parametrize(("directions", "length", "activation"), [("both", 70, "tanh"), ("one", 1, "prelu")])
+def test_the_kernels_equal_the_plain_steps(directions, length, activation):
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", PROGRAM, directions, str(length)]
+    command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", PROGRAM, directions, str(length), activation]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+def test_the_tests_for_a_gpu_run_in_the_interpreter(tmp_path):
+    """The whole network with either activation; what needs a device is skipped."""
+    rows = tmp_path / "proof.jsonl"
+    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "GPU_PROOF": str(rows)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning"]
+    command += [str(Path(__file__).parents[1] / "gpu" / "test_1_network.py"), f"--basetemp={tmp_path / 'pytest'}"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    outcomes = [json.loads(line)["outcome"] for line in rows.read_text(encoding="utf-8").splitlines()]
+    assert (outcomes.count("passed"), outcomes.count("skipped")) == (8, 3)
 
 
 def test_every_shipped_size_can_be_computed_by_the_kernels():
