@@ -174,21 +174,59 @@ def test_an_accelerator_that_does_not_compute_is_named_with_its_reason(monkeypat
     assert any(f["what"] == "cpu will be used: no accelerator computes right" for f in findings)
 
 
-def test_what_a_form_lacks_is_told_with_the_missing_step(monkeypatch):
+def test_what_a_form_lacks_is_told_with_the_missing_step(monkeypatch, settings, small_model):
     import torch
 
     from tsbs_daw.doctor import probe
     from tsbs_daw.separation import forms
 
-    def choose(network, device, precision):
+    def choose(network, device, precision, cache, patient):
+        tried.append((cache, patient))
         forms.log.warning("the kernels form cannot be used here (OutOfResources)")
+        return forms.Form("plain", network, alone=forms.Form("kernels", network))
+
+    tried: list[tuple] = []
+    monkeypatch.setattr(forms, "choose_form", choose)
+    findings = list(probe._forms(settings, str(small_model), torch.device("cuda")))
+    assert [finding["status"] for finding in findings] == ["ok", "ok", "note"]
+    assert findings[0]["what"] == f"the model {small_model} runs as plain in float32; single chunks as kernels"
+    assert "the full size runs as plain in float32" in findings[1]["what"]
+    assert findings[2]["what"] == "the kernels form cannot be used here (OutOfResources)" and findings[2]["advice"]
+    assert tried == [(settings.cache, True), (settings.cache, False)], "mamba-ssm is measured for the model alone"
+
+
+@pytest.mark.parametrize("reason", ["is installed but cannot be used (undefined symbol)", "causal-conv1d is missing"])
+def test_why_mamba_ssm_is_not_used_is_told(monkeypatch, settings, small_model, reason):
+    import importlib.util
+
+    import torch
+
+    from tsbs_daw.doctor import probe
+    from tsbs_daw.network import mamba2
+    from tsbs_daw.separation import forms
+
+    def choose(network, *others, patient):
+        if "symbol" in reason:
+            mamba2.log.warning("mamba-ssm %s", reason)
         return forms.Form("plain", network)
 
     monkeypatch.setattr(forms, "choose_form", choose)
-    findings = list(probe._forms(torch, torch.device("cuda")))
-    assert [finding["status"] for finding in findings] == ["ok", "ok", "note"]
-    assert "the bundled size runs as plain in float32" in findings[0]["what"]
-    assert findings[2]["what"] == "the kernels form cannot be used here (OutOfResources)" and findings[2]["advice"]
+    monkeypatch.setattr(mamba2, "_fused_kernel", lambda: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "mamba_ssm" or find(name))
+    [note] = [found for found in probe._forms(settings, str(small_model), torch.device("cuda")) if found["advice"]]
+    assert reason in note["what"] and note["status"] == "note"
+
+
+def test_packages_for_other_systems_are_not_missing(monkeypatch):
+    wanted = [
+        "numpy>=1.26",
+        "no-such-package>=3; (platform_system == 'Elsewhere') and extra == 'cuda'",
+        "no-such-package-here; (platform_system != 'Elsewhere') and extra == 'media'",
+    ]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
+    told = [finding.what for finding in doctor._packages() if finding.status is Status.NOTE]
+    assert told == ["[media] is incomplete: missing no-such-package-here"]
 
 
 def test_the_missing_step_is_named_in_the_order_of_installing(monkeypatch):

@@ -15,9 +15,11 @@ pytestmark = pytest.mark.gpu
 
 
 def test_the_doctor_finds_the_device_right(device, tmp_path):
+    from tsbs_daw.core.config import Settings
     from tsbs_daw.doctor import probe
 
-    findings = list(probe.device(None, "default", tmp_path))
+    settings = Settings(tmp_path, tmp_path / "cache", tmp_path / "models")
+    findings = list(probe.device(settings, "default", tmp_path))
     for finding in findings:
         print(finding["status"], finding["what"])
     assert all(finding["status"] != "problem" for finding in findings)

@@ -108,13 +108,18 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """The versions of all dependencies, by extra; those of an extra may be missing."""
+    """The versions of all dependencies of this system, by extra; those of an extra may be missing."""
+    from packaging.requirements import Requirement  # librosa brings it
+
     versions: dict[str, list[str]] = {"": [f"tsbs-daw {importlib.metadata.version('tsbs-daw')}"]}
     missing: dict[str, list[str]] = {}
-    for requirement in importlib.metadata.requires("tsbs-daw") or []:
-        name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
-        match = re.search(r"extra == ['\"](\w+)['\"]", requirement)
+    for text in importlib.metadata.requires("tsbs-daw") or []:
+        requirement = Requirement(text)
+        name, marker = requirement.name, requirement.marker
+        match = re.search(r"extra == ['\"](\w+)['\"]", str(marker))
         extra = match[1] if match else ""
+        if marker and not marker.evaluate({"extra": extra}):
+            continue
         try:
             version = importlib.metadata.version(name)
             versions.setdefault(extra, []).append(f"{name} {version}")

@@ -5,6 +5,7 @@ The request says which probe, the settings, the model, and the folder to work in
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -77,7 +78,7 @@ def device(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
     yield finding("ok", f"{chosen} will be used: {why}")
     yield from _right(chosen)
     if chosen.type == "cuda":
-        yield from _forms(torch, chosen)
+        yield from _forms(settings, model, chosen)
 
 
 def _right(chosen: Any) -> Iterator[Finding]:
@@ -112,22 +113,40 @@ def _same(what: str, difference: float, limit: float, chosen: Any) -> Finding:
     return finding("problem", f"{what} on {chosen} is wrong (off by {difference:.0e} of the RMS).", advice)
 
 
-def _forms(torch: Any, chosen: Any) -> Iterator[Finding]:
-    """What runs on the GPU for a small network and for a large one, and each thing that does not and why."""
-    from dataclasses import replace
+def _forms(settings: Settings, model: str, chosen: Any) -> Iterator[Finding]:
+    """In which form this model and a large network run on the GPU, and each form that does not work and why.
 
-    from tsbs_daw.network import FULL, TINY, TwoStageSeparator
+    mamba-ssm is measured too, for this model: what is found is kept for its jobs.
+    """
+    from dataclasses import replace
+    from importlib.util import find_spec
+
+    from tsbs_daw.models import kinds, registry
+    from tsbs_daw.network import FULL, TwoStageSeparator, mamba2
+    from tsbs_daw.network.seam import SeparationNetwork
     from tsbs_daw.separation import forms
 
     told = _Lines()
-    forms.log.addHandler(told)
+    for log in (forms.log, mamba2.log):
+        log.addHandler(told)
     try:
-        for name, config in (("the bundled size", TINY), ("the full size", replace(FULL, mask_blocks=1, map_blocks=1))):
-            form = forms.choose_form(TwoStageSeparator(config), chosen, "auto")
+        networks: list[tuple[str, SeparationNetwork]] = [
+            ("the full size", TwoStageSeparator(replace(FULL, mask_blocks=1, map_blocks=1)))
+        ]
+        with contextlib.suppress(TsbsDawError):  # the check of a job says so
+            for name in registry.members(model):
+                networks.insert(0, (f"the model {name}", kinds.load(registry.resolve(name, settings))))
+        for name, network in networks:
+            patient = name != "the full size"
+            form = forms.choose_form(network, chosen, "auto", settings.cache, patient=patient)
             speed = "" if form.speed is None else f", {form.speed:.1f} times as fast as plain torch"
-            yield finding("ok", f"{name} runs as {form.name} in {form.format_name}{speed}")
+            alone = f"; single chunks as {form.alone.name}" if form.alone else ""
+            yield finding("ok", f"{name} runs as {form.name} in {form.format_name}{speed}{alone}")
+        if find_spec("mamba_ssm") and not mamba2.fused_available() and not any("mamba-ssm" in x for x in told.lines):
+            told.lines.append("mamba-ssm is installed but not used, because causal-conv1d is missing")
     finally:
-        forms.log.removeHandler(told)
+        for log in (forms.log, mamba2.log):
+            log.removeHandler(told)
     for line in dict.fromkeys(told.lines):
         yield finding("note", line, _missing_step())
 
