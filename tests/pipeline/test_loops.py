@@ -152,7 +152,7 @@ NO_METER = beats_at(120, 9).model_copy(update={"beats_per_bar": None})
 
 @pytest.mark.parametrize("beats", [Beats(), NO_METER])
 def test_where_there_are_no_bars_it_is_said(tmp_path, beats):
-    with pytest.raises(AnalysisError, match="its bars could not be found"):
+    with pytest.raises(AnalysisError, match="its bars could not be detected"):
         cut_loops({}, beats, bars=4, folder=tmp_path, name=NAME)
 
 

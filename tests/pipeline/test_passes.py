@@ -219,7 +219,7 @@ def test_parts_are_named_like_all_stems_and_a_stem_mp4_holds_their_wholes(studio
     ("passes", "error", "said"),
     [
         ("[{stem: choir, model: voices}]", PresetError, "a pass over 'choir', but the stems are drums, bass"),
-        ("[{stem: vocals, model: voices9}]", UnknownModel, "sends vocals through another model: There is no model"),
+        ("[{stem: vocals, model: voices9}]", UnknownModel, "separates vocals with another model: There is no model"),
         ("[{stem: vocals, model: htdemucs}]", UnknownModel, "models pull htdemucs"),
         ("[{stem: vocals, model: six}]", PresetError, "second stem 'drums'; choose and name"),
         ("[{stem: vocals, model: six, keep: [guitar]}]", PresetError, "second stem 'guitar'.*guitar: NEW NAME"),
@@ -245,7 +245,10 @@ def test_what_cannot_be_is_one_sentence_with_the_way_out(studio, passes, error, 
     ("stems", "said"),
     [
         (["leed"], "no stem 'leed'; did you mean 'lead'"),
-        (["lead", "backing", "drums", "bass", "other", "guitar", "piano", "rest"], "name at least one, and not all"),
+        (
+            ["lead", "backing", "drums", "bass", "other", "guitar", "piano", "rest"],
+            "name at least one stem, but not all",
+        ),
     ],
 )
 def test_stems_that_no_pass_gives_are_refused(studio, stems, said):

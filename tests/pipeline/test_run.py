@@ -156,7 +156,7 @@ def test_a_preset_may_write_its_outputs_alone(studio, tmp_path):
         (["vocal"], "no stem 'vocal'; did you mean 'vocals'"),
         (["guitar"], "it provides"),
         (["rest"], "name at least one"),
-        (["vocals", "drums", "bass", "other", "rest"], "name at least one, and not all"),
+        (["vocals", "drums", "bass", "other", "rest"], "name at least one stem, but not all"),
     ],
 )
 def test_stems_that_the_model_does_not_have_are_refused(studio, stems, words):

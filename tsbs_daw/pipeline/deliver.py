@@ -5,7 +5,7 @@ intermediate files:
 
     analyse -> one gain -> names -> encode and tag -> sessions -> loops, .stem.mp4
 
-Only the stems are essential: if anything else fails, the manifest gets a warning and the delivery goes on.
+Only the stems are essential: if anything else fails, the manifest gets a warning and the delivery continues.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ LOOPS = "loops"  # subfolder of the song's folder
 
 @dataclass(frozen=True)
 class StemAudio:
-    """A delivered dry stem. `name` is the model's name for it."""
+    """A delivered dry stem. `name` is its name in the model."""
 
     name: str
     color: str
@@ -70,7 +70,7 @@ class StemAudio:
 
 
 def stem_name(file: AudioFile) -> str:
-    """Return the model's name of a dry stem; the file's name differs if an output has the same name."""
+    """Return the name of a dry stem in the model; the file's name differs if an output has the same name."""
     return file.sources[0] if len(file.sources) == 1 else file.name
 
 
@@ -104,19 +104,19 @@ def write_loops(audio: Sequence[StemAudio], info: SongInfo, folder: Path, bars: 
     stems = {stem.name: stem.path for stem in audio}
     key = info.sure_key
     try:
-        made = cut_loops(
+        paths = cut_loops(
             stems, info.analysis.beats, bars=bars, folder=into, name=name, key=key.name if key else None
         )  # fmt: skip
     finally:
         if not any(into.iterdir()):
             into.rmdir()
-    if not made:
+    if not paths:
         raise AnalysisError("the song has fewer bars")
-    return [path.relative_to(folder).as_posix() for path in made]
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def write_stems(path: Path, master: Path, audio: Sequence[StemAudio], info: SongInfo, tags: Tags) -> None:
-    """Write a .stem.mp4: one file with the song and each stem as tracks.
+    """Write a .stem.mp4: one file with the song and every stem as separate tracks.
 
     Args:
         path: The file to write.
@@ -163,6 +163,7 @@ class Delivery:
 
     Attributes:
         folder: The staged folder of the song.
+        warnings: Warnings for the manifest.
     """
 
     resolved: ResolvedJob
@@ -231,7 +232,7 @@ class Delivery:
         except Exception as error:
             if disk_is_full(error):
                 raise
-            log.warning("job %s: no %s", self.resolved.job.id, what, exc_info=True)
+            log.warning("job %s: cannot make the %s", self.resolved.job.id, what, exc_info=True)
             reason = str(error).replace(f"{self.folder}{os.sep}", "")  # the staged folder is about to be renamed
             reason = " ".join(reason.split()).rstrip(".") or type(error).__name__
             self.warnings.append(f"The {what} could not be made ({reason}); the stems are complete.")
@@ -243,24 +244,24 @@ class Delivery:
 
         report(0.0)
         about, rendering = self.separated.about, self.rendering
-        kept = analyse.AnalysisCache(self.resolved.cache)
+        cache = analyse.AnalysisCache(self.resolved.cache)
         key = cache_key(stems=self.separated.key, residual=self.resolved.residual, version=__version__)
-        found = kept.find(key)
-        if found is None:
-            found = analyse.analyse_apart(
+        analysis = cache.find(key)
+        if analysis is None:
+            analysis = analyse.analyse_apart(
                 self.raw / self.mixture.file,
                 {stem: self.raw / rendering.dry[stem].file for stem in about.stems},
                 about.samples / about.sample_rate,
                 report=report,
                 cancelled=self.context.cancelled,
             )
-            kept.keep(key, found)
-        write_synced(self.folder / analyse.FILE_NAME, found.model_dump_json(by_alias=True, indent=1))
-        self.warnings.extend(found.notes)
-        return found
+            cache.keep(key, analysis)
+        write_synced(self.folder / analyse.FILE_NAME, analysis.model_dump_json(by_alias=True, indent=1))
+        self.warnings.extend(analysis.notes)
+        return analysis
 
     def _write(self, info: SongInfo, tags: Tags) -> tuple[Encoding, list[AudioFile]]:
-        """Encode every delivered file, and remove each rendered file right after it to save disk space."""
+        """Encode every delivered file, and remove each rendered file as soon as it is encoded, to save disk space."""
         delivery, rendering = self.resolved.delivery, self.rendering
         fmt, complaint = format_for(delivery.format, self.separated.about.channels)
         levels = [*rendering.files] + ([rendering.stems_sum] if rendering.stems_sum else [])

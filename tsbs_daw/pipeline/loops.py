@@ -1,10 +1,10 @@
-"""Cut stems into loops: sample-accurately at bar lines and without fades, so that consecutive loops join seamlessly.
+"""Cut stems into loops, sample-accurately at bar lines and without fades, so that consecutive loops join seamlessly.
 
 A loop is a WAV with the unchanged samples of the stem, with tempo, beats and loop points for DAWs and samplers
 (`tempo_chunks`), and with its position in the song as a BWF time reference.
 
-Detected downbeats deviate by some milliseconds from a steady tempo; cut there, every loop would have another length.
-If a straight line fits the downbeats, it is the grid of the song and gives the bar lines. If not, the tempo varies, and
+Detected downbeats deviate from a steady tempo by a few milliseconds; if the stems were cut there, every loop would have
+a different length. If a straight line fits the downbeats, the bar lines are placed on it. If not, the tempo varies, and
 the detected downbeats are the bar lines.
 
 Axes: (channels, samples), float32.
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STEADY_S = 0.030  # largest distance of a downbeat from the line: half a 32nd at 120 BPM, and the error of detectors
-UNEVEN = 0.15  # a bar whose length differs from the median by more than this share was not detected correctly
+STEADY_S = 0.030  # largest distance of a downbeat from the line: half a 32nd note at 120 BPM, the accuracy of detectors
+UNEVEN = 0.15  # a bar whose length differs from the median by more than this fraction was not detected correctly
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Bar:
 
     Attributes:
         number: Number of the first bar in the song, from 1.
+        start_samples: Start of the first bar.
+        end_samples: End of the last bar.
     """
 
     number: int
@@ -50,7 +52,7 @@ class Bar:
 def bar_lines_s(downbeats_s: tuple[float, ...]) -> np.ndarray:
     """Return the times of the bar lines: on a regular grid if the tempo is steady, otherwise the downbeats.
 
-    For a steady song there is one bar line more than there are downbeats: the end of the last bar.
+    With a steady tempo, there is one more bar line than there are downbeats: the end of the last bar.
     """
     found = np.asarray(downbeats_s, np.float64)
     if len(found) < 3:
@@ -64,12 +66,12 @@ def bar_lines_s(downbeats_s: tuple[float, ...]) -> np.ndarray:
 def pieces(downbeats_s: tuple[float, ...], bars: int, sample_rate: int, samples: int) -> list[Bar]:
     """Divide a song into contiguous pieces of `bars` whole bars.
 
-    A piece that contains a bar of another length, because the metre changes or a downbeat was missed, is skipped; the
-    next piece begins after that bar.
+    If a bar has a different length, because the metre changes or a downbeat was missed, the piece that would contain it
+    is skipped, and the next piece begins after that bar.
 
     Args:
         downbeats_s: Times of the downbeats.
-        bars: Bars of a piece.
+        bars: Number of bars in a piece.
         sample_rate: In Hz.
         samples: Length of the song.
     """
@@ -112,7 +114,7 @@ def cut_loops(
     Args:
         stems: Lossless files, by the stems' names.
         beats: Beats and downbeats of the song.
-        bars: Bars of a loop.
+        bars: Number of bars in a loop.
         folder: Existing folder for the files.
         name: Start of the file names: song, tempo and key. "Song [128 BPM 8A]" becomes "Song [128 BPM 8A] drums 4 bars
             017.wav", where 17 is the number of the first bar. If the bars are doubtful, the name has "drums ~4 bars
@@ -127,7 +129,7 @@ def cut_loops(
         AudioError, OutputError, NoSpaceLeft
     """
     if bars < 1 or not beats.beats_per_bar or len(beats.downbeats_s) < 2:
-        raise AnalysisError(f"No loops can be cut from {name!r}: its bars could not be found.")
+        raise AnalysisError(f"Cannot cut loops from {name!r}: its bars could not be detected.")
     made: list[Path] = []
     try:
         for stem, path in stems.items():
@@ -199,7 +201,7 @@ class _Cutter:
         self._block = np.empty((0, 0), np.float32)
 
     def samples(self, start: int, end: int) -> Iterator[np.ndarray]:
-        """Yield the stream from sample `start` to `end` in blocks of (channels, n); fewer if the stream ends before."""
+        """Yield the stream from sample `start` to `end` in blocks of (channels, n); fewer if the stream ends early."""
         while self._at < end:
             if not self._block.shape[1]:
                 block = next(self._blocks, None)

@@ -1,4 +1,4 @@
-"""Passes, which separate a stem with another model, and the tree of a song's stems.
+"""Passes, which separate a stem further with another model, and the tree of a song's stems.
 
     drums bass other vocals         the stems of the job's model
                      vocals         is separated by a pass, and is kept beside its parts
@@ -35,7 +35,7 @@ Blocks = Iterator[tuple[dict[str, np.ndarray], np.ndarray]]
 
 @dataclass(frozen=True)
 class ResolvedPass:
-    """A pass whose model was looked up but not loaded.
+    """A pass whose model has been looked up but not loaded.
 
     Attributes:
         stem: The stem to separate.
@@ -53,7 +53,7 @@ class ResolvedPass:
 
     @property
     def residual(self) -> str:
-        """Name of the stem's residual, which is in none of its parts."""
+        """Name of the stem's residual: the part of the stem that is in none of its parts."""
         return f"{self.stem} {RESIDUAL}"
 
 
@@ -84,7 +84,7 @@ class StemTree:
         return () if above is None else (*self.wholes(above), above)
 
     def root(self, stem: str) -> str:
-        """Return the stem of the job's model that contains a stem, or is it."""
+        """Return the stem of the job's model that contains a stem, or the stem itself if it is one of them."""
         return (*self.wholes(stem), stem)[0]
 
     def needed_for(self, wanted: Collection[str]) -> StemTree:
@@ -129,7 +129,15 @@ class StemTree:
 
 @dataclass(frozen=True)
 class DryTrack:
-    """A stem without effects, or the sum of several."""
+    """A stem without effects, or the sum of several.
+
+    Attributes:
+        name: Name of the track.
+        sources: The stems that sum to the track.
+        delivered: Whether its file is delivered, rather than an intermediate file.
+        folders: The stems that contain it, outermost first.
+        muted: Whether a session mutes it.
+    """
 
     name: str
     sources: tuple[str, ...]
@@ -194,10 +202,10 @@ def _look_up(step: Pass, preset: Preset, settings: Settings) -> tuple[str, tuple
         stats = [path.stat() for path in paths if path]
         return _read(step.model, settings, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
     except (UnknownModel, CheckpointError, ModelError) as error:
-        raise type(error)(f"The preset {preset.name} sends {step.stem} through another model: {error}") from error
+        raise type(error)(f"The preset {preset.name} separates {step.stem} with another model: {error}") from error
 
 
-@lru_cache(maxsize=16)  # a model is hashed again only if its file has changed
+@lru_cache(maxsize=16)  # `versions` is part of the key, so a model is hashed again if its file has changed
 def _read(model: str, settings: Settings, versions: tuple[tuple[int, int], ...]) -> tuple[str, tuple[str, ...]]:
     paths = [registry.resolve(name, settings) for name in registry.members(model)]
     return joined_hash([file_sha256(path) for path in paths]), tuple(kinds.read_config(paths[0]).stems)
@@ -208,9 +216,9 @@ def _parts(step: Pass, outputs: tuple[str, ...], preset: Preset) -> dict[str, tu
         return {output: (output,) for output in outputs}
     for stem, _ in step.keep:
         if stem not in outputs:
-            closest = did_you_mean(stem, list(outputs)) or f"; it gives {', '.join(outputs)}."
+            closest = did_you_mean(stem, list(outputs)) or f"; it provides {', '.join(outputs)}."
             raise PresetError(
-                f"the pass over {step.stem!r} keeps {stem!r}, which {Path(step.model).name} does not give{closest}",
+                f"the pass over {step.stem!r} keeps {stem!r}, which {Path(step.model).name} does not provide{closest}",
                 preset.path,
             )
     kept = {stem for stem, _ in step.keep}
@@ -238,7 +246,7 @@ def _check_names(step: ResolvedPass, taken: Collection[str], preset: Preset) -> 
     renamed = f"{{{clashing[0]}: NEW NAME}}"
     hint = f"`keep: [{', '.join(free)}]`, or rename it with `keep: [{renamed}]`" if free else f"`keep: [{renamed}]`"
     raise PresetError(
-        f"the pass over {step.stem!r} gives a second stem {clashing[0]!r}; choose and name its stems with {hint}.",
+        f"the pass over {step.stem!r} makes a second stem {clashing[0]!r}; choose and name its stems with {hint}.",
         preset.path,
     )
 
@@ -300,7 +308,7 @@ def _left_out(
 
 
 class _Waiting:
-    """A buffer that returns blocks in other lengths than they were added."""
+    """A buffer for blocks that are taken out in other lengths than they were added."""
 
     def __init__(self) -> None:
         self._stems: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""Publishing a song's folder: complete or not at all, and never over an existing folder.
+"""Publish a song's folder: complete or not at all, and never over an existing folder.
 
     <output>/.tmp-<job>-<fence>/     stems are written here, on the same file system as the result
         -> every file fsynced, then manifest.json, then the folder
@@ -41,7 +41,7 @@ def find_previous_run(output: Path, song: str, identity: str, *, analysed: bool 
         output: Folder that holds the songs' folders.
         song: Name of the song.
         identity: From `contracts.manifest.identity_of`.
-        analysed: Require its analysis, too.
+        analysed: Require its analysis as well.
 
     Returns:
         The folder, or None if there is none.
@@ -70,6 +70,7 @@ def holds_complete_run(folder: Path, identity: str, *, analysed: bool = False) -
 
 
 def has_analysis(folder: Path, manifest: Manifest) -> bool:
+    """Return whether the folder holds the analysis that its manifest names."""
     return manifest.analysis is not None and (folder / manifest.analysis).is_file()
 
 
@@ -339,7 +340,7 @@ def remove_stale(
         if alive is None:
             alive = now - _last_change_unix_s(folder) < _STALE_AFTER_S
         if not alive and remove_folder(folder):
-            log.info("removed %s, left behind by job %s", folder, job)
+            log.info("removed %s, which job %s left behind", folder, job)
             removed.append(folder)
     return removed
 
@@ -374,7 +375,7 @@ def _last_change_unix_s(folder: Path) -> float:
             try:
                 times.append(path.stat().st_mtime)
             except OSError:
-                continue  # removed just now, so somebody is using the folder, and its own time is recent
+                continue  # it was just removed, so the folder is in use, and the folder's own time is recent
     return max(times)
 
 

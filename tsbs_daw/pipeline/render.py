@@ -1,10 +1,10 @@
 """Render stems into a song's files: dry stems, the preset's outputs and, if needed, the mixture; then encode them.
 
-The rendered files are 32-bit float WAVs, measured while they are written. Blocks pass through effects, writers and
+The rendered files are 32-bit float WAVs, measured while they are written. Blocks pass through the effects, writers and
 meters of all files in parallel, on the cores that the network no longer uses.
 
-For delivery they get their gain, format, names and tags. All files of a song get the same gain, so their balance and
-the sum of the stems do not change.
+For delivery, they get their gain, format, names and tags. All files of a song get the same gain, so their balance does
+not change, and the stems still sum to the mixture.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Rendering:
 
     Attributes:
         files: The delivered files.
-        dry: Every dry stem that was written, delivered or not, by the model's name for it.
+        dry: Every dry stem that was written, delivered or not, by its name in the model.
         residual_db: Level of the residual relative to the mixture; None if either is silent.
         mixture: The song itself, if requested.
         stems_sum: Levels of the sum of the dry stems, if the mixture was requested.
@@ -73,7 +73,7 @@ class Rendering:
 
 @dataclass
 class _Track:
-    """A file while it is being written."""
+    """A file that is being written."""
 
     file: AudioFile
     renderer: OutputRenderer | None
@@ -143,7 +143,7 @@ def render(
                 together = np.asarray(np.sum([parts[stem] for stem in tree.stems], axis=0, dtype=np.float64))
                 audio += [(together + left).astype(np.float32), together.astype(np.float32)]
                 measured.append(stems_sum)
-            each("write", AudioWriter.write, writers, audio)  # the last array, the sum of the stems, is only measured
+            each("write", AudioWriter.write, writers, audio)  # the last array, the sum of stems, is only measured
             each("measure", Meter.add, measured, audio)
             left_of_all = total([left, *(parts[step.residual] for step in tree.passes)])
             left_out += float(np.square(left_of_all, dtype=np.float64).sum())
@@ -282,7 +282,7 @@ class Encoding:
         format: One of the delivery formats, see `audio.encoders`.
         gain_db: Gain for every file.
         time_reference_samples: Position of the song in its session.
-        song: Name, tags and analysis of the song.
+        song: Name, artist, title and analysis of the song.
         tags: Tags of the source; every file gets them, with its own title.
     """
 

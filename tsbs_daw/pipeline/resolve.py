@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Sums the seconds of each step. The time of a nested step counts for the inner one only."""
+    """Sums the seconds of each step. The time of a nested step counts only for the inner step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -43,6 +43,7 @@ class Stopwatch:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Count the time within a `with` block for the step `name`."""
         self._turn()
         self._running.append(name)
         try:
@@ -76,7 +77,7 @@ class JobContext:
 
     Attributes:
         job_id: Id of the job, for the log.
-        progress: Called with a fraction and a phrase.
+        progress: Called with (fraction, phrase).
         cancelled: Called between blocks; returns whether to stop. May raise LeaseLost.
         timings: Sums the seconds of each step.
         shares: Start and end of each step on the progress bar; see `run`.

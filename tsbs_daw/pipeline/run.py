@@ -1,4 +1,4 @@
-"""run_job: the steps from a song's file to the published folder with its stems and session.
+"""`run_job`: the steps from a song's file to the published folder with its stems and session.
 
 resolve -> find an equal earlier run -> separate, or find the stems in the cache -> render -> deliver -> publish
 """
@@ -70,7 +70,7 @@ def run_job(
     if folder := find_previous_run(
         job.output, resolved.song, resolved.identity, analysed=resolved.delivery.analyses
     ):  # fmt: skip
-        log.info("job %s: an equal run has made %s", job.id, folder)
+        log.info("job %s: %s was already made by an equal run", job.id, folder)
         return result_of(resolved, folder)
     separated = separate(resolved, StemCache(resolved.cache), context)
     with StagedFolder(

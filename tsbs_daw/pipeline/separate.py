@@ -24,7 +24,7 @@ from tsbs_daw.separation.separator import NORMAL, QUALITIES
 
 log = logging.getLogger(__name__)
 
-LONG_ENOUGH_S = 30.0  # shorter songs say too little about the speed of a model
+LONG_ENOUGH_S = 30.0  # shorter songs do not show the speed of a model reliably
 
 DECODER_AGAIN_S = 5.0  # pause before a decoder that was killed runs again
 LOOK_EVERY_S = 0.2
@@ -61,7 +61,7 @@ def _run_pass(
 ) -> CachedStems:
     """Get the parts of a stem: from the cache, or compute and cache them. Only the latter loads the pass's model."""
     settings, device = resolved.settings, resolved.separator.device.type
-    # What determines the number format, as far as known without loading the model; empty for the defaults.
+    # What determines the number format, as far as it is known without loading the model; empty for the defaults.
     precision = {} if settings.precision == "auto" else {"precision": settings.precision}
     place = {} if device == "cpu" else {"device": device}
     key = cache_key(
@@ -138,7 +138,7 @@ def _separate_trying_again(cache: StemCache, key: str, resolved: ResolvedJob, co
     try:
         return _separate_into(cache, key, resolved, context)
     except DecoderKilled as error:
-        log.warning("job %s: %s It is tried again in %g s.", context.job_id, error, DECODER_AGAIN_S)
+        log.warning("job %s: %s Retrying in %g s.", context.job_id, error, DECODER_AGAIN_S)
     context.report("separate", 0.0, "waiting to decode again")
     until = time.monotonic() + DECODER_AGAIN_S
     while (left_s := until - time.monotonic()) > 0:
@@ -256,7 +256,7 @@ class _Tee:
 
     def take(self, samples: int) -> np.ndarray:
         kept = self._kept
-        assert kept is not None, "the samples have passed"
+        assert kept is not None, "`take` is only called after these samples passed through"
         taken: np.ndarray = kept[:, :samples]
         self._kept = kept[:, samples:]
         return taken

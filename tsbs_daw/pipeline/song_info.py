@@ -1,4 +1,4 @@
-"""What is known of a song, and how the names of its files and its DAW sessions say it.
+"""Facts about a song, and the file names and DAW sessions that show them.
 
 `SongInfo` has artist, title, tempo and key. File names come from a preset's template:
 `{artist} - {title} [{bpm} BPM {camelot}] {stem}`. An unknown field is omitted, together with the text after it up to
@@ -30,8 +30,8 @@ class SongInfo:
 
     Attributes:
         song: Name of the song.
-        artist: From the tags; "" if unknown.
-        title: From the tags; the song's name if unknown.
+        artist: From the tags or the song's name; "" if unknown.
+        title: From the tags or the song's name.
         analysis: None if the song was not analysed.
     """
 

@@ -44,7 +44,7 @@ _IN_USE_S = 3600.0  # a folder touched within this time may still be being read
 
 
 class StemSource(Protocol):
-    """What stems are separated from: an `AudioReader`, or a stem for a pass."""
+    """The audio that stems are separated from: an `AudioReader`, or a stem for a pass."""
 
     @property
     def info(self) -> AudioInfo: ...
@@ -173,7 +173,7 @@ class StemCache:
                 lock.acquire()
             except (HeldElsewhere, FileNotFoundError):  # another run found the folder before it was locked
                 continue
-            except OSError:  # a file system without locks: `prune` goes by the folder's age
+            except OSError:  # on a file system without locks, `prune` uses the age of the folder
                 pass
             return temporary, lock
 
@@ -185,11 +185,11 @@ class StemCache:
                 lock.acquire()
             except (HeldElsewhere, OSError):
                 continue
-            # While the lock is held, so that a run that has just created the folder notices.
+            # Remove it while holding the lock, so that a run that has just created the folder notices.
             shutil.rmtree(lock_path.parent, ignore_errors=True)
             lock.release()
             shutil.rmtree(lock_path.parent, ignore_errors=True)  # again for systems that cannot remove an open file
-            log.info("removed %s, left behind by a run that was killed", lock_path.parent)
+            log.info("removed %s, which a killed run left behind", lock_path.parent)
 
     def prune(self, keep: str = "") -> None:
         """Remove the least recently used folders until the limit is met. Folders that may be in use stay."""
@@ -208,7 +208,7 @@ class StemCache:
 
 
 def _remove_lock(lock: LockFile) -> None:
-    """Remove and release the lock of a complete folder; in this order, if the system can remove an open file."""
+    """Remove and release the lock of a complete folder, in this order if the system can remove an open file."""
     with suppress(OSError):
         lock.path.unlink()
     lock.release()
