@@ -46,12 +46,19 @@ def test_a_missing_mamba_ssm_is_no_news(caplog):
     assert not mamba2.fused_available() and not caplog.records
 
 
-def test_it_is_switched_off_within():
+def test_it_is_used_only_where_it_was_asked_for(monkeypatch):
+    """Training, for one, does not ask: the first call of the kernels tunes itself for a minute."""
+
     class OnCuda:
         is_cuda, dtype = True, torch.float32
 
-    with mamba2.fused_kernels(False):
-        assert not mamba2.fuses(OnCuda())
+    monkeypatch.setattr(mamba2, "fused_available", lambda: True)
+    assert not mamba2.fuses(OnCuda())
+    with mamba2.fused_kernels(True):
+        assert mamba2.fuses(OnCuda())
+        with mamba2.fused_kernels(False):
+            assert not mamba2.fuses(OnCuda())
+    assert not mamba2.fuses(OnCuda())
 
 
 def test_short_sequences_are_not_padded_to_256():

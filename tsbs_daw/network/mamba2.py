@@ -5,8 +5,8 @@
 G directions (independent layers computed together), B sequences, L length, H heads, P head width, N states,
 c chunks, q (or s) position in a chunk.
 
-On CUDA, the fused kernels of mamba-ssm and causal-conv1d replace `Mamba2.mix` if they can be imported. They are used
-only in this module.
+On CUDA, the fused kernels of mamba-ssm and causal-conv1d replace `Mamba2.mix` within `fused_kernels(True)`, if they can
+be imported. They are used only in this module.
 """
 
 from __future__ import annotations
@@ -205,7 +205,8 @@ class Mamba2(nn.Module):
         return F.rms_norm(gated, (inner,), eps=1e-5) * self.norm_weight[:, None, None].to(gated.dtype)
 
 
-_fused_enabled = True  # see `fused_kernels`
+# Off until somebody has measured them (separation.forms): their first call tunes itself for a minute.
+_fused_enabled = False
 
 
 @cache

@@ -117,3 +117,22 @@ def test_a_follower_takes_in_what_is_finished_and_names_what_is_broken_once(fold
     follower.close()
     assert [song.name for song in bank.songs] == ["0", "1", "2"]
     assert sum("3: bass.wav" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory", "HIP error: HIPBLAS_STATUS_ALLOC_FAILED", "no kernel image"])
+def test_a_card_that_is_full_gets_a_smaller_store(monkeypatch, text):
+    asked = []
+
+    def make(self, stems, device, frames):
+        asked.append(frames)
+        if len(asked) < 3:
+            raise RuntimeError(text)
+
+    monkeypatch.setattr(DeviceStore, "__init__", make)
+    if text == "no kernel image":  # which less memory does not change
+        with pytest.raises(RuntimeError, match=text):
+            DeviceStore.of_size(4, torch.device("cpu"), 1.0)
+        assert len(asked) == 1
+    else:
+        DeviceStore.of_size(4, torch.device("cpu"), 1.0)
+        assert asked == [62_500_000, 31_250_000, 15_625_000]

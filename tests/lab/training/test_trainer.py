@@ -282,11 +282,19 @@ def test_a_run_waits_for_the_first_songs_that_others_write(tmp_path, small_recip
     writer.join()
 
 
-def test_a_card_that_is_full_gets_smaller_batches(songs, tmp_path, small_recipe):
+FULL_CARD = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", FULL_CARD, ids=lambda error: str(error)[:6])
+def test_a_card_that_is_full_gets_smaller_batches(songs, tmp_path, small_recipe, error):
     fabric = Fabric(accelerator="cpu", devices=1)
     recipe = small_recipe(optimiser={"batch": 4})
     one = trainer.Trainer(fabric, recipe, RunOptions(songs, tmp_path / "run"), lambda row: None)
-    one._ask_less(torch.OutOfMemoryError("CUDA out of memory"))
+    one._ask_less(error)
     assert one.excerpts[0].shape[0] == 2
     one._step()
     assert one.progress.step == 1

@@ -44,6 +44,7 @@ from tsbs_daw.lab.evaluation.songs import (
 )
 from tsbs_daw.lab.training.recipe import Recipe
 from tsbs_daw.network import ModelConfig
+from tsbs_daw.separation.devices import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +117,8 @@ class DeviceStore:
         for attempt in range(4):
             try:
                 return cls(stems, device, int(gigabytes * 1e9) // (2 * CHANNELS * stems))
-            except torch.OutOfMemoryError:
-                if attempt == 3:
+            except RuntimeError as error:
+                if attempt == 3 or not is_out_of_memory(error):
                     raise
                 gigabytes /= 2
         raise AssertionError

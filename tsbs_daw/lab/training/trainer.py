@@ -40,6 +40,7 @@ from tsbs_daw.lab.training.optimiser import (
 )
 from tsbs_daw.lab.training.recipe import Recipe
 from tsbs_daw.lab.training.run_folder import Board, Curve, Progress, load_state, save_state, write_model, write_tensors
+from tsbs_daw.separation.devices import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class Trainer:
 
         self.fabric, self.recipe, self.options, self.report = fabric, recipe, options, report
         self.out, self.config = options.out, recipe.model_config_value()
+        self.state_path = self.out / "last.safetensors"
         self.out.mkdir(parents=True, exist_ok=True)
         tune_device(fabric.device, fabric.world_size)
         self.sources = Sources(fabric, recipe, options.folders, options.out, self.config, options.skip_broken)
@@ -187,10 +189,6 @@ class Trainer:
         bfloat16 = self.fabric._precision.precision == "bf16-mixed"
         return BlockCompiler(self.raw_model, self.excerpts.sizes(), self.out, bfloat16)
 
-    @property
-    def state_path(self) -> Path:
-        return self.out / "last.safetensors"
-
     def follow_clock(self, deadline: float) -> None:
         """Use the clock instead of `total_steps`: steps, the last validation and all writing end by `deadline`."""
         self.clock, self._reserved_s = Clock(deadline, self.progress.trained_s), LAST_LOOK_S
@@ -200,12 +198,13 @@ class Trainer:
         log = self.recipe.log
         self.sources.follow()
         self._looked = mark = time.monotonic()
+        self._noted_s = self.progress.trained_s
         try:
             while not self._agree(self._is_over() or stop()):
                 terms, norm = self._step_or_fall_back()
                 step = self.progress.step
                 if step % log.curve_every_steps == 0 or step == 1:
-                    self._note_step(step, terms, norm, seconds=time.monotonic() - mark)
+                    self._note_step(step, terms, norm, mark)
                 self.progress.trained_s += time.monotonic() - mark
                 if self._should_validate(step):
                     self._validate(step)
@@ -218,11 +217,9 @@ class Trainer:
                 self._validate(self.progress.step)
             self._save()
         finally:
-            self.sources.close()
-            if self.compiler is not None:
-                self.compiler.close()
-            if self.board is not None:
-                self.board.close()
+            for part in (self.sources, self.compiler, self.board):
+                if part is not None:
+                    part.close()
         return self.progress
 
     def _is_over(self) -> bool:
@@ -256,7 +253,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         if self.compiler is not None and self.compiler.active:
             self.compiler.give_up(error)
-        elif isinstance(error, torch.OutOfMemoryError) and self.excerpts.batch > 1:
+        elif isinstance(error, RuntimeError) and is_out_of_memory(error) and self.excerpts.batch > 1:
             self.excerpts.batch //= 2
             logger.warning("the card's memory is out: %s examples a step from here on", self.excerpts.batch)
         else:
@@ -341,19 +338,22 @@ class Trainer:
         for stem, audio in zip(self.config.stems, estimates, strict=True):
             board.add_audio(f"estimate/{stem}", audio, self.config.sample_rate, step)
 
-    def _note_step(self, step: int, terms: LossTerms, norm: Tensor, *, seconds: float) -> None:
+    def _note_step(self, step: int, terms: LossTerms, norm: Tensor, mark: float) -> None:
         losses = torch.stack(self._recent)
         self._recent.clear()
         if not losses.isfinite().all() and losses.isfinite().float().mean() < 0.5:
             self._recover()
+        # A GPU has finished its steps only now, where their losses were read; so the time of one is their mean.
+        trained_s = self.progress.trained_s + time.monotonic() - mark
+        step_s, self._noted_s = (trained_s - self._noted_s) / len(losses), trained_s
         row = {
             "loss": round(float(losses.mean()), 6),
             "final_loss": round(float(terms.final), 6),
             "mask_loss": round(float(terms.mask), 6),
             "gradient_norm": round(float(norm), 4),
             "learning_rate": self._rate(step - 1),
-            "step_s": round(seconds, 4),
-            "trained_s": round(self.progress.trained_s + seconds, 1),
+            "step_s": round(step_s, 4),
+            "trained_s": round(trained_s, 1),
             "songs": self.excerpts.songs,
         }
         self._note("step", step, **row)
