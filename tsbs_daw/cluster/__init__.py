@@ -37,7 +37,7 @@ def read_paths(home: Path) -> Paths:
     path = home / CONFIG
     if not path.exists():
         return {}
-    return read_model(path, _Config, Kind("file of a cluster", SettingsError, "it needs `paths:`")).paths
+    return read_model(path, _Config, Kind("cluster configuration", SettingsError, "it needs `paths:`")).paths
 
 
 def places_of(path: Path, paths: Paths) -> tuple[tuple[str, str], ...]:

@@ -145,7 +145,7 @@ def load_folders(path: Path) -> tuple[WatchFolder, ...]:
     """
     from tsbs_daw.core.documents import Kind, read_model
 
-    kind = Kind("file of watch folders", SettingsError, "it needs `folders:` and a list of them")
+    kind = Kind("watch folder configuration", SettingsError, "it needs `folders:` and a list of them")
     file = read_model(path, _File, kind)
     base = path.absolute().parent
     folders = [replace(_folder(entry, base), **_hooks(entry, base, file, path)) for entry in file.folders]
