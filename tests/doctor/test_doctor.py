@@ -58,7 +58,7 @@ def test_on_a_machine_that_works_the_command_says_so_in_json_and_ends_with_0(tmp
     assert not problems and report["ok"] and ended.returncode == 0
     told = {finding["topic"]: finding["what"] for finding in report["findings"]}
     assert "separated into one, two" in told["job"]
-    assert "Mamba-2 scan" in told["device"]
+    assert "a small network on" in told["device"]
     assert report["machine"]["cores"] >= 1
     assert not (tmp_path / "home" / "spool").exists(), "the tiny job must not touch the user's own spool"
 
@@ -243,3 +243,35 @@ def test_the_missing_step_is_named_in_the_order_of_installing(monkeypatch):
         assert words in probe._missing_step()
         there.add(part)
     assert "--no-build-isolation causal-conv1d" in probe._missing_step()
+
+
+@pytest.mark.parametrize(
+    ("available", "driver", "cuda", "hip", "status", "told"),
+    [
+        (True, True, "13.0", None, "ok", "a card, 80 GB, CUDA 13.0"),
+        (True, False, None, "6.4", "ok", "a card, 80 GB, ROCm 6.4"),
+        (False, False, None, "6.4", "ok", "torch was built for ROCm 6.4; it finds no AMD GPU"),
+        (False, True, None, None, "note", "this torch was built without CUDA"),
+        (False, True, "13.0", None, "note", "it does not answer torch's CUDA 13.0"),
+        (False, False, "13.0", None, "ok", "no NVIDIA driver is here"),
+        (False, False, None, None, "ok", "for the CPU"),
+    ],
+)
+def test_what_torch_was_built_for_is_told(monkeypatch, available, driver, cuda, hip, status, told):
+    import types
+
+    import torch
+
+    from tsbs_daw.doctor import probe
+    from tsbs_daw.separation import devices
+
+    monkeypatch.setattr(devices, "nvidia_driver", lambda: driver)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a card")
+    card = types.SimpleNamespace(total_memory=80e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+    [finding] = probe._cuda(torch)
+    assert finding["status"] == status and told in finding["what"]
+    assert bool(finding["advice"]) == (status == "note")

@@ -47,7 +47,46 @@ def test_one_that_computes_something_else_is_not_chosen(monkeypatch, caplog, wro
 
 @pytest.mark.usefixtures("one_accelerator")
 def test_one_that_computes_right_is_chosen(monkeypatch):
-    for name in ("product_difference", "scan_difference"):
+    for name in ("product_difference", "scan_difference", "network_difference"):
         monkeypatch.setattr(devices, name, lambda device: 1e-6)
     assert choose_device("auto") == ELSEWHERE
     assert songs_at_once("auto") == 1
+
+
+@pytest.mark.usefixtures("one_accelerator")
+def test_one_whose_fourier_transforms_are_wrong_is_not_chosen(monkeypatch):
+    whole = torch.stft
+
+    def stft(mixture, *args, **options):
+        wrong = mixture.dtype == torch.float32  # on the device; the reference is float64
+        return whole(mixture, *args, **options) * (0.5 if wrong else 1.0)
+
+    monkeypatch.setattr(torch, "stft", stft)
+    assert failure(CPU).startswith("a small network is off by ")
+
+
+def test_every_kind_of_accelerator_is_offered_the_best_first(monkeypatch):
+    there = {"cuda"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: "xpu" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    for kind in ("xpu", "mps"):
+        assert [device.type for device in devices.accelerators()] == sorted(there, key=["cuda", "xpu", "mps"].index)
+        there.add(kind)
+    there.clear()
+    assert list(devices.accelerators()) == []
+
+
+@pytest.mark.parametrize(("built", "why"), [(None, "was built without CUDA"), ("13.0", "cannot use it with CUDA 13.0")])
+def test_a_driver_that_torch_cannot_use_is_told_once(monkeypatch, caplog, built, why):
+    devices._look_for_unused_driver.cache_clear()
+    monkeypatch.setattr(devices, "accelerators", lambda: iter(()))
+    monkeypatch.setattr(devices.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    for _ in range(2):
+        assert choose_device("auto") == CPU
+    devices._look_for_unused_driver.cache_clear()
+    assert caplog.messages == [
+        f"an NVIDIA driver is installed, but this torch {why}; `tsbs-daw doctor` says what to do"
+    ]

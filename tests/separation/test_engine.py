@@ -112,6 +112,16 @@ def test_at_last_a_failure_says_so(device):
         Engine(Starved(1), device, batch_size=4).estimate(MIXTURE)
 
 
+@pytest.mark.parametrize("kind", ["xpu", "mps"])
+def test_the_cache_of_every_accelerator_is_emptied(monkeypatch, kind):
+    emptied = []
+    monkeypatch.setattr(getattr(torch, kind), "empty_cache", lambda: emptied.append(kind))
+    found = Engine(Starved(1), CPU)
+    found.device = torch.device(kind)
+    found._free_memory()
+    assert emptied == [kind]
+
+
 def test_another_song_begins_at_the_top_again():
     found = Engine(Starved(SMALL.chunk_samples // 2), CPU, batch_size=4)
     found.estimate(MIXTURE)

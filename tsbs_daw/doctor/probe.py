@@ -26,7 +26,6 @@ CORE = (
     *("torch", "numpy", "soundfile", "pedalboard", "watchdog", "yaml", "safetensors", "pydantic", "soxr", "typer"),
     *("rich", "platformdirs", "einops", "pyebur128", "filelock", "librosa", "scipy", "mutagen"),
 )
-SAME = 1e-4  # a difference below this part of the RMS is rounding
 
 
 def finding(status: str, what: str, advice: str = "") -> Finding:
@@ -82,24 +81,31 @@ def device(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
 
 
 def _right(chosen: Any) -> Iterator[Finding]:
-    from tsbs_daw.separation.devices import product_difference, scan_difference
+    from tsbs_daw.separation.devices import differences
 
-    yield _same("a matrix product", product_difference(chosen), SAME, chosen)
-    yield _same("a Mamba-2 scan", scan_difference(chosen), SAME, chosen)
+    for what, difference, limit in differences(chosen):
+        yield _same(what, difference, limit, chosen)
 
 
 def _cuda(torch: Any) -> Iterator[Finding]:
-    driver = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
-    built = torch.version.cuda
+    """What torch was built for, and whether it finds a GPU of that kind."""
+    from tsbs_daw.separation.devices import nvidia_driver
+
+    hip, built = getattr(torch.version, "hip", None), torch.version.cuda
+    driver = nvidia_driver()
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
-        yield finding("ok", f"{torch.cuda.get_device_name(0)}, {total / 1e9:.0f} GB, CUDA {built}")
+        yield finding(
+            "ok", f"{torch.cuda.get_device_name(0)}, {total / 1e9:.0f} GB, {f'ROCm {hip}' if hip else f'CUDA {built}'}"
+        )
     elif driver and built is None:
         advice = "Install torch for CUDA: https://pytorch.org/get-started shows the command."
         yield finding("note", "there is an NVIDIA driver, and this torch was built without CUDA", advice)
     elif driver:
         advice = f"Update the driver to one that knows CUDA {built}, then run the doctor again."
         yield finding("note", f"there is an NVIDIA driver, and it does not answer torch's CUDA {built}", advice)
+    elif hip is not None:
+        yield finding("ok", f"torch was built for ROCm {hip}; it finds no AMD GPU")
     elif built is not None:
         yield finding("ok", f"torch was built for CUDA {built}; no NVIDIA driver is here")
     else:

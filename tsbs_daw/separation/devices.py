@@ -3,7 +3,7 @@
 The device is an accelerator whose results are correct in a trial, or else the CPU. Candidates are the backends of
 torch: CUDA (NVIDIA, and AMD with torch for ROCm), Intel's XPU and Apple's MPS. That torch reports one is not enough: a
 driver may be too old, torch may lack kernels for the card, or the backend may compute wrong results. So the trial
-compares a matrix product and a Mamba-2 scan with float64.
+compares a matrix product, a Mamba-2 scan and a small network, Fourier transforms included, with float64.
 
 On CUDA, arrays go through pinned memory in both directions, each on a stream of its own: while one batch is computed,
 the next is uploaded and the previous one downloaded. PyTorch reuses the pinned buffers for batches of the same size.
@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -23,8 +26,8 @@ import torch
 from torch import Tensor
 
 from tsbs_daw.core.errors import DeviceError, DeviceLost, described
-from tsbs_daw.network import FULL
-from tsbs_daw.network.mamba2 import Mamba2
+from tsbs_daw.network import FULL, TINY, TwoStageSeparator
+from tsbs_daw.network.mamba2 import Mamba2, fused_kernels
 
 if TYPE_CHECKING:
     from tsbs_daw.separation.forms import Form
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LARGEST_DIFFERENCE = 1e-4  # relative to the RMS; float32 rounding is far below
+LARGEST_NETWORK_DIFFERENCE = 1e-2  # likewise: some backends round convolutions to ten bits
 MEMORY_SHARE = 0.6  # share of a device's free memory that a batch may plan to use
 SONGS_ON_CUDA = 4  # while one is decoded and another written, the chunks of two more keep the device busy
 
@@ -46,6 +50,7 @@ def choose_device(name: str) -> torch.device:
         DeviceError: The device is not available.
     """
     if name == "auto":
+        _look_for_unused_driver()
         return next((device for device in accelerators() if _passes(device)), torch.device("cpu"))
     try:
         device = torch.device(name)
@@ -71,6 +76,20 @@ def accelerators() -> Iterator[torch.device]:
         yield torch.device("mps")
 
 
+def nvidia_driver() -> bool:
+    """Return whether an NVIDIA driver is installed, whether torch can use it or not."""
+    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
+
+
+@cache
+def _look_for_unused_driver() -> None:
+    """Log once if an NVIDIA driver is installed that torch cannot use."""
+    if not torch.cuda.is_available() and nvidia_driver():
+        built = torch.version.cuda
+        why = "was built without CUDA" if built is None else f"cannot use it with CUDA {built}"
+        log.warning("an NVIDIA driver is installed, but this torch %s; `tsbs-daw doctor` says what to do", why)
+
+
 def _passes(device: torch.device) -> bool:
     reason = failure(device)
     if reason is not None:
@@ -82,12 +101,19 @@ def _passes(device: torch.device) -> bool:
 def failure(device: torch.device) -> str | None:
     """Try a device and return why it cannot be used; None if it computes correctly."""
     try:
-        for what, difference in (("a matrix product", product_difference), ("a Mamba-2 scan", scan_difference)):
-            if not (value := difference(device)) <= LARGEST_DIFFERENCE:
+        for what, value, limit in differences(device):
+            if not value <= limit:
                 return f"{what} is off by {value:.0e} of the RMS"
     except Exception as error:  # a driver, a backend without an operation, a torch without kernels for the card
         return described(error)
     return None
+
+
+def differences(device: torch.device) -> Iterator[tuple[str, float, float]]:
+    """Try a device; yield what was computed on it, the difference from float64, and the largest allowed difference."""
+    yield "a matrix product", product_difference(device), LARGEST_DIFFERENCE
+    yield "a Mamba-2 scan", scan_difference(device), LARGEST_DIFFERENCE
+    yield "a small network", network_difference(device), LARGEST_NETWORK_DIFFERENCE
 
 
 def product_difference(device: torch.device) -> float:
@@ -103,6 +129,17 @@ def scan_difference(device: torch.device) -> float:
     with torch.no_grad():
         expected = layer.double().mix(projected.double())
         return difference(layer.float().to(device).mix(projected.to(device)), expected)
+
+
+def network_difference(device: torch.device) -> float:
+    """Return how far a network of one block per stage is from float64, from mixture to stems; see `difference`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = TwoStageSeparator(replace(TINY, mask_blocks=1, map_blocks=1)).eval()
+        mixture = 0.1 * torch.randn(1, 2, TINY.sample_rate // 5)
+    with torch.no_grad(), fused_kernels(False):
+        expected = network.double().estimate(mixture.double())
+        return difference(network.float().to(device).estimate(mixture.to(device)), expected)
 
 
 def trial_layer() -> tuple[Mamba2, Tensor]:

@@ -161,7 +161,8 @@ class Engine:
         if self.device.type == "cuda":
             self._run = GraphedForm(self.form)
             torch.cuda.synchronize(self.device)
-            torch.cuda.empty_cache()
+        if self.device.type in ("cuda", "xpu", "mps"):
+            getattr(torch, self.device.type).empty_cache()
 
 
 def _placed(
