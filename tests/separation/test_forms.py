@@ -24,6 +24,7 @@ ILLEGAL = RuntimeError("Triton Error [CUDA]: an illegal memory access was encoun
 def plain(monkeypatch) -> Form:
     monkeypatch.setattr(forms, "TRIAL_S", 0.1)
     monkeypatch.setattr(forms, "TRIAL_RUNS", 1)
+    monkeypatch.setattr(forms, "_of_process", {})
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
     torch.manual_seed(0)
@@ -107,6 +108,13 @@ def test_times_are_measured_once_and_errors_whenever_a_model_is_loaded(monkeypat
     assert len(chosen.measured) == 4
 
 
+def test_without_a_cache_times_are_measured_once_in_a_process(monkeypatch, plain):
+    chosen = Chosen(monkeypatch, plain)
+    for measured in (["plain"] * 2, []):
+        chosen.among({"plain": plain.network})
+        assert chosen.measured == measured
+
+
 def test_only_the_doctor_waits_for_mamba_ssm_and_what_it_finds_is_used_from_then_on(monkeypatch, plain, tmp_path):
     chosen = Chosen(monkeypatch, plain, tmp_path, {"mamba-ssm": (1.0, 1.0)})
     networks = dict.fromkeys(("mamba-ssm", "plain"), plain.network)
@@ -148,7 +156,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(monkeypatch, plain, tmp_
     assert Chosen(monkeypatch, plain, tmp_path / "file").among({"plain": plain.network}).name == "plain"
 
 
-def test_measuring_runs_whole_chunks(plain):
+def test_measuring_runs_whole_chunks(monkeypatch, plain):
     shapes = []
 
     class Noted(TwoStageSeparator):
@@ -156,10 +164,26 @@ def test_measuring_runs_whole_chunks(plain):
             shapes.append(tuple(mixture.shape))
             return super().estimate(mixture, stage)
 
+    monkeypatch.setattr(forms, "_candidates", lambda precision, network: iter(()))
     with torch.inference_mode():
         trials = Trials(Noted(SMALL).eval(), None)
+        assert trials.fastest("auto").name == "plain"
     assert shapes[1:] and set(shapes[1:]) == {(1, 2, SMALL.chunk_samples)}
     assert min(trials.record.seconds["plain form in float32"]) > 0
+
+
+def test_a_card_too_small_for_plain_torch_has_its_kernels(monkeypatch, plain):
+    chosen = Chosen(monkeypatch, plain, taken={"kernels": (1.0, 1.0)})
+    measure = chosen._shortest_s
+
+    def shortest_s(run, mixture):
+        if run.form.name == "plain":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return measure(run, mixture)
+
+    monkeypatch.setattr(forms, "_shortest_s", shortest_s)
+    form = chosen.among(dict.fromkeys(("kernels", "plain"), plain.network))
+    assert (form.name, form.speed) == ("kernels", 1.0)
 
 
 def test_nothing_that_works_leaves_plain_float32(monkeypatch, plain):

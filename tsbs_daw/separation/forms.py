@@ -89,7 +89,7 @@ LARGEST_ERROR = 0.02
 TRIAL_S = 1.0  # of sound, for the error
 TRIAL_RUNS = 5  # the fastest counts; the first compiles, the second is recorded as a graph
 TRIAL_BATCH = 8
-RUNS_LIMIT_S = 2.0  # for the runs of one form and batch after the first
+RUNS_LIMIT_S = 1.0  # for the runs of one form and batch after the first
 TRIALS_LIMIT_S = 30.0  # after which the forms that are left wait for the next start
 
 RECORDS = "forms.json"  # in the cache folder
@@ -179,7 +179,7 @@ def choose_form(
         network: On any device; moved to `device` unless that is the CPU.
         device: The device.
         precision: One of `NAMES`.
-        cache: Folder in which measured times are kept; None measures them again.
+        cache: Folder in which measured times are kept; None keeps them in this process alone.
         patient: Measure however long it takes, and mamba-ssm too, whose kernels tune themselves for a minute.
 
     Raises:
@@ -223,6 +223,7 @@ class Record(BaseModel):
 
 
 _RECORDS: TypeAdapter[dict[str, Record]] = TypeAdapter(dict[str, Record])
+_of_process: dict[str, Record] = {}  # what is kept without a cache folder
 ALONE, MANY = 0, 1  # indices into `Record.seconds`
 
 
@@ -244,18 +245,15 @@ class Trials:
         self._key = _record_key(network.config, self.device)
         self.record = self._read().get(self._key, Record())
         self._mixture = _trial(network.config, TRIAL_S, self.device)
-        exact = Form("plain", network, error=0.0, speed=1.0)
-        self._wanted = exact(self._mixture).float()
-        self._tried: dict[str, Form | None] = {exact.label: exact}
-        self.exact = exact
-        if exact.label not in self.record.seconds:
-            self._measure(exact)
+        self.exact = Form("plain", network, error=0.0, speed=1.0)
+        self._wanted = self.exact(self._mixture).float()
+        self._tried: dict[str, Form | None] = {self.exact.label: self.exact}
 
     def fastest(self, precision: str, patient: bool = False) -> Form:
         """Return the fastest form in large batches, with the fastest one in the same format for a batch of one."""
         forms = [form for form in _candidates(precision, self.network) if not self._is_lost(form)]
         began = time.monotonic()
-        for form in forms:
+        for form in (self.exact, *forms):
             if form.label in self.record.seconds:
                 continue
             if not patient and (form.name == "mamba-ssm" or time.monotonic() - began > TRIALS_LIMIT_S):
@@ -282,7 +280,7 @@ class Trials:
         measured = sorted((seconds[form.label][batch], form.label, form) for form in forms if form.label in seconds)
         for taken, _, form in measured:
             if ready := self._ready(form):
-                return replace(ready, speed=seconds[self.exact.label][batch] / taken)
+                return replace(ready, speed=seconds.get(self.exact.label, seconds[form.label])[batch] / taken)
         return None
 
     def _ready(self, form: Form) -> Form | None:
@@ -321,14 +319,17 @@ class Trials:
         self._keep()
 
     def _read(self) -> dict[str, Record]:
+        if self._path is None:
+            return _of_process
         try:
-            return _RECORDS.validate_json(read_small(self._path, RECORDS_BYTES)) if self._path else {}
+            return _RECORDS.validate_json(read_small(self._path, RECORDS_BYTES))
         except (OSError, ValueError):  # none yet, or a damaged one
             return {}
 
     def _keep(self) -> None:
         """Write the record into the cache. If that fails, it is measured again."""
         if self._path is None:
+            _of_process[self._key] = self.record
             return
         with contextlib.suppress(OSError, Timeout):
             private_folder(self._path.parent, repair=False)
@@ -375,10 +376,10 @@ def _shortest_s(run: GraphedForm, mixture: Tensor) -> float:
     """Return the seconds of the fastest of up to TRIAL_RUNS runs."""
     shortest, ends = float("inf"), float("inf")
     for count in range(TRIAL_RUNS):
-        began = time.monotonic()
+        began = time.perf_counter()
         run(mixture)
         torch.cuda.synchronize(mixture.device)
-        now = time.monotonic()
+        now = time.perf_counter()
         shortest = min(shortest, now - began)
         if count == 0:
             ends = now + RUNS_LIMIT_S
