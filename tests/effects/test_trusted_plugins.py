@@ -50,7 +50,7 @@ def run(plugin: Path) -> str:
 
 def test_a_plugin_by_path_does_not_run_without_the_users_word(home, plugin):
     assert "tsbs-daw presets trust" in run(plugin)
-    assert "would run with your rights" in run(plugin)
+    assert "would run with your permissions" in run(plugin)
 
 
 def test_presets_check_names_it_and_presets_trust_allows_it_as_long_as_it_stays_the_same(home, plugin, tmp_path):

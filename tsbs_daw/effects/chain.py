@@ -1,18 +1,18 @@
-"""Render an output: mix its stems and run the sum through its chain of effects, as a stream.
+"""Renders an output as a stream: mixes its stems and runs the sum through its chain of effects.
 
-Audio is float32 (channels, samples). Exactly as many samples come out as went in, and none is late: the latency of
+Audio is float32 (channels, samples). Output and input have the same number of samples and are aligned: the latency of
 effects is compensated. The output ends with the song; reverb and echo tails beyond it are cut, so that all files of a
 song have the same length.
 
-A dry run sends noise of a known level through a chain, to show what it does before the first song.
+A dry run sends noise of a known level through a chain, to show the effect of the chain before the first song.
 
-A chain with a plug-in runs in a process of its own, so that the plug-in can crash or hang without harm; `vst3` is its
-parent. The process is started as `python -m tsbs_daw.effects.chain SECONDS`. Everything runs in its main thread, as
-plug-ins expect. The messages of `core.conversation`:
+A chain with a plug-in runs in a separate process, so that a crash or hang of the plug-in does no harm. `vst3` is the
+parent's side and starts the process as `python -m tsbs_daw.effects.chain SECONDS`. Everything in the process runs in
+its main thread, because plug-ins expect that. The messages of `core.conversation` are:
 
 parent to child                           child to parent
 C  JSON: chain, sample_rate, channels     R  the chain is built
-B  a block of float32                     A  the number of the effect that is called next, counted along the chain
+B  a block of float32                     A  the index of the effect in the chain that is called next
 E  the last block of float32               B  a block of float32
                                           X  an error message
 """
@@ -48,10 +48,10 @@ RENDER_BLOCK_SAMPLES = 65536
 
 
 class Chain(Protocol):
-    """Effects in series, in this process or in another."""
+    """Effects in series, in this process or in another one."""
 
     def process(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """Add a block and return what is ready; with `last`, everything."""
+        """Add a block and return the samples that are ready; with `last`, all remaining ones."""
 
     def close(self) -> None:
         """Release the resources of the chain. May be called twice."""
@@ -61,7 +61,7 @@ class LocalChain:
     """A chain of pedalboard effects in this process.
 
     Raises:
-        EffectError: an effect cannot be built
+        EffectError: An effect cannot be built.
     """
 
     def __init__(self, effects: tuple[Effect, ...], sample_rate: int, channels: int, announce=lambda effect: None):
@@ -78,7 +78,7 @@ def build(effects: Iterable[Effect], sample_rate: int, channels: int, announce: 
     """Build the stages of a chain.
 
     Raises:
-        EffectError: an effect cannot be built; the message names it
+        EffectError: An effect cannot be built. The message names it.
     """
     stages: list[Stage] = []
     for effect in effects:
@@ -99,7 +99,7 @@ def build(effects: Iterable[Effect], sample_rate: int, channels: int, announce: 
 class ParallelStage:
     """Several chains in parallel, fed with the same audio and summed, like pedalboard's `Mix`.
 
-    It replaces pedalboard's own, which aligns branches of different latency only when it gets a whole song at once.
+    It replaces pedalboard's own `Mix`, which aligns branches of different latency only if it gets a whole song at once.
     """
 
     def __init__(self, branches: list[list[Stage]], channels: int):
@@ -122,7 +122,7 @@ class ParallelStage:
 
 
 def run(stages: list[Stage], block: np.ndarray, last: bool) -> np.ndarray:
-    """Run a block through stages in order; `last` drains each before the next."""
+    """Run a block through the stages in order. With `last`, each stage is drained into the next."""
     for stage in stages:
         block = stage.push(block)
         if last:
@@ -131,16 +131,16 @@ def run(stages: list[Stage], block: np.ndarray, last: bool) -> np.ndarray:
 
 
 class OutputRenderer:
-    """Renders one output of one song. A context manager; the last block closes it, too.
+    """Renders one output of one song. Context manager; the last block closes it, too.
 
     Args:
-        output: the output
-        sample_rate: in Hz
-        channels: number of channels
-        plugins: how to run a chain with a plug-in; None: by the program's settings
+        output: The output.
+        sample_rate: In Hz.
+        channels: Number of channels.
+        plugins: The `PluginHost` for a chain with a plug-in. Default: one with the program's settings.
 
     Raises:
-        EffectError: the chain cannot be built; the message names the effect
+        EffectError: The chain cannot be built. The message names the effect.
     """
 
     def __init__(self, output: Output, sample_rate: int, channels: int, plugins=None):
@@ -165,18 +165,18 @@ class OutputRenderer:
         self._chain.close()
 
     def process(self, stems: Mapping[str, np.ndarray], last: bool = False) -> np.ndarray:
-        """Add the next block of every stem and return the next block of the output, which may differ in length.
+        """Add the next block of every stem and return the next block of the output, which may have another length.
 
         Args:
-            stems: blocks of equal length; stems that the output does not use are ignored
-            last: no more blocks follow; everything is returned and the renderer is closed
+            stems: Blocks of equal length. Stems that the output does not use are ignored.
+            last: Whether this is the last block, after which all samples are returned and the renderer is closed.
 
         Shape:
             stems: (channels, samples) each
             returns: (channels, n)
 
         Raises:
-            EffectError: a stem is missing or not finite, or an effect fails
+            EffectError: A stem is missing or not finite, or an effect fails.
         """
         try:
             block = self._mix(stems)
@@ -211,7 +211,7 @@ class OutputRenderer:
         return mixed
 
     def _check(self, stem: np.ndarray, source: str) -> None:
-        """Refuse samples that are not finite: one NaN that enters a filter never leaves it."""
+        """Raise EffectError for samples that are not finite, because a filter never recovers from a NaN."""
         finite = np.isfinite(stem)
         if not finite.all():
             index = self._taken + int(np.argmin(finite.all(axis=0)))
@@ -222,14 +222,14 @@ class OutputRenderer:
 
 
 def render(output: Output, stems: Mapping[str, np.ndarray], sample_rate: int, plugins=None) -> np.ndarray:
-    """Render a whole output in memory; gives the same samples as a stream.
+    """Render a whole output in memory. The samples are the same as those of a stream.
 
     Shape:
         stems: (channels, samples) each
         returns: (channels, samples)
 
     Raises:
-        EffectError: a stem is missing or not finite, or an effect fails
+        EffectError: A stem is missing or not finite, or an effect fails.
     """
     first = next(iter(stems.values()))
     channels, samples = first.shape
@@ -246,19 +246,19 @@ def render(output: Output, stems: Mapping[str, np.ndarray], sample_rate: int, pl
 
 SAMPLE_RATE = 44100
 DURATION_S = 4.0
-LEVEL_DB = -18.0  # RMS of each stem: the nominal level of a mix
+LEVEL_DB = -18.0  # RMS of each stem; the nominal level of a mix
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """The levels of the plain sum of the stems, and of the output."""
+    """Levels of the plain sum of the stems (`before`) and of the output (`after`)."""
 
     before: Levels
     after: Levels
 
     @property
     def change_db(self) -> float | None:
-        """How much louder the chain makes it, in LU; None if one of the two is silent."""
+        """Change of loudness in LU; None if the sum or the output is silent."""
         if self.before.loudness_lufs is None or self.after.loudness_lufs is None:
             return None
         return self.after.loudness_lufs - self.before.loudness_lufs
@@ -268,7 +268,7 @@ def dry_run(output: Output, plugins=None) -> DryRun:
     """Run an output on pink noise, with a different noise for each stem.
 
     Raises:
-        EffectError: the chain cannot be built or fails
+        EffectError: The chain cannot be built or fails.
     """
     rng = np.random.default_rng(0)
     stems = {source: pink_noise(rng) for source in output.sources}
@@ -277,7 +277,7 @@ def dry_run(output: Output, plugins=None) -> DryRun:
 
 
 def pink_noise(rng: np.random.Generator) -> np.ndarray:
-    """Pink noise, (2, samples) float32 at LEVEL_DB: equal power in every octave above 20 Hz, like music."""
+    """Make float32 pink noise, (2, samples), at LEVEL_DB: equal power in every octave above 20 Hz, like music."""
     samples = round(DURATION_S * SAMPLE_RATE)
     spectrum = np.fft.rfft(rng.standard_normal((2, samples)))
     frequencies_hz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
@@ -296,9 +296,9 @@ def _levels(audio: np.ndarray) -> Levels:
 
 
 def main() -> None:
-    import pedalboard  # noqa: F401 - a slow import that must not count as the plug-in's time
+    import pedalboard  # noqa: F401 - slow to import; must not count towards the plug-in's time limit
 
-    # A plug-in may print or read the keyboard, so the pipes are moved out of its reach.
+    # A plug-in may write to stdout or read stdin, so the pipes are moved to other file descriptors.
     requests, answers = os.fdopen(os.dup(0), "rb"), keep_stdout()
     quiet = os.open(os.devnull, os.O_RDONLY)
     os.dup2(quiet, 0)
@@ -314,7 +314,7 @@ def main() -> None:
         traceback.print_exc()
         code = 1
     finally:
-        # Many plug-ins crash while they are unloaded; by now everything has been sent.
+        # Exit without unloading the plug-ins, because many crash then. Everything has been sent by now.
         sys.stderr.flush()
         os._exit(code)
 
@@ -323,13 +323,13 @@ def serve(requests: IO[bytes], answers: IO[bytes], stall_s: float) -> None:
     """Build the chain and run it to the end.
 
     Args:
-        requests: pipe from the parent
-        answers: pipe to the parent
-        stall_s: this process ends itself after this long inside one call, even without a parent
+        requests: Pipe from the parent.
+        answers: Pipe to the parent.
+        stall_s: Time limit of one call, after which this process exits, even if the parent has ended.
 
     Raises:
-        EffectError: the chain cannot be built or fails
-        EOFError: the parent has ended
+        EffectError: The chain cannot be built or fails.
+        EOFError: The parent has ended.
     """
     send(answers, b"R")
     _, payload = receive(requests)

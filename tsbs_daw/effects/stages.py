@@ -1,27 +1,27 @@
 """The stages of a chain: each runs one effect on a stream.
 
-Audio is float32 (channels, samples). As many samples come out of a stage as went in, and none is late. Two facts about
-pedalboard shape the stages, both measured:
+Audio is float32 (channels, samples). Output and input of a stage have the same number of samples and are aligned. Two
+properties of pedalboard, both measured, determine the design:
 
 - An effect with latency (a limiter's lookahead, a codec's frames) returns fewer samples at first, and the rest only
-  when more is fed. A stage counts its input, and at the end feeds silence until as much has come out.
+  after more input. A stage counts its input, and at the end feeds silence until it has returned as many samples.
 - A call with a different block size may reset an effect and change the rounding. A stage feeds blocks of one size only,
   so the result does not depend on how the caller cuts the song into blocks.
 
-Some effects only work on a whole song: pedalboard's pitch shifter and its GSM codec clear part of their state in every
-call, so that a stream through them falls apart (measured: silence from the one, 20 ms lost per call in the other).
+Some effects only work on a whole song: pedalboard's pitch shifter and GSM codec clear part of their state in every
+call, which breaks a stream (measured: the pitch shifter returns silence, the codec loses 20 ms per call).
 `SegmentedStage` cuts the song into long overlapping segments, renders each in one call, and joins neighbours by a short
-crossfade where the overlap is quietest. Cuts are counted from the start of the song, so the result does not depend on
-the caller's blocks.
+crossfade where the overlap is quietest. Cut positions are counted from the start of the song, so the result does not
+depend on the caller's blocks.
 
     context | segment k                    | context
                                    context | segment k + 1                    | context
-                                   ^^^^^^^^^^^^^^^^^ the join is in the middle half of this overlap
+                                   ^^^^^^^^^^^^^^^^^ the crossfade is in the middle half of this overlap
 
-Some effects support at most two channels (measured: a reverb leaves three
-untouched, a convolution mixes them up), and a plug-in supports what its maker chose. More channels are split among
-several instances, in pairs or one by one. A single channel (a mono song) is sent to both sides of a stereo-only
-plug-in, and the mean of the result is taken.
+Some effects support at most two channels (measured: a reverb leaves three channels unchanged, a convolution mixes them
+up), and which channel layouts a plug-in supports depends on the plug-in. More channels are split among several
+instances, in pairs or one by one. A single channel (a mono song) is sent to both inputs of a stereo-only plug-in, and
+the mean of its outputs is used.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tsbs_daw.effects.table import EFFECTS, PLUGIN, Effect, EffectKind, Value
 BLOCK_SAMPLES = 8192
 LONGEST_DELAY_S = 60.0  # an effect that still holds samples after this much silence never returns them
 RUNAWAY_PEAK = 1000.0  # +60 dBFS: only an unstable filter gets there
-NYQUIST_SHARE = 0.98  # of half the sample rate; filters above it become unstable
+NYQUIST_SHARE = 0.98  # of half the sample rate; filters with a higher frequency become unstable
 SEGMENT_S = 20.0
 CONTEXT_S = 0.5
 FADE_S = 0.04
@@ -56,18 +56,18 @@ class Stage(Protocol):
         """Add a block of any length and return what is ready, possibly nothing."""
 
     def finish(self) -> np.ndarray:
-        """Return the rest, so that as many samples have come out as went in."""
+        """Return the remaining samples, so that output and input have the same length."""
 
 
 class PluginStage:
     """One pedalboard effect or plug-in, fed in blocks of one size.
 
     Args:
-        effect: the effect
-        instances: of the effect, one for each group of channels
-        sample_rate: in Hz
-        channels: number of channels
-        announce: called with the effect before each call into it, so that a crash can be attributed
+        effect: The effect.
+        instances: Instances of the effect, one for each group of channels.
+        sample_rate: In Hz.
+        channels: Number of channels.
+        announce: Called with the effect before each call into it, so that a crash can be attributed.
     """
 
     def __init__(self, effect: Effect, instances: Instances, sample_rate: int, channels: int, announce: Announce):
@@ -110,12 +110,12 @@ class PluginStage:
 
 
 class SegmentedStage:
-    """An effect that must get long segments.
+    """An effect that is rendered in long segments.
 
     Args:
-        effect: the effect
-        sample_rate: in Hz
-        channels: number of channels
+        effect: The effect.
+        sample_rate: In Hz.
+        channels: Number of channels.
     """
 
     def __init__(self, effect: Effect, sample_rate: int, channels: int):
@@ -123,7 +123,7 @@ class SegmentedStage:
         self.instances = build_instances(effect, sample_rate, channels, BLOCK_SAMPLES)
         self.segment, self.context = round(SEGMENT_S * sample_rate), round(CONTEXT_S * sample_rate)
         self.fade = round(FADE_S * sample_rate)
-        # Input, starting one context before the next segment; silence comes before the song.
+        # Input, starting one context before the next segment. The context of the first segment is silence.
         self._waiting = np.zeros((channels, self.context), np.float32)
         self._overlap: np.ndarray | None = None  # the previous rendering of the overlap with the next segment
 
@@ -138,29 +138,29 @@ class SegmentedStage:
         return np.concatenate(parts, axis=1)
 
     def finish(self) -> np.ndarray:
-        # A segment is rendered only once its right context is complete, so at least one context is waiting here.
+        # A segment is rendered once its right context is complete, so at least one context is waiting here.
         rest = self._joined(self._render(self._waiting))
         self._waiting, self._overlap = self._waiting[:, :0], None
         return rest
 
     def _joined(self, rendered: np.ndarray) -> np.ndarray:
-        """The rendering from the current position on, its left overlap joined with the previous right overlap."""
+        """Return the rendering from the current position on, with its left overlap joined to the previous right one."""
         if self._overlap is None:
             return rendered[:, self.context :]
         head = rendered[:, : 2 * self.context]
         return np.concatenate([join(self._overlap, head, self.fade), rendered[:, 2 * self.context :]], axis=1)
 
     def _render(self, block: np.ndarray) -> np.ndarray:
-        """Process one block in one call; the length stays the same."""
+        """Process one block in one call. The length does not change."""
         done = self.instances.process(np.ascontiguousarray(block), self.sample_rate, BLOCK_SAMPLES, reset=True)
         return checked(done, self.effect)
 
 
 def join(before: np.ndarray, after: np.ndarray, fade: int) -> np.ndarray:
-    """Crossfade from one rendering of a span to another, where both are quietest.
+    """Crossfade between two renderings of the same span, where both are quietest.
 
-    The gains keep the power: a and 1 - a are divided by sqrt(a^2 + (1 - a)^2 + 2 r a (1 - a)), where r is the
-    correlation of the two. Equal renderings (r = 1) are joined without any change.
+    The gains preserve power: a and 1 - a are divided by sqrt(a^2 + (1 - a)^2 + 2 r a (1 - a)), where r is the
+    correlation of the two renderings. Equal renderings (r = 1) are not changed.
 
     Shape:
         before, after: (channels, samples)
@@ -185,7 +185,7 @@ def checked(block: np.ndarray, effect: Effect) -> np.ndarray:
     """Return the block if its samples are plausible. One NaN in a reverb or filter would silence the rest of the song.
 
     Raises:
-        EffectError: samples that are not finite, or an excessive level
+        EffectError: Samples are not finite, or the level is excessive.
     """
     peak = float(np.abs(block).max()) if block.size else 0.0
     if not np.isfinite(peak):
@@ -200,7 +200,13 @@ def checked(block: np.ndarray, effect: Effect) -> np.ndarray:
 
 @dataclass
 class Group:
-    """An instance and its channels. `doubled`: a single channel, sent to both sides of a stereo-only plug-in."""
+    """An instance of an effect.
+
+    Attributes:
+        channels: Channels that it processes.
+        instance: pedalboard's object.
+        doubled: Whether a single channel is sent to both inputs of a stereo-only plug-in.
+    """
 
     channels: slice
     instance: Any
@@ -217,7 +223,7 @@ class Instances:
         """Process a block.
 
         Raises:
-            EffectError: the library's error, with the effect's name
+            EffectError: The effect failed. The message has the library's error and the effect's name.
         """
         parts = []
         for group in self.groups:
@@ -233,10 +239,10 @@ class Instances:
 
 @dataclass
 class PitchShifter:
-    """`PitchShift`, by pedalboard's better algorithm.
+    """`PitchShift` with pedalboard's `time_stretch`.
 
-    Its effect of that name wavers by up to half a semitone on a steady note (measured; a long tone comes out as several
-    tones side by side). `time_stretch` holds the note to a cent, but must be called with the whole signal.
+    pedalboard's `PitchShift` deviates by up to half a semitone on a steady note (measured; a long tone is split into
+    several adjacent tones). `time_stretch` is accurate to a cent, but must be called with the whole signal.
     """
 
     semitones: float = 0.0
@@ -251,7 +257,7 @@ class PitchShifter:
 
 @contextmanager
 def effect_errors(effect: Effect) -> Iterator[None]:
-    """Translate whatever a native library raises into an EffectError that names the effect."""
+    """Convert any exception of a native library to an EffectError that names the effect."""
     try:
         yield
     except EffectError:
@@ -265,7 +271,7 @@ def build_instances(effect: Effect, sample_rate: int, channels: int, block_sampl
     """Build the instances of an effect.
 
     Raises:
-        EffectError: unknown effect, wrong parameter, or refused by pedalboard
+        EffectError: The effect is unknown, a parameter is invalid, or pedalboard refuses it.
     """
     if effect.name == PLUGIN:
         return _plugin_instances(effect, sample_rate, channels, block_samples)
@@ -286,7 +292,7 @@ def _slices(channels: int, size: int) -> list[slice]:
 
 
 def _arguments(effect: Effect, kind: EffectKind, sample_rate: int) -> dict[str, Any]:
-    """The arguments for pedalboard. Checked again, because an effect need not come from a preset file."""
+    """Return the arguments for pedalboard. They are checked again, because an effect may not be from a preset file."""
     arguments: dict[str, Any] = {}
     for name, value in effect.parameters.items():
         parameter = kind.parameter(name)
@@ -309,7 +315,7 @@ def _choice(effect_name: str, value: Value) -> Any:
 
 
 def _check_response(effect: Effect, path: str) -> None:
-    """Check an impulse response: pedalboard silently treats a file that is not audio as an empty response."""
+    """Check an impulse response, because pedalboard silently treats a file that is not audio as an empty response."""
     import soundfile
 
     try:
@@ -322,7 +328,11 @@ def _check_response(effect: Effect, path: str) -> None:
 
 
 def _plugin_instances(effect: Effect, sample_rate: int, channels: int, block_samples: int) -> Instances:
-    """Load a plug-in. It tells which channels it supports only by refusing others: try all, pairs, then one by one."""
+    """Load the instances of a plug-in.
+
+    A plug-in reports the channel counts that it supports only by refusing others, so all channels are tried first, then
+    pairs, then single channels.
+    """
     first = _load_plugin(effect)
     for width in dict.fromkeys((channels, 2, 1)):
         if _accepts(effect, first, width, sample_rate, block_samples):

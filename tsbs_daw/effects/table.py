@@ -24,9 +24,14 @@ class Parameter:
     """One parameter of an effect.
 
     Attributes:
-        low, high: the range of a number, both included; the unit is in the name
-        frequency: a frequency of the signal, limited to just below half the sample rate when the effect is built
-        default: pedalboard's default; None: the preset must set it
+        name: pedalboard's name, which includes the unit.
+        kind: Type of the value.
+        default: pedalboard's default. If it is None, the preset must set the parameter.
+        low: Lowest allowed number.
+        high: Highest allowed number.
+        choices: Allowed values of a choice.
+        frequency: Whether it is a frequency of the signal, which is limited to just below half the sample rate when
+            the effect is built.
     """
 
     name: str
@@ -38,20 +43,20 @@ class Parameter:
     frequency: bool = False
 
     def allowed(self) -> str:
-        """The allowed values, for people."""
+        """Describe the allowed values in a message."""
         if self.kind == "number":
             return f"{self.low:g} to {self.high:g}"
         return {"switch": "true or false", "file": "a path"}.get(self.kind, ", ".join(self.choices))
 
     def facts(self) -> dict[str, object]:
-        """The allowed values, for scripts."""
+        """Return the kind, default and allowed values as JSON values."""
         facts: dict[str, object] = {"kind": self.kind, "default": self.default}
         if self.kind == "number":
             facts |= {"low": self.low, "high": self.high}
         return facts | ({"choices": list(self.choices)} if self.choices else {})
 
     def problem(self, value: object) -> str | None:
-        """Why `value` is invalid, as the rest of a sentence about this parameter; None if it is valid."""
+        """Return why `value` is invalid, as the predicate of a sentence about this parameter; None if it is valid."""
         if self.kind == "number":
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 return "must be a number"
@@ -74,10 +79,13 @@ class EffectKind:
     """What the renderer must know about an effect.
 
     Attributes:
-        max_channels: the most channels that pedalboard processes correctly; more are split among several instances
-        segments: works only in one call, because pedalboard clears its state between calls; a song is rendered in long
-            overlapping segments
-        aligned: False for an effect whose purpose is a delay
+        name: pedalboard's name.
+        parameters: Its parameters.
+        max_channels: Highest number of channels that pedalboard processes correctly; more are split among several
+            instances. None if there is no limit.
+        segments: Whether audio must be processed in one call, because pedalboard clears the effect's state between
+            calls. A song is then rendered in long overlapping segments.
+        aligned: Whether the output is aligned with the input; False for effects that delay on purpose.
     """
 
     name: str
@@ -233,7 +241,7 @@ _KINDS = (
 
 EFFECTS: dict[str, EffectKind] = {kind.name: kind for kind in _KINDS}
 
-# Read by rules of their own: lists of effects, and a plug-in by path.
+# Parsed separately: containers hold lists of effects, and a plug-in is given by its path.
 CONTAINERS = ("Chain", "Mix")
 PLUGIN = "VST3"
 
@@ -245,11 +253,11 @@ class Effect:
     """One effect of a chain.
 
     Attributes:
-        name: pedalboard's name, `Chain`, `Mix`, or `VST3`
-        parameters: pedalboard's names and values; for `VST3` the plug-in's own names
-        children: the effects inside a `Chain` (in series) or a `Mix` (in parallel, summed)
-        path: for `VST3`: an absolute path, or a file name to search for in the system's plug-in folders
-        plugin: for `VST3`: which plug-in of a file that holds several; "" if it holds one
+        name: pedalboard's name, `Chain`, `Mix` or `VST3`.
+        parameters: Values by pedalboard's names; for `VST3`, by the plug-in's own names.
+        children: Effects inside a `Chain` (in series) or a `Mix` (in parallel, summed).
+        path: For `VST3`, an absolute path, or a file name to search for in the system's plug-in folders.
+        plugin: For `VST3`, the name of the plug-in in a file that contains several; "" if it contains one.
     """
 
     name: str
@@ -262,7 +270,7 @@ class Effect:
         return f"{self.name} ({self.path})" if self.name == PLUGIN else self.name
 
     def walk(self) -> Iterator[Effect]:
-        """This effect and all effects inside it."""
+        """Yield this effect and all effects inside it."""
         yield self
         for child in self.children:
             yield from child.walk()
@@ -273,10 +281,11 @@ class Output:
     """One delivered file.
 
     Attributes:
-        sources: names of the stems to sum
-        gain_db: a gain for each of them, in the same order
-        chain: effects, in order; empty: the plain sum
-        color: of the track in the DAW, #rrggbb
+        name: Name of the output.
+        sources: Names of the stems to sum.
+        gain_db: Gain of each stem, in the same order.
+        chain: Effects, in order. If it is empty, the output is the plain sum.
+        color: Color of the track in the DAW, as #rrggbb.
     """
 
     name: str
@@ -286,7 +295,7 @@ class Output:
     color: str = "#9e9e9e"
 
     def effects(self) -> Iterator[Effect]:
-        """Every effect, including those inside others."""
+        """Yield every effect, including nested ones."""
         for effect in self.chain:
             yield from effect.walk()
 
@@ -297,7 +306,7 @@ class Output:
 
 
 def effect_to_json(effect: Effect) -> dict[str, Any]:
-    """An effect as plain JSON values."""
+    """Convert an effect to plain JSON values."""
     return {
         "name": effect.name,
         "parameters": dict(effect.parameters),
@@ -308,6 +317,6 @@ def effect_to_json(effect: Effect) -> dict[str, Any]:
 
 
 def effect_from_json(document: dict[str, Any]) -> Effect:
-    """The inverse of `effect_to_json`."""
+    """Convert the JSON values of `effect_to_json` back to an effect."""
     children = tuple(effect_from_json(child) for child in document["children"])
     return Effect(document["name"], document["parameters"], children, document["path"], document["plugin"])

@@ -1,8 +1,8 @@
-"""Chains with a VST3 plug-in, each in a separate process, so that a plug-in that crashes or hangs does no harm.
+"""Runs chains with a VST3 plug-in in separate processes, so that a plug-in that crashes or hangs does no harm.
 
 A process serves one output of one song and ends, so plug-ins carry no state from song to song. Crashes and hangs are
-recorded in a file in the cache folder, and a plug-in is refused after the second; an update clears its record. Which
-plug-in of a chain it was is known, because the child announces each one before calling it.
+recorded in a file in the cache folder, and a plug-in is refused after the second one; an update clears its record. The
+child announces each plug-in before calling it, so a crash can be attributed.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from tsbs_daw.core.files import file_sha256, write_atomically
 from tsbs_daw.effects.table import PLUGIN, Effect, Output, effect_to_json
 
 CRASHES_ALLOWED = 1
-MAX_BUNDLE_FILES = 500  # of a plug-in's bundle that are checked for changes
+MAX_BUNDLE_FILES = 500  # files of a plug-in's bundle that are checked for changes
 
 
 class Record:
-    """A small JSON object in a file, by plug-in, that several processes may change.
+    """A small JSON file with one entry for each plug-in. Several processes may change it.
 
     Args:
-        file: Created when it is first needed.
+        file: The JSON file, created on the first change.
     """
 
-    what = "plug-ins"  # that are recorded, for the log
+    what = "plug-ins"  # content of the record, for the log
 
     def __init__(self, file: Path):
         self.file = file
 
     def read(self) -> dict[str, Any]:
-        """The record; empty if there is none, or it is damaged."""
+        """Return the record; empty if the file is missing or damaged."""
         try:
             entries = json.loads(self.file.read_text(encoding="utf-8"))
             for entry in entries.values():
@@ -57,10 +57,17 @@ class Record:
         return dict(entries)
 
     def validate(self, entry: Any) -> None:
-        """Raise any of the usual errors for an entry that is not one."""
+        """Raise ValueError, TypeError, KeyError or AttributeError if an entry is invalid."""
 
     def change(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Change the record while nobody else does. Raises: OSError"""
+        """Change the record under a lock.
+
+        Args:
+            change: Changes the entries in place.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         from filelock import FileLock
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +86,10 @@ class Quarantine(Record):
         int(entry["crashes"]), int(entry["modified_ns"]), str(entry["last"])
 
     def check(self, plugin: Path) -> None:
-        """Refuse a plug-in that has crashed or hung twice and was not updated since.
+        """Refuse a plug-in that has crashed or hung twice and has not been updated since.
 
         Raises:
-            EffectError: the plug-in is refused
+            EffectError: The plug-in is refused.
         """
         entry = self.read().get(str(plugin))
         if entry and entry["modified_ns"] == modified_ns(plugin) and entry["crashes"] > CRASHES_ALLOWED:
@@ -92,7 +99,7 @@ class Quarantine(Record):
             )
 
     def add(self, plugin: Path, how: str) -> int:
-        """Record a crash (`how`: "crashed", "hung"). Returns the number of crashes so far."""
+        """Record a crash; `how` is "crashed" or "hung". Returns the number of crashes so far."""
         crashes = 1
 
         def count(entries: dict[str, Any]) -> None:
@@ -106,13 +113,13 @@ class Quarantine(Record):
         return crashes
 
     def clear(self, plugin: Path) -> None:
-        """Clear the record of a plug-in, to try it again."""
+        """Clear the record of a plug-in, so that it is tried again."""
         if str(plugin) in self.read():
             self.change(lambda entries: entries.pop(str(plugin), None))
 
 
 class TrustedPlugins(Record):
-    """The record of plug-ins outside the system's folders that the user allowed to run, by what they consist of."""
+    """The record of plug-ins outside the system's folders that the user allowed to run, with a hash of each."""
 
     what = "trusted plug-ins"
 
@@ -121,19 +128,23 @@ class TrustedPlugins(Record):
             raise TypeError("a hash is missing")
 
     def check(self, plugin: Path) -> None:
-        """Refuse a plug-in that the user has not allowed, or that has changed since.
+        """Refuse a plug-in that the user has not allowed, or that has changed since then.
 
         Raises:
-            EffectError: the plug-in is refused
+            EffectError: The plug-in is refused.
         """
         if not is_installed(plugin) and content_sha256(plugin) not in self.read().values():
             raise EffectError(
                 f"The plug-in {shown(plugin)} is a program outside the system's plug-in folders and would run with "
-                "your rights. If you trust it, allow it once with `tsbs-daw presets trust` and the preset's name."
+                "your permissions. If you trust it, allow it once with `tsbs-daw presets trust` and the preset's name."
             )
 
     def add(self, plugin: Path) -> None:
-        """Allow a plug-in as it is now. Raises: EffectError: it cannot be read or recorded"""
+        """Allow a plug-in with its current content.
+
+        Raises:
+            EffectError: The plug-in cannot be read, or the record cannot be written.
+        """
         digest = content_sha256(plugin)
         try:
             self.change(lambda entries: entries.update({str(plugin): digest}))
@@ -142,13 +153,17 @@ class TrustedPlugins(Record):
 
 
 def is_installed(plugin: Path) -> bool:
-    """Whether a plug-in lies in one of the system's plug-in folders, links resolved."""
+    """Return whether a plug-in is in one of the system's plug-in folders, after resolving links."""
     real = plugin.resolve()
     return any(folder.resolve() in real.parents for folder in plugin_folders())
 
 
 def content_sha256(plugin: Path) -> str:
-    """A hash of a plug-in: of a file, or of all names and files of a bundle. Raises: EffectError"""
+    """Return a hash of a plug-in: of its file, or of all names and files of its bundle.
+
+    Raises:
+        EffectError: The plug-in cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         for file in sorted(plugin.rglob("*")) if plugin.is_dir() else [plugin]:
@@ -160,7 +175,7 @@ def content_sha256(plugin: Path) -> str:
 
 
 def modified_ns(plugin: Path) -> int:
-    """When a plug-in, a file or a folder of files, was last changed; 0 if it is missing."""
+    """Return when a plug-in's file or bundle was last changed; 0 if it is missing."""
     files = [plugin, *sorted(plugin.rglob("*"))[:MAX_BUNDLE_FILES]] if plugin.is_dir() else [plugin]
     return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
@@ -170,11 +185,11 @@ log = logging.getLogger(__name__)
 START_S = 120.0  # some plug-ins contact a licence server or load gigabytes of samples
 BLOCK_S = 60.0
 BOOT_S = 120.0  # to start Python and the audio library, before any plug-in is loaded
-LOG_LINES = 40  # of the child's output that are kept for the log
+LOG_LINES = 40  # last lines of the child's output that are logged
 
 
 def plugin_folders() -> list[Path]:
-    """The VST3 folders of this system, the user's own first."""
+    """Return the VST3 folders of this system, the user's own folder first."""
     if sys.platform == "darwin":
         return [Path.home() / "Library/Audio/Plug-Ins/VST3", Path("/Library/Audio/Plug-Ins/VST3")]
     if sys.platform == "win32":
@@ -187,7 +202,7 @@ def find_plugin(path: str, folders: list[Path] | None = None) -> Path:
     """Find a plug-in's file or bundle: by absolute path, or by name in the system's folders and their subfolders.
 
     Raises:
-        EffectError: it is missing
+        EffectError: The plug-in is missing.
     """
     given = Path(path)
     if given.is_absolute():
@@ -205,14 +220,14 @@ def find_plugin(path: str, folders: list[Path] | None = None) -> Path:
 
 @dataclass(frozen=True)
 class PluginHost:
-    """Runs plug-ins.
+    """Runs chains with plug-ins in separate processes.
 
     Attributes:
-        start_s: how long a chain may take to be built before it is killed
-        block_s: how long it may take to process one block before it is killed
-        quarantine: the record of crashes; by default a file in the cache folder
-        folders: where to search for plug-ins by name; None: the system's folders
-        trusted: the record of plug-ins by path that may run; by default a file in the home folder; None: all may
+        start_s: Time limit for building a chain, after which its process is killed.
+        block_s: Time limit for processing one block, after which the process is killed.
+        quarantine: Record of crashes. Default: a file in the cache folder.
+        folders: Folders to search for plug-ins by name. Default: the system's folders.
+        trusted: Record of plug-ins by path that may run; None to allow all. Default: a file in the home folder.
     """
 
     start_s: float = START_S
@@ -229,7 +244,7 @@ class PluginHost:
         """Start the chain of an output in a process.
 
         Raises:
-            EffectError: a plug-in is missing, disabled, refuses its parameters, crashes or hangs
+            EffectError: A plug-in is missing or disabled, refuses its parameters, crashes or hangs.
         """
         chain = tuple(self._located(effect) for effect in output.chain)
         for effect in (inner for outer in chain for inner in outer.walk()):
@@ -242,7 +257,11 @@ class PluginHost:
         return process
 
     def locate(self, effect: Effect) -> Path:
-        """Find the file of a plug-in. Raises: EffectError"""
+        """Find the file of a plug-in.
+
+        Raises:
+            EffectError: The plug-in is missing.
+        """
         return find_plugin(effect.path, None if self.folders is None else list(self.folders))
 
     def _located(self, effect: Effect) -> Effect:
@@ -257,13 +276,13 @@ class ChainProcess:
     def __init__(self, host: PluginHost, output_name: str, chain: tuple[Effect, ...], channels: int):
         self.host, self.output_name, self.channels = host, output_name, channels
         self.chain, self.effects = chain, [inner for outer in chain for inner in outer.walk()]
-        self.at: Effect | None = None  # the effect that the child announced last
-        # The child watches itself too, in case this process dies; its limit is longer, so that it never gives up first.
+        self.at: Effect | None = None  # the last effect that the child announced
+        # The child has its own, longer time limit, in case this process dies.
         command = child.python("tsbs_daw.effects.chain", str(2 * max(host.start_s, host.block_s)))
         try:
             self._chain = Conversation(command, log_lines=LOG_LINES)
         except OSError as error:
-            message = f"No process could be started for the plug-ins of the output {output_name!r} ({error.strerror})"
+            message = f"Cannot start a process for the plug-ins of the output {output_name!r} ({error.strerror})"
             raise EffectError(f"{message}; close other programs and try again.") from error
 
     @property
@@ -271,7 +290,11 @@ class ChainProcess:
         return self._chain.process.pid
 
     def start(self, sample_rate: int) -> None:
-        """Build the chain. Raises: EffectError"""
+        """Build the chain.
+
+        Raises:
+            EffectError: The child crashed, hung, or reported an error.
+        """
         chain = [effect_to_json(effect) for effect in self.chain]
         request = {"chain": chain, "sample_rate": sample_rate, "channels": self.channels}
         self._exchange(None, b"R", BOOT_S, "while it started")
@@ -282,7 +305,7 @@ class ChainProcess:
         """Process a block.
 
         Raises:
-            EffectError: the child crashed, hung, or reported an error
+            EffectError: The child crashed, hung, or reported an error.
         """
         message = (b"E" if last else b"B", np.ascontiguousarray(block, np.float32).tobytes())
         payload = self._exchange(message, b"B", self.host.block_s, "while it worked")
@@ -292,7 +315,11 @@ class ChainProcess:
         self._chain.close()
 
     def _exchange(self, message: tuple[bytes, bytes] | None, wanted: bytes, limit_s: float, when: str) -> bytearray:
-        """Send a message, if there is one, and wait for the answer, both within the limit. Raises: EffectError"""
+        """Send a message, if there is one, and wait for the answer, both within the limit.
+
+        Raises:
+            EffectError: The child crashed, hung, or reported an error.
+        """
         end_s = time.monotonic() + limit_s
         try:
             if message:
@@ -340,7 +367,7 @@ def clear_plugins(output: Output, host: PluginHost | None = None) -> None:
     """Clear the crash records of the plug-ins of an output.
 
     Raises:
-        EffectError: a plug-in is missing
+        EffectError: A plug-in is missing.
     """
     host = host or PluginHost()
     for effect in output.effects():
@@ -349,7 +376,11 @@ def clear_plugins(output: Output, host: PluginHost | None = None) -> None:
 
 
 def plugins_of(outputs: Iterable[Output], host: PluginHost | None = None) -> list[Path]:
-    """The files of all plug-ins that outputs use, also inside chains and mixes. Raises: EffectError: one is missing"""
+    """Return the files of all plug-ins of outputs, including those inside chains and mixes.
+
+    Raises:
+        EffectError: A plug-in is missing.
+    """
     host = host or PluginHost()
     effects = (effect for output in outputs for effect in output.effects())
     return list(dict.fromkeys(host.locate(effect) for effect in effects if effect.name == PLUGIN))
