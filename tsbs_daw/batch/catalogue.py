@@ -1,4 +1,4 @@
-"""The catalogue of a batch: an entry for each song, read from its folder, and everything that is made of the entries.
+"""The catalogue of a batch: an entry for each song, read from its folder, and the files written from the entries.
 
 catalogue.json, catalogue.csv   written while the batch runs
 catalogue.html                  the page, see `page`
@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 Cell = str | float | int | bool | None
 
-BYTE_ORDER_MARK = "\ufeff"  # without it, Excel takes UTF-8 for something else
+BYTE_ORDER_MARK = "\ufeff"  # without it, Excel does not recognise UTF-8
 
-# In some locales spreadsheets take the full-width characters for the plain ones.
+# In some locales, spreadsheets treat the full-width characters like the plain ones.
 _FORMULA = (*"=+-@\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n")
 
 
@@ -47,7 +47,7 @@ def _of(analysis: Callable[[Analysis], Cell]) -> Callable[[SongEntry], Cell]:
 
 
 def _of_tempo(tempo: Callable[[Tempo], Cell]) -> Callable[[SongEntry], Cell]:
-    """Nothing where there is no tempo, of which nothing could be doubtful, either."""
+    """Read a column from the tempo; None for a song without a tempo."""
     return _of(lambda found: tempo(found.tempo) if found.tempo.bpm is not None else None)
 
 
@@ -93,7 +93,7 @@ COLUMNS: dict[str, Callable[[SongEntry], Cell]] = {
 
 
 def to_csv(catalogue: Catalogue) -> str:
-    """The table as text: comma-separated, decimal points, yes and no, an empty cell for what is not known."""
+    """Format the catalogue as CSV: commas, decimal points, yes and no, and empty cells for unknown values."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -113,7 +113,7 @@ def _cell(value: Any) -> str:
 
 
 def _harmless(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: one that would begin like it gets an apostrophe in front."""
+    """Escape text that a spreadsheet would take for a formula, with a leading apostrophe."""
     text = " ".join(text.split("\n"))
     return f"'{text}" if text.lstrip(" \u3000\u00a0").startswith(_FORMULA) else text
 
@@ -122,7 +122,7 @@ _SESSION_ENDINGS = (".rpp", ".dawproject")
 
 
 def complete_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a song's folder, if every file that it names is there, as long as it was."""
+    """Read the manifest of a song's folder; None unless every stem it lists exists with the recorded size."""
     manifest = read_manifest(folder)
     if manifest is None:
         return None
@@ -134,10 +134,13 @@ def complete_manifest(folder: Path) -> Manifest | None:
 
 
 def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) -> SongEntry:
-    """The entry of a song whose `folder` is complete.
+    """Build the entry of a song whose folder is complete.
 
-    Args: waiting: its entry so far, with source, artist and title
-          out:     the batch's out folder, which `folder` lies in
+    Args:
+        waiting: The song's entry so far, with source, artist and title.
+        out: Output folder of the batch; contains `folder`.
+        folder: The song's folder.
+        manifest: The manifest of `folder`.
     """
     source, place = manifest.source, _relative(folder, out)
     analysis, complaint = _analysis(folder, manifest.analysis)
@@ -147,7 +150,7 @@ def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) 
         state="done",
         folder=place,
         artist=manifest.artist or waiting.artist,
-        # A folder's name is cleaned and may have a number; without a tag, the file's own name is the better title.
+        # The folder's name is sanitised and may be numbered; without a tag, the file's own name is the better title.
         title=waiting.title if manifest.title in ("", manifest.song) else manifest.title,
         duration_s=source.samples / source.sample_rate,
         sample_rate=source.sample_rate,
@@ -163,7 +166,7 @@ def done_entry(waiting: SongEntry, out: Path, folder: Path, manifest: Manifest) 
 
 
 def _others(place: str, manifest: Manifest) -> dict[str, Any]:
-    """What was made beside the stems and sessions."""
+    """Fields for the loops and the .stem.mp4 file."""
     loops = [entry.file for entry in manifest.others if entry.kind == "loop"]
     stems = [entry.file for entry in manifest.others if entry.kind == "stem.mp4"]
     return {
@@ -178,29 +181,29 @@ def _relative(folder: Path, out: Path) -> str:
 
 
 def _sessions(folder: Path, known: tuple[str, ...] | None) -> list[str]:
-    """As the manifest names them; a manifest of an older version does not."""
+    """Names of the session files: from the manifest or, if it is of an older version without them, by extension."""
     if known is not None:
         return [name for name in known if (folder / name).is_file()]
     return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _SESSION_ENDINGS)
 
 
 def _analysis(folder: Path, name: str | None) -> tuple[Analysis | None, tuple[str, ...]]:
-    """The analysis, if one was made, and what is wrong with it."""
+    """Read the analysis, if there is one, with a warning if it cannot be read."""
     if name is None:
         return None, ()
     try:
         return Analysis.model_validate_json((folder / name).read_bytes()), ()
     except (OSError, ValidationError) as error:
-        log.warning("the analysis of %s is left out: %s", folder, error)
+        log.warning("cannot read the analysis of %s: %s", folder, error)
         return None, (f"{name} cannot be read; remove the song's folder and rerun the command.",)
 
 
 _EVERY_S = 2.0
-_SHARE = 20  # at most a twentieth of the time is spent on writing
+_SHARE = 20  # writing takes at most a twentieth of the time
 
 
 class CatalogueWriter:
-    """Writes the catalogue of a running batch, as often as that is worth it."""
+    """Writes the catalogue of a running batch, at intervals that grow with the time it takes."""
 
     def __init__(self, request: BatchRequest, plan: Plan, songs: Sequence[Song]):
         self._request, self._plan, self._songs = request, plan, songs
@@ -218,7 +221,7 @@ class CatalogueWriter:
         self._changed = True
 
     def write_if_due(self) -> None:
-        """If something has changed. A full disk is not the end: what it was too full for is written later."""
+        """Write if something has changed and the interval is over. A failure, such as a full disk, is retried later."""
         if not self._changed or time.monotonic() < self._not_before:
             return
         began = time.monotonic()
@@ -229,7 +232,11 @@ class CatalogueWriter:
         self._not_before = time.monotonic() + max(_EVERY_S, _SHARE * (time.monotonic() - began))
 
     def write(self) -> None:
-        """Raises: OutputError: the out folder cannot be written to"""
+        """Write the state, catalogue.json and catalogue.csv.
+
+        Raises:
+            OutputError: The output folder cannot be written to.
+        """
         out, catalogue = self._request.out, self.catalogue
         try:
             write_state(out, self._plan.state)
@@ -245,14 +252,17 @@ class CatalogueWriter:
         self._changed = False
 
 
-# ---- what a finished batch is exported to ----------------------------------------------------------------------------
+# ---- exports of a finished batch -------------------------------------------------------------------------------------
 
 
 def write_session(catalogue: Catalogue, out: Path, presets: Path | None) -> Path | None:
-    """Write it beside the catalogue, with its name. Songs whose files went away meanwhile are left out.
+    """Write one REAPER project of all songs beside the catalogue. Songs whose files have since disappeared are skipped.
 
-    Returns: the project; None if there is no song that is done
-    Raises:  OutputError: it cannot be written
+    Returns:
+        The project's path; None if no song is done.
+
+    Raises:
+        OutputError: The project cannot be written.
     """
     sources = _sources_of_outputs(catalogue.preset, presets)
     done = (song for song in catalogue.songs if song.state == "done")
@@ -268,7 +278,7 @@ def write_session(catalogue: Catalogue, out: Path, presets: Path | None) -> Path
         temporary.unlink(missing_ok=True)
         raise OutputError(
             f"Cannot write the session of all songs to {shown(path)} ({error.strerror}). Free some space "
-            "there and rerun the command."
+            "and rerun the command."
         ) from error
     return path
 
@@ -293,29 +303,34 @@ def _made_of(file: AudioFile, sources: dict[str, Sequence[str]]) -> Sequence[str
 
 
 def _sources_of_outputs(preset: str, presets: Path | None) -> dict[str, Sequence[str]]:
-    """The stems that each of the preset's outputs is made of."""
+    """Map each of the preset's outputs to the stems that it is made from."""
     try:
         return {output.name: output.sources for output in load_preset(preset, presets).outputs}
-    except PresetError as error:  # it was edited while the batch ran
-        log.warning("the outputs are not grouped: %s", error)
+    except PresetError as error:  # the preset was edited while the batch ran
+        log.warning("cannot group the outputs: %s", error)
         return {}
 
 
 @dataclass
 class Exports:
-    """files: what there is to open, by what it is; problems: what could not be made, one sentence each"""
+    """The exported files of a batch.
+
+    Attributes:
+        files: Path of each file that was written: "catalogue", "session", "page".
+        problems: One sentence for each file that could not be written.
+    """
 
     files: dict[str, Path] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
 def write_exports(catalogue: Catalogue, out: Path, presets: Path | None) -> Exports:
-    """A problem with one of them neither stops the other nor undoes a song."""
+    """Write the session and the page. A failure of one is reported and does not affect the other, or the songs."""
     from tsbs_daw.batch.page import write_page
 
     exports = Exports({"catalogue": out / JSON})
     _make(exports, "session", lambda: write_session(catalogue, out, presets))
-    _make(exports, "page", lambda: write_page(catalogue, out))  # after it, as it leads to it
+    _make(exports, "page", lambda: write_page(catalogue, out))  # last, because it links to the session
     return exports
 
 
@@ -323,11 +338,11 @@ def _make(exports: Exports, what: str, make: Callable[[], Path | None]) -> None:
     try:
         path = make()
     except Exception as error:
-        log.warning("the batch's %s could not be made", what, exc_info=True)
+        log.warning("cannot write the batch's %s", what, exc_info=True)
         known = isinstance(error, (OutputError, NoSpaceLeft))
         reason = str(error) if known else f"{' '.join(str(error).split()).rstrip('.') or type(error).__name__}"
         exports.problems.append(
-            reason if known else f"The batch's {what} could not be made ({reason}); the songs are complete."
+            reason if known else f"Cannot write the batch's {what} ({reason}); the songs are complete."
         )
     else:
         if path is not None:
