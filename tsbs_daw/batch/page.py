@@ -1,11 +1,11 @@
-"""catalogue.html: the catalogue of a batch to look at and listen to. One file, no server, no network.
+"""catalogue.html: a page to browse a batch and listen to its songs. One file, no server, no network.
 
-The page carries its style, its program and its data inside. It may run nothing but that one program, and load nothing
-but sound: its Content-Security-Policy says so, by the hashes of the two. Pictures are in the data; sounds are played
-from the delivered files, by URLs relative to the page, so that the folder can be moved as a whole.
+The page contains its style, its script and its data. Its Content-Security-Policy allows only this style and this
+script, by their hashes, and audio. Waveforms are part of the data; audio is played from the delivered files, by URLs
+relative to the page, so that the folder can be moved as a whole.
 
-File names become URLs that cannot lead out of the page's own folder. Everything else stays text, and the page inserts
-it as text, never as markup. `Thumbnails` updates the page while the batch runs.
+File names become URLs that cannot leave the page's own folder. Everything else is inserted as text, never as markup.
+`Thumbnails` updates the page while the batch runs.
 """
 
 from __future__ import annotations
@@ -37,27 +37,28 @@ log = logging.getLogger(__name__)
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _VOICE = re.compile(r"vocal|voice|acapella", re.IGNORECASE)
-_SOUNDING = 0.02  # of a song; a voice that is heard for less is bleed
+_SOUNDING = 0.02  # least share of a song; a voice that is active for less is bleed
 
 
-# What leads to a file of a catalogue; None where nothing does.
+# Maps a file of a catalogue to its URL; None if it has none.
 Url = Callable[[str], "str | None"]
 
 
 def relative_url(file: str) -> str:
-    """A path of a catalogue as a URL that stays inside the page's folder, whatever it is called."""
+    """Convert a path of a catalogue to a URL that cannot leave the page's folder."""
     parts = [part for part in PurePosixPath(file).parts if part not in ("/", "//", "..")]
-    # Bytes that are no UTF-8 came as surrogates, and go back to what they were.
+    # Bytes that are not UTF-8 were decoded as surrogates; this restores them.
     return "/".join([".", *(quote(part.encode("utf-8", "surrogateescape"), safe="") for part in parts)])
 
 
 def song_row(song: SongEntry, folder: Path, *, url: Url = relative_url, cache: Path | None = None) -> dict[str, Any]:
-    """What a page knows of one song.
+    """Collect a page's data of one song, as JSON.
 
     Args:
-        folder: What the song's files are relative to.
-        url: What leads to a file.
-        memory: Where its waveforms are remembered; None: in `folder`.
+        song: The song's entry in the catalogue.
+        folder: Folder that the paths of the song's files are relative to.
+        url: Maps a file to its URL.
+        cache: Folder of cached waveforms. None: a subfolder of `folder`.
     """
     files = [file.file for file in song.files]
     drawn = waveforms(folder, song.folder or song.source, files, cache) if song.files else {}
@@ -77,14 +78,14 @@ def song_row(song: SongEntry, folder: Path, *, url: Url = relative_url, cache: P
         "files": [_file(file, drawn[file.file], analysis, url) for file in song.files],
         "links": _links(song, folder, url),
         "warnings": [warning for warning in song.warnings if analysis is None or warning not in analysis.notes],
-        # Doubts are told with their figures.
+        # Notes about doubtful figures are shown beside those figures, see `_doubts`.
         "notes": [note for note in analysis.notes if "doubtful" not in note] if analysis else [],
         **_heard(analysis),
     }
 
 
 def _links(song: SongEntry, folder: Path, url: Url) -> list[dict[str, str]]:
-    """What there is to open beside the sounds: the folder, the sessions, and what was made for decks and samplers."""
+    """Links to everything except audio: the folder, the sessions, the loops and the .stem.mp4 file."""
     places = [(song.folder, "Folder"), *((path, PurePosixPath(path).name) for path in song.sessions)]
     places += [(song.loops_folder, f"{song.loops} loop{'s' if song.loops != 1 else ''}")]
     places += [(song.stem_mp4, PurePosixPath(song.stem_mp4).name)] if song.stem_mp4 else []
@@ -136,7 +137,7 @@ def _key(key: Key) -> dict[str, Any]:
 
 
 def _doubts(analysis: Analysis) -> dict[str, str]:
-    """Why a figure is marked as doubtful: one sentence each."""
+    """Say in one sentence for each doubtful figure why it is doubtful."""
     doubts = {}
     if analysis.tempo.bpm and analysis.tempo.doubtful:
         doubts["tempo"] = (
@@ -180,26 +181,29 @@ def _sounds(sound: StemSound) -> bool:
 
 
 def _number(value: float | None) -> float | None:
-    """JSON has no infinities; a page needs no more than milliseconds and thousandths of a dB."""
+    """Round to three decimals, enough for seconds and dB; None for infinity and NaN, which JSON lacks."""
     return round(value, 3) if value is not None and math.isfinite(value) else None
 
 
 NAME = "catalogue.html"
 
-TEMPO_PERCENT = 6.0  # what most players' tempo sliders do, and time stretching hides
+TEMPO_PERCENT = 6.0  # range of most players' tempo sliders, in which time stretching is inaudible
 _PARTS = "page_parts"
-# In this order they make one script.
+# Joined in this order, the parts are one script.
 _PROGRAM = ("words", "music", "picture", "player", "deck", "details", "row", "heading", "keys", "main")
 
 
 def write_page(catalogue: Catalogue, folder: Path) -> Path:
-    """Write the page of a catalogue, complete or not, into the batch's out folder.
+    """Write the page of a catalogue, complete or not, into the batch's output folder.
 
-    The songs' files are read once, for their waveforms; a second run reads only what is new. A file that is missing or
-    damaged is shown as such.
+    The songs' files are read once, for their waveforms; a second run reads only new files. A missing or damaged file
+    is shown as such.
 
-    Returns: the page
-    Raises:  OutputError, NoSpaceLeft: it cannot be written; a page from before is still whole
+    Returns:
+        Path of the page.
+
+    Raises:
+        OutputError, NoSpaceLeft: The page cannot be written; an earlier page stays intact.
     """
     path = folder / NAME
     try:
@@ -209,7 +213,7 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
         write_atomically(path, _page(catalogue, songs, beside))
     except OSError as error:
         with contextlib.suppress(OSError):
-            path.with_name(f"{NAME}.tmp").unlink(missing_ok=True)  # others need the room
+            path.with_name(f"{NAME}.tmp").unlink(missing_ok=True)  # frees space on a full disk
         if disk_is_full(error):
             raise NoSpaceLeft(f"The disk is full at {shown(path)}; free some space and rerun the command.") from error
         raise OutputError(f"Cannot write {shown(path)} ({error.strerror}). Check the folder's permissions.") from error
@@ -217,7 +221,13 @@ def write_page(catalogue: Catalogue, folder: Path) -> Path:
 
 
 def _page(catalogue: Catalogue, songs: list[dict], beside: list[str]) -> str:
-    """All in one file. Args: beside: files of the whole batch that the page leads to"""
+    """Build the page as one file, with style, script and data inline.
+
+    Args:
+        catalogue: The catalogue.
+        songs: Its songs, from `song_row`.
+        beside: Files of the whole batch that the page links to.
+    """
     style, program = joined_parts(style=True), joined_parts()
     policy = (
         f"default-src 'none'; script-src {_hash(program)}; style-src {_hash(style)}; media-src 'self' file:; "
@@ -228,7 +238,7 @@ def _page(catalogue: Catalogue, songs: list[dict], beside: list[str]) -> str:
 
 
 def linked_page(catalogue: Catalogue, folder: Path, beside: list[str], *, url: Url) -> str:
-    """The same page for a server, which sends style and program by themselves and says what leads to a file."""
+    """Build the same page for a server, which serves style and script separately and maps files to URLs."""
     songs = [song_row(song, folder, url=url) for song in catalogue.songs]
     policy = "default-src 'none'; script-src 'self'; style-src 'self'; media-src 'self'; base-uri 'none'"
     style, program = (
@@ -251,25 +261,25 @@ def _data(catalogue: Catalogue, songs: list[dict], beside: list[str], url: Url) 
 
 def _filled(policy: str, style: str, program: str, data: object) -> str:
     pieces = {"POLICY": policy, "STYLE": style, "PROGRAM": program, "DATA": embedded(data)}
-    # In one pass: what comes in at one place is never searched for another.
+    # In one pass, so that inserted text is never searched for placeholders.
     return re.sub("@(POLICY|STYLE|PROGRAM|DATA)@", lambda place: pieces[place[1]], _part("catalogue.html"))
 
 
 def embedded(data: object) -> str:
-    """JSON that can stand inside a <script> element: ASCII, and nothing in it can end the element or begin another."""
+    """Encode as JSON that is safe inside a <script> element: ASCII, without anything that could end the element."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def joined_parts(names: Iterable[str] = _PROGRAM, more: Iterable[str] = (), *, style: bool = False) -> str:
-    """The page's program: parts by name, then `more`, in one scope. With `style`, its style sheet instead."""
+    """Join the page's script: parts by name, then `more`, in one scope. With `style`, return the style sheet."""
     if style:
         return _part("catalogue.css")
     return "(() => {\n'use strict';\n" + "\n".join([*(_part(f"{name}.js") for name in names), *more]) + "})();\n"
 
 
 def _hash(text: str) -> str:
-    """How a Content-Security-Policy names the contents of an element."""
+    """Hash of an element's contents, in the form that a Content-Security-Policy uses."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"
 
 
@@ -277,17 +287,19 @@ def _part(name: str) -> str:
     return (importlib.resources.files("tsbs_daw.batch") / _PARTS / name).read_text(encoding="utf-8")
 
 
-_TIMEOUT_S = 5.0  # for the song being measured when the batch is interrupted
+_TIMEOUT_S = 5.0  # for the song that is being measured when the batch is interrupted
 _PAGE_EVERY_S = 4.0
-_PAGE_SHARE = 20  # at most a twentieth of the time is spent on writing it
+_PAGE_SHARE = 20  # writing the page takes at most a twentieth of the time
 
 
 class Thumbnails:
-    """Measures waveforms and rewrites the page in a thread, from the first finished song on. Use it in a `with`.
+    """Measures waveforms and rewrites the page in a thread, starting with the first finished song. A context manager.
 
-    Whatever it has not measured by then is left to the last call of `write_page`.
+    Songs not measured when the context ends are measured by the final call of `write_page`.
 
-    Args: catalogue: how the batch stands; called in that thread
+    Args:
+        out: Output folder of the batch.
+        catalogue: Returns the current catalogue; called in that thread.
     """
 
     def __init__(self, out: Path, catalogue: Callable[[], Catalogue]):
@@ -302,18 +314,18 @@ class Thumbnails:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop_wanted = True
         if self._thread is not None:
-            self._songs.put(None)  # it may be waiting for a song
+            self._songs.put(None)  # wakes the thread if it is waiting for a song
             self._thread.join(None if kind is None else _TIMEOUT_S)
 
     def add(self, song: SongEntry) -> None:
-        """A song that has come to its end, however."""
+        """Add a song that has ended, whether done or failed."""
         self._songs.put(song)
         if self._thread is None and not self._stop_wanted:
             self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
-        old, due = False, time.monotonic()  # the page, and when it may be written again
+        old, due = False, time.monotonic()  # whether the page is outdated, and when it may be written again
         while not self._stop_wanted:
             song = self._next(max(due - time.monotonic(), 0.0) if old else None)
             if song is not None:
@@ -335,12 +347,11 @@ class Thumbnails:
 
         try:
             waveforms(self._out, song.folder or song.source, [file.file for file in song.files])
-        except Exception:  # the page tries again, and says what is wrong
-            log.info("%s could not be drawn", song.source, exc_info=True)
+        except Exception:  # `write_page` tries again and reports the problem
+            log.info("cannot measure the waveforms of %s", song.source, exc_info=True)
 
     def _write_page(self) -> None:
-
         try:
             write_page(self._catalogue(), self._out)
-        except Exception:  # a full disk, for example: the last page is written by whoever closes the batch, and says so
-            log.info("the page could not be written yet", exc_info=True)
+        except Exception:  # such as a full disk; the final `write_page` tries again and reports the problem
+            log.info("cannot write the page yet", exc_info=True)
