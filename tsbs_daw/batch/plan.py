@@ -1,9 +1,9 @@
-"""The songs of a batch: which there are, where each goes, and what is known of it before it is done.
+"""The songs of a batch: finding them, assigning their folders, and identifying their content.
 
 `find_songs` finds them, `places` gives each a folder of its own, and `Plan` knows their content, jobs and duplicates.
 
-Between runs, `.crate.json` in the output folder stores which file had which content and where its stems are. Without
-it, songs are only hashed again; what exists already is recognised by its manifest.
+Between runs, `.crate.json` in the output folder stores the content hash of each file and the folder of its stems. If it
+is lost, songs are hashed again, and existing results are recognised by their manifests.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ FILE_NAME = ".crate.json"
 
 @dataclass(frozen=True)
 class FoundSong:
-    """A sound file of the batch.
+    """An audio file of the batch.
 
-    relative:   below the batch's folder, with forward slashes; printable whatever bytes the name has
-    path:       absolute
-    state:      equal as long as nobody touches the file, see `scan.file_state`
-    size_bytes: of the file
-    reason:     why it cannot be a song, one sentence; None for one that can
+    Attributes:
+        relative: Path below the batch's folder, with forward slashes. Printable, whatever bytes the name contains.
+        path: Absolute path.
+        state: Changes whenever the file is modified, see `scan.file_state`.
+        size_bytes: Size of the file.
+        reason: Why it cannot be separated, in one sentence; None if it can.
     """
 
     relative: str
@@ -55,15 +56,23 @@ class FoundSong:
 
 
 def find_songs(folder: Path, *, excluded: Iterable[Path] = ()) -> list[FoundSong]:
-    """Every sound file below `folder`, and every folder that cannot be listed, in the order of their names.
+    """Find every audio file below a folder, and every subfolder that cannot be listed.
 
-    Left out: what is hidden or temporary, folders of stems that this program made, what is not sound by its ending,
-    and what lies below one of `excluded`. A link that cannot be followed is found, with its reason.
+    Skips hidden and temporary files, stem folders made by this program, and files without an audio extension. A link
+    that cannot be followed is returned with its reason.
 
-    Raises: UsageError: the folder is not there or cannot be listed
+    Args:
+        folder: Folder of songs.
+        excluded: Folders to skip.
+
+    Returns:
+        The songs, sorted by their relative paths.
+
+    Raises:
+        UsageError: The folder does not exist or cannot be listed.
     """
     if not folder.is_dir():
-        raise UsageError(f"{shown(folder)} is not a folder; name the one that your songs are in.")
+        raise UsageError(f"{shown(folder)} is not a folder. Specify the folder of your songs.")
     root = os.path.realpath(folder)
     inside = (real for place in excluded if (real := os.path.realpath(place)).startswith(root + os.sep))
     scanner = Scanner(Path(root), recursive=True, excluded=tuple(Path(real) for real in inside))
@@ -86,28 +95,38 @@ def _song(folder: Path, found: Found) -> FoundSong | None:
 
 
 def _unlisted(folder: Path, relative: str, why: str) -> FoundSong:
-    """Better one song too many in the catalogue than songs that nobody knows of."""
+    """Represent an unlisted folder by an entry of its own, so that its songs are not silently missing."""
     reason = f"It is a folder that cannot be listed ({why}); check its permissions."
     return FoundSong(source_name(Path(relative)).replace(os.sep, "/"), folder / relative, "", 0, reason)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a song goes. folder: below the batch's out folder, "." for the top; song: its own folder's name."""
+    """The destination of a song.
+
+    Attributes:
+        folder: Parent folder, relative to the batch's output folder; "." for the output folder itself.
+        song: Name of the song's own folder.
+    """
 
     folder: str
     song: str
 
     @property
     def key(self) -> str:
-        """Equal for two places that some file system takes for the same."""
+        """Key that is equal for two places if some file system considers them the same."""
         return str(PurePosixPath(self.folder, self.song)).casefold()
 
 
 def places(songs: Iterable[FoundSong], known: Mapping[str, Place]) -> dict[str, Place]:
-    """A place of its own for every song, by its `relative`; songs of subfolders go to subfolders of the same names.
+    """Assign every song a place of its own. Songs of subfolders go to subfolders of the same names.
 
-    Args: known: places from earlier runs; they are kept
+    Args:
+        songs: The songs of the batch.
+        known: Places from earlier runs, which are kept.
+
+    Returns:
+        The place of each song, by `FoundSong.relative`.
     """
     songs = list(songs)
     given = {song.relative: known[song.relative] for song in songs if song.relative in known}
@@ -135,12 +154,14 @@ def _free_place(folder: PurePosixPath, name: str, taken: set[str]) -> Place:
 
 
 class SongRecord(Part):
-    """One file of the batch.
+    """What is stored about one file of the batch.
 
-    state:       how the file looked when it was hashed, see `scan.file_state`; its content is read again if it changed
-    place:       where its files were meant to go
-    settings:    fingerprint of preset, model and options that `folder` was made with
-    folder:      where they are, below the out folder; None until it is done
+    Attributes:
+        state: State of the file when it was hashed, see `scan.file_state`; the file is hashed again once this changes.
+        sha256: Hash of its content.
+        place: Destination of its stems.
+        settings: Fingerprint of the preset, model and options that `folder` was made with.
+        folder: Actual folder of its stems, relative to the output folder; None until the song is done.
     """
 
     state: str = ""
@@ -151,7 +172,12 @@ class SongRecord(Part):
 
 
 class BatchState(Document):
-    """The whole file. folder: the batch's; songs: by `FoundSong.relative`"""
+    """The document `.crate.json`.
+
+    Attributes:
+        folder: Folder of songs.
+        songs: Records of its files, by `FoundSong.relative`.
+    """
 
     kind: Literal["crate"] = "crate"
     folder: str | None = None
@@ -159,14 +185,14 @@ class BatchState(Document):
 
 
 def read_state(out: Path) -> BatchState:
-    """What was remembered in `out`; nothing when there is no file, or a damaged one."""
+    """Read the state stored in `out`; empty if the file is missing or damaged."""
     path = out / FILE_NAME
     try:
         return BatchState.from_json(path.read_bytes(), str(path))
     except FileNotFoundError:
         return BatchState()
     except (OSError, JobFormatError) as error:
-        log.warning("%s is left aside, the songs are hashed again: %s", path, error)
+        log.warning("ignoring %s and hashing all songs again: %s", path, error)
         return BatchState()
 
 
@@ -176,12 +202,12 @@ def write_state(out: Path, state: BatchState) -> None:
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What a batch is asked for.
+    """The parameters of a batch.
 
     Attributes:
-        folder: Where the songs are.
-        out: Where everything goes. Both are absolute.
-        treatment: What is done to every song.
+        folder: Folder of songs, absolute.
+        out: Output folder, absolute.
+        treatment: How to separate every song.
     """
 
     folder: Path
@@ -190,14 +216,18 @@ class BatchRequest:
 
     @property
     def name(self) -> str:
-        """What the batch is called."""
+        """Name of the batch."""
         return self.folder.name or "crate"
 
     def delivery(self, presets: Path) -> DeliveryOptions:
-        """What every song is delivered as.
+        """Combine the delivery options of the preset with those of the treatment.
 
-        Args:   presets: `Settings.presets`
-        Raises: PresetError; UsageError: it does not go together
+        Args:
+            presets: `Settings.presets`.
+
+        Raises:
+            PresetError: The preset is missing or invalid.
+            UsageError: The options contradict each other.
         """
         delivery = load_preset(self.treatment.preset, presets).delivery.overridden_by(self.treatment.delivery)
         if problem := delivery.problem():
@@ -205,17 +235,18 @@ class BatchRequest:
         return delivery
 
 
-_READINGS = 3  # of a file that changes while it is read
+_READINGS = 3  # attempts to hash a file that changes while it is read
 
 
 class SongRefused(Exception):
-    """This file cannot become a song; the message is one sentence. A signal to `run`, not an error."""
+    """A file that cannot be separated. The message is one sentence, which becomes the reason in the song's entry."""
 
 
 class Plan:
-    """Remembers, in `state`, what it finds out.
+    """Content, places and jobs of the songs of a batch. What it learns is stored in `state`.
 
-    Raises: UsageError: the out folder is another crate's
+    Raises:
+        UsageError: The output folder belongs to another batch.
     """
 
     def __init__(self, request: BatchRequest, settings: Settings, found: Sequence[FoundSong]):
@@ -235,14 +266,15 @@ class Plan:
         return BatchState(folder=source_name(self._request.folder), songs=self._known)
 
     def entry(self, song: FoundSong) -> SongEntry:
-        """Of a song that waits for its turn."""
+        """Catalogue entry of a waiting song."""
         named = info_from_tags(PurePosixPath(song.relative).stem, "", "")
         return SongEntry(source=song.relative, artist=named.artist, title=named.title)
 
     def identify(self, song: FoundSong) -> SongEntry:
-        """The song's catalogue entry: waiting, or the duplicate of another. Hashes a file that is new or has changed.
+        """Return the song's catalogue entry: waiting, or a duplicate of another song. Hashes a new or changed file.
 
-        Raises: SongRefused: it cannot be read, or its name cannot be written down
+        Raises:
+            SongRefused: The file cannot be read, or its name is not valid UTF-8.
         """
         if song.reason is not None:
             raise SongRefused(song.reason)
@@ -257,7 +289,7 @@ class Plan:
         first = self._first.setdefault(known.sha256 or "", song)
         if first is song:
             return entry
-        reason = f"It has the same content as {shown(first.relative)}, which represents both."
+        reason = f"It has the same content as {shown(first.relative)}; only that file is separated."
         return entry.model_copy(update={"state": "duplicate", "duplicate_of": first.relative, "reason": reason})
 
     def job_id(self, song: FoundSong) -> str:
@@ -278,7 +310,7 @@ class Plan:
         )
 
     def known_folder(self, song: FoundSong) -> Path | None:
-        """Where this content is, made with these settings, if it was done in an earlier run under whatever name."""
+        """Folder of this content from an earlier run with the same settings, even if the file was renamed since."""
         mine = self._known[song.relative]
         for relative in (song.relative, *sorted(self._gone)):
             known = self._known[relative]
@@ -290,7 +322,11 @@ class Plan:
         self._update(song, folder=folder.relative_to(self._request.out).as_posix(), settings=self._settings_hash)
 
     def _read(self, song: FoundSong) -> None:
-        """Raises: SongRefused: it cannot be read, or does not hold still"""
+        """Hash the file.
+
+        Raises:
+            SongRefused: The file cannot be read, or keeps changing.
+        """
         state = song.state
         for _ in range(_READINGS):
             try:
@@ -303,7 +339,7 @@ class Plan:
                 ) from error
             if state == before:
                 known = self._known[song.relative]
-                folder = known.folder if known.sha256 == digest else None  # touched, or another song by now
+                folder = known.folder if known.sha256 == digest else None  # same content, or another song
                 self._update(song, state=state, sha256=digest, folder=folder)
                 return
         raise SongRefused("It is still being written; rerun the command once it is complete.")
@@ -313,10 +349,10 @@ class Plan:
 
 
 def _check_same_batch(request: BatchRequest, state: BatchState) -> None:
-    """A batch that was moved is the same; its old folder is not there any more."""
+    """Refuse an output folder of another batch. A batch whose folder was moved is the same: its old folder is gone."""
     before = Path(state.folder) if state.folder else request.folder
     if before.is_dir() and not before.samefile(request.folder):
-        raise UsageError(f"{shown(request.out)} has the songs of {shown(before)}; choose another --out folder.")
+        raise UsageError(f"{shown(request.out)} contains the songs of {shown(before)}. Choose another --out folder.")
 
 
 def _is_text(path: Path) -> bool:
@@ -324,7 +360,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _fingerprint(request: BatchRequest, settings: Settings) -> str:
-    """Equal for two runs that shall give the same result of the same song."""
-    hashes, anywhere = ContentHashes(settings), Path(os.sep)  # the out folder may be moved
+    """Hash of everything that affects the result of a song, except its content."""
+    hashes, anywhere = ContentHashes(settings), Path(os.sep)  # the output folder may be moved
     decisive = [request.treatment.fingerprint(hashes, anywhere), hashes.of_models(request.treatment)]
     return hashlib.sha256("\n".join(decisive).encode()).hexdigest()
