@@ -1,6 +1,6 @@
-"""How a batch uses the queue: submits jobs, follows them, and runs an embedded daemon if there is no other.
+"""A batch's access to the queue: submits jobs, tracks them, and runs an embedded daemon if no other is running.
 
-A job's id is a hash of what it does, so a batch that was killed finds its jobs again, wherever they are.
+A job's id is a hash of its parameters, so a batch that was killed finds its jobs again in any state.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from tsbs_daw.queue.spool import Spool, living_daemon, read_progress, read_resul
 
 
 class EmbeddedDaemon:
-    """A daemon in a thread of this process. It starts at once, and serves every client, not only the batch.
+    """A daemon in a thread of this process. It starts immediately, and serves every client, not only the batch.
 
-    running: whether it is open, and has not ended
+    Attributes:
+        running: Whether it is open and has not ended.
+        paused: Why it starts no jobs, in one sentence; "" if it does.
     """
 
     def __init__(self, settings: Settings, options: DaemonOptions):
@@ -36,25 +38,31 @@ class EmbeddedDaemon:
         self._failure: Exception | None = None
         self._stop_wanted = False
         self.running = False
-        self.paused = ""  # why nothing is started, if so
+        self.paused = ""
         self._thread = threading.Thread(target=self._run, name="daemon")
         self._thread.start()
 
     def check(self) -> None:
-        """Raises: TsbsDawError, or whatever else ended it; DaemonError: no worker can be started"""
+        """Check that the daemon has not failed.
+
+        Raises:
+            DaemonError: No worker can be started.
+            Exception: The exception that ended the daemon.
+        """
         if self._failure is not None:
             raise self._failure
 
     def stop(self) -> None:
         """Give running songs a moment to finish, then requeue them; a second call does not wait.
 
-        Raises: KeyboardInterrupt: while it winds up; call it again
+        Raises:
+            KeyboardInterrupt: The user interrupted the wait; call it again.
         """
         self._stop_wanted = True
         if self._daemon is not None:
             self._daemon.stop()
         while self._thread.is_alive():
-            self._thread.join(0.2)  # with a limit, so that Ctrl-C comes through on every system
+            self._thread.join(0.2)  # with a timeout, so that Ctrl-C works on every system
 
     def _run(self) -> None:
         try:
@@ -63,7 +71,7 @@ class EmbeddedDaemon:
                 if not self._stop_wanted:
                     self.running = True
                     daemon.run()
-        except Exception as error:  # raised again by `check`, in a thread that someone looks at
+        except Exception as error:  # raised again by `check`, in the batch's thread
             self._failure = error
         finally:
             self.running = False
@@ -79,25 +87,34 @@ class EmbeddedDaemon:
             self.paused = event.message if event.kind == "paused" else ""
 
 
-_TIMEOUT_S = 20.0  # for a daemon that holds its lock and gives no sign of life: it may be starting, or ending
-_GONE_AFTER = 3  # looks
+_TIMEOUT_S = 20.0  # for a daemon that holds its lock without a heartbeat: it may be starting, or ending
+_GONE_AFTER = 3  # consecutive polls that do not find a job
 
 
 def job_id(*decisive: object) -> str:
-    """An id that is the same whenever the same is asked for."""
+    """Derive an id from a job's parameters; the same parameters give the same id."""
     return "crate-" + hashlib.sha256(json.dumps([str(part) for part in decisive]).encode()).hexdigest()[:32]
 
 
 class JobPlace(Enum):
+    """Where a job is in the queue."""
+
     WAITING = "waiting"
     RUNNING = "at work"
     ENDED = "ended"
-    GONE = "gone"  # someone has removed it
+    GONE = "gone"  # removed from the queue by someone else
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a job is, and how far. result: once it has ended; None if it cannot be read"""
+    """The status of a job.
+
+    Attributes:
+        place: Where the job is in the queue.
+        fraction: Fraction done, 0 to 1.
+        message: Current step.
+        result: Result of a job that has ended.
+    """
 
     place: JobPlace
     fraction: float = 0.0
@@ -106,9 +123,14 @@ class JobStatus:
 
 
 class Queue:
-    """Use it in a `with`: its end stops the embedded daemon; submitted jobs stay in the queue.
+    """The queue as a batch uses it. A context manager: leaving it stops the embedded daemon, but keeps submitted jobs.
 
-    Args: options: of the embedded daemon
+    Args:
+        settings: Settings of the daemon.
+        options: Options of the embedded daemon.
+
+    Attributes:
+        other_daemon: Process id of the running daemon, if it is not the embedded one.
     """
 
     def __init__(self, settings: Settings, options: DaemonOptions):
@@ -118,7 +140,7 @@ class Queue:
         self._trouble: tuple[float, DaemonError] | None = None
         self._missed: dict[str, int] = {}
         self._since_unix_s = time.time()
-        self.other_daemon: int | None = None  # the process of the one that is at work, if it is not its own
+        self.other_daemon: int | None = None
 
     def __enter__(self) -> Queue:
         return self
@@ -134,18 +156,19 @@ class Queue:
 
     @property
     def paused(self) -> str:
-        """Why nothing is started, one sentence; empty usually."""
+        """Why the embedded daemon starts no jobs, in one sentence; "" if it does."""
         return self._embedded.paused if self._embedded is not None else ""
 
     def done_result(self, job_id: str) -> Result | None:
-        """The result of a job that is done."""
+        """Return the result of a job; None unless the job is done."""
         result = self._result(job_id)
         return result if result is not None and result.state is State.DONE else None
 
     def ask(self, job: Job) -> None:
-        """Submit a job, or retry it if it has ended; one that waits or runs is left alone.
+        """Submit a job, or retry it if it has ended. A waiting or running job is left alone.
 
-        Raises: DaemonError: the spool cannot be written to
+        Raises:
+            DaemonError: The spool cannot be written to.
         """
         if any((place / job.id).exists() for place in (self._spool.inbox, self._spool.jobs)):
             return
@@ -155,7 +178,11 @@ class Queue:
             submit(self._settings.spool, job)
 
     def ensure_daemon(self) -> None:
-        """Start an embedded daemon unless one is running. Raises: TsbsDawError: it cannot start"""
+        """Start an embedded daemon unless a daemon is running.
+
+        Raises:
+            TsbsDawError: The daemon cannot start.
+        """
         if self._embedded is not None:
             self._embedded.check()
             return
@@ -165,7 +192,10 @@ class Queue:
             self._start_embedded()
 
     def _start_embedded(self) -> None:
-        """Another daemon may hold the lock without a heartbeat: while it starts, while it ends, or when it hangs."""
+        """Start the embedded daemon. A DaemonError is raised only if it lasts for `_TIMEOUT_S`.
+
+        Another daemon may hold the lock without a heartbeat while it starts, while it ends, or because it hangs.
+        """
         embedded = EmbeddedDaemon(self._settings, self._options)
         try:
             while not embedded.running:
@@ -182,7 +212,7 @@ class Queue:
             self._embedded, self._trouble = embedded, None
 
     def has_interactive_jobs(self) -> bool:
-        """Whether a DAW waits for jobs of the embedded daemon, which ends with the batch."""
+        """Return whether a DAW is waiting for jobs of the embedded daemon, which ends with the batch."""
         if self._embedded is None:
             return False
         self._embedded.check()
@@ -199,7 +229,7 @@ class Queue:
             return False
 
     def statuses(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
-        """The status of these jobs. They move from inbox/ to jobs/ to done/, and are searched in this order."""
+        """Return the status of each job. Jobs move from inbox/ to jobs/ to done/, so the search is in this order."""
         waiting, claimed = _names(self._spool.inbox), _names(self._spool.jobs)
         return {job_id: self._status(job_id, waiting, claimed) for job_id in job_ids}
 
@@ -220,7 +250,7 @@ class Queue:
             progress = read_progress(self._settings.spool, job_id)
         except (OSError, JobFormatError):
             progress = None
-        if progress is None or not progress.updated_unix_s >= self._since_unix_s:  # of a daemon that died
+        if progress is None or not progress.updated_unix_s >= self._since_unix_s:  # left by a daemon that died
             return JobStatus(JobPlace.WAITING)
         if progress.state is not State.RUNNING:
             return JobStatus(JobPlace.WAITING, message=progress.message)
