@@ -1,9 +1,9 @@
-"""A batch from its first song to its last: find the songs, enqueue what is missing, follow it, and keep the catalogue.
+"""One run of a batch: find the songs, enqueue the missing ones, track their jobs, and update the catalogue.
 
-    find -> hash -> known content? -> done already? -> enqueue -> follow -> catalogue.json and .csv
+    find -> hash -> known content? -> done already? -> enqueue -> track -> catalogue.json and .csv
 
-Results of earlier runs are recognised; a song that failed is retried, and so is a failed analysis. However a run ends,
-even by `kill -9`, the next one resumes.
+Results of earlier runs are reused; failed songs and failed analyses are retried. However a run ends, even by `kill -9`,
+the next one resumes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ log = logging.getLogger(__name__)
 class Song:
     """One song of a running batch.
 
-    entry:    its entry in the catalogue so far
-    job:      the id of its job, while that waits or runs; else empty
-    asked:    whether it was handed to the queue in this run
-    fraction: how far its job is; message: what it is at; empty while it waits
+    Attributes:
+        found: The audio file.
+        entry: Its catalogue entry so far.
+        job: Id of its job while that waits or runs; otherwise "".
+        submitted: Whether it was submitted to the queue in this run.
+        fraction: Fraction of its job that is done, 0 to 1.
+        message: Current step of its job; "" while it waits.
     """
 
     found: FoundSong
@@ -54,7 +57,14 @@ class Song:
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """A batch at one moment. running: the songs that are being worked on; note: what it waits for, if anything."""
+    """A snapshot of a batch's progress.
+
+    Attributes:
+        counts: Number of songs in each state.
+        running: Songs whose jobs are running.
+        seconds_left: Estimated time left; None if unknown.
+        note: Why no jobs are started; "" if they are.
+    """
 
     counts: dict[str, int]
     running: tuple[Song, ...]
@@ -71,20 +81,20 @@ class BatchProgress:
 
 
 class Listener(Protocol):
-    """Shows a running batch. Called in the thread that runs it."""
+    """Displays a running batch. Called in the thread that runs it."""
 
     def ended(self, entry: SongEntry, *, fresh: bool) -> None:
-        """A song has ended. fresh: in this run, not an earlier one"""
+        """Report a song that has ended. `fresh`: in this run, not in an earlier one."""
 
     def update(self, progress: BatchProgress) -> None:
-        """The current progress; several times a second."""
+        """Show the current progress. Called several times a second."""
 
     def note(self, sentence: str) -> None:
-        """A message for the user."""
+        """Show a message to the user."""
 
 
 class SilentListener:
-    """Ignores everything."""
+    """Shows nothing."""
 
     def ended(self, entry: SongEntry, *, fresh: bool) -> None: ...
 
@@ -95,12 +105,12 @@ class SilentListener:
 
 @dataclass
 class Clock:
-    """Estimates the time left, by the bytes of the songs that were handed to the queue in this run."""
+    """Estimates the time left, from the sizes of the songs that were submitted in this run."""
 
     began: float | None = field(default=None)
 
     def seconds_left(self, songs: Iterable[Song], now: float | None = None) -> float | None:
-        """None until a hundredth of the work is done. Args: now: seconds of the monotonic clock"""
+        """Estimate the time left; None until a hundredth of the work is done. `now` is on the monotonic clock."""
         now = time.monotonic() if now is None else now
         songs = list(songs)
         done = sum(song.found.size_bytes * (1.0 if song.ended else song.fraction) for song in songs if song.submitted)
@@ -132,9 +142,13 @@ _ENDINGS = {
 
 
 class Batch:
-    """One run of one batch.
+    """One run of a batch.
 
-    Args: options: of the daemon that is started if none is there
+    Args:
+        request: Parameters of the batch.
+        settings: Settings of the program.
+        options: Options of the embedded daemon, which is started if no daemon is running.
+        listener: Displays the progress. Default: nothing.
     """
 
     def __init__(
@@ -155,10 +169,16 @@ class Batch:
         self._thumbnails = Thumbnails(request.out, lambda: self.catalogue_writer.catalogue)
 
     def run(self) -> Catalogue:
-        """Process every song, whether it succeeds or fails.
+        """Process every song; one that fails does not stop the others.
 
-        Raises: UsageError: no folder, no songs; DaemonError: another run of this batch, or no daemon can do the work;
-                OutputError: the catalogue cannot be written; KeyboardInterrupt. What is done stays done.
+        Returns:
+            The complete catalogue.
+
+        Raises:
+            UsageError: The folder is missing or contains no songs.
+            DaemonError: Another run of this batch is in progress, or the daemon failed.
+            OutputError: The catalogue cannot be written.
+            KeyboardInterrupt: The user stopped the batch; finished songs are kept.
         """
         with _locked(self.request.out):
             self._open()
@@ -173,18 +193,18 @@ class Batch:
 
     @property
     def without_analysis(self) -> list[str]:
-        """The songs that were separated but not analysed."""
+        """Songs that were separated but not analysed."""
         entries = (song.entry for song in self._songs if self._analyses)
         return [entry.source for entry in entries if entry.state == "done" and entry.analysis is None]
 
     @property
     def ended(self) -> tuple[int, int]:
-        """(finished songs, all songs)."""
+        """Number of finished songs, and of all songs."""
         return sum(song.ended for song in self._songs), len(self._songs)
 
     @property
     def other_daemon(self) -> int | None:
-        """The process of the daemon that separates, if it is not this one."""
+        """Process id of the running daemon, if it is not this process."""
         return self._queue.other_daemon
 
     def _open(self) -> None:
@@ -193,11 +213,11 @@ class Batch:
         excluded = (request.out, self._settings.home, self._settings.cache, self._settings.models)
         found = find_songs(request.folder, excluded=excluded)
         if not found:
-            raise UsageError(f"{shown(request.folder)} has no songs in it; name the folder that they are in.")
+            raise UsageError(f"{shown(request.folder)} contains no songs. Specify the folder of your songs.")
         self._plan = Plan(request, self._settings, found)
         self._songs = [Song(one, self._plan.entry(one)) for one in found]
         self.catalogue_writer = CatalogueWriter(request, self._plan, self._songs)
-        self.catalogue_writer.write()  # a disk that cannot be written to is better found now
+        self.catalogue_writer.write()  # fail before the work if the output folder cannot be written to
 
     def _work(self) -> None:
         untouched = iter(self._songs)
@@ -210,16 +230,16 @@ class Batch:
             self._poll(wait=song is None)
 
     def _finish_interactive_jobs(self) -> None:
-        """Finish the jobs that a DAW sent to the embedded daemon meanwhile."""
-        told = False
+        """Wait until the embedded daemon has finished jobs that a DAW sent to it."""
+        announced = False
         while self._queue.has_interactive_jobs():
-            if not told:
-                self._listener.note("All songs are finished. The jobs of a DAW are finished before the daemon stops.")
-            told = True
+            if not announced:
+                self._listener.note("All songs are finished. The daemon stops once it has finished the DAW's jobs.")
+            announced = True
             time.sleep(_LOOK_EVERY_S)
 
     def _close(self) -> None:
-        """Count songs that ended at the last moment, and write the catalogue, however the run ended."""
+        """Record songs that ended at the last moment and write the catalogue, however the run ended."""
         with contextlib.suppress(TsbsDawError):
             self._update_songs()
         for song in self._songs:
@@ -230,7 +250,7 @@ class Batch:
     # One song
 
     def _start_song(self, song: Song) -> None:
-        """Submit the song unless it is a duplicate or done already."""
+        """Submit the song, unless it is a duplicate or is already done."""
         try:
             song.entry = self._plan.identify(song.found)
             if song.entry.state == "duplicate":
@@ -252,7 +272,7 @@ class Batch:
         return folder
 
     def _poll(self, *, wait: bool) -> None:
-        """Update the songs from the queue, at intervals. Args: wait: sleep until the next update is due"""
+        """Update the songs from the queue if an update is due. With `wait`, sleep until it is."""
         pause_s = self._next_look - time.monotonic()
         if pause_s > 0 and not wait:
             return
@@ -269,7 +289,7 @@ class Batch:
     def _report_other_daemon(self) -> None:
         pid = self._queue.other_daemon
         if pid is not None and pid != self._reported_daemon:
-            self._listener.note(f"The running daemon (process {pid}) separates the songs, with its own workers.")
+            self._listener.note(f"The running daemon (process {pid}) separates the songs with its own workers.")
         self._reported_daemon = pid
 
     def _update_songs(self) -> None:
@@ -296,7 +316,7 @@ class Batch:
             self._fail(song, "Its stems disappeared right after they were written; rerun the command.")
 
     def _deliver(self, song: Song, folder: Path, *, fresh: bool) -> bool:
-        """Whether the folder is complete; if so, the song is done."""
+        """Mark the song as done if its folder is complete, and return whether it is."""
         manifest = complete_manifest(folder)
         if manifest is None or not folder.is_relative_to(self.request.out):
             return False
@@ -322,14 +342,19 @@ class Batch:
 
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Raises: DaemonError: another run works on this batch; OutputError: the out folder cannot be made"""
+    """Create the output folder and hold its lock.
+
+    Raises:
+        DaemonError: Another run of this batch is in progress.
+        OutputError: The output folder cannot be created or written to.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = LockFile(out / LOCK)
         lock.acquire()
     except HeldElsewhere as error:
         raise DaemonError(
-            f"Another `tsbs-daw batch` is at work on {shown(out)}. Let it finish, or stop it first."
+            f"Another `tsbs-daw batch` is using {shown(out)}. Let it finish, or stop it first."
         ) from error
     except OSError as error:
         raise OutputError(
