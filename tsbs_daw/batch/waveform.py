@@ -1,10 +1,10 @@
-"""The pictures of sounds: a few hundred levels a file, measured in one streaming pass and remembered.
+"""Waveforms for display: a few hundred levels per file, measured in one streaming pass and cached.
 
-A level is one byte, 255 * sqrt(amplitude), so that quiet passages still have a shape. A picture alternates two of them,
-PARTS times: the highest sample of a part of the sound, and its RMS.
+A level is one byte, 255 * sqrt(amplitude), so that quiet passages stay visible. A waveform divides the file into PARTS
+equal parts and holds two levels for each: the highest sample, and the RMS.
 
-Memory is `.catalogue/` in the batch's out folder, one file per folder of songs' files. A file of sound is known again
-by its name, size and time of change; whatever is not understood there is measured anew.
+The cache is `.catalogue/` in the batch's output folder, with one file for each song. A cached waveform is valid as long
+as the audio file has the same name, size and modification time; unreadable cache entries are measured again.
 """
 
 from __future__ import annotations
@@ -27,13 +27,19 @@ PARTS = 600
 CACHE_FOLDER = ".catalogue"
 
 _FORMAT = 1
-_FIRST_STEP = 64  # samples in a cell, at first
-_CELLS = 8192  # when there are this many, two become one
+_FIRST_STEP = 64  # initial samples per cell
+_CELLS = 8192  # at this number, pairs of cells are merged
 
 
 @dataclass(frozen=True)
 class Waveform:
-    """What a page shows of a file. levels: base64, see above; problem: a sentence, where there is nothing to show."""
+    """The waveform of a file.
+
+    Attributes:
+        levels: The levels as base64, see the module.
+        duration_s: Length of the file.
+        problem: Why there is no waveform; None if there is one.
+    """
 
     levels: str = ""
     duration_s: float = 0.0
@@ -41,7 +47,7 @@ class Waveform:
 
 
 class _Cells:
-    """Highest and mean square of a sound of unknown length, in at most _CELLS equal cells."""
+    """Highest sample and mean square of audio of unknown length, in fewer than _CELLS equal cells."""
 
     def __init__(self) -> None:
         self.step = _FIRST_STEP
@@ -51,7 +57,11 @@ class _Cells:
         self._count = 0
 
     def add(self, block: np.ndarray) -> None:
-        """Take in (channels, samples)."""
+        """Add a block.
+
+        Shape:
+            block: (channels, samples)
+        """
         self.samples += block.shape[1]
         highest = np.concatenate((self._rest[0], np.abs(block).max(axis=0)))
         square = np.concatenate((self._rest[1], np.square(block).mean(axis=0)))
@@ -62,7 +72,7 @@ class _Cells:
             self._halve()
 
     def close(self) -> np.ndarray:
-        """All cells, (2, n); the last may stand for fewer samples than the others."""
+        """Return all cells, (2, n). The last may cover fewer samples than the others."""
         if len(self._rest[0]):
             self._append(self._rest[0][None], self._rest[1][None])
         return np.concatenate(self._cells, axis=1)
@@ -73,7 +83,7 @@ class _Cells:
 
     def _halve(self) -> None:
         cells = np.concatenate(self._cells, axis=1)
-        if cells.shape[1] % 2:  # the last one has no partner yet: it goes back to where it came from
+        if cells.shape[1] % 2:  # the last cell has no partner yet, so it is turned back into samples
             last, cells = cells[:, -1], cells[:, :-1]
             self._rest = tuple(
                 np.concatenate((np.full(self.step, value), rest)) for value, rest in zip(last, self._rest, strict=True)
@@ -85,14 +95,18 @@ class _Cells:
 
 
 def measure_waveform(blocks: Iterable[np.ndarray], sample_rate: int) -> Waveform:
-    """The picture of a sound, (channels, samples) at a time; its memory does not grow with the sound."""
+    """Measure the waveform of audio, block by block. Memory does not grow with its length.
+
+    Shape:
+        blocks: (channels, samples) each
+    """
     cells = _Cells()
     for block in blocks:
         cells.add(block)
     if not cells.samples:
-        return Waveform("", 0.0, "it holds no sound")
+        return Waveform("", 0.0, "the file contains no audio")
     highest, square = cells.close()
-    # Each cell belongs to the part in which it begins; a sound of fewer cells than parts repeats them.
+    # Each cell belongs to the part in which it begins; if there are fewer cells than parts, cells are repeated.
     starts = np.arange(PARTS) * len(highest) // PARTS
     ends = np.maximum(starts + 1, (np.arange(PARTS) + 1) * len(highest) // PARTS)
     peaks = np.array([highest[start:end].max() for start, end in zip(starts, ends, strict=True)])
@@ -102,7 +116,7 @@ def measure_waveform(blocks: Iterable[np.ndarray], sample_rate: int) -> Waveform
 
 
 def inside(folder: Path, relative: str) -> Path | None:
-    """Where a path of a catalogue leads; None if that is not inside of its folder."""
+    """Resolve a path of a catalogue; None if it leaves the folder."""
     parts = PurePosixPath(relative).parts
     strange = any(part in ("/", "//", "..") or "\0" in part for part in parts)
     if not parts or strange or (os.name == "nt" and any(set(part) & set(':\\"<>|?*') for part in parts)):
@@ -111,11 +125,13 @@ def inside(folder: Path, relative: str) -> Path | None:
 
 
 def waveforms(folder: Path, group: str, files: Iterable[str], cache: Path | None = None) -> dict[str, Waveform]:
-    """Pictures of the files of one song, by their relative paths; only what is new or changed is read.
+    """Return the waveforms of one song's files, by their relative paths. Only new and changed files are read.
 
-    Args:   folder: the batch's out folder
-            group: what the files have in common, the song's folder: they are remembered together
-            memory: the folder with what is remembered; None: one below `folder`
+    Args:
+        folder: Output folder of the batch.
+        group: Key under which the files are cached together: the song's folder.
+        files: Paths relative to `folder`.
+        cache: Folder of the cache. None: a subfolder of `folder`.
     """
     key = group if cache is None else f"{folder}/{group}"
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -132,7 +148,7 @@ def waveforms(folder: Path, group: str, files: Iterable[str], cache: Path | None
         entry = known.get(file)
         waveform = _from_cache(entry, state) or _measure(path)
         found[file] = waveform
-        if waveform.problem is None:  # a busy machine may have had no time or memory for it: look again next time
+        if waveform.problem is None:  # a failure may be temporary, such as a lack of memory, so it is not cached
             measured[file] = {"state": state, "picture": asdict(waveform)}
     if measured != known:
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +157,7 @@ def waveforms(folder: Path, group: str, files: Iterable[str], cache: Path | None
 
 
 def forget_all_but(folder: Path, groups: Iterable[str]) -> None:
-    """Remove what is remembered of songs that are no longer there."""
+    """Remove the cached waveforms of all other songs."""
     kept = {hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:32] for group in groups}
     for cache in (folder / CACHE_FOLDER).glob("*.json"):
         if cache.stem not in kept:
