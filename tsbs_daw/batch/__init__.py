@@ -1,1 +1,1 @@
-"""A batch: a folder of songs made ready to remix in one go, and a catalogue that tells what is where."""
+"""Batches: prepare a whole folder of songs for remixing, with a catalogue of the results."""
