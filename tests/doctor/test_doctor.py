@@ -169,9 +169,9 @@ def test_an_accelerator_that_does_not_compute_is_named_with_its_reason(monkeypat
     monkeypatch.setattr(devices, "product_difference", fails)
     findings = list(probe.device(None, "default", tmp_path))
     devices.failure.cache_clear()
-    named = [finding for finding in findings if finding["what"].startswith("meta does not compute")]
+    named = [finding for finding in findings if finding["what"].startswith("meta failed its check")]
     assert "no kernel image" in named[0]["what"] and named[0]["advice"]
-    assert any(f["what"] == "cpu will be used: no accelerator computes right" for f in findings)
+    assert any(f["what"] == "cpu will be used: no accelerator computes correctly" for f in findings)
 
 
 def test_what_a_form_lacks_is_told_with_the_missing_step(monkeypatch, settings, small_model):
@@ -190,7 +190,7 @@ def test_what_a_form_lacks_is_told_with_the_missing_step(monkeypatch, settings, 
     findings = list(probe._forms(settings, str(small_model), torch.device("cuda")))
     assert [finding["status"] for finding in findings] == ["ok", "ok", "note"]
     assert findings[0]["what"] == f"the model {small_model} runs as plain in float32; single chunks as kernels"
-    assert "the full size runs as plain in float32" in findings[1]["what"]
+    assert "a full-size network runs as plain in float32" in findings[1]["what"]
     assert findings[2]["what"] == "the kernels form cannot be used here (OutOfResources)" and findings[2]["advice"]
     assert tried == [(settings.cache, True), (settings.cache, False)], "mamba-ssm is measured for the model alone"
 
@@ -239,7 +239,7 @@ def test_the_missing_step_is_named_in_the_order_of_installing(monkeypatch):
     monkeypatch.setattr(probe.shutil, "which", lambda name: name if name in there else None)
     monkeypatch.setattr(probe.sys, "platform", "linux")
     monkeypatch.delenv("CC", raising=False)
-    for part, words in (("triton", "pip install triton"), ("gcc", "C compiler"), ("mamba_ssm", "works without")):
+    for part, words in (("triton", "pip install triton"), ("gcc", "C compiler"), ("mamba_ssm", "an alternative")):
         assert words in probe._missing_step()
         there.add(part)
     assert "--no-build-isolation causal-conv1d" in probe._missing_step()
@@ -250,10 +250,10 @@ def test_the_missing_step_is_named_in_the_order_of_installing(monkeypatch):
     [
         (True, True, "13.0", None, "ok", "a card, 80 GB, CUDA 13.0"),
         (True, False, None, "6.4", "ok", "a card, 80 GB, ROCm 6.4"),
-        (False, False, None, "6.4", "ok", "torch was built for ROCm 6.4; it finds no AMD GPU"),
+        (False, False, None, "6.4", "ok", "torch was built for ROCm 6.4, but finds no AMD GPU"),
         (False, True, None, None, "note", "this torch was built without CUDA"),
-        (False, True, "13.0", None, "note", "it does not answer torch's CUDA 13.0"),
-        (False, False, "13.0", None, "ok", "no NVIDIA driver is here"),
+        (False, True, "13.0", None, "note", "torch's CUDA 13.0 cannot use it"),
+        (False, False, "13.0", None, "ok", "no NVIDIA driver is installed"),
         (False, False, None, None, "ok", "for the CPU"),
     ],
 )

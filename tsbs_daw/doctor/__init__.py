@@ -1,7 +1,7 @@
-"""Checks of this machine, each by trying, with advice for what does not work.
+"""Checks this machine by running each part of the program, and gives advice on what does not work.
 
-Light checks run in this process; whatever could crash it (a driver, a kernel, a broken wheel) runs in a child, `probe`.
-A check that fails unexpectedly is a finding too and never ends the doctor.
+Light checks run in this process. Whatever could crash it (a driver, a kernel, a broken wheel) runs in a child, `probe`.
+A check that fails unexpectedly is reported as a finding and never ends the doctor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tsbs_daw.integrations.reaper_application import usual_folder
 log = logging.getLogger(__name__)
 
 PROBE_LIMIT_S = 300.0
-NEEDED_MEMORY_BYTES = 2_000_000_000  # one job needs less than 1.5 GB; the rest is for the system
+NEEDED_MEMORY_BYTES = 2_000_000_000  # one job needs less than 1.5 GB, and the system needs some
 NEEDED_DISK_BYTES = 2_000_000_000  # a song of 10 minutes gives about 1 GB of float stems and cached stems
 
 
@@ -41,7 +41,14 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `advice` states what to do; every problem has one."""
+    """One line of the report.
+
+    Attributes:
+        topic: What was checked.
+        status: Severity.
+        what: What was found.
+        advice: What to do. Every problem has advice.
+    """
 
     topic: str
     status: Status
@@ -69,9 +76,12 @@ class Report:
 
 
 def examine(settings: Settings, model: str = "default", cluster: str | None = None) -> Iterator[Finding]:
-    """Run all checks and yield each finding as soon as it is known; slow checks come last.
+    """Run all checks and yield each finding as soon as it is known. Slow checks run last.
 
-    cluster: the address of a Ray cluster whose nodes are checked, too
+    Args:
+        settings: Folders and device.
+        model: Model to check.
+        cluster: Address of a Ray cluster whose nodes are checked, too.
     """
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("python", _python),
@@ -95,7 +105,7 @@ def examine(settings: Settings, model: str = "default", cluster: str | None = No
 def _caught(topic: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
-    except Exception as error:  # the doctor's one boundary: an unexpected error is a finding, too
+    except Exception as error:  # the doctor's only boundary: an unexpected error is a finding, too
         log.exception("the check of %s failed", topic)
         yield Finding(
             topic, Status.PROBLEM, f"The check itself failed ({described(error)}).", "Please report this line."
@@ -108,8 +118,8 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """The versions of all dependencies of this system, by extra; those of an extra may be missing."""
-    from packaging.requirements import Requirement  # librosa brings it
+    """Report the versions of all dependencies on this system, by extra. Those of an extra are optional."""
+    from packaging.requirements import Requirement  # a dependency of librosa
 
     versions: dict[str, list[str]] = {"": [f"tsbs-daw {importlib.metadata.version('tsbs-daw')}"]}
     missing: dict[str, list[str]] = {}
@@ -132,7 +142,7 @@ def _packages() -> Iterator[Finding]:
             advice = "Run `pip install --upgrade tsbs-daw`."
             yield Finding("packages", Status.PROBLEM, f"Missing: {', '.join(names)}.", advice)
         elif extra != "test":
-            advice = f"Optional; `pip install 'tsbs-daw[{extra}]'` brings it."
+            advice = f"Optional; `pip install 'tsbs-daw[{extra}]'` installs it."
             yield Finding("packages", Status.NOTE, f"[{extra}] is incomplete: missing {', '.join(names)}", advice)
 
 
@@ -153,7 +163,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         if works:
             yield Finding("folders", Status.OK, f"{name}: {folder}")
         else:
-            advice = "Check who owns it, or set TSBS_DAW_HOME to a folder of yours."
+            advice = "Check its permissions, or set TSBS_DAW_HOME to another folder."
             yield Finding("folders", Status.PROBLEM, f"{name}: cannot write to {shown(folder)} ({reason}).", advice)
 
 
@@ -174,7 +184,7 @@ def _memory() -> Iterator[Finding]:
     total, available = machine.memory_bytes()
     known = available if available is not None else total
     if known is None:
-        yield Finding("memory", Status.NOTE, "This system does not report its memory")
+        yield Finding("memory", Status.NOTE, "this system does not report its memory")
     elif known < NEEDED_MEMORY_BYTES:
         what = f"Only {known / 1e9:.1f} GB of memory."
         yield Finding("memory", Status.PROBLEM, what, "Close other programs: a separation needs up to 1.5 GB.")
@@ -182,7 +192,7 @@ def _memory() -> Iterator[Finding]:
         yield Finding("memory", Status.OK, f"{known / 1e9:.1f} GB of memory" + (" free" if available else ""))
 
 
-# Tries to get a lock that another process holds; exits with 7 if that fails, as it should.
+# Tries to get a lock that another process holds. Exits with 7 if that fails, which is the correct result.
 _SECOND_PROCESS = """
 import sys, filelock
 try:
@@ -193,7 +203,7 @@ except filelock.Timeout:
 
 
 def _locks(settings: Settings) -> Iterator[Finding]:
-    """Check that a second process cannot get a lock that this one holds, so that two daemons cannot run."""
+    """Check that a second process cannot get a lock that this one holds; this keeps two daemons from running."""
     from filelock import FileLock
 
     with tempfile.TemporaryDirectory(prefix=".doctor-", dir=settings.home) as folder:
@@ -222,10 +232,10 @@ def _daemon(settings: Settings) -> Iterator[Finding]:
 def _reaper() -> Iterator[Finding]:
     folder = usual_folder()
     if folder.is_dir():
-        yield Finding("REAPER", Status.OK, f"its folder is {folder}")
+        yield Finding("REAPER", Status.OK, f"REAPER's folder is {folder}")
     else:
-        advice = "Only needed for the actions inside REAPER; a portable REAPER keeps its folder elsewhere."
-        yield Finding("REAPER", Status.NOTE, f"no folder at {folder}", advice)
+        advice = "Only needed for the actions inside REAPER. A portable REAPER has its folder elsewhere."
+        yield Finding("REAPER", Status.NOTE, f"there is no REAPER folder at {folder}", advice)
 
 
 def _probe(name: str, settings: Settings, model: str) -> Iterator[Finding]:
@@ -237,46 +247,46 @@ def _probe(name: str, settings: Settings, model: str) -> Iterator[Finding]:
         try:
             answer = child.ask(command, request, limit_s=PROBE_LIMIT_S, env=env)
         except child.ChildTimeout:
-            what = f"The check did not end within {PROBE_LIMIT_S:.0f} s."
+            what = f"The check did not finish within {PROBE_LIMIT_S:.0f} s."
             yield Finding(name, Status.PROBLEM, what, "Try `--device cpu`; if that works, update the device's driver.")
         except child.ChildRefused as error:
             yield Finding(name, Status.PROBLEM, str(error), _ADVICE[name])
         except child.ChildFailed as error:
             ending = ": ".join([error.exit_text, *error.log.strip().splitlines()[-1:]])
-            yield Finding(name, Status.PROBLEM, f"The check ended early ({ending}).", _ADVICE[name])
+            yield Finding(name, Status.PROBLEM, f"The check crashed ({ending}).", _ADVICE[name])
         else:
             for found in answer:
                 yield Finding(name, Status(found["status"]), found["what"], found["advice"])
 
 
 def _cluster(address: str, settings: Settings, model: str) -> Iterator[Finding]:
-    """Have every actor of a cluster compute a chunk, and compare it with this machine's."""
+    """Compute a chunk on every actor of a cluster, and compare the results with this machine's result."""
     from tsbs_daw.cluster.status import ask
     from tsbs_daw.models.registry import resolve
 
     try:
         found = ask(address, resolve(model, settings), settings.precision)
     except ClusterUnavailable as error:
-        yield Finding("cluster", Status.PROBLEM, str(error), "See docs/cluster.md for the start of head and nodes.")
+        yield Finding("cluster", Status.PROBLEM, str(error), "See docs/cluster.md for how to start the cluster.")
         return
     for trial in found["trials"]:
         if trial["ok"]:
-            what = f"{trial['name']} computes right, {trial['speed']:.1f} times real time for a short chunk"
+            what = f"{trial['name']} computes correctly, {trial['speed']:.1f} times real time for a short chunk"
             yield Finding("cluster", Status.OK, what)
         else:
             why = trial.get("error") or f"its stems are off by {trial['difference']:.0e}"
-            advice = "Install the same tsbs-daw there, and run `tsbs-daw doctor` on it."
+            advice = "Install the same version of tsbs-daw there, and run `tsbs-daw doctor` on it."
             yield Finding("cluster", Status.PROBLEM, f"{trial['name']} cannot be used: {why}", advice)
     if slow := [trial["name"] for trial in found["trials"] if trial.get("nice", 0) > 0]:
-        what = f"Actors have a low priority on {', '.join(slow)}, and wait for whatever else runs there."
+        what = f"Actors have a low priority on {', '.join(slow)} and wait for other programs there."
         yield Finding("cluster", Status.NOTE, what, "Start these nodes with RAY_worker_niceness=0 in the environment.")
     if not found["trials"]:
         advice = "Start nodes with `ray start --address=HEAD:6379`."
-        yield Finding("cluster", Status.PROBLEM, f"The cluster {address} has no node that computes.", advice)
+        yield Finding("cluster", Status.PROBLEM, f"The cluster {address} has no compute nodes.", advice)
 
 
 _ADVICE = {
-    "imports": "Install again: `pip install --force-reinstall tsbs-daw`.",
-    "device": "Install torch again for this machine (https://pytorch.org/get-started), and update the device's driver.",
-    "job": "See the problems above first; if there are none, please report this line.",
+    "imports": "Reinstall tsbs-daw: `pip install --force-reinstall tsbs-daw`.",
+    "device": "Reinstall torch for this machine (https://pytorch.org/get-started), and update the device's driver.",
+    "job": "Fix the problems above first; if there are none, please report this line.",
 }

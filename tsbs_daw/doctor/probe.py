@@ -1,6 +1,6 @@
-"""The doctor's checks that may take their process with them.
+"""The doctor's checks that may crash their process, which is therefore separate.
 
-The request says which probe, the settings, the model, and the folder to work in; the answer is a list of findings.
+The request names the probe, the settings, the model and a folder to work in. The answer is a list of findings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tsbs_daw.core.errors import TsbsDawError, described
 
 Finding = dict[str, str]
 
-# What importing proves and a version number does not: that the compiled parts load on this machine.
+# Packages that are imported, because a version number does not prove that their compiled parts load on this machine.
 CORE = (
     *("torch", "numpy", "soundfile", "pedalboard", "watchdog", "yaml", "safetensors", "pydantic", "soxr", "typer"),
     *("rich", "platformdirs", "einops", "pyebur128", "filelock", "librosa", "scipy", "mutagen"),
@@ -33,7 +33,7 @@ def finding(status: str, what: str, advice: str = "") -> Finding:
 
 
 def main(request: dict[str, Any]) -> list[Finding]:
-    """The child's part: see `core.child`."""
+    """Run a probe in the child process; see `core.child`."""
     settings = Settings.from_texts(request["settings"])
     folder = Path(request["folder"])
     probe: Callable[..., Iterator[Finding]] = {"imports": imports, "device": device, "job": job}[request["probe"]]
@@ -41,12 +41,12 @@ def main(request: dict[str, Any]) -> list[Finding]:
 
 
 def imports(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
-    """Import every needed package; one that is broken is named."""
+    """Import every required package, and report each that is broken."""
     broken = False
     for name in CORE:
         try:
             importlib.import_module(name)
-        except Exception as error:  # a broken wheel raises whatever it likes
+        except Exception as error:  # a broken wheel may raise anything
             broken = True
             yield finding(
                 "problem",
@@ -54,11 +54,11 @@ def imports(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
                 f"`pip install --force-reinstall {name}`.",
             )
     if not broken:
-        yield finding("ok", f"all {len(CORE)} packages import")
+        yield finding("ok", f"all {len(CORE)} packages can be imported")
 
 
 def device(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
-    """Each accelerator by what it computes; which device is chosen and why; the form of the network there."""
+    """Check what each accelerator computes, and report the chosen device, the reason, and the network's form on it."""
     import torch
 
     from tsbs_daw.separation.devices import accelerators, choose_device, failure
@@ -68,12 +68,12 @@ def device(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
     for place, reason in failures.items():
         if reason is not None:
             advice = "It is not used. Update its driver, or install a torch that was built for it."
-            yield finding("problem" if place.type == "cuda" else "note", f"{place} does not compute: {reason}.", advice)
+            yield finding("problem" if place.type == "cuda" else "note", f"{place} failed its check: {reason}.", advice)
     chosen = choose_device("auto")
     if chosen.type == "cpu":
-        why = "no accelerator computes right" if failures else "torch sees no accelerator"
+        why = "no accelerator computes correctly" if failures else "torch sees no accelerator"
     else:
-        why = "it computes right"
+        why = "it computes correctly"
     yield finding("ok", f"{chosen} will be used: {why}")
     yield from _right(chosen)
     if chosen.type == "cuda":
@@ -88,7 +88,7 @@ def _right(chosen: Any) -> Iterator[Finding]:
 
 
 def _cuda(torch: Any) -> Iterator[Finding]:
-    """What torch was built for, and whether it finds a GPU of that kind."""
+    """Report what torch was built for, and whether it finds such a GPU."""
     from tsbs_daw.separation.devices import nvidia_driver
 
     hip, built = getattr(torch.version, "hip", None), torch.version.cuda
@@ -100,29 +100,29 @@ def _cuda(torch: Any) -> Iterator[Finding]:
         )
     elif driver and built is None:
         advice = "Install torch for CUDA: https://pytorch.org/get-started shows the command."
-        yield finding("note", "there is an NVIDIA driver, and this torch was built without CUDA", advice)
+        yield finding("note", "an NVIDIA driver is installed, but this torch was built without CUDA", advice)
     elif driver:
-        advice = f"Update the driver to one that knows CUDA {built}, then run the doctor again."
-        yield finding("note", f"there is an NVIDIA driver, and it does not answer torch's CUDA {built}", advice)
+        advice = f"Update the driver to one that supports CUDA {built}, then run the doctor again."
+        yield finding("note", f"an NVIDIA driver is installed, but torch's CUDA {built} cannot use it", advice)
     elif hip is not None:
-        yield finding("ok", f"torch was built for ROCm {hip}; it finds no AMD GPU")
+        yield finding("ok", f"torch was built for ROCm {hip}, but finds no AMD GPU")
     elif built is not None:
-        yield finding("ok", f"torch was built for CUDA {built}; no NVIDIA driver is here")
+        yield finding("ok", f"torch was built for CUDA {built}, but no NVIDIA driver is installed")
     else:
         yield finding("ok", f"torch {torch.__version__} for the CPU, {torch.get_num_threads()} threads")
 
 
 def _same(what: str, difference: float, limit: float, chosen: Any) -> Finding:
     if difference < limit:
-        return finding("ok", f"{what} on {chosen} is right (off by {difference:.0e} of the RMS)")
+        return finding("ok", f"{what} on {chosen} is correct (off by {difference:.0e} of the RMS)")
     advice = "Use `--device cpu`, and update the device's driver and torch."
     return finding("problem", f"{what} on {chosen} is wrong (off by {difference:.0e} of the RMS).", advice)
 
 
 def _forms(settings: Settings, model: str, chosen: Any) -> Iterator[Finding]:
-    """In which form this model and a large network run on the GPU, and each form that does not work and why.
+    """Report the form in which this model and a large network run on the GPU, and why any other form does not work.
 
-    mamba-ssm is measured too, for this model: what is found is kept for its jobs.
+    For this model, mamba-ssm is measured, too; the result is stored for its jobs.
     """
     from dataclasses import replace
     from importlib.util import find_spec
@@ -137,13 +137,13 @@ def _forms(settings: Settings, model: str, chosen: Any) -> Iterator[Finding]:
         log.addHandler(told)
     try:
         networks: list[tuple[str, SeparationNetwork]] = [
-            ("the full size", TwoStageSeparator(replace(FULL, mask_blocks=1, map_blocks=1)))
+            ("a full-size network", TwoStageSeparator(replace(FULL, mask_blocks=1, map_blocks=1)))
         ]
-        with contextlib.suppress(TsbsDawError):  # the check of a job says so
+        with contextlib.suppress(TsbsDawError):  # the check of a job reports the error
             for name in registry.members(model):
                 networks.insert(0, (f"the model {name}", kinds.load(registry.resolve(name, settings))))
         for name, network in networks:
-            patient = name != "the full size"
+            patient = name != "a full-size network"
             form = forms.choose_form(network, chosen, "auto", settings.cache, patient=patient)
             speed = "" if form.speed is None else f", {form.speed:.1f} times as fast as plain torch"
             alone = f"; single chunks as {form.alone.name}" if form.alone else ""
@@ -158,22 +158,22 @@ def _forms(settings: Settings, model: str, chosen: Any) -> Iterator[Finding]:
 
 
 def _missing_step() -> str:
-    """What to install, in order, for more speed."""
+    """Return advice on the next package to install for more speed."""
     from importlib.util import find_spec
 
     if find_spec("triton") is None:
-        return "Install Triton: `pip install triton` (torch for CUDA on Linux brings it; on Windows `triton-windows`)."
+        return "Install Triton: `pip install triton` (included in torch for CUDA on Linux; on Windows `triton-windows`)."
     if sys.platform == "linux" and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
         return "Install a C compiler and Python's headers for Triton (Debian: `apt install gcc python3-dev`)."
     if find_spec("mamba_ssm") is None:
-        return "It works without. mamba-ssm may be tried in its place: see the page on GPUs."
+        return "No action is required. mamba-ssm is an alternative; see the page on GPUs."
     if find_spec("causal_conv1d") is None:
         return "mamba-ssm also needs `pip install --no-build-isolation causal-conv1d` (with CUDA's compiler)."
-    return "It works without. If mamba-ssm is to be used, build it again for this torch: see the page on GPUs."
+    return "No action is required. To use mamba-ssm, build it again for this torch; see the page on GPUs."
 
 
 class _Lines(logging.Handler):
-    """Keeps warnings."""
+    """Collects warnings."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -184,7 +184,7 @@ class _Lines(logging.Handler):
 
 
 def job(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
-    """One second of sound the whole way: read, separate, write, publish, as the daemon's worker does it."""
+    """Read, separate, write and publish one second of sound, as the daemon's worker does."""
     from tsbs_daw.contracts.job import Job, Source
     from tsbs_daw.pipeline.run import run_job
 
@@ -202,12 +202,12 @@ def job(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
             cancelled=lambda: False,
         )
     except TsbsDawError as error:
-        yield finding("problem", f"One second of sound could not be separated: {error}", "Do what the sentence says.")
+        yield finding("problem", f"Cannot separate one second of sound: {error}", "Follow the advice in this message.")
         return
     files = (result.session, result.manifest, *(stem.path for stem in result.stems))
     missing = [path for path in files if path is None or not path.is_file()]
     if missing or result.samples != SECOND or not result.stems:
-        what = f"One second of sound came back incomplete ({len(result.stems)} stems, {len(missing)} files missing)."
+        what = f"The separated second of sound is incomplete ({len(result.stems)} stems, {len(missing)} files missing)."
         yield finding("problem", what, "Please report this line.")
     else:
         yield finding("ok", f"one second of sound was separated into {', '.join(stem.name for stem in result.stems)}")
@@ -217,7 +217,7 @@ SECOND = 44100
 
 
 def _write_second(path: Path) -> None:
-    """A chord with a beat: something for every stem, and not silence, which costs no work."""
+    """Write a chord with a beat, so that every stem has content; silence would skip the work."""
     import numpy as np
 
     from tsbs_daw.audio.writer import AudioWriter
