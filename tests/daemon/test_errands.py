@@ -120,7 +120,7 @@ def test_a_target_that_comes_back_is_tried_again_and_once_says_so(place):
         daemon.wait()
     assert daemon.daemon.incomplete
     assert place.songs(place.root) == ["a.wav"]
-    assert "It is tried again." in place.notes()[0]
+    assert "It will be retried." in place.notes()[0]
     place.done.unlink()
     daemon = place.run_once(folder)
     assert place.songs(place.done) == ["x/a.wav"]

@@ -49,14 +49,14 @@ _BALLAST_S = 2.0
 
 
 class Daemon:
-    """The daemon; at most one for a home and for a watch folder. Context manager; call `run` inside it.
+    """The daemon. At most one runs for a home or a watch folder. Context manager; call `run` inside it.
 
     Args:
         settings: Folders of home, cache and models, and the device.
-        folders: Folders to watch; none to serve only the spool.
+        folders: Folders to watch. If there are none, the daemon serves only the spool.
         options: Limits and intervals.
         listener: Called with every event, in the daemon's thread; see `jobs.Event`.
-        once: Handle the jobs that are there, then end.
+        once: Whether to end when the existing jobs are done.
     """
 
     def __init__(
@@ -146,8 +146,8 @@ class Daemon:
         for watcher in (watcher for watcher in watchers if watcher.folder in new):
             self._watchers.append(watcher)
             watcher.start()
-            log.info("%s is watched from now on", watcher.folder.path)
-            self.lifecycle.emit("online", message=f"{shown(watcher.folder.path)} is watched from now on.")
+            log.info("now watching %s", watcher.folder.path)
+            self.lifecycle.emit("online", message=f"Now watching {shown(watcher.folder.path)}.")
 
     def __exit__(self, *_: object) -> None:
         for watcher in self._watchers:
@@ -157,7 +157,7 @@ class Daemon:
             self._dispatcher.close()
             self.lifecycle.spool.remove_heartbeat()
         except (sqlite3.DatabaseError, NoSpaceLeft, OSError) as error:  # the next start recovers the jobs
-            log.error("what was running cannot be put back now: %s", error)
+            log.error("running jobs cannot be returned to the queue now: %s", error)
         finally:
             self.store.close()
             self._locks.release()
@@ -195,7 +195,7 @@ class Daemon:
         self._stops += 1
 
     def tick(self, now: float) -> bool:
-        """Do everything that is due now.
+        """Do all work that is due now.
 
         Args:
             now: Seconds of the monotonic clock.
@@ -259,12 +259,12 @@ class Daemon:
 
     @property
     def ticked(self) -> bool:
-        """Whether it is open and has run its first tick."""
+        """Whether the daemon is open and has run its first tick."""
         return self._last_tick is not None
 
     @property
     def worker_pids(self) -> list[int]:
-        """The running worker processes."""
+        """Process ids of the running workers."""
         return self._dispatcher.worker_pids
 
     def _work(self, now: float) -> None:
@@ -314,9 +314,7 @@ class Daemon:
             self._last_prune = now
             pruned = self.lifecycle.spool.prune(self._clock.now(time.time(), now), self.options.done_days)
             if pruned:
-                log.info(
-                    "%d finished jobs' folders were older than %g days and are removed", pruned, self.options.done_days
-                )
+                log.info("removed the folders of %d jobs finished over %g days ago", pruned, self.options.done_days)
 
     def _shut_down(self) -> None:
         """Let running jobs finish, then release them, then end; within the 10 s that operating systems grant."""

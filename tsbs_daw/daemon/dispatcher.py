@@ -1,4 +1,4 @@
-"""Assigns jobs to workers, and decides at the end of a lease whether the job is done, retried or failed."""
+"""Assigns jobs to workers, and decides at the end of each lease whether the job is done, retried or failed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REQUESTS_PER_TICK = 500
 
 
 class Dispatcher:
-    """Owns the workers.
+    """Owns the workers and the leases of their jobs.
 
     Attributes:
         releasing: Whether jobs that end without a result return to the queue as if they had not started.
@@ -165,7 +165,7 @@ class Dispatcher:
             return False
         if duplicate is not None:  # its stems no longer exist
             self._store.forget_content(duplicate.id)
-        row.job.checked()  # raises for a job of another version, which ends the job with that message
+        row.job.checked()  # raises for a job of another version; the job then fails with that message
         return True
 
     def _lease(self, worker: WorkerHandle, row: JobRow, now: float) -> None:
@@ -235,7 +235,7 @@ class Dispatcher:
         try:
             result = Result.model_validate(outcome.result)
         except ValidationError as error:
-            log.error("job %s: the worker's result is not one: %s", row.id, error)
+            log.error("job %s: the worker sent an invalid result: %s", row.id, error)
             sentence = f"The worker sent an invalid result for {row.song}; see its log for details."
             self._lifecycle.finish(row, State.FAILED, fence=row.fence, error=sentence)
             return
@@ -248,7 +248,7 @@ class Dispatcher:
             return
         wait_s = back_off(row.retries + 1, options.retry_first_s, options.retry_longest_s)
         self._requeue(row, Requeued.RETRIED, not_before=now + wait_s, error=outcome.error)
-        log.warning("job %s: %s Again in %.0f s (attempt %d)", row.id, outcome.error, wait_s, row.attempts)
+        log.warning("job %s: %s Retrying in %.0f s (attempt %d)", row.id, outcome.error, wait_s, row.attempts)
         self._lifecycle.emit("retrying", row, message=outcome.error)
 
     def _conclude_crashed(self, row: JobRow, outcome: Outcome) -> None:
@@ -259,7 +259,7 @@ class Dispatcher:
             )
             self._lifecycle.finish(row, State.DEAD, fence=row.fence, error=error)
             return
-        others = " and others, which run alone now" if outcome.shared else ""
+        others = " and other songs, each of which now runs alone" if outcome.shared else ""
         error = f"The separation worker crashed on {row.song}{others} ({outcome.error})."
         self._requeue(row, Requeued.CRASHED, error=error)
         self._lifecycle.emit("retrying", row, message=error)

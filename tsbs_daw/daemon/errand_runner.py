@@ -1,4 +1,4 @@
-"""Runs errands after a song of a watch folder is done or has failed: move or delete its file, and call its hook.
+"""Runs errands after a song of a watch folder is done or has failed: moves or deletes its file and calls its hook.
 
 A few threads run the errands, so that neither a slow disk nor a hook delays the queue. Only the daemon's thread uses
 the store, and records the results there. An errand that a kill interrupts is run again; see `queue.errands`.
@@ -27,7 +27,7 @@ from tsbs_daw.watch.leave import Departure, Stays, leave
 log = logging.getLogger(__name__)
 
 _THREADS = 4
-_LOOK_S = 5.0  # interval to look for errands without an event, such as those of the previous daemon
+_LOOK_S = 5.0  # interval of checks for errands without an event, such as those of the previous daemon
 
 
 @dataclass(frozen=True)
@@ -167,15 +167,15 @@ class ErrandRunner:
         while (task := self._tasks.get()) is not None:
             try:
                 report: _Report | None = self._do(task)
-            except Exception as error:  # the other errands must go on
+            except Exception as error:  # the other errands must continue
                 log.exception("the errand of job %s failed", task.errand.job_id)
-                report = _Report(task, f"{_KEPT}: something unexpected happened ({described(error)}).")
+                report = _Report(task, f"{_KEPT}: unexpected error ({described(error)}).")
             if report is not None:
                 self._reports.put(report)
                 self._wake()
 
     def _do(self, task: _Task) -> _Report | None:
-        """Handle the file first, then the hook, which gets the file's new place. None if the daemon is stopping."""
+        """Handle the file, then call the hook with the file's new place. Return None if the daemon is stopping."""
         errand = task.errand
         departure, again = self._leave(task)
         lines = [departure.note] if departure.note else []
@@ -188,7 +188,7 @@ class ErrandRunner:
         return _Report(task, "\n".join(lines + hook_lines), again=again)
 
     def _leave(self, task: _Task) -> tuple[Departure, bool]:
-        """Move or delete the file according to its folder's rule. Returns the outcome and whether to try again."""
+        """Move or delete the file by its folder's rule. Return the outcome and whether to try again."""
         file, result = task.errand.file, task.result
         here = Departure("", Path(file.root, file.relative))
         if result.state not in (State.DONE, State.DUPLICATE):
@@ -196,7 +196,7 @@ class ErrandRunner:
         try:
             return leave(file, task.folder.rule_for(file.relative).after, result, self._is_watched) or here, False
         except Stays as reason:
-            again = " It is tried again." if reason.passing else ""
+            again = " It will be retried." if reason.passing else ""
             return replace(here, note=f"{_KEPT}: {reason}.{again}"), reason.passing
 
     def _call_hook(self, task: _Task, place: Path | None) -> list[str]:

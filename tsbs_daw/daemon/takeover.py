@@ -1,4 +1,4 @@
-"""What a daemon takes over: the jobs of a daemon that died, and the folders of a second `tsbs-daw watch`.
+"""Takes over the jobs of a daemon that died, and the folders of a second `tsbs-daw watch`.
 
 `recover` runs at the start, under the lock of the home, and makes store and spool consistent:
 
@@ -58,9 +58,9 @@ def recover(lifecycle: JobLifecycle, ingest: Ingest) -> None:
     if store.database.rebuilt:
         count = _gather_finished(lifecycle)
         if count:
-            log.warning("the job database is new; %d finished jobs were gathered from %s", count, spool.done)
+            log.warning("the job database was rebuilt with %d finished jobs from %s", count, spool.done)
     for job_id in store.take_over():
-        log.info("job %s was interrupted with its daemon, and waits again", job_id)
+        log.info("job %s was interrupted when its daemon ended; it is queued again", job_id)
     for folder in spool.live_folders():
         with lifecycle.confine(folder.name):
             row = store.get(folder.name) if source_name(folder.name) == folder.name else None
@@ -80,7 +80,7 @@ def _gather_finished(lifecycle: JobLifecycle) -> int:
                 lifecycle.store.record_finished(_new_job_of(lifecycle, folder), result)
                 count += 1
         except (OSError, JobFormatError) as error:
-            log.warning("%s is left out: %s", folder, error)
+            log.warning("skipping %s: %s", folder, error)
     return count
 
 
@@ -92,7 +92,7 @@ def _new_job_of(lifecycle: JobLifecycle, folder: Path) -> NewJob | None:
         return None
 
 
-_AWAY_S = 3 * 86400.0  # longest time that may count as passed between two runs
+_AWAY_S = 3 * 86400.0  # longest time that the clock may advance between two runs
 _LATEST = 1000  # jobs to check; earlier runs have checked older ones
 
 
@@ -128,7 +128,7 @@ class OutputCleaner:
 
 
 class TrustedClock:
-    """A wall clock that does not trust large jumps; it decides what is old enough to be removed.
+    """A wall clock that limits large jumps. It decides what is old enough to be removed.
 
     While the daemon runs, it advances at most as fast as the monotonic clock; between two runs, by at most a few days.
     If the system clock is suddenly a year ahead, nothing becomes a year old. The time is stored in a file, so that
@@ -209,7 +209,7 @@ def hand_over(home: Path, spool: Path, folders: Sequence[WatchFolder]) -> None:
         if not reply["watched"]:
             raise DaemonError(str(reply["message"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DaemonError(f"The folders cannot be handed over in {shown(request.parent)} ({error}).") from error
+        raise DaemonError(f"Cannot hand over the folders through {shown(request.parent)} ({error}).") from error
     finally:
         for path in (request, answer):
             with contextlib.suppress(OSError):
@@ -231,7 +231,7 @@ def take_over(spool: Path, watch: Callable[[Sequence[WatchFolder]], None]) -> No
             reply = {"watched": True, "message": ""}
         except TsbsDawError as error:
             reply = {"watched": False, "message": str(error).removeprefix(f"{request}: ")}
-            log.warning("folders that were handed over are refused: %s", error)
+            log.warning("cannot watch the folders of another process: %s", error)
         with contextlib.suppress(OSError):
             request.unlink()
             write_atomically(request.with_suffix(".json"), json.dumps(reply), durable=False)

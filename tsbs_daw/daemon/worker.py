@@ -8,7 +8,7 @@ Lines of JSON come in on stdin and go out on the original stdout. Anything that 
 the daemon redirects to the worker's log.
 
     in   {"job": {...}, "folder": ..., "fence": n, "attempt": n, "settings": {...}}
-         {"drop": id, "fence": n}     end this run of the job, because it was cancelled or is to run later
+         {"drop": id, "fence": n}     end this run of the job, because it is cancelled or postponed
     out  {"event": "ready", "songs": 4} or {"event": "unusable", "error"}    once, after loading
          {"event": "alive"}                                      every second, busy or not
          {"event": "progress", "fraction", "message"}            this and the following also have "id" and "fence"
@@ -87,7 +87,7 @@ class Assignment:
         except (OSError, ValueError):
             current = -1  # the folder was moved to done/
         if current != self.fence:
-            raise LeaseLost(f"The job {self.job.id} was given to another worker; this run is dropped.")
+            raise LeaseLost(f"The job {self.job.id} was leased to another worker; this run ends without a result.")
         return (self.job.id, self.fence) in self._dropped or (self.folder / "cancel").exists()
 
 
@@ -119,7 +119,7 @@ class Worker:
         self._orders.put(None)
 
     def run(self) -> None:
-        """Run jobs until the end of the orders. With one job at a time, it runs in the main thread."""
+        """Run jobs until there are no more orders. With one job at a time, it runs in the main thread."""
         others = [threading.Thread(target=self._take_orders, daemon=True) for _ in range(1, self._songs)]
         for thread in others:
             thread.start()
@@ -158,7 +158,7 @@ def run_assignment(assignment: Assignment, runner: Runner) -> None:
         log.warning("job %s: %s", job.id, error)
         assignment.send("lost")
     except DeviceLost:
-        log.exception("job %s: the device is lost, and this process with it", job.id)
+        log.exception("job %s: the device is lost; this process exits", job.id)
         os._exit(1)  # a new process can use the device again; the daemon requeues the jobs
     except ClusterUnavailable as error:
         log.warning("job %s waits: %s", job.id, error)
@@ -219,8 +219,8 @@ def _stay_alive(channel: Channel) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tsbs_daw.daemon.worker", description="Started by the daemon.")
     parser.add_argument("--runner", default=PIPELINE, help=argparse.SUPPRESS)
-    parser.add_argument("--songs", type=int, default=0, help="How many at once; 0: what suits the device.")
-    parser.add_argument("--device", default="auto", help="What the jobs will be computed on.")
+    parser.add_argument("--songs", type=int, default=0, help="Number of jobs to run at once. 0 lets the runner choose.")
+    parser.add_argument("--device", default="auto", help="Device that the jobs will use.")
     options = parser.parse_args(arguments)
     line = "%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=line, stream=sys.stderr)

@@ -154,7 +154,7 @@ class Outcome:
     Attributes:
         kind: One of OUTCOMES.
         result: The result document, if done.
-        error: A sentence if the job failed; how the worker ended if it crashed.
+        error: A sentence if the job failed; the exit status of the worker if it crashed.
         retryable: Whether another attempt may succeed.
         blameless: Whether the worker crashed for a reason other than the job.
         shared: Whether other jobs ran in the worker that crashed, one of which may be the cause.
@@ -212,7 +212,7 @@ class WorkerHandle:
         self._capacity = 1  # jobs at once, as reported by the worker
         self.failed_starts = 0
         self.start_error = ""  # why the worker cannot start, for the user
-        self._pending_error = ""  # the reason that a worker gave, until its process has ended
+        self._pending_error = ""  # the error that a worker sent before its process ended
         self._crashes_in_a_row = 0
         self._restart_at = 0.0
         self._idle_since: float | None = None
@@ -251,7 +251,7 @@ class WorkerHandle:
         job = row.job.model_dump(mode="json", by_alias=True)
         # The worker needs only "watched"; the other values of `deliver` are copied from the row to the result.
         job["deliver"] = {name: job["deliver"][name] for name in ("watched",) if name in job["deliver"]}
-        assert self.process is not None, "only a ready worker is given jobs"
+        assert self.process is not None, "only a ready worker gets jobs"
         self.process.send(
             {
                 "job": job,
@@ -282,7 +282,7 @@ class WorkerHandle:
         elif self.ready:
             self._idle_since = now if self._idle_since is None else self._idle_since
             if now - self._idle_since > self._options.worker_idle_s:
-                log.info("worker %d has had nothing to do and is let go", self.process.pid)
+                log.info("worker %d has been idle for too long and is stopped", self.process.pid)
                 self.close()
 
     def extend_leases(self, seconds: float) -> None:
@@ -329,7 +329,7 @@ class WorkerHandle:
         options = self._options
         for lease in self._open_leases():
             if lease.dropped is not None and now - lease.dropped > options.cancel_kill_s:
-                log.warning("job %s does not end when it is asked to; its worker is killed", lease.row.id)
+                log.warning("job %s did not stop on request; its worker is killed", lease.row.id)
                 lease.outcome = Outcome("cancelled")
                 for other in self._open_leases():
                     other.outcome = Outcome("released")

@@ -162,7 +162,7 @@ def _missing_step() -> str:
     from importlib.util import find_spec
 
     if find_spec("triton") is None:
-        return "Install Triton: `pip install triton` (included in torch for CUDA on Linux; on Windows `triton-windows`)."
+        return "Install Triton: `pip install triton` (part of torch for CUDA on Linux; on Windows `triton-windows`)."
     if sys.platform == "linux" and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
         return "Install a C compiler and Python's headers for Triton (Debian: `apt install gcc python3-dev`)."
     if find_spec("mamba_ssm") is None:
