@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tsbs_daw.core.config import Settings
 from tsbs_daw.core.errors import DeviceError, UsageError
 from tsbs_daw.network import FULL, TINY, TwoStageSeparator
 from tsbs_daw.network.seam import SeparationNetwork
@@ -104,6 +105,18 @@ def test_a_device_without_memory_for_the_weights_leaves_them_to_the_processor(mo
     found = Engine(TwoStageSeparator(SMALL), ELSEWHERE)
     assert found.device == CPU
     assert caplog.records[-1].getMessage() == "meta has no memory for the network; it runs on the CPU"
+
+
+def test_a_loaded_model_keeps_its_trials_in_the_cache(monkeypatch, tmp_path):
+    whole, told = engine.choose_form, []
+
+    def choose(network, device, precision, cache):
+        told.append(cache)
+        return whole(network, device, precision, cache)
+
+    monkeypatch.setattr(engine, "choose_form", choose)
+    Separator.load("default", "cpu", Settings(tmp_path, tmp_path / "cache", tmp_path / "models"))
+    assert told == [tmp_path / "cache"]
 
 
 @pytest.mark.parametrize("device", [CPU, ELSEWHERE])

@@ -311,7 +311,8 @@ class Trials:
     def _measure(self, form: Form) -> None:
         batch = fitting_batch(self.network.chunk_bytes(), self.device, TRIAL_BATCH)
         chunk, run = _trial(self.network.config, None, self.device), GraphedForm(form)
-        alone, many = (_shortest_s(run, chunk.repeat(size, 1, 1)) / size for size in (1, batch))
+        seconds = {size: _shortest_s(run, chunk.repeat(size, 1, 1)) / size for size in dict.fromkeys((1, batch))}
+        alone, many = seconds[1], seconds[batch]
         log.info(
             "the %s takes %.1f ms a chunk alone, %.1f ms in batches of %d", form.label, 1e3 * alone, 1e3 * many, batch
         )
