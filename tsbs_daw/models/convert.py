@@ -132,8 +132,8 @@ def _request(config: str, stems: Sequence[str] | None, network: str, values: dic
     """Return the child's request: the kind of network, and the values and arguments of its config."""
     arguments: dict[str, Any] = {}
     if config not in CONFIGS and Path(config).suffix.lower() in (".yaml", ".yml"):
-        found = read_trainer_config(Path(config))
-        network, arguments, values = network or found.network, found.arguments, {**found.values, **values}
+        trainer = read_trainer_config(Path(config))
+        network, arguments, values = network or trainer.network, trainer.arguments, {**trainer.values, **values}
     elif config != "auto":
         values["size"] = config
     if stems is not None:
@@ -240,11 +240,11 @@ def read_trainer_config(path: Path) -> TrainerConfig:
             f"Cannot read {shown(path)} ({error.strerror}). Give the path of the model's YAML config."
         ) from error
     document = Document(path, _TRAINER_CONFIG)
-    found = plain(document, document.parse(data.replace(b"!!python/tuple", b"")))
-    sections = {name: found.get(name) or {} for name in ("audio", "model", "training", "htdemucs")}
+    content = plain(document, document.parse(data.replace(b"!!python/tuple", b"")))
+    sections = {name: content.get(name) or {} for name in ("audio", "model", "training", "htdemucs")}
     if not all(isinstance(section, dict) for section in sections.values()) or not sections["training"]:
         raise SettingsError("this is not a training config: `training:` is missing.", path)
-    network = _network_of(found, sections["model"], path)
+    network = _network_of(content, sections["model"], path)
     training, audio = sections["training"], sections["audio"]
     values: dict[str, Any] = _stems_of(training, path)
     if training.get("normalize") is True:
@@ -264,8 +264,8 @@ def read_trainer_config(path: Path) -> TrainerConfig:
     return TrainerConfig(network, values, sections["model"])
 
 
-def _network_of(found: dict[str, Any], model: dict[str, Any], path: Path) -> str:
-    if "htdemucs" in found:
+def _network_of(content: dict[str, Any], model: dict[str, Any], path: Path) -> str:
+    if "htdemucs" in content:
         return "htdemucs"
     if "num_repeat_mask" in model:
         return "ts-bs-mamba2"

@@ -141,16 +141,16 @@ def _check_kind(state_dict: Mapping[str, Tensor], wanted: str, source: Path) -> 
     Raises:
         CheckpointError: They belong to another network.
     """
-    found = recognise(state_dict)
-    if found is None or found == wanted:
+    recognised = recognise(state_dict)
+    if recognised is None or recognised == wanted:
         return
-    if found in KINDS:
-        way_out = f"convert it with --network {found}" if found != TS else "leave out --network"
+    if recognised in KINDS:
+        way_out = f"convert it with --network {recognised}" if recognised != TS else "leave out --network"
         raise CheckpointError(
-            f"{shown(source)} contains weights of {KINDS[found].title}, not of {KINDS[wanted].title}; {way_out}."
+            f"{shown(source)} contains weights of {KINDS[recognised].title}, not of {KINDS[wanted].title}; {way_out}."
         )
     raise CheckpointError(
-        f"{shown(source)} contains weights of {found}, which tsbs-daw does not support; "
+        f"{shown(source)} contains weights of {recognised}, which tsbs-daw does not support; "
         f"choose a checkpoint of {', '.join(kind.title for kind in KINDS.values())}."
     )
 
@@ -163,7 +163,7 @@ def read_tensors(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(source, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            named_tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             notes = file.metadata() or {}
     except SafetensorError:
         return read_state_dict(source), {}
@@ -171,7 +171,7 @@ def read_tensors(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         stated = json.loads(notes.get("kwargs", "{}"))
     except ValueError:
         stated = {}
-    return _without_prefix(found, source), stated if isinstance(stated, dict) else {}
+    return _without_prefix(named_tensors, source), stated if isinstance(stated, dict) else {}
 
 
 def read_state_dict(source: Path) -> dict[str, Tensor]:
@@ -181,7 +181,7 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
         CheckpointError: The file is hostile, truncated, or not a state dict.
     """
     try:
-        found = torch.load(source, map_location="cpu", weights_only=True)
+        content = torch.load(source, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except pickle.UnpicklingError as error:
@@ -191,7 +191,7 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"Cannot read the checkpoint {shown(source)} ({reason}). It may be cut short; download it again."
         ) from error
-    return _without_prefix(_unwrap(found, source), source)
+    return _without_prefix(_unwrap(content, source), source)
 
 
 def _refusal(source: Path, message: str) -> str:
@@ -204,22 +204,22 @@ def _refusal(source: Path, message: str) -> str:
     )
 
 
-def _unwrap(found: Any, source: Path) -> Mapping[str, Any]:
-    if isinstance(found, Mapping):
+def _unwrap(content: Any, source: Path) -> Mapping[str, Any]:
+    if isinstance(content, Mapping):
         for key in WRAPPERS:
-            if isinstance(found.get(key), Mapping):
-                return found[key]
-        return found
-    raise CheckpointError(f"{shown(source)} contains a {type(found).__name__}, not named tensors; check the file.")
+            if isinstance(content.get(key), Mapping):
+                return content[key]
+        return content
+    raise CheckpointError(f"{shown(source)} contains a {type(content).__name__}, not named tensors; check the file.")
 
 
-def _without_prefix(found: Mapping[str, Any], source: Path) -> dict[str, Tensor]:
-    names = {name: name for name in found}
+def _without_prefix(state_dict: Mapping[str, Any], source: Path) -> dict[str, Tensor]:
+    names = {name: name for name in state_dict}
     if not names or not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{shown(source)} contains no named tensors; check the file.")
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in names.values())), None):
         names = {original: name.removeprefix(prefix) for original, name in names.items()}
-    return {name: _checked(found[original], original, source) for original, name in names.items()}
+    return {name: _checked(state_dict[original], original, source) for original, name in names.items()}
 
 
 def _checked(value: Any, name: str, source: Path) -> Tensor:

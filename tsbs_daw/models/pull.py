@@ -380,8 +380,8 @@ def _copy(
 def _read_note(note: Path) -> Part | None:
     """Return the origin of the part; None if it is missing or invalid, because restarting is always safe."""
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-        return Part(url=str(found["url"]), mark=str(found["mark"]))
+        content = json.loads(note.read_text(encoding="utf-8"))
+        return Part(url=str(content["url"]), mark=str(content["mark"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

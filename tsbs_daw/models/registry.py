@@ -197,10 +197,10 @@ class HashRecord:
 
     def _read(self) -> dict[str, str]:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            if found["schema"] != SCHEMA:
-                raise ValueError(f"schema {found['schema']}")
-            return {str(name): str(sha256) for name, sha256 in found["files"].items()}
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if content["schema"] != SCHEMA:
+                raise ValueError(f"schema {content['schema']}")
+            return {str(name): str(sha256) for name, sha256 in content["files"].items()}
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -363,7 +363,7 @@ def _speed_key(path: Path) -> str:
 
 def _speeds(cache: Path) -> dict[str, float]:
     try:
-        found = json.loads((cache / SPEEDS).read_text(encoding="utf-8"))
-        return {str(name): float(speed) for name, speed in found.items()}
+        content = json.loads((cache / SPEEDS).read_text(encoding="utf-8"))
+        return {str(name): float(speed) for name, speed in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -27,15 +27,15 @@ def variants(network: TwoStageSeparator, device: torch.device) -> dict[str, Call
     """
     if device.type == "cpu":
         return {"tiles": lambda dtype: for_inference(network, dtype)}
-    found: dict[str, Callable[[torch.dtype], TwoStageSeparator]] = {}
+    builders: dict[str, Callable[[torch.dtype], TwoStageSeparator]] = {}
     if importlib.util.find_spec("triton"):
         from tsbs_daw.network.gpu_inference import for_gpu, supports
 
         if supports(network.config):
-            found["kernels"] = lambda dtype: for_gpu(network, dtype)
+            builders["kernels"] = lambda dtype: for_gpu(network, dtype)
     if fused_available():
-        found["mamba-ssm"] = lambda dtype: network
-    return found
+        builders["mamba-ssm"] = lambda dtype: network
+    return builders
 
 
 def kernel_chunk_bytes(config: ModelConfig, dtype: torch.dtype) -> int:

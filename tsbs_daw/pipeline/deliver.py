@@ -338,13 +338,13 @@ class Delivery:
         delivery, info, folder = self.resolved.delivery, encoding.song, self.folder
         stems = [file for file in made if file.kind == "stem"]
         dry = [StemAudio(stem_name(file), file.color, folder / file.file) for file in stems]
-        found: list[OtherFile] = []
+        others: list[OtherFile] = []
         if delivery.loops and info.analysis is not None:
             name = song_name(delivery.names or DEFAULT_NAMES, info.fields, info.song)
             for bars in delivery.loops:
                 cut = partial(write_loops, dry, info, folder, bars, name)
                 loops = self._try(f"set of loops of {bars} bars", cut)
-                found += [OtherFile(kind="loop", file=file) for file in loops or ()]
+                others += [OtherFile(kind="loop", file=file) for file in loops or ()]
         if delivery.stem_mp4:
             copied = (folder / file.file for file in made if file.kind == "source")
             master = next(copied, None) or self._master(encoding)
@@ -356,8 +356,8 @@ class Delivery:
                 return True
 
             if self._try(".stem.mp4", write):
-                found.append(OtherFile(kind="stem.mp4", file=path.name))
-        return tuple(found)
+                others.append(OtherFile(kind="stem.mp4", file=path.name))
+        return tuple(others)
 
     def _master(self, encoding: Encoding) -> Path:
         """Write the mixture at the level of the stems, as an intermediate file."""

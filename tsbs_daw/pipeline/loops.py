@@ -54,13 +54,13 @@ def bar_lines_s(downbeats_s: tuple[float, ...]) -> np.ndarray:
 
     With a steady tempo, there is one more bar line than there are downbeats: the end of the last bar.
     """
-    found = np.asarray(downbeats_s, np.float64)
-    if len(found) < 3:
-        return found
-    places = np.arange(len(found))
-    bar_s, first_s = np.polyfit(places, found, 1)
-    steady = np.abs(first_s + bar_s * places - found).max() <= STEADY_S
-    return first_s + bar_s * np.arange(len(found) + 1) if steady else found
+    times_s = np.asarray(downbeats_s, np.float64)
+    if len(times_s) < 3:
+        return times_s
+    places = np.arange(len(times_s))
+    bar_s, first_s = np.polyfit(places, times_s, 1)
+    steady = np.abs(first_s + bar_s * places - times_s).max() <= STEADY_S
+    return first_s + bar_s * np.arange(len(times_s) + 1) if steady else times_s
 
 
 def pieces(downbeats_s: tuple[float, ...], bars: int, sample_rate: int, samples: int) -> list[Bar]:

@@ -101,22 +101,22 @@ class StemTree:
 
         If all parts of a stem are chosen, the stem itself is muted; if only some are, those parts are.
         """
-        found: set[str] = set()
+        names: set[str] = set()
         residuals = {step.stem: step.residual for step in self.passes}
 
         def visit(stem: str, silent: bool) -> None:
             apart = self._taken_apart(stem, chosen)
             if stem in chosen and (silent or apart):
-                found.add(stem)
+                names.add(stem)
             parts_silent = silent or (stem in chosen and not apart)
             if parts_silent and stem in residuals:
-                found.add(residuals[stem])
+                names.add(residuals[stem])
             for part in self.parts.get(stem, ()):
                 visit(part, parts_silent)
 
         for stem in self.stems:
             visit(stem, False)
-        return found
+        return names
 
     def _taken_apart(self, stem: str, chosen: Collection[str]) -> bool:
         """Return whether the chosen stems include all parts of this one."""
@@ -181,18 +181,18 @@ def resolve_passes(preset: Preset, stems: tuple[str, ...], settings: Settings) -
         PresetError: A pass separates or keeps a stem that does not exist, or makes a stem that exists already.
         UnknownModel, CheckpointError, ModelError: The model of a pass is not installed or not usable.
     """
-    found: list[ResolvedPass] = []
+    resolved_passes: list[ResolvedPass] = []
     models = [_look_up(step, preset, settings) for step in preset.passes]
     for index, (step, (sha256, outputs)) in enumerate(zip(preset.passes, models, strict=True)):
-        tree = StemTree(stems, tuple(found))
+        tree = StemTree(stems, tuple(resolved_passes))
         if step.stem not in tree.names:
             later = zip(preset.passes[index + 1 :], models[index + 1 :], strict=True)
             made_later = any(step.stem in _parts(other, given, preset) for other, (_, given) in later)
             raise PresetError(_no_stem(step.stem, tree.names, made_later), preset.path)
         resolved = ResolvedPass(step.stem, step.model, sha256, outputs, _parts(step, outputs, preset))
         _check_names(resolved, {name.casefold() for name in tree.names}, preset)
-        found.append(resolved)
-    return StemTree(stems, tuple(found))
+        resolved_passes.append(resolved)
+    return StemTree(stems, tuple(resolved_passes))
 
 
 def _look_up(step: Pass, preset: Preset, settings: Settings) -> tuple[str, tuple[str, ...]]:

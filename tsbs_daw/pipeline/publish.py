@@ -305,13 +305,13 @@ def estimate_bytes(files: int, channels: int, samples: int) -> int:
 
 def temporary_folders(output: Path) -> list[tuple[Path, str, int]]:
     """Return (folder, job, fence) of every temporary folder in `output`."""
-    found = []
+    folders = []
     with os.scandir(output) as entries:
         for entry in entries:
             match = _TEMPORARY.fullmatch(entry.name)
             if match and entry.is_dir(follow_symlinks=False):
-                found.append((Path(entry.path), match["job"], int(match["fence"])))
-    return found
+                folders.append((Path(entry.path), match["job"], int(match["fence"])))
+    return folders
 
 
 def remove_stale(

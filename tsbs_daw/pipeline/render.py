@@ -193,23 +193,23 @@ def _tracks(
         )  # fmt: skip
         return _Track(audio_file, renderer, delivered, files.enter_context(writer), meter)
 
-    found = []
+    tracks = []
     for o in preset.outputs:
         renderer = files.enter_context(OutputRenderer(o, about.sample_rate, about.channels))
         roots = tuple(dict.fromkeys(tree.root(source) for source in o.sources))
-        found.append(track(o.name, "output", f"{o.name}.wav", o.color, False, roots, renderer))
+        tracks.append(track(o.name, "output", f"{o.name}.wav", o.color, False, roots, renderer))
     names = dry_names([stem.name for stem in dry], {output.name for output in preset.outputs})
     for place, (stem, name) in enumerate(zip(dry, names, strict=True)):
         color, muted = stem_color(stem.name, place), bool(preset.outputs) or stem.muted
-        found.append(
+        tracks.append(
             track(
                 name, "stem", f"{name}.wav", color, muted, stem.sources,
                 delivered=stem.delivered, folders=stem.folders,
             )
         )  # fmt: skip
     if with_mixture:
-        found.append(track(SOURCE_NAME, "source", MIXTURE_FILE, SOURCE_COLOR, True, about.stems))
-    return found
+        tracks.append(track(SOURCE_NAME, "source", MIXTURE_FILE, SOURCE_COLOR, True, about.stems))
+    return tracks
 
 
 def level_fields(measured: Levels | AudioFile, gain_db: float = 0.0) -> dict[str, float | None]:

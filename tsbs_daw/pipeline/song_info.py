@@ -253,12 +253,12 @@ def _tempo_map(session: Session, analysis: Analysis) -> tuple[TempoChange, ...]:
 
 
 def _markers(session: Session, analysis: Analysis, kind: str) -> tuple[Marker, ...]:
-    found: list[tuple[float, str]] = []
+    named_times: list[tuple[float, str]] = []
     if kind == "sections":
-        found = [(section.start_s, section.label) for section in analysis.sections]
+        named_times = [(section.start_s, section.label) for section in analysis.sections]
     elif kind == "bars":
-        found = [(at_s, f"bar {number}") for number, at_s in enumerate(analysis.beats.downbeats_s, start=1)]
-    markers = (Marker(_at(session, at_s), name) for at_s, name in sorted(found))
+        named_times = [(at_s, f"bar {number}") for number, at_s in enumerate(analysis.beats.downbeats_s, start=1)]
+    markers = (Marker(_at(session, at_s), name) for at_s, name in sorted(named_times))
     return tuple(marker for marker in markers if marker.at_samples <= session.samples)
 
 

@@ -193,13 +193,13 @@ class StemCache:
 
     def prune(self, keep: str = "") -> None:
         """Remove the least recently used folders until the limit is met. Folders that may be in use stay."""
-        found = []
+        entries = []
         for folder in self.folder.iterdir() if self.folder.is_dir() else ():
             with suppress(OSError):
                 age = time.time() - folder.stat().st_mtime
-                found.append((age, sum(file.stat().st_size for file in folder.iterdir()), folder))
-        total = sum(size for _, size, _ in found)
-        for age, size, folder in sorted(found, reverse=True):
+                entries.append((age, sum(file.stat().st_size for file in folder.iterdir()), folder))
+        total = sum(size for _, size, _ in entries)
+        for age, size, folder in sorted(entries, reverse=True):
             abandoned = folder.name.startswith(".tmp-") and age > 24 * _IN_USE_S
             if (total > self.limit_bytes and age > _IN_USE_S and folder.name != keep) or abandoned:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -112,8 +112,8 @@ class DeliveryOptions(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_not_stated(cls, found: Any) -> Any:
-        return {name: value for name, value in found.items() if value is not None} if isinstance(found, dict) else found
+    def _null_is_not_stated(cls, data: Any) -> Any:
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
     @model_serializer
     def _null_if_not_stated(self) -> dict[str, Any]:
@@ -193,13 +193,13 @@ def remainder(stems: Sequence[str], named: Collection[str], parts: Mapping[str, 
 
     `parts` are the parts into which passes separate stems.
     """
-    found: list[str] = []
+    remaining: list[str] = []
     for stem in stems:
         if stem in named:
             continue
         others = remainder(parts.get(stem, ()), named, parts)
-        found += others if others != tuple(parts.get(stem, ())) else (stem,)
-    return tuple(found)
+        remaining += others if others != tuple(parts.get(stem, ())) else (stem,)
+    return tuple(remaining)
 
 
 PLAIN = DeliveryOptions()
@@ -224,23 +224,23 @@ def read_delivery(document: Document, node: yaml.Node) -> DeliveryOptions:
         PresetError: The section is invalid; with file, line and column.
     """
     entries = document.mapping(node, "delivery", DELIVERY_KEYS)
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, (_, value) in entries.items():
         if name == "names":
-            found["names"] = _template(document, value)
+            options["names"] = _template(document, value)
         elif name == "loudness":
-            found["loudness_lufs"] = _loudness_lufs(document, value)
+            options["loudness_lufs"] = _loudness_lufs(document, value)
         elif name == "sessions":
-            found["sessions"] = _sessions(document, value)
+            options["sessions"] = _sessions(document, value)
         elif name == "loops":
-            found["loops"] = _loops(document, value)
+            options["loops"] = _loops(document, value)
         elif name == "stems":
-            found["stems"] = _stems(document, value)
+            options["stems"] = _stems(document, value)
         elif name in ("analysis", "stem_mp4", "embed"):
-            found[name] = _switch(document, value, name)
+            options[name] = _switch(document, value, name)
         else:
-            found[name] = _choice(document, value, name, _CHOICES[name])
-    delivery = DeliveryOptions(**found)
+            options[name] = _choice(document, value, name, _CHOICES[name])
+    delivery = DeliveryOptions(**options)
     if "analysis" in entries and not delivery.analysis and delivery.analyses:
         raise document.fail(entries["analysis"][1], "the loops or the names need the analysis; remove `analysis:`")
     if problem := delivery.problem():
@@ -346,18 +346,18 @@ def read_passes(document: Document, node: yaml.Node, folder: Path) -> tuple[Pass
     Raises:
         PresetError: The section is invalid; with file, line and column.
     """
-    found: list[Pass] = []
+    steps: list[Pass] = []
     for item in document.items(node, "passes", MOST_PASSES):
         entries = document.mapping(item, "a pass", ("stem", "model", "keep"))
         for needed in ("stem", "model"):
             if needed not in entries:
                 raise document.fail(item, f"a pass needs `{needed}:`, as in `{{stem: vocals, model: NAME}}`")
         stem = stem_name(document, entries["stem"][1])
-        if any(stem == other.stem for other in found):
+        if any(stem == other.stem for other in steps):
             raise document.fail(entries["stem"][1], f"two passes separate the stem {stem!r}; remove one")
         keep = _kept(document, entries["keep"][1]) if "keep" in entries else ()
-        found.append(Pass(stem, _model(document, entries["model"][1], folder), keep))
-    return tuple(found)
+        steps.append(Pass(stem, _model(document, entries["model"][1], folder), keep))
+    return tuple(steps)
 
 
 def stem_name(document: Document, node: yaml.Node) -> str:
