@@ -1,18 +1,18 @@
-"""Who may use the page, and the checks that every request passes.
+"""Authentication for the page, and the checks that every request has to pass.
 
-The secret is 256 random bits, in a file that only its user can read. It never leaves the file: a link carries a code
-and the browser a cookie, both derived from it by a keyed hash. A code works once and for a few minutes, so it is worth
-nothing in a browser's history. The cookie is valid until the secret is replaced (`tsbs-daw web --new-token`); it
-survives a restart of the server, so a page that was left open keeps working.
+The secret is 256 random bits, in a file that only its user can read. It is never sent: a link contains a code and the
+browser a cookie, both derived from it by a keyed hash. A code works once and for a few minutes, so it is worthless in a
+browser's history. The cookie is valid until the secret is replaced (`tsbs-daw web --new-token`); it survives a restart
+of the server, so a page that was left open keeps working.
 
 `Guard` refuses every request that the page itself would not send:
 
-    Host            one of the names that the server answers to; else an attacker's name may lead here (DNS rebinding)
-    Sec-Fetch-Site  same-origin, or none for the address bar: no other page may ask, not even one of another port
+    Host            one of the server's own names, because an attacker's name may resolve to it (DNS rebinding)
+    Sec-Fetch-Site  same-origin, or none for the address bar: no other page may send requests, even from another port
     Origin          ours, if present
-    path            plain characters only; everything is addressed by ids, so no file path ever comes in
-    body            POST as application/json, PUT with a header of our own: a form can send neither, and another page
-                    has to ask first and gets no answer
+    path            plain characters only; everything is addressed by ids, so a request never contains a file path
+    body            POST as application/json, PUT with a custom header: a form can send neither, and a script of another
+                    page needs a CORS preflight, which is refused
     cookie          the right one, compared in constant time
 
 A refusal is one sentence, on the page and in the log; neither contains a cookie or a query. The connection is closed,
@@ -46,22 +46,22 @@ log = logging.getLogger(__name__)
 TOKEN_BYTES = 32
 LINK_LIFE_S = 600
 COOKIE_LIFE_S = 90 * 86400
-_CHECKED = os.name != "nt"  # Windows has no mode bits; the home belongs to its user there
+_CHECKED = os.name != "nt"  # Windows has no mode bits; there, the home folder is private by default
 
 
 def access_path(home: Path) -> Path:
-    """The file with the secret, and where the server that uses it answers."""
+    """Path of the file that stores the secret, and the URL and process of the server."""
     return home / "web" / "access.json"
 
 
 @dataclass
 class Access:
-    """The secret, and what is made from it.
+    """The secret, and the codes and cookies derived from it.
 
     Attributes:
         token: The secret, in hex.
-        url: Where the server answers, without a slash at its end; empty before it does.
-        pid: The server's process.
+        url: The server's URL, without a trailing slash; "" before it listens.
+        pid: Process id of the server.
     """
 
     token: str
@@ -71,25 +71,25 @@ class Access:
 
     @property
     def cookie_name(self) -> str:
-        """One for each port: browsers keep the cookies of all ports of a host together."""
+        """Name of the cookie, with the port: browsers share cookies between all ports of a host."""
         return f"tsbs-daw-{self.url.rpartition(':')[2]}"
 
     @property
     def cookie(self) -> str:
-        """The cookie's value."""
+        """Value of the cookie."""
         return self._sign("cookie")
 
     def admits(self, cookie: str) -> bool:
-        """Whether this is the cookie's value, compared in constant time."""
+        """Return whether this is the cookie's value, compared in constant time."""
         return hmac.compare_digest(cookie.encode("utf-8", "replace"), self.cookie.encode())
 
     def link(self) -> str:
-        """A new link, good once and for `LINK_LIFE_S`."""
+        """Make a link that works once, within `LINK_LIFE_S`."""
         stem = f"{int(time.time()) + LINK_LIFE_S}-{secrets.token_hex(16)}"
         return f"{self.url}/open?code={stem}-{self._sign(stem)}"
 
     def redeem(self, code: str) -> bool:
-        """Whether this is the code of a link that is neither used nor too old. From now on it is used."""
+        """Return whether this is the code of an unused link that has not expired, and mark it as used."""
         stem, _, signature = code.rpartition("-")
         if not hmac.compare_digest(signature.encode("utf-8", "replace"), self._sign(stem).encode()):
             return False
@@ -102,7 +102,7 @@ class Access:
         return True
 
     def file_id(self, *parts: str) -> str:
-        """A name for a file that says nothing about where it lies."""
+        """Make an id for a file that does not reveal its path."""
         return self._sign("\0".join(("file", *parts)))[:24]
 
     def _sign(self, text: str) -> str:
@@ -111,7 +111,7 @@ class Access:
 
 
 def read_access(home: Path) -> Access | None:
-    """What the file says; None when there is none, or others could have read or written it."""
+    """Read the secret; None if the file is missing or invalid, or if other users could have read or written it."""
     path = access_path(home)
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
@@ -119,7 +119,7 @@ def read_access(home: Path) -> Access | None:
         return None
     with os.fdopen(descriptor, "rb") as file:
         if not _is_private(os.fstat(file.fileno())):
-            log.warning("%s could have been read by others; a new token is made, and pages must be opened anew.", path)
+            log.warning("other users could have read %s; made a new token, so every page must be opened again", path)
             return None
         try:
             found = json.loads(file.read(10_000))
@@ -130,7 +130,11 @@ def read_access(home: Path) -> Access | None:
 
 
 def write_access(home: Path, access: Access) -> None:
-    """Put the secret where only its user can read it. Raises: DaemonError: that is not possible there"""
+    """Write the secret to a file that only its user can read.
+
+    Raises:
+        DaemonError: The file cannot be written, or its file system has no permissions.
+    """
     path = access_path(home)
     temporary = path.with_name(path.name + ".tmp")
     text = json.dumps({"token": access.token, "url": access.url, "pid": access.pid})
@@ -147,16 +151,18 @@ def write_access(home: Path, access: Access) -> None:
         else:
             temporary.unlink()
     except OSError as error:
-        raise DaemonError(f"The page's token cannot be written to {shown(path)} ({error.strerror}).") from error
+        raise DaemonError(
+            f"Cannot write the page's token to {shown(path)} ({error.strerror}). Check the folder's permissions."
+        ) from error
     if not private:
         raise DaemonError(
-            f"The page's token cannot be kept secret in {shown(path)}: that file system does not know file modes. "
-            "Set TSBS_DAW_HOME to a folder on another one."
+            f"The page's token cannot be kept secret in {shown(path)}: its file system has no file permissions. "
+            "Set TSBS_DAW_HOME to a folder on another file system."
         )
 
 
 def new_token() -> str:
-    """256 random bits, in hex."""
+    """Generate 256 random bits, in hex."""
     return secrets.token_hex(TOKEN_BYTES)
 
 
@@ -193,7 +199,7 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """A request that is not answered. The message is one sentence for whoever sent it."""
+    """A request that is refused, with an HTTP status. The message is one sentence for the user."""
 
     def __init__(self, status: int, sentence: str):
         self.status = status
@@ -201,10 +207,12 @@ class Refused(Exception):
 
 
 class Guard:
-    """ASGI middleware around the whole application.
+    """ASGI middleware around the whole application: refuses hostile requests and adds security headers.
 
     Args:
-        hosts: What a Host header may say, in lower case, with the port
+        app: The application.
+        access: The secret.
+        hosts: Allowed Host headers, in lower case, with the port.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], access: Access, hosts: frozenset[str]):
@@ -213,7 +221,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return  # there are no websockets, and the server is asked for no lifespan
+            return  # websockets and lifespan events are disabled in the server
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -233,24 +241,28 @@ class Guard:
             await self._app(scope, receive, send_with_headers)
 
     def _check(self, scope: Scope) -> None:
-        """Raises: Refused"""
+        """Check a request as described in the module.
+
+        Raises:
+            Refused: The page itself would not send this request.
+        """
         headers = _headers(scope)
         if headers.get("host", "").lower() not in self._hosts:
-            raise Refused(421, "This name does not lead to tsbs-daw; open the link that `tsbs-daw web` prints.")
+            raise Refused(421, "tsbs-daw does not answer to this host name; open the link that `tsbs-daw web` prints.")
         method = scope["method"]
         if method not in _METHODS:
-            raise Refused(405, "This method is not known here.")
+            raise Refused(405, "This method is not supported.")
         site = headers.get("sec-fetch-site", "same-origin")
         if site != "same-origin" and not (site == "none" and method in _SAFE):
-            raise Refused(403, "Another page asked for this; copy the link into the address bar instead.")
+            raise Refused(403, "The request came from another page; copy the link into the address bar instead.")
         if "origin" in headers and headers["origin"].lower() not in self._origins:
-            raise Refused(403, "Another page asked for this.")
+            raise Refused(403, "The request came from another page.")
         if not _PATH.fullmatch(scope.get("raw_path") or scope["path"].encode("utf-8", "replace")):
-            raise Refused(404, "There is nothing of this name here.")
+            raise Refused(404, "There is nothing at this address.")
         if method == "POST" and not _JSON.fullmatch(headers.get("content-type", "")):
             raise Refused(415, "Send JSON, as application/json.")
         if method == "PUT" and headers.get(UPLOAD_HEADER) != "upload":
-            raise Refused(415, "A file is sent by the page itself, with the header X-Tsbs-Daw.")
+            raise Refused(415, "Only the page itself can send files, with the header X-Tsbs-Daw.")
         if scope["path"] != SIGN_IN and not self._access.admits(self._cookie(headers)):
             raise Refused(401, "Open the link that `tsbs-daw web` prints; `tsbs-daw web --link` prints a new one.")
 
@@ -263,15 +275,19 @@ class Guard:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """By lower-case name. Raises: Refused: one that may be there once is there twice"""
+    """Return the headers by lower-case name.
+
+    Raises:
+        Refused: A header that is allowed once occurs twice, or the length is ambiguous.
+    """
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
         key = name.decode("latin-1").lower()
         if key in found and key in _ONCE:
-            raise Refused(400, "A header of this request is there twice.")
+            raise Refused(400, f"The header {key} occurs twice in this request.")
         found[key] = value.decode("latin-1")
     if "content-length" in found and "transfer-encoding" in found:
-        raise Refused(400, "The length of this request is said in two ways.")
+        raise Refused(400, "This request states its length in two ways.")
     return found
 
 
