@@ -1,4 +1,4 @@
-"""The page's requests: one line for each route in `make_app`, and one short function that answers it."""
+"""The page's routes: one line for each in `make_app`, and one short function that handles it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tsbs_daw.web.songs import PLAYED, Songs, send_archive, send_audio, send_dow
 
 log = logging.getLogger(__name__)
 
-STREAMS = 24  # pages that are open at once
+STREAMS = 24  # most pages that can be open at the same time
 _BODY_BYTES = 64 << 10
 _BODY_S = 10.0
 _DOCTOR_S = 600.0
@@ -43,7 +43,14 @@ _OWN = ("api", "queue", "song", "drop", "places", "main")
 
 
 def make_app(options: Options, access: Access, hosts: frozenset[str], *, stopped: Callable[[], bool]) -> Any:
-    """The ASGI application. Args: hosts: what a Host header may say; stopped: whether the server ends"""
+    """Build the ASGI application.
+
+    Args:
+        options: Options of the page.
+        access: The secret.
+        hosts: Allowed Host headers, in lower case, with the port.
+        stopped: Returns whether the server is shutting down.
+    """
     page = Page(options, access, stopped)
     routes = [
         Route("/open", page.open),
@@ -73,7 +80,7 @@ def make_app(options: Options, access: Access, hosts: frozenset[str], *, stopped
 
 
 class Page:
-    """The answers. It holds nothing but where to look."""
+    """The request handlers. They read everything from the queue and the disk."""
 
     def __init__(self, options: Options, access: Access, stopped: Callable[[], bool]):
         self._options, self._access, self._stopped = options, access, stopped
@@ -93,10 +100,10 @@ class Page:
     # The page itself
 
     async def open(self, request: Request) -> Response:
-        """A link's code against a cookie. The redirection takes the code out of the address bar."""
+        """Exchange a link's code for a cookie. The redirect removes the code from the address bar."""
         if not self._access.redeem(request.query_params.get("code", "")[:200]):
             raise Refused(
-                403, "This link has been used already, or is too old; `tsbs-daw web --link` prints a new one."
+                403, "This link has been used already or has expired; `tsbs-daw web --link` prints a new one."
             )
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
@@ -114,7 +121,7 @@ class Page:
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self._static:
-            raise Refused(404, "There is nothing of this name here.")
+            raise Refused(404, "There is nothing at this address.")
         return Response(self._static[name], media_type="text/css" if name.endswith(".css") else "text/javascript")
 
     # The queue
@@ -133,7 +140,7 @@ class Page:
             self._streams -= 1
 
     async def act(self, request: Request) -> Response:
-        """Cancel, retry or move a job: what the command line does, by the same functions."""
+        """Cancel, retry or move a job, with the same functions as the command line."""
         job_id, act = _job_id(request), request.path_params["act"]
         body, spool = await _json(request), self._settings.spool
         if act == "cancel":
@@ -143,9 +150,9 @@ class Page:
         elif act == "move" and body.get("to") in MOVES:
             ask = partial(request_move, spool, job_id, body["to"])
         else:
-            raise Refused(404, "This cannot be asked of a job.")
+            raise Refused(404, "Jobs do not support this action.")
         await anyio.to_thread.run_sync(ask)
-        log.info("job %s: %s, asked for on the page", job_id, act)
+        log.info("job %s: %s requested on the page", job_id, act)
         return JSONResponse({})
 
     async def upload(self, request: Request) -> Response:
@@ -186,11 +193,15 @@ class Page:
         return await anyio.to_thread.run_sync(self._songs.file, row, request.path_params["file"])
 
     async def _row(self, request: Request) -> Any:
-        """Raises: Refused: no such job in the store"""
+        """Read the job of a request from the store.
+
+        Raises:
+            Refused: There is no such job.
+        """
         job_id = _job_id(request)
         row = await self._reader.ask(lambda store: store.get(job_id) if store else None)
         if row is None:
-            raise Refused(404, f"The job {job_id} is not known here.")
+            raise Refused(404, f"There is no job {job_id}.")
         return row
 
     # Watch folders, models, catalogues
@@ -202,10 +213,10 @@ class Page:
         return JSONResponse(await anyio.to_thread.run_sync(_models, self._settings))
 
     async def doctor(self, request: Request) -> Response:
-        """The checks of `tsbs-daw doctor`, in a process of its own; one at a time."""
+        """Run the checks of `tsbs-daw doctor` in a separate process, once at a time."""
         await _json(request)
         if self._doctor.locked():
-            raise Refused(409, "The checks are running already.")
+            raise Refused(409, "The checks are already running.")
         async with self._doctor:
             words = [sys.executable, "-m", "tsbs_daw", "doctor", "--json"]
             pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
@@ -214,7 +225,7 @@ class Page:
                 text, _ = await asyncio.wait_for(child.communicate(), _DOCTOR_S)
                 return JSONResponse(json.loads(text))
             except (asyncio.TimeoutError, TimeoutError, ValueError) as error:
-                raise Refused(500, "The checks did not come to an end; run `tsbs-daw doctor`.") from error
+                raise Refused(500, "The checks did not finish; run `tsbs-daw doctor` in a terminal.") from error
             finally:
                 if child.returncode is None:
                     child.kill()
@@ -240,11 +251,11 @@ class Page:
         for one in found:
             if one.id == wanted:
                 return one
-        raise Refused(404, "This catalogue is not known here.")
+        raise Refused(404, "There is no such catalogue.")
 
 
 def _choices(options: Options) -> dict[str, Any]:
-    """Presets and models by name, and where the stems of a dropped file go."""
+    """List presets and models by name, the output folder, and the size limit for uploads."""
     return {
         "presets": list(preset_files(options.settings.presets)),
         "models": [entry.name for entry in list_models(options.settings) if entry.path is not None],
@@ -254,7 +265,7 @@ def _choices(options: Options) -> dict[str, Any]:
 
 
 def _models(settings: Settings) -> list[dict[str, Any]]:
-    """Every model, as `tsbs-daw models list` has them."""
+    """List the models that `tsbs-daw models list` shows."""
     return [
         {
             "name": entry.name,
@@ -267,12 +278,16 @@ def _models(settings: Settings) -> list[dict[str, Any]]:
 
 
 async def _no_icon(request: Request) -> Response:
-    """Every browser asks for one."""
+    """Answer a browser's request for an icon."""
     return Response(status_code=204)
 
 
 def _job_id(request: Request) -> str:
-    """Raises: Refused: not an id"""
+    """Return the job id in a request's path.
+
+    Raises:
+        Refused: It is not a valid id.
+    """
     job_id = request.path_params["job"]
     if not _ID.fullmatch(job_id):
         raise Refused(404, "There is no such job.")
@@ -280,24 +295,28 @@ def _job_id(request: Request) -> str:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    """The body, which is small and comes at once. Raises: Refused: it is not, or no JSON object"""
+    """Read a request's body as JSON.
+
+    Raises:
+        Refused: The body is too large, arrives too slowly, or is not a JSON object.
+    """
 
     async def read() -> bytes:
         body = b""
         async for block in request.stream():
             body += block
             if len(body) > _BODY_BYTES:
-                raise Refused(413, "This request is too large.")
+                raise Refused(413, "The request is too large.")
         return body
 
     try:
         found = json.loads(await asyncio.wait_for(read(), _BODY_S))
     except (asyncio.TimeoutError, TimeoutError) as error:
-        raise Refused(408, "This request came too slowly.") from error
+        raise Refused(408, "The request arrived too slowly.") from error
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "This request is not JSON.") from error
+        raise Refused(400, "The request is not valid JSON.") from error
     if not isinstance(found, dict):
-        raise Refused(400, "This request is not a JSON object.")
+        raise Refused(400, "The request is not a JSON object.")
     return found
 
 
@@ -322,7 +341,7 @@ async def _failed(request: Request, error: TsbsDawError) -> Response:
 
 
 async def _nothing(request: Request, error: Exception) -> Response:
-    return _answer(request, 404, "There is nothing of this name here.")
+    return _answer(request, 404, "There is nothing at this address.")
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:
@@ -330,7 +349,7 @@ async def _gone(request: Request, error: ClientDisconnect) -> Response:
 
 
 class _BugsLast:
-    """Reports an unexpected exception: its traceback to the log, one sentence to the page."""
+    """ASGI middleware that reports an unexpected exception: traceback to the log, one sentence to the page."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]):
         self._app = app
@@ -349,5 +368,5 @@ class _BugsLast:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if began:
                 raise
-            sentence = "This is a bug in tsbs-daw; please report it with the end of the page's log, web.log."
+            sentence = "This is a bug in tsbs-daw. Please report it with the last lines of the page's log, web.log."
             await JSONResponse({"error": sentence}, 500, {"connection": "close"})(scope, receive, send)
