@@ -1,12 +1,12 @@
-"""The queue on the page: itself and its changes as server-sent events, watch folders, and uploads.
+"""The page's view of the queue as server-sent events, of the watch folders, and uploads.
 
 An event's id is a hash of everything the page shows after it. A page that reconnects sends the last id it saw
-(Last-Event-ID): if nothing has changed since, nothing is sent; else everything, once. The server keeps no state for it,
-and a page is right again after any interruption, whichever side was restarted.
+(Last-Event-ID): if nothing has changed since, nothing is sent; otherwise everything, once. The server keeps no state
+for it, so a page is correct again after any interruption, whichever side was restarted.
 
-An upload is streamed to where a DAW puts audio of its own, `inbox/<id>/source/<name>`; job.json turns the folder into a
-request. The daemon decides whether the file can be separated, so a refusal shows up in the queue, in the log and in
-`tsbs-daw jobs show` too.
+An upload is streamed to `inbox/<id>/source/<name>`, where a DAW also puts its audio; job.json turns the folder into a
+request. The daemon decides whether the file can be separated, so a refusal also shows up in the queue, in the log and
+in `tsbs-daw jobs show`.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from tsbs_daw.web.songs import brief
 
 log = logging.getLogger(__name__)
 
-LIVE_JOBS = 300  # of those that wait; the page says how many more there are
+LIVE_JOBS = 300  # most waiting jobs that are sent; the page shows the number of others
 FINISHED_JOBS = 100
 _LOOK_EVERY_S = 0.5
-_PING_EVERY = 30  # looks without news; a connection that is dead shows by it
+_PING_EVERY = 30  # polls without a change until a comment is sent, to detect a dead connection
 _FINISHED = tuple(state for state in State if state.finished)
 
 Answer = TypeVar("Answer")
@@ -58,11 +58,11 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Options:
-    """What the page may do.
+    """Options of the page.
 
     Attributes:
-        out: Where the stems of files go that are dropped onto it.
-        most_bytes: Of one file.
+        out: Output folder for the stems of files that are dropped onto the page.
+        most_bytes: Largest file that can be dropped.
     """
 
     settings: Settings
@@ -71,7 +71,7 @@ class Options:
 
 
 class QueueReader:
-    """Reads the queue, in one thread of its own: SQLite's connections belong to theirs, and may wait for a writer."""
+    """Reads the queue in a thread of its own: an SQLite connection belongs to one thread, and may wait for a writer."""
 
     def __init__(self, settings: Settings):
         self.settings, self.spool = settings, Spool(settings.spool)
@@ -81,11 +81,15 @@ class QueueReader:
         self._finished: tuple[int, list[dict[str, Any]]] = (-1, [])
 
     async def ask(self, question: Callable[[JobStore | None], Answer]) -> Answer:
-        """Call `question` with the store; None while there is no store yet. Raises: DaemonError: it cannot be read"""
+        """Call `question` with the store, or with None while there is no store yet.
+
+        Raises:
+            DaemonError: The store cannot be read.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question)
 
     async def snapshot(self) -> dict[str, Any]:
-        """All that the page shows of the queue."""
+        """Return everything that the page shows of the queue."""
         try:
             return await self.ask(self._snapshot)
         except (DaemonError, OSError) as error:
@@ -101,11 +105,11 @@ class QueueReader:
         except sqlite3.Error as error:
             self._forget()
             raise DaemonError(
-                f"The job database cannot be read ({error}); the daemon repairs it when it starts."
+                f"Cannot read the job database ({error}); the daemon repairs it when it starts."
             ) from error
 
     def _opened(self) -> JobStore | None:
-        """The store; opened anew when its file is another one."""
+        """Return the store, reopened if its file was replaced."""
         try:
             status = Path(self.settings.store).stat()
             file = (status.st_dev, status.st_ino)
@@ -133,13 +137,13 @@ class QueueReader:
         return {
             "daemon": {"pid": heartbeat.pid, "version": heartbeat.version} if heartbeat else None,
             "trouble": "",
-            "jobs": live + requests[::-1] + finished,  # as they will run, then as they ended
+            "jobs": live + requests[::-1] + finished,  # in the order in which they will run, then the latest first
             "counts": counts,
             "more": max(waiting - len(live), 0),
         }
 
     def _latest_finished(self, store: JobStore) -> list[dict[str, Any]]:
-        """Read again only when the database has changed."""
+        """Return the latest finished jobs. They are read again only if the database has changed."""
         version = store.database.read("PRAGMA data_version")[0][0]
         if version != self._finished[0]:
             rows = store.rows(_FINISHED, FINISHED_JOBS)
@@ -163,9 +167,11 @@ class QueueReader:
 
 
 async def stream(reader: QueueReader, last_id: str, stopped: Callable[[], bool]) -> AsyncIterator[str]:
-    """Server-sent events: "all" first, then "change" with what is different.
+    """Yield server-sent events: "all" first, then "change" with the differences.
 
-    Args: last_id: what the page saw last; stopped: whether the server ends
+    Args:
+        last_id: Id of the last event that the page saw; "" if there is none.
+        stopped: Returns whether the server is shutting down.
     """
     sent: dict[str, Any] | None = None
     quiet = 0
@@ -186,7 +192,7 @@ async def stream(reader: QueueReader, last_id: str, stopped: Callable[[], bool])
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """What makes `new` of `old`: jobs that changed, and the order of all if it is another."""
+    """Return what turns `old` into `new`: the jobs that changed, and the order of all jobs if that changed."""
     known = {job["id"]: job for job in old["jobs"]}
     changed = [job for job in new["jobs"] if known.get(job["id"]) != job]
     order = [job["id"] for job in new["jobs"]]
@@ -201,11 +207,11 @@ def _changed_unix_s(path: Path) -> float | None:
         return None
 
 
-_FILES_SHOWN = 200  # of a folder
+_FILES_SHOWN = 200  # per folder
 
 
 def folders(settings: Settings, store: JobStore | None) -> list[dict[str, Any]]:
-    """Every folder that was ever watched, with what became of its latest files."""
+    """List every folder that was ever watched, with the states of its latest files."""
     if store is None:
         return []
     daemon = living_daemon(settings.spool)
@@ -250,7 +256,7 @@ def _output(job_json: str) -> str:
 
 MOST_AT_ONCE = 4
 SPARE_BYTES = 512 << 20  # what an upload leaves free on the disk
-_SILENT_S = 30.0  # a sender that sends nothing for so long has gone
+_SILENT_S = 30.0  # an upload without data for this long is aborted
 _LEFT_OVER_S = 86400.0
 _PREFIX = "web-"
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
@@ -259,11 +265,11 @@ _NO_ROOM = "The disk is too full for this file; free some space and drop it agai
 
 
 class Uploads:
-    """Takes files in.
+    """Receives files.
 
     Args:
-        out: Where their stems go
-        most_bytes: Of one file
+        out: Output folder for their stems.
+        most_bytes: Largest file that is accepted.
     """
 
     def __init__(self, settings: Settings, out: Path, most_bytes: int):
@@ -272,19 +278,27 @@ class Uploads:
         self._sweep()
 
     async def receive(self, name: str, preset: str, model: str, length: int | None, body: AsyncIterator[bytes]) -> Job:
-        """Write a file into the spool and ask for its separation.
+        """Write a file into the spool and submit a job for it.
 
-        Args:   name: the file's own name; length: what the sender says
-        Raises: Refused: a name that is not known, too large, too many, too slow, cut off, or no room
+        Args:
+            name: The file's name, as sent by the browser.
+            preset: Name of the preset.
+            model: Name of the model.
+            length: Length in bytes, as stated by the browser.
+            body: The file's contents.
+
+        Raises:
+            Refused: The preset or model is unknown, the file is too large, incomplete or too slow, too many files are
+                being sent, or the disk is full.
         """
-        # Models and presets are known by name here: a path would let the page read any file.
+        # Only names of models and presets are accepted: a path would let the page read any file.
         if preset not in preset_files(self._settings.presets):
-            raise Refused(400, "This preset is not known here.")
+            raise Refused(400, "There is no such preset.")
         if model not in {entry.name for entry in list_models(self._settings)}:
-            raise Refused(400, "This model is not known here.")
+            raise Refused(400, "There is no such model.")
         self._check_size(length or 0)
         if self._running >= MOST_AT_ONCE:
-            raise Refused(503, f"{MOST_AT_ONCE} files are being sent already; wait for one of them.")
+            raise Refused(503, f"{MOST_AT_ONCE} files are already being sent; wait until one of them has arrived.")
         self._running += 1
         folder = self._settings.spool / "inbox" / f"{_PREFIX}{new_job_id()}"
         try:
@@ -293,7 +307,7 @@ class Uploads:
             await anyio.to_thread.run_sync(shutil.rmtree, folder, True)
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
                 raise Refused(
-                    507, _NO_ROOM if disk_is_full(error) else f"Cannot write it: {error.strerror}."
+                    507, _NO_ROOM if disk_is_full(error) else f"Cannot write the file ({error.strerror})."
                 ) from error
             raise
         finally:
@@ -322,7 +336,7 @@ class Uploads:
         return job
 
     def _job(self, job_id: str, path: Path, stem: str, preset: str, model: str) -> Job:
-        # Where the file will be when the daemon has claimed the folder.
+        # The file's path once the daemon has claimed the folder.
         source = self._settings.spool / "jobs" / job_id / SOURCE / path.name
         try:
             return Job(
@@ -333,13 +347,17 @@ class Uploads:
                 preset=preset,
                 model=model,
                 origin="web",
-                delivery=DeliveryOptions(source="copy"),  # to compare with, once the spool's is gone
+                delivery=DeliveryOptions(source="copy"),  # for comparison, once the spool's file is gone
             )
         except ValidationError as error:
-            raise Refused(400, f"This cannot be asked for: {first_problem(error).clause}.") from error
+            raise Refused(400, f"Invalid request: {first_problem(error).clause}.") from error
 
     def _check_size(self, size_bytes: int) -> None:
-        """Raises: Refused: too large, or more than the disk has room for"""
+        """Check a file's size, in bytes.
+
+        Raises:
+            Refused: The file exceeds the limit, or does not fit on the disk.
+        """
         if size_bytes > self._most_bytes:
             raise Refused(
                 413, f"This file is larger than {self._most_bytes / 1e9:.1f} GB; use `tsbs-daw submit` for it."
@@ -349,18 +367,18 @@ class Uploads:
             raise Refused(507, _NO_ROOM)
 
     def _sweep(self) -> None:
-        """Remove what a server that was killed was just receiving."""
+        """Remove the incomplete uploads of a server that was killed."""
         for folder in (self._settings.spool / "inbox").glob(f"{_PREFIX}*"):
             try:
                 old = time.time() - folder.stat().st_mtime > _LEFT_OVER_S
                 if old and not (folder / "job.json").exists():
                     shutil.rmtree(folder, ignore_errors=True)
-            except OSError:  # claimed just now
+            except OSError:  # the daemon has just claimed the folder
                 continue
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A sender's file name as one that this system accepts: the song, and the ending."""
+    """Convert the name sent by the browser to a valid file name, split into stem and extension."""
     base = name.replace("\\", "/").rpartition("/")[2]
     dot = base.rfind(".")
     suffix = base[dot:] if dot > 0 and _SUFFIX.fullmatch(base[dot:]) else ""
@@ -368,12 +386,12 @@ def _split(name: str) -> tuple[str, str]:
 
 
 async def _in_time(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Raises: Refused: nothing came for too long"""
+    """Yield the blocks of a body, and raise `Refused` if none arrives for `_SILENT_S`."""
     while True:
         try:
             block = await asyncio.wait_for(anext(body), _SILENT_S)
         except StopAsyncIteration:
             return
         except (TimeoutError, asyncio.TimeoutError) as error:
-            raise Refused(408, "The file stopped arriving; drop it again.") from error
+            raise Refused(408, "The upload stalled; drop the file again.") from error
         yield block
