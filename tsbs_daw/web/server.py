@@ -1,4 +1,4 @@
-"""The server: where it listens, who it answers to, how long it waits for slow or hostile clients."""
+"""The server of the page: address, allowed host names, and limits for slow or hostile clients."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from tsbs_daw.web.app import make_app
 from tsbs_daw.web.queue import Options
 
 DEFAULT_PORT = 8765
-REQUEST_S = 15.0  # for the head of a request, which is sent at once by every browser
+REQUEST_S = 15.0  # time for the head of a request to arrive; browsers send it in one piece
 CONNECTIONS = 64
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen.
+    """The address to listen on.
 
     Attributes:
         host: An address of this machine, or "localhost".
-        port: 0 for any that is free.
-        names: Further names that the page may be opened under, as the browser's address bar has them, without the port;
-            they are needed beyond loopback.
+        port: Port number; 0 for any free port.
+        names: Further host names that the page may be opened under, as in the browser's address bar, without the port.
+            Required beyond loopback.
     """
 
     host: str = "127.0.0.1"
@@ -45,7 +45,11 @@ class Address:
     names: tuple[str, ...] = ()
 
     def checked(self) -> Address:
-        """Raises: UsageError: no address of a machine; beyond loopback without a name"""
+        """Check the address and resolve "localhost".
+
+        Raises:
+            UsageError: The host is not an IP address, or is not loopback and has no name.
+        """
         host = "127.0.0.1" if self.host.lower() == "localhost" else self.host
         try:
             address = ipaddress.ip_address(host)
@@ -53,13 +57,13 @@ class Address:
             raise UsageError(f"Invalid --host {self.host!r}. Write an address such as 127.0.0.1 or ::1.") from error
         if not address.is_loopback and not self.names:
             raise UsageError(
-                f"--host {self.host} can be reached from other machines. Say with --name under which name they open "
-                "the page, or keep 127.0.0.1 and use an SSH tunnel."
+                f"--host {self.host} can be reached from other machines. Specify with --name the host name that they "
+                "use for the page, or keep 127.0.0.1 and use an SSH tunnel."
             )
         return Address(str(address), self.port, self.names)
 
     def hosts(self, port: int) -> frozenset[str]:
-        """What a Host header may say."""
+        """Return the allowed Host headers."""
         here = (self.host, "localhost", "127.0.0.1", "[::1]", *self.names)
         names = {f"[{name}]" if ":" in name and not name.startswith("[") else name.lower() for name in here}
         with_port = {f"{name}:{port}" for name in names}
@@ -67,7 +71,7 @@ class Address:
 
 
 class _PromptH11(H11Protocol):
-    """HTTP/1.1 that closes a connection on which no whole head of a request arrives in time."""
+    """HTTP/1.1 that closes a connection if the head of a request does not arrive completely in time."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -84,7 +88,7 @@ class _PromptH11(H11Protocol):
     def on_response_complete(self) -> None:
         before = self.cycle
         super().on_response_complete()
-        if self.cycle is before and not self.transport.is_closing():  # else the next request is there already
+        if self.cycle is before and not self.transport.is_closing():  # otherwise the next request has arrived
             self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,7 +107,7 @@ class _PromptH11(H11Protocol):
 
 @dataclass
 class PageServer:
-    """Listening already; `run` answers. Use `page_server`."""
+    """A server with a listening socket; `run` serves requests. Created by `page_server`."""
 
     access: Access
     options: Options
@@ -113,7 +117,7 @@ class PageServer:
     _stop_wanted: bool = False
 
     def run(self) -> None:
-        """Until Ctrl-C, SIGTERM or `stop`."""
+        """Serve requests until Ctrl-C, SIGTERM or `stop`."""
         app = make_app(self.options, self.access, self._hosts, stopped=self._stopping)
         config = uvicorn.Config(
             app,
@@ -122,7 +126,7 @@ class PageServer:
             lifespan="off",
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # or a client could claim another address
+            proxy_headers=False,  # otherwise a client could claim another address
             server_header=False,
             limit_concurrency=CONNECTIONS,
             h11_max_incomplete_event_size=16 * 1024,
@@ -134,13 +138,13 @@ class PageServer:
         self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
-        """End soon. Safe in any thread."""
+        """Ask the server to stop. Thread-safe."""
         self._stop_wanted = True
         if self._server is not None:
             self._server.should_exit = True
 
     def stop_with(self, stream: BinaryIO) -> None:
-        """End when whoever holds the other end of `stream` ends."""
+        """Stop the server once `stream` is closed from the other end."""
 
         def wait() -> None:
             with contextlib.suppress(OSError, ValueError):
@@ -156,11 +160,17 @@ class PageServer:
 
 @contextmanager
 def page_server(settings: Settings, address: Address, options: Options, *, renew: bool = False) -> Iterator[PageServer]:
-    """Listen, with a token in its file.
+    """Listen on an address, and write the access file.
 
-    Args:   renew: make a new token, so that every open page has to be opened anew
-    Raises: UsageError: the address; DaemonError: another page runs with this home, the port is taken, or the token
-            cannot be kept secret
+    Args:
+        settings: Settings of the program.
+        address: The address to listen on.
+        options: Options of the page.
+        renew: Make a new token, which signs out every open page.
+
+    Raises:
+        UsageError: The address is invalid.
+        DaemonError: Another server uses this home folder, the port is taken, or the token cannot be kept secret.
     """
     address = address.checked()
     with _only_one(settings), _listening(address) as listener:
@@ -184,7 +194,7 @@ def _only_one(settings: Settings) -> Iterator[None]:
         other = read_access(settings.home)
         where = f" (process {other.pid}) at {other.url}" if other else ""
         raise DaemonError(
-            f"Another page is served already{where}; `tsbs-daw web --link` prints a link to it."
+            f"The page is being served already{where}; `tsbs-daw web --link` prints a link to it."
         ) from error
     try:
         yield
@@ -200,14 +210,18 @@ def _listening(address: Address) -> Iterator[socket.socket]:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DaemonError(
-            f"The page cannot listen at {address.host}, port {address.port} ({reason}); choose another with --port."
+            f"Cannot listen on {address.host}, port {address.port} ({reason}); choose another with --port."
         ) from error
     with listener:
         yield listener
 
 
 def link_to_running(home: Path) -> str:
-    """A new link to the page that is being served. Raises: DaemonError: none is"""
+    """Make a new link to the page that is being served.
+
+    Raises:
+        DaemonError: No server is running.
+    """
     access = read_access(home)
     lock = FileLock(access_path(home).with_name("lock"))
     if access is not None and access.url:
