@@ -1,8 +1,8 @@
-"""The songs of the page: what it says of each, which files may be heard and saved, by what ids, and how they are sent.
+"""The songs on the page: their descriptions, the ids of their files, and sending files to players and for download.
 
-An id is made from the job and the file's name by the page's secret. It is looked up among the files that the manifest
-of a job or the catalogue of a batch lists, so that nothing else can be asked for; and a file that leads out of its
-folder is not there. Players get parts of files; whole ones and archives are there to save.
+An id is derived from the job and the file's name with the page's secret. It is looked up among the files that the
+manifest of a job or the catalogue of a batch lists, so no other file can be requested; a link that leaves its folder
+counts as missing. Players get parts of files; whole files and archives can be downloaded.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from tsbs_daw.queue.records import JobRow
 from tsbs_daw.queue.store import JobStore
 from tsbs_daw.web.access import Access, Refused
 
-_ORIGINAL = "\0original"  # no file is called so
-_LOOK_UP = 4  # folders above a batch's songs in which its catalogue may lie
+_ORIGINAL = "\0original"  # cannot be the name of a file
+_LOOK_UP = 4  # levels at and above a song's folder in which the batch's catalogue is searched
 
-# A player gets a part at a time and asks for the next: a browser opens six connections to a host, and a player that
-# holds one open for each of eight stems would wait for itself.
+# A player requests a file in parts: a browser opens six connections to a host, so a player that holds one open for each
+# of eight stems would block itself.
 PART_BYTES = 2 << 20
 _BLOCK_BYTES = 256 << 10
 
@@ -53,23 +53,23 @@ PLAYED = {
     ".m4a": "audio/mp4",
     ".mp4": "audio/mp4",
 }
-# A file is never a page, whatever is in it.
+# Whatever a file contains, the browser must never run it as a page.
 _HARMLESS = {"content-security-policy": "default-src 'none'; sandbox; frame-ancestors 'none'"}
 
 
 def brief(job: dict[str, Any], afterwards: Sequence[str] = ()) -> dict[str, Any]:
-    """What the list of jobs shows.
+    """Collect what the list of jobs shows, as JSON.
 
     Args:
         job: From `queue.jobs.describe`.
-        afterwards: What became of the song's file, and of the hooks.
+        afterwards: Notes on what happened to the song's file and on the hooks.
     """
     request, result = job["request"] or {}, job["result"] or {}
     return {
         "id": job["id"],
         "state": job["state"],
         "song": job["song"],
-        "source": Path(job["source"]).name if job["origin"] == "web" else job["source"],  # not its place in the spool
+        "source": Path(job["source"]).name if job["origin"] == "web" else job["source"],  # hide the path in the spool
         "origin": job["origin"],
         "fraction": round(job["fraction"] or 0.0, 3),
         "message": job["message"] or "",
@@ -87,7 +87,13 @@ def brief(job: dict[str, Any], afterwards: Sequence[str] = ()) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class FoundCatalogue:
-    """A batch's catalogue, and the folder that it lies in."""
+    """A batch's catalogue.
+
+    Attributes:
+        id: Its id on the page.
+        name: Name of the folder.
+        folder: Folder that contains it.
+    """
 
     id: str
     name: str
@@ -95,17 +101,17 @@ class FoundCatalogue:
 
 
 class Songs:
-    """Args: access: makes the ids"""
+    """Finds songs and their files by id. `access` makes the ids."""
 
     def __init__(self, settings: Settings, access: Access):
         self._settings, self._access = settings, access
         self._pictures = settings.cache / "waveforms"
         self._catalogues: dict[Path, tuple[tuple[int, int], Catalogue]] = {}
 
-    # A job's
+    # Jobs
 
     def describe(self, row: JobRow) -> dict[str, Any]:
-        """What the page says about a job, and what can be saved of it."""
+        """Describe a job and the files that can be downloaded, as JSON."""
         found = brief(describe(row))
         folder, manifest = self._delivered(row)
         saved = [] if folder is None else [PurePosixPath(name) for name, _ in self._files(folder, manifest)]
@@ -117,10 +123,10 @@ class Songs:
         return found
 
     def player(self, row: JobRow) -> dict[str, Any]:
-        """The song as the player takes it, with waveforms. Raises: Refused: there is nothing to hear"""
+        """Describe a song for the player, with waveforms. Raises `Refused` if its stems are missing."""
         folder, manifest = self._delivered(row)
         if folder is None or manifest is None:
-            raise Refused(404, f"The stems of {row.song} are not there any more; retry the job.")
+            raise Refused(404, f"The stems of {row.song} are missing; retry the job.")
         out = folder.parent
 
         def url(file: str) -> str | None:
@@ -149,7 +155,7 @@ class Songs:
         return song | {"id": row.id}
 
     def file(self, row: JobRow, file_id: str) -> Path:
-        """Raises: Refused: none of the job's files has this id"""
+        """Find a job's file by its id. Raises `Refused` if none has this id."""
         folder, manifest = self._delivered(row)
         for name, path in self._files(folder, manifest) if folder else ():
             if self._access.file_id(row.id, name) == file_id:
@@ -157,14 +163,14 @@ class Songs:
         original = self._original(row, manifest)
         if original is not None and self._access.file_id(row.id, _ORIGINAL) == file_id:
             return original
-        raise Refused(404, "This file is not there any more; load the page again.")
+        raise Refused(404, "This file is missing; reload the page.")
 
     def everything(self, row: JobRow) -> list[tuple[str, Path]]:
-        """All files of a job with their names in an archive. Raises: Refused: there are none"""
+        """List all files of a job with their names in an archive. Raises `Refused` if there are none."""
         folder, manifest = self._delivered(row)
         found = [(f"{folder.name}/{name}", path) for name, path in self._files(folder, manifest)] if folder else []
         if not found:
-            raise Refused(404, f"The stems of {row.song} are not there any more; retry the job.")
+            raise Refused(404, f"The stems of {row.song} are missing; retry the job.")
         return found
 
     def _delivered(self, row: JobRow) -> tuple[Path | None, Manifest | None]:
@@ -177,8 +183,11 @@ class Songs:
         return folder, read_manifest(folder)
 
     def _original(self, row: JobRow, manifest: Manifest | None) -> Path | None:
-        """The song where it lies, to compare with; None where its stems have a copy beside them, where only a portion
-        was separated, and where it is gone or has changed since."""
+        """Find the original song, for comparison with its stems.
+
+        None if a copy was delivered with the stems, if only a portion was separated, or if the file is missing or has
+        changed since.
+        """
         if manifest is None or any(entry.kind == "source" for entry in manifest.stems):
             return None
         if manifest.source.start_samples or manifest.source.length_samples is not None:
@@ -191,7 +200,7 @@ class Songs:
         return path if unchanged else None
 
     def _files(self, folder: Path, manifest: Manifest | None) -> Iterator[tuple[str, Path]]:
-        """What a manifest lists, and itself: each file's name in its folder, and where it lies."""
+        """Yield the name and path of each file that a manifest lists, and of the manifest itself."""
         if manifest is None:
             return
         names = [entry.file for entry in manifest.stems] + list(manifest.sessions or ())
@@ -201,10 +210,10 @@ class Songs:
             if path is not None:
                 yield name, path
 
-    # A batch's
+    # Batches
 
     def catalogues(self, store: JobStore | None) -> list[FoundCatalogue]:
-        """Of every batch that this machine's queue knows."""
+        """List the catalogues of all batches in the queue."""
         found: dict[Path, FoundCatalogue] = {}
         for output in store.outputs("batch") if store else ():
             for folder in [output, *output.parents][:_LOOK_UP]:
@@ -214,19 +223,19 @@ class Songs:
         return sorted(found.values(), key=lambda one: one.name.lower())
 
     def catalogue_page(self, found: FoundCatalogue) -> str:
-        """The page of a batch, its files by id. Raises: Refused: the catalogue cannot be read"""
+        """Build the page of a batch, with its files by id. Raises `Refused` if the catalogue cannot be read."""
         catalogue = self._read(found)
         beside = [name for name in (catalogue.session, CSV) if inside(found.folder, name)]
 
         def url(file: str) -> str | None:
             if inside(found.folder, file) is None:
-                return None  # a folder, which is not listed here
+                return None  # a folder, which the server does not list
             return f"/catalogues/{found.id}/files/{self._access.file_id(found.id, file)}"
 
         return linked_page(catalogue, found.folder, beside, url=url)
 
     def catalogue_file(self, found: FoundCatalogue, file_id: str) -> Path:
-        """Raises: Refused: none of the batch's files has this id"""
+        """Find a batch's file by its id. Raises `Refused` if none has this id."""
         catalogue = self._read(found)
         names = [catalogue.session, CSV]
         for song in catalogue.songs:
@@ -236,10 +245,10 @@ class Songs:
                 path = inside(found.folder, name)
                 if path is not None:
                     return path
-        raise Refused(404, "This file is not there any more; load the page again.")
+        raise Refused(404, "This file is missing; reload the page.")
 
     def _read(self, found: FoundCatalogue) -> Catalogue:
-        """Parsed once as long as the file is the same: a player asks for many parts."""
+        """Read a catalogue. It is parsed again only if it has changed, because a player requests many parts."""
         path = found.folder / JSON
         try:
             status = path.stat()
@@ -249,11 +258,11 @@ class Songs:
                 known = self._catalogues[path] = look, Catalogue.from_json(path.read_bytes(), str(path))
             return known[1]
         except (OSError, JobFormatError) as error:
-            raise Refused(404, f"The catalogue {found.name} cannot be read; run the batch again.") from error
+            raise Refused(404, f"Cannot read the catalogue {found.name}; run the batch again.") from error
 
 
 def _kind(name: str, manifest: Manifest | None) -> str:
-    """ "stem", "output", "source", "session", "loop" or "other": how the page groups what can be saved."""
+    """Classify a file as "stem", "output", "source", "session", "loop" or "other", as the page groups downloads."""
     if manifest is None:
         return "other"
     kinds: dict[str, str] = {entry.file: entry.kind for entry in manifest.stems}
@@ -266,7 +275,7 @@ def _kind(name: str, manifest: Manifest | None) -> str:
 
 
 def inside(folder: Path, relative: str | os.PathLike[str]) -> Path | None:
-    """Where `relative` leads; None unless that is a regular file below `folder`, links followed."""
+    """Resolve a path, following links; None unless it is a regular file below `folder`."""
     try:
         real = (folder / relative).resolve(strict=True)
         return real if real.is_relative_to(folder.resolve()) and real.is_file() else None
@@ -275,10 +284,7 @@ def inside(folder: Path, relative: str | os.PathLike[str]) -> Path | None:
 
 
 def send_audio(path: Path, range_header: str | None, if_range: str | None) -> Response:
-    """For a player: the part of a file that it asks for, at most `PART_BYTES` of it.
-
-    Raises: Refused: the file is gone, or no such part of it
-    """
+    """Send a player the part of a file that it requests, at most `PART_BYTES`. Raises `Refused` if it is missing."""
     file = _opened(path)
     status = os.fstat(file.fileno())
     size, tag = status.st_size, f'"{status.st_size:x}-{status.st_mtime_ns:x}"'
@@ -298,7 +304,7 @@ def send_audio(path: Path, range_header: str | None, if_range: str | None) -> Re
 
 
 def send_download(path: Path) -> Response:
-    """A whole file, to save under its own name. Raises: Refused: it is gone"""
+    """Send a whole file as a download, under its own name. Raises `Refused` if it is missing."""
     file = _opened(path)
     size = os.fstat(file.fileno()).st_size
     headers = _HARMLESS | {"content-length": str(size), "content-disposition": _attachment(path.name)}
@@ -306,20 +312,22 @@ def send_download(path: Path) -> Response:
 
 
 def send_archive(name: str, files: Iterable[tuple[str, Path]]) -> Response:
-    """A zip that is made while it is sent, without compression: sound does not shrink.
+    """Send a zip archive that is made on the fly, uncompressed because audio hardly compresses.
 
-    Args: name: of the archive; files: names inside it, and where they lie
+    Args:
+        name: Name of the archive, without extension.
+        files: Each file's name in the archive, and its path.
     """
     headers = _HARMLESS | {"content-disposition": _attachment(f"{name}.zip")}
     return StreamingResponse(_zipped(list(files)), 200, headers, "application/zip")
 
 
 def _opened(path: Path) -> BinaryIO:
-    """Raises: Refused: there is no such regular file"""
+    """Open a regular file. Raises `Refused` if there is none."""
     try:
         file = path.open("rb")
     except OSError as error:
-        raise Refused(404, f"The file {path.name} cannot be read ({error.strerror}).") from error
+        raise Refused(404, f"Cannot read {path.name} ({error.strerror}).") from error
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
@@ -327,7 +335,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _part(header: str, size: int) -> tuple[int, int] | None:
-    """(start, end) in bytes, end excluded; None for what is not one part of the file."""
+    """Parse a Range header to (start, end) in bytes, end excluded; None if it is not a single valid range."""
     match = _RANGE.fullmatch(header.replace(" ", ""))
     if match is None or match.groups() == (None, None):
         return None
@@ -345,13 +353,13 @@ async def _blocks(file: BinaryIO, start: int, length: int) -> AsyncIterator[byte
         while length > 0:
             block = await anyio.to_thread.run_sync(file.read, min(length, _BLOCK_BYTES))
             if not block:
-                return  # it was cut meanwhile; the length that was promised says so
+                return  # the file was truncated; the client notices by Content-Length
             length -= len(block)
             yield block
 
 
 class _Pipe:
-    """What zipfile writes into: no place to seek, and only what was not taken yet is kept."""
+    """Output of zipfile: not seekable; keeps only the data that was not taken yet."""
 
     def __init__(self) -> None:
         self._written: list[bytes] = []
