@@ -1,1 +1,1 @@
-"""The page in the browser: the queue, songs to listen to, watch folders, models. It keeps nothing of its own."""
+"""The page in the browser: the queue, a player, watch folders and models. It stores nothing but its token."""
