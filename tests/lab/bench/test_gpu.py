@@ -146,3 +146,17 @@ def test_batches_of_every_size_begin_with_the_chunk_that_is_compared():
     one, three = (gpu._chunks(SMALL, batch, torch.device("cpu")) for batch in (1, 3))
     assert torch.equal(one[0], three[0])
     assert not torch.equal(three[1], three[2])
+
+
+def test_a_rehearsal_on_the_cpu_measures_every_row(monkeypatch):
+    """With the plain network for the kernels, which need Triton's interpreter here."""
+    form = gpu._form
+    monkeypatch.setattr(
+        gpu, "_form", lambda network, name, *format_: form(network, name.replace("kernels", "plain"), *format_)
+    )
+    monkeypatch.setattr(gpu, "quality", lambda device, quick: {"name": "quality"})
+    rows = list(gpu.measure(torch.device("cpu"), quick=True))
+    assert [row for row in rows if "error" in row] == []
+    names = [row["name"] for row in rows]
+    assert len(names) == len(set(names)) == 22
+    assert all(row["off"] < 1e-5 for row in rows if "off" in row)

@@ -32,6 +32,10 @@ SONG_SEED = 9701  # of the test split, on which no model was trained
 NEW_SHARE = 0.75  # share of a chunk that does not overlap its neighbour
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 Row = dict[str, Any]
+# For a rehearsal; in Triton's interpreter a run takes seconds.
+QUICK = replace(
+    SIZES["tiny"], chunk_s=0.05, feature_dim=16, headdim=16, mask_blocks=1, map_blocks=0, band_widths=(512, 513)
+)  # fmt: skip
 # Figures of a row for the table: description and unit of each.
 FIGURES = {
     "ms": ("a batch", "ms"),
@@ -65,39 +69,36 @@ def measure(
 
     Args:
         device: The device.
-        quick: Use tiny sizes, to test that everything runs; the figures are meaningless.
+        quick: Use a tiny network, to test that everything runs; the figures are meaningless.
         profile_file: File for the table of the slowest kernels.
         before_mamba: Called before mamba-ssm's module is measured; may install it.
     """
-    sizes = {"full": SIZES["full"], "tiny": SIZES["tiny"]}
-    if quick:
-        short: dict[str, Any] = {"chunk_s": 0.5, "feature_dim": 16, "headdim": 16, "mask_blocks": 1}
-        sizes = {name: replace(SIZES["tiny"], **short) for name in sizes}
+    sizes = {name: QUICK if quick else config for name, config in SIZES.items()}
+    half = FLOAT32 if device.type == "cpu" else BFLOAT16  # Triton's interpreter cannot compute bfloat16
     batches = (1, 2) if quick else (1, 16)
     reachable = ceilings(device, quick)
     yield reachable
-    full, tiny = (_SizeOnDevice(name, config, device, quick, reachable) for name, config in sizes.items())
-    yield from full.rows([("kernels", BFLOAT16, False, batch) for batch in batches])
+    full, lite, tiny = (_SizeOnDevice(name, config, device, quick, reachable) for name, config in sizes.items())
+    yield from full.rows([("kernels", half, False, batch) for batch in batches])
     with contextlib.suppress(Exception):  # if it is missing, its rows say so
         before_mamba()
     if device.type == "cuda":
-        yield from full.rows([("mamba-ssm", BFLOAT16, False, batches[1])])
+        yield from full.rows([("mamba-ssm", half, False, batches[1])])
     yield song_from_file_to_session(sizes["full"], device, 6.0 if quick else 240.0)
     yield training(sizes["tiny"], device, 2 if quick else 32)
     yield quality(device, quick)
     yield from tiny.rows(
-        [("kernels", BFLOAT16, False, batch) for batch in batches]
-        + [("kernels graphed", BFLOAT16, False, batch) for batch in (*batches, 2 * batches[1])]
+        [("kernels", half, False, batch) for batch in batches]
+        + [("kernels graphed", half, False, batch) for batch in (*batches, 2 * batches[1])]
         + [("kernels graphed", FLOAT32, True, batches[1]), ("plain", FLOAT32, False, batches[1])]
     )
     for size in (full, tiny):
-        yield size.profile("kernels", BFLOAT16, batches[1], profile_file)
+        yield size.profile("kernels", half, batches[1], profile_file)
     yield from full.rows(
-        [("plain", FLOAT32, False, 1), ("kernels", FLOAT32, True, batches[1]), ("plain", BFLOAT16, False, batches[1])]
+        [("plain", FLOAT32, False, 1), ("kernels", FLOAT32, True, batches[1]), ("plain", half, False, batches[1])]
     )
     yield from full.rows([("reference", FLOAT32, True, 1)])
-    lite = _SizeOnDevice("lite", SIZES["tiny" if quick else "lite"], device, quick, reachable)
-    yield from lite.rows([("kernels", BFLOAT16, False, batch) for batch in batches])
+    yield from lite.rows([("kernels", half, False, batch) for batch in batches])
     yield from lite.rows([("plain", FLOAT32, True, batches[1])])
 
 
@@ -173,7 +174,7 @@ class _SizeOnDevice:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
-        seconds = _median_s(lambda: run(mixture), self.device, 0.2 if self.quick else 0.5)
+        seconds = _median_s(lambda: run(mixture), self.device, 0.0 if self.quick else 0.5)
         macs_per_s = batch * own_macs(self.config) / seconds
         ceiling = 0.5e12 * self.reachable[f"{_format_name(form.dtype, form.tf32)}_tflop_per_s"]
         row = {
@@ -256,7 +257,8 @@ def quality(device: torch.device, quick: bool) -> Row:
         stems = render(compose(SONG_SEED, chunks * network.config.chunk_s, complete=True))
         targets = {name: stem[:, : chunks * chunk_samples] for name, stem in stems.items()}
         mixture = torch.from_numpy(sum(targets.values())).float().unflatten(1, (chunks, chunk_samples)).transpose(0, 1)
-        for form, dtype, tf32 in (("plain", FLOAT32, False), ("kernels", FLOAT32, True), ("kernels", BFLOAT16, False)):
+        kernels = "plain" if device.type == "cpu" else "kernels"  # Triton's interpreter would take hours
+        for form, dtype, tf32 in (("plain", FLOAT32, False), (kernels, FLOAT32, True), (kernels, BFLOAT16, False)):
             with torch.inference_mode():
                 found = _form(network, form, dtype, tf32)(mixture.to(device)).float().cpu()
             estimates = dict(zip(network.config.stems, found.permute(1, 2, 0, 3).flatten(2).numpy(), strict=True))
@@ -348,11 +350,12 @@ def _chunks(config: ModelConfig, batch: int, device: torch.device) -> Tensor:
 
 
 def _median_s(run: Callable[[], Any], device: torch.device, budget_s: float = 0.5) -> float:
-    run()
+    if budget_s > 0:
+        run()
     times: list[float] = []
     _synchronize(device)
     began = time.perf_counter()
-    while len(times) < 2 or (len(times) < 20 and time.perf_counter() - began < budget_s):
+    while len(times) < (2 if budget_s > 0 else 1) or (len(times) < 20 and time.perf_counter() - began < budget_s):
         start = time.perf_counter()
         run()
         _synchronize(device)
