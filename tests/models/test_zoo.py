@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 
 import packaged_networks as networks
@@ -13,7 +14,7 @@ from file_server import serving
 from safetensors.torch import save_file
 
 from tsbs_daw.core.config import Settings
-from tsbs_daw.core.errors import CheckpointError, SettingsError, UnknownModel, UsageError
+from tsbs_daw.core.errors import CheckpointError, OutputError, SettingsError, UnknownModel, UsageError
 from tsbs_daw.models import registry
 from tsbs_daw.models.convert import read_trainer_config
 from tsbs_daw.models.convert_child import _packaged, read_tensors, recognise
@@ -226,6 +227,29 @@ def test_a_trainer_s_config_beyond_the_package_is_refused(tmp_path, old, new, sa
     found = read_trainer_config(path)
     with pytest.raises(ValueError, match=said):
         KINDS[found.network].config(found.values, found.arguments)
+
+
+def test_a_description_that_cannot_be_copied_is_told_in_a_sentence(settings, tmp_path):
+    (tmp_path / "mine.yaml").write_text(describe("https://example.org/x"))
+    settings.models.rmdir()
+    settings.models.write_text("a file")
+    with pytest.raises(OutputError, match=r"Cannot create .* Set TSBS_DAW_HOME to another folder"):
+        pull(str(tmp_path / "mine.yaml"), settings)
+
+
+@pytest.mark.parametrize("size", ["abc", "-1", "true", "[1]"])
+@pytest.mark.parametrize("network", ["num_bands", "num_repeat_mask"])
+def test_a_config_whose_chunk_has_no_length_is_said_with_its_file(tmp_path, network, size):
+    path = tmp_path / "config.yaml"
+    path.write_text(re.sub(r"chunk_size: \d+", f"chunk_size: {size}", TRAINED).replace("num_bands", network))
+    with pytest.raises(SettingsError, match=r"config\.yaml.*`audio: chunk_size:` must be a positive number, not"):
+        read_trainer_config(path)
+
+
+@pytest.mark.parametrize("segment", [{"numerator": 39}, {"numerator": 39, "denominator": 0}, {}, [], "long"])
+def test_a_segment_that_is_no_length_is_refused(segment):
+    with pytest.raises(ValueError, match=r"segment|long"):
+        KINDS["htdemucs"].config({"stems": ["vocals", "other"]}, {"segment": segment})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from effects.preset_files import check_refused, written
 
-from tsbs_daw.presets.delivery import PLAIN, DeliveryOptions
+from tsbs_daw.core.errors import PresetError
+from tsbs_daw.presets.delivery import MOST_STEMS, PLAIN, DeliveryOptions
 from tsbs_daw.presets.preset import load_preset
 from tsbs_daw.presets.rules import FIELDS, template_fields, template_problem
 
@@ -132,3 +133,14 @@ def test_an_option_that_is_not_stated_is_null_in_json_and_null_states_nothing():
     assert {name: value for name, value in written.items() if value is not None} == {"format": "wav32f", "loops": []}
     assert set(written) == set(DeliveryOptions.model_fields)
     assert DeliveryOptions.model_validate(written).stated == request.stated
+
+
+@pytest.mark.parametrize("count", [MOST_STEMS, MOST_STEMS + 1])
+def test_as_many_stems_are_read_as_can_be_delivered(tmp_path: Path, count: int):
+    stems = ", ".join(f"stem{number}" for number in range(count))
+    path = written(tmp_path, f"outputs: []\ndelivery: {{stems: [{stems}]}}\n")
+    if count == MOST_STEMS:
+        assert len(load_preset(path).delivery.stems) == count
+    else:
+        with pytest.raises(PresetError, match=r":2:\d+: .*stems"):
+            load_preset(path)

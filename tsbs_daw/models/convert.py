@@ -257,11 +257,18 @@ def read_trainer_config(path: Path) -> TrainerConfig:
         )
     if network == "ts-bs-mamba2":
         if "chunk_size" in audio:
-            values["chunk_s"] = audio["chunk_size"] / (sections["model"].get("sr") or 44100)
+            rate = _positive(sections["model"].get("sr") or 44100, "`model: sr:`", path)
+            values["chunk_s"] = _positive(audio["chunk_size"], "`audio: chunk_size:`", path) / rate
         return TrainerConfig(network, values, {})
     if "chunk_size" in audio:
-        values["chunk_size"] = audio["chunk_size"]
+        values["chunk_size"] = _positive(audio["chunk_size"], "`audio: chunk_size:`", path)
     return TrainerConfig(network, values, sections["model"])
+
+
+def _positive(value: Any, name: str, path: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise SettingsError(f"{name} must be a positive number, not {value!r}.", path)
+    return value
 
 
 def _network_of(content: dict[str, Any], model: dict[str, Any], path: Path) -> str:

@@ -180,13 +180,21 @@ class HTDemucsConfig(PackagedConfig):
             if arguments.get(name, wanted) != wanted:
                 raise ValueError(f"{name} = {arguments[name]!r} is not supported")
         stated = {name: value for name, value in arguments.items() if name in cls.model_fields and name != "stems"}
-        if isinstance(segment := stated.get("segment"), Mapping):
-            stated["segment"] = segment["numerator"] / segment["denominator"]
-        elif segment is not None:
-            stated["segment"] = float(segment)
+        if (segment := stated.get("segment")) is not None:
+            stated["segment"] = _seconds(segment)
         if "samplerate" in arguments:
             stated["sample_rate"] = arguments["samplerate"]
         return cls(**{**values, **stated})
+
+
+def _seconds(segment: Any) -> float:
+    """Read a length in seconds: a number, or a fraction as {"numerator", "denominator"}. Raises: ValueError"""
+    try:
+        if isinstance(segment, Mapping):
+            return float(segment["numerator"] / segment["denominator"])
+        return float(segment)
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"segment = {segment!r} is not supported") from error
 
 
 class HTDemucsNetwork(PackagedNetwork):

@@ -40,7 +40,7 @@ from tsbs_daw.core.errors import (
     UsageError,
     shown,
 )
-from tsbs_daw.core.files import disk_is_full, file_sha256, write_atomically
+from tsbs_daw.core.files import disk_is_full, file_sha256, write_atomically, write_error
 from tsbs_daw.models.convert import convert
 from tsbs_daw.models.kinds import KINDS
 from tsbs_daw.models.registry import (
@@ -105,12 +105,7 @@ def pull(
             f"The model {known.name} requires that you accept its licence: {known.licence} "
             f"Source: {known.licence_source}. To accept it, rerun the command with --accept-licence."
         )
-    try:
-        settings.models.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot create {settings.models} ({error.strerror}). Set TSBS_DAW_HOME to another folder."
-        ) from error
+    _make_folder(settings.models)
     _check_space(known, settings)
     downloaded = settings.models / f"{known.name}.ckpt"
     if not downloaded.is_file():
@@ -164,9 +159,20 @@ def _add(path: Path, settings: Settings) -> Description:
     known = read_description(path)
     if not is_name(known.name) or known.name in KNOWN:
         raise UsageError(f"{known.name!r} is taken or not a valid model name; rename {shown(path)}.")
-    settings.models.mkdir(parents=True, exist_ok=True)
-    write_atomically(settings.models / f"{known.name}{DESCRIPTION_SUFFIX}", path.read_text(encoding="utf-8"))
+    target = settings.models / f"{known.name}{DESCRIPTION_SUFFIX}"
+    _make_folder(settings.models)
+    try:
+        write_atomically(target, path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise write_error(target, error) from error
     return known
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot create {folder} ({error.strerror}). Set TSBS_DAW_HOME to another folder.") from error
 
 
 def _check_space(known: Description, settings: Settings) -> None:

@@ -106,7 +106,7 @@ class DeliveryOptions(BaseModel):
     markers: Literal["sections", "bars", "none"] = "sections"
     source: Literal["none", "reference", "copy"] = "none"
     embed: bool = True
-    stems: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(None, max_length=17)
+    stems: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(None, max_length=MOST_STEMS)
     residual: Literal["share", "separate", "drop"] | None = None
     quality: Literal["fast", "normal", "best"] | None = None
 
