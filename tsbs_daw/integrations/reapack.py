@@ -1,4 +1,4 @@
-"""Files that are made from others: one action for each preset, and the index that ReaPack installs from."""
+"""Generates files for REAPER: an action for each preset, and the index from which ReaPack installs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,15 @@ selection.selected_items(selection.options({{ preset = "{name}" }}))
 
 
 def preset_actions(presets: Iterable[PresetEntry]) -> dict[str, str]:
-    """The action of every preset: file name -> content. Raises: UsageError: a name that a file cannot have"""
+    """Return the script of an action for every preset, by file name.
+
+    Raises:
+        UsageError: The name of a preset cannot be a file name.
+    """
     found = {}
     for preset in presets:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", preset.name):
-            raise UsageError(f"The preset {shown(preset.name)} cannot have an action of its own; rename it.")
+            raise UsageError(f"The preset {shown(preset.name)} cannot be the name of an action; rename it.")
         description = " ".join(preset.description.split())
         found[f"tsbs-daw_Separate selected items ({preset.name}).lua"] = _PRESET_ACTION.format(
             name=preset.name, description=description
@@ -41,7 +45,7 @@ def preset_actions(presets: Iterable[PresetEntry]) -> dict[str, str]:
 
 
 def header(text: str) -> dict[str, str]:
-    """The ReaPack tags at the top of a script; a tag's further lines are joined to it."""
+    """Return the ReaPack tags at the top of a script, with continuation lines joined."""
     tags: dict[str, str] = {}
     tag = None
     for line in text.splitlines():
@@ -56,18 +60,21 @@ def header(text: str) -> dict[str, str]:
 
 
 def index(folder: Path, url: str, time: str) -> str:
-    """index.xml: one package with all actions and the library.
+    """Return index.xml, with one package that contains all actions and the library.
 
-    Args:   folder: reaper_scripts/TSBS-DAW
-            url: where that folder's parent is served from, pinned to a commit
-            time: of this version, as 2026-01-31T12:00:00Z
-    Raises: UsageError: no https URL; no such package
+    Args:
+        folder: The folder reaper_scripts/TSBS-DAW.
+        url: URL of that folder's parent, pinned to a commit.
+        time: Time of this version, such as 2026-01-31T12:00:00Z.
+
+    Raises:
+        UsageError: `url` is not an https URL, or `folder` does not contain the scripts.
     """
     if not re.match(r"https://\S+$", url):
-        raise UsageError(f"{shown(url)} is no https URL; name the one that serves reaper_scripts at a commit.")
+        raise UsageError(f"{shown(url)} is not an https URL; give the one that serves reaper_scripts at a commit.")
     main = folder / MAIN
     if not main.is_file():
-        raise UsageError(f"{shown(main)} is not there; name the folder of the scripts.")
+        raise UsageError(f"{shown(main)} does not exist; give the folder of the scripts.")
     tags = header(main.read_text(encoding="utf-8"))
     root = ElementTree.Element("index", version="1", name=REAPACK)
     category = ElementTree.SubElement(root, "category", name=NAME)

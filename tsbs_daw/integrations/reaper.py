@@ -1,16 +1,16 @@
-"""Puts the scripts into a REAPER, and takes them out again.
+"""Installs the scripts in REAPER, and uninstalls them.
 
-<resource>/Scripts/TSBS-DAW/...               the scripts, whole or not at all
-<resource>/Scripts/TSBS-DAW ReaPack/...       the scripts where ReaPack installs them; left to ReaPack
-<resource>/Scripts/__startup.lua              one block: deliver at REAPER's start what was finished meanwhile
-<resource>/Data/TSBS-DAW/installed.json       where the spool is, how a daemon is started, which presets there are
-<resource>/Data/TSBS-DAW/setup.json           what `reaper setup` found, for the action that asked for it
-<resource>/Data/toolbar_icons/tsbs-daw_*.png  pictures for toolbar buttons, also in 150/ and 200/
-<resource>/reaper-kb.ini                      the actions: lines are added and taken out, all else stays byte for byte
+<resource>/Scripts/TSBS-DAW/...               the scripts; the folder is replaced as a whole
+<resource>/Scripts/TSBS-DAW ReaPack/...       the scripts where ReaPack installs them; never changed
+<resource>/Scripts/__startup.lua              one block that delivers stems finished while REAPER was closed
+<resource>/Data/TSBS-DAW/installed.json       the spool, the command that starts a daemon, the presets and the models
+<resource>/Data/TSBS-DAW/setup.json           the findings of `reaper setup`, for the action that ran it
+<resource>/Data/toolbar_icons/tsbs-daw_*.png  toolbar icons, also in 150/ and 200/
+<resource>/reaper-kb.ini                      the list of actions: other lines are not changed
 
-A script is one line of reaper-kb.ini, `SCR 4 0 RS<id> "Custom: <name>" "<path below Scripts>"`. Its id is what key
-bindings and toolbars refer to. REAPER makes it from the path, so it is the same in every installation, however the
-script was loaded. Bindings to actions that were removed stay, and work again after the next installation.
+A script is one line of reaper-kb.ini, `SCR 4 0 RS<id> "Custom: <name>" "<path below Scripts>"`. Key bindings and
+toolbars refer to its id, which REAPER derives from the path, so it is the same in every installation. Bindings to
+removed actions stay, and work again after the next installation.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _SCRIPT = re.compile(rb'^SCR\s+\d+\s+\d+\s+("[^"]*"|\S+)\s+("[^"]*"|\S+)\s+(?P<p
 
 _BEGIN, _END = "-- tsbs-daw begin", "-- tsbs-daw end"
 _STARTUP = f"""{_BEGIN}
--- Stems that were finished while REAPER was closed go into their projects. `tsbs-daw reaper uninstall` removes this.
+-- Inserts stems finished while REAPER was closed into their projects. `tsbs-daw reaper uninstall` removes this block.
 do
-  reaper.defer(function() end) -- or REAPER adds an undo point
+  reaper.defer(function() end) -- without this, REAPER adds an undo point
   reaper.SetExtState("{NAME}", "startup", "ran", false)
   for _, folder in ipairs({{ FOLDERS }}) do
     local script = reaper.GetResourcePath() .. "/Scripts/" .. folder .. "/tsbs-daw_Background.lua"
@@ -66,7 +66,7 @@ end
 
 @dataclass(frozen=True)
 class PresetEntry:
-    """What the dialog shows of a preset. stems: the dry stems that it writes; None: all of the model's"""
+    """A preset in the dialog. `stems` are the dry stems that it writes; None means all stems of the model."""
 
     name: str
     description: str
@@ -80,7 +80,7 @@ class PresetEntry:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What the dialog shows of a model that is on this machine."""
+    """An installed model in the dialog."""
 
     name: str
     description: str
@@ -89,10 +89,14 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Installation:
-    """What is in a REAPER. `actions` are registered; `missing` are there as files and not registered.
+    """The state of an installation in REAPER.
 
-    scripts: the folder that holds them; reapack: whether ReaPack put them there; second: the copy of `reaper install`
-    beside ReaPack's, where its user installed the package afterwards
+    Attributes:
+        actions: Registered actions.
+        missing: Actions that exist as files but are not registered.
+        scripts: Folder of the scripts.
+        reapack: Whether ReaPack installed them.
+        second: The copy of `reaper install`, if the package was installed with ReaPack afterwards.
     """
 
     resource: Path
@@ -106,53 +110,52 @@ class Installation:
 
 
 def source_folder() -> Path:
-    """Where the scripts are in this installation of the program."""
+    """Return the folder of the scripts in this installation of the program."""
     return resource_folder("reaper_scripts") / NAME
 
 
 def reapack_folder(resource: Path) -> Path | None:
-    """Where ReaPack has installed the scripts, whatever its user called the repository; None: it has not."""
+    """Return where ReaPack installed the scripts, under any name of the repository; None if it did not."""
     found = (resource / "Scripts").glob("*/*/tsbs-daw_Background.lua")
     return min((path.parent for path in found), default=None)
 
 
 def action_files(folder: Path, scripts: Path) -> list[str]:
-    """The actions in a folder, as paths below `scripts`."""
+    """Return the actions in a folder, as paths below `scripts`."""
     return [path.relative_to(scripts).as_posix() for path in sorted(folder.glob(ACTION))]
 
 
 def settings_document(
     spool: Path, commands: Mapping[str, str | None], presets: Iterable[PresetEntry], models: Sequence[ModelEntry]
 ) -> dict[str, object]:
-    """What installed.json says.
+    """Return the content of installed.json.
 
     Args:
-        spool: the folder that the daemon looks into
-        commands: `start`, which starts a daemon, and `setup`, which checks this machine; None: it cannot be run
-        presets: what the dialog offers
-        models: those that are on this machine, the default first
+        spool: The daemon's spool.
+        commands: `start`, which starts a daemon, and `setup`, which checks this machine; None if it cannot be run.
+        presets: Presets to offer in the dialog.
+        models: Installed models, the default model first.
     """
-    found = {"schema": SCHEMA, "version": tsbs_daw.__version__, "spool": str(ascii_spelling(spool))}
+    found: dict[str, object] = {"schema": SCHEMA, "version": tsbs_daw.__version__, "spool": str(ascii_spelling(spool))}
     found["stems"] = list(models[0].stems)
-    return (
-        found
-        | {name: command for name, command in commands.items() if command is not None}
-        | {
-            "presets": [preset.document() for preset in presets],
-            "models": [{**vars(model), "stems": list(model.stems)} for model in models],
-        }
-    )
+    found |= {name: command for name, command in commands.items() if command is not None}
+    found["presets"] = [preset.document() for preset in presets]
+    found["models"] = [{**vars(model), "stems": list(model.stems)} for model in models]
+    return found
 
 
 def install(
     resource: Path, settings: dict[str, object], *, scripts: bool = True, more_actions: Mapping[str, str] | None = None
 ) -> Installation:
-    """Put everything in its place; what an earlier installation left there is replaced.
+    """Install everything, replacing an earlier installation.
 
-    Args:   scripts: False for a REAPER that has the scripts from ReaPack: then only the settings are written
-            more_actions: file name -> content, beside the shipped ones
-    Raises: OutputError: something cannot be written; UsageError: ReaPack has installed the scripts, and `scripts` asks
-            for a second copy
+    Args:
+        scripts: Whether to install the scripts, too; False if ReaPack has installed them.
+        more_actions: Content of additional actions, by file name.
+
+    Raises:
+        OutputError: A file cannot be written.
+        UsageError: ReaPack has installed the scripts, and `scripts` would install a second copy.
     """
     packaged = reapack_folder(resource)
     if scripts and packaged is not None:
@@ -180,7 +183,7 @@ def install(
 
 
 def uninstall(resource: Path) -> Installation:
-    """Remove what `install` wrote; key bindings, other scripts and what ReaPack installed stay. Raises: OutputError"""
+    """Remove what `install` wrote. Key bindings, other scripts and the files of ReaPack stay. Raises OutputError."""
     keys = resource / KEYS
     if keys.is_file():
         left = remove_scripts(keys.read_bytes(), NAME, resource / "Scripts")
@@ -193,12 +196,12 @@ def uninstall(resource: Path) -> Installation:
             if folder.is_dir():
                 shutil.rmtree(folder)
         except OSError as error:
-            raise OutputError(f"{shown(folder)} cannot be removed ({error.strerror}); close REAPER.") from error
+            raise OutputError(f"Cannot remove {shown(folder)} ({error.strerror}). Close REAPER.") from error
     return installation(resource)
 
 
 def installation(resource: Path) -> Installation:
-    """What is there now."""
+    """Return the current state."""
     keys = resource / KEYS
     registered = {path.lower() for path in scripts_in(keys.read_bytes())} if keys.is_file() else set()
     absolute = (resource / "Scripts").as_posix().lower() + "/"
@@ -224,10 +227,11 @@ def installation(resource: Path) -> Installation:
 
 
 def write_answer(resource: Path, state: str, findings: Sequence[Mapping[str, object]] = ()) -> None:
-    """Tell the action *Setup* how far `reaper setup` is.
+    """Report the state of `reaper setup` to the action *Setup*. Raises OutputError if the file cannot be written.
 
-    Args:   state: checking or done; findings: topic, status, what and advice of each
-    Raises: OutputError: it cannot be written
+    Args:
+        state: "checking" or "done".
+        findings: Topic, status, what and advice of each finding.
     """
     answer = {"schema": SCHEMA, "state": state, "version": tsbs_daw.__version__, "python": sys.executable}
     path = resource / "Data" / NAME / "setup.json"
@@ -244,7 +248,7 @@ def _write_settings(resource: Path, settings: dict[str, object]) -> None:
 
 
 def _replace_folder(source: Path, target: Path, more: Mapping[str, str]) -> None:
-    """Copy beside the target, with `more` files, then swap: a script that REAPER loads is old or new, and whole."""
+    """Replace a folder by a copy of `source` and `more` files. REAPER sees only whole scripts, old or new."""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh, old = target.with_name(f".{NAME}.new"), target.with_name(f".{NAME}.old")
     for leftover in (fresh, old):
@@ -259,7 +263,7 @@ def _replace_folder(source: Path, target: Path, more: Mapping[str, str]) -> None
 
 
 def _icons() -> list[Path]:
-    """The toolbar icons, as paths below their folder."""
+    """Return the toolbar icons, as paths below their folder."""
     folder = source_folder() / ICONS
     return [path.relative_to(folder) for path in sorted(folder.rglob("*.png"))]
 
@@ -272,7 +276,7 @@ def _write_icons(resource: Path) -> None:
 
 
 def _remove_icons(resource: Path) -> None:
-    """Remove our icons, and the folders that nothing is left in."""
+    """Remove our icons, and the folders that are then empty."""
     folder = resource / "Data" / ICONS
     for path in _icons():
         (folder / path).unlink(missing_ok=True)
@@ -282,7 +286,7 @@ def _remove_icons(resource: Path) -> None:
 
 
 def _write_actions(folder: Path, more: Mapping[str, str]) -> None:
-    """Put a user's own actions beside those of ReaPack, and remove those of presets that are gone."""
+    """Write the actions of the user's presets next to those of ReaPack, and remove those of deleted presets."""
     for path in folder.glob("tsbs-daw_Separate selected items (*).lua"):
         ours = not (source_folder() / path.name).exists() and "tsbs-daw reaper actions" in path.read_text("utf-8")
         if ours and path.name not in more:
@@ -292,10 +296,7 @@ def _write_actions(folder: Path, more: Mapping[str, str]) -> None:
 
 
 def _rewrite_startup(resource: Path, *, present: bool, reapack: Path | None = None) -> None:
-    """Write our block into the script that REAPER runs at its start, or take it out.
-
-    Args: reapack: where ReaPack has the scripts, if not in the folder that it gives them by default
-    """
+    """Add our block to REAPER's startup script, or remove it. `reapack` is the folder of ReaPack's scripts, if any."""
     folders = [NAME, f"{REAPACK}/{NAME}"]
     own = reapack.relative_to(resource / "Scripts").as_posix() if reapack is not None else ""
     if own and not set('"\\\n') & set(own):  # Lua reads it between quotes
@@ -321,28 +322,28 @@ def _rewrite_startup(resource: Path, *, present: bool, reapack: Path | None = No
         if left:
             rewrite(path, left)
     else:
-        path.unlink()  # there was nothing but our block
+        path.unlink()  # it contained only our block
 
 
 # ---- the list of actions --------------------------------------------------------------------------------------------
 
 
 def action_id(path: str) -> str:
-    """The id that REAPER gives a script of its main section: the SHA-1 of its path in upper case.
+    """Return the id that REAPER gives a script of its main section: the SHA-1 of its path in upper case.
 
-    Args: path: below Scripts/, or absolute for a script elsewhere; with forward slashes
+    The path is relative to Scripts/, or absolute for a script elsewhere, with forward slashes.
     """
     return "RS" + hashlib.sha1(path.upper().encode("utf-8"), usedforsecurity=False).hexdigest()
 
 
 def scripts_in(content: bytes) -> list[str]:
-    """The paths of all scripts that are registered, with forward slashes."""
+    """Return the paths of all registered scripts, with forward slashes."""
     found = (match["path"].decode("utf-8", "surrogateescape") for match in _SCRIPT.finditer(content))
     return [path.strip('"').replace("\\", "/") for path in found]
 
 
 def add_scripts(content: bytes, paths: list[str]) -> bytes:
-    """The file with these scripts registered; those that are there already stay as they are."""
+    """Return the file with these scripts registered. Scripts that are registered already are not changed."""
     known = {path.lower() for path in scripts_in(content)}
     newline = b"\r\n" if b"\r\n" in content else b"\n"
     if content and not content.endswith(b"\n"):
@@ -355,9 +356,11 @@ def add_scripts(content: bytes, paths: list[str]) -> bytes:
 
 
 def remove_scripts(content: bytes, folder: str, scripts: Path) -> bytes:
-    """The file without any script of a folder below Scripts/, named from there or absolutely.
+    """Return the file without the scripts of a folder, listed with a relative or an absolute path.
 
-    Args: folder: its name; scripts: the absolute path of Scripts/
+    Args:
+        folder: Name of the folder below Scripts/.
+        scripts: Absolute path of Scripts/.
     """
     absolute = scripts.as_posix().lower().rstrip("/") + "/"
     start = folder.lower() + "/"
@@ -370,9 +373,9 @@ def remove_scripts(content: bytes, folder: str, scripts: Path) -> bytes:
 
 
 def rewrite(path: Path, content: bytes) -> bool:
-    """Put `content` in the place of the file, by a rename, the old one kept beside it. Returns: whether it changed
+    """Replace a file by a rename, after a backup. Returns whether its content changed.
 
-    Raises: OutputError: it cannot be written; the old one is untouched
+    Raises OutputError if the file cannot be written; the old file is then unchanged.
     """
     before = path.read_bytes() if path.is_file() else b""
     if content == before:
@@ -391,5 +394,5 @@ def rewrite(path: Path, content: bytes) -> bool:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise OutputError(f"{shown(path)} cannot be written ({error.strerror}); it is as it was.") from error
+        raise OutputError(f"Cannot write {shown(path)} ({error.strerror}). The file is unchanged.") from error
     return True

@@ -1,4 +1,4 @@
-"""REAPER on this machine: where its settings lie, whether it runs, how it starts a daemon, and when it needs none."""
+"""REAPER on this machine: its settings folder, whether it is running, and the commands with which it runs a daemon."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ INI = "reaper.ini"
 
 
 def usual_folder(platform: str = sys.platform, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where REAPER's resource path is unless it is a portable installation.
+    """Return REAPER's resource path, except for portable installations.
 
-    Args: platform: as `sys.platform`; environment: as `os.environ`
+    Args:
+        platform: A value of `sys.platform`.
+        environment: Environment variables.
     """
     home = Path(environment.get("USERPROFILE" if platform == "win32" else "HOME") or Path.home())
     if platform == "win32":
@@ -29,18 +31,21 @@ def usual_folder(platform: str = sys.platform, environment: Mapping[str, str] = 
 
 
 def find_folder(portable: Path | None = None) -> Path:
-    """The resource path to install to.
+    """Return the resource path to install to.
 
-    Args:   portable: the folder of a portable REAPER, which holds its reaper.ini; None: the usual one
-    Raises: UsageError: REAPER was never started there
+    Args:
+        portable: Folder of a portable REAPER, which contains its reaper.ini. Default: the usual resource path.
+
+    Raises:
+        UsageError: REAPER was never started there.
     """
     folder = (portable.expanduser() if portable is not None else usual_folder()).absolute()
     if (folder / INI).is_file():
         return folder
-    what = "has no reaper.ini" if folder.is_dir() else "is not there"
+    what = "has no reaper.ini" if folder.is_dir() else "does not exist"
     raise UsageError(
-        f"REAPER's resource folder {shown(folder)} {what}; start REAPER once, or name the folder that its "
-        "Options > Show REAPER resource path opens: --resource FOLDER."
+        f"REAPER's resource folder {shown(folder)} {what}; start REAPER once, or pass --resource FOLDER with "
+        "the folder that REAPER opens for Options > Show REAPER resource path."
     )
 
 
@@ -49,7 +54,7 @@ _LISTS = {"win32": ["tasklist", "/fo", "csv", "/nh"], "darwin": ["ps", "-axco", 
 
 
 def reaper_is_running() -> bool | None:
-    """True or False; None where the system does not tell."""
+    """Return whether REAPER is running; None if the system does not report it."""
     try:
         names = _linux() if sys.platform.startswith("linux") else _listed(_LISTS[sys.platform])
     except (OSError, KeyError, subprocess.SubprocessError):
@@ -63,7 +68,7 @@ def _linux() -> list[str]:
         try:
             found.append(path.read_text(encoding="utf-8", errors="replace"))
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
     return found
 
 
@@ -73,12 +78,12 @@ def _listed(command: list[str]) -> list[str]:
 
 
 def start_command(home: Path, python: Path, platform: str = sys.platform) -> str | None:
-    """How REAPER starts a daemon, without a window; None where a path cannot be quoted safely."""
+    """Return the command with which REAPER starts a daemon without a window; None if a path cannot be quoted safely."""
     return _command(python, "serve", platform, home=home)
 
 
 def setup_command(home: Path, resource: Path, python: Path, platform: str = sys.platform) -> str | None:
-    """How the action *Setup* runs `reaper setup`; None where a path cannot be quoted safely."""
+    """Return the command with which the action *Setup* runs `reaper setup`; None if a path cannot be quoted safely."""
     return _command(python, "setup", platform, home=home, resource=resource)
 
 
@@ -95,20 +100,20 @@ def _command(python: Path, what: str, platform: str, **options: Path) -> str | N
 
 
 def ascii_spelling(path: Path, platform: str = sys.platform) -> Path:
-    """The same folder in ASCII alone where Windows knows it by a short name; elsewhere, and failing that, as it is.
+    """Return the short name of a folder on Windows if its path is not ASCII; otherwise the path unchanged.
 
-    Lua's `os.rename` and `os.remove` may take a path in the system's code page, so that a user's name in it could keep
-    the scripts from their spool.
+    Lua's `os.rename` and `os.remove` may interpret a path in the system's code page, so a user name with other
+    characters could make the spool inaccessible to the scripts.
     """
     if platform != "win32" or str(path).isascii():
         return path
-    path.mkdir(parents=True, exist_ok=True)  # only what exists has a short name
+    path.mkdir(parents=True, exist_ok=True)  # only an existing folder has a short name
     short = _short_name(str(path))
     return Path(short) if short.isascii() and short else path
 
 
 def _short_name(path: str) -> str:
-    """Windows' 8.3 spelling of an existing path; empty where it has none."""
+    """Return Windows' 8.3 name of an existing path; empty if it has none."""
     import ctypes
 
     buffer = ctypes.create_unicode_buffer(len(path) + 260)
@@ -117,18 +122,18 @@ def _short_name(path: str) -> str:
 
 
 def is_idle(spool: Path) -> bool:
-    """Whether no job waits in a spool, or is under way. Half-written requests do not count."""
+    """Return whether a spool has no waiting or running jobs. Half-written requests do not count."""
     return not any(next((spool / place).glob("*/job.json"), None) for place in ("inbox", "jobs"))
 
 
 class IdleWatch:
-    """Calls `stop` once a spool has been idle for `limit_s` seconds, from a thread of its own.
+    """Watches a spool in a thread, and calls `stop` once the spool has been idle for `limit_s` seconds.
 
     Args:
-        spool: the folder with the jobs
-        limit_s: how long it may be idle
-        stop: may be called from another thread
-        every_s: how often it looks
+        spool: Folder with the jobs.
+        limit_s: Longest time that the spool may be idle.
+        stop: Called from the thread.
+        every_s: Interval of the checks.
     """
 
     def __init__(self, spool: Path, limit_s: float, stop: Callable[[], object], every_s: float = 5.0):
@@ -146,7 +151,11 @@ class IdleWatch:
         self._thread.join()
 
     def look(self, now: float) -> bool:
-        """Args: now: seconds of the monotonic clock. Returns: whether it has been idle for too long"""
+        """Check the spool, and return whether it has been idle for too long.
+
+        Args:
+            now: Seconds of the monotonic clock.
+        """
         if not is_idle(self._spool):
             self._busy_at = now
         return now - self._busy_at >= self._limit_s

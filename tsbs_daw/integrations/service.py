@@ -1,11 +1,11 @@
-"""The daemon as a service of the user's account: one description, written for three systems.
+"""Runs the daemon as a service of the user's account, on three systems.
 
-    Linux    a systemd user unit          checked with `systemd-analyze verify`
-    macOS    a launchd agent              written for, and never run
-    Windows  a task of Task Scheduler     written for, and never run
+    Linux    systemd user unit            checked with `systemd-analyze verify`
+    macOS    launchd agent                never run
+    Windows  task of Task Scheduler       never run
 
-Each starts at login, and starts again after a failure, but not after a mistake in its arguments (exit code 2), where
-the system can tell the two apart.
+Each starts at login and restarts after a failure. Where the system distinguishes exit codes, it does not restart after
+invalid arguments (exit code 2).
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ LABEL = "tsbs-daw.watch"
 DESCRIPTION = "tsbs-daw: separates songs of watch folders, and what a DAW sends"
 
 _TASK_SCHEMA = "http://schemas.microsoft.com/windows/2004/02/mit/task"
-_NO_PROGRAM = "\"'\\$"  # what systemd refuses or replaces in the path of a program, however it is quoted
+_NO_PROGRAM = "\"'\\$"  # characters that systemd refuses or replaces in the path of a program, even if quoted
 _SPECIAL = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 @dataclass(frozen=True)
 class Service:
-    """What runs.
+    """The service to install.
 
     Attributes:
-        command: Program and arguments, paths from the root on.
-        environment: Variables beside those of the login.
-        log: Where launchd puts what the program prints; systemd has its journal, and the program writes its own log.
+        command: Program and arguments, with absolute paths.
+        environment: Environment variables in addition to those of the login.
+        log: File for the program's output under launchd. systemd has its journal, and the program writes its own log.
     """
 
     command: tuple[str, ...]
@@ -46,13 +46,15 @@ class Service:
 
 @dataclass(frozen=True)
 class Plan:
-    """What installing comes to on one system.
+    """How to install a service on one system.
 
     Attributes:
-        path: The file that describes the service there.
-        content: What it holds.
-        start, stop, query: Commands that make the system use it, forget it, and tell about it.
-        logs: Where else to look, for people.
+        path: File that describes the service.
+        content: Content of that file.
+        start: Commands that register and start the service.
+        stop: Commands that stop and unregister it.
+        query: Command that reports its state.
+        logs: Where the user finds further logs.
     """
 
     path: Path
@@ -64,7 +66,7 @@ class Plan:
 
 
 def plan(service: Service, platform: str = sys.platform) -> Plan | None:
-    """What there is to do on this system; None for one that this program does not know."""
+    """Return how to install a service on a platform; None if the platform is not supported."""
     if platform.startswith("linux"):
         return _systemd(service)
     if platform == "darwin":
@@ -92,7 +94,7 @@ def _systemd(service: Service) -> Plan:
 
 
 def systemd_unit(service: Service) -> str:
-    """The unit's text; `man systemd.service` and `man systemd.syntax` say how it is quoted."""
+    """Return the text of the unit. `man systemd.service` and `man systemd.syntax` describe the quoting."""
     program, *arguments = service.command
     if any(char in _NO_PROGRAM or not char.isprintable() for char in program):
         program, arguments = "/bin/sh", ["-c", 'exec "$@"', "sh", *service.command]
@@ -112,7 +114,7 @@ def systemd_unit(service: Service) -> str:
 
 
 def _quoted(text: str) -> str:
-    """One word, whatever is in it; % would stand for something else."""
+    """Quote any text as one word. A % is doubled, because systemd would expand it."""
     inside = "".join(_SPECIAL.get(char) or (char if char.isprintable() else _escaped(char)) for char in text)
     return f'"{inside}"'.replace("%", "%%")
 
@@ -139,7 +141,7 @@ def _launchd(service: Service) -> Plan:
 
 
 def launchd_agent(service: Service) -> bytes:
-    """The agent's property list; `man launchd.plist` says what the keys mean."""
+    """Return the property list of the agent. `man launchd.plist` describes the keys."""
     agent = {
         "Label": LABEL,
         "ProgramArguments": list(service.command),
@@ -178,9 +180,9 @@ def _windows_user() -> str:
 
 
 def task_definition(service: Service, user: str) -> bytes:
-    """The task's XML, of schema version 1.2, in UTF-16 as `schtasks` wants it.
+    """Return the XML of the task: schema version 1.2, in UTF-16, which `schtasks` requires.
 
-    A task has no environment of its own: variables count if they are set for the account.
+    A task cannot set environment variables; it gets those of the account.
     """
     program, *arguments = service.command
     task = ElementTree.Element("Task", version="1.2", xmlns=_TASK_SCHEMA)
@@ -195,7 +197,7 @@ def task_definition(service: Service, user: str) -> bytes:
         "StopIfGoingOnBatteries": "false",
         "StartWhenAvailable": "true",
         "Enabled": "true",
-        "ExecutionTimeLimit": "PT0S",  # without limit
+        "ExecutionTimeLimit": "PT0S",  # no limit
         "RestartOnFailure": {"Interval": "PT1M", "Count": "10"},
     }
     _add(task, {"Settings": settings})
