@@ -110,16 +110,16 @@ def test_the_kernels_on_whole_chunks(size, any_device, measured):
 
 
 def test_the_form_that_is_chosen(device, caplog, measured):
-    """Before compute capability 8.0 there are no matrix units for bfloat16, so that plain torch may be the fastest."""
+    """The kernels are the fastest for the full network, at least where the card has matrix units for bfloat16."""
     for size, config in SIZES.items():
         form = choose_form(TwoStageSeparator(config), device, "auto")
-        print(f"{size}: {form.name} in {form.format_name}, {form.speed and round(form.speed, 1)} x plain")
+        print(f"{size}: {form.label}, {form.speed} x plain; for one chunk {form.for_batch(1).label}")
         assert form.error is not None, caplog.text
         assert form.speed is not None, caplog.text
         measured(f"{size} chosen {form.name} {form.format_name}", form.error, 0.02)
-        if torch.cuda.get_device_capability(device) >= (8, 0):
+        assert form.speed >= 1.0, caplog.text
+        if size == "full" and torch.cuda.get_device_capability(device) >= (8, 0):
             assert form.name == "kernels", caplog.text
-            assert form.speed >= 1.0, caplog.text
     assert choose_form(TwoStageSeparator(TINY), device, "float32").name == "plain"
 
 
