@@ -62,6 +62,8 @@ def test_every_failed_test_of_the_proof_counts(phases, tmp_path):
             pass
         def test_d_that_is_cut():
             os._exit(1)
+        def test_e():
+            pass
     """
     (folder / "test_some.py").write_text(textwrap.dedent(tests), encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
@@ -75,9 +77,11 @@ def test_every_failed_test_of_the_proof_counts(phases, tmp_path):
         "test_a_measured[3.0]": "failed",
         "test_b_of_the_device": "skipped",
         "test_c_that_breaks_at_its_end": "failed",
+        "test_d_that_is_cut": "not run",
+        "test_e": "not run",
     }
     assert found["failed"] == ["test_a_measured[3.0]", "test_c_that_breaks_at_its_end"]
-    assert (found["tests"], found["skipped"]) == (4, 1)
+    assert (found["tests"], found["not run"]) == (6, ["test_d_that_is_cut", "test_e"])
     assert "there is no CUDA device" in found["reasons"]["test_b_of_the_device"]
     assert "the end is broken" in found["reasons"]["test_c_that_breaks_at_its_end"]
     assert found["measured"] == ["deviation: 1.00e+00 (limit 2e+00)", "deviation: 3.00e+00 (limit 2e+00)"]

@@ -1,7 +1,7 @@
 """Tests for a CUDA device, `pytest -m gpu`; skipped without one. Ordered by worth, so that a run may be cut.
 
 With TRITON_INTERPRET=1 the tests that use `any_device` also run without a GPU: on the CPU, in Triton's interpreter.
-With GPU_PROOF naming a file, each report is appended to it at once, as one line of JSON.
+With GPU_PROOF naming a file, all tests and then each report are appended to it at once, as lines of JSON.
 """
 
 from __future__ import annotations
@@ -19,15 +19,23 @@ import torch
 INTERPRETED = not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    for item in session.items:
+        note(item.nodeid, "not run")
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    path = os.environ.get("GPU_PROOF")
-    if path is None or (report.when != "call" and report.passed):
-        return
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
-    row = {"nodeid": report.nodeid, "outcome": report.outcome, "seconds": report.duration, "reason": reason[-2000:]}
-    row["measured"] = [text for name, text in report.user_properties if name == "measured" and report.when == "call"]
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    if report.when == "call" or not report.passed:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+        properties = report.user_properties if report.when == "call" else []
+        measured = [text for name, text in properties if name == "measured"]
+        note(report.nodeid, report.outcome, seconds=report.duration, reason=reason[-2000:], measured=measured)
+
+
+def note(nodeid: str, outcome: str, **more: object) -> None:
+    if path := os.environ.get("GPU_PROOF"):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"nodeid": nodeid, "outcome": outcome} | more) + "\n")
 
 
 @pytest.fixture

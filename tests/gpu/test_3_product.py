@@ -46,8 +46,9 @@ def test_a_step_of_training_does_not_wait_for_the_device(any_device, songs, tmp_
     from tsbs_daw.lab.training.trainer import RunOptions, Trainer
 
     changes = ["optimiser.batch=2", "optimiser.compile=false", "data.segment_s=1.0"]
-    recipe = load_recipe("bundled", [*changes, "validation.excerpts=2", "validation.segment_s=1.0"])
+    changes += ["validation.excerpts=2", "validation.segment_s=1.0"]
     on_cuda = any_device.type == "cuda"
+    recipe = load_recipe("bundled", changes if on_cuda else [*changes, "model.overrides.feature_dim=16"])
     fabric = Fabric(accelerator=any_device.type, devices=1, precision="bf16-mixed" if on_cuda else "32-true")
     fabric.launch()
     trainer = Trainer(fabric, recipe, RunOptions(songs, tmp_path / "run"), report=lambda row: None)

@@ -89,23 +89,22 @@ def proof(limit: float, options: argparse.Namespace) -> list[str]:
 
 
 def tests_of_proof() -> dict:
-    """The tests that ended before a cut; the outcome of one is that of its last report that did not pass."""
+    """Collect the tests; one that was cut or never began is `not run`, and one whose end failed is `failed`."""
+    rows = read_lines(OUT / "proof.jsonl")
     results: dict[str, str] = {}
-    seconds: dict[str, float] = {}
-    reasons: dict[str, str] = {}
-    measured: list[str] = []
-    for row in read_lines(OUT / "proof.jsonl"):
-        name = row["nodeid"].partition("::")[2]
-        if row["outcome"] != "passed" or name not in results:
+    for row in rows:
+        name = row["name"] = row.pop("nodeid").partition("::")[2]
+        if row["outcome"] != "passed" or results.get(name) == "not run":
             results[name] = row["outcome"]
-        seconds[name] = round(seconds.get(name, 0.0) + row["seconds"], 1)
-        measured += row["measured"]
-        if row["reason"]:
-            reasons[name] = row["reason"]
-    failed = sorted(name for name, outcome in results.items() if outcome == "failed")
-    skipped = sum(outcome == "skipped" for outcome in results.values())
-    counts = {"tests": len(results), "failed": failed, "skipped": skipped, "reasons": reasons}
-    return counts | {"results": results, "test_s": seconds, "measured": measured}
+    lists = {outcome: [name for name in results if results[name] == outcome] for outcome in ("failed", "not run")}
+    return {
+        "tests": len(results),
+        **lists,
+        "reasons": {row["name"]: row["reason"] for row in rows if row.get("reason")},
+        "results": results,
+        "test_s": {row["name"]: round(row["seconds"], 1) for row in rows if "seconds" in row},
+        "measured": [text for row in rows for text in row.get("measured", ())],
+    }
 
 
 def read_lines(path: Path) -> list[dict]:
