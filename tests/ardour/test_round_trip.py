@@ -218,12 +218,12 @@ def answer_with_missing_stems(job: Path, done: Path) -> str:
 def answer_damaged(job: Path, done: Path) -> str:
     (job / "result.json").write_text('{"schema": 1, "state": "do')
     job.rename(done / job.name)
-    return "The daemon's answer is damaged: "
+    return "The daemon's result is damaged: "
 
 
 def answer_by_losing_the_job(job: Path, done: Path) -> str:
     shutil.rmtree(job)
-    return "The daemon does not know the job any more; separate the region again."
+    return "The job is no longer in the spool; separate the region again."
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ configuration folder. Inside ui_scripts:
       <ActionHooks>
         <LuaCallback signals="0100...">   base64 of a Lua program that fills the table `s`: one hook
 
-In an entry, "n" is the name, "s" the script's text, "f" what is loaded and called with the arguments "a" and returns
-the function that is called afterwards. Ardour writes the file anew whenever its list changes; the programs look
-different then and fill the same tables, so what is added or taken away here is a statement at the end.
+In an entry, "n" is the name, "s" the script's text, and "f" a program that is called with the arguments "a" and returns
+the function that Ardour calls. Ardour rewrites the file when its list changes, with different programs that fill the
+same tables. This module therefore makes changes by appending statements to the program.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UI_SCRIPTS = "ui_scripts"
 BACKUP = f"{UI_SCRIPTS}.before-tsbs-daw"
 SCRIPTS = Path(__file__).parent / "ardour_scripts"
 FILES = ("tsbs-daw_background.lua", "tsbs-daw_separate_region.lua", "tsbs-daw_jobs.lua")
-OLDEST = 6  # the first with Lua 5.3 and the functions that the scripts call
+OLDEST = 6  # the first version with Lua 5.3 and the functions that the scripts call
 
 _FOLDER_NAME = re.compile(r"(?i)ardour(\d+)")
 _NAME = re.compile(r'(?m)^  name = "(.+)",$')
@@ -44,9 +44,9 @@ _PRESET = re.compile(r'(?m)^  local PRESET = ("(?:[^"\\]|\\.)*")')
 
 
 def usual_place(platform: str = sys.platform, environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder in which `ardour7`, `ardour8`, ... are.
+    """Return the folder that contains `ardour7`, `ardour8` and so on.
 
-    Args: platform: as `sys.platform`; environment: as `os.environ`
+    Arguments default to those of this system: `sys.platform` and `os.environ`.
     """
     home = Path(environment.get("USERPROFILE" if platform == "win32" else "HOME") or Path.home())
     if platform == "win32":
@@ -57,19 +57,19 @@ def usual_place(platform: str = sys.platform, environment: Mapping[str, str] = o
 
 
 def version_of(folder: Path) -> int | None:
-    """The major version of a configuration folder, by its name; None for other names."""
+    """Return the major version in the name of a configuration folder; None for other names."""
     match = _FOLDER_NAME.fullmatch(folder.name)
     return int(match[1]) if match else None
 
 
 def find_folders(chosen: Path | None = None) -> list[Path]:
-    """The configuration folders to install to, oldest version first.
+    """Return the configuration folders to install to, oldest version first.
 
     Args:
-        chosen: one configuration folder; None: all in the default location
+        chosen: One configuration folder. Default: all in the usual location.
 
     Raises:
-        UsageError: the folder does not exist, or Ardour was never started
+        UsageError: The folder does not exist, or Ardour was never started.
     """
     if chosen is not None:
         folder = chosen.expanduser().absolute()
@@ -82,8 +82,8 @@ def find_folders(chosen: Path | None = None) -> list[Path]:
     if found:
         return found
     raise UsageError(
-        f"There is no configuration of Ardour {OLDEST} or newer in {shown(place)}; start Ardour once, or name its "
-        "configuration folder: --config FOLDER."
+        f"There is no configuration of Ardour {OLDEST} or newer in {shown(place)}; start Ardour once, or pass its "
+        "configuration folder with --config FOLDER."
     )
 
 
@@ -92,10 +92,10 @@ class Installation:
     """The state of one configuration folder.
 
     Attributes:
-        files: the scripts that exist, of `FILES`
-        in_use: names of the scripts that Ardour runs
-        missing: names of the scripts that it does not run
-        spool: the spool that the installed scripts use; None: not installed
+        files: Scripts of `FILES` that exist.
+        in_use: Names of the scripts that Ardour runs.
+        missing: Names of the scripts that it does not run.
+        spool: Spool that the installed scripts use; None if they are not installed.
     """
 
     config: Path
@@ -110,11 +110,11 @@ class Installation:
 
 
 def scripts(spool: Path, preset: str = "none") -> dict[str, Script]:
-    """The scripts by file name, as they are installed.
+    """Return the scripts to install, by file name.
 
     Args:
-        spool: path of the spool
-        preset: preset of the action
+        spool: Path of the spool.
+        preset: Preset of the action.
     """
     found = {}
     for name in FILES:
@@ -128,8 +128,8 @@ def install(config: Path, spool: Path, preset: str = "none") -> Installation:
     """Copy the scripts and, if this version is supported, register them with Ardour.
 
     Raises:
-        OutputError: a file cannot be written
-        SettingsError: ui_scripts is damaged or has no free slot
+        OutputError: A file cannot be written.
+        SettingsError: ui_scripts is damaged or has no free slot.
     """
     wanted = scripts(spool, preset)
     for name, script in wanted.items():
@@ -149,7 +149,7 @@ def install(config: Path, spool: Path, preset: str = "none") -> Installation:
 
 
 def uninstall(config: Path) -> Installation:
-    """Remove the scripts; other scripts stay. Raises: OutputError, SettingsError"""
+    """Remove our scripts; others stay. Raises OutputError, or SettingsError if ui_scripts is damaged."""
     path = config / UI_SCRIPTS
     before = _read(path)
     if before:
@@ -167,7 +167,7 @@ def uninstall(config: Path) -> Installation:
 
 
 def installation(config: Path) -> Installation:
-    """The current state. Raises: SettingsError: ui_scripts is damaged"""
+    """Return the current state. Raises SettingsError if ui_scripts is damaged."""
     path = config / UI_SCRIPTS
     try:
         known = registered_scripts(_read(path))
@@ -196,7 +196,7 @@ def _name_in(text: str) -> str:
 
 
 def _unquoted(literal: str) -> str:
-    """The text of a literal that `lua_quoted` wrote."""
+    """Return the text of a literal that `lua_quoted` wrote."""
 
     def byte(match: re.Match[bytes]) -> bytes:
         found = match[1]
@@ -238,18 +238,18 @@ def _remove(path: Path) -> None:
 
 # ---- the scripts in use ----------------------------------------------------------------------------------------------
 
-SLOTS = 9  # the first slots have buttons of their own
+SLOTS = 9  # only the first slots have buttons
 _LUA = "Lua 5.3"
 _HOOK_ID = "900100"
 
 
 @dataclass(frozen=True)
 class Signals:
-    """How a version numbers what a hook may listen to.
+    """The signals of a version that a hook may connect to.
 
-    Args:
-        count: how many signals there are; a longer text would be read from its wrong end
-        tenth: the numbers of the timer of a tenth of a second, where minor versions differ
+    Attributes:
+        count: Number of signals, which must be the length of the bit string.
+        tenth: Numbers of the timer that fires every 0.1 s; several, if minor versions differ.
     """
 
     count: int
@@ -257,20 +257,20 @@ class Signals:
 
     @property
     def timer(self) -> str:
-        """The bits of that timer alone, the highest number first."""
+        """Bit string of that timer, highest number first."""
         return "".join("1" if number in self.tenth else "0" for number in reversed(range(self.count)))
 
 
-# From gtk2_ardour/luasignal_syms.h: 49 signals with the timer at 47 in 7.x, 50 with it at 47 in 8.0 to 9.7; in 9.8 two
-# were added before it. The folder of a configuration names the major version alone, so Ardour 9 gets both numbers: the
-# other one is a rare signal there, and the hook only looks once more. In later versions, the user adds the scripts in
-# Ardour's own Script Manager.
+# From gtk2_ardour/luasignal_syms.h: 7.x has 49 signals with the timer at 47; 8.0 to 9.7 have 50 with the timer at 47;
+# 9.8 added two before it. A configuration folder states only the major version, so Ardour 9 gets both numbers; the
+# other one is a rare signal there, which only runs the hook once more. In later versions, users add the scripts in
+# Ardour's Script Manager.
 SIGNALS = {7: Signals(49, (47,)), 8: Signals(50, (47,)), 9: Signals(50, (47, 49))}
 
 
 @dataclass(frozen=True)
 class Script:
-    """name: as Ardour lists it; text: the whole file; hook: whether it is called again and again, or is an action"""
+    """A script with the `name` that Ardour lists and the `text` of its file. It is a `hook` or an action."""
 
     name: str
     text: str
@@ -278,22 +278,21 @@ class Script:
 
     @property
     def program(self) -> str:
-        """What is loaded: the script, and then its factory."""
+        """The program that Ardour loads: the script, then a call of its factory."""
         return f"local ardour = function () end\n{self.text}\nreturn factory (...)\n"
 
 
 def lua_quoted(text: str) -> str:
-    """A Lua string literal of the text in UTF-8: ASCII, in one line."""
+    """Return a Lua string literal of the text in UTF-8, as one line of ASCII."""
     named = {ord('"'): '\\"', ord("\\"): "\\\\", ord("\n"): "\\n"}
     plain = range(32, 127)
     return '"' + "".join(named.get(b) or (chr(b) if b in plain else f"\\{b:03d}") for b in text.encode()) + '"'
 
 
 def add_scripts(before: bytes, scripts: list[Script], signals: Signals) -> bytes:
-    """Register scripts; those registered earlier under the same names are replaced.
+    """Register scripts, replacing those with the same names.
 
-    Args:   before: the file as it is; empty if there is none
-    Raises: ValueError: not such a file, or no action slot is free
+    `before` is the current content of the file. Raises ValueError if it is invalid or no action slot is free.
     """
     root = _parsed(before)
     for script in scripts:
@@ -305,7 +304,7 @@ def add_scripts(before: bytes, scripts: list[Script], signals: Signals) -> bytes
 
 
 def remove_scripts(before: bytes, names: list[str]) -> bytes:
-    """Take scripts out again. Returns: what is left; empty if that is nothing. Raises: ValueError"""
+    """Unregister scripts. Returns the new content, or empty bytes if no scripts are left. Raises ValueError."""
     root = _parsed(before)
     hooks, actions = _part(root, "ActionHooks"), _part(root, "ActionScript")
     for hook in [hook for hook in hooks if hook.get("name") in names]:
@@ -318,7 +317,7 @@ def remove_scripts(before: bytes, names: list[str]) -> bytes:
 
 
 def registered_scripts(before: bytes) -> set[str]:
-    """The names of all scripts in use. Raises: ValueError"""
+    """Return the names of all scripts in use. Raises ValueError if the content is invalid."""
     root = _parsed(before)
     hooks = {hook.get("name", "") for hook in _part(root, "ActionHooks")}
     return hooks | set(_slots(_state(_part(root, "ActionScript"))).values())
@@ -353,7 +352,7 @@ def _entry(table: str, script: Script) -> str:
 
 
 def _slots(state: str) -> dict[int, str]:
-    """Which slot has which name, by the last statement about each."""
+    """Return the name in each slot, by the last statement about that slot."""
     found: dict[int, str] = {}
     statement = re.compile(r'(?:^|\s)scripts\[(\d+)\](?:\["n"\] = "((?:[^"\\]|\\.)*)"| = (nil)(?=\s))')
     for match in statement.finditer(_without_programs(state)):
@@ -366,7 +365,7 @@ def _slots(state: str) -> dict[int, str]:
 
 
 def _without_programs(state: str) -> str:
-    """The statements without scripts' own texts, which may hold anything."""
+    """Return the statements without the texts of scripts, which may contain anything."""
     return re.sub(r'\["[sfc]"\] = "(?:[^"\\]|\\.)*"', '["s"] = ""', state, flags=re.DOTALL)
 
 
@@ -378,7 +377,7 @@ def _parsed(before: bytes) -> ET.Element:
     except ET.ParseError as error:
         raise ValueError(f"it is not XML ({error})") from error
     if root.tag != "UIScripts":
-        raise ValueError(f"it holds {root.tag}, not UIScripts")
+        raise ValueError(f"it has the root element {root.tag}, not UIScripts")
     return root
 
 
@@ -388,7 +387,7 @@ def _part(root: ET.Element, tag: str) -> ET.Element:
 
 
 def _state(node: ET.Element) -> str:
-    # Latin-1 keeps each byte: Ardour's own programs hold compiled Lua.
+    # Latin-1 preserves every byte; Ardour's own programs contain compiled Lua.
     return base64.b64decode(node.text or "").decode("latin-1")
 
 

@@ -3,34 +3,34 @@ ardour {
   name = "TSBS-DAW: background",
   license = "Apache-2.0",
   author = "tsbs-daw",
-  description = [[Hands regions to the tsbs-daw daemon and brings their stems back as new tracks at the same position.
-A region is asked for by the action "TSBS-DAW: separate selected regions", or by its name: rename it so that it ends in
-[separate] or, with a preset, in [separate karaoke].]]
+  description = [[Sends regions to the tsbs-daw daemon and inserts their stems as new tracks at the same position.
+To separate a region, run the action "TSBS-DAW: separate selected regions", or rename the region so that its name ends
+in [separate] or, with a preset, in [separate karaoke].]]
 }
 
 function signals ()
   return LuaSignal.Set ():add ({ [LuaSignal.LuaTimerDS] = true })
 end
 
--- Ardour keeps the factory alone, so everything lives in it.
+-- Ardour keeps only the factory, so everything is inside it.
 --
--- <session>/tsbs-daw.asked     what the action asks for; one line each: the region's id, a tab, the preset
--- <session>/tsbs-daw.show      the action "jobs" asks for the window of jobs
--- <session>/tsbs-daw.cancel    jobs to cancel, an id in each line
--- <session>/tsbs-daw.json      the tickets: what is under way, until its tracks are in the saved session
+-- <session>/tsbs-daw.asked     requests of the action; in each line the region's id, a tab, and the preset
+-- <session>/tsbs-daw.show      request of the action "jobs" to show the window of jobs
+-- <session>/tsbs-daw.cancel    jobs to cancel, one id in each line
+-- <session>/tsbs-daw.json      tickets: one for each job until its tracks are in the saved session
 -- <spool>/inbox/<id>/          the region's audio, then job.json
 -- <spool>/done/<id>/           result.json
 function factory ()
   local SPOOL = "" -- written by `tsbs-daw ardour install`
   local SCHEMA = 1
-  local BUSY_S = 0.008 -- of every tenth of a second, while a region is read
+  local BUSY_S = 0.008 -- time for reading a region in each tick of 0.1 s
   local BLOCK = 1024 -- samples: under a millisecond
-  local NAMES = 500 -- regions whose names are looked at in one tick
-  local PACKED = 128 -- values in one call of string.pack
-  local LONGEST_BYTES = 0xFFFFFFFF - 64 -- of a WAV file's audio
-  local FOLDER_TICKS = 100 -- until a folder must be there
-  local FAR = 100000 -- below all tracks
-  local MISSED = 3 -- looks at a job that the spool does not know; it may be moving from one folder to the next
+  local NAMES = 500 -- regions whose names are checked in one tick
+  local PACKED = 128 -- values in one call to string.pack
+  local LONGEST_BYTES = 0xFFFFFFFF - 64 -- limit of the audio in a WAV file
+  local FOLDER_TICKS = 100 -- time limit for creating a folder
+  local FAR = 100000 -- order of a track below all others
+  local MISSED = 3 -- failed checks until a job is lost; a job may be moving from one folder to the next
   local WINDOWS = SPOOL:match ("^%a:[/\\]") or SPOOL:match ("^\\\\")
 
   ---------------------------------------------------------------------------------------------------------- JSON
@@ -86,7 +86,7 @@ function factory ()
 
     local value_at
 
-    -- The members of an object, or the elements of a list, up to `closing`.
+    -- Read the members of an object, or the elements of a list, up to `closing`.
     local function each (text, at, closing, read)
       at = text:match ("^%s*()", at)
       while text:sub (at, at) ~= closing do
@@ -121,7 +121,7 @@ function factory ()
       return value, at + #word
     end
 
-    -- The value, or nil and why not.
+    -- Returns the value, or nil and the reason.
     function decode (text)
       local ok, value = pcall (value_at, text, 1)
       if ok and type (value) == "table" then return value end
@@ -138,7 +138,7 @@ function factory ()
     return text
   end
 
-  -- A reader sees the old text or the new, never a part. true, or nil and why not.
+  -- Write a file atomically: readers see the old text or the new one. Returns true, or nil and the reason.
   local function write (path, text)
     local file, err = io.open (path .. ".tmp", "wb")
     if not file then return nil, err end
@@ -146,11 +146,11 @@ function factory ()
     written, err = file:write (text)
     closed = file:close ()
     if not (written and closed) then return nil, err or "the disk may be full" end
-    if WINDOWS then os.remove (path) end -- renaming over a file fails there
+    if WINDOWS then os.remove (path) end -- on Windows, renaming fails if the target exists
     return os.rename (path .. ".tmp", path)
   end
 
-  -- Lua cannot make folders. This starts the program that can, and comes back at once.
+  -- Lua cannot create folders, so this starts a program that can, and does not wait for it.
   local function make_folder (path)
     if WINDOWS then
       os.forkexec ("cmd.exe", "/c", "mkdir", (path:gsub ("/", "\\")))
@@ -161,11 +161,11 @@ function factory ()
 
   ------------------------------------------------------------------------------------------------------- tickets
 
-  local session -- its folder and snapshot: tickets of another one are not ours
+  local session -- its folder and snapshot; the tickets of other sessions are not handled
   local tickets = {}
-  local reading -- what is being read: { ticket, region, file, at, ... }
+  local reading -- the region that is being read: { ticket, audio, file, at, ... }
   local ticks, busy, alive = 0, false, false
-  local missed = {} -- how often the spool did not know a job, by its id
+  local missed = {} -- failed checks for a job in the spool, by its id
 
   local function folder ()
     return (Session:path ():gsub ("[/\\]$", ""))
@@ -173,7 +173,7 @@ function factory ()
 
   local function save_tickets ()
     local ok, err = write (folder () .. "/tsbs-daw.json", encode ({ schema = SCHEMA, tickets = { list = tickets } }))
-    if not ok then print ("tsbs-daw: the tickets cannot be written: " .. tostring (err)) end
+    if not ok then print ("tsbs-daw: cannot write the tickets: " .. tostring (err)) end
   end
 
   local function load_tickets ()
@@ -189,7 +189,7 @@ function factory ()
     save_tickets ()
   end
 
-  -- The end of a ticket that cannot be delivered: one sentence, once.
+  -- End a ticket that cannot be delivered, and show the reason once.
   local function give_up (ticket, sentence)
     ticket.state, ticket.trouble = "trouble", sentence
     save_tickets ()
@@ -227,7 +227,7 @@ function factory ()
     save_tickets ()
   end
 
-  -- What the action has asked for since the last look.
+  -- Read the requests of the action since the last check.
   local function take_requests ()
     local path = folder () .. "/tsbs-daw.asked"
     local text = read (path)
@@ -239,7 +239,7 @@ function factory ()
     end
   end
 
-  -- Regions of a track whose name asks for it, after the first `from`. Returns whether that was the last of them.
+  -- Request the regions of a track whose names ask for it, after the first `from`. Returns whether none are left.
   local function look_at_regions (track, from)
     local number = 0
     for region in track:playlist ():region_list ():iter () do
@@ -255,7 +255,7 @@ function factory ()
     return true
   end
 
-  -- One track at a time, and some hundred regions of it: a session may have thousands.
+  -- Check one track at a time, and some hundred of its regions, because a session may have thousands.
   local looked_at, looked_from = 1, 0
   local function look_at_names ()
     local tracks = Session:get_tracks ()
@@ -280,17 +280,17 @@ function factory ()
       sample_rate * channels * 4, channels * 4, 32, "data", bytes)
   end
 
-  -- nil and a sentence if the region cannot be read faithfully.
+  -- Returns the open region, or nil and a sentence if it cannot be read correctly.
   local function open_region (ticket)
     local region = region_of (ticket.region)
-    if not region then return nil, "The region is not there any more; separate another one." end
+    if not region then return nil, "The region no longer exists; separate another one." end
     local audio = region:to_audioregion ():to_readable ()
     local sample_rate, channels = math.floor (Session:nominal_sample_rate ()), audio:n_channels ()
     local bytes = ticket.samples * channels * 4
     if math.floor (Session:sample_rate ()) ~= sample_rate then
-      return nil, "The audio engine does not run at the session's sample rate; start it at " .. sample_rate .. " Hz."
+      return nil, "The audio engine is not running at the session's sample rate; start it at " .. sample_rate .. " Hz."
     elseif bytes > LONGEST_BYTES then
-      return nil, "The region is longer than a WAV file may be; split it."
+      return nil, "The region is too long for a WAV file; split it."
     end
     make_folder (SPOOL .. "/inbox/" .. ticket.id .. "/source")
     local buffers = {}
@@ -299,7 +299,7 @@ function factory ()
       sample_rate = sample_rate, header = header (channels, sample_rate, bytes) }
   end
 
-  -- One block of the region, interleaved, as the bytes of a 32-bit float WAV.
+  -- Returns one block of the region, interleaved, as the bytes of a 32-bit float WAV file.
   local function block_bytes (open, count)
     local values, channels = {}, open.channels
     for channel = 1, channels do
@@ -341,10 +341,10 @@ function factory ()
     return write (inbox (ticket, "job.json"), encode (job))
   end
 
-  -- Read for as long as a tick may take. Returns a sentence if it cannot be done.
+  -- Continue reading within the time limit of a tick. Returns a sentence if that fails.
   local function go_on_reading ()
     local open, began = reading, os.clock ()
-    local unwritable = "The spool " .. SPOOL .. " cannot be written to; make room there, then separate it again."
+    local unwritable = "Cannot write to the spool " .. SPOOL .. "; free some space, then separate the region again."
     if not open.file then
       open.file = io.open (inbox (open.ticket, "source/region.wav"), "wb")
       open.waited = open.waited + 1
@@ -354,7 +354,7 @@ function factory ()
     while open.at < open.ticket.samples and os.clock () - began < BUSY_S do
       local count = math.min (BLOCK, open.ticket.samples - open.at)
       local bytes = block_bytes (open, count)
-      if not bytes then return "The region's audio cannot be read; look for missing files in the session." end
+      if not bytes then return "Cannot read the region's audio; check the session for missing files." end
       if not open.file:write (bytes) then return unwritable end
       open.at = open.at + count
     end
@@ -366,7 +366,7 @@ function factory ()
     return nil
   end
 
-  -------------------------------------------------------------------------------------------------- bringing it back
+  ----------------------------------------------------------------------------------------------------- delivering
 
   local function comment (ticket, stem)
     return "tsbs-daw " .. ticket.id .. " " .. stem.name
@@ -378,16 +378,16 @@ function factory ()
     return found
   end
 
-  -- Why a result cannot be delivered, as a sentence; nil if it can.
+  -- Returns a sentence on why a result cannot be delivered; nil if it can.
   local function unfit (ticket, result)
     if result.schema ~= SCHEMA then
-      return "The daemon's answer is of another version; update tsbs-daw and run `tsbs-daw ardour install`."
+      return "The result is from another version of the daemon; update tsbs-daw and run `tsbs-daw ardour install`."
     elseif result.state ~= "done" then
       return result.error or ("The job is " .. tostring (result.state) .. ".")
     elseif type (result.stems) ~= "table" or #result.stems == 0 then
-      return "The daemon's answer holds no stems; separate the region again."
+      return "The result has no stems; separate the region again."
     elseif result.samples ~= ticket.samples or result.sample_rate ~= math.floor (Session:nominal_sample_rate ()) then
-      return "The stems are not as long as the region was; separate the region again."
+      return "The stems do not have the length and sample rate of the region; separate the region again."
     end
     for _, stem in ipairs (result.stems) do
       local file = type (stem.path) == "string" and type (stem.name) == "string" and io.open (stem.path, "rb")
@@ -397,7 +397,7 @@ function factory ()
     return nil
   end
 
-  -- The region that was read and its track, if both are as they were but for their place.
+  -- Returns the region that was read and its track; nil if the region was removed or its length has changed.
   local function source_of (ticket)
     for route in Session:get_tracks ():iter () do
       local track = route:to_track ()
@@ -410,7 +410,7 @@ function factory ()
     return nil
   end
 
-  -- Import files as regions, which is no undo step: they are in no track yet. Returns: them in the files' order, or nil
+  -- Import files as regions without tracks, which adds no undo step. Returns the regions in the files' order, or nil.
   local function import (stems)
     local before, files, found = {}, C.StringVector (), {}
     for id in ARDOUR.RegionFactory.regions ():iter () do before[id:to_s ()] = true end
@@ -424,7 +424,7 @@ function factory ()
       end
     end
     table.sort (found, function (one, other) return one.id < other.id end)
-    for number, stem in ipairs (stems) do -- a region is called like its file
+    for number, stem in ipairs (stems) do -- a region has the name of its file
       local file = stem.path:match ("([^/\\]+)%.%w+$")
       if not found[number] or found[number].region:name ():sub (1, #file) ~= file then return nil end
       found[number] = found[number].region
@@ -432,8 +432,8 @@ function factory ()
     return #found == #stems and found or nil
   end
 
-  -- A new track with a region on it. What changes is gathered in the undo step that was begun; the track itself stays
-  -- when that is undone, as all tracks do in Ardour.
+  -- Create a track with a region. The changes are part of the current undo step, but undoing it does not remove the
+  -- track; that is how Ardour treats all tracks.
   local function new_track (stem, whole, position)
     local outputs = Session:master_out ():isnil () and 2 or Session:master_out ():n_outputs ():n_audio ()
     local tracks = Session:new_audio_track (whole:to_audioregion ():n_channels (), outputs, nil, 1, stem.name,
@@ -447,7 +447,7 @@ function factory ()
     return track
   end
 
-  -- Give a region the fade lengths of another one. Ardour 7 and 8 tell them to no script.
+  -- Copy the fade lengths of a region. In Ardour 7 and 8, scripts cannot read them.
   local function copy_fade_lengths (source, region)
     pcall (function ()
       local fade_in, fade_out = source:fade_in_length (), source:fade_out_length ()
@@ -456,7 +456,7 @@ function factory ()
     end)
   end
 
-  -- What was read is without the region's gain, envelope and fades.
+  -- Copy gain, envelope and fades, because the region was read without them.
   local function dress_region (source, region)
     region:set_scale_amplitude (source:scale_amplitude ())
     copy_fade_lengths (source, region)
@@ -479,15 +479,15 @@ function factory ()
     end
   end
 
-  -- The stems are heard in the place of their source: without this, everything would sound twice.
+  -- Mute the source of the stems, which would otherwise be heard twice.
   local function mute (region)
     region:to_stateful ():clear_changes ()
     region:set_muted (true)
     Session:add_stateful_diff_command (region:to_statefuldestructible ())
   end
 
-  -- Move tracks right below another one. Ardour numbers all tracks anew after each change, so what comes below is
-  -- sent to the end one by one, in the wanted order, and only then numbered.
+  -- Move tracks directly below another one. Ardour renumbers all tracks after each change, so the tracks below are
+  -- first moved to the end one by one, in the final order, and then numbered.
   local function move_below (above, routes)
     local ours, order, below = {}, above:presentation_info_ptr ():order (), {}
     for _, route in ipairs (routes) do ours[route:to_stateful ():id ():to_s ()] = true end
@@ -502,7 +502,7 @@ function factory ()
     for number, one in ipairs (wanted) do one:set_presentation_order (order + number) end
   end
 
-  -- All that `body` changes is one undo step, whatever happens.
+  -- Make all changes of `body` one undo step, even if it fails.
   local function in_one_step (name, body)
     Session:begin_reversible_command (name)
     local ok, found = pcall (body)
@@ -511,7 +511,7 @@ function factory ()
     return found
   end
 
-  -- Returns a sentence if it cannot be done.
+  -- Put the stems into the session. Returns a sentence if that fails.
   local function deliver (ticket, result)
     local there, wanted = comments (), {}
     for _, stem in ipairs (result.stems) do
@@ -522,7 +522,7 @@ function factory ()
     local position = source and source:position ():samples () or ticket.position
     local regions = import (wanted)
     if not regions then
-      return "Ardour did not import all of " .. tostring (result.folder) .. "; import the rest by hand."
+      return "Ardour did not import all files of " .. tostring (result.folder) .. "; import the rest by hand."
     end
     local routes = in_one_step ("tsbs-daw: stems of " .. ticket.name, function ()
       local made = {}
@@ -534,12 +534,12 @@ function factory ()
       return made
     end)
     if above then move_below (above, routes) end
-    -- The ticket is forgotten when its tracks are in the saved session, and not before: a crash loses neither.
+    -- The ticket is removed only after the session is saved with its tracks, so that a crash loses nothing.
     Session:save_state ("", false, false, false, false, false)
     return nil
   end
 
-  -- Whether the spool has had a job nowhere for several looks: it was removed by hand, or its spool was.
+  -- Returns whether a job is lost: several checks did not find it in the spool, because a user removed it or the spool.
   local function lost (ticket)
     if ticks % 30 ~= 0 then return false end
     for _, place in ipairs ({ "inbox", "jobs", "done" }) do
@@ -554,33 +554,33 @@ function factory ()
     return missed[ticket.id] >= MISSED
   end
 
-  -- Returns whether the ticket came to an end.
+  -- Returns whether the ticket has ended.
   local function look_for_result (ticket)
     local text = read (SPOOL .. "/done/" .. ticket.id .. "/result.json")
     if not text then
       if not lost (ticket) then return false end
-      give_up (ticket, "The daemon does not know the job any more; separate the region again.")
+      give_up (ticket, "The job is no longer in the spool; separate the region again.")
       return true
     end
     local result, err = decode (text)
     if result and result.schema == SCHEMA and result.state == "cancelled" then
-      forget (ticket) -- the user knows
+      forget (ticket) -- the user cancelled it
       return true
     end
-    local sentence = result and unfit (ticket, result) or not result and "The daemon's answer is damaged: " .. err
+    local sentence = result and unfit (ticket, result) or not result and "The daemon's result is damaged: " .. err
     if not sentence then
       busy = true -- importing lets the timer run
       local ok, trouble = pcall (deliver, ticket, result)
       busy = false
-      sentence = not ok and "The stems could not be put into the session: " .. tostring (trouble) or trouble
+      sentence = not ok and "Cannot put the stems into the session: " .. tostring (trouble) or trouble
     end
     if sentence then give_up (ticket, sentence) else forget (ticket) end
     return true
   end
 
-  ------------------------------------------------------------------------------------------------ what a user sees
+  ------------------------------------------------------------------------------------------------- user interface
 
-  -- How far a job is, as a part of a line.
+  -- Returns the progress of a job, as part of a line.
   local function how_far (ticket)
     if reading and reading.ticket == ticket then
       return ("being read, %d %%"):format (100 * reading.at // ticket.samples)
@@ -595,14 +595,14 @@ function factory ()
     return "waits for the daemon"
   end
 
-  -- Let go of a job: what is being read is dropped, and the daemon is told about the rest; it answers with a result.
+  -- Cancel a job: stop reading its region, or ask the daemon to cancel it, which then writes a result.
   local function cancel (ticket)
     if ticket.state == "waiting" then
       for _, place in ipairs ({ "jobs", "inbox" }) do
         local file = io.open (SPOOL .. "/" .. place .. "/" .. ticket.id .. "/cancel", "wb")
         if file then return file:close () end
       end
-      return nil -- it is finished, and comes
+      return nil -- it is finished and will be delivered
     elseif reading and reading.ticket == ticket then
       if reading.file then reading.file:close () end
       os.remove (inbox (ticket, "source/region.wav"))
@@ -623,7 +623,7 @@ function factory ()
     end
   end
 
-  -- The window of jobs: what is under way, to be ticked for cancelling.
+  -- Show the window of jobs, in which jobs can be ticked for cancelling.
   local function show_jobs ()
     local path = folder () .. "/tsbs-daw.show"
     if not read (path) then return end
@@ -633,7 +633,7 @@ function factory ()
       local title = ("Cancel %s (%s): %s"):format (ticket.name, ticket.preset, how_far (ticket))
       rows[#rows + 1] = { type = "checkbox", key = ticket.id, title = title, default = false }
     end
-    if #rows == 0 then rows[1] = { type = "label", title = "Nothing is under way." } end
+    if #rows == 0 then rows[1] = { type = "label", title = "No jobs are running." } end
     busy = true -- the dialog lets the timer run
     local chosen = LuaDialog.Dialog ("tsbs-daw: jobs", rows):run ()
     busy = false
@@ -648,7 +648,7 @@ function factory ()
     for _, ticket in ipairs (tickets) do
       if ticket.snapshot == Session:snap_name () then
         if ticket.state == "trouble" then
-          return forget (ticket) -- it was told, and Ardour ended before it was forgotten
+          return forget (ticket) -- the error was shown, but Ardour ended before the ticket was removed
         elseif ticket.state == "asked" and not reading then
           local open, sentence = open_region (ticket)
           if not open then return give_up (ticket, sentence) end
@@ -667,7 +667,7 @@ function factory ()
       session = now
       load_tickets ()
     end
-    if ticks % (alive and 50 or 10) == 1 then -- there is no spool until there is a daemon, or a job
+    if ticks % (alive and 50 or 10) == 1 then -- the spool is created by the daemon or the first job
       alive = write (SPOOL .. "/ardour-alive", tostring (os.time ())) ~= nil
     end
     take_requests ()
@@ -695,7 +695,7 @@ function factory ()
     if reading then
       local ticket = reading.ticket
       reading = nil
-      pcall (give_up, ticket, "The region could not be handed over: " .. err)
+      pcall (give_up, ticket, "Cannot send the region to the daemon: " .. err)
       busy = false
     elseif err ~= told then
       print ("tsbs-daw: " .. err)

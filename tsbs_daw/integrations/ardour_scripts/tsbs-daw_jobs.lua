@@ -3,11 +3,11 @@ ardour {
   name = "TSBS-DAW: jobs",
   license = "Apache-2.0",
   author = "tsbs-daw",
-  description = [[Shows what is under way and how far it is, and cancels what is ticked.
-Needs the hook "TSBS-DAW: background", which knows it.]]
+  description = [[Shows the running jobs and their progress, and cancels the ticked ones.
+Needs the hook "TSBS-DAW: background", which tracks the jobs.]]
 }
 
--- Only asks: the hook shows the window.
+-- This script only makes a request; the hook shows the window.
 function factory ()
   local SPOOL = "" -- written by `tsbs-daw ardour install`
   local ALIVE_S = 15
@@ -18,9 +18,9 @@ function factory ()
 
   return function ()
     if SPOOL == "" then
-      return tell ("This copy of the script does not know its daemon; run `tsbs-daw ardour install`.")
+      return tell ("This copy of the script has no spool path; run `tsbs-daw ardour install`.")
     elseif not (io and os) then
-      return tell ("Ardour keeps scripts from files; allow it in Preferences > Scripting, then try again.")
+      return tell ("Scripts cannot access files; allow it in Ardour's Preferences > Scripting, then try again.")
     end
     local alive = io.open (SPOOL .. "/ardour-alive", "rb")
     local at = alive and tonumber (alive:read ("a"):match ("^%d+"))
@@ -30,7 +30,7 @@ function factory ()
     end
     local file, err = io.open (Session:path ():gsub ("[/\\]$", "") .. "/tsbs-daw.show", "wb")
     if not file then
-      return tell (("The session's folder cannot be written to (%s); check its permissions."):format (err))
+      return tell (("Cannot write to the session's folder (%s); check its permissions."):format (err))
     end
     file:write ("jobs")
     file:close ()

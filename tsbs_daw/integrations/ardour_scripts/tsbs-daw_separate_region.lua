@@ -3,12 +3,12 @@ ardour {
   name = "TSBS-DAW: separate selected regions",
   license = "Apache-2.0",
   author = "tsbs-daw",
-  description = [[Takes the selected audio regions apart; their stems come back as new tracks at the same position.
+  description = [[Separates the selected audio regions and inserts their stems as new tracks at the same position.
 Needs the hook "TSBS-DAW: background", which does the work, and a running daemon: tsbs-daw watch.]]
 }
 
--- Ardour keeps the factory alone, so everything lives in it. The action only asks: it is over before anything is
--- done, and the hook, which is called again and again, does the rest.
+-- Ardour keeps only the factory, so everything is inside it. The action only makes a request and returns; the hook,
+-- which Ardour calls regularly, does the work.
 function factory ()
   local SPOOL = "" -- written by `tsbs-daw ardour install`
   local PRESET = "none" -- written by `tsbs-daw ardour install`
@@ -18,7 +18,7 @@ function factory ()
     LuaDialog.Message ("tsbs-daw", sentence, LuaDialog.MessageType[kind], LuaDialog.ButtonType.Close):run ()
   end
 
-  -- How many seconds ago a file said that its writer is alive.
+  -- The age in seconds of the last sign of life of a file's writer.
   local function age (name, pattern)
     local file = io.open (SPOOL .. "/" .. name, "rb")
     local text = file and file:read ("a") or ""
@@ -29,9 +29,9 @@ function factory ()
 
   return function ()
     if SPOOL == "" then
-      return tell ("Warning", "This copy of the script does not know its daemon; run `tsbs-daw ardour install`.")
+      return tell ("Warning", "This copy of the script has no spool path; run `tsbs-daw ardour install`.")
     elseif not (io and os) then
-      return tell ("Warning", "Ardour keeps scripts from files; allow it in Preferences > Scripting, then try again.")
+      return tell ("Warning", "Scripts cannot access files; allow it in Ardour's Preferences > Scripting, then try again.")
     end
     local ids = {}
     for region in Editor:get_selection ().regions:regionlist ():iter () do
@@ -43,7 +43,7 @@ function factory ()
     local path = Session:path ():gsub ("[/\\]$", "") .. "/tsbs-daw.asked"
     local file, err = io.open (path, "ab")
     if not file then
-      return tell ("Warning", ("The session's folder cannot be written to (%s); check its permissions."):format (err))
+      return tell ("Warning", ("Cannot write to the session's folder (%s); check its permissions."):format (err))
     end
     for _, id in ipairs (ids) do file:write (id, "\t", PRESET, "\n") end
     file:close ()
