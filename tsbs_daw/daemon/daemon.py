@@ -83,7 +83,8 @@ class Daemon:
 
         Raises:
             DaemonError: Another daemon is running, or the database cannot be opened.
-            NoSpaceLeft, SettingsError
+            NoSpaceLeft: The disk is full.
+            SettingsError: A folder cannot be created or written to.
         """
         try:
             self._open()
@@ -126,7 +127,8 @@ class Daemon:
     def watch(self, folders: Sequence[WatchFolder]) -> None:
         """Watch more folders until the daemon ends. Folders that are watched already are not changed.
 
-        Raises SettingsError or DaemonError, and changes nothing, if they cannot be watched together with the others.
+        Raises:
+            SettingsError, DaemonError: They cannot be watched together with the others; nothing is changed.
         """
         known = {folder.path.resolve() for folder in self.folders}
         new = [folder for folder in folders if folder.path.resolve() not in known]
@@ -219,7 +221,8 @@ class Daemon:
     def _waiting_for_the_disk(self) -> Iterator[None]:
         """Pause while a disk is full or unavailable. Every step inside must be repeatable.
 
-        Raises DaemonError if the database is damaged; the next start rebuilds it.
+        Raises:
+            DaemonError: The database is damaged; the next start rebuilds it.
         """
         try:
             yield

@@ -98,7 +98,7 @@ class ErrandRunner:
         """Record the errands that have ended, and start those that are due.
 
         Raises:
-            NoSpaceLeft, sqlite3.DatabaseError: The call may be repeated.
+            NoSpaceLeft, sqlite3.DatabaseError: The results cannot be stored now. The call may be repeated.
         """
         self._record_reports(now)
         ended = sum(self._lifecycle.ended.values())
@@ -233,10 +233,10 @@ def _document(task: _Task, place: Path | None) -> str:
         song=task.song,
         source=source_name(Path(file.root, file.relative)),
         source_now=source_name(place) if place is not None else None,
-        **{name: getattr(result, name) for name in _OF_THE_RESULT},
+        **{name: getattr(result, name) for name in _RESULT_FIELDS},
     ).to_json()
 
 
 _KEPT = "The song's file stays where it is"
 _HOOKS = ("on_done:", "on_failed:")  # start of lines about hooks
-_OF_THE_RESULT = ("error", "folder", "session", "manifest", "stems", "warnings", "finished_unix_s")
+_RESULT_FIELDS = ("error", "folder", "session", "manifest", "stems", "warnings", "finished_unix_s")

@@ -20,7 +20,7 @@ function factory ()
     if SPOOL == "" then
       return tell ("This copy of the script has no spool path; run `tsbs-daw ardour install`.")
     elseif not (io and os) then
-      return tell ("Scripts cannot access files; allow it in Ardour's Preferences > Scripting, then try again.")
+      return tell ("Scripts cannot access files; allow it in Preferences > Scripting, then try again.")
     end
     local alive = io.open (SPOOL .. "/ardour-alive", "rb")
     local at = alive and tonumber (alive:read ("a"):match ("^%d+"))

@@ -31,7 +31,7 @@ function factory ()
     if SPOOL == "" then
       return tell ("Warning", "This copy of the script has no spool path; run `tsbs-daw ardour install`.")
     elseif not (io and os) then
-      return tell ("Warning", "Scripts cannot access files; allow it in Ardour's Preferences > Scripting, then try again.")
+      return tell ("Warning", "Scripts cannot access files; allow it in Preferences > Scripting, then try again.")
     end
     local ids = {}
     for region in Editor:get_selection ().regions:regionlist ():iter () do
