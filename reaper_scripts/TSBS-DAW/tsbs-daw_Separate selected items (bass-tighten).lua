@@ -1,7 +1,7 @@
 -- @description tsbs-daw: separate selected items, preset bass-tighten
 -- @noindex
 -- @about
---   A bass that is even, lean and heard on small speakers - notes levelled, mud out, a little grit above.
+--   An even, lean bass that is audible on small speakers - notes levelled, mud removed, a little grit on top.
 -- Made by `tsbs-daw reaper actions`.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

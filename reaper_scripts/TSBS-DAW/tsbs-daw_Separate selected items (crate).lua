@@ -1,7 +1,7 @@
 -- @description tsbs-daw: separate selected items, preset crate
 -- @noindex
 -- @about
---   A song made ready to remix, with tempo, key, grid and level in its names, tags and sessions.
+--   A song prepared for a remix, with tempo, key, grid and level in its names, tags and sessions.
 -- Made by `tsbs-daw reaper actions`.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

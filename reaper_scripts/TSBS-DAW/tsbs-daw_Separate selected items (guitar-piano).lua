@@ -1,7 +1,7 @@
 -- @description tsbs-daw: separate selected items, preset guitar-piano
 -- @noindex
 -- @about
---   Guitar and piano out of the other instruments, by the model htdemucs_6s.
+--   Guitar and piano separated from the other instruments, with the model htdemucs_6s.
 -- Made by `tsbs-daw reaper actions`.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

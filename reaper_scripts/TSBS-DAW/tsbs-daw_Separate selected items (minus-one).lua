@@ -1,7 +1,7 @@
 -- @description tsbs-daw: separate selected items, preset minus-one
 -- @noindex
 -- @about
---   Four backing tracks, each with one part missing - for the one who plays it.
+--   Four backing tracks, each with one part missing - for whoever plays that part.
 -- Made by `tsbs-daw reaper actions`.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

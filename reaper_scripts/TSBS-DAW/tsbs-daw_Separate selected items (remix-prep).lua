@@ -1,7 +1,7 @@
 -- @description tsbs-daw: separate selected items, preset remix-prep
 -- @noindex
 -- @about
---   Every part lightly cleaned and ready to be rearranged, and the instrumental beside them.
+--   Every part lightly cleaned and ready to rearrange, plus the instrumental.
 -- Made by `tsbs-daw reaper actions`.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

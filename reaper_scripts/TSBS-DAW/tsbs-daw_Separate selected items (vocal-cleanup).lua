@@ -1,7 +1,7 @@
 -- @description tsbs-daw: separate selected items, preset vocal-cleanup
 -- @noindex
 -- @about
---   A separated voice made usable - rumble out, bleed between the lines pushed down, level evened a little.
+--   A separated voice made usable - rumble removed, bleed between the lines reduced, level evened out a little.
 -- Made by `tsbs-daw reaper actions`.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")

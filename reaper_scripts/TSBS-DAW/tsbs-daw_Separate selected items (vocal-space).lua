@@ -1,7 +1,7 @@
 -- @description tsbs-daw: separate selected items, preset vocal-space
 -- @noindex
 -- @about
---   A hall and an echo made from the voice, wet only, as returns to blend under the dry stems.
+--   A hall and an echo of the voice, wet only, as returns to blend under the dry stems.
 -- Made by `tsbs-daw reaper actions`.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
