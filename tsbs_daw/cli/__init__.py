@@ -28,10 +28,10 @@ class Entry:
     """One line of the command table.
 
     Attributes:
-        name: The command.
+        name: Name of the command.
         summary: What it does.
-        beside: The command whose module has this one, too, under its own name. Empty: its module is named like it, and
-            has it as `command` or `app`.
+        beside: Name of the module that contains this command, as a function or application named like the command. "":
+            the module has the command's own name, and contains it as `command` or `app`.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Entry:
         return importlib.util.find_spec(self.module) is not None
 
     def imported(self) -> Any:
-        """Import the module. Returns: the command: a function, or a typer application with subcommands"""
+        """Import the module and return the command: a function, or a typer application with subcommands."""
         module = importlib.import_module(self.module)
         if self.beside:
             return getattr(module, self.name)
@@ -76,12 +76,12 @@ TABLE = (
 
 
 def commands() -> list[Entry]:
-    """The commands that this installation has, in the order of the table."""
+    """List the commands of this installation, in the order of the table."""
     return [entry for entry in TABLE if entry.exists]
 
 
 def help_text() -> str:
-    """What `tsbs-daw --help` prints."""
+    """Return the output of `tsbs-daw --help`."""
     entries = commands()
     width = max(len(entry.name) for entry in entries)
     lines = "\n".join(f"  {entry.name.ljust(width)}  {entry.summary}" for entry in entries)
@@ -100,7 +100,11 @@ def help_text() -> str:
 
 
 def find(name: str) -> Entry:
-    """Raises: UsageError: no such command; names the closest one"""
+    """Find a command by name.
+
+    Raises:
+        UsageError: There is no such command; suggests the closest one.
+    """
     names = [entry.name for entry in commands()]
     if name in names:
         return next(entry for entry in TABLE if entry.name == name)
@@ -110,7 +114,7 @@ def find(name: str) -> Entry:
 
 
 def load(entry: Entry) -> Any:
-    """The typer command or group of an entry. Help is plain text, so that it reads the same in a pipe."""
+    """Load the typer command or group of an entry. Its help is plain text, so that it reads the same in a pipe."""
     import typer
     from typer.main import get_command
 
@@ -119,14 +123,14 @@ def load(entry: Entry) -> Any:
     if app is not found:
         app.command(name=entry.name)(found)
     app.rich_markup_mode = None
-    app._add_completion = False  # the whole program has it, see `complete`
+    app._add_completion = False  # completion is for the whole program, see `complete`
     command = get_command(app)
     _prepare_help(command)
     return command
 
 
 def complete(arguments: Sequence[str]) -> int:
-    """Install or print shell completion, or answer the shell's question for what can follow. Loads every command."""
+    """Install or print shell completion, or complete a command line for the shell. Imports every command."""
     import typer
     from typer.main import get_command
 
@@ -142,11 +146,11 @@ def complete(arguments: Sequence[str]) -> int:
 
 
 def _prepare_help(command: Any) -> None:
-    """Keep the lines of examples, so that they can be copied, and give a group the example of its first command."""
+    """Keep the line breaks of examples, so that they can be copied, and give a group the example of a subcommand."""
     below = list(getattr(command, "commands", {}).values())
     for subcommand in below:
         _prepare_help(subcommand)
-        # click cuts a summary that it takes from the help, and wraps one that it is given.
+        # click truncates a summary taken from the help text, but wraps an explicit one.
         subcommand.short_help = subcommand.help.split("\n\n")[0].replace("\n", " ").strip()
     # A backspace before a paragraph tells click not to rewrap it.
     command.help = _EXAMPLE.sub("\b\n\\1", command.help or "")
@@ -156,9 +160,11 @@ def _prepare_help(command: Any) -> None:
 
 
 def run(entry: Entry, arguments: Sequence[str]) -> int:
-    """Run a command. Returns its exit code, or 2 for invalid arguments.
+    """Run a command and return its exit code; 2 for invalid arguments.
 
-    Raises: what the command raises; KeyboardInterrupt
+    Raises:
+        KeyboardInterrupt: The user pressed Ctrl-C.
+        Exception: Any exception of the command.
     """
     import typer
 
@@ -169,22 +175,22 @@ def run(entry: Entry, arguments: Sequence[str]) -> int:
     except typer.Abort as abort:
         raise KeyboardInterrupt from abort
     except Exception as error:
-        # Invalid arguments. The class of these errors has moved between packages, so it is known by its attributes.
+        # Invalid arguments. The class of these errors has moved between packages, so its attributes identify it.
         if not (hasattr(error, "show") and hasattr(error, "exit_code")):
             raise
         if refused := _invalid_value(error, arguments):
             raise refused from error
         error.show()
         return error.exit_code
-    if returned == INTERRUPTED:  # how some versions of typer report Ctrl-C
+    if returned == INTERRUPTED:  # some versions of typer report Ctrl-C like this
         raise KeyboardInterrupt
     return returned if isinstance(returned, int) else 0
 
 
 def _invalid_value(error: Any, arguments: Sequence[str]) -> UsageError | None:
-    """An error in our words for a value that pydantic rejected on behalf of typer; None for any other error.
+    """Reword the error for a value that pydantic rejected on behalf of typer; None for any other error.
 
-    An option with several spellings is named as it was written in `arguments`.
+    An option with several spellings is named as the user wrote it in `arguments`.
     """
     from pydantic import ValidationError
 
