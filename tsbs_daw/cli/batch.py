@@ -1,6 +1,6 @@
 """`tsbs-daw batch`: prepare a folder of songs for remixing.
 
-Finished songs go to stdout. Progress, and whatever is not about a song, goes to stderr.
+Finished songs are printed to stdout; progress and other messages to stderr.
 """
 
 from __future__ import annotations
@@ -95,7 +95,11 @@ def command(
 def _request(
     folder: Path, out: Path, treatment: options.Treatment, salvage: bool, changes: options.Changes
 ) -> BatchRequest:
-    """Raises: UsageError: there is no such stage, the delivery options are invalid, or --out cannot be written to"""
+    """Build the request from the options.
+
+    Raises:
+        UsageError: The stage is unknown, the delivery options are invalid, or --out cannot be written to.
+    """
     from tsbs_daw.batch.plan import BatchRequest
     from tsbs_daw.contracts.job import Treatment
 
@@ -197,7 +201,7 @@ class _Json(_Lines):
 
 
 class _Table(_Lines):
-    """Finished songs scroll by; below them, the whole batch, the running songs and the last failures."""
+    """Prints finished songs above a live table of the whole batch, the running songs and the last failures."""
 
     def __init__(self, live: Live):
         super().__init__()
@@ -221,7 +225,7 @@ class _Table(_Lines):
 
 @contextlib.contextmanager
 def batch_progress(*, as_json: bool) -> Iterator[_Lines]:
-    """A listener for a batch: a live table in a terminal, lines in a pipe, JSON for scripts."""
+    """Provide a listener for a batch: a live table in a terminal, lines in a pipe, JSON for scripts."""
     listener: _Lines
     if as_json:
         listener = _Json()
@@ -241,7 +245,7 @@ def batch_progress(*, as_json: bool) -> Iterator[_Lines]:
 
 
 def _table(progress: BatchProgress, failures: list[SongEntry], *, wide: bool) -> RenderableType:
-    """In a narrow terminal, names get more room than bars."""
+    """Build the live table. In a narrow terminal, bars are shorter to leave room for names."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
