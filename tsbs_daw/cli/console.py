@@ -1,6 +1,6 @@
-"""What commands say: text, tables and JSON, one sentence for a failure that is no bug, and the log files.
+"""Output of the commands: text, tables, JSON, sentences for failures that are not bugs, and log files.
 
-`StopOnSignal` tells a long command that the user wants it to end.
+`StopOnSignal` tells a long command that the user wants it to stop.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Left-aligned columns, two spaces apart. Wide characters count double."""
+    """Format a table with left-aligned columns, two spaces apart. Wide characters count double."""
     lines = [list(headings), *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(_width(line[column]) for line in lines) for column in range(len(headings))]
     padded = (
@@ -48,14 +48,16 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` without control characters, so that a file's name cannot move the cursor of a terminal."""
+    """Replace control characters by spaces, so that a file's name cannot move the cursor of a terminal."""
     return "".join(" " if unicodedata.category(character) == "Cc" else character for character in text)
 
 
 def song_label(song: str, source: str) -> str:
-    """How a job is called: by its file, whose ending tells `a.wav` from `a.mp3`, and by another name that it was given.
+    """Return a job's display name: its file name, whose extension tells `a.wav` from `a.mp3`, and its song's name.
 
-    Args: source: the path of the file, or text that stands for one
+    Args:
+        song: Name of the song; only shown if it differs from the file name.
+        source: Path of the file, or text that describes the source.
     """
     name = re.split(r"[/\\]", source)[-1]
     if song.endswith(name):
@@ -64,12 +66,12 @@ def song_label(song: str, source: str) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """`1 song`, `2 songs`."""
+    """Format a count: `1 song`, `2 songs`."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def duration(seconds: float) -> str:
-    """`7 s`, `3 min`, `5 h`, `2 d`."""
+    """Format a duration: `7 s`, `3 min`, `5 h`, `2 d`."""
     for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= unit_s:
             return f"{seconds / unit_s:.0f} {unit}"
@@ -77,12 +79,12 @@ def duration(seconds: float) -> str:
 
 
 def ago(unix_s: float) -> str:
-    """`3 min ago`."""
+    """Format a time in the past: `3 min ago`."""
     return f"{duration(time.time() - unix_s)} ago"
 
 
 def decibels(level: float | None, unit: str = "dB") -> str:
-    """`-12.3 dB`; None is silence."""
+    """Format a level: `-12.3 dB`; None is silence, `-inf dB`."""
     return f"-inf {unit}" if level is None else f"{level:.1f} {unit}"
 
 
@@ -93,7 +95,7 @@ def _width(text: str) -> int:
 
 
 def contents(manifest: Manifest) -> str:
-    """`4 stems, 1 output, 8 loops, song.RPP, song.stem.mp4, analysis.json`: everything that a song's folder has."""
+    """Summarise a song's folder: `4 stems, 1 output, 8 loops, song.RPP, song.stem.mp4, analysis.json`."""
     kinds = Counter[str]([*(file.kind for file in manifest.stems), *(file.kind for file in manifest.others)])
     parts = [counted(kinds[kind], kind) for kind in ("stem", "output", "loop") if kinds[kind]]
     parts += [entry.file for entry in manifest.stems if entry.kind == "source"]
@@ -103,7 +105,7 @@ def contents(manifest: Manifest) -> str:
     return one_line(", ".join(parts))
 
 
-# ---- answers that several commands give ------------------------------------------------------------------------------
+# ---- output that several commands share ------------------------------------------------------------------------------
 
 
 def print_json(document: Any) -> None:
@@ -112,7 +114,11 @@ def print_json(document: Any) -> None:
 
 
 def daemon_status(heartbeat: Heartbeat | None) -> str:
-    """One sentence on whether a daemon is running. heartbeat: what `living_daemon` returned"""
+    """Say in one sentence whether a daemon is running.
+
+    Args:
+        heartbeat: From `living_daemon`.
+    """
     if heartbeat is None:
         return "No daemon is running. Start one with `tsbs-daw watch`."
     return f"A daemon is running (process {heartbeat.pid})."
@@ -121,12 +127,12 @@ def daemon_status(heartbeat: Heartbeat | None) -> str:
 # ---- failures that are not bugs --------------------------------------------------------------------------------------
 
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
-# The extras `test`, `docs` and `dev` are for people who work on the program; others hold what a user may lack.
+# The extras `test`, `docs` and `dev` are for developers; the others contain packages that a user may need.
 _FROM_AN_EXTRA = re.compile(r"([\w.-]+).*\bextra == ['\"](?!test|docs|dev)(\w+)['\"]")
 
 
 def system_error(error: OSError) -> str | None:
-    """One sentence for a full disk and for missing permissions; None for anything else, which is a bug."""
+    """Describe a full disk or missing permissions in one sentence; None for any other error, which is a bug."""
     what = shown(error.filename) if error.filename else "the output"
     if disk_is_full(error):
         return f"Cannot write {what}: the disk is full. Free some space and run the command again."
@@ -136,7 +142,7 @@ def system_error(error: OSError) -> str | None:
 
 
 def missing_package(error: ModuleNotFoundError) -> str | None:
-    """One sentence for a package that an extra installs; None for any other, whose absence is a bug."""
+    """Describe a missing package of an extra in one sentence; None for any other package, whose absence is a bug."""
     for requirement in importlib.metadata.requires("tsbs-daw") or []:
         match = _FROM_AN_EXTRA.match(requirement)
         if match and match[1].replace("-", "_") == error.name:
@@ -151,7 +157,7 @@ _LOG_BYTES = 5_000_000
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """A log file that is created with its first line. A log that cannot be written never stops the program."""
+    """Log file that is created with its first line. A log that cannot be written never stops the program."""
 
     def _open(self) -> Any:
         try:
@@ -161,7 +167,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
             return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- logging closes it
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drop a line that cannot be written; report any other mistake."""
+        """Drop a line that cannot be written; report any other error."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
@@ -180,7 +186,7 @@ def start_logging(settings: Settings, command: str, *, verbose: bool) -> None:
     file = _LogFile(log_path(settings, command), maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter(_LOG_FORMAT))
     terminal = logging.StreamHandler()
-    # These commands print what the daemon reports; its log lines would say everything twice.
+    # These commands print the daemon's events, so its log lines would only repeat them.
     usual = logging.CRITICAL if command in ("watch", "batch") else logging.WARNING
     terminal.setLevel(logging.DEBUG if verbose else usual)
     terminal.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"))
@@ -191,7 +197,7 @@ def start_logging(settings: Settings, command: str, *, verbose: bool) -> None:
 
 
 def keep_traceback(settings: Settings, text: str) -> Path | None:
-    """Append the traceback of a bug to errors.log. Returns its path; None if it cannot be written."""
+    """Append the traceback of a bug to errors.log, and return the file's path; None if it cannot be written."""
     path = log_path(settings, "errors")
     try:
         _make_log_folder(path.parent)
@@ -202,11 +208,11 @@ def keep_traceback(settings: Settings, text: str) -> Path | None:
     return path
 
 
-# ---- a stop that the user asks for -----------------------------------------------------------------------------------
+# ---- stopping on the user's request ----------------------------------------------------------------------------------
 
 
 class StopOnSignal:
-    """True after the first SIGINT or SIGTERM; a second SIGINT interrupts at once."""
+    """Callable that returns True after the first SIGINT or SIGTERM; a second SIGINT interrupts immediately."""
 
     def __init__(self) -> None:
         self.asked = False
