@@ -59,7 +59,7 @@ def command(
 
 
 def _model_file(model: str) -> str:
-    """A name as a file, because the demo's daemon has a home of its own and does not know the user's models."""
+    """Resolve a model's name to its file, because the demo's daemon has its own home without the user's models."""
     if model == "default":
         return model
     from tsbs_daw.core.config import Settings
@@ -69,7 +69,7 @@ def _model_file(model: str) -> str:
 
 
 def _drop_song(folder: Path, seed: int, length_s: float) -> dict[str, np.ndarray]:
-    """Write the parts to originals/ and the mixture to drop/. Returns the parts, (2, samples) each."""
+    """Write the true stems to originals/ and the mixture to drop/, and return the stems, (2, samples) each."""
     from tsbs_daw.audio.writer import AudioWriter
     from tsbs_daw.core.errors import OutputError
     from tsbs_daw.lab.songs import compose_demo
@@ -89,7 +89,7 @@ def _drop_song(folder: Path, seed: int, length_s: float) -> dict[str, np.ndarray
 
 
 def _watch_once(folder: Path, preset: str, model: str) -> Result | None:
-    """Run the daemon as a user would, with a home of its own. None: it failed, and said why."""
+    """Run the daemon as a user would, with a home of its own. None if it failed, which is reported."""
     from tsbs_daw.contracts.job import Result
     from tsbs_daw.core.config import Settings
     from tsbs_daw.queue.spool import Spool
@@ -99,7 +99,7 @@ def _watch_once(folder: Path, preset: str, model: str) -> Result | None:
     arguments = ["watch", folder / "drop", "--out", folder / "stems", "--preset", preset, "--model", model, "--once"]
     presets = Settings.from_environment().presets
     environment = {**os.environ, "TSBS_DAW_HOME": str(home), "TSBS_DAW_PRESETS": str(presets)}
-    # The child's results go to stderr, where progress belongs; stdout is for the demo's own result.
+    # The child's output goes to stderr as progress; stdout is for the demo's own result.
     command_line = [sys.executable, "-m", "tsbs_daw", *map(str, arguments)]
     code = subprocess.run(command_line, env=environment, stdout=sys.stderr, check=False).returncode
     results = [done / "result.json" for done in Spool(Settings(home, home, home).spool).finished_folders()]
@@ -112,7 +112,7 @@ def _watch_once(folder: Path, preset: str, model: str) -> Result | None:
 
 
 def _facts(folder: Path, result: Result, targets: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Where everything is, and the SDR of every stem: as separated, and of the mixture itself for comparison."""
+    """Collect the paths, and the SDR of every separated stem and, for comparison, of the mixture itself."""
     from tsbs_daw.audio.read import open_audio
     from tsbs_daw.contracts.manifest import read_manifest
     from tsbs_daw.lab.evaluation.evaluate import usdr
@@ -156,7 +156,7 @@ def _report(facts: dict[str, Any]) -> str:
 
 
 def _mix(stems: dict[str, np.ndarray]) -> np.ndarray:
-    """The stems added up."""
+    """Sum the stems."""
     first, *others = stems.values()
     return sum(others, first)
 
