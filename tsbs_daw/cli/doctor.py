@@ -1,4 +1,4 @@
-"""`tsbs-daw doctor`, `bench` and `cluster`: what works on this machine, how fast, and which others compute with it."""
+"""`tsbs-daw doctor`: check the installation. `bench`: measure its speed. `cluster`: show the machines of a cluster."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def cluster_status(
 
 
 def _cluster_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    """A line for each node, and one for each of its actors."""
+    """Format one row for each node, and one for each of its actors."""
     rows: list[tuple[str, ...]] = []
     for node in found["nodes"]:
         gone = "" if node["alive"] else " (gone)"
