@@ -134,7 +134,7 @@ def move(
         raise UsageError("Specify where to move the jobs: --first or --last.")
     settings = Settings.from_environment()
     chosen = _full_ids(settings, job_ids)
-    for job_id in reversed(chosen) if first else chosen:  # so that they keep their order among themselves
+    for job_id in reversed(chosen) if first else chosen:  # keeps their relative order
         request_move(settings.spool, job_id, "first" if first else "last")
         typer.echo(f"Moving {job_id}.")
     _warn_without_daemon(settings)
@@ -181,7 +181,7 @@ def _everything(settings: Settings, states: tuple[Any, ...], limit: int) -> list
 
 
 def _notes(settings: Settings, job_id: str) -> list[str]:
-    """What became of the song's file, and of the hooks."""
+    """Read the notes on what happened to the song's file after the job, and on the hooks."""
     from tsbs_daw.queue.errands import notes
     from tsbs_daw.queue.store import JobStore
 
@@ -195,7 +195,11 @@ def _notes(settings: Settings, job_id: str) -> list[str]:
 
 
 def _full_ids(settings: Settings, wanted: list[str]) -> list[str]:
-    """Raises: UsageError: no job, or several, with this id, beginning or end of an id"""
+    """Complete abbreviated job ids.
+
+    Raises:
+        UsageError: No job or several jobs have an id that equals, starts with or ends with one of these.
+    """
     from tsbs_daw.core.errors import UsageError
 
     known = [job["id"] for job in _everything(settings, _states([]), -1)] if wanted else []
@@ -207,7 +211,7 @@ def _full_ids(settings: Settings, wanted: list[str]) -> list[str]:
             raise UsageError(f"There is no job {job_id!r}. `tsbs-daw jobs list` shows all jobs.")
         if len(matches) > 1:
             several = ", ".join(matches[:_MATCHES_SHOWN]) + (", ..." if len(matches) > _MATCHES_SHOWN else "")
-            raise UsageError(f"{job_id!r} stands for {len(matches)} jobs: {several}. Write more of the id.")
+            raise UsageError(f"{job_id!r} stands for {len(matches)} jobs: {several}. Enter more of the id.")
         full += matches
     return list(dict.fromkeys(full))
 
