@@ -23,8 +23,8 @@ app = typer.Typer(no_args_is_help=True, help="List, download and convert models.
 def list_(as_json: AsJson = False) -> None:
     """List the known models: stems, size, licence, quality, and what each needs here.
 
-    The speed is what this machine reached with the model last, in times real time; with ~, what it should reach,
-    judging by the bundled model.
+    The speed is in multiples of real time, as last measured on this machine; with ~, it is an estimate from the speed
+    of the bundled model.
 
     Example: tsbs-daw models list
     """
@@ -38,8 +38,8 @@ def list_(as_json: AsJson = False) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     for row in rows:
         typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    typer.echo("\n`tsbs-daw models show NAME` has the licence in full, its source, and on what its SDR was measured;")
-    typer.echo("figures of different songs do not compare.")
+    typer.echo("\n`tsbs-daw models show NAME` shows the full licence, its source, and the songs of the SDR;")
+    typer.echo("figures measured on different songs are not comparable.")
 
 
 _HEAD = ("model", "state", "network", "stems", "size", "SDR", "speed", "memory", "licence")
@@ -64,7 +64,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def _speed(facts: dict[str, Any]) -> str:
-    """The measured speed, or else the expected one."""
+    """Format the measured speed or, if there is none, the expected one."""
     if measured := facts.get("times_real_time"):
         return f"{measured:.1f}x"
     expected = facts.get("expected_times_real_time")
@@ -72,7 +72,7 @@ def _speed(facts: dict[str, Any]) -> str:
 
 
 def _short(licence: str) -> str:
-    """The first clause of a licence sentence."""
+    """Truncate a licence to 40 characters."""
     return licence if len(licence) <= 40 else f"{licence[:39].rstrip()}…"
 
 
@@ -119,7 +119,7 @@ def pull(
     if entry.known and entry.known.url:
         typer.echo(f"Licence: {entry.known.licence} ({entry.known.licence_source or 'no source is stated'})")
         if entry.known.sha256 is None:
-            typer.echo("No SHA-256 is published for this file. Its own was recorded; a later pull must give the same.")
+            typer.echo("No SHA-256 is published for this file. It was recorded now, to verify later downloads.")
     typer.echo(f"{path.stem} is ready: {path}")
 
 
@@ -146,7 +146,7 @@ def convert(
         str | None,
         typer.Option(
             help="Names of the stems in the checkpoint's order, separated by commas. "
-            "Default: the config's, else drums,bass,other,vocals."
+            "Default: those of the config, or drums,bass,other,vocals."
         ),
     ] = None,
     normalised: Annotated[
@@ -242,7 +242,7 @@ def _settings() -> Settings:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    """Everything known of a model, for people and for scripts."""
+    """Collect everything known about a model, for text and JSON."""
     from tsbs_daw.models.kinds import KINDS
     from tsbs_daw.models.registry import expected_speed, speed_here
 
@@ -269,7 +269,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
 
 
 def _facts_of_file(path: Path) -> dict[str, Any]:
-    """What the file records: the network's shape, and its maker's notes."""
+    """Collect what the file records: the network's shape, and notes in its metadata."""
     from tsbs_daw.models.kinds import kind_of, read_config
     from tsbs_daw.network.checkpoint import KIND, read_metadata
 
@@ -293,7 +293,7 @@ def _plain(value: Any) -> str:
 
 @contextmanager
 def _progress(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar in a terminal, a line for every tenth in a pipe."""
+    """Show a download's progress: a bar in a terminal, a line for every tenth in a pipe."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
