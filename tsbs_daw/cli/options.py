@@ -1,12 +1,12 @@
-"""Options that several commands take, written once.
+"""Options that several commands share.
 
 In a `grouped` command a dataclass stands for its fields:
 
     @grouped
     def command(files: Files, *, treatment: Treatment = Treatment(preset="crate"), as_json: Json = False) -> int:
 
-takes --preset, --model and every other field of `Treatment` in this place of its help. The instance holds the defaults;
-without one, the fields' own defaults count.
+has --preset, --model and every other field of `Treatment` as options, at this position of its help. The instance holds
+the defaults; without one, the fields' own defaults apply.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SONGS_ON_A_CLUSTER = 4
 
 
 class PrecisionName(str, Enum):
-    """What --precision takes."""
+    """Values of --precision."""
 
     auto = "auto"
     float32 = "float32"
@@ -47,7 +47,7 @@ class PrecisionName(str, Enum):
 
 FormatName = Enum("FormatName", {name: name for name in (*FORMATS, *FORMAT_ALIASES)}, type=str)  # type: ignore[misc]
 
-# `readable=False`: an unreadable file is reported by itself, and the others go on.
+# `readable=False`: the commands report an unreadable file themselves and continue with the others.
 Files = Annotated[list[Path], typer.Argument(help="Audio files.", show_default=False, metavar="FILE", readable=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder. Each song gets a folder of its own in it.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Effect preset: a name or a YAML file.")]
@@ -101,7 +101,7 @@ Cluster = Annotated[
 
 
 class FallbackName(str, Enum):
-    """What computes while the cluster is away."""
+    """Values of --cluster-fallback."""
 
     local = "local"
     wait = "wait"
@@ -163,8 +163,8 @@ Stems = Annotated[
     str | None,
     typer.Option(
         metavar="NAMES",
-        help="Dry stems to write, as in `vocals,drums`; `rest` is the sum of the others, `none` writes the preset's "
-        "outputs alone. Overrides the preset.",
+        help="Dry stems to write, as in `vocals,drums`; `rest` is the sum of the others, `none` writes only the "
+        "preset's outputs. Overrides the preset.",
     ),
 ]
 TwoStems = Annotated[
@@ -192,7 +192,7 @@ Quality = Annotated[
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command as typer has to see it: with an option for each field of its dataclasses."""
+    """Decorate a command for typer: replace each dataclass parameter by an option for each of its fields."""
     parameters = inspect.signature(command, eval_str=True).parameters.values()
     groups: dict[str, Any] = {
         parameter.name: parameter.annotation for parameter in parameters if is_dataclass(parameter.annotation)
@@ -209,14 +209,14 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
             values[name] = group(**{member: values.pop(member) for member in members[name]})
         return command(**values)
 
-    # typer reads both, and resolves names in neither.
+    # typer reads both, and resolves string annotations in neither.
     with_each_option.__signature__ = signature  # type: ignore[attr-defined]
     with_each_option.__annotations__ = {option.name: option.annotation for option in signature.parameters.values()}
     return with_each_option
 
 
 def _options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
-    """A group's fields, or the parameter itself: by keyword, so that they may come in any order."""
+    """Yield the fields of a group, or the parameter itself; keyword-only, so that their order does not matter."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     if not is_dataclass(parameter.annotation):
         yield parameter.replace(kind=keyword)
@@ -230,7 +230,7 @@ def _options(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to a song."""
+    """How to separate a song."""
 
     preset: Preset = "none"
     model: Model = "default"
@@ -238,7 +238,7 @@ class Treatment:
     null: Null = False
 
     def checked(self) -> Treatment:
-        """With absolute paths. Raises: UsageError: there is no such stage"""
+        """Return a copy with absolute paths. Raises `UsageError` if the stage is unknown."""
         if self.stage not in STAGES:
             raise UsageError(f"Unknown --stage {self.stage!r}. Choose `full` or `mask`.")
         return replace(self, preset=name_or_path(self.preset, (".yaml", ".yml")), model=models(self.model))
@@ -246,7 +246,7 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """How much of a file is separated, and what that is called."""
+    """The part of a file to separate, and its name."""
 
     salvage: Salvage = False
     start: Start = ""
@@ -256,13 +256,13 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Compute:
-    """The device and the precision to compute with."""
+    """Device and precision to compute with."""
 
     device: Device = None
     precision: Precision = None
 
     def settings(self) -> Settings:
-        """The environment's settings, with the user's choices on top."""
+        """Return the settings from the environment, overridden by these options."""
         from tsbs_daw.core.config import Settings
 
         settings = Settings.from_environment()
@@ -272,14 +272,19 @@ class Compute:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How many songs at a time, and which machines compute."""
+    """Number of songs to separate at the same time, and the cluster to compute on."""
 
     at_once: AtOnce = None
     cluster: Cluster = None
     cluster_fallback: ClusterFallback = FallbackName.local
 
     def settings(self, settings: Settings) -> Settings:
-        """Raises: UsageError: not an address, or Ray is not installed; SettingsError: of a wrong `cluster.yaml`"""
+        """Return the settings with the cluster's address.
+
+        Raises:
+            UsageError: The address is invalid, or Ray is not installed.
+            SettingsError: `cluster.yaml` is invalid.
+        """
         if self.cluster is None:
             return settings
         from tsbs_daw.cluster import check_address, read_paths
@@ -289,13 +294,13 @@ class Sharing:
 
     @property
     def songs_at_once(self) -> int:
-        """0: what suits the device. Songs that are computed elsewhere are decoded and written meanwhile."""
+        """Number of songs; 0 for the device's default. On a cluster, several: some are decoded or written meanwhile."""
         return self.at_once or (SONGS_ON_A_CLUSTER if self.cluster else 0)
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs, for one run, from the preset's `delivery:`."""
+    """Options that override the preset's `delivery:` for one run."""
 
     form: Format = None
     loudness: Loudness = None
@@ -309,7 +314,7 @@ class Changes:
     quality: Quality = None
 
     def options(self) -> DeliveryOptions | None:
-        """What was asked for; None if nothing was. Raises: UsageError: a value is not allowed"""
+        """Return the delivery options that were given; None if none were. Raises `UsageError` if one is invalid."""
         from pydantic import ValidationError
 
         from tsbs_daw.presets.delivery import DeliveryOptions
@@ -332,7 +337,7 @@ class Changes:
             raise invalid_option(error) from error
 
     def _stems(self) -> tuple[str, ...] | None:
-        """Raises: UsageError: both options were given"""
+        """Combine --stems and --two-stems. Raises `UsageError` if both were given."""
         if self.two_stems is None:
             return _parts(self.stems)
         if self.stems is not None:
@@ -341,39 +346,39 @@ class Changes:
 
 
 def invalid_option(error: ValidationError) -> UsageError:
-    """The error for a value that a document refuses, under the name of the option that set it."""
+    """Convert the error of a rejected field to one that names the option."""
     problem = first_problem(error)
     name = str(problem.steps[0]).removesuffix("_lufs").replace("_", "-")
     return UsageError(f"Invalid --{name}: {problem.requirement}.")
 
 
 def _parts(text: str | None) -> tuple[str, ...] | None:
-    """`4,8` as ("4", "8"); `none` as nothing; None where the option was not given."""
+    """Split a list: `4,8` is ("4", "8"), `none` is (); None if the option was not given."""
     if text is None or text.strip() == NONE:
         return None if text is None else ()
     return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
 def name_or_path(text: str, endings: tuple[str, ...]) -> str:
-    """A name as it is; what looks like a file, as an absolute path."""
+    """Return a name unchanged, and anything that looks like a file as an absolute path."""
     looks_like_a_file = text.lower().endswith(endings) or "/" in text or "\\" in text
     return str(absolute(Path(text))) if looks_like_a_file else text
 
 
 def models(text: str) -> str:
-    """The value of --model with absolute paths."""
+    """Make the paths in a value of --model absolute."""
     from tsbs_daw.models.registry import members
 
     return ",".join(name_or_path(name, (".safetensors",)) for name in members(text))
 
 
 def absolute(path: Path) -> Path:
-    """`path` with `~` expanded, from the root on."""
+    """Make a path absolute, with `~` expanded."""
     return path.expanduser().absolute()
 
 
 def output_folder(out: Path) -> Path:
-    """`out` as an absolute path, checked before any work. Raises: UsageError: nothing can be written there"""
+    """Make --out absolute, and check before any work that it can be written to. Raises `UsageError` if not."""
     from tsbs_daw.core.files import folder_problem
 
     path = absolute(out)
