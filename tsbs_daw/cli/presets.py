@@ -67,7 +67,7 @@ def show(
         for effect in output.chain:
             typer.echo("\n".join(_lines(effect, "  ")))
     if not found.outputs:
-        typer.echo("\nno outputs, only stems")
+        typer.echo("\nstems only, no outputs")
     if found.passes:
         typer.echo("\npasses")
         for step in found.passes:
@@ -83,9 +83,7 @@ def effects(
     name: Annotated[str | None, typer.Argument(help="Effect to show. Default: all of them.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the available effects and their parameters.
-
-    For each parameter, its range and its default.
+    """Show the available effects, and the range and default of each parameter.
 
     Example: tsbs-daw presets effects Compressor
     """
@@ -111,7 +109,7 @@ def check(
     files: Annotated[list[str], typer.Argument(help="Presets: names or YAML files.")],
     run: Annotated[
         bool,
-        typer.Option("--run", help="Also run each chain on noise, and show its change of level."),
+        typer.Option("--run", help="Also run each chain on noise, and show how much it changes the level."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -151,8 +149,8 @@ def check(
 def trust(preset: Annotated[str, typer.Argument(help="Preset: a name or a YAML file.")]) -> None:
     """Allow the plug-ins that a preset names by path.
 
-    A VST3 plug-in is a program that runs with your rights. Those in the system's plug-in folders always may run;
-    another one runs only after this command, and only as long as it does not change.
+    A VST3 plug-in is a program that runs with your permissions. Plug-ins in the system's plug-in folders may always
+    run; any other runs only after this command, and only as long as its file does not change.
 
     Example: tsbs-daw presets trust my-chain.yaml
     """
@@ -172,7 +170,7 @@ def trust(preset: Annotated[str, typer.Argument(help="Preset: a name or a YAML f
 
 
 def _plugins(file: str) -> list[dict[str, str]]:
-    """The plug-ins of a preset, and whether each may run. Raises: PresetError, EffectError"""
+    """List the plug-ins of a preset, and whether each may run. Raises `PresetError` or `EffectError`."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import EffectError
     from tsbs_daw.effects.table import PLUGIN
@@ -197,7 +195,7 @@ def _plugins(file: str) -> list[dict[str, str]]:
 
 
 def _passes(file: str) -> list[dict[str, str]]:
-    """The passes of a preset, and what each gives or why it cannot run here. Raises: PresetError"""
+    """List the passes of a preset, with the stems of each or why it cannot run here. Raises `PresetError`."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
     from tsbs_daw.models.kinds import read_config
@@ -216,7 +214,7 @@ def _passes(file: str) -> list[dict[str, str]]:
 
 
 def _checked(file: str, run: bool) -> list[dict[str, Any]]:
-    """What is known of each output of a preset. Raises: PresetError, EffectError"""
+    """List the outputs of a preset; with `run`, measure each. Raises `PresetError` or `EffectError`."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.presets.preset import load_preset
 
@@ -236,7 +234,7 @@ def _checked(file: str, run: bool) -> list[dict[str, Any]]:
 
 def _heard(output: dict[str, Any]) -> str:
     if output["change_lu"] is None:
-        return "silent when given noise"
+        return "silent on noise"
     return f"{output['change_lu']:+.1f} LU on noise, true peak {decibels(output['true_peak_db'], 'dBFS')}"
 
 
