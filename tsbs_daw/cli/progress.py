@@ -1,6 +1,6 @@
-"""What is running, as commands show it: bars in a terminal, lines in a pipe, JSON for scripts, notices on the desktop.
+"""Progress of running jobs: bars in a terminal, lines in a pipe, JSON for scripts, and desktop notifications.
 
-Finished jobs go to stdout. Progress, and whatever is not about a song, goes to stderr.
+Finished jobs are printed to stdout; progress and other messages to stderr.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tsbs_daw.queue.jobs import Event
 
 FULL_WIDTH = 80  # columns that a terminal needs for bars and the time left
-_LINE_EVERY = 0.1  # of a job
+_LINE_EVERY = 0.1  # fraction of a job between two lines
 
 # ---- one job, in this process ----------------------------------------------------------------------------------------
 
@@ -39,7 +39,7 @@ class Report(Protocol):
 
 @contextlib.contextmanager
 def job_progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
-    """Show the progress of one job, called `name`: a bar in a terminal, lines in a pipe."""
+    """Show the progress of a job under a name: a bar in a terminal, lines in a pipe."""
     if quiet:
         yield lambda fraction, message: None
     elif sys.stderr.isatty():
@@ -66,7 +66,7 @@ class _JobLines:
 
 @contextlib.contextmanager
 def _job_bar(name: str) -> Iterator[Report]:
-    """In a narrow terminal the name is truncated, and the bar and the time left are not shown."""
+    """Show a bar. In a narrow terminal, the name is truncated, and the bar and the time left are omitted."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.table import Column
@@ -128,7 +128,7 @@ class _EventLines(Listener):
 
 
 class _EventBars(Listener):
-    """Shows a bar for each running job, and finished jobs above them."""
+    """Shows a bar for each running job, with finished jobs above the bars."""
 
     def __init__(self, bars: Progress):
         self._bars = bars
@@ -163,7 +163,7 @@ class _EventJson(Listener):
 
 @contextlib.contextmanager
 def listening(*, as_json: bool) -> Iterator[Listener]:
-    """A listener for the daemon: bars in a terminal, lines in a pipe, JSON for scripts."""
+    """Provide a listener for the daemon: bars in a terminal, lines in a pipe, JSON for scripts."""
     if as_json:
         yield _EventJson()
     elif sys.stderr.isatty():
@@ -199,14 +199,14 @@ def _about(event: Event) -> str:
     return f"{one_line(song_label(event.song, event.file))}: " if event.song else ""
 
 
-# ---- notices on the desktop, by whatever program the system has for them ---------------------------------------------
+# ---- desktop notifications, through the system's own program ---------------------------------------------------------
 
-_GATHER_S = 1.0  # so that fifty songs that end together are one notice
+_GATHER_S = 1.0  # songs that end within this time share one notification
 _LIMIT_S = 10.0
 _NAMES_SHOWN = 3
 
 _APPLESCRIPT = ("on run argv", "display notification (item 2 of argv) with title (item 1 of argv)", "end run")
-# Texts reach PowerShell as variables of the environment: nothing that a song is called becomes code.
+# Texts are passed to PowerShell as environment variables, so that the name of a song is never run as code.
 _POWERSHELL = """
 $manager = [Windows.UI.Notifications.ToastNotificationManager, Windows.UI.Notifications, ContentType = WindowsRuntime]
 $kind = [Windows.UI.Notifications.ToastTemplateType, Windows.UI.Notifications, ContentType = WindowsRuntime]
@@ -220,7 +220,10 @@ $manager::CreateToastNotifier('tsbs-daw').Show($toast)
 
 
 def notice_command(title: str, text: str, platform: str = sys.platform) -> list[str] | None:
-    """The command that shows a notice, with TSBS_DAW_TITLE and TSBS_DAW_TEXT in its environment; None without one."""
+    """Return the command that shows a notification; None if the system has none.
+
+    Its environment must contain TSBS_DAW_TITLE and TSBS_DAW_TEXT.
+    """
     if platform == "darwin":
         program, arguments = "osascript", [part for line in _APPLESCRIPT for part in ("-e", line)] + [title, text]
     elif platform == "win32":
@@ -232,7 +235,7 @@ def notice_command(title: str, text: str, platform: str = sys.platform) -> list[
 
 
 class Notices:
-    """A listener of the daemon that passes every event on, and shows notices. Use it in a `with`."""
+    """A listener for the daemon that forwards every event and shows notifications. A context manager."""
 
     def __init__(self, listener: Callable[[Event], None]):
         self._listener = listener
@@ -266,7 +269,11 @@ class Notices:
 
 
 def notice_wording(songs: list[tuple[str, str]]) -> tuple[str, str]:
-    """Title and text for songs that ended. Args: songs: how, as an event's kind, and what they are called"""
+    """Return title and text of a notification.
+
+    Args:
+        songs: For each song that ended, the event's kind and the song's name.
+    """
     done = [song for kind, song in songs if kind == "done"]
     failed = [song for kind, song in songs if kind != "done"]
     parts = [f"{len(songs)} {what}" for songs, what in ((done, "done"), (failed, "failed")) if songs]
@@ -277,7 +284,7 @@ def notice_wording(songs: list[tuple[str, str]]) -> tuple[str, str]:
 
 
 def show_notice(title: str, text: str) -> None:
-    """Show a notice, if the system has a program for it. What goes wrong there concerns nobody."""
+    """Show a notification if the system has a program for it. Failures are ignored."""
     command = notice_command(title, text)
     if command is None:
         return
