@@ -122,7 +122,7 @@ def setup(
 ) -> None:
     """Write the settings for REAPER and check this installation, for the action *Setup*.
 
-    The action runs this by itself and shows what was found. Nothing of the scripts is changed.
+    The action runs this command itself and shows the result. The scripts are not changed.
 
     Example: tsbs-daw reaper setup
     """
@@ -152,8 +152,8 @@ def serve(
 ) -> None:
     """Run the daemon for jobs from REAPER.
 
-    The scripts start this by themselves; it exits when no job has come for a while. `tsbs-daw watch` runs until you
-    stop it, and watches folders too.
+    The scripts start this automatically; it exits when no job has arrived for a while. `tsbs-daw watch` runs until you
+    stop it, and also watches folders.
 
     Example: tsbs-daw reaper serve --home ~/.local/share/tsbs-daw
     """
@@ -210,7 +210,7 @@ def index(
 
 
 def _reaper_findings(found: Installation, platform: str = sys.platform) -> list[dict[str, str]]:
-    """What is wrong with an installation beside what `doctor` looks at: in the form of its findings."""
+    """List problems of an installation that `doctor` does not check, in the format of its findings."""
     problems = []
     if found.second is not None:
         problems.append(
@@ -245,7 +245,7 @@ def _summary(found: Installation) -> str:
 
 
 def _use_home(home: Path | None) -> None:
-    """Let this process work in `home`, whatever the environment that REAPER gave it says."""
+    """Make this process use `home`, whatever the environment inherited from REAPER says."""
     from tsbs_daw.core.config import Settings
 
     if home is not None and home.absolute() != Settings.from_environment().home:
@@ -253,7 +253,7 @@ def _use_home(home: Path | None) -> None:
 
 
 def _settings_and_own_actions(resource: Path) -> tuple[dict[str, object], dict[str, str]]:
-    """What installed.json is to say, and the actions of the user's own presets."""
+    """Build the contents of installed.json, and the actions of the user's own presets."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.integrations import reaper
     from tsbs_daw.integrations.reaper_application import setup_command, start_command
@@ -282,7 +282,7 @@ def _entry(preset: Preset) -> PresetEntry:
 
 
 def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
-    """All readable presets, and the actions of the user's own. The rest is reported and skipped."""
+    """List all readable presets, and the actions of the user's own. Unreadable presets are reported and skipped."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
     from tsbs_daw.integrations.reapack import preset_actions
@@ -304,7 +304,7 @@ def _presets_and_own_actions() -> tuple[list[PresetEntry], dict[str, str]]:
 
 
 def _models() -> list[ModelEntry]:
-    """The models on this machine, the bundled one first. One that cannot be read is reported and left out."""
+    """List the models on this machine, the bundled one first. Unreadable models are reported and skipped."""
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import TsbsDawError
     from tsbs_daw.integrations.reaper import ModelEntry
