@@ -186,7 +186,7 @@ def test_a_song_goes_on_with_the_cpu_when_the_device_is_lost(tmp_path: Path, mon
     settings = Settings(tmp_path, tmp_path, tmp_path, device="cuda")
     assert separate._separate_somehow(None, settings, quiet=True) == ("result", 1.0, replace(settings, device="cpu"))
     assert devices == ["cuda", "cpu"]
-    assert "Going on with the CPU" in capsys.readouterr().err
+    assert "Continuing on the CPU" in capsys.readouterr().err
 
 
 def test_an_out_folder_that_cannot_be_is_told_before_any_work(home: Path, tmp_path: Path):

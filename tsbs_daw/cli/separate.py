@@ -1,6 +1,6 @@
 """`tsbs-daw separate`: separate files in this process. `tsbs-daw submit`: enqueue them for the daemon.
 
-`Request` and `job_for` make a job from a file and the options that both commands have.
+`Request` and `job_for` make a job from a file and the options that both commands share.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def command(
     request = Request.checked(out, treatment, excerpt)
     delivery = changes.options()
     settings = compute.settings()
-    remove_stale(request.out, running=lambda job, fence: None)  # only what nobody has touched for a day
+    remove_stale(request.out, running=lambda job, fence: None)  # only folders untouched for a day
     failed = 0
     for file in files:
         job_id = new_job_id()
@@ -73,16 +73,17 @@ def command(
 
 
 def _separate_somehow(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, float, Settings]:
-    """On the device, or on the CPU once the device is lost: this process cannot have it back.
+    """Run a job on the device, or on the CPU if the device is lost, because this process cannot recover it.
 
-    Returns: the result, the seconds it took, and the settings for the next song
+    Returns:
+        The result, the seconds it took, and the settings for the next song.
     """
     from tsbs_daw.core.errors import DeviceLost
 
     try:
         return *_separate(job, settings, quiet=quiet), settings
     except DeviceLost as error:
-        typer.echo(f"{error} Going on with the CPU.", err=True)
+        typer.echo(f"{error} Continuing on the CPU.", err=True)
     on_cpu = replace(settings, device="cpu")
     return *_separate(job, on_cpu, quiet=quiet), on_cpu
 
@@ -104,7 +105,7 @@ def _separate(job: Job, settings: Settings, *, quiet: bool) -> tuple[Result, flo
 
 
 def failure(job_id: str, error: TsbsDawError) -> Result:
-    """The result of a file that could not be separated, with the same fields as any other."""
+    """Build the result of a file that could not be separated, with the same fields as any other."""
     from tsbs_daw.contracts.job import Result, State
 
     finished_s = time.time()
@@ -184,12 +185,16 @@ def submit(
 
 
 def _submittable(job: Job) -> Job:
-    """Raises: UnreadableAudio: the file's name cannot be written in a request, which is JSON"""
+    """Check that a job can be submitted, and return it.
+
+    Raises:
+        UnreadableAudio: The file's name is not valid UTF-8, so it cannot be written to the request, which is JSON.
+    """
     try:
         str(job.source.path).encode("utf-8")
     except UnicodeEncodeError as error:
         raise UnreadableAudio(
-            f"The name of {shown(job.source.path)} is not valid UTF-8, so that it cannot be sent to the daemon. "
+            f"The name of {shown(job.source.path)} is not valid UTF-8, so it cannot be sent to the daemon. "
             "Rename the file, or use `tsbs-daw separate`."
         ) from error
     return job
@@ -200,7 +205,7 @@ _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 
 @dataclass(frozen=True)
 class Request:
-    """What the user chose, checked; the same for every file of one call."""
+    """The user's options, checked; the same for every file of a command."""
 
     out: Path
     treatment: Treatment
@@ -211,7 +216,11 @@ class Request:
 
     @classmethod
     def checked(cls, out: Path, treatment: Treatment, excerpt: Excerpt) -> Request:
-        """Raises: UsageError: a value is not allowed, or nothing can be written to `out`"""
+        """Check the options.
+
+        Raises:
+            UsageError: A value is invalid, or `out` cannot be written to.
+        """
         treatment = treatment.checked()
         length_s = seconds(excerpt.length, "--length") if excerpt.length else None
         if length_s is not None and length_s <= 0:
@@ -221,7 +230,15 @@ class Request:
 
 
 def seconds(text: str, option: str) -> float:
-    """`90`, `90.5`, `1:30` or `1:02:03` in seconds. Raises: UsageError"""
+    """Convert `90`, `90.5`, `1:30` or `1:02:03` to seconds.
+
+    Args:
+        text: The time.
+        option: Name of the option, for the error.
+
+    Raises:
+        UsageError: The time is invalid.
+    """
     match = _TIME.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"Invalid {option} {text!r}. Write seconds (90.5) or minutes and seconds (1:30.5).")
@@ -230,10 +247,11 @@ def seconds(text: str, option: str) -> float:
 
 
 def job_for(file: Path, request: Request, **fields: Any) -> Job:
-    """The job that separates `file`.
+    """Make the job that separates a file.
 
-    Raises: AudioError: no such file; with a portion, also when the file cannot be read
-            UsageError: a name that is not allowed
+    Raises:
+        AudioError: The file does not exist or, if only a portion is separated, cannot be read.
+        UsageError: A name is invalid.
     """
     from pydantic import ValidationError
 
@@ -256,14 +274,18 @@ def job_for(file: Path, request: Request, **fields: Any) -> Job:
 
 
 def _check_is_a_file(path: Path) -> None:
-    """Raises: UnreadableAudio"""
+    """Check that a path is an existing file.
+
+    Raises:
+        UnreadableAudio: It is a folder, does not exist, or may not be accessed.
+    """
     try:
         path.stat()
     except PermissionError as error:
         raise UnreadableAudio(f"Cannot read {shown(path)} ({error.strerror}). Check its permissions.") from error
     except OSError:
         pass
-    if os.path.isdir(path):  # noqa: PTH112 -- a Path's own raises for names that are too long
+    if os.path.isdir(path):  # noqa: PTH112 -- Path.is_dir raises for names that are too long
         raise UnreadableAudio(
             f"{shown(path)} is a folder. Use `tsbs-daw batch` or `tsbs-daw watch` to separate a folder of songs."
         )
@@ -272,7 +294,7 @@ def _check_is_a_file(path: Path) -> None:
 
 
 def _portion(path: Path, request: Request) -> tuple[int, int | None]:
-    """(start, length) in samples. The file is opened only when a portion was asked for."""
+    """Return (start, length) in samples. The file is opened only if a portion was requested."""
     if request.start_s == 0 and request.length_s is None:
         return 0, None
     from tsbs_daw.audio.read import probe
