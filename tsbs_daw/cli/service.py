@@ -20,10 +20,12 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    Path | None, typer.Option(help="YAML file of watch folders. Without it, the service does what a DAW sends.")
+    Path | None, typer.Option(help="YAML file of watch folders. Without it, the service only runs submitted jobs.")
 ]
-Web = Annotated[bool, typer.Option("--web", help="Serve the page in the browser, too.")]
-Notify = Annotated[bool, typer.Option("--notify", help="Show a notice on the desktop when a song is done.")]
+Web = Annotated[bool, typer.Option("--web", help="Also serve the page in the browser.")]
+Notify = Annotated[
+    bool, typer.Option("--notify", help="Show a desktop notification when a song is done or has failed.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written and run, and change nothing.")]
 
 _VARIABLES = ("HOME", "DEVICE", "PRECISION", "PRESETS")
@@ -34,8 +36,7 @@ _LIMIT_S = 60.0
 def install(config: Config = None, web: Web = False, notify: Notify = False, dry_run: DryRun = False) -> int:
     """Install the service, or replace it, and start it.
 
-    Uses systemd on Linux, launchd on macOS and Task Scheduler on Windows; the last two have not been run by the
-    authors.
+    Uses systemd on Linux, launchd on macOS and Task Scheduler on Windows; the last two are untested.
 
     Example: tsbs-daw service install --config ~/Music/folders.yaml
     """
@@ -55,17 +56,19 @@ def install(config: Config = None, web: Web = False, notify: Notify = False, dry
     _write(plan)
     typer.echo(f"Wrote {plan.path}.")
     if "launchctl" in plan.start[0]:
-        _run(plan.stop[0], quiet=True)  # it takes no second one under the same name
+        _run(plan.stop[0], quiet=True)  # launchd refuses a second service of the same name
     if not all(_run(command) for command in plan.start):
-        typer.echo("The service is written and does not run yet; see above, or log out and in.", err=True)
+        typer.echo(
+            "The service is installed, but not running. Fix the problem above, or log out and in again.", err=True
+        )
         return 1
-    typer.echo("The service runs, and starts when you log in. `tsbs-daw service status` shows how it is.")
+    typer.echo("The service is running, and starts when you log in. `tsbs-daw service status` shows its status.")
     return 0
 
 
 @app.command()
 def status() -> int:
-    """Show whether the service is installed and runs, and where its logs are.
+    """Show whether the service is installed and running, and where its logs are.
 
     Example: tsbs-daw service status
     """
@@ -89,14 +92,14 @@ def status() -> int:
 
 @app.command()
 def remove(dry_run: DryRun = False) -> int:
-    """Stop the service and remove it. Queue, songs and stems stay.
+    """Stop the service and remove it. The queue, the songs and the stems are kept.
 
     Example: tsbs-daw service remove
     """
     plan = _plan("watch")
     if dry_run:
         _list_commands(plan.stop)
-        typer.echo(f"# and remove {plan.path}")
+        typer.echo(f"# then remove {plan.path}")
         return 0
     if not plan.path.exists():
         typer.echo("The service is not installed.")
@@ -110,7 +113,14 @@ def remove(dry_run: DryRun = False) -> int:
 
 
 def _plan(*arguments: str) -> Plan:
-    """Raises: UsageError: a system without a service manager that is known here"""
+    """Build the plan for this system's service manager.
+
+    Args:
+        arguments: The daemon's command line, without the program.
+
+    Raises:
+        UsageError: The system has no supported service manager.
+    """
     from tsbs_daw.cli.console import log_path
     from tsbs_daw.core.config import Settings
     from tsbs_daw.core.errors import UsageError
@@ -123,18 +133,23 @@ def _plan(*arguments: str) -> Plan:
     command = (sys.executable, "-m", "tsbs_daw", *arguments)
     found = plan(Service(command, environment, log_path(Settings.from_environment(), "service")))
     if found is None:
-        raise UsageError(f"Services are not known on {sys.platform}. Start `tsbs-daw watch` in a way of your own.")
+        raise UsageError(f"Services are not supported on {sys.platform}. Start `tsbs-daw watch` yourself.")
     return found
 
 
 def _write(plan: Plan) -> None:
-    """Raises: UsageError: the system's program is not here; OutputError: the file cannot be written"""
+    """Write the service's file.
+
+    Raises:
+        UsageError: The service manager's program is missing.
+        OutputError: The file cannot be written.
+    """
     from tsbs_daw.core.errors import OutputError, UsageError, shown
     from tsbs_daw.core.files import create_new
 
     program = plan.start[0][0]
     if shutil.which(program) is None:
-        raise UsageError(f"`{program}` is not on this system. Start `tsbs-daw watch` in a way of your own.")
+        raise UsageError(f"`{program}` is not on this system. Start `tsbs-daw watch` yourself.")
     temporary = plan.path.with_name(f"{plan.path.name}.tmp")
     try:
         plan.path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,24 +157,26 @@ def _write(plan: Plan) -> None:
             file.write(plan.content)
         temporary.replace(plan.path)
     except OSError as error:
-        raise OutputError(f"Cannot write {shown(plan.path)} ({error.strerror}). Check the folder.") from error
+        raise OutputError(
+            f"Cannot write {shown(plan.path)} ({error.strerror}). Check the folder's permissions."
+        ) from error
 
 
 def _run(command: tuple[str, ...], *, quiet: bool = False) -> bool:
-    """Run one of the system's commands; a failure is one line. Returns: whether it succeeded"""
-    code, said = _call(command)
+    """Run a command of the system and return whether it succeeded. A failure is reported in one line."""
+    code, output = _call(command)
     if code and not quiet:
-        typer.echo(f"`{' '.join(command)}` failed{f': {said}' if said else '.'}", err=True)
+        typer.echo(f"`{' '.join(command)}` failed{f': {output}' if output else '.'}", err=True)
     return code == 0
 
 
 def _answer(command: tuple[str, ...]) -> str:
-    code, said = _call(command)
-    return said or f"`{' '.join(command)}` ended with exit code {code}"
+    code, output = _call(command)
+    return output or f"`{' '.join(command)}` ended with exit code {code}"
 
 
 def _call(command: tuple[str, ...]) -> tuple[int, str]:
-    """Exit code, and the first line of what a command said."""
+    """Run a command, and return its exit code and the first line of its output."""
     from tsbs_daw.cli.console import one_line
 
     try:
