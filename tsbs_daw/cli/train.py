@@ -1,6 +1,6 @@
 """`tsbs-daw train`: run a training recipe, and export its weights. `tsbs-daw evaluate`: measure a model.
 
-Both take songs whose true stems are known.
+Both need songs whose true stems are known.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0, help="Minutes to train for. The learning rate falls to its end by then."),
+        typer.Option(min=0, help="Minutes to train for. The learning rate reaches its final value by then."),
     ] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this many minutes.")] = None,
     device: Annotated[str, typer.Option(help="Device to train on: `auto`, `cpu`, `cuda` or `mps`.")] = "auto",
@@ -47,7 +47,8 @@ def command(
     export: Annotated[
         Path | None,
         typer.Option(
-            help="File to write the best weights to, in half precision, whenever they improve. Without --data, once."
+            help="File for the best weights, in half precision, rewritten whenever they improve. Without --data, "
+            "written once."
         ),
     ] = None,
     calibrate_on: Annotated[
@@ -55,7 +56,8 @@ def command(
         typer.Option(help="Folder of songs not used for training, to calibrate the map stage on. Needs --export."),
     ] = None,
     keep: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the first weights to keep, 0 to 1. Needs --export and --init.")
+        float,
+        typer.Option(min=0, max=1, help="Share of the weights of --init to keep, 0 to 1. Needs --export and --init."),
     ] = 0.0,
 ) -> None:
     """Train a model on songs whose true stems are known.
@@ -78,7 +80,7 @@ def command(
         )
         progress = train(settings, run_options, StopOnSignal(), _print_row)
         if os.environ.get("LOCAL_RANK", "0") != "0":
-            return  # several processes run this very command; the first one speaks and exports for all
+            return  # each device has a process that runs this command; only the first one prints and exports
         typer.echo(f"Trained {progress.step} steps. The run is in {out}.")
         if progress.best_sdr_db is None:
             typer.echo("No best.safetensors yet: the run stopped before its first validation. Continue with --resume.")
@@ -97,7 +99,7 @@ def _resolved(model: str | None) -> Path | None:
 
 
 def _print_row(row: dict) -> None:
-    """One line of progress."""
+    """Print a line of progress."""
     if row["kind"] == "step":
         typer.echo(f"step {row['step']}  loss {row['loss']:.4f}  {row['step_s']:.2f} s a step")
         return
@@ -112,6 +114,8 @@ def _print_row(row: dict) -> None:
 
 
 class Listening(str, Enum):
+    """Values of --analysis: the audio that is analysed."""
+
     separated = "separated"
     true = "true"
     none = "none"
@@ -119,7 +123,7 @@ class Listening(str, Enum):
 
 def evaluate(
     data: Annotated[
-        Path, typer.Option(help="Folder of songs: SONG/vocals.wav and so on, or test/ or valid/ with songs in it.")
+        Path, typer.Option(help="Folder of songs (SONG/vocals.wav ...), or of test/ or valid/ with songs.")
     ],
     model: Annotated[str, typer.Option(help="Model: a name or a .safetensors file.")] = "default",
     out: Annotated[Path | None, typer.Option(help="JSON file to write every measure of every song to.")] = None,
@@ -181,7 +185,7 @@ def evaluate(
         _write(document, out)
         typer.echo(json.dumps(document["summary"], indent=1))
         return
-    assert separator is not None, "loaded where no analysis was asked for"
+    assert separator is not None, "it is loaded unless --analysis is given"
     if compare_quality:
         document = _compare_qualities(data, separator)
         _write(document, out)
