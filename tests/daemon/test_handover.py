@@ -65,7 +65,7 @@ def test_a_second_watch_hands_its_folder_over_and_ends(place):
         until(lambda: lines(settings, "published.log"))
         assert (place / "second out" / "a" / "vocals.wav").is_file()
         bare = run(settings.home, "watch")
-        assert (bare.returncode, "runs already" in bare.stdout) == (0, True)
+        assert (bare.returncode, "already running" in bare.stdout) == (0, True)
         (place / "third").mkdir()
         inside = run(settings.home, "watch", place / "third", "--out", place / "in" / "stems")
         assert inside.returncode == 1

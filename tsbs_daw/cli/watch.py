@@ -1,4 +1,4 @@
-"""`tsbs-daw watch`: run the daemon, for folders and for what is submitted. `tsbs-daw web`: serve its page."""
+"""`tsbs-daw watch`: run the daemon for watch folders and submitted jobs. `tsbs-daw web`: serve the page."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ Config = Annotated[
     Path | None,
     typer.Option(help="YAML file that lists several folders: `folders: [{path: ..., output: ..., preset: ...}]`."),
 ]
-Once = Annotated[bool, typer.Option("--once", help="Separate what is there, then exit.")]
+Once = Annotated[bool, typer.Option("--once", help="Separate the songs that are there now, then exit.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON per event.")]
 Notify = Annotated[
-    bool, typer.Option("--notify", help="Show a notice on the desktop when a song is done or has failed.")
+    bool, typer.Option("--notify", help="Show a desktop notification when a song is done or has failed.")
 ]
-Web = Annotated[bool, typer.Option("--web", help="Serve the page in the browser, too, and print its link.")]
+Web = Annotated[bool, typer.Option("--web", help="Also serve the page in the browser, and print its link.")]
 
 After = Annotated[
     str | None,
     typer.Option(
-        help="Fate of a song's file once its stems are published and verified: `keep`, `move PATH` or `delete`. "
-        "Default: keep.",
+        help="Handling of a song's file once its stems are published and verified: `keep`, `move PATH` or "
+        "`delete`. Default: keep.",
         show_default=False,
     ),
 ]
@@ -50,20 +50,20 @@ Include = Annotated[
 ]
 Exclude = Annotated[
     list[str] | None,
-    typer.Option(help="Leave out files and folders that match this pattern, such as `demos`. May be repeated."),
+    typer.Option(help="Skip files and folders that match this pattern, such as `demos`. May be repeated."),
 ]
 OpenHours = Annotated[
     str | None,
     typer.Option(
-        help="Start songs of the folders only in these hours, local time, such as `22:00-06:00`. Songs that a DAW "
-        "sends start at any time."
+        help="Start songs from the folders only in these hours, local time, such as `22:00-06:00`. Songs from a DAW "
+        "start at any time."
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the folders ask for beside the treatment of their songs."""
+    """Rules of the folders: which files to separate, when, and what to do with them afterwards."""
 
     after: After = None
     include: Include = None
@@ -71,7 +71,7 @@ class Rules:
     hours: OpenHours = None
 
     def values(self) -> dict[str, Any]:
-        """Fields of a `WatchFolder`. Raises: UsageError: a value is not allowed"""
+        """Convert the options to fields of a `WatchFolder`. Raises `UsageError` if one is invalid."""
         from tsbs_daw.core.errors import UsageError
         from tsbs_daw.watch.rules import After, Hours, Patterns, check_pattern
 
@@ -109,8 +109,8 @@ def command(
 ) -> int:
     """Watch folders and separate every song in them.
 
-    Also separates what `tsbs-daw submit` and the DAW send; without a folder, only that. Songs in subfolders go to
-    subfolders of the same name. The originals stay as they are unless --after says otherwise. Press Ctrl-C to stop;
+    Also runs jobs from `tsbs-daw submit` and the DAW; without a folder, only those. Songs in subfolders go to
+    subfolders of the same name. The originals stay unchanged unless --after says otherwise. Press Ctrl-C to stop;
     unfinished songs resume at the next start.
 
     Example: tsbs-daw watch ~/Music/drop --out ~/Music/stems --preset karaoke
@@ -134,8 +134,8 @@ def command(
     daemon_options = DaemonOptions(songs_at_once=sharing.songs_at_once)
     with (
         listening(as_json=as_json) as listener,
-        Notices(listener) if notify else nullcontext(listener) as told,
-        Daemon(settings, chosen, options=daemon_options, listener=told, once=once) as daemon,
+        Notices(listener) if notify else nullcontext(listener) as notifier,
+        Daemon(settings, chosen, options=daemon_options, listener=notifier, once=once) as daemon,
         beside_daemon(out, wanted=web),
     ):
         if not as_json:
@@ -147,17 +147,17 @@ def command(
 
 
 def _hand_over(owner: HeldElsewhere, chosen: tuple[WatchFolder, ...], settings: Settings) -> int:
-    """A daemon runs already: let it watch these folders too. Raises: DaemonError: it cannot"""
+    """Hand the folders over to the daemon that is already running. Raises `DaemonError` if it does not take them."""
     from tsbs_daw.daemon.takeover import hand_over
 
     if chosen:
         hand_over(settings.home, settings.spool, chosen)
     for folder in chosen:
-        typer.echo(f"The daemon that runs ({owner}) watches {folder.path} until it ends.")
+        typer.echo(f"The running daemon ({owner}) watches {folder.path} until it stops.")
     if chosen:
-        typer.echo("List the folder in its YAML file to keep it; options that are not about folders are those it has.")
+        typer.echo("To watch it permanently, add it to the daemon's YAML file. Options not about folders are ignored.")
     else:
-        typer.echo(f"A daemon runs already ({owner}). It separates whatever is submitted.")
+        typer.echo(f"A daemon is already running ({owner}). It separates submitted files.")
     return 0
 
 
@@ -169,7 +169,7 @@ def _refuse_beside_config(
     changes: options.Changes,
     rules: Rules,
 ) -> None:
-    """Raises: UsageError: the file says for each folder what these options would say for all of them"""
+    """Refuse options that the YAML file sets for each folder. Raises `UsageError` if one was given."""
     from tsbs_daw.core.errors import UsageError
 
     if folders:
@@ -183,13 +183,17 @@ def _refuse_beside_config(
     )
     if any(stated):
         raise UsageError(
-            "--config lists output, preset, model, delivery and rules of every folder, so that they cannot be given "
-            "beside it. Write them into the file."
+            "--config sets output, preset, model, delivery and rules of every folder, so these options cannot be "
+            "combined with it. Write them into the file."
         )
 
 
 def _folders(folders: list[Path], out: Path | None, asked: Treatment, rules: Rules) -> tuple[WatchFolder, ...]:
-    """Raises: UsageError: folders without --out, or not there; nothing can be written to --out; or an invalid rule"""
+    """Build the watch folders from the options.
+
+    Raises:
+        UsageError: --out is missing or cannot be written to, a folder does not exist, or a rule is invalid.
+    """
     from tsbs_daw.core.errors import UsageError, shown
     from tsbs_daw.watch.folders import WatchFolder
 
@@ -206,7 +210,12 @@ def _folders(folders: list[Path], out: Path | None, asked: Treatment, rules: Rul
 
 
 def _check_treatments(folders: tuple[WatchFolder, ...], presets: Path) -> None:
-    """Report a mistake now rather than with the first song. Raises: UsageError: delivery; PresetError"""
+    """Check presets and delivery options now rather than with the first song.
+
+    Raises:
+        PresetError: A preset is missing or invalid.
+        UsageError: Delivery options contradict each other.
+    """
     from tsbs_daw.core.errors import UsageError
     from tsbs_daw.presets.preset import load_preset
 
@@ -236,23 +245,25 @@ def web(
         Path, typer.Option("--out", "-o", help="Output folder for the stems of files that are dropped onto the page.")
     ] = Path(options.DEFAULT_OUT),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.", min=0, max=65535)] = 8765,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free port.", min=0, max=65535)] = 8765,
     name: Annotated[
         list[str] | None,
         typer.Option(help="Further host name that the page is opened under. Needed beyond loopback. May be repeated."),
     ] = None,
     most_gb: Annotated[float, typer.Option(help="Largest file that can be dropped, in GB.", min=0.001)] = 4.0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the default browser.")] = False,
-    link: Annotated[bool, typer.Option("--link", help="Print a new link to the page that runs already.")] = False,
-    new_token: Annotated[bool, typer.Option("--new-token", help="Make a new token: sign out every browser.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="Print a new link to the page that is being served.")] = False,
+    new_token: Annotated[
+        bool, typer.Option("--new-token", help="Make a new token, which signs out every browser.")
+    ] = False,
     lifeline: Annotated[
         bool, typer.Option("--lifeline", hidden=True, help="Stop when standard input is closed.")
     ] = False,
 ) -> None:
     """Serve a page that shows the queue and plays the stems.
 
-    Prints a link that can be used once, within ten minutes; the browser then stays signed in. The page can be opened
-    from this machine only. Press Ctrl-C to stop; the jobs go on.
+    Prints a link that works once, within ten minutes; the browser then stays signed in. By default, the page can be
+    opened from this machine only. Press Ctrl-C to stop; the jobs continue.
 
     Example: tsbs-daw web --open
     """
@@ -279,7 +290,7 @@ def _print_link(url: str, host: str, *, open_browser: bool) -> None:
         print(
             "Other machines can reach this page, unencrypted. An SSH tunnel or a TLS proxy is safer.", file=sys.stderr
         )
-    print("Press Ctrl-C to stop. The jobs go on.", file=sys.stderr, flush=True)
+    print("Press Ctrl-C to stop. The jobs continue.", file=sys.stderr, flush=True)
     if open_browser:
         import webbrowser
 
@@ -288,18 +299,18 @@ def _print_link(url: str, host: str, *, open_browser: bool) -> None:
 
 @contextmanager
 def beside_daemon(out: Path | None, *, wanted: bool) -> Iterator[None]:
-    """The page in a process of its own, which ends with this one: what harms it does not harm the daemon."""
+    """Serve the page in a separate process, which ends with this one, so that its failures do not affect the daemon."""
     if not wanted:
         yield
         return
-    import starlette  # noqa: F401 -- says now that the extra is missing, in one sentence
+    import starlette  # noqa: F401 -- reports a missing extra now, in one sentence
 
     place = ["--out", str(options.absolute(out))] if out else []
     child = subprocess.Popen(
         [sys.executable, "-m", "tsbs_daw", "web", "--lifeline", *place],
         stdin=subprocess.PIPE,
         stdout=sys.stderr,
-        start_new_session=True,  # Ctrl-C is for the daemon, which then ends it
+        start_new_session=True,  # Ctrl-C reaches only the daemon, which then stops the page
     )
     try:
         yield
