@@ -18,6 +18,12 @@ import time
 from pathlib import Path
 
 LIMITS = {"proof": 150.0, "figures": 110.0, "train": 600.0}  # seconds
+QUICK = (
+    "optimiser.batch=2",
+    "validation.excerpts=2",
+    "model.overrides.feature_dim=16",
+    "log.curve_every_steps=4",
+)  # changes of the recipe
 RESERVE_S = 8.0  # at the end, to collect the results
 TRAIN = (
     "{python} -m tsbs_daw train bundled --data {songs} --out {run} --device {device} --minutes {minutes} "
@@ -129,7 +135,7 @@ def train(limit: float, options: argparse.Namespace) -> list[str]:
     names |= {"minutes": f"{minutes:.2f}", "export": str(OUT / "bundled.safetensors")}
     shutil.rmtree(RUN, ignore_errors=True)
     command = shlex.split(os.environ.get("TRAIN", TRAIN).format(**names))
-    return [*command, "--set", "optimiser.batch=2"] if options.quick else command  # a full batch needs 24 GB
+    return [*command, *(f"--set={change}" for change in QUICK)] if options.quick else command
 
 
 def wait_for_songs(songs: Path, most_s: float) -> None:
