@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,7 @@ def test_every_needed_package_of_the_metadata_is_imported_by_the_probe():
     assert names == {"pyyaml" if name == "yaml" else name for name in CORE}
 
 
-def test_an_accelerator_that_does_not_compute_is_named_with_its_reason(monkeypatch, tmp_path):
+def test_an_accelerator_that_does_not_compute_is_named_with_its_reason(monkeypatch, tmp_path, settings):
     import torch
 
     from tsbs_daw.doctor import probe
@@ -167,11 +168,30 @@ def test_an_accelerator_that_does_not_compute_is_named_with_its_reason(monkeypat
     devices.failure.cache_clear()
     monkeypatch.setattr(devices, "accelerators", lambda: iter([torch.device("meta")]))
     monkeypatch.setattr(devices, "product_difference", fails)
-    findings = list(probe.device(None, "default", tmp_path))
+    findings = list(probe.device(settings, "default", tmp_path))
     devices.failure.cache_clear()
     named = [finding for finding in findings if finding["what"].startswith("meta failed its check")]
     assert "no kernel image" in named[0]["what"] and named[0]["advice"]
     assert any(f["what"] == "cpu will be used: no accelerator computes correctly" for f in findings)
+
+
+def test_the_device_that_the_user_named_is_the_one_that_is_reported(monkeypatch, tmp_path, settings):
+    import torch
+
+    from tsbs_daw.doctor import probe
+    from tsbs_daw.separation import devices
+
+    monkeypatch.setattr(devices, "accelerators", lambda: [torch.device("cuda:0")])
+    monkeypatch.setattr(devices, "failure", lambda device: None)
+    told = [finding["what"] for finding in probe.device(replace(settings, device="cpu"), "default", tmp_path)]
+    assert "cpu will be used: TSBS_DAW_DEVICE is cpu" in told
+
+
+def test_locks_in_a_home_that_cannot_be_written_are_a_problem_of_its_permissions(settings):
+    settings.home.write_text("a file")
+    (finding,) = doctor._locks(settings)
+    assert finding.status is Status.PROBLEM
+    assert finding.what.startswith("Cannot create a file in ") and "permissions" in finding.advice
 
 
 def test_what_a_form_lacks_is_told_with_the_missing_step(monkeypatch, settings, small_model):

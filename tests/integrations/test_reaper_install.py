@@ -91,6 +91,24 @@ def test_uninstalling_gives_back_the_files_as_they_were(resource: Path):
     assert not (resource / "Scripts" / "TSBS-DAW").exists() and found.version is None and not found.actions
 
 
+def test_a_startup_script_whose_block_lost_its_end_is_left_as_it_is(resource: Path):
+    startup = resource / "Scripts" / "__startup.lua"
+    reaper.install(resource, SETTINGS)
+    damaged = startup.read_bytes().replace(b"-- tsbs-daw end", b"") + b"reaper.defer(mine)\n"
+    startup.write_bytes(damaged)
+    for change in (lambda: reaper.uninstall(resource), lambda: reaper.install(resource, SETTINGS)):
+        with pytest.raises(OutputError, match=r"__startup\.lua' has a line `-- tsbs-daw begin` and no line"):
+            change()
+    assert startup.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"text"', "null", "{"])
+def test_a_damaged_note_of_what_is_installed_is_none(resource: Path, text: str):
+    reaper.install(resource, SETTINGS)
+    (resource / "Data" / "TSBS-DAW" / "installed.json").write_text(text)
+    assert reaper.installation(resource).version is None
+
+
 def test_toolbar_icons_come_and_go_and_those_of_others_stay(resource: Path):
     icons = resource / "Data" / "toolbar_icons"
     (icons / "200").mkdir(parents=True)

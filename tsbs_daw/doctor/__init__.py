@@ -206,10 +206,15 @@ def _locks(settings: Settings) -> Iterator[Finding]:
     """Check that a second process cannot get a lock that this one holds; this keeps two daemons from running."""
     from filelock import FileLock
 
-    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=settings.home) as folder:
-        path = str(Path(folder) / "lock")
-        with FileLock(path, timeout=0):
-            held = subprocess.run([sys.executable, "-c", _SECOND_PROCESS, path], capture_output=True, timeout=60)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=settings.home) as folder:
+            path = str(Path(folder) / "lock")
+            with FileLock(path, timeout=0):
+                held = subprocess.run([sys.executable, "-c", _SECOND_PROCESS, path], capture_output=True, timeout=60)
+    except OSError as error:
+        what = f"Cannot create a file in {shown(settings.home)} ({error.strerror})."
+        yield Finding("locks", Status.PROBLEM, what, "Check the folder and its permissions.")
+        return
     if held.returncode == 7:
         yield Finding("locks", Status.OK, "file locks work between processes")
     else:

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,10 @@ def device(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
         if reason is not None:
             advice = "It is not used. Update its driver, or install a torch that was built for it."
             yield finding("problem" if place.type == "cuda" else "note", f"{place} failed its check: {reason}.", advice)
-    chosen = choose_device("auto")
-    if chosen.type == "cpu":
+    chosen = choose_device(settings.device)
+    if settings.device != "auto":
+        why = f"TSBS_DAW_DEVICE is {settings.device}"
+    elif chosen.type == "cpu":
         why = "no accelerator computes correctly" if failures else "torch sees no accelerator"
     else:
         why = "it computes correctly"
@@ -191,7 +194,7 @@ def job(settings: Settings, model: str, folder: Path) -> Iterator[Finding]:
     source = folder / "second.wav"
     _write_second(source)
     wanted = Job(schema=1, source=Source(path=source.absolute()), output=(folder / "out").absolute(), model=model)
-    inside = Settings(folder / "home", folder / "cache", settings.models)
+    inside = replace(settings, home=folder / "home", cache=folder / "cache", cluster="")
     try:
         result = run_job(
             wanted,

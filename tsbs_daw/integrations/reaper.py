@@ -43,6 +43,7 @@ BACKUP = "reaper-kb.ini.before-tsbs-daw"
 _SCRIPT = re.compile(rb'^SCR\s+\d+\s+\d+\s+("[^"]*"|\S+)\s+("[^"]*"|\S+)\s+(?P<path>"[^"\r\n]*"|\S+)', re.MULTILINE)
 
 _BEGIN, _END = "-- tsbs-daw begin", "-- tsbs-daw end"
+_BLOCK = re.compile(rf"^[ \t]*{_BEGIN}.*?^[ \t]*{_END}[^\n]*\n?".encode(), re.MULTILINE | re.DOTALL)
 _STARTUP = f"""{_BEGIN}
 -- Inserts stems finished while REAPER was closed into their projects. `tsbs-daw reaper uninstall` removes this block.
 do
@@ -211,8 +212,8 @@ def installation(resource: Path) -> Installation:
     folder = packaged or own
     files = action_files(folder, resource / "Scripts")
     try:
-        found = json.loads((resource / "Data" / NAME / "installed.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = dict(json.loads((resource / "Data" / NAME / "installed.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         found = {}
     return Installation(
         resource=resource,
@@ -307,13 +308,10 @@ def _rewrite_startup(resource: Path, *, present: bool, reapack: Path | None = No
         path.parent.mkdir(exist_ok=True)
     before = path.read_bytes() if path.is_file() else b""
     newline = b"\r\n" if b"\r\n" in before else b"\n"
-    lines, ours = [], False
-    for line in before.splitlines(keepends=True):
-        ours = ours or line.strip() == _BEGIN.encode()
-        if not ours:
-            lines.append(line)
-        ours = ours and line.strip() != _END.encode()
-    left = b"".join(lines)
+    left = _BLOCK.sub(b"", before)
+    if _BEGIN.encode() in left:
+        what = f"has a line `{_BEGIN}` and no line `{_END}` after it"
+        raise OutputError(f"{shown(path)} {what}. Remove the lines of tsbs-daw there, and try again.")
     if present:
         if left and not left.endswith(b"\n"):
             left += newline
