@@ -15,7 +15,6 @@ from torch import Tensor
 
 from tsbs_daw.network import FULL, TINY, ModelConfig, TwoStageSeparator
 from tsbs_daw.network.blocks import DualNet
-from tsbs_daw.network.mamba2 import Mamba2, fused_mix
 from tsbs_daw.separation.forms import Form, choose_form, number_format
 
 pytestmark = pytest.mark.gpu
@@ -121,19 +120,3 @@ def test_the_form_that_is_chosen(device, caplog, measured):
         if size == "full" and torch.cuda.get_device_capability(device) >= (8, 0):
             assert form.name == "kernels", caplog.text
     assert choose_form(TwoStageSeparator(TINY), device, "float32").name == "plain"
-
-
-@pytest.mark.parametrize("length", [57, 259])
-@pytest.mark.usefixtures("mamba_ssm")
-def test_mamba_ssm_s_kernels_equal_the_plain_layer(length, device, measured):
-    torch.manual_seed(2)
-    layer = Mamba2(FULL, 2).to(device)
-    projected = 0.5 * torch.randn(2, 3, length, layer.in_proj.shape[1], device=device)
-    exact, ours = projected.double().requires_grad_(), projected.clone().requires_grad_()
-    wanted = copy.deepcopy(layer).double().mix(exact)
-    found = fused_mix(ours, layer)
-    measured(f"mamba-ssm {length}", ratio(found, wanted), 3e-3)
-    gradient = torch.randn_like(found)
-    wanted.backward(gradient.double())
-    found.backward(gradient)
-    measured(f"mamba-ssm {length} gradient", ratio(ours.grad, exact.grad), 6e-3)

@@ -76,7 +76,7 @@ def test_the_tests_for_a_gpu_run_in_the_interpreter(tmp_path):
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stdout[-3000:]
     outcomes = [json.loads(line)["outcome"] for line in rows.read_text(encoding="utf-8").splitlines()]
-    assert (outcomes.count("passed"), outcomes.count("skipped")) == (8, 3)
+    assert (outcomes.count("passed"), outcomes.count("skipped")) == (8, 1)
 
 
 def test_every_shipped_size_can_be_computed_by_the_kernels():

@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 
 LIMITS = {"proof": 150.0, "figures": 110.0, "train": 600.0}  # seconds
-QUICK = (
+QUICK = (  # changes of the recipe
     "optimiser.batch=2",
     "validation.excerpts=2",
     "model.overrides.feature_dim=16",
     "log.curve_every_steps=4",
-)  # changes of the recipe
+)
 RESERVE_S = 8.0  # at the end, to collect the results
 TRAIN = (
     "{python} -m tsbs_daw train bundled --data {songs} --out {run} --device {device} --minutes {minutes} "
