@@ -239,7 +239,7 @@ def test_text_filters_by_title_artist_key_and_file_without_accents(page):
     for text, expected in (("emile", ["Émile"]), ("SOMEB hal", ["Half"]), ("cut.mp3", ["Cut"]), ("nobody", [])):
         search.fill(text)
         assert titles(page) == expected
-    assert page.get_by_text("No song is like that").is_visible()
+    assert page.get_by_text("No songs match").is_visible()
     page.locator("#clear-too").click()
     assert len(titles(page)) == 10
 
@@ -352,7 +352,7 @@ def test_hostile_names_are_words_and_nothing_more(page):
 
 
 def test_songs_that_are_not_ready_say_why(page):
-    assert "It waits for its turn." in words(song(page, "Later"))
+    assert "It is waiting to be separated." in words(song(page, "Later"))
     assert not song(page, "Cut").locator(".play").is_visible()
     song(page, "Twin").get_by_role("button", name="Go to it").click()
     assert song(page, "Far").locator(".panel").is_visible()
@@ -401,7 +401,7 @@ def test_what_a_browser_cannot_play_is_said(opened, tmp_path):
     page = opened(tmp_path)
     assert "does not play AIFF" in page.locator("#notice").inner_text()
     song(page, "Old").locator("button.name").click()
-    assert "Not here: the file is missing" in words(page.locator(".lane-body").nth(2))
+    assert "Not available: the file is missing" in words(page.locator(".lane-body").nth(2))
     page.locator(".entry .play").click()
     page.locator(".trouble").first.wait_for()
     assert "cannot play" in words(page.locator(".trouble").first)

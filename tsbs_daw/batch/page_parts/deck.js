@@ -1,6 +1,6 @@
-// What plays a page's songs: the player, its dock at the foot of the page, and the lanes of the song that is open.
+// Playback controls of a page: the player, its dock at the foot of the page, and the lanes of the open song.
 
-/** A page derives from it, and has `choose(song, jump)`, which opens a song: `chosen`. */
+/** Base class of a page. A subclass has `choose(song, jump)`, which opens a song and sets `chosen`. */
 class Deck {
   constructor() {
     this.chosen = null;
@@ -15,7 +15,7 @@ class Deck {
     this.player.toggle(song);
   }
 
-  /** Play from a place; or, while nothing plays, only move there. */
+  /** Move to a position and play from there; with `play` false, only move if the song is loaded. */
   goTo(song, atS, play = true) {
     if (song !== this.chosen) this.choose(song);
     if (song !== this.player.song || play) this.player.play(song, Math.max(0, atS));
@@ -69,7 +69,7 @@ class Deck {
     for (const head of [song.playhead, song.smallPlayhead]) if (head) head.hidden = song !== this.player.song;
   }
 
-  /** Move what shows the position, while there is something to show. */
+  /** Update everything that shows the position, on every frame while a song plays. */
   follow() {
     cancelAnimationFrame(this.frame);
     const { song, playing, position, length } = this.player;
@@ -84,7 +84,7 @@ class Deck {
     if (playing) this.frame = requestAnimationFrame(() => this.follow());
   }
 
-  /** Hear the song itself instead of its stems, at the same place of the same clock; and back. */
+  /** Switch between the stems and the original song, at the same position. */
   compare(song) {
     if (!original(song)) return;
     song.comparing = !song.comparing;
@@ -92,7 +92,7 @@ class Deck {
     this.showMix(song);
   }
 
-  /** Switch the loop on or off. The first one is the section that is playing, or all of the song. */
+  /** Switch the loop on or off. Initially, the loop is the current section, or the whole song. */
   toggleLoop(song) {
     const here = this.place(song);
     const part = song.sections.find(([from, to]) => from <= here && here < to);
@@ -101,7 +101,7 @@ class Deck {
     this.showMix(song);
   }
 
-  /** Let the loop begin ("from") or end ("to") here; a loop that would be too short to hear goes to the song's edge. */
+  /** Start ("from") or end ("to") the loop at the position. A loop that is too short extends to the song's edge. */
   setLoop(song, edge) {
     const loop = { from: 0, to: song.durationS ?? 0, ...song.loop, on: true, [edge]: this.place(song) };
     if (loop.to - loop.from < SHORTEST_LOOP_S) {
@@ -133,17 +133,17 @@ class Deck {
 
 const SHORTEST_LOOP_S = 0.5;
 
-/** The song itself among its files, if it can be played. */
+/** The original song among a song's files, if it can be played. */
 const original = (song) => song.files.find((file) => file.kind === 'source' && !file.problem);
 
-/** As a song is first heard: its stems, or what there is instead. */
+/** Reset mute and solo: the stems are heard or, if there are none, the outputs. */
 function resetMix(song) {
   const stems = song.files.some((file) => file.kind === 'stem');
   for (const file of song.files) [file.mute, file.solo] = [file.kind !== (stems ? 'stem' : 'output'), false];
   if (song.files.length && song.files.every((file) => file.mute)) song.files[0].mute = false;
 }
 
-/** What stands above the lanes: loop, and the comparison with the song itself. */
+/** The controls above the lanes: loop, and comparison with the original song. */
 function transport(song, app) {
   const tool = (text, label, onclick, pressed = null) =>
     el('button', { type: 'button', class: 'tool', text, title: label, 'aria-label': label, 'aria-pressed': pressed, onclick });
@@ -163,7 +163,7 @@ function transport(song, app) {
   ].filter(Boolean);
 }
 
-/** What a key does to a song that plays or is open; nothing if the key means nothing here. */
+/** The action of a key for a song that plays or is open, as a function; null or undefined if it has none. */
 function deckKey(app, song, key) {
   const { player } = app;
   if (key === 'ArrowLeft' || key === 'ArrowRight')

@@ -1,6 +1,6 @@
-// What opens below a chosen song: its files as lanes with solo and mute, its figures, what fits it.
+// The panel below a chosen song: its files as lanes with solo and mute, its figures, and matching songs.
 
-/** The panel of a song. `app` is the page: player, gallery, and what a click asks for. */
+/** The panel of a song. `app` is the page: player, gallery and actions. */
 function details(song, app) {
   const panel = el('div', { class: 'panel', role: 'cell', 'aria-colspan': 8 });
   if (song.files.length) panel.append(el('div', { class: 'transport' }, ...transport(song, app)), lanes(song, app));
@@ -17,7 +17,7 @@ function lanes(song, app) {
     const canvas = el('canvas', { class: 'lane-picture', 'aria-hidden': 'true' });
     const silences = (file.silences ?? []).map(([from, to]) => span('silence', song, from, to, 'silent'));
     const note = file.problem
-      ? el('p', { class: 'lane-note' }, el('span', {}, 'Not here: ', name(file.problem)))
+      ? el('p', { class: 'lane-note' }, el('span', {}, 'Not available: ', name(file.problem)))
       : null;
     const body = el(
       'div',
@@ -98,14 +98,14 @@ function laneHead(song, file, number, app) {
   );
 }
 
-/** "from 0:31" for a stem that comes in late; "silent" for one that never does. */
+/** "from 0:31" for a stem that starts late; "silent" for one without any sound. */
 function silenceWords(file) {
   if (file.share === undefined) return '';
   if (file.firstSoundS === null) return 'silent';
   return file.firstSoundS >= 1 ? `from ${clock(file.firstSoundS)}` : '';
 }
 
-/** A stretch of the song, placed on its time axis. */
+/** An element for a part of the song, positioned on its time axis. */
 function span(kind, song, from, to, title = null) {
   const part = el('div', { class: kind, title });
   const length = song.durationS || 1;
@@ -203,7 +203,7 @@ function fitting(song, app) {
     text: found.length ? `${many(found.length, 'song')} ${found.length === 1 ? 'fits' : 'fit'}` : 'No song fits',
   });
   const box = el('div', { class: 'fitting' }, head);
-  if (!song.tempo) box.append(el('p', { text: 'No tempo is known, so nothing can be compared.' }));
+  if (!song.tempo) box.append(el('p', { text: 'The tempo is unknown, so songs cannot be compared.' }));
   const items = found
     .slice(0, 6)
     .map((one) =>

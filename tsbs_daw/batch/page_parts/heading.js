@@ -1,6 +1,6 @@
-// What stands above the songs.
+// The head of the page, above the songs.
 
-/** The head of the page: what this crate is, and how far it is. */
+/** Fill in the name and progress of the batch. */
 function introduce(page, data) {
   document.title = `${shown(data.crate)} – catalogue`;
   find('crate').firstChild.textContent = shown(data.crate);
@@ -20,12 +20,12 @@ function introduce(page, data) {
   find('made').append('Preset ', name(data.preset), el('br'), when);
   find('whole').append(...data.links.map((one) => link(one.name, one.url)));
   find('whole').hidden = !data.links.length;
-  const open = others[0][0] ? ' It is not finished: load this page again to see more.' : '';
+  const open = others[0][0] ? ' The batch is not finished: reload this page to see more.' : '';
   find('made').append(open ? el('small', { text: open }) : '');
   warn(page);
 }
 
-/** Say once what this browser cannot do with the crate's files. */
+/** Warn once about formats that this browser does not play well. */
 function warn(page) {
   const has = (ending) => page.songs.some((song) => song.files.some((file) => ending.test(file.url)));
   const words = [];
@@ -35,12 +35,12 @@ function warn(page) {
     );
   }
   if (has(/\.mp3$/i))
-    words.push('MP3 has no exact places: after a jump, stems may be 25 ms apart here. WAV and FLAC stay together.');
+    words.push('Seeking in MP3 is inexact: after a jump, stems may be 25 ms apart here. WAV and FLAC stay in sync.');
   find('notice').textContent = words.join(' ');
   find('notice').hidden = !words.length;
 }
 
-/** The table's head; each column sorts. */
+/** The table's head. A click on a column sorts by it. */
 function heads(page) {
   const cells = COLUMNS.map(({ id, label, unit }) =>
     el(

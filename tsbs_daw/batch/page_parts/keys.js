@@ -1,6 +1,6 @@
-// Which key does what.
+// Keyboard shortcuts.
 
-/** What a key does, wherever the focus is. */
+/** Handle a key, wherever the focus is. */
 function pressed(page, event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target.closest('input:not([type=radio]):not([type=checkbox]), select');
@@ -20,7 +20,7 @@ function pressed(page, event) {
   act();
 }
 
-/** A function, or nothing if the key means nothing here. */
+/** The action of a key, as a function; nothing if it has none here. */
 function action(page, key, target) {
   const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -1e9, End: 1e9 }[key];
   if (step && (target === document.body || target.closest('.row'))) {
@@ -41,7 +41,7 @@ function action(page, key, target) {
   return mixed ? deckKey(page, mixed, key) : null;
 }
 
-/** Play the song that has the focus or is chosen; pause what plays. */
+/** Play the song that has the focus or is chosen; pause if one is playing. */
 function playKey(page) {
   if (page.player.playing) return page.player.pause();
   const near = document.activeElement?.closest('.entry');

@@ -1,4 +1,4 @@
-// The page itself: what is shown, chosen and played.
+// The page itself: which songs are shown, chosen and played.
 
 class Page extends Deck {
   constructor(data) {
@@ -85,7 +85,7 @@ class Page extends Deck {
   }
 
   sortBy(column) {
-    // Up, down, and back to the crate's own order.
+    // Ascending, descending, then the original order again.
     if (this.sort.column !== column) this.sort = { column, down: false };
     else this.sort = this.sort.down ? { column: '', down: false } : { column, down: true };
     for (const head of document.querySelectorAll('[data-column]')) {
@@ -95,7 +95,7 @@ class Page extends Deck {
     this.arrange();
   }
 
-  /** Put the songs in order and hide those that were not asked for. */
+  /** Sort the songs, and hide those that do not match the filters. */
   arrange() {
     const fitting = new Set(this.fits.map((one) => one.song));
     this.listed = sorted(this.songs, this.sort);
@@ -119,7 +119,7 @@ class Page extends Deck {
     if (!visible.has(this.current)) this.setCurrent(this.visible[0] ?? null);
   }
 
-  /** The one song that the Tab key leads to. */
+  /** Set the one song that the Tab key reaches. */
   setCurrent(song) {
     for (const [one, index] of [
       [this.current, -1],
@@ -169,7 +169,7 @@ class Page extends Deck {
     this.playerChanged();
   }
 
-  /** Find and mark what goes with the chosen song. */
+  /** Find and mark the songs that match the chosen one. */
   fit() {
     this.fits = this.chosen ? matches(this.chosen, this.songs, this.percent) : [];
     const found = new Map(this.fits.map((one) => [one.song, one]));

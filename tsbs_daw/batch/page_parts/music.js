@@ -1,23 +1,23 @@
-// Which songs go together: tempo within a tolerance that the reader sets, also at half and double time, and keys
-// that blend. Keys are compared on the Camelot wheel, where neighbours share all notes but one: the same code (8A and
-// 8A), one hour on (8A and 7A or 9A; 12A and 1A), or the relative major or minor (8A and 8B). A song without a key,
-// a drum loop say, goes with every key. A song without a tempo goes with none.
+// Which songs match: tempo within a tolerance that the user sets, also at half and double time, and compatible keys.
+// Keys are compared on the Camelot wheel, where neighbours share all notes but one: the same code (8A and 8A), one hour
+// on (8A and 7A or 9A; 12A and 1A), or the relative major or minor (8A and 8B). A song without a key, such as a drum
+// loop, matches every key. A song without a tempo matches no other.
 
 const CAMELOT = /^(1[0-2]|[1-9])([AB])$/;
 
-/** [hour 1…12, side 'A' or 'B'] of a Camelot code. */
+/** Parse a Camelot code to [hour 1…12, side 'A' or 'B']. */
 function camelot(code) {
   const found = CAMELOT.exec(code ?? '');
   return found ? [Number(found[1]), found[2]] : null;
 }
 
-/** A number by which keys are sorted: round the wheel, minor before major. */
+/** Sort key of a musical key: around the wheel, minor before major. */
 function wheelPlace(code) {
   const found = camelot(code);
   return found ? found[0] * 2 + (found[1] === 'B' ? 1 : 0) : null;
 }
 
-/** 'same', 'relative' or 'neighbour'; 'none' if one has no key; null: they do not blend. */
+/** 'same', 'relative' or 'neighbour'; 'none' if a song has no key; null if the keys are incompatible. */
 function keyRelation(code, other) {
   const [a, b] = [camelot(code), camelot(other)];
   if (!a || !b) return 'none';
@@ -26,7 +26,7 @@ function keyRelation(code, other) {
   return a[1] === b[1] && (hours === 1 || hours === 11) ? 'neighbour' : null;
 }
 
-/** {ratio, change}: the other song's tempo has to be changed by so many percent to run along at 1, 2 or 1/2 times. */
+/** {ratio, change}: a change of `change` percent makes the other song run at `ratio` (1, 2 or 1/2) times the tempo. */
 function tempoRelation(bpm, other, limit) {
   if (!bpm || !other) return null;
   const apart = (change) => Math.max(change, 1 / change) - 1;
@@ -39,7 +39,7 @@ function tempoRelation(bpm, other, limit) {
   return { ratio: best.ratio, change: 100 * (best.change - 1) };
 }
 
-/** How `other` goes with `song`, or null. */
+/** How `other` matches `song`; null if it does not. */
 function match(song, other, limit) {
   if (song === other || song.state !== 'done' || other.state !== 'done') return null;
   const tempo = tempoRelation(song.tempo?.bpm, other.tempo?.bpm, limit);
@@ -47,7 +47,7 @@ function match(song, other, limit) {
   return tempo && key ? { song: other, key, ...tempo } : null;
 }
 
-/** All that go with `song`, the closest first. */
+/** All songs that match `song`, the closest first. */
 function matches(song, songs, limit) {
   const found = songs.map((other) => match(song, other, limit)).filter(Boolean);
   const away = (one) => (one.key === 'none' ? 1000 : 0) + Math.abs(one.change);
@@ -71,7 +71,7 @@ const COLUMNS = [
   { id: 'length', label: 'Length', unit: 'minutes', value: (song) => song.durationS },
 ];
 
-/** Songs in the order of a column, what has no value last; without a column, the crate's own order. */
+/** Songs sorted by a column, those without a value last; without a column, in the original order. */
 function sorted(songs, sort) {
   const column = COLUMNS.find((one) => one.id === sort.column);
   if (!column) return [...songs];
@@ -85,7 +85,7 @@ function sorted(songs, sort) {
     .map(([, song]) => song);
 }
 
-/** Whether a song is one of those that were asked for. */
+/** Whether a song matches the filters. */
 function wanted(song, filter) {
   if (filter.state && song.state !== filter.state) return false;
   if (filter.words.some((word) => !song.searched.includes(word))) return false;

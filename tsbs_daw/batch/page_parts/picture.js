@@ -2,7 +2,7 @@
 
 const levelsOf = new WeakMap();
 
-/** {peak, rms}: Float32Arrays of amplitudes, 0…1; null where there is no picture. */
+/** {peak, rms}: Float32Arrays of amplitudes, 0…1; null if the file has no waveform. */
 function levels(file) {
   if (!file.levels) return null;
   if (!levelsOf.has(file)) {
@@ -17,7 +17,7 @@ function levels(file) {
   return levelsOf.get(file);
 }
 
-/** One scale for all files of a song, so that a quiet stem looks quiet; the song itself may be cut off at it. */
+/** One scale for all files of a song, so that a quiet stem looks quiet. The original song may exceed it. */
 function loudest(files) {
   const parts = files.filter((file) => file.kind !== 'source');
   return Math.max(
@@ -26,7 +26,7 @@ function loudest(files) {
   );
 }
 
-/** Which of a song's files a small picture shows: its stems, or what there is instead. */
+/** The files that a song's small waveform shows: its stems or, if there are none, outputs or the original. */
 function pictured(song) {
   for (const kind of ['stem', 'output', 'source']) {
     const files = song.files.filter((file) => file.kind === kind && file.levels);
@@ -35,7 +35,7 @@ function pictured(song) {
   return [];
 }
 
-/** Size a canvas for its place on the screen; its context, in CSS pixels. */
+/** Size a canvas for the screen, and return its context, in CSS pixels. */
 function prepared(canvas) {
   const { clientWidth: width, clientHeight: height } = canvas;
   const ratio = Math.min(2, window.devicePixelRatio || 1);
@@ -46,7 +46,7 @@ function prepared(canvas) {
   return { context, width, height };
 }
 
-/** Draw files below one another; `curve` < 1 lifts what is quiet. */
+/** Draw files below one another; `curve` < 1 enlarges quiet passages. */
 function drawWaveforms(canvas, files, scale, curve) {
   const { context, width, height } = prepared(canvas);
   if (!width) return;
@@ -87,7 +87,7 @@ function fillShape(context, tops, middle, color, alpha) {
   context.globalAlpha = 1;
 }
 
-/** Draw what comes into view, and give its memory back when it leaves: a thousand canvases would be too many. */
+/** Draws canvases when they come into view, and frees their memory when they leave: pages may have a thousand. */
 class Gallery {
   constructor() {
     this.draw = new Map();

@@ -1,14 +1,14 @@
-// Playing the files of a song together.
+// Synchronised playback of the files of a song.
 //
-// A page from a file:// address may neither read a file's bytes nor send a media element through Web Audio: browsers
-// hold both to be another origin. So each stem is an <audio> element of its own, and what keeps them together is:
-//   cue:   all are paused, moved to one place, waited for, and started in one breath; a browser that is not too busy
-//          then gives them to the sound card in the same buffer
-//   nudge: a stem that is found to be off by less than FAR_S plays 2 % faster or slower for as long as that takes
-//   fetch: one that is further off hurries back unheard; if that does not help, all are cued again
-//   wait:  in Firefox every change of speed shifts the sound by 20 to 40 ms, of which its clock knows nothing; left
-//          alone, its clocks tell the truth and do not drift. There, whoever is ahead pauses until the last one is there
-// Clocks of elements are read several times before anything is done: some browsers' tick unevenly.
+// A page from a file:// address may neither read a file's bytes nor send a media element through Web Audio, because
+// browsers treat every file as a different origin. So each stem is an <audio> element of its own, kept in sync by:
+//   cue:   all elements are paused, moved to one position, buffered, and started in one synchronous step; a browser
+//          that is not too busy then passes them to the sound card in the same buffer
+//   nudge: an element that is off by less than FAR_S plays 2 % faster or slower until it has caught up
+//   fetch: an element that is further off catches up faster, muted; if that does not help, all are cued again
+//   wait:  in Firefox, every change of speed shifts the audio by 20 to 40 ms, which currentTime does not reflect; at
+//          constant speed, currentTime is correct and does not drift. There, elements that are ahead pause instead
+// currentTime is read several times before any correction, because it advances unevenly in some browsers.
 
 const CLOSE_S = 0.0003;
 const MOST_PATIENCE_S = 0.02;
@@ -25,7 +25,7 @@ const WAIT_READINGS = 9;
 const WAIT_SETTLE_MS = 300;
 const WATCH_MS = 120;
 const PATIENCE_MS = 8000;
-const END_S = 0.05; // nothing is to be heard of a song after this much before its end
+const END_S = 0.05; // playback never starts closer to the end of a song
 
 class Player extends EventTarget {
   constructor() {
@@ -41,7 +41,7 @@ class Player extends EventTarget {
     }, WATCH_MS);
   }
 
-  /** Play a song from a place; without one, from where it was, or again if it was at its end. */
+  /** Play a song from a position; by default, from the current one, or from the start if the song was at its end. */
   play(song, atS = null) {
     if (song !== this.song) this.load(song);
     const again = this.position > this.length - 2 * END_S;
@@ -64,7 +64,7 @@ class Player extends EventTarget {
     return this.playing && (!song || song === this.song) ? this.pause() : this.play(song ?? this.song);
   }
 
-  /** Go to a place of the song that is loaded; it goes on playing if it did. */
+  /** Move to a position of the loaded song. If it was playing, it continues from there. */
   seek(atS) {
     const place = this.within(atS);
     if (this.playing) return this.cue(place);
@@ -73,7 +73,7 @@ class Player extends EventTarget {
     return Promise.resolve();
   }
 
-  /** Mute or solo has changed: be heard so. A file that nobody wanted to hear before joins in. */
+  /** Apply changes of mute and solo. A file that is heard for the first time is loaded and joins in. */
   mix() {
     if (!this.song) return;
     const joins = this.song.files.some((file) => heard(this.song, file) && !file.problem && !file.audio);
@@ -82,7 +82,7 @@ class Player extends EventTarget {
     this.tell();
   }
 
-  /** Shortly before the end of a loop, have its beginning cued at its end. Who has gone past it plays on. */
+  /** Shortly before the end of a loop, schedule the jump to its start. Past the end of the loop, playback continues. */
   turnBack() {
     const { loop } = this.song;
     const left = loop?.on ? loop.to - this.position : -1;
@@ -91,7 +91,7 @@ class Player extends EventTarget {
     setTimeout(() => turn === this.turn && loop.on && this.cue(this.within(loop.from)), 1000 * left);
   }
 
-  /** The place, or the nearest at which the song still sounds. */
+  /** Limit a position to the part of the song that can be played. */
   within(atS) {
     return Math.min(Math.max(0, atS), Math.max(0, this.length - END_S));
   }
@@ -105,7 +105,7 @@ class Player extends EventTarget {
     return this.song?.durationS ?? this.lead()?.duration ?? 0;
   }
 
-  /** The element whose clock is the song's. */
+  /** The element whose currentTime is the song's position. */
   lead() {
     return this.sounds().find((audio) => !audio.file.broken && !audio.ended) ?? null;
   }
@@ -126,13 +126,13 @@ class Player extends EventTarget {
     this.place = 0;
   }
 
-  /** The elements of all files that are heard, made when they are first needed. */
+  /** Return the elements of all files that were heard so far. An element is created when its file is first heard. */
   needed() {
     for (const file of this.song.files) {
       if (file.audio || file.problem || !heard(this.song, file)) continue;
       file.audio = el('audio', { src: file.url, preload: 'auto', 'data-name': file.name });
       Object.assign(file.audio, { file, readings: [], returning: null, late: 0 });
-      file.audio.preservesPitch = false; // a nudge shall cost nothing
+      file.audio.preservesPitch = false; // avoids time stretching during a nudge
       file.audio.addEventListener('error', () => this.broke(file));
       file.audio.addEventListener('ended', () => this.ended());
       this.home.append(file.audio);
@@ -156,7 +156,7 @@ class Player extends EventTarget {
     if (turn !== this.turn) return;
     const able = sounds.filter((audio) => !audio.file.broken);
     if (!able.length) return this.pause();
-    // In one breath, with nothing in between.
+    // Start all elements in one synchronous step.
     const starts = able.map((audio) => audio.play());
     this.cueing = false;
     const refused = (await Promise.allSettled(starts)).find((one) => one.reason?.name === 'NotAllowedError');
@@ -164,7 +164,7 @@ class Player extends EventTarget {
     this.tell();
   }
 
-  /** Bring every element to where most of them are. */
+  /** Move every element towards the median position. */
   align() {
     const sounds = this.sounds().filter((audio) => !audio.file.broken && !audio.ended);
     if (sounds.length < 2 || sounds.some((audio) => audio.seeking)) return;
@@ -184,7 +184,7 @@ class Player extends EventTarget {
         this.cue(middle);
         return;
       }
-      // Where bringing it back does not bring it closer, its clock and its sound disagree: leave small things alone.
+      // If a correction did not help, currentTime does not match the audio: tolerate larger offsets.
       if (Math.abs(off) > Math.abs(audio.before) / 2) audio.patience = Math.min(MOST_PATIENCE_S, 2 * audio.patience);
       audio.before = Infinity;
       if (Math.abs(off) > Math.max(audio.patience, unsure)) this.bring(audio, off);
@@ -193,7 +193,7 @@ class Player extends EventTarget {
     }
   }
 
-  /** Let an element make up for what it is off by, and look again afterwards. */
+  /** Change an element's speed until its offset is made up for. */
   bring(audio, off) {
     const far = Math.abs(off) > FAR_S;
     const step = far ? FETCH : NUDGE;
@@ -203,7 +203,7 @@ class Player extends EventTarget {
     audio.returning = setTimeout(() => this.settle(audio), (1000 * Math.abs(off)) / step);
   }
 
-  /** Let every element that is ahead of the last one pause for as long. */
+  /** Pause every element that is ahead, until the last one has caught up. */
   wait(sounds, places) {
     if (sounds.some((audio) => audio.returning)) return;
     const last = Math.min(...places);
@@ -230,9 +230,9 @@ class Player extends EventTarget {
     }
   }
 
-  /** Let one that has waited play on; its clock is believed again after a moment. */
+  /** Resume an element that has waited. Its currentTime is used again once it has settled. */
   resume(audio) {
-    audio.play().catch(() => {}); // what is wrong with it, its own events say
+    audio.play().catch(() => {}); // errors are handled in its events
     audio.returning = setTimeout(() => this.settle(audio), WAIT_SETTLE_MS);
   }
 
@@ -243,7 +243,7 @@ class Player extends EventTarget {
     if (audio.playbackRate !== 1) audio.playbackRate = 1;
   }
 
-  /** Mute what is muted, and what is just being fetched. */
+  /** Mute an element if its file is muted, or while it catches up. */
   hear(audio) {
     const muted = !heard(this.song, audio.file) || audio.fetches > 0;
     if (audio.muted !== muted) audio.muted = muted;
@@ -254,8 +254,8 @@ class Player extends EventTarget {
     file.broken = true;
     const unsupported = file.audio.error?.code === MediaError.MEDIA_ERR_SRC_NOT_SUPPORTED;
     file.trouble = unsupported
-      ? 'is missing, or of a kind that this browser cannot play'
-      : 'cannot be played to its end';
+      ? 'is missing, or has a format that this browser cannot play'
+      : 'could not be played to the end';
     this.tell();
   }
 
@@ -280,18 +280,19 @@ function median(values) {
   return [...values].sort((a, b) => a - b)[(values.length - 1) >> 1];
 }
 
-/** As on a mixer: with any solo, those; else what is not muted. While it is compared, the song itself alone. */
+/** Return whether a file is heard, as on a mixer: if any file is solo, only those, otherwise all that are not muted.
+ * During a comparison, only the original song. */
 function heard(song, file) {
   if (song.comparing) return file.kind === 'source';
   return song.files.some((one) => one.solo) ? file.solo : !file.mute;
 }
 
-/** Wait until an element can play from a place at once. Resolves also if it never can. */
+/** Wait until an element is ready to play from a position. Also resolves if it fails or takes too long. */
 function ready(audio, atS) {
   return new Promise((resolve) => {
     const names = ['seeked', 'canplay', 'canplaythrough', 'loadedmetadata', 'error'];
     let moved = false;
-    let enough = 4; // HAVE_ENOUGH_DATA; after a while, what there is will do
+    let enough = 4; // HAVE_ENOUGH_DATA; after a while, HAVE_FUTURE_DATA suffices
     const look = () => {
       if (audio.readyState >= 1 && !moved) {
         moved = true;

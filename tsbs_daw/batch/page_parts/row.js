@@ -1,4 +1,4 @@
-// A song's line in the table.
+// A song's row in the table.
 
 const STATES = { done: 'Ready', failed: 'Failed', duplicate: 'Duplicate', waiting: 'Waiting' };
 
@@ -32,7 +32,7 @@ function row(song, app) {
       el('span', { class: 'warnings', title: song.warnings.map(shown).join('\n'), text: `${many(count, 'warning')}` }),
     );
   }
-  // Songs without tags may be called alike; their files are not.
+  // Songs without tags may have the same title, but their paths differ.
   const whose = name(song.artist || song.source);
   const under = el('span', { class: 'under' }, whose, ...marks, song.badge);
   song.line = el(
@@ -57,7 +57,7 @@ function picture(song, app) {
       el('button', { type: 'button', class: 'name', tabindex: -1, onclick: () => app.choose(twin, true) }, 'Go to it');
     return cell(
       'why',
-      el('span', {}, name(song.reason ?? (song.state === 'waiting' ? 'It waits for its turn.' : ''))),
+      el('span', {}, name(song.reason ?? (song.state === 'waiting' ? 'It is waiting to be separated.' : ''))),
       jump,
     );
   }
@@ -78,7 +78,7 @@ function picture(song, app) {
     });
   } else
     box.append(
-      el('span', { class: 'lane-note', text: song.files.length ? 'Its files are not here.' : 'It has no files.' }),
+      el('span', { class: 'lane-note', text: song.files.length ? 'Its files are missing.' : 'It has no files.' }),
     );
   return cell('wave', box);
 }
@@ -105,7 +105,7 @@ function values(song) {
   ];
 }
 
-/** A figure, visibly marked if there is doubt about it, with the reason for eyes, pointers and ears. */
+/** A figure. A doubtful one is marked visibly, with the reason as a tooltip and for screen readers. */
 function marked(text, doubt) {
   if (!doubt) return el('span', { text: shown(text) });
   return el(

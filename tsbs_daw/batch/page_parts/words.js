@@ -1,10 +1,10 @@
-// Making elements and words. Text from the catalogue enters the page here, and only ever as text.
+// Helpers for elements and text. All text from the catalogue is inserted here, never as markup.
 
 const NOTHING = '–';
 
 const find = (id) => document.getElementById(id);
 
-/** An element: attributes by name; `text` its text; `on…` handlers; true and false set and leave out an attribute. */
+/** Create an element: attributes by name; `text` sets the text, `on…` adds a handler, false omits an attribute. */
 function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -17,10 +17,10 @@ function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A name from outside, which may run from right to left without turning round what stands beside it. */
+/** An external name, isolated so that right-to-left text does not affect its surroundings. */
 const name = (text, attributes = {}) => el('bdi', { ...attributes, text: shown(text) });
 
-/** Text in which nothing is invisible: line ends and control characters become symbols. */
+/** Make line ends and control characters in a text visible as symbols. */
 function shown(text) {
   return String(text)
     .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
@@ -47,10 +47,10 @@ const many = (count, one, more = `${one}s`) => `${count.toLocaleString('en')} ${
 
 const percent = (share) => `${Math.round(share * 100)} %`;
 
-/** "0.31" of certainty in words that can be read at a glance. */
+/** Format a confidence: 0.31 is "31 % sure". */
 const sure = (confidence) => `${percent(confidence)} sure`;
 
-/** What a search compares: no case, no accents. */
+/** Normalise text for searching: no case, no accents. */
 const plain = (text) =>
   String(text)
     .normalize('NFKD')
