@@ -1,6 +1,6 @@
-// Asking the server, and hearing from it.
+// Requests to the server, and its events.
 
-/** JSON from the server. Throws an Error whose message is the server's sentence. */
+/** Request JSON from the server. Throws an Error with the server's message. */
 async function ask(url, { method = 'GET', body } = {}) {
   const options = { method, cache: 'no-store', redirect: 'error' };
   if (method === 'POST') {
@@ -11,25 +11,25 @@ async function ask(url, { method = 'GET', body } = {}) {
   try {
     answer = await fetch(url, options);
   } catch {
-    throw new Error('The page does not reach tsbs-daw; is `tsbs-daw web` still running?');
+    throw new Error('The page cannot reach tsbs-daw; is `tsbs-daw web` still running?');
   }
   const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(found.error ?? `tsbs-daw answers with an error (${answer.status}).`);
+  if (!answer.ok) throw new Error(found.error ?? `tsbs-daw answered with an error (${answer.status}).`);
   return found;
 }
 
-/** Say something once, above everything; an empty text takes it away. */
+/** Show a message above everything else; an empty text hides it. */
 function notice(text) {
   if (find('notice').textContent !== text) find('notice').textContent = text;
   find('notice').hidden = !text;
 }
 
-/** Say something to those who listen to the page. */
+/** Announce something to users of a screen reader. */
 function say(text) {
   find('said').textContent = text;
 }
 
-/** Do what a button asks for; a refusal is said in the server's own sentence. */
+/** Run the action of a button; a refusal is shown in the server's words. */
 async function attempt(button, work, done = '') {
   if (button) button.disabled = true;
   try {
@@ -43,13 +43,13 @@ async function attempt(button, work, done = '') {
   }
 }
 
-/** How the queue stands, kept up to date by server-sent events; `change` events tell of news. */
+/** The state of the queue, kept up to date by server-sent events; dispatches `change` events. */
 class Feed extends EventTarget {
   constructor() {
     super();
     this.now = null;
     this.connected = false;
-    // A hidden page lets go of its connection: a browser has only six for all tabs, and players need them.
+    // A hidden page closes its connection: a browser has only six for all tabs, and players need them.
     document.addEventListener('visibilitychange', () => (document.hidden ? this.close() : this.open()));
     if (!document.hidden) this.open();
   }
@@ -62,7 +62,7 @@ class Feed extends EventTarget {
     source.addEventListener('change', (event) => this.change(JSON.parse(event.data)));
     source.addEventListener('error', () => {
       this.connect(false);
-      // After an answer that is no stream, a browser does not try again by itself.
+      // After a response that is not a stream, a browser does not reconnect by itself.
       if (source.readyState === EventSource.CLOSED) this.retry = setTimeout(() => this.open(), 2000);
     });
   }

@@ -1,4 +1,4 @@
-// Files that are dropped onto the page, or chosen: sent one after the other, as they are.
+// Files that are dropped onto the page, or chosen: uploaded one after the other, unchanged.
 
 class DropZone {
   constructor() {
@@ -9,7 +9,7 @@ class DropZone {
       find('file').value = '';
     });
     find('drop').addEventListener('submit', (event) => event.preventDefault());
-    // Anywhere on the page: a file that misses the field would replace the page.
+    // Accept drops anywhere: otherwise, a file that misses the field would replace the page.
     document.addEventListener('dragover', (event) => this.over(event, true));
     document.addEventListener('dragleave', (event) => event.relatedTarget || this.over(event, false));
     document.addEventListener('drop', (event) => {
@@ -76,10 +76,10 @@ class DropZone {
     this.sending = false;
   }
 
-  /** What is wrong, or null. XMLHttpRequest, because fetch does not say how much has been sent. */
+  /** Upload a file, and return the problem or null. Uses XMLHttpRequest because fetch reports no upload progress. */
   send(item) {
     if (this.choices && item.file.size > this.choices.mostBytes) {
-      return Promise.resolve('This file is too large to be sent; use `tsbs-daw submit` for it.');
+      return Promise.resolve('This file is too large to upload; use `tsbs-daw submit` for it.');
     }
     return new Promise((resolve) => {
       const request = (item.request = new XMLHttpRequest());
@@ -97,11 +97,11 @@ class DropZone {
         try {
           found = JSON.parse(request.responseText);
         } catch {
-          // not our answer; the status says what there is to say
+          // not a response of tsbs-daw; report its status
         }
-        resolve(found.error ?? `tsbs-daw answers with an error (${request.status}).`);
+        resolve(found.error ?? `tsbs-daw answered with an error (${request.status}).`);
       });
-      request.addEventListener('error', () => resolve('The page does not reach tsbs-daw; drop the file again.'));
+      request.addEventListener('error', () => resolve('The page cannot reach tsbs-daw; drop the file again.'));
       request.addEventListener('abort', () => resolve('Stopped.'));
       request.send(item.file);
     });

@@ -1,4 +1,4 @@
-// Which part of the page is shown: the address says it, so that links, Back and bookmarks work.
+// The view that is shown is part of the address, so that links, Back and bookmarks work.
 
 const feed = new Feed();
 const queueView = new QueueView(feed);
@@ -23,7 +23,7 @@ function showView() {
 }
 
 window.addEventListener('hashchange', () => {
-  // A link into the page itself, as "Skip to the content", is no other view.
+  // A link within the page, such as "Skip to the content", does not change the view.
   if (location.hash === '#content') return;
   showView();
   if (!location.hash.startsWith('#song')) find('content').focus({ preventScroll: true });
@@ -32,7 +32,7 @@ find('doctor-run').addEventListener('click', runDoctor);
 document.addEventListener('keydown', (event) => songKey(event));
 showView();
 
-/** The catalogue's keys, for the song that is open or plays. */
+/** The catalogue's keyboard shortcuts, for the song that is open or playing. */
 function songKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest('input, select, textarea')) return;

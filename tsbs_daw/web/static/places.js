@@ -1,17 +1,17 @@
-// Watch folders and what they did, batches, models, and the checks of this machine.
+// Watch folders and their files, batches, models, and the checks of this machine.
 
 const DOCTOR_MARKS = { ok: 'ok', note: 'note', problem: 'problem' };
 
 async function showFolders() {
   await attempt(null, async () => {
     const found = await ask('/api/folders');
-    const none = el('p', { class: 'none' }, 'No folder was ever watched. Start with ', el('code', { text: 'tsbs-daw watch FOLDER --out FOLDER' }), '.');
+    const none = el('p', { class: 'none' }, 'No folder has been watched yet. Start with ', el('code', { text: 'tsbs-daw watch FOLDER --out FOLDER' }), '.');
     find('folders').replaceChildren(...(found.length ? found.map(folderPlace) : [none]));
   });
 }
 
 function folderPlace(folder) {
-  const state = folder.watched ? 'watched now' : folder.there ? 'not watched now' : 'not there now';
+  const state = folder.watched ? 'watched now' : folder.there ? 'not watched now' : 'missing';
   const counts = Object.entries(folder.counts).map(([kind, count]) => `${count} ${kind}`);
   const items = folder.files.map((file) =>
     el(
@@ -36,7 +36,7 @@ function folderPlace(folder) {
 async function showBatches() {
   await attempt(null, async () => {
     const found = await ask('/api/catalogues');
-    const none = el('p', { class: 'none' }, 'No batch is known here. Start with ', el('code', { text: 'tsbs-daw batch FOLDER --out FOLDER' }), '.');
+    const none = el('p', { class: 'none' }, 'There are no batches yet. Start with ', el('code', { text: 'tsbs-daw batch FOLDER --out FOLDER' }), '.');
     const places = found.map((one) =>
       el(
         'section',

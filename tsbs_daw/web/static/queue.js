@@ -67,7 +67,7 @@ class QueueView {
     if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
   }
 
-  /** The element of a job, as it is now. */
+  /** Create or update the element of a job. */
   item(job, number, jobs) {
     let item = this.items.get(job.id);
     if (!item) this.items.set(job.id, (item = this.make(job)));
@@ -111,7 +111,7 @@ class QueueView {
     return job.playable ? el('a', { class: 'title', href: `#song/${job.id}` }, name(job.song)) : name(job.song);
   }
 
-  /** Buttons appear and go with the state; one that stays is the same element, and keeps the focus. */
+  /** Add and remove buttons with the state; a button that stays is the same element, so it keeps the focus. */
   buttons(item, job, waits, first, last) {
     const post = (act, body, done) => (event) =>
       attempt(event.currentTarget, () => ask(`/api/jobs/${job.id}/${act}`, { method: 'POST', body }), done);
@@ -121,8 +121,8 @@ class QueueView {
       waits && ['earlier', '↑', `Run ${shown(job.song)} earlier`, post('move', { to: 'earlier' }, 'Moved up.'), first],
       waits && ['later', '↓', `Run ${shown(job.song)} later`, post('move', { to: 'later' }, 'Moved down.'), last],
       live && ['cancel', job.cancelling ? 'Cancelling' : 'Cancel', `Cancel ${shown(job.song)}`, post('cancel', {}, 'Cancelling.'), job.cancelling],
-      // What was dropped onto the page leaves the spool when it is done.
-      !live && !(job.origin === 'web' && job.state === 'done') && ['retry', 'Retry', `Retry ${shown(job.song)}`, post('retry', {}, 'It waits to run again.'), false],
+      // A file that was dropped onto the page is removed from the spool when it is done.
+      !live && !(job.origin === 'web' && job.state === 'done') && ['retry', 'Retry', `Retry ${shown(job.song)}`, post('retry', {}, 'Queued again.'), false],
     ].filter(Boolean);
     const names = new Set(wanted.map(([kind]) => kind));
     for (const [kind, button] of item.made) {
@@ -160,7 +160,7 @@ class QueueView {
   }
 }
 
-/** "2:10 left", from how long a job has taken for what is done of it; nothing while that says little. */
+/** "about 2:10 left", extrapolated from the time taken so far; nothing while too little is done. */
 function timeLeft(job) {
   const took = Date.now() / 1000 - (job.started ?? Infinity);
   if (!(took > 3) || job.fraction < 0.02) return '';

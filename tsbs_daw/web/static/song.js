@@ -1,12 +1,12 @@
-// A song: its stems with the catalogue's player, and its files to save.
+// The view of a song: its stems in the catalogue's player, and its files for download.
 
 class SongView extends Deck {
   constructor() {
     super();
-    this.songs = new Map(); // by job: what plays goes on while another page is shown
+    this.songs = new Map(); // by job: a song keeps playing while another view is shown
   }
 
-  /** Show a job's song; `jump` comes from the player's dock. */
+  /** Show a job's song. The parameter `jump` is set by the player's dock. */
   async choose(song, jump = false) {
     if (jump) location.hash = `#song/${song.id}`;
   }
@@ -15,7 +15,7 @@ class SongView extends Deck {
     this.close();
     const wanted = (this.wanted = jobId);
     find('song-title').replaceChildren('Loading');
-    find('song').replaceChildren(el('p', { class: 'none', text: 'The waveforms are drawn; a long song takes a moment.' }));
+    find('song').replaceChildren(el('p', { class: 'none', text: 'Measuring the waveforms; a long song takes a moment.' }));
     await attempt(null, async () => {
       const job = await ask(`/api/jobs/${jobId}`);
       if (this.wanted !== wanted) return;
@@ -54,7 +54,7 @@ class SongView extends Deck {
   }
 }
 
-/** The files of a job to save, and all of them in one archive. */
+/** Download links for the files of a job, and for all of them in one archive. */
 function saved(job) {
   const label = { stem: 'stem', output: 'processed', source: 'the song', session: 'session', loop: 'loop', other: '' };
   const items = job.files.map((file) =>
