@@ -24,14 +24,14 @@ from tsbs_daw.core.errors import described, shown
 log = logging.getLogger(__name__)
 
 NAMESPACE = "tsbs-daw"
-GROUP = 8  # most chunks in a call: with four stems, 8 MB to the node and 34 MB back
+GROUP = 8  # maximum number of chunks in a call: with four stems, 8 MB to the node and 34 MB back
 UNDER_WAY = 3  # batches of an actor under way: one is being computed, one is waiting there, one is in transit
-PIECE_BYTES = 8_000_000  # of a model that is sent to a node
+PIECE_BYTES = 8_000_000  # size of the pieces in which a model is sent to a node
 START_LIMIT_S = 180.0  # a node's first actor imports torch
 CALL_LIMIT_S = 300.0
 CONTROL_LIMIT_S = 30.0
-MOST_TRIES = 3  # failures that nodes report for a chunk before it fails
-MOST_DEATHS = 6  # actors that die while they have a chunk before it fails, because it may be the cause
+MOST_TRIES = 3  # a chunk fails after this many errors reported by nodes
+MOST_DEATHS = 6  # a chunk fails after this many actors died while they had it, because it may be the cause
 
 
 # Return estimates inline with the result of the call. Otherwise each is copied through two object stores and two
@@ -178,7 +178,7 @@ class Lane:
             The actor's `hello`.
 
         Raises:
-            Refused, RayError
+            Refused, RayError: The node runs another program, or the actor failed.
         """
         self.actor = actor or self._new_actor()
         hello: dict[str, Any] = self.ray.get(self.actor.hello.remote(), timeout=START_LIMIT_S)
@@ -203,7 +203,7 @@ class Lane:
         """Load a model on the node, and send its file if the node lacks it.
 
         Raises:
-            Refused, RayError
+            Refused, RayError: The node computes in another number format, or the actor failed.
         """
         if not self._get(self.actor.has.remote(model.sha256)) and not self._is_in_place(model):
             size, offset = Path(model.path).stat().st_size, 0
@@ -236,7 +236,7 @@ class Lane:
         """Compute chunks of one model, stage and song on the actor.
 
         Raises:
-            Refused, RayError, and the exceptions of `NodeSeparator.compute`
+            Refused, RayError: See `load`; RayError also wraps the exceptions of `NodeSeparator.compute`.
         """
         first = items[0]
         self._ensure(first.model)
@@ -256,7 +256,7 @@ class Lane:
 
     @property
     def capacity(self) -> int:
-        """Number of chunks that it can have under way."""
+        """Number of chunks that the lane can have under way."""
         return UNDER_WAY * self.batch if self.ready else 0
 
     def _get(self, reference: Any, limit_s: float = CONTROL_LIMIT_S) -> Any:
