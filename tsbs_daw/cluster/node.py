@@ -57,10 +57,10 @@ def checked(array: np.ndarray, expected: str) -> np.ndarray:
     """Return the array if it matches its hash.
 
     Raises:
-        DamagedInTransit: It does not.
+        DamagedInTransit: The array does not match.
     """
     if digest(array) != expected:
-        raise DamagedInTransit("a chunk was damaged on its way")
+        raise DamagedInTransit("a chunk was damaged in transit")
     return array
 
 
@@ -187,7 +187,7 @@ class NodeSeparator:
             return
         if file_sha256(partial) != sha256:
             partial.unlink()
-            raise DamagedInTransit("the model was damaged on its way")
+            raise DamagedInTransit("the model was damaged in transit")
         partial.replace(self._path(sha256))
 
     def load(self, sha256: str, precision: str) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class NodeSeparator:
         try:
             found = [future.array() for future in separator.batcher.submit(arrays, stage)]
         except DeviceLost:
-            log.exception("the device is lost, and this process with it")
+            log.exception("the device is lost; ending this process")
             os._exit(1)  # the bridge starts another actor
         seconds = sum(array.shape[-1] for array in arrays) / separator.engine.config.sample_rate
         self._note(song, len(arrays), seconds)
@@ -275,7 +275,7 @@ class NodeSeparator:
             if key not in self._separators:
                 path = self._find(sha256)
                 if path is None:
-                    raise CheckpointError(f"The model {sha256[:12]} is not on {socket.gethostname()} any more.")
+                    raise CheckpointError(f"The model {sha256[:12]} is no longer on {socket.gethostname()}.")
                 while len(self._separators) >= MODELS_LOADED:
                     self._separators.popitem(last=False)
                 network, device = checkpoint.load(path), choose_device("auto")
