@@ -179,7 +179,7 @@ class Connection:
                     write_frame(stream, request.head, request.audio)
                     self.bytes_out += request.audio.nbytes
         except (OSError, ValueError) as error:
-            log.debug("the bridge does not take more: %s", error)
+            log.debug("the bridge accepts no more chunks: %s", error)
         finally:
             with contextlib.suppress(OSError, ValueError):
                 stream.close()
@@ -211,7 +211,7 @@ class Connection:
             try:
                 checked(array, head["hash"])
             except DamagedInTransit:
-                log.warning("an estimate was damaged on its way; its chunk is computed again")
+                log.warning("an estimate was damaged in transit; its chunk is computed again")
                 self._frames.put(request)
                 return
             del self._outstanding[head["id"]]
@@ -310,7 +310,8 @@ class RemoteChunkFuture:
         """Wait for the estimate.
 
         Raises:
-            ClusterUnavailable, DeviceError
+            ClusterUnavailable: The cluster is away, and computing locally is not allowed.
+            DeviceError: Computing locally failed.
 
         Shape:
             (stems, channels, samples)
