@@ -347,7 +347,7 @@ def test_several_workers_share_a_crate(tmp_path):
 def test_a_crate_without_songs_is_wrong_use(tmp_path):
     (tmp_path / "crate").mkdir()
     (tmp_path / "crate" / "notes.txt").write_text("no song")
-    with pytest.raises(UsageError, match="has no songs"):
+    with pytest.raises(UsageError, match="contains no songs"):
         run_batch(batch_in(tmp_path))
     with pytest.raises(UsageError, match="is not a folder"):
         run_batch(replace(batch_in(tmp_path), folder=tmp_path / "gone"))
@@ -358,7 +358,7 @@ def test_every_crate_has_an_out_folder_of_its_own(tmp_path):
     first = run_batch(request)
     other = replace(request, folder=request.folder.with_name("moved"))
     shutil.copytree(request.folder, other.folder)
-    with pytest.raises(UsageError, match="choose another --out"):
+    with pytest.raises(UsageError, match="Choose another --out"):
         run_batch(other)
     shutil.rmtree(request.folder)
     assert [song.sha256 for song in run_batch(other).songs] == [song.sha256 for song in first.songs]

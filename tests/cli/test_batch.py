@@ -22,7 +22,7 @@ from tsbs_daw.presets.delivery import DeliveryOptions
         (("crate",), "--out"),
         (("gone", "--out", "out"), "is not a folder"),
         (("crate/one.wav", "--out", "out"), "is not a folder"),
-        (("empty", "--out", "out"), "has no songs"),
+        (("empty", "--out", "out"), "contains no songs"),
         (("crate", "--out", "out", "--preset", "crat"), "crate"),
         (("crate", "--out", "out", "--model", "no such"), "model"),
         (("crate", "--out", "out", "--preset", "guitar-piano"), "models pull htdemucs_6s"),
