@@ -1,7 +1,7 @@
 -- @description tsbs-daw: jobs
 -- @noindex
 -- @about
---   What is under way, with progress, time left, cancel and retry, and why a job failed.
+--   Shows jobs with their progress and time left, and why a job failed; cancels and retries jobs.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")

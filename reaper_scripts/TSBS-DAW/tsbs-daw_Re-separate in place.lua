@@ -1,8 +1,8 @@
 -- @description tsbs-daw: re-separate in place...
 -- @noindex
 -- @about
---   New stems, by another preset, for tracks that tsbs-daw made; every edit of them is kept. Outputs that have no track
---   yet get one, muted.
+--   Replaces the stems on tracks that tsbs-daw made, using another preset; all edits are kept. Outputs that have no
+--   track yet get one, muted.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")

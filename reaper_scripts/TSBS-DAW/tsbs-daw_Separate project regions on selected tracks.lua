@@ -1,7 +1,7 @@
 -- @description tsbs-daw: separate project regions on selected tracks
 -- @noindex
 -- @about
---   Takes apart what the selected tracks play in every region: one job for each region and track.
+--   Separates what the selected tracks play in every region: one job for each region and track.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")

@@ -4,7 +4,7 @@
 -- @changelog First version.
 -- @about
 --   # tsbs-daw: separate selected items
---   Takes every selected item apart, and puts a folder of its stems below its track, with the last choice of preset.
+--   Separates every selected item with the last used preset, and puts its stems below its track.
 -- @provides
 --   [main] tsbs-daw_*.lua
 --   [nomain] lib/*.lua

@@ -1,7 +1,7 @@
 -- @description tsbs-daw: separate time selection on selected tracks
 -- @noindex
 -- @about
---   Takes apart what the selected tracks play in the time selection.
+--   Separates what the selected tracks play in the time selection.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")

@@ -1,8 +1,8 @@
 -- @description tsbs-daw: separate with preset...
 -- @noindex
 -- @about
---   Asks for a preset, the stems, whether items, the time selection or regions are meant, and what becomes of the
---   source; remembers it, and separates them.
+--   Asks for a preset, the stems, what to separate (items, the time selection or regions) and what to do with the
+--   source; remembers the choices, and separates.
 
 local folder = (({ reaper.get_action_context() })[2]):match("^(.*[/\\])")
 local require = assert(loadfile(folder .. "lib/require.lua"))()(folder .. "lib/")

@@ -188,7 +188,7 @@ def test_the_chooser_and_the_jobs_are_drawn_by_reaimgui_where_it_is_there(studio
     assert job["preset"] == "instrumental" and "bass" not in studio.project.names()
     studio.run("Jobs")
     studio.ticks(2)
-    assert imgui.says("Nothing is under way.")
+    assert imgui.says("Nothing is in progress.")
     imgui.open = False
     studio.ticks(14)
     assert studio.reaper.scripts == []
@@ -405,14 +405,14 @@ def test_a_reversed_stem_keeps_its_sound_when_it_is_separated_again_and_that_is_
     bass.take.source = reversed_
     separate_again(studio, daemon, STEMS, 1)
     assert bass.take.source is reversed_ and "again 1" in stem_items(studio.project, "drums")[0].take.source.path
-    assert "plays it reversed, so it keeps its sound" in studio.reaper.help_line
+    assert "plays it reversed, so its audio was kept" in studio.reaper.help_line
     assert studio.reaper.lit == {"tsbs-daw_Jobs.lua"}, "its button is lit, and nothing takes the keys from the user"
     studio.run("Jobs")
     studio.ticks(2)
-    assert studio.reaper.window("Jobs").says("plays it reversed, so it keeps its sound")
+    assert studio.reaper.window("Jobs").says("plays it reversed, so its audio was kept")
     studio.reaper.window("Jobs").press("Escape")
     studio.ticks(20)
     assert studio.reaper.lit == set()
     separate_again(studio, daemon, STEMS, 2)
     assert bass.take.source is reversed_ and "again 2" in stem_items(studio.project, "drums")[0].take.source.path
-    assert studio.jobs_say("plays it reversed, so it keeps its sound"), "and once more"
+    assert studio.jobs_say("plays it reversed, so its audio was kept"), "and once more"

@@ -147,7 +147,7 @@ def test_an_analysis_that_failed_is_a_sentence_and_changes_nothing(
 def test_an_item_that_is_gone_is_a_sentence(studio: Studio, daemon: DaemonByHand):
     studio.project.remove_item(ask(studio))
     answer(studio, daemon)
-    assert "is gone from its project, so its analysis has no place" in studio.troubled()[0]
+    assert "is gone from its project, so its analysis cannot be inserted" in studio.troubled()[0]
 
 
 def test_an_analysis_comes_once(studio: Studio, daemon: DaemonByHand):

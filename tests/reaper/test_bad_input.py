@@ -64,7 +64,7 @@ BAD_RESULTS: dict[str, tuple[Callable[[DaemonByHand, dict], str], str]] = {
     "another length": (lambda daemon, job: json.dumps(done(daemon, job, samples=99)), "is damaged; run the job"),
     "a cut stem": (cut_file, "bass.wav' is damaged; run the job again."),
     "no sound": (noise_file, "vocals.wav' is damaged; run the job again."),
-    "a missing stem": (missing_file, "other.wav' is not there any more"),
+    "a missing stem": (missing_file, "other.wav' is missing"),
 }
 
 
@@ -123,7 +123,7 @@ def unwritable_media(studio: Studio, daemon: DaemonByHand, tmp_path: Path, spoil
     daemon.finish(job)
     spoil(studio.project.folder / "Media")
     daemon.work(studio)
-    assert "Nothing can be written to" in studio.troubled()[0]
+    assert "Cannot write to" in studio.troubled()[0]
     assert studio.project.names() == ["Mix"] and studio.project.undo_steps == []
 
 
@@ -192,7 +192,7 @@ def test_an_unwritable_spool_is_a_sentence(studio: Studio):
     studio.project.add_item(studio.project.add_track("Mix"), studio.song(), 1.0, 1.0)
     studio.run("Separate selected items")
     studio.ticks(2)
-    assert studio.reaper.window("Jobs").says("Nothing can be written to")
+    assert studio.reaper.window("Jobs").says("Cannot write to")
     assert studio.project.undo_steps == []
 
 
@@ -216,10 +216,10 @@ def test_media_that_reaper_has_set_offline_meanwhile_are_a_sentence_and_can_be_r
     sound, media.audio = media.audio, media.audio * 0
     studio.run("Separate selected items")
     studio.ticks(60)
-    assert daemon.claim() == [] and "REAPER gives nothing but silence" in studio.troubled()[0]
+    assert daemon.claim() == [] and "REAPER returns only silence" in studio.troubled()[0]
     assert studio.project.names() == ["Mix"] and studio.project.undo_steps == [] and path.read_bytes() == audio
     media.audio = sound
-    studio.jobs_say("nothing but silence")
+    studio.jobs_say("only silence")
     studio.reaper.window("Jobs").click("Retry")
     studio.ticks(3)
     daemon.work(studio)

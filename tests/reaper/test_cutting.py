@@ -127,7 +127,7 @@ def test_what_is_still_to_be_read_is_read_before_its_item_is_cut(studio: Studio,
     assert pieces(track) == [(0.0, 60.0, False)] and studio.reaper.accessors == 1, "it waits for the long one"
     daemon.work(studio)
     assert [piece for piece in pieces(track) if piece[2]] == [(0.0, 0.1, True), (1.0, 40.0, True)]
-    assert "cut meanwhile" not in str(studio.troubled())
+    assert "cut in the meantime" not in str(studio.troubled())
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_an_item_with_other_media_by_now_is_not_muted(studio: Studio, daemon: Da
     daemon.work(studio)
     studio.ticks(2)
     assert not any(muted for _, _, muted in pieces(track))
-    assert studio.jobs_say("nothing of it was muted")
+    assert studio.jobs_say("no part of it was muted")
 
 
 def test_a_loop_is_found_again_after_a_cut(studio: Studio, daemon: DaemonByHand):

@@ -183,7 +183,7 @@ def test_what_cannot_become_takes_gets_tracks_and_can_be_separated_again(
     daemon.work(studio)
     assert [len(item.takes) for item in track.items] == [1] * len(track.items)
     assert len(stem_items(studio.project, "bass")) == 1
-    assert len(places) > 1 or studio.jobs_say("is locked, so it was not cut and goes on playing")
+    assert len(places) > 1 or studio.jobs_say("is locked, so it was not cut and keeps playing")
     track.values["I_SELECTED"] = 0.0
     studio.project.track_named("bass").values["I_SELECTED"] = 1.0
     studio.run("Re-separate in place")

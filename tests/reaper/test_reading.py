@@ -180,7 +180,7 @@ def test_a_video_without_sound_is_refused(studio: Studio, daemon: DaemonByHand):
     source.type, source.audio = "VIDEO", np.zeros((0, 0), np.float32)
     studio.run("Separate selected items")
     studio.ticks(3)
-    assert studio.tickets() == [] and studio.jobs_say("has no audio; choose an item that has")
+    assert studio.tickets() == [] and studio.jobs_say("has no audio; choose an item with audio")
 
 
 def test_a_file_that_was_offline_and_came_back_is_taken(studio: Studio, daemon: DaemonByHand):
@@ -237,7 +237,7 @@ def test_several_items_that_are_muted_by_now_cannot_be_separated_again_and_that_
     studio.ticks(2)
     studio.reaper.window("Re-separate").click("Separate")
     studio.ticks(20)
-    assert studio.tickets() == [] and studio.jobs_say("none of them is heard now; unmute them, and try again.")
+    assert studio.tickets() == [] and studio.jobs_say("none of them is audible now; unmute them and try again.")
 
 
 def test_items_of_lanes_that_do_not_play_are_not_in_what_a_track_plays(studio: Studio, daemon: DaemonByHand):
@@ -279,7 +279,7 @@ def test_take_effects_that_stems_are_without_are_said(studio: Studio, daemon: Da
     item_of(studio).take.effects = 1
     studio.run("Separate selected items")
     assert len(daemon.work(studio)) == 1
-    assert studio.jobs_say("'mix' has take effects, which its stems are without; check *Include take effects*")
+    assert studio.jobs_say("'mix' has take effects, which are not in its stems; check *Include take effects*")
 
 
 def test_take_effects_among_several_items_are_said(studio: Studio, daemon: DaemonByHand):

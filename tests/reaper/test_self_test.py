@@ -110,7 +110,7 @@ def test_where_it_cannot_begin_it_says_so_and_leaves_no_undo_point(studio: Studi
     studio.reaper.patient = True
     studio.run("Self-test")
     studio.ticks(3)
-    assert "The self-test cannot begin" in studio.reaper.console and "Nothing can be written" in studio.reaper.console
+    assert "The self-test cannot start" in studio.reaper.console and "Cannot write" in studio.reaper.console
     assert studio.project.undo_steps == []
 
 

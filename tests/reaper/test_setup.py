@@ -54,7 +54,7 @@ def test_while_it_checks_the_window_says_so(studio: Studio):
     program = Program(studio, "reaper setup", state="checking", findings=[])
     studio.run("Setup")
     studio.ticks(12)
-    assert studio.reaper.window("Setup").says("checks this machine")
+    assert studio.reaper.window("Setup").says("is checking this machine")
     program.state = "done"
     program.run("reaper setup")
     studio.ticks(12)

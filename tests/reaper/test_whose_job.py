@@ -100,7 +100,7 @@ def test_the_jobs_window_leaves_the_jobs_of_another_reaper_alone(studio: Studio,
     for _ in range(20):
         second.tick()
     window = second.window("Jobs")
-    assert window.says("It belongs to another REAPER that is running.")
+    assert window.says("It belongs to another running REAPER.")
     assert not window.says("Cancel") and not window.says("Dismiss")
 
 

@@ -134,7 +134,7 @@ local function add_tempo_map(proj, found, at, when, said)
     end
   end
   if not well then
-    said[#said + 1] = "REAPER has put a tempo marker elsewhere than on its beat; look at the tempo map, or undo."
+    said[#said + 1] = "REAPER placed a tempo marker off its beat; check the tempo map, or undo."
   end
   if found.tempo.doubtful then
     said[#said + 1] = "The tempo is doubtful; compare the tempo map with the song."
@@ -212,7 +212,7 @@ function analysis.of(proj, ticket, result)
     end
     item = find()
     if item == nil then
-      return nil, ("%s is gone from its project, so its analysis has no place."):format(text.shown(ticket.name))
+      return nil, ("%s is gone from its project, so its analysis cannot be inserted."):format(text.shown(ticket.name))
     elseif not item then
       return false
     elseif not is_ready then

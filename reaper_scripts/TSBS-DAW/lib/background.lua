@@ -146,7 +146,7 @@ function background:_read_tickets(pause)
   self.queue, self.has_looked = queue, true
 end
 
--- Show how many jobs are under way, and how far the first of those is that the daemon has begun.
+-- Show how many jobs are in progress, and how far the first of those is that the daemon has begun.
 function background:_show_progress(pause)
   local count, line, looked = 0, nil, 0
   for _, ticket in ipairs(self.queue) do
@@ -160,7 +160,7 @@ function background:_show_progress(pause)
       end
     end
   end
-  notices.show_progress(count, line or count > 0 and "jobs are under way" or nil)
+  notices.show_progress(count, line or count > 0 and "jobs are in progress" or nil)
 end
 
 -- Begin what can be begun, ticket by ticket.

@@ -8,8 +8,8 @@ local text, wav = require("text"), require("wav")
 
 local capture = {}
 
-local SILENT = "REAPER gives nothing but silence; "
-  .. "if it sets media offline while it is in the background, bring it to the front and try again"
+local SILENT = "REAPER returns only silence; "
+  .. "if it sets media offline while in the background, bring it to the front and try again"
 local VALUES, LEAST = 4096, 64 -- of all channels in one read: about half a millisecond; samples, however many channels
 
 local function accessor_of(spec, object)
@@ -55,7 +55,7 @@ function capture.to_file(spec, object, path, look)
       file:abandon()
       file = nil
     end
-    return nil, ("The audio cannot be read into %s (%s)."):format(text.shown(path), why)
+    return nil, ("Cannot read the audio into %s (%s)."):format(text.shown(path), why)
   end
 
   local function begin()
@@ -94,7 +94,7 @@ function capture.to_file(spec, object, path, look)
 
   local function step(over)
     if not look() then
-      return stop("it is gone, or was cut meanwhile")
+      return stop("it is gone, or was cut in the meantime")
     elseif not accessor then
       local ok, err = begin()
       if not ok then

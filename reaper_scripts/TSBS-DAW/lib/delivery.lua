@@ -19,7 +19,7 @@ function delivery.wanted(ticket, result)
   end
   local found = stem_choice.wanted(ticket, result.stems)
   if #found == 0 then
-    return nil, ("The result of %s has none of the stems that were chosen."):format(text.shown(ticket.name))
+    return nil, ("The result of %s has none of the chosen stems."):format(text.shown(ticket.name))
   end
   return found
 end
@@ -39,7 +39,7 @@ local function media_step(ticket, result, stems, proj)
     while index <= #stems do
       local path = stems[index].path
       if not files.exists(path) then
-        return nil, ("The stem %s is not there any more; run the job again."):format(text.shown(path))
+        return nil, ("The stem %s is missing; run the job again."):format(text.shown(path))
       elseif is_below(path, media) then
         paths[index] = path
       else

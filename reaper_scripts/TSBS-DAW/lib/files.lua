@@ -43,7 +43,7 @@ function files.make_folder(path)
   local probe = files.join(path, ".tsbs-daw")
   local file = io.open(probe, "wb")
   if not file then
-    return nil, ("Nothing can be written to %s; choose another folder, or make room."):format(text.shown(path))
+    return nil, ("Cannot write to %s; choose another folder, or free some space."):format(text.shown(path))
   end
   file:close()
   os.remove(probe)

@@ -14,7 +14,7 @@ local PLAY_STOP = 40044 -- "Transport: Play/stop"
 local NO_DAEMON =
   "No daemon is running. Your jobs wait until one is started; if it does not start, run tsbs-daw: setup."
 local OPEN = "Done; open %s to receive it, or put it into the project in front."
-local STARTING = "Starting the daemon; the first start takes some seconds."
+local STARTING = "Starting the daemon; the first start takes a few seconds."
 
 -- Seconds left, from how far it came since it was first seen here; nil when that says nothing yet.
 local function time_left(seen, fraction)
@@ -44,7 +44,7 @@ end
 -- What the window shows of a ticket: line, fraction, and which buttons.
 function jobs_window.view(spool, ticket, seen, desk, pause)
   if desk:is_anothers(ticket) then
-    return { line = "It belongs to another REAPER that is running.", foreign = true }
+    return { line = "It belongs to another running REAPER.", foreign = true }
   end
   local result, err = spool:result(ticket.id, pause)
   if result or err then
@@ -53,14 +53,14 @@ function jobs_window.view(spool, ticket, seen, desk, pause)
     return { line = ticket.trouble, retry = true }
   elseif ticket.stage == "requested" then
     local open = project.find(ticket.project)
-    local line = open and "looking at what was selected" or "waiting for %s to be open"
+    local line = open and "examining the selection" or "waiting for %s to be opened"
     return { line = line:format(text.shown(ticket.project.name)) }
   elseif ticket.stage ~= "submitted" then
     return { line = "reading the audio", fraction = 0 }
   end
   local fraction, phrase = spool:progress(ticket.id)
   if not fraction then
-    return { line = "Its folder is gone from the spool; separate the item anew." }
+    return { line = "Its folder is gone from the spool; separate the item again." }
   end
   local left = time_left(seen, fraction)
   return {
@@ -242,7 +242,7 @@ local function draw(window, model, installed)
   end
   draw_daemon(window, model, installed)
   if #model.all == 0 then
-    window:text("Nothing is under way.", true)
+    window:text("Nothing is in progress.", true)
   end
   for _, ticket in ipairs(model.all) do
     local said = window:part(model.seen[ticket.id] or {}, draw_ticket, window, model, ticket)

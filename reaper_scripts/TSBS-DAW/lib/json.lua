@@ -55,7 +55,7 @@ function encode(value)
   elseif kind == "boolean" then
     return tostring(value)
   elseif kind ~= "table" then
-    error("a " .. kind .. " cannot be written down", 0)
+    error("a " .. kind .. " cannot be encoded", 0)
   elseif getmetatable(value) ~= LIST and #value == 0 then
     return members(value)
   end
@@ -213,7 +213,7 @@ function json.decode(text, pause)
   if not ok then
     return nil, value
   elseif skip(text, at) <= #text then
-    return nil, ("more text at character %d"):format(skip(text, at))
+    return nil, ("unexpected text at character %d"):format(skip(text, at))
   end
   return value
 end

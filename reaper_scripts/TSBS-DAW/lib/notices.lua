@@ -14,7 +14,7 @@ local function alive()
   return beat ~= nil and math.abs(reaper.time_precise() - beat) < ALIVE_S
 end
 
--- Light the toolbar button of the window of jobs, or let it go out: it is lit while jobs are under way, and when there
+-- Light the toolbar button of the jobs window, or let it go out: it is lit while jobs are in progress, and when there
 -- is something to say.
 function notices.light(is_lit)
   local command = files.register(folder, FILE, false)

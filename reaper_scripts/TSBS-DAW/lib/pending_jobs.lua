@@ -198,7 +198,7 @@ function pending_jobs:keep(ticket)
   ticket.number = (before or 0) + 1
   local content, err = json.encode(ticket)
   if not content then
-    return nil, ("%s cannot be asked for: %s; rename it."):format(text.shown(ticket.name), err)
+    return nil, ("%s cannot be requested: %s; rename it."):format(text.shown(ticket.name), err)
   end
   local path = self:_path(ticket.id, ticket.number)
   local written = files.write_new(path, content)
@@ -211,7 +211,7 @@ function pending_jobs:keep(ticket)
     written, err = files.write_new(path, content)
   end
   if not written then
-    return nil, ("Nothing can be written to %s (%s); make room there."):format(text.shown(self.folder), tostring(err))
+    return nil, ("Cannot write to %s (%s); free some space there."):format(text.shown(self.folder), tostring(err))
   end
   if before then
     os.remove(self:_path(ticket.id, before))

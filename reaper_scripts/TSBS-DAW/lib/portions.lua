@@ -9,10 +9,10 @@ local stem_choice, text = require("stem_choice"), require("text")
 local portions = {}
 
 local SONG_CHARACTERS = 60
-local EFFECTS = "%s has take effects, which its stems are without; check *Include take effects* to have them in."
+local EFFECTS = "%s has take effects, which are not in its stems; check *Include take effects* to include them."
 local EFFECTS_TOGETHER = "%s has take effects and is read together with other items; the stems may be with or without "
   .. "them. Separate it alone to choose."
-local RENDER = "The project plays at rate %.4g, which a render with take effects would have in it; set it to 1 first."
+local RENDER = "The project plays at rate %.4g, which a render with take effects would include; set it to 1 first."
 
 -- What belongs to every ticket of a request. `number` makes its id, so that a request that is worked off twice, after a
 -- crash, asks for nothing twice.

@@ -37,7 +37,7 @@ function preview.play(path)
   local handle = reaper.CF_CreatePreview(source)
   if not handle then
     reaper.PCM_Source_Destroy(source)
-    return nil, ("'%s' cannot be played; look at REAPER's audio device."):format(path)
+    return nil, ("'%s' cannot be played; check REAPER's audio device."):format(path)
   end
   playing = { handle = handle, source = source, path = path }
   if reaper.APIExists("CF_Preview_Play") then

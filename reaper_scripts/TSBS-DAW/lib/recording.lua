@@ -8,7 +8,7 @@ local recording = {}
 local AUDIO = "take.wav"
 
 local function gone(ticket)
-  return nil, ("%s is gone from its project, so it cannot be read any more."):format(text.shown(ticket.name))
+  return nil, ("%s is gone from its project, so it can no longer be read."):format(text.shown(ticket.name))
 end
 
 -- Ask for the job unless the spool has it already, from before a crash.

@@ -9,7 +9,7 @@ local stem_choice, text = require("stem_choice"), require("text")
 
 local requests = {}
 
-local MUTED = "%s was read of several items of its track, and none of them is heard now; unmute them, and try again."
+local MUTED = "%s was read from several items of its track, and none of them is audible now; unmute them and try again."
 local RATE = "The project plays at rate %.4g; stems are made at rate 1, and play along with it."
 
 -- Whether what is read from this take is still what was read before.
@@ -26,7 +26,7 @@ local function again_ticket(work, number, folder, id, wanted)
   end
   local take = kept.take and reaper.GetMediaItemTakeByGUID(work.proj, kept.take)
   if kept.spec.kind ~= "file" and kept.spec.kind ~= "track" and not is_as_it_was(take, kept) then
-    return nil, ("The source of %s is gone or was changed; separate it anew."):format(text.shown(kept.name))
+    return nil, ("The source of %s is gone or has changed; separate it again."):format(text.shown(kept.name))
   elseif kept.spec.kind == "track" then
     local track = project.track(work.proj, kept.track, work.pause)
     local items = track and portions.playing(work, track, kept.position_s, kept.position_s + kept.length_s)

@@ -10,7 +10,7 @@ local function job_of(item)
   return id
 end
 
-local SECTION = "%s plays a section of its stem, or plays it reversed, so it keeps its sound; glue it, or put it right."
+local SECTION = "%s plays a section of its stem, or plays it reversed, so its audio was kept; glue it, or undo that."
 
 -- Whether a take plays a file, as it is or through a section; and whether through one.
 local function plays_file(take, path)

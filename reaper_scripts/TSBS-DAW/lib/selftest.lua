@@ -18,7 +18,7 @@ local function report(made, found)
   os.remove(files.join(made.folder, "report.txt"))
   files.write_new(files.join(made.folder, "report.txt"), table.concat(lines, "\n") .. "\n")
   lines[#lines + 1] = ("The report is in %s; attach it to an issue."):format(files.join(made.folder, "report.txt"))
-  lines[#lines + 1] = "The project tab of the self-test can be closed; nothing of it needs to be saved.\n"
+  lines[#lines + 1] = "The project tab of the self-test can be closed; nothing in it needs to be saved.\n"
   reaper.ShowConsoleMsg(table.concat(lines, "\n"))
 end
 
@@ -26,7 +26,7 @@ function selftest.run()
   clock.take_over()
   local ok, made = pcall(tiny.build)
   if not ok then
-    reaper.ShowConsoleMsg("The self-test cannot begin: " .. tostring(made) .. "\n")
+    reaper.ShowConsoleMsg("The self-test cannot start: " .. tostring(made) .. "\n")
     return clock.no_undo_point()
   end
   local checks, found, index = {}, {}, 0

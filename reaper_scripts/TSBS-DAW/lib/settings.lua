@@ -22,7 +22,7 @@ function settings.installed()
     found, err = json.decode(content)
   end
   if type(found) ~= "table" or found.schema ~= SCHEMA or type(found.spool) ~= "string" then
-    local why = content and (err or "it is of another version") or "it is not there"
+    local why = content and (err or "it is from another version") or "it is not there"
     return nil,
       ("%s cannot be used (%s); run tsbs-daw: setup, or run `tsbs-daw reaper install` once."):format(
         text.shown(path),

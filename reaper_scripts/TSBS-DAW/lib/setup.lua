@@ -11,7 +11,7 @@ local ANSWER_S, CHECK_S = 20, 300 -- how long a program may take to say that it 
 local LOOK_EVERY_S = 0.25
 local INSTALL = "tsbs-daw was not found on this machine. It needs Python 3.10 or newer, from python.org. "
   .. 'Then run "pipx install tsbs-daw" in a terminal, and "Try again" here; or choose the program yourself.'
-local UNSAFE = "REAPER's resource folder has quotes or other signs in its name that cannot be handed to a program. "
+local UNSAFE = "REAPER's resource folder has quotes or other characters in its name that cannot be passed on. "
   .. "Run `tsbs-daw reaper install` in a terminal."
 
 -- Returns how many actions REAPER has taken into its list. pause: called after each of them, or nil
@@ -175,7 +175,7 @@ local function draw(window, count, model)
   if model.state == "looking" then
     window:text("Looking for tsbs-daw: " .. model.commands[model.at])
   elseif model.state == "checking" then
-    window:text("tsbs-daw is there, and checks this machine; that takes up to a minute.")
+    window:text("tsbs-daw was found and is checking this machine; this takes up to a minute.")
   elseif model.state == "done" then
     draw_findings(window, model.found)
   else

@@ -7,8 +7,8 @@ local silencing = {}
 
 local EDGE_S = 1e-6 -- a bound this near to an item's end is its end
 local LOCKED = 1
-local STAYS = "%s is %s, so it was not cut and goes on playing; mute it by hand."
-local CHANGED = "%s is not as it was when it was read, so nothing of it was muted."
+local STAYS = "%s is %s, so it was not cut and keeps playing; mute it by hand."
+local CHANGED = "%s has changed since it was read, so no part of it was muted."
 
 local FADES = {
   { "D_FADEINLEN", "D_FADEINLEN_AUTO", "C_FADEINSHAPE", "D_FADEINDIR" },

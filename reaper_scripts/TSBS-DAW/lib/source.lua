@@ -11,7 +11,7 @@ local REFUSED = {
   MIDIPOOL = "is MIDI; render it to audio first",
   EMPTY = "is empty; choose an item with audio",
   CLICK = "is a click source; render it to audio first",
-  LTC = "is a timecode generator, which has no parts",
+  LTC = "is a timecode generator, which cannot be separated",
 }
 
 local function no(name, why)
@@ -132,7 +132,7 @@ function source.check(item, name)
   if path ~= "" and not files.exists(path) then
     return no(name, ("is offline: %s is missing; restore the file"):format(text.shown(path)))
   elseif facts.rate < 1 or facts.channels < 1 then
-    return no(name, "has no audio; choose an item that has")
+    return no(name, "has no audio; choose an item with audio")
   end
   return take, name, media, root, facts
 end

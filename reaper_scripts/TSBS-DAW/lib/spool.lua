@@ -29,7 +29,7 @@ end
 function spool:submit(job)
   local content, err = json.encode(job)
   if not content then
-    return nil, ("%s cannot be asked for: %s; rename it."):format(text.shown(job.song or job.id), err)
+    return nil, ("%s cannot be requested: %s; rename it."):format(text.shown(job.song or job.id), err)
   end
   local made
   made, err = files.make_folder(files.join(files.join(self.root, "inbox"), job.id))
@@ -39,7 +39,7 @@ function spool:submit(job)
   local written
   written, err = files.write_new(self:path("inbox", job.id, "job.json"), content)
   if not written then
-    return nil, ("The job cannot be written to %s (%s); make room there."):format(text.shown(self.root), tostring(err))
+    return nil, ("Cannot write the job to %s (%s); free some space there."):format(text.shown(self.root), tostring(err))
   end
   return true
 end
@@ -80,14 +80,14 @@ function spool:cancel(id)
       end
     end
   end
-  return nil, "The job is not there any more, so it cannot be cancelled."
+  return nil, "The job no longer exists, so it cannot be cancelled."
 end
 
 -- Let a finished job run again.
 function spool:retry(id)
   local done, inbox = files.join(self.root, "done/" .. id), files.join(self.root, "inbox/" .. id)
   if not files.exists(files.join(done, "job.json")) or not os.rename(done, inbox) then
-    return nil, "The job's folder is gone, so it cannot run again; separate the item anew."
+    return nil, "The job's folder is gone, so it cannot run again; separate the item again."
   end
   return true
 end

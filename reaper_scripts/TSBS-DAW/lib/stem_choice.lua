@@ -86,7 +86,7 @@ function stem_choice.problem(installed, model, preset, wanted)
   if not any then
     return "Choose at least one stem."
   elseif wanted[REST] and not outputs[REST] and (chosen == 0 or missing == 0) then
-    return "The rest is the sum of the stems that are not chosen: choose at least one stem, and not all."
+    return "The rest is the sum of the stems that are not chosen: choose at least one stem, but not all."
   end
   return nil
 end
