@@ -57,7 +57,7 @@ from tsbs_daw.models.registry import (
 
 log = logging.getLogger(__name__)
 
-ProgressCallback = Callable[[int, "int | None"], None]  # bytes received, total bytes or None
+ByteCount = Callable[[int, "int | None"], None]  # called with bytes received, and total bytes or None
 
 BLOCK_BYTES = 1 << 18
 STALL_S = 30.0
@@ -66,11 +66,7 @@ LARGEST_BYTES = 4 << 30  # more than any checkpoint, so that an endless response
 
 
 def pull(
-    model: str | Description,
-    settings: Settings,
-    *,
-    accept_licence: bool = False,
-    progress: ProgressCallback | None = None,
+    model: str | Description, settings: Settings, *, accept_licence: bool = False, progress: ByteCount | None = None
 ) -> Path:
     """Download and convert a known model; if it is already installed, only check it.
 
@@ -215,7 +211,7 @@ def download(
     url: str,
     destination: Path,
     *,
-    progress: ProgressCallback | None = None,
+    progress: ByteCount | None = None,
     pause_s: float = 1.0,
     largest_bytes: int = LARGEST_BYTES,
 ) -> Path:
@@ -248,9 +244,7 @@ def download(
     return destination
 
 
-def _fetch_with_retries(
-    url: str, destination: Path, progress: ProgressCallback, pause_s: float, largest_bytes: int
-) -> None:
+def _fetch_with_retries(url: str, destination: Path, progress: ByteCount, pause_s: float, largest_bytes: int) -> None:
     part = destination.with_name(destination.name + ".part")
     note = destination.with_name(destination.name + ".part.json")
     fruitless = 0
@@ -297,7 +291,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _fetch_rest(url: str, part: Path, note: Path, progress: ProgressCallback, largest_bytes: int) -> None:
+def _fetch_rest(url: str, part: Path, note: Path, progress: ByteCount, largest_bytes: int) -> None:
     """Make one request that appends the rest to `part`, or restarts it.
 
     Raises:
@@ -366,7 +360,7 @@ def _check_size(url: str, part: Path, start: int, total: int | None, largest_byt
 
 
 def _copy(
-    answer: BinaryIO, file: BinaryIO, done: int, total: int | None, progress: ProgressCallback, largest_bytes: int
+    answer: BinaryIO, file: BinaryIO, done: int, total: int | None, progress: ByteCount, largest_bytes: int
 ) -> int:
     """Copy the response to the file. The data received before an interruption is durable for the next attempt."""
     try:
