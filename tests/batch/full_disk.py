@@ -20,7 +20,7 @@ from tsbs_daw.batch.plan import BatchRequest
 from tsbs_daw.contracts.job import Treatment
 
 SONGS = 6
-MORE = 2.5  # songs that fit beside the first one
+MORE = 2.5  # songs that fit beside the first one, when the page is not being written
 
 
 def main() -> int:
